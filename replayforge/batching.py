@@ -1,0 +1,83 @@
+"""Join the open batch: callers hand in work and wait, one flush serves all who came while the last one ran."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from replayforge.domain.errors import Unavailable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Collects items from many callers and flushes them in batches, one batch at a time, with no timer.
+
+    An item waits only while an earlier flush is running; a lone item is flushed at once. `flush` gets the items in the
+    order they came and returns one result for each, in that order. When it raises, every caller of that batch gets the
+    error. `items_max` bounds one flush, `waiting_max` what may wait: beyond it `add` raises Unavailable at once.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[list[Item]], Awaitable[Sequence[Result]]],
+        *,
+        items_max: int = 500,
+        waiting_max: int = 100_000,
+    ) -> None:
+        self.flush = flush
+        self.items_max = items_max
+        self.waiting_max = waiting_max
+        self.waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self.runner: asyncio.Task[None] | None = None
+
+    async def add(self, item: Item) -> Result:
+        """Return the result for `item` after the flush that carried it.
+
+        A caller that is cancelled abandons its wait, never the item: what was handed in is flushed all the same.
+        """
+        return await asyncio.shield(self.submit(item))
+
+    def submit(self, item: Item) -> asyncio.Future[Result]:
+        """Hand in `item` now; the future resolves after the flush that carries it."""
+        if len(self.waiting) >= self.waiting_max:
+            raise Unavailable(f"{self.waiting_max:,} requests are waiting already; try again in a moment.")
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.waiting.append((item, future))
+        if self.runner is None:
+            self.runner = asyncio.create_task(self.run(), name="batcher")
+        return future
+
+    async def drain(self) -> None:
+        """Return when everything handed in so far has been flushed."""
+        while self.runner is not None:
+            await asyncio.wait([self.runner])
+
+    async def run(self) -> None:
+        """Flush until nothing waits."""
+        try:
+            while self.waiting:
+                batch = self.waiting[: self.items_max]
+                del self.waiting[: self.items_max]
+                await self.flush_batch(batch)
+        finally:
+            self.runner = None
+
+    async def flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        """Flush one batch and hand each caller its result, or all of them the error."""
+        try:
+            results = await self.flush([item for item, _ in batch])
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+                    # A caller that was cancelled meanwhile will not look; the error is not lost, others carry it.
+                    future.exception()
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)

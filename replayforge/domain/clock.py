@@ -1,0 +1,55 @@
+"""Time as a thing that is handed in, so that rules about time can be tested without waiting."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+MICROSECONDS_PER_SECOND = 1_000_000
+
+
+class Clock(Protocol):
+    """Where every part of the daemon reads the time."""
+
+    def now_us(self) -> int:
+        """Return the wall-clock time in microseconds since the Unix epoch, UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never runs backwards."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now_us(self) -> int:
+        """Return the wall-clock time in microseconds since the Unix epoch, UTC."""
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never runs backwards."""
+        return time.monotonic()
+
+
+def to_us(seconds: float) -> int:
+    """Turn a duration in seconds into whole microseconds."""
+    return round(seconds * MICROSECONDS_PER_SECOND)
+
+
+def format_time(at_us: int) -> str:
+    """Write a time in RFC 3339 UTC with microseconds, as the API shows it."""
+    seconds, microseconds = divmod(at_us, MICROSECONDS_PER_SECOND)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{microseconds:06d}Z"
+
+
+def parse_time(text: str) -> int:
+    """Read an RFC 3339 time; a time without a zone is UTC.
+
+    Returns microseconds since the Unix epoch. Raises ValueError when the text is no such time.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
+    return round(seconds * MICROSECONDS_PER_SECOND)

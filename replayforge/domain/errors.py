@@ -1,0 +1,42 @@
+"""Errors named by what the caller can do about them; a class docstring is its default message."""
+
+
+class ReplayForgeError(Exception):
+    """ReplayForge could not do what was asked."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class Unavailable(ReplayForgeError):
+    """A part we depend on does not answer now; wait and try again."""
+
+    retry_after_seconds: float = 1.0
+
+
+class Rejected(ReplayForgeError):
+    """The request cannot be carried out as it stands; change it before sending it again."""
+
+
+class NotFound(Rejected):
+    """There is nothing of this name."""
+
+
+class Conflict(Rejected):
+    """The state has moved on; look at it again before deciding."""
+
+
+class Corrupt(ReplayForgeError):
+    """What is stored is not what was written; stop, and let a person look."""
+
+
+class Refused(ReplayForgeError):
+    """Start-up is refused: going on could lose or repeat acknowledged work."""
+
+    exit_code: int = 78
+
+
+class Fatal(ReplayForgeError):
+    """The daemon cannot go on safely and ends itself."""
+
+    exit_code: int = 70

@@ -1,0 +1,88 @@
+"""Report once: every noteworthy happening has a name in one table, and listeners decide how it sounds."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+# name -> (log level, one sentence). Names are noun.verb_past; "debug" names are too frequent to be logged one by one.
+HAPPENINGS: dict[str, tuple[str, str]] = {
+    "log.opened": ("info", "ForgeLog was opened and recovered"),
+    "log.rolled": ("debug", "ForgeLog began a new segment"),
+    "log.filled": ("warning", "ForgeLog could not write because the disk is full"),
+    "log.poisoned": ("error", "a sync of ForgeLog failed, so nothing more is acknowledged until a verified restart"),
+    "log.slowed": ("warning", "a sync of ForgeLog took longer than a second"),
+    "log.retained": ("info", "retention removed whole segments of ForgeLog"),
+    "log.damaged": ("error", "a record of ForgeLog does not match its checksum"),
+    "log.scrubbed": ("debug", "the scrubber finished a pass over ForgeLog"),
+    "event.accepted": ("debug", "events were made durable in ForgeLog"),
+    "event.duplicated": ("debug", "a request named an event that was already accepted"),
+    "event.refused": ("debug", "a request was refused at the door"),
+    "event.dispatched": ("debug", "rows for accepted events were committed to the store"),
+    "event.copied": ("info", "the log held a second record of an event that is already in the store"),
+    "entry.published": ("debug", "entries were put on the stream"),
+    "entry.reclaimed": ("info", "pending entries of a reader that went away were taken over"),
+    "stream.wiped": ("warning", "the stream lost its entries and was made anew"),
+    "stream.refilled": ("debug", "the stream was refilled from the store"),
+    "event.claimed": ("debug", "workers took events under a lease"),
+    "attempt.started": ("debug", "a handler was called"),
+    "attempt.settled": ("debug", "the outcome of an attempt was committed"),
+    "attempt.fenced": ("warning", "a result came after its lease was lost, and was dropped"),
+    "attempt.reclaimed": ("warning", "an event whose worker or process died was taken back"),
+    "event.dead_lettered": ("warning", "an event ended in the dead-letter queue"),
+    "event.promoted": ("debug", "events whose time has come were queued"),
+    "event.replayed": ("info", "events were queued again for a new run"),
+    "event.discarded": ("info", "a dead letter was discarded"),
+    "event.cancelled": ("info", "an event was cancelled"),
+    "event.retired": ("info", "retention removed finished events from the store"),
+    "service.started": ("debug", "a service began to run"),
+    "service.crashed": ("error", "a service ended with an error and will be restarted"),
+    "service.restarted": ("info", "a service runs again after a crash"),
+    "service.gave_up": ("error", "a service crashed too often, so the daemon ends"),
+    "worker.crashed": ("warning", "a worker coroutine died and was replaced"),
+    "store.failed": ("warning", "the store did not answer"),
+    "store.recovered": ("info", "the store answers again"),
+    "stream.failed": ("warning", "the stream did not answer"),
+    "stream.recovered": ("info", "the stream answers again"),
+    "daemon.started": ("info", "the daemon accepts events"),
+    "daemon.draining": ("info", "the daemon stops: no new events, running handlers may finish"),
+    "daemon.stopped": ("info", "the daemon has stopped"),
+    "clock.jumped": ("warning", "wall and monotonic clocks disagree"),
+    "crash.simulated": ("warning", "a simulated crash was carried out"),
+    "request.failed": ("error", "a request ended in an unexpected error"),
+}
+
+Listener = Callable[[str, int, dict[str, Any]], None]
+
+
+class Telemetry:
+    """Hands each happening to the counters and to every listener, in the caller's thread.
+
+    Listeners must be quick and must not raise. `counts` holds how often each name happened.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.listeners: list[Listener] = []
+
+    def emit(self, name: str, count: int = 1, **fields: Any) -> None:
+        """Report that `name` happened `count` times; raises KeyError for a name outside the table."""
+        if name not in HAPPENINGS:
+            raise KeyError(f"telemetry has no happening called {name!r}")
+        self.counts[name] += count
+        for listener in self.listeners:
+            listener(name, count, fields)
+
+
+def log_listener() -> Listener:
+    """Return the listener that writes happenings to structlog at the level the table gives them."""
+    logger = structlog.get_logger("replayforge")
+    methods = {level: getattr(logger, level) for level in ("info", "warning", "error")}
+
+    def listen(name: str, count: int, fields: dict[str, Any]) -> None:
+        level = HAPPENINGS[name][0]
+        if level != "debug":
+            methods[level](name, **({"count": count} if count != 1 else {}), **fields)
+
+    return listen
