@@ -1,0 +1,1 @@
+"""Values and pure rules; nothing here does I/O."""

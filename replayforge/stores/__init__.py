@@ -1,0 +1,1 @@
+"""What is settled: the rows of events, attempts and cursors."""

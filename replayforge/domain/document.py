@@ -1,0 +1,166 @@
+"""JSON at the door: valid RFC 8259 within the limits comes in and comes back byte for byte, anything else is named.
+
+The rules are the table "JSON at the door": invalid JSON is 400, valid JSON that no handler could be given unchanged
+is 422. Fast checks in C decide the common case; only suspicious bytes are looked at slowly.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import msgspec
+
+from replayforge.domain.errors import Rejected
+
+DEPTH_MAX = 64
+DIGITS_MAX = 4300
+
+Decoded = TypeVar("Decoded")
+
+TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
+# Escaped ASCII (could hide a key's name), surrogates, exponents and digit runs that may not fit a float or an int.
+SUSPICIOUS = re.compile(rb"\\u(?:00[2-7]|[dD][89a-fA-F])|[eE][+-]?\d{3}|\d{300}")
+
+
+class Malformed(Rejected):
+    """The body is not valid JSON."""
+
+
+class Unacceptable(Rejected):
+    """The body is valid JSON, but not something that can be accepted; `pointer` names the place."""
+
+    def __init__(self, message: str, pointer: str = "") -> None:
+        super().__init__(message)
+        self.pointer = pointer
+
+
+def decode_document(
+    body: bytes, decode: Callable[[bytes], Decoded], *, names: tuple[bytes, ...] = (), depth_max: int = DEPTH_MAX + 1
+) -> Decoded:
+    """Return `decode(body)` once the body is known to obey every rule of the door.
+
+    `decode` is a msgspec decoder that keeps nested values raw; `names` are its field names as quoted JSON, none of
+    which may stand twice in the outermost object. Raises Malformed (with line and column) or Unacceptable (with a
+    JSON pointer).
+    """
+    if body.count(b"[") + body.count(b"{") > depth_max:
+        check_depth(body, depth_max)
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise Malformed(f"The body is not UTF-8: {error.reason} at byte {error.start}.") from None
+    try:
+        document = decode(body)
+    except msgspec.ValidationError as error:
+        check_slowly(body)
+        raise unacceptable(error) from None
+    except msgspec.DecodeError as error:
+        check_slowly(body)
+        raise Malformed(f"The body is not valid JSON: {error}.") from None
+    if SUSPICIOUS.search(body) or any(body.count(name) > 1 for name in names):
+        check_slowly(body)
+    return document
+
+
+def check_depth(body: bytes, depth_max: int) -> None:
+    """Raise Unacceptable when brackets nest deeper than `depth_max`, closed or not; looks at bytes, parses nothing."""
+    depth = 0
+    for token in TOKENS.finditer(body):
+        first = body[token.start()]
+        if first in b"[{":
+            depth += 1
+            if depth > depth_max:
+                raise Unacceptable(f"The JSON nests deeper than {DEPTH_MAX} levels, at byte {token.start()}.")
+        elif first in b"]}":
+            depth -= 1
+
+
+def check_slowly(body: bytes) -> None:
+    """Raise what is wrong with the body, however well hidden; returns when nothing is."""
+    outermost: list[tuple[str, Any]] = []
+
+    def remember_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        outermost[:] = pairs
+        return dict(pairs)
+
+    try:
+        document = json.loads(
+            body,
+            parse_int=parse_int,
+            parse_float=parse_float,
+            parse_constant=refuse_constant,
+            object_pairs_hook=remember_pairs,
+        )
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise Malformed(f"The body is not valid JSON: {error.msg}, {place}.") from None
+    for pointer, text in strings_of(document):
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise Unacceptable("A string holds half of a surrogate pair, which is no Unicode text.", pointer)
+    if isinstance(document, dict):
+        seen: set[str] = set()
+        for name, _ in outermost:
+            if name in seen:
+                raise Unacceptable(f"The field {name!r} is given twice.", f"/{name}")
+            seen.add(name)
+
+
+def parse_int(digits: str) -> int:
+    """Read an integer of at most 4,300 digits."""
+    if len(digits.lstrip("-")) > DIGITS_MAX:
+        raise Unacceptable(f"An integer has {len(digits):,} digits; at most {DIGITS_MAX:,} are accepted.")
+    return int(digits)
+
+
+def parse_float(text: str) -> float:
+    """Read a number that a float can hold."""
+    value = float(text)
+    if math.isinf(value):
+        raise Unacceptable(f"The number {text[:40]} is too large for any handler to be given.")
+    return value
+
+
+def refuse_constant(name: str) -> None:
+    """Raise for NaN and Infinity, which RFC 8259 does not know."""
+    raise Malformed(f"The body is not valid JSON: {name} is no JSON value.")
+
+
+def strings_of(value: Any, pointer: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every string of a decoded document, keys too, with the JSON pointer of its place (RFC 6901)."""
+    if isinstance(value, str):
+        yield pointer, value
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from strings_of(item, f"{pointer}/{index}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield pointer, key
+            yield from strings_of(item, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")
+
+
+def unacceptable(error: msgspec.ValidationError) -> Unacceptable:
+    """Turn msgspec's words and path (`$.a[0]`) into a sentence and a JSON pointer."""
+    message, _, path = str(error).partition(" - at `")
+    pointer = re.sub(r"\[(\d+|\.\.\.)\]", r"/\1", path.rstrip("`").removeprefix("$")).replace(".", "/")
+    missing = re.search(r"missing required field `(.+?)`", message)
+    unknown = re.search(r"unknown field `(.+?)`", message)
+    named = missing or unknown
+    return Unacceptable(f"{message}.", f"{pointer}/{named[1]}" if named else pointer)
+
+
+def same_json(first: bytes, second: bytes) -> bool:
+    """Tell whether two valid documents mean the same: equal bytes, or equal values with numbers compared exactly."""
+    return first == second or canonical(first) == canonical(second)
+
+
+def canonical(document: bytes) -> Any:
+    """Return a value that is equal for equal documents; key order is ignored, 1 and true are told apart."""
+    return json.loads(
+        document,
+        parse_int=lambda digits: ("number", Decimal(digits)),
+        parse_float=lambda text: ("number", Decimal(text)),
+        object_pairs_hook=lambda pairs: ("object", sorted(pairs, key=lambda pair: (pair[0], repr(pair[1])))),
+    )

@@ -1,0 +1,138 @@
+"""What an event is: as it lies in the log, as it stands in the store, as a handler sees it."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from replayforge.domain.lifecycle import Outcome, State
+
+EVENT_RECORD_TYPE = 1
+
+
+class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One accepted event exactly as ForgeLog keeps it; payload and metadata are the sender's own bytes."""
+
+    id: str
+    application_name: str
+    workflow_id: str
+    event_type: str
+    created_at_us: int
+    service_name: str = ""
+    idempotency_key: str | None = None
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    max_attempts: int | None = None
+    run_at_us: int | None = None
+    replay_of: str | None = None
+    payload: msgspec.Raw = msgspec.Raw(b"{}")
+
+    @property
+    def content(self) -> tuple[str, str, bytes, bytes]:
+        """What must be equal for two records of one key to be the same event."""
+        return (self.workflow_id, self.event_type, bytes(self.payload), bytes(self.metadata))
+
+
+encode_record = msgspec.json.Encoder().encode
+decode_record = msgspec.json.Decoder(EventRecord).decode
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event and what has become of it, as the store's row says. Times are microseconds since the epoch."""
+
+    seq: int
+    id: str
+    application_name: str
+    workflow_id: str
+    event_type: str
+    service_name: str
+    idempotency_key: str | None
+    created_at_us: int
+    updated_at_us: int
+    log_id: str
+    log_offset: int
+    replay_of: str | None
+    max_attempts: int | None
+    state: State
+    run: int
+    attempt_count: int
+    starts: int
+    crashes: int
+    lease_owner: str | None
+    lease_token: int
+    lease_until_us: int | None
+    due_at_us: int | None
+    reason: str | None
+    last_error: str | None
+    error_signature: str | None
+    result: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The bytes that came with an event."""
+
+    payload: bytes
+    metadata: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One ended attempt; append-only, one for each (event id, lease token)."""
+
+    event_id: str
+    token: int
+    run: int
+    number: int
+    outcome: Outcome
+    ended_run: bool
+    owner: str
+    worker: str
+    started_at_us: int
+    ended_at_us: int
+    error: str | None
+    error_signature: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something a person or the daemon did to an event outside an attempt."""
+
+    event_id: str
+    at_us: int
+    run: int
+    action: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a handler gets: the event and which run and attempt this is. `payload` is decoded on first use, exactly."""
+
+    id: str
+    application: str
+    workflow_id: str
+    event_type: str
+    service: str
+    idempotency_key: str | None
+    payload_bytes: bytes
+    metadata_bytes: bytes = field(repr=False)
+    created_at_us: int
+    run: int
+    attempt: int
+
+    @cached_property
+    def payload(self) -> Any:
+        """The payload as Python values; integers keep every digit."""
+        return msgspec.json.decode(self.payload_bytes)
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata as a dict."""
+        return msgspec.json.decode(self.metadata_bytes, type=dict[str, Any])
+
+    @property
+    def created_at(self) -> float:
+        """When the event was accepted, in seconds since the epoch."""
+        return self.created_at_us / 1_000_000

@@ -1,0 +1,39 @@
+"""How events get their names: the same key names the same event on every daemon, with no look-up."""
+
+import hashlib
+import secrets
+
+KEY_NAMESPACE = b"replayforge/key/1"
+REUSED_NAMESPACE = b"replayforge/reused/1"
+
+
+def event_id_for_key(application_name: str, idempotency_key: str) -> str:
+    """Return the UUIDv8 that (application, key) always has; the parts are length-prefixed, so no two pairs collide."""
+    return hashed_id(KEY_NAMESPACE, application_name.encode(), idempotency_key.encode())
+
+
+def event_id_for_reuse(event_id: str, log_id: str, log_offset: int) -> str:
+    """Return the id of the row that a record gets whose key was already used for other content."""
+    return hashed_id(REUSED_NAMESPACE, event_id.encode(), log_id.encode(), str(log_offset).encode())
+
+
+def new_event_id(now_us: int) -> str:
+    """Return a fresh UUIDv7 (RFC 9562): 48 bits of milliseconds, then 74 random bits."""
+    digits = f"{now_us // 1000:012x}7{secrets.randbits(12):03x}{secrets.randbits(62) | 1 << 63:016x}"
+    return hyphenated(digits)
+
+
+def hashed_id(*parts: bytes) -> str:
+    """Return a UUIDv8 (RFC 9562) made of 122 bits of the SHA-256 of the length-prefixed parts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(4, "big"))
+        digest.update(part)
+    digits = digest.hexdigest()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return hyphenated(f"{digits[:12]}8{digits[13:16]}{variant}{digits[17:32]}")
+
+
+def hyphenated(digits: str) -> str:
+    """Write 32 hexadecimal digits in the usual form of a UUID."""
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,0 +1,64 @@
+"""The states of an event and every way from one to another, as one value."""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where an event stands; the words are those of the API."""
+
+    RECEIVED = "received"
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    RETRYING = "retrying"
+    HELD = "held"
+    SUCCEEDED = "succeeded"
+    DEAD_LETTERED = "dead_lettered"
+    DISCARDED = "discarded"
+    CANCELLED = "cancelled"
+
+
+class Outcome(StrEnum):
+    """How one attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CRASHED = "crashed"
+    INTERRUPTED = "interrupted"
+
+
+class Reason(StrEnum):
+    """Why an event became a dead letter."""
+
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    PERMANENT = "permanent"
+    NO_HANDLER = "no_handler"
+    POISON = "poison"
+    KEY_REUSED = "key_reused"
+    BAD_PAYLOAD = "bad_payload"
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.RECEIVED: frozenset({State.QUEUED, State.SCHEDULED, State.DEAD_LETTERED}),
+    State.SCHEDULED: frozenset({State.QUEUED, State.CANCELLED}),
+    State.QUEUED: frozenset({State.PROCESSING, State.DEAD_LETTERED, State.CANCELLED}),
+    State.PROCESSING: frozenset(
+        {State.SUCCEEDED, State.RETRYING, State.DEAD_LETTERED, State.QUEUED, State.HELD},
+    ),
+    State.RETRYING: frozenset({State.QUEUED, State.CANCELLED}),
+    State.HELD: frozenset({State.QUEUED, State.SUCCEEDED, State.DEAD_LETTERED}),
+    State.SUCCEEDED: frozenset({State.QUEUED}),
+    State.DEAD_LETTERED: frozenset({State.QUEUED, State.DISCARDED}),
+    State.DISCARDED: frozenset({State.QUEUED}),
+    State.CANCELLED: frozenset({State.QUEUED}),
+}
+
+TERMINAL = frozenset({State.SUCCEEDED, State.DEAD_LETTERED, State.DISCARDED, State.CANCELLED})
+OPEN = frozenset(State) - TERMINAL - {State.RECEIVED}
+ATTEMPT_SPENDING = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
+
+
+def sources_of(target: State) -> frozenset[State]:
+    """Return the states from which `target` can be reached in one step."""
+    return frozenset(state for state, targets in TRANSITIONS.items() if target in targets)

@@ -1,0 +1,120 @@
+"""Values that answer a question about many events: filters, totals, groups, the ledger."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from replayforge.domain.lifecycle import OPEN, TERMINAL, State
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events a list shows; None means any. `event_type` may hold `*`; times are microseconds."""
+
+    state: State | None = None
+    event_type: str | None = None
+    service_name: str | None = None
+    workflow_id: str | None = None
+    application_name: str | None = None
+    error_signature: str | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowSummary:
+    """One workflow and how its events stand."""
+
+    workflow_id: str
+    cursor: int
+    totals: dict[State, int]
+    failed: int
+    created_at_us: int
+    updated_at_us: int
+
+    @property
+    def total(self) -> int:
+        """How many events the workflow has."""
+        return sum(self.totals.values())
+
+    @property
+    def in_flight(self) -> int:
+        """How many of them have not ended."""
+        return sum(count for state, count in self.totals.items() if state in OPEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Events or attempts that have something in common, usually their error."""
+
+    name: str
+    count: int
+    first_at_us: int
+    last_at_us: int
+    event_types: int
+    sample: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogCursor:
+    """How far one log has been projected into the store, and what became of its records."""
+
+    log_id: str
+    log_offset: int
+    inserted: int
+    copies: int
+    not_events: int
+    updated_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The books: every record of the log is a copy, not an event, or a row; every row is in one state or retired.
+
+    `waiting` are records behind no cursor yet. `lost` is computed from what the log holds and what the store holds.
+    """
+
+    records: int
+    waiting: int
+    not_events: int
+    copies: int
+    inserted: int
+    states: dict[State, int]
+    retired: int
+
+    @property
+    def accepted(self) -> int:
+        """How many different events were acknowledged."""
+        return self.records - self.not_events - self.copies
+
+    @property
+    def open(self) -> int:
+        """How many events have not reached a terminal state, those not yet dispatched among them."""
+        return self.waiting + sum(self.states.get(state, 0) for state in OPEN)
+
+    @property
+    def terminal(self) -> int:
+        """How many events stand in a terminal state."""
+        return sum(self.states.get(state, 0) for state in TERMINAL)
+
+    @property
+    def lost(self) -> int:
+        """How many acknowledged events have neither a row nor a place in the queue for one."""
+        return self.accepted - self.open - self.terminal - self.retired
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the ledger with the names of the API."""
+        return {
+            "accepted": self.accepted,
+            "copies": self.copies,
+            **{state.value: self.states.get(state, 0) for state in sorted(TERMINAL)},
+            "open": self.open,
+            "retired": self.retired,
+            "lost": self.lost,
+        }
+
+    def in_words(self) -> str:
+        """Return the ledger as one line a person can check."""
+        ended = " + ".join(f"{state.value} {self.states.get(state, 0):,}" for state in sorted(TERMINAL))
+        retired = f" + retired {self.retired:,}" if self.retired else ""
+        return f"accepted {self.accepted:,} = {ended} + open {self.open:,}{retired} · lost {self.lost:,}"

@@ -1,0 +1,62 @@
+"""The seam below the store: a transaction is a generator of statements, and a driver carries it out.
+
+The generator decides between statements without doing I/O, so one source serves a driver that runs it in a thread
+(SQLite) and one that runs it on the event loop (PostgreSQL).
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+Row = Sequence[Any]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A named query with named parameters; yields its rows. List parameters travel as one JSON array.
+
+    `filters` are further conditions, already in SQL, for the query's `{filters}` place.
+    """
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    filters: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A named statement carried out once for each row of positional parameters; yields [[rows changed in all]]."""
+
+    name: str
+    rows: Sequence[Row]
+
+
+Statement = Fetch | Batch
+Steps = Generator[Statement, Sequence[Row], Result]
+Transaction = Callable[[], Steps[Result]]
+
+
+class Driver(Protocol):
+    """What a database must offer; every method raises Unavailable while the database does not answer."""
+
+    dialect: str
+
+    async def write(self, transaction: Transaction[Result]) -> Result:
+        """Carry out the transaction and commit it durably; all of it happened, or none and the error is raised.
+
+        The transaction may be started more than once, so it must not change anything but through its statements.
+        """
+        ...
+
+    async def read(self, transaction: Transaction[Result]) -> Result:
+        """Carry out a transaction that only fetches, on one consistent snapshot, without waiting for writers."""
+        ...
+
+    async def run_script(self, script: str) -> None:
+        """Run several statements of schema definition."""
+        ...
+
+    async def close(self) -> None:
+        """Release every connection; safe to call twice."""
+        ...

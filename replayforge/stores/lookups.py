@@ -1,0 +1,197 @@
+"""Everything that only looks into the store, each as one transaction on one snapshot."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from replayforge.domain.event import Action, Attempt, Content, StoredEvent
+from replayforge.domain.identity import event_id_for_key
+from replayforge.domain.lifecycle import Outcome, State
+from replayforge.domain.reports import EventFilter, Group, LogCursor, WorkflowSummary
+from replayforge.stores.driver import Fetch, Row, Steps
+from replayforge.stores.transactions import stored_event
+
+SEQ_MAX = 2**62
+SCAN_MAX = 10_000
+LIKE_ESCAPES = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
+
+# Conditions for the `{filters}` place of list queries; the same in both dialects, each served by an index.
+FILTERS = {
+    "state": "AND state = :state",
+    "event_type": "AND event_type = :event_type",
+    "service_name": "AND service_name = :service_name",
+    "workflow_id": "AND workflow_id = :workflow_id",
+    "application_name": "AND application_name = :application_name",
+    "error_signature": "AND error_signature = :error_signature",
+    "since_us": "AND created_at_us >= :since_us",
+    "until_us": "AND created_at_us < :until_us",
+}
+TYPE_PATTERN = "AND event_type LIKE :event_type ESCAPE '\\'"
+TEXT = (
+    "AND seq IN (SELECT seq FROM events WHERE id = :text UNION SELECT seq FROM events WHERE id = :key_id"
+    " UNION SELECT seq FROM events WHERE workflow_id >= :text AND workflow_id < :text_end"
+    " UNION SELECT seq FROM events WHERE idempotency_key >= :text AND idempotency_key < :text_end"
+    " UNION SELECT seq FROM events WHERE id >= :text AND id < :text_end)"
+)
+
+
+def cursor(log_id: str) -> Steps[tuple[int, str] | None]:
+    """Fetch (offset, incarnation) of the log's cursor."""
+    rows = yield Fetch("cursor", {"log_id": log_id})
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+def meta_value(name: str) -> Steps[str]:
+    """Fetch one of the store's own notes."""
+    rows = yield Fetch("meta_value", {"name": name})
+    return str(rows[0][0])
+
+
+def books() -> Steps[tuple[list[LogCursor], dict[str, int]]]:
+    """Fetch the cursors of all logs and the tallies, on one snapshot."""
+    cursors = yield Fetch("cursors")
+    tallies = yield Fetch("tallies")
+    return [LogCursor(*row) for row in cursors], {name: int(amount) for name, amount in tallies}
+
+
+def events_by_ids(ids: Sequence[str]) -> Steps[dict[str, tuple[StoredEvent, Content]]]:
+    """Fetch the events of these ids with their contents; ids without a row are left out."""
+    rows = yield Fetch("events_by_ids", {"ids": list(ids)})
+    events = [stored_event(row) for row in rows]
+    contents = yield from contents_of(events)
+    return {event.id: (event, contents[event.seq]) for event in events}
+
+
+def contents_of(events: Sequence[StoredEvent]) -> Steps[dict[int, Content]]:
+    """Fetch row number -> content."""
+    if not events:
+        return {}
+    rows = yield Fetch("contents", {"seqs": [event.seq for event in events]})
+    return {seq: Content(bytes(payload), bytes(metadata)) for seq, payload, metadata in rows}
+
+
+def history(event_id: str) -> Steps[tuple[StoredEvent, Content, list[Attempt], list[Action]] | None]:
+    """Fetch an event with what came with it, its newest 1,000 attempts and what was done to it."""
+    rows = yield Fetch("event", {"id": event_id})
+    if not rows:
+        return None
+    event = stored_event(rows[0])
+    contents = yield from contents_of([event])
+    attempts = yield Fetch("event_attempts", {"seq": event.seq, "count": 1000})
+    actions = yield Fetch("event_actions", {"seq": event.seq, "count": 1000})
+    return event, contents[event.seq], [attempt(row) for row in attempts], [Action(*row) for row in actions]
+
+
+def list_events(wanted: EventFilter, before_seq: int | None, limit: int) -> Steps[list[tuple[StoredEvent, Content]]]:
+    """Fetch events that pass the filter, newest first, with their contents."""
+    filters, parameters = conditions(wanted)
+    parameters |= {"before_seq": before_seq or SEQ_MAX, "count": limit}
+    rows = yield Fetch("list_events", parameters, filters)
+    events = [stored_event(row) for row in rows]
+    contents = yield from contents_of(events)
+    return [(event, contents[event.seq]) for event in events]
+
+
+def conditions(wanted: EventFilter) -> tuple[str, dict[str, Any]]:
+    """Return the SQL conditions of a filter and their parameters."""
+    parameters = {name: getattr(wanted, name) for name in FILTERS if getattr(wanted, name) is not None}
+    fragments = [FILTERS[name] for name in parameters]
+    if wanted.event_type is not None and "*" in wanted.event_type:
+        fragments[fragments.index(FILTERS["event_type"])] = TYPE_PATTERN
+        parameters["event_type"] = wanted.event_type.translate(LIKE_ESCAPES).replace("*", "%")
+    if wanted.text:
+        fragments.append(TEXT)
+        key_id = event_id_for_key(wanted.application_name or "default", wanted.text)
+        parameters |= {"text": wanted.text, "key_id": key_id, "text_end": wanted.text + "\U0010ffff"}
+    return " ".join(fragments), parameters
+
+
+def workflow(workflow_id: str) -> Steps[WorkflowSummary | None]:
+    """Fetch how the events of a workflow stand."""
+    rows = yield Fetch("workflow_totals", {"workflow_id": workflow_id})
+    return summary(workflow_id, 0, rows) if rows else None
+
+
+def list_workflows(before_seq: int | None, limit: int) -> Steps[list[WorkflowSummary]]:
+    """Fetch workflows, the one with the newest event first."""
+    rows = yield Fetch("list_workflows", {"before_seq": before_seq or SEQ_MAX, "count": limit})
+    summaries = []
+    for workflow_id, seq, *_ in rows:
+        totals = yield Fetch("workflow_totals", {"workflow_id": workflow_id})
+        summaries.append(summary(workflow_id, seq, totals))
+    return summaries
+
+
+def summary(workflow_id: str, seq: int, rows: Sequence[Row]) -> WorkflowSummary:
+    """Add up the totals of a workflow."""
+    totals = {State(row[0]): int(row[1]) for row in rows}
+    failed = sum(int(row[2] or 0) for row in rows)
+    return WorkflowSummary(workflow_id, seq, totals, failed, min(row[4] for row in rows), max(row[3] for row in rows))
+
+
+def timeline(workflow_id: str, limit: int) -> Steps[tuple[list[StoredEvent], list[Attempt]]]:
+    """Fetch the events of a workflow in order and their attempts, at most `limit` of each."""
+    rows = yield Fetch("workflow_events", {"workflow_id": workflow_id, "after_seq": 0, "count": limit})
+    attempts = yield Fetch("workflow_attempts", {"workflow_id": workflow_id, "count": limit})
+    return [stored_event(row) for row in rows], [attempt(row) for row in attempts]
+
+
+def dead_letter_groups(group_by: str, limit: int) -> Steps[list[Group]]:
+    """Fetch the newest 10,000 dead letters gathered by `error`, `type`, `service` or `reason`."""
+    rows = yield Fetch("dead_letter_groups", {"group_by": group_by, "scan_max": SCAN_MAX, "count": limit})
+    return [Group(str(row[0]), *row[1:]) for row in rows]
+
+
+def error_insights(since_us: int, limit: int) -> Steps[list[Group]]:
+    """Fetch failed attempts since a time, of the newest 10,000 events' worth, gathered by error."""
+    rows = yield Fetch("error_insights", {"since_us": since_us, "scan_max": SCAN_MAX, "count": limit})
+    return [Group(str(row[0]), row[1], row[2], row[3], 0, str(row[4])) for row in rows]
+
+
+def queued_entries(after_seq: int, limit: int) -> Steps[list[tuple[str, int]]]:
+    """Fetch (id, run) of queued events in order, suspects left out."""
+    rows = yield Fetch("queued_entries", {"after_seq": after_seq, "count": limit})
+    return [(row[0], row[1]) for row in rows]
+
+
+def any_suspect() -> Steps[bool]:
+    """Tell whether a suspect waits for its turn alone."""
+    rows = yield Fetch("any_suspect")
+    return bool(rows)
+
+
+def oldest_queued() -> Steps[int | None]:
+    """Fetch when the longest waiting queued event was last touched."""
+    rows = yield Fetch("oldest_queued")
+    return rows[0][0] if rows else None
+
+
+def next_due() -> Steps[int | None]:
+    """Fetch when the next waiting event falls due."""
+    rows = yield Fetch("next_due")
+    due: int | None = rows[0][0]
+    return due
+
+
+def ping() -> Steps[None]:
+    """Return when the store answers."""
+    yield Fetch("ping")
+
+
+def attempt(row: Row) -> Attempt:
+    """Read a row of the attempt columns."""
+    event_id, token, run, number, outcome, ended_run, *rest = row
+    return Attempt(event_id, token, run, number, Outcome(outcome), bool(ended_run), *rest)
+
+
+def rows_after(seq: int, limit: int) -> Steps[list[tuple[Any, ...]]]:
+    """Fetch rows in order for the offline check: (seq, id, log id, offset, state, run, workflow, type)."""
+    rows = yield Fetch("check_rows", {"after_seq": seq, "count": limit})
+    return [tuple(row) for row in rows]
+
+
+def discrepancies(limit: int) -> Steps[tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], dict[str, int]]]:
+    """Fetch (runs with two outcomes, attempts without an event, rows counted by state)."""
+    doubled = yield Fetch("check_doubled", {"count": limit})
+    orphans = yield Fetch("check_orphans", {"count": limit})
+    states = yield Fetch("check_states")
+    return [tuple(row) for row in doubled], [tuple(row) for row in orphans], {row[0]: row[1] for row in states}

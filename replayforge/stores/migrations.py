@@ -1,0 +1,57 @@
+"""Brings the schema up to date: numbered SQL files, each run once and remembered with its checksum."""
+
+import hashlib
+import uuid
+from importlib import resources
+
+from replayforge.domain.errors import Refused
+from replayforge.stores.driver import Batch, Driver, Fetch, Steps
+
+REMEMBERED = """
+CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, checksum TEXT NOT NULL);
+"""
+
+
+async def migrate(driver: Driver) -> int:
+    """Run every migration the store has not seen and return the schema's version.
+
+    Raises Refused when the store was written by a newer version or a migration it has run was changed since.
+    """
+    await driver.run_script(REMEMBERED)
+    done = await driver.read(seen_migrations)
+    known = migrations(driver.dialect)
+    for version, checksum in done.items():
+        if version > len(known):
+            raise Refused(f"The store has schema version {version}; this ReplayForge knows {len(known)}. Upgrade it.")
+        if digest(known[version - 1]) != checksum:
+            raise Refused(f"Schema migration {version} is not the one that this store was made with.")
+    for version, script in enumerate(known, start=1):
+        if version not in done:
+            # A number and a hexadecimal digest; in the script itself, so that both commit or neither does.
+            remember = f"INSERT INTO migrations (version, checksum) VALUES ({version}, '{digest(script)}');"  # noqa: S608
+            await driver.run_script(f"{script}\n{remember}")
+    await driver.write(name_store)
+    return len(known)
+
+
+def migrations(dialect: str) -> list[str]:
+    """Return the scripts of the dialect in order."""
+    folder = resources.files(__package__).joinpath("sql", dialect)
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [file.read_text(encoding="utf-8") for file in files]
+
+
+def digest(script: str) -> str:
+    """Return the checksum a migration is remembered by."""
+    return hashlib.sha256(script.encode()).hexdigest()
+
+
+def name_store() -> Steps[None]:
+    """Give the store the name that logs and streams know it by, unless it has one."""
+    yield Batch("insert_meta", [("store_id", str(uuid.uuid4()))])
+
+
+def seen_migrations() -> Steps[dict[int, str]]:
+    """Fetch version -> checksum of what has been run."""
+    rows = yield Fetch("seen_migrations")
+    return {row[0]: row[1] for row in rows}

@@ -1,0 +1,295 @@
+-- The book of SQL for SQLite. Both books have the same names in the same order, so a diff shows where the dialects
+-- part. Lists travel as one JSON array. Statements that are run once for each row of a batch take positional
+-- parameters here and typed arrays (unnest) in PostgreSQL. CROSS JOIN pins the order: first the list, then its rows.
+
+-- fragment event_columns --
+seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
+log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, crashes, lease_owner, lease_token,
+lease_until_us, due_at_us, reason, last_error, error_signature, result
+
+-- fragment attempt_columns --
+e.id, a.token, a.run, a.number, a.outcome, a.ended_run, a.owner, a.worker, a.started_at_us, a.ended_at_us, a.error,
+a.error_signature
+
+-- seen_migrations --
+-- The migrations that were run.
+SELECT version, checksum FROM migrations ORDER BY version
+
+-- meta_value --
+-- One value of the store's own notes.
+SELECT value FROM meta WHERE name = :name
+
+-- insert_meta --
+-- Note a value once; a value that is there stays.
+INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING
+
+-- cursor --
+-- How far the log with this id has been projected.
+SELECT log_offset, incarnation, inserted, copies, not_events FROM cursors WHERE log_id = :log_id
+
+-- cursors --
+-- The cursors of every log that ever fed this store.
+SELECT log_id, log_offset, inserted, copies, not_events, updated_at_us FROM cursors ORDER BY log_id
+
+-- open_cursor --
+-- Make the cursor of a log, or take it over for a new incarnation of its daemon.
+INSERT INTO cursors (log_id, incarnation, log_offset, inserted, copies, not_events, updated_at_us)
+VALUES (?, ?, ?, 0, 0, 0, ?)
+ON CONFLICT (log_id) DO UPDATE SET incarnation = excluded.incarnation, updated_at_us = excluded.updated_at_us
+
+-- advance_cursor --
+-- Move the cursor if nobody else has moved it.
+UPDATE cursors
+SET log_offset = ?, inserted = inserted + ?, copies = copies + ?, not_events = not_events + ?, updated_at_us = ?
+WHERE log_id = ? AND log_offset = ? AND incarnation = ?
+
+-- highest_log_offset --
+-- The highest offset of the log with this id that any part of the store knows.
+SELECT coalesce(max(log_offset), 0) FROM cursors WHERE log_id = :log_id
+
+-- add_tallies --
+-- Add to the counters of a node.
+INSERT INTO tallies (node, name, amount) VALUES (?, ?, ?)
+ON CONFLICT (node, name) DO UPDATE SET amount = amount + excluded.amount
+
+-- tallies --
+-- The counters of all nodes together.
+SELECT name, sum(amount) FROM tallies GROUP BY name
+
+-- known_contents --
+-- Those of the given ids that have a row, with what must be equal for a record to be a copy.
+SELECT id, workflow_id, event_type, payload, metadata
+FROM events JOIN contents USING (seq)
+WHERE id IN (SELECT value FROM json_each(:ids))
+
+-- reserve_seqs --
+-- The next row numbers, one for each of `count` new events.
+WITH RECURSIVE step (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM step WHERE i < :count)
+SELECT i + (SELECT coalesce(max(seq), 0) FROM events) FROM step
+
+-- insert_events --
+-- Rows for new events.
+INSERT INTO events (
+    seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
+    log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
+    lease_token, due_at_us, reason, last_error, error_signature
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'received', ?, 1, 0, 0, 0, 0, 0, ?, ?, ?, ?)
+
+-- insert_contents --
+-- What came with new events.
+INSERT INTO contents (seq, payload, metadata) VALUES (?, ?, ?)
+
+-- claim_events --
+-- Take queued events under a lease; an entry of an earlier run, or one that was claimed already, takes nothing.
+UPDATE events
+SET previous_state = state, state = 'processing', lease_owner = :owner, lease_token = lease_token + 1,
+    lease_until_us = :lease_until_us, starts = starts + 1, due_at_us = NULL, updated_at_us = :now_us
+WHERE seq IN (
+    SELECT e.seq FROM json_each(:entries) AS entry CROSS JOIN events AS e ON e.id = entry.value ->> 0
+    WHERE e.run = entry.value ->> 1 AND e.state = 'queued' AND e.suspect = 0
+)
+RETURNING {event_columns}
+
+-- claim_suspect --
+-- Take the oldest suspect alone.
+UPDATE events
+SET previous_state = state, state = 'processing', lease_owner = :owner, lease_token = lease_token + 1,
+    lease_until_us = :lease_until_us, starts = starts + 1, due_at_us = NULL, updated_at_us = :now_us
+WHERE seq = (SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 ORDER BY seq LIMIT 1)
+RETURNING {event_columns}
+
+-- contents --
+-- What came with the events of these row numbers.
+SELECT seq, payload, metadata FROM contents WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- held_leases --
+-- Those of the given (row number, token) pairs that this owner still holds.
+SELECT e.seq
+FROM json_each(:leases) AS lease CROSS JOIN events AS e ON e.seq = lease.value ->> 0
+WHERE e.state = 'processing' AND e.lease_token = lease.value ->> 1 AND e.lease_owner = :owner
+
+-- recorded_attempts --
+-- The attempts that are recorded for the given (row number, token) pairs.
+SELECT a.event_seq, a.token, a.outcome, a.ended_at_us
+FROM json_each(:leases) AS lease CROSS JOIN attempts AS a
+    ON a.event_seq = lease.value ->> 0 AND a.token = lease.value ->> 1
+
+-- insert_attempts --
+-- Ended attempts.
+INSERT INTO attempts (
+    event_seq, token, run, number, outcome, ended_run, owner, worker, started_at_us, ended_at_us, error,
+    error_signature
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- settle_events --
+-- Commit what an attempt decided, if its lease still stands.
+UPDATE events
+SET previous_state = state, state = ?, attempt_count = ?, crashes = ?, suspect = ?, due_at_us = ?, reason = ?,
+    last_error = ?, error_signature = ?, result = ?, lease_owner = NULL, lease_until_us = NULL, updated_at_us = ?
+WHERE seq = ? AND state = 'processing' AND lease_token = ? AND lease_owner = ?
+
+-- hand_back_events --
+-- Return claimed events that no worker started.
+UPDATE events
+SET previous_state = state, state = 'queued', starts = starts - 1, lease_owner = NULL, lease_until_us = NULL,
+    updated_at_us = ?
+WHERE seq = ? AND state = 'processing' AND lease_token = ? AND lease_owner = ?
+
+-- in_flight --
+-- What a node's former incarnations left in processing.
+SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us
+FROM events WHERE state = 'processing' AND lease_owner LIKE :owner_pattern ESCAPE '\' ORDER BY seq LIMIT :count
+
+-- promote_due --
+-- Queue what was waiting for its time.
+UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us
+WHERE seq IN (
+    SELECT seq FROM events WHERE state IN ('scheduled', 'retrying') AND due_at_us <= :now_us
+    ORDER BY due_at_us LIMIT :count
+)
+RETURNING id, run, previous_state, event_type
+
+-- next_due --
+-- When the next waiting event falls due.
+SELECT min(due_at_us) FROM events WHERE state IN ('scheduled', 'retrying')
+
+-- queued_entries --
+-- Queued events in order, to put on the stream; suspects are not offered, they run alone.
+SELECT id, run FROM events WHERE state = 'queued' AND suspect = 0 AND seq > :after_seq ORDER BY seq LIMIT :count
+
+-- queued_seqs --
+-- Row numbers of queued events in order.
+SELECT seq FROM events WHERE state = 'queued' AND seq > :after_seq ORDER BY seq LIMIT :count
+
+-- any_suspect --
+-- One suspect that waits for its turn alone.
+SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 LIMIT 1
+
+-- event --
+-- One event by id.
+SELECT {event_columns} FROM events WHERE id = :id
+
+-- events_by_ids --
+-- The events of these ids.
+SELECT {event_columns} FROM events WHERE id IN (SELECT value FROM json_each(:ids))
+
+-- list_events --
+-- Events that pass the filters, newest first, before a row number.
+SELECT {event_columns} FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT :count
+
+-- list_recently_updated --
+-- The newest events of a state, for the page.
+SELECT {event_columns} FROM events WHERE state = :state ORDER BY seq DESC LIMIT :count
+
+-- event_attempts --
+-- The attempts of one event, newest first.
+SELECT {attempt_columns} FROM attempts AS a JOIN events AS e ON e.seq = a.event_seq
+WHERE a.event_seq = :seq ORDER BY a.token DESC LIMIT :count
+
+-- event_actions --
+-- What was done to one event outside of attempts, oldest first.
+SELECT e.id, c.at_us, c.run, c.action, c.detail FROM actions AS c JOIN events AS e ON e.seq = c.event_seq
+WHERE c.event_seq = :seq ORDER BY c.seq LIMIT :count
+
+-- workflow_events --
+-- The events of one workflow, oldest first, after a row number.
+SELECT {event_columns} FROM events WHERE workflow_id = :workflow_id AND seq > :after_seq ORDER BY seq LIMIT :count
+
+-- workflow_attempts --
+-- The attempts of one workflow's events, in the order they started.
+SELECT {attempt_columns} FROM attempts AS a JOIN events AS e ON e.seq = a.event_seq
+WHERE e.workflow_id = :workflow_id ORDER BY a.started_at_us LIMIT :count
+
+-- workflow_totals --
+-- How many events of one workflow stand in each state, how many are on their way to another attempt after a failure.
+SELECT state, count(*), sum(last_error IS NOT NULL), max(updated_at_us), min(created_at_us)
+FROM events WHERE workflow_id = :workflow_id GROUP BY state
+
+-- list_workflows --
+-- The newest event of each workflow, newest first, before a row number.
+SELECT workflow_id, seq, application_name, updated_at_us FROM events AS e
+WHERE seq < :before_seq
+    AND NOT EXISTS (SELECT 1 FROM events AS n WHERE n.workflow_id = e.workflow_id AND n.seq > e.seq) {filters}
+ORDER BY seq DESC LIMIT :count
+
+-- dead_letter_groups --
+-- The newest dead letters gathered by what they have in common.
+SELECT grouping, count(*), min(updated_at_us), max(updated_at_us), count(DISTINCT event_type), max(id)
+FROM (
+    SELECT updated_at_us, event_type, id, CASE :group_by
+        WHEN 'type' THEN event_type WHEN 'service' THEN service_name WHEN 'reason' THEN reason
+        ELSE coalesce(error_signature, reason) END AS grouping
+    FROM events WHERE state = 'dead_lettered' ORDER BY seq DESC LIMIT :scan_max
+) GROUP BY grouping ORDER BY count(*) DESC LIMIT :count
+
+-- error_insights --
+-- The newest failed attempts gathered by error.
+SELECT error_signature, count(*), min(ended_at_us), max(ended_at_us), max(error)
+FROM (
+    SELECT error_signature, ended_at_us, error FROM attempts
+    WHERE outcome IN ('failed', 'timed_out', 'crashed') AND ended_at_us >= :since_us
+    ORDER BY event_seq DESC LIMIT :scan_max
+) GROUP BY error_signature ORDER BY count(*) DESC LIMIT :count
+
+-- oldest_queued --
+-- When the longest waiting queued event was last touched.
+SELECT updated_at_us FROM events WHERE state = 'queued' ORDER BY seq LIMIT 1
+
+-- replay_event --
+-- Queue a finished event for a new run, if it still is in the run the caller saw.
+UPDATE events
+SET previous_state = state, state = 'queued', run = run + 1, attempt_count = 0, crashes = 0, suspect = 0,
+    reason = NULL, due_at_us = NULL, result = NULL, updated_at_us = ?
+WHERE seq = ? AND run = ? AND state = ?
+
+-- move_event --
+-- Move an event by hand from the state the caller saw.
+UPDATE events SET previous_state = state, state = ?, reason = coalesce(?, reason), due_at_us = ?, updated_at_us = ?
+WHERE seq = ? AND run = ? AND state = ?
+
+-- insert_actions --
+-- Notes of what was done to events.
+INSERT INTO actions (event_seq, at_us, run, action, detail) VALUES (?, ?, ?, ?, ?)
+
+-- retirable --
+-- Finished events older than a time, oldest first.
+SELECT seq FROM events WHERE state = :state AND updated_at_us < :before_us ORDER BY seq LIMIT :count
+
+-- delete_events --
+-- Remove events.
+DELETE FROM events WHERE seq = ?
+
+-- delete_contents --
+-- Remove what came with events.
+DELETE FROM contents WHERE seq = ?
+
+-- delete_attempts --
+-- Remove the attempts of events.
+DELETE FROM attempts WHERE event_seq = ?
+
+-- delete_actions --
+-- Remove the notes about events.
+DELETE FROM actions WHERE event_seq = ?
+
+-- check_rows --
+-- Rows in order, for the offline comparison with the log.
+SELECT seq, id, log_id, log_offset, state, run, workflow_id, event_type FROM events
+WHERE seq > :after_seq ORDER BY seq LIMIT :count
+
+-- check_doubled --
+-- Runs that have more than one final outcome.
+SELECT e.id, a.run, count(*) FROM attempts AS a JOIN events AS e ON e.seq = a.event_seq
+WHERE a.ended_run = 1 OR a.outcome = 'succeeded' GROUP BY a.event_seq, a.run HAVING count(*) > 1 LIMIT :count
+
+-- check_orphans --
+-- Attempts whose event is gone.
+SELECT a.event_seq, a.token FROM attempts AS a LEFT JOIN events AS e ON e.seq = a.event_seq
+WHERE e.seq IS NULL LIMIT :count
+
+-- check_states --
+-- How many rows stand in each state, counted.
+SELECT state, count(*) FROM events GROUP BY state
+
+-- ping --
+-- Whether the store answers.
+SELECT 1

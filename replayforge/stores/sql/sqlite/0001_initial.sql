@@ -1,0 +1,107 @@
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+
+-- The hot table: small rows, one for each event; what a handler reads lies in contents.
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    application_name TEXT NOT NULL,
+    workflow_id TEXT NOT NULL,
+    event_type TEXT NOT NULL,
+    service_name TEXT NOT NULL,
+    idempotency_key TEXT,
+    created_at_us INTEGER NOT NULL,
+    updated_at_us INTEGER NOT NULL,
+    log_id TEXT NOT NULL,
+    log_offset INTEGER NOT NULL,
+    replay_of TEXT,
+    max_attempts INTEGER,
+    previous_state TEXT NOT NULL,
+    state TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    attempt_count INTEGER NOT NULL,
+    starts INTEGER NOT NULL,
+    crashes INTEGER NOT NULL,
+    suspect INTEGER NOT NULL,
+    lease_owner TEXT,
+    lease_token INTEGER NOT NULL,
+    lease_until_us INTEGER,
+    due_at_us INTEGER,
+    reason TEXT,
+    last_error TEXT,
+    error_signature TEXT,
+    result BLOB,
+    CONSTRAINT lifecycle CHECK (previous_state || '>' || state IN (
+        'received>queued', 'received>scheduled', 'received>dead_lettered',
+        'scheduled>queued', 'scheduled>cancelled',
+        'queued>processing', 'queued>dead_lettered', 'queued>cancelled',
+        'processing>succeeded', 'processing>retrying', 'processing>dead_lettered', 'processing>queued',
+        'processing>held',
+        'retrying>queued', 'retrying>cancelled',
+        'held>queued', 'held>succeeded', 'held>dead_lettered',
+        'succeeded>queued',
+        'dead_lettered>queued', 'dead_lettered>discarded',
+        'discarded>queued',
+        'cancelled>queued'
+    ))
+) STRICT;
+
+CREATE INDEX events_by_state ON events (state, seq);
+CREATE INDEX events_by_workflow ON events (workflow_id, seq);
+CREATE INDEX events_by_type ON events (event_type, seq);
+CREATE INDEX events_by_key ON events (idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying');
+
+CREATE TABLE contents (
+    seq INTEGER PRIMARY KEY,
+    payload BLOB NOT NULL,
+    metadata BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE attempts (
+    event_seq INTEGER NOT NULL,
+    token INTEGER NOT NULL,
+    run INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    outcome TEXT NOT NULL CHECK (outcome IN ('succeeded', 'failed', 'timed_out', 'crashed', 'interrupted')),
+    ended_run INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    worker TEXT NOT NULL,
+    started_at_us INTEGER NOT NULL,
+    ended_at_us INTEGER NOT NULL,
+    error TEXT,
+    error_signature TEXT,
+    PRIMARY KEY (event_seq, token)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE actions (
+    seq INTEGER PRIMARY KEY,
+    event_seq INTEGER NOT NULL,
+    at_us INTEGER NOT NULL,
+    run INTEGER NOT NULL,
+    action TEXT NOT NULL,
+    detail TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX actions_by_event ON actions (event_seq, seq);
+
+-- How far each daemon's log has been projected, and what became of its records.
+CREATE TABLE cursors (
+    log_id TEXT PRIMARY KEY,
+    incarnation TEXT NOT NULL,
+    log_offset INTEGER NOT NULL,
+    inserted INTEGER NOT NULL,
+    copies INTEGER NOT NULL,
+    not_events INTEGER NOT NULL,
+    updated_at_us INTEGER NOT NULL
+) STRICT;
+
+-- How many events stand in each state, kept in the transactions that move them, so that nobody has to count rows.
+CREATE TABLE tallies (
+    node TEXT NOT NULL,
+    name TEXT NOT NULL,
+    amount INTEGER NOT NULL,
+    PRIMARY KEY (node, name)
+) STRICT, WITHOUT ROWID;

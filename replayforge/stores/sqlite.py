@@ -1,0 +1,220 @@
+"""The SQLite driver: one writer that commits in groups, readers of their own, one thread hop for a transaction."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+import msgspec
+
+from replayforge.batching import Batcher
+from replayforge.domain.errors import Corrupt, Refused, ReplayForgeError, Unavailable
+from replayforge.stores.driver import Batch, Fetch, Result, Row, Statement, Transaction
+from replayforge.stores.queries import load_book
+
+Returned = TypeVar("Returned")
+
+SQLITE_VERSION_MIN = (3, 38, 0)  # ->> and RETURNING
+BUSY_TIMEOUT_SECONDS = 5
+READERS = 2
+TRANSACTIONS_PER_COMMIT_MAX = 256
+
+
+class Failure:
+    """The error of one transaction of a group; the others of the group are not touched by it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+class SqliteDriver:
+    """A database file in WAL mode with synchronous=FULL: what `write` returned survives a power cut.
+
+    One process at a time: the file has a lock of its own beside it, held until `close`.
+    """
+
+    dialect = "sqlite"
+
+    def __init__(
+        self, path: Path, writer: aiosqlite.Connection, readers: list[aiosqlite.Connection], lock: int
+    ) -> None:
+        self.path = path
+        self.book = load_book(self.dialect)
+        self.writer = writer
+        self.readers = readers
+        self.lock = lock
+        self.next_reader = 0
+        self.group: Batcher[Transaction[Any], Any] = Batcher(self.commit_group, items_max=TRANSACTIONS_PER_COMMIT_MAX)
+        self.closed = False
+
+    @classmethod
+    async def open(cls, path: Path) -> "SqliteDriver":
+        """Open or create the file; raises Refused when another process holds it or SQLite is too old."""
+        if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+            raise Refused(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or newer is needed.")
+        lock = take_lock(path)
+        opened: list[aiosqlite.Connection] = []
+        try:
+            with mapped_errors(path):
+                opened.append(
+                    await connect(path, ["journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 4000"])
+                )
+                opened += [await connect(path, ["query_only = ON"]) for _ in range(READERS)]
+        except BaseException:
+            for connection in opened:
+                await connection.close()
+            os.close(lock)
+            raise
+        return cls(path, opened[0], opened[1:], lock)
+
+    async def write(self, transaction: Transaction[Result]) -> Result:
+        """Carry out the transaction; it shares a commit with whatever else is waiting."""
+        if self.closed:
+            raise Unavailable("The store is closed.")
+        result = await self.group.add(transaction)
+        if isinstance(result, Failure):
+            raise result.error
+        return result  # type: ignore[no-any-return]  # the group keeps each caller's own type
+
+    async def read(self, transaction: Transaction[Result]) -> Result:
+        """Carry out a transaction that only fetches, on a connection of its own."""
+        if self.closed:
+            raise Unavailable("The store is closed.")
+        self.next_reader = (self.next_reader + 1) % len(self.readers)
+        connection = self.readers[self.next_reader]
+        with mapped_errors(self.path):
+            return await in_thread(connection, lambda raw: self.in_snapshot(raw, transaction))
+
+    async def run_script(self, script: str) -> None:
+        """Run statements of schema definition, one transaction for all."""
+        with mapped_errors(self.path):
+            await in_thread(self.writer, lambda raw: raw.executescript(f"BEGIN IMMEDIATE;\n{script}\nCOMMIT;"))
+
+    async def close(self) -> None:
+        """Finish what was handed in, close every connection and release the lock."""
+        if self.closed:
+            return
+        self.closed = True
+        await self.group.drain()
+        for connection in (*self.readers, self.writer):
+            await connection.close()
+        os.close(self.lock)
+
+    async def commit_group(self, transactions: list[Transaction[Any]]) -> list[Any]:
+        """Carry out a group of transactions in one thread hop and one commit."""
+        with mapped_errors(self.path):
+            return await in_thread(self.writer, lambda raw: self.run_group(raw, transactions))
+
+    def run_group(self, raw: sqlite3.Connection, transactions: list[Transaction[Any]]) -> list[Any]:
+        """Commit all, or when one of them fails each alone, so that a bad write never takes its neighbours along."""
+        try:
+            return self.run_committed(raw, transactions)
+        except Exception as error:
+            if len(transactions) == 1:
+                return [Failure(mapped(error, self.path))]
+            return [self.run_group(raw, [transaction])[0] for transaction in transactions]
+
+    def run_committed(self, raw: sqlite3.Connection, transactions: list[Transaction[Any]]) -> list[Any]:
+        """Carry out the transactions inside one commit; nothing has happened when it raises."""
+        raw.execute("BEGIN IMMEDIATE")
+        try:
+            results = [self.carry_out(raw, transaction) for transaction in transactions]
+            raw.execute("COMMIT")
+        except BaseException:
+            if raw.in_transaction:
+                raw.execute("ROLLBACK")
+            raise
+        return results
+
+    def in_snapshot(self, raw: sqlite3.Connection, transaction: Transaction[Result]) -> Result:
+        """Carry out a reading transaction on one snapshot."""
+        raw.execute("BEGIN")
+        try:
+            return self.carry_out(raw, transaction)
+        finally:
+            raw.execute("ROLLBACK")
+
+    def carry_out(self, raw: sqlite3.Connection, transaction: Transaction[Result]) -> Result:
+        """Drive the generator to its end, feeding it the rows of each statement."""
+        steps = transaction()
+        try:
+            statement = next(steps)
+            while True:
+                statement = steps.send(self.run_statement(raw, statement))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # StopIteration carries the generator's return value
+
+    def run_statement(self, raw: sqlite3.Connection, statement: Statement) -> Sequence[Row]:
+        """Run one statement and return its rows."""
+        sql = self.book[statement.name]
+        if isinstance(statement, Batch):
+            return [[raw.executemany(sql, statement.rows).rowcount if statement.rows else 0]]
+        return raw.execute(sql.replace("{filters}", statement.filters), encoded(statement)).fetchall()
+
+
+def encoded(statement: Fetch) -> dict[str, Any]:
+    """Return the parameters with every list written as a JSON array."""
+    return {
+        name: msgspec.json.encode(value).decode() if isinstance(value, (list, tuple)) else value
+        for name, value in statement.parameters.items()
+    }
+
+
+async def connect(path: Path, pragmas: list[str]) -> aiosqlite.Connection:
+    """Open a connection in autocommit mode; transactions are begun and ended by name."""
+    connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_SECONDS)
+    try:
+        for pragma in pragmas:
+            await connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def in_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Connection], Returned]) -> Returned:
+    """Run `work` on the connection's own thread in one hop; when the caller is cancelled the work still ends."""
+    # aiosqlite offers one hop per statement; a whole transaction in one hop needs the method beneath its public ones.
+    hop = asyncio.ensure_future(connection._execute(lambda: work(connection._conn)))  # type: ignore[no-untyped-call]  # noqa: SLF001
+    returned: Returned = await asyncio.shield(hop)
+    return returned
+
+
+def take_lock(path: Path) -> int:
+    """Lock the file beside the database for this process; raises Refused when another one has it."""
+    try:
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Refused(f"The store {path} cannot be opened: {error.strerror}.") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise Refused(f"The store {path} is in use by another process.") from None
+    return lock
+
+
+@contextlib.contextmanager
+def mapped_errors(path: Path) -> Iterator[None]:
+    """Let no error of SQLite's pass but as one of ours."""
+    try:
+        yield
+    except (sqlite3.Error, ValueError) as error:
+        raise mapped(error, path) from error
+
+
+def mapped(error: Exception, path: Path) -> Exception:
+    """Name an error by its remedy: a damaged file is Corrupt, a busy or full one Unavailable."""
+    if isinstance(error, ReplayForgeError):
+        return error
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return Corrupt(f"The store {path} is damaged: {error}. Restore it from a backup or move it away.")
+    if isinstance(error, sqlite3.OperationalError):
+        return Unavailable(f"The store {path} does not answer: {error}.")
+    return error

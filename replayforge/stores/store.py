@@ -1,0 +1,184 @@
+"""The store: each operation once, over whichever driver; what it returns is durable."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from replayforge.domain.errors import Refused
+from replayforge.domain.event import Action, Attempt, Content, StoredEvent
+from replayforge.domain.lifecycle import State
+from replayforge.domain.recovery import InFlight, Reclaim
+from replayforge.domain.reports import EventFilter, Group, LogCursor, WorkflowSummary
+from replayforge.stores import lookups, transactions
+from replayforge.stores.driver import Batch, Driver, Result, Steps
+from replayforge.stores.migrations import migrate
+from replayforge.stores.sqlite import SqliteDriver
+from replayforge.stores.transactions import Claimed, Projected, Projection, Settlement
+
+
+class Store:
+    """What became of every event. All times are microseconds since the epoch; every method may raise Unavailable.
+
+    `node` names this daemon's counters, `owner` this incarnation of it as the holder of leases.
+    """
+
+    def __init__(self, driver: Driver, *, node: str, owner: str, schema_version: int, store_id: str) -> None:
+        self.driver = driver
+        self.node = node
+        self.owner = owner
+        self.schema_version = schema_version
+        self.store_id = store_id
+
+    @classmethod
+    async def open(cls, url: str, *, node: str, owner: str) -> "Store":
+        """Open the store that `url` names and bring its schema up to date; raises Refused with the reason."""
+        driver = await open_driver(url)
+        try:
+            version = await migrate(driver)
+            store_id = await driver.read(lambda: lookups.meta_value("store_id"))
+        except BaseException:
+            await driver.close()
+            raise
+        return cls(driver, node=node, owner=owner, schema_version=version, store_id=store_id)
+
+    async def close(self) -> None:
+        """Finish what was handed in and let go of the database; safe twice."""
+        await self.driver.close()
+
+    async def ping(self) -> None:
+        """Return when the store answers."""
+        await self.driver.read(lookups.ping)
+
+    # The way of an event
+
+    async def cursor(self, log_id: str) -> tuple[int, str] | None:
+        """Return (offset, incarnation) up to which the log was projected, or None for a log never seen."""
+        return await self.driver.read(lambda: lookups.cursor(log_id))
+
+    async def open_cursor(self, log_id: str, incarnation: str, offset: int, now_us: int) -> int:
+        """Take the log's cursor over for this incarnation, made at `offset` for a new log; returns where it stands."""
+
+        def steps() -> Steps[int]:
+            yield Batch("open_cursor", [(log_id, incarnation, offset, now_us)])
+            standing = yield from lookups.cursor(log_id)
+            return standing[0] if standing else offset
+
+        return await self.driver.write(steps)
+
+    async def project(self, projection: Projection) -> Projected:
+        """Insert the rows of a stretch of the log and move its cursor, in one transaction."""
+        return await self.driver.write(lambda: transactions.project(self.node, projection))
+
+    async def claim(self, entries: Sequence[tuple[str, int]], now_us: int, lease_until_us: int) -> list[Claimed]:
+        """Take the queued ones of these (id, run) entries; those that lost a race are simply not returned."""
+        return await self.driver.write(
+            lambda: transactions.claim(self.node, self.owner, entries, now_us, lease_until_us),
+        )
+
+    async def claim_suspect(self, now_us: int, lease_until_us: int) -> Claimed | None:
+        """Take the oldest suspect, which is to run alone."""
+        claimed = await self.driver.write(
+            lambda: transactions.claim(self.node, self.owner, None, now_us, lease_until_us),
+        )
+        return claimed[0] if claimed else None
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Commit outcomes; returns those that came after their lease was lost."""
+        return await self.driver.write(lambda: transactions.settle(self.node, self.owner, settlements))
+
+    async def hand_back(self, events: Sequence[StoredEvent], now_us: int) -> int:
+        """Return claimed events that were never started; returns how many were still ours."""
+        return await self.driver.write(lambda: transactions.hand_back(self.node, self.owner, events, now_us))
+
+    async def in_flight(self, owner_prefix: str, limit: int = 10_000) -> list[tuple[int, InFlight]]:
+        """Return (row number, event) of what owners with this prefix hold in processing."""
+        return await self.driver.read(lambda: transactions.in_flight(owner_prefix, limit))
+
+    async def reclaim(self, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_us: int) -> int:
+        """Take back events that a crash left in processing, as decided; returns how many."""
+        return await self.driver.write(lambda: transactions.reclaim(self.node, reclaims, error, now_us))
+
+    async def promote(self, now_us: int, limit: int = 1000) -> tuple[list[tuple[str, int]], int | None]:
+        """Queue waiting events that fell due; returns their entries and when the next falls due."""
+        due = await self.driver.read(lookups.next_due)
+        if due is None or due > now_us:
+            return [], due
+        return await self.driver.write(lambda: transactions.promote(self.node, now_us, limit))
+
+    async def queued_entries(self, limit: int, after_seq: int = 0) -> list[tuple[str, int]]:
+        """Return (id, run) of queued events, oldest first."""
+        return await self.driver.read(lambda: lookups.queued_entries(after_seq, limit))
+
+    async def any_suspect(self) -> bool:
+        """Tell whether a suspect waits to run alone."""
+        return await self.driver.read(lookups.any_suspect)
+
+    async def retire(self, state: State, before_us: int, limit: int = 500) -> int:
+        """Remove finished events last touched before a time; returns how many."""
+        return await self.driver.write(lambda: transactions.retire(self.node, state, before_us, limit))
+
+    # What people do
+
+    async def replay(self, event: StoredEvent, now_us: int, reason: str) -> bool:
+        """Queue a finished event for a new run; False when it is no longer what the caller saw."""
+        return await self.driver.write(lambda: transactions.replay(self.node, event, now_us, reason))
+
+    async def move(self, event: StoredEvent, target: State, action: str, detail: str, now_us: int) -> bool:
+        """Move an event by hand and note it; False when it is no longer what the caller saw."""
+        return await self.driver.write(
+            lambda: transactions.move(self.node, event, target, action, detail, now_us),
+        )
+
+    # What people see
+
+    async def events_by_ids(self, ids: Sequence[str]) -> dict[str, tuple[StoredEvent, Content]]:
+        """Return the events of these ids that have a row."""
+        return await self.driver.read(lambda: lookups.events_by_ids(ids))
+
+    async def history(self, event_id: str) -> tuple[StoredEvent, Content, list[Attempt], list[Action]] | None:
+        """Return one event with everything that happened to it."""
+        return await self.driver.read(lambda: lookups.history(event_id))
+
+    async def list_events(
+        self, wanted: EventFilter, *, before_seq: int | None, limit: int
+    ) -> list[tuple[StoredEvent, Content]]:
+        """Return events that pass the filter, newest first; `before_seq` goes on where an earlier list ended."""
+        return await self.driver.read(lambda: lookups.list_events(wanted, before_seq, limit))
+
+    async def workflow(self, workflow_id: str) -> WorkflowSummary | None:
+        """Return how the events of a workflow stand."""
+        return await self.driver.read(lambda: lookups.workflow(workflow_id))
+
+    async def list_workflows(self, *, before_seq: int | None, limit: int) -> list[WorkflowSummary]:
+        """Return workflows, the one with the newest event first."""
+        return await self.driver.read(lambda: lookups.list_workflows(before_seq, limit))
+
+    async def timeline(self, workflow_id: str, limit: int = 2000) -> tuple[list[StoredEvent], list[Attempt]]:
+        """Return a workflow's events in order and their attempts."""
+        return await self.driver.read(lambda: lookups.timeline(workflow_id, limit))
+
+    async def dead_letter_groups(self, group_by: str, limit: int = 100) -> list[Group]:
+        """Return the newest dead letters gathered by error, type, service or reason."""
+        return await self.driver.read(lambda: lookups.dead_letter_groups(group_by, limit))
+
+    async def error_insights(self, since_us: int, limit: int = 50) -> list[Group]:
+        """Return failed attempts since a time gathered by error."""
+        return await self.driver.read(lambda: lookups.error_insights(since_us, limit))
+
+    async def oldest_queued(self) -> int | None:
+        """Return when the longest waiting queued event was last touched."""
+        return await self.driver.read(lookups.oldest_queued)
+
+    async def books(self) -> tuple[list[LogCursor], dict[str, int]]:
+        """Return every log's cursor and how many events stand in each state."""
+        return await self.driver.read(lookups.books)
+
+    async def look(self, steps: Callable[[], Steps[Result]]) -> Result:
+        """Carry out a reading transaction of the offline check."""
+        return await self.driver.read(steps)
+
+
+async def open_driver(url: str) -> Driver:
+    """Return the driver that a store URL names; raises Refused for a URL of no known kind."""
+    if url.startswith("sqlite:///"):
+        return await SqliteDriver.open(Path(url.removeprefix("sqlite:///")))
+    raise Refused(f"The store URL {url.partition('@')[2] or url!r} is of no known kind; use sqlite:///PATH.")

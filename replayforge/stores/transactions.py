@@ -1,0 +1,346 @@
+"""Everything that changes the store, each as one transaction: a generator that fetches, decides and writes."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from replayforge.domain.document import same_json
+from replayforge.domain.errors import Fatal
+from replayforge.domain.event import Content, EventRecord, StoredEvent
+from replayforge.domain.identity import event_id_for_reuse
+from replayforge.domain.lifecycle import OPEN, Outcome, Reason, State
+from replayforge.domain.recovery import InFlight, Reclaim, Verdict
+from replayforge.stores.driver import Batch, Fetch, Row, Steps
+
+
+class CursorMoved(Fatal):
+    """The dispatch cursor was moved by somebody else; two daemons with one cloned log, or a store that fell back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A stretch of a log, (after, through], on its way into the store."""
+
+    log_id: str
+    incarnation: str
+    after: int
+    through: int
+    records: Sequence[tuple[int, EventRecord]]
+    not_events: int
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """What became of a stretch of a log: (id, run) of what can be published, and how many records were what."""
+
+    queued: list[tuple[str, int]]
+    inserted: int
+    copies: int
+    key_reused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """An event in the hands of this process, with what came with it."""
+
+    event: StoredEvent
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What an attempt decided, to be committed if its lease still stands."""
+
+    event: StoredEvent
+    outcome: Outcome
+    verdict: Verdict
+    worker: str
+    started_at_us: int
+    ended_at_us: int
+    error: str | None = None
+    error_signature: str | None = None
+    result: bytes | None = None
+
+    @property
+    def lease(self) -> tuple[int, int]:
+        """The (row number, token) pair that must still be held."""
+        return (self.event.seq, self.event.lease_token)
+
+
+def project(node: str, projection: Projection) -> Steps[Projected]:
+    """Move the cursor and insert the rows of a stretch of the log; raises CursorMoved when the cursor is elsewhere."""
+    ids = [record.id for _, record in projection.records]
+    known = yield Fetch("known_contents", {"ids": ids})
+    fresh, copies, reused = sort_out(projection, known)
+    moved = yield Batch("advance_cursor", [advance(projection, len(fresh), copies)])
+    if moved[0][0] != 1:
+        raise CursorMoved(
+            f"The store's cursor for log {projection.log_id} is not at offset {projection.after}: another daemon runs"
+            " on a copy of this log, or the store was restored while this daemon ran. Stop one of them and restart."
+        )
+    if fresh:
+        seqs = yield Fetch("reserve_seqs", {"count": len(fresh)})
+        rows = [(seq, *row) for (seq,), row in zip(seqs, fresh, strict=True)]
+        yield Batch("insert_events", [row[:-2] for row in rows])
+        yield Batch("insert_contents", [(row[0], *row[-2:]) for row in rows])
+        yield tally(node, Counter(row[STATE] for row in fresh))
+    queued = [(row[0], 1) for row in fresh if row[STATE] == State.QUEUED]
+    return Projected(queued, len(fresh), copies, reused)
+
+
+STATE = 12  # where new_row puts the state
+
+
+def advance(projection: Projection, inserted: int, copies: int) -> Row:
+    """Return the parameters that move the cursor over a stretch."""
+    return (
+        projection.through,
+        inserted,
+        copies,
+        projection.not_events,
+        projection.now_us,
+        projection.log_id,
+        projection.after,
+        projection.incarnation,
+    )
+
+
+def sort_out(projection: Projection, known: Sequence[Row]) -> tuple[list[Row], int, int]:
+    """Tell new events from copies of known ones and from other content under a used key.
+
+    Returns (rows to insert, copies, rows among them whose key was used for other content).
+    """
+    contents = {row[0]: (row[1], row[2], bytes(row[3]), bytes(row[4])) for row in known}
+    rows: list[Row] = []
+    copies = reused = 0
+    for offset, record in projection.records:
+        first = contents.get(record.id)
+        if first is None:
+            contents[record.id] = record.content
+            rows.append(new_row(projection, offset, record, record.id, None))
+        elif same_content(first, record.content):
+            copies += 1
+        else:
+            reused += 1
+            own_id = event_id_for_reuse(record.id, projection.log_id, offset)
+            rows.append(new_row(projection, offset, record, own_id, record.id))
+    return rows, copies, reused
+
+
+def same_content(first: tuple[str, str, bytes, bytes], second: tuple[str, str, bytes, bytes]) -> bool:
+    """Tell whether two records of one key are the same event."""
+    return first[:2] == second[:2] and same_json(first[2], second[2]) and same_json(first[3], second[3])
+
+
+def new_row(projection: Projection, offset: int, record: EventRecord, event_id: str, first_id: str | None) -> Row:
+    """Return the row of a new event without its number, its payload and metadata last.
+
+    `first_id` is given when the key was used before: such a row is a dead letter from the start.
+    """
+    now_us = projection.now_us
+    later = record.run_at_us is not None and record.run_at_us > now_us
+    state = State.SCHEDULED if later else State.QUEUED
+    reason = error = None
+    if first_id is not None:
+        state, reason = State.DEAD_LETTERED, Reason.KEY_REUSED
+        error = f"The idempotency key {record.idempotency_key!r} already names event {first_id} with other content."
+    return (
+        event_id,
+        record.application_name,
+        record.workflow_id,
+        record.event_type,
+        record.service_name,
+        record.idempotency_key,
+        record.created_at_us,
+        now_us,
+        projection.log_id,
+        offset,
+        record.replay_of,
+        record.max_attempts,
+        state,
+        record.run_at_us if state is State.SCHEDULED else None,
+        reason,
+        error,
+        reason,
+        bytes(record.payload),
+        bytes(record.metadata),
+    )
+
+
+def claim(
+    node: str, owner: str, entries: Sequence[tuple[str, int]] | None, now_us: int, lease_until_us: int
+) -> Steps[list[Claimed]]:
+    """Take the queued ones of these (id, run) entries under a lease; with None, the oldest suspect alone."""
+    lease = {"owner": owner, "now_us": now_us, "lease_until_us": lease_until_us}
+    if entries is None:
+        rows = yield Fetch("claim_suspect", lease)
+    else:
+        rows = yield Fetch("claim_events", {**lease, "entries": list(entries)})
+    if not rows:
+        return []
+    events = sorted((stored_event(row) for row in rows), key=lambda event: event.seq)
+    contents = yield Fetch("contents", {"seqs": [event.seq for event in events]})
+    by_seq = {seq: Content(payload, metadata) for seq, payload, metadata in contents}
+    yield tally(node, {State.QUEUED: -len(events), State.PROCESSING: len(events)})
+    return [Claimed(event, by_seq[event.seq]) for event in events]
+
+
+def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[list[Settlement]]:
+    """Commit the outcomes whose lease still stands, and return those that were fenced.
+
+    An outcome that an earlier commit already recorded, whose answer was lost on the way, is neither committed again
+    nor called fenced.
+    """
+    leases = [settlement.lease for settlement in settlements]
+    rows = yield Fetch("held_leases", {"leases": leases, "owner": owner})
+    held = {seq for (seq,) in rows}
+    valid = [settlement for settlement in settlements if settlement.event.seq in held]
+    yield Batch("insert_attempts", [attempt_row(settlement, owner) for settlement in valid])
+    yield Batch("settle_events", [settled_row(settlement, owner) for settlement in valid])
+    yield tally(node, moves(State.PROCESSING, (settlement.verdict.state for settlement in valid)))
+    if len(valid) == len(settlements):
+        return []
+    late = [settlement for settlement in settlements if settlement.event.seq not in held]
+    recorded = yield Fetch("recorded_attempts", {"leases": [settlement.lease for settlement in late]})
+    ours = {(row[0], row[1], row[2], row[3]) for row in recorded}
+    return [one for one in late if (*one.lease, one.outcome, one.ended_at_us) not in ours]
+
+
+def attempt_row(settlement: Settlement, owner: str) -> Row:
+    """Return the parameters that record an ended attempt."""
+    event, verdict = settlement.event, settlement.verdict
+    return (
+        event.seq,
+        event.lease_token,
+        event.run,
+        event.attempt_count + 1,
+        settlement.outcome,
+        verdict.state not in OPEN,
+        owner,
+        settlement.worker,
+        settlement.started_at_us,
+        settlement.ended_at_us,
+        settlement.error,
+        settlement.error_signature,
+    )
+
+
+def settled_row(settlement: Settlement, owner: str, *, suspect: bool = False) -> Row:
+    """Return the parameters that move an event after an attempt."""
+    event, verdict = settlement.event, settlement.verdict
+    return (
+        verdict.state,
+        verdict.attempt_count,
+        verdict.crashes,
+        suspect,
+        verdict.due_at_us,
+        verdict.reason,
+        settlement.error,
+        settlement.error_signature,
+        settlement.result,
+        settlement.ended_at_us,
+        event.seq,
+        event.lease_token,
+        owner,
+    )
+
+
+def hand_back(node: str, owner: str, events: Sequence[StoredEvent], now_us: int) -> Steps[int]:
+    """Return claimed events that no worker started, as if they had never been handed out; returns how many."""
+    leases = [(event.seq, event.lease_token) for event in events]
+    rows = yield Fetch("held_leases", {"leases": leases, "owner": owner})
+    held = {seq for (seq,) in rows}
+    yield Batch("hand_back_events", [(now_us, seq, token, owner) for seq, token in leases if seq in held])
+    yield tally(node, moves(State.PROCESSING, [State.QUEUED] * len(held)))
+    return len(held)
+
+
+def in_flight(owner_prefix: str, limit: int) -> Steps[list[tuple[int, InFlight]]]:
+    """Fetch (row number, event) of what owners whose name begins like this left in processing."""
+    pattern = owner_prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    rows = yield Fetch("in_flight", {"owner_pattern": pattern, "count": limit})
+    return [(row[0], InFlight(*row[1:])) for row in rows]
+
+
+def reclaim(node: str, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_us: int) -> Steps[int]:
+    """Take back what a crash left behind: an attempt row `crashed` for each, and the state that was decided."""
+    attempts, moved = [], []
+    for seq, decided in reclaims:
+        event, verdict = decided.event, decided.verdict
+        ended = verdict.state not in OPEN
+        attempts.append(
+            (seq, event.token, event.run, event.attempt_count + 1, Outcome.CRASHED, ended)
+            + (event.owner, "", event.started_at_us, now_us, error, error)
+        )
+        moved.append(
+            (verdict.state, verdict.attempt_count, verdict.crashes, decided.suspect, None, verdict.reason)
+            + (error, error, None, now_us, seq, event.token, event.owner)
+        )
+    changed = yield Batch("settle_events", moved)
+    if changed[0][0] != len(moved):
+        raise Fatal("Leases of a former incarnation changed while they were reclaimed; another daemon uses this name.")
+    yield Batch("insert_attempts", attempts)
+    yield tally(node, moves(State.PROCESSING, (decided.verdict.state for _, decided in reclaims)))
+    return len(moved)
+
+
+def promote(node: str, now_us: int, limit: int) -> Steps[tuple[list[tuple[str, int]], int | None]]:
+    """Queue what has waited for its time; returns the (id, run) entries and when the next one falls due."""
+    rows = yield Fetch("promote_due", {"now_us": now_us, "count": limit})
+    before = Counter(State(row[2]) for row in rows)
+    yield tally(node, {**{state: -count for state, count in before.items()}, State.QUEUED: len(rows)})
+    due = yield Fetch("next_due")
+    return [(row[0], row[1]) for row in rows], due[0][0]
+
+
+def replay(node: str, event: StoredEvent, now_us: int, reason: str) -> Steps[bool]:
+    """Queue a finished event for a new run; False when it was replayed or moved meanwhile."""
+    changed = yield Batch("replay_event", [(now_us, event.seq, event.run, event.state)])
+    if changed[0][0] != 1:
+        return False
+    yield Batch("insert_actions", [(event.seq, now_us, event.run + 1, "replayed", reason)])
+    yield tally(node, moves(event.state, [State.QUEUED]))
+    return True
+
+
+def move(
+    node: str, event: StoredEvent, target: State, action: str, detail: str, now_us: int, due_at_us: int | None = None
+) -> Steps[bool]:
+    """Move an event by hand from the state the caller saw; False when it moved meanwhile."""
+    reason = detail if target is State.DISCARDED else None
+    row = (target, reason, due_at_us, now_us, event.seq, event.run, event.state)
+    changed = yield Batch("move_event", [row])
+    if changed[0][0] != 1:
+        return False
+    yield Batch("insert_actions", [(event.seq, now_us, event.run, action, detail)])
+    yield tally(node, moves(event.state, [target]))
+    return True
+
+
+def retire(node: str, state: State, before_us: int, limit: int) -> Steps[int]:
+    """Remove finished events that were last touched before a time, and count them as retired; returns how many."""
+    rows = yield Fetch("retirable", {"state": state, "before_us": before_us, "count": limit})
+    for name in ("delete_events", "delete_contents", "delete_attempts", "delete_actions"):
+        yield Batch(name, rows)
+    yield tally(node, {state: -len(rows), f"retired_{state}": len(rows)})
+    return len(rows)
+
+
+def moves(source: State, targets: Iterable[State]) -> dict[str, int]:
+    """Return what moving one event for each of `targets` out of `source` changes in the tallies."""
+    changes: Counter[str] = Counter(targets)
+    changes[source] -= changes.total()
+    return dict(changes)
+
+
+def tally(node: str, changes: dict[State, int] | dict[str, int] | Counter[State]) -> Batch:
+    """Return the statement that adds these changes to the node's counters."""
+    return Batch("add_tallies", [(node, str(name), change) for name, change in sorted(changes.items()) if change])
+
+
+def stored_event(row: Row) -> StoredEvent:
+    """Read a row of the event columns."""
+    values = list(row)
+    values[13] = State(values[13])
+    return StoredEvent(*values)
