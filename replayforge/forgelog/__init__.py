@@ -1,0 +1,1 @@
+"""The embedded write-ahead log: bytes and offsets, no idea of events."""

@@ -1,0 +1,224 @@
+"""The one seam to the file system: everything the log does to a disk goes through these few methods."""
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from pathlib import Path
+from typing import Protocol
+
+# struct flock with 64-bit offsets: type, whence, start, length, pid (always 0 for a lock of the open file).
+FLOCK = struct.Struct("hhqqi4x")
+NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+NETWORK_KINDS = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "glusterfs", "lustre")
+
+
+class Files(Protocol):
+    """A file system. Handles are small integers; every method raises OSError when the system does."""
+
+    def open(self, path: Path, *, write: bool = False, create: bool = False) -> int:
+        """Open a regular file, never through a symbolic link; `create` makes it when missing (and implies write)."""
+        ...
+
+    def close(self, handle: int) -> None:
+        """Give the handle back."""
+        ...
+
+    def pread(self, handle: int, size: int, position: int) -> bytes:
+        """Return up to `size` bytes at `position`; fewer only at the end of the file."""
+        ...
+
+    def pwrite(self, handle: int, data: bytes, position: int) -> int:
+        """Write at `position` and return how many bytes were taken, which may be fewer than given."""
+        ...
+
+    def size(self, handle: int) -> int:
+        """Return the size of the file in bytes."""
+        ...
+
+    def allocate(self, handle: int, size: int) -> None:
+        """Make the file at least `size` bytes long with its space reserved; a no-op where that is not supported."""
+        ...
+
+    def truncate(self, handle: int, size: int) -> None:
+        """Cut the file to `size` bytes."""
+        ...
+
+    def fdatasync(self, handle: int) -> None:
+        """Make the data of the file durable."""
+        ...
+
+    def fsync(self, handle: int) -> None:
+        """Make the data and the attributes of the file durable."""
+        ...
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+        ...
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file a new name, replacing what had it."""
+        ...
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name."""
+        ...
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory for this user alone; an existing one is left as it is."""
+        ...
+
+    def list_directory(self, path: Path) -> list[str]:
+        """Return the names in a directory."""
+        ...
+
+    def is_regular(self, path: Path) -> bool:
+        """Tell whether the name is a regular file and no symbolic link."""
+        ...
+
+    def lock(self, handle: int) -> bool:
+        """Take the exclusive lock of an open file; False when anyone else, also this process, holds it."""
+        ...
+
+    def drop_cache(self, handle: int) -> None:
+        """Forget cached pages, so that the next read asks the disk."""
+        ...
+
+    def owner(self, path: Path) -> int:
+        """Return the user id that owns the path."""
+        ...
+
+    def kind(self, path: Path) -> str:
+        """Return the kind of file system the path is on, such as "ext4"."""
+        ...
+
+
+class OsFiles:
+    """The operating system's own files."""
+
+    def open(self, path: Path, *, write: bool = False, create: bool = False) -> int:
+        """Open a regular file, never through a symbolic link; `create` makes it when missing (and implies write)."""
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_RDWR if write or create else os.O_RDONLY)
+        return os.open(path, flags | (os.O_CREAT if create else 0), 0o600)
+
+    def close(self, handle: int) -> None:
+        """Give the handle back."""
+        os.close(handle)
+
+    def pread(self, handle: int, size: int, position: int) -> bytes:
+        """Return up to `size` bytes at `position`; fewer only at the end of the file."""
+        data = os.pread(handle, size, position)
+        while len(data) < size:
+            more = os.pread(handle, size - len(data), position + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def pwrite(self, handle: int, data: bytes, position: int) -> int:
+        """Write at `position` and return how many bytes were taken, which may be fewer than given."""
+        return os.pwrite(handle, data, position)
+
+    def size(self, handle: int) -> int:
+        """Return the size of the file in bytes."""
+        return os.fstat(handle).st_size
+
+    def allocate(self, handle: int, size: int) -> None:
+        """Make the file at least `size` bytes long with its space reserved; a no-op where that is not supported."""
+        if not hasattr(os, "posix_fallocate"):
+            return
+        try:
+            os.posix_fallocate(handle, 0, size)
+        except OSError as error:
+            if error.errno not in NOT_SUPPORTED:
+                raise
+
+    def truncate(self, handle: int, size: int) -> None:
+        """Cut the file to `size` bytes."""
+        os.ftruncate(handle, size)
+
+    def fdatasync(self, handle: int) -> None:
+        """Make the data of the file durable."""
+        if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: only this reaches the disk
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+        else:
+            os.fdatasync(handle)
+
+    def fsync(self, handle: int) -> None:
+        """Make the data and the attributes of the file durable."""
+        if hasattr(fcntl, "F_FULLFSYNC"):
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(handle)
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file a new name, replacing what had it."""
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name."""
+        path.unlink()
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory for this user alone; an existing one is left as it is."""
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def list_directory(self, path: Path) -> list[str]:
+        """Return the names in a directory."""
+        return [entry.name for entry in path.iterdir()]
+
+    def is_regular(self, path: Path) -> bool:
+        """Tell whether the name is a regular file and no symbolic link."""
+        return stat.S_ISREG(path.lstat().st_mode)
+
+    def lock(self, handle: int) -> bool:
+        """Take the exclusive lock of an open file; False when anyone else, also this process, holds it."""
+        try:
+            if hasattr(fcntl, "F_OFD_SETLK"):
+                fcntl.fcntl(handle, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            else:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def drop_cache(self, handle: int) -> None:
+        """Forget cached pages, so that the next read asks the disk."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def owner(self, path: Path) -> int:
+        """Return the user id that owns the path."""
+        return path.stat().st_uid
+
+    def kind(self, path: Path) -> str:
+        """Return the kind of file system the path is on, such as "ext4"."""
+        mounts = Path("/proc/self/mountinfo")
+        return kind_of_mount(mounts.read_text(), path.resolve()) if mounts.exists() else "unknown"
+
+
+def kind_of_mount(mountinfo: str, path: Path) -> str:
+    """Find in the text of /proc/self/mountinfo the kind of file system that `path` is on; the longest mount wins."""
+    found, kind = "", "unknown"
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        mount = before.split()[4].replace("\\040", " ")
+        if path.is_relative_to(mount) and len(mount) >= len(found):
+            found, kind = mount, after.split()[0]
+    return kind
+
+
+def is_network(kind: str) -> bool:
+    """Tell whether a kind of file system may break the promises of fsync or of locks."""
+    return kind.startswith(NETWORK_KINDS)

@@ -1,0 +1,270 @@
+"""Recovery: what may be believed of a log found on disk. The comments carry the rule numbers of FORMAT.md."""
+
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+from replayforge.forgelog.batch import CLEAN
+from replayforge.forgelog.disk import Disk
+from replayforge.forgelog.errors import LogRefused
+from replayforge.forgelog.header import HEADER_BYTES, BadHeader, SegmentHeader, decode_header, segment_name
+from replayforge.forgelog.manifest import MANIFEST_NAME, REBUILD, Manifest, load_manifest
+from replayforge.forgelog.scan import Fault, Walk, Window, later_batches, merge_gaps, written_end
+
+SEGMENT_SUFFIX = ".flog"
+POISON_NAME = "POISONED"
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What was found at open, in figures."""
+
+    segments: int
+    first_offset: int
+    last_offset: int
+    torn_bytes: int
+    clean: bool
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSegment:
+    """A live segment: its header, where its valid data ends, and the last offset it holds."""
+
+    header: SegmentHeader
+    size: int
+    end: int
+    last_offset: int
+
+
+@dataclass(slots=True)
+class Found:
+    """Everything recovery learned; `tail` is the walk over the last segment (None for a log without segments)."""
+
+    manifest: Manifest
+    segments: list[FoundSegment] = field(default_factory=list)
+    tail: Walk | None = None
+    torn_bytes: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def last_offset(self) -> int:
+        """Return the highest offset the log holds, 0 when it is empty."""
+        return self.tail.next_offset - 1 if self.tail else 0
+
+    @property
+    def clean(self) -> bool:
+        """Tell whether the log was closed, not left behind."""
+        return self.tail is None or (self.torn_bytes == 0 and bool(self.tail.flags & CLEAN))
+
+
+def recover(disk: Disk, directory: Path, *, floor: int = 0, consumers: dict[str, int] | None = None) -> Found | None:
+    """Read a log directory and return what it holds; None when there is no log yet.
+
+    `floor` is the highest offset the store knows, `consumers` what the named consumers have committed. Changes nothing.
+    Raises LogRefused when going on could hide the loss of an acknowledged record.
+    """
+    floors = {f"consumer {name!r}": offset for name, offset in (consumers or {}).items()}
+    try:
+        return recover_found(disk, directory, floors, floor)
+    except OSError as error:  # rule 15
+        raise LogRefused("E_IO", f"the log cannot be read ({error}); this is not the end of the log.") from error
+
+
+def recover_found(disk: Disk, directory: Path, committed: dict[str, int], floor: int) -> Found | None:
+    """Apply the rules in their order."""
+    names = disk.files.list_directory(directory)
+    ids = segment_ids(names)
+    if MANIFEST_NAME not in names:
+        refuse_headless(ids, {**committed, "the store": floor})
+        return None
+    found = Found(load_manifest(disk.files, directory))
+    readers = {**committed, "the log's mirror of its store": found.manifest.projected_offset}
+    ids = [number for number in ids if number >= found.manifest.first_segment]
+    refuse_missing(found.manifest, ids)
+    make_durable(disk, directory, ids)
+    headers = [read_header(disk, directory, number, found.manifest) for number in ids]
+    found.segments = chain_segments(disk, directory, headers, found, min(readers.values()))
+    if headers:
+        read_tail(disk, directory, headers[-1], found)
+    refuse_acked_loss(found, {**readers, "the store": floor, "the manifest": found.manifest.last_offset})
+    return found
+
+
+def segment_ids(names: list[str]) -> list[int]:
+    """Return the ids of the segments among file names, in order."""
+    stems = [name.removesuffix(SEGMENT_SUFFIX) for name in names if name.endswith(SEGMENT_SUFFIX)]
+    return sorted(int(stem) for stem in stems if len(stem) == 20 and stem.isdecimal())
+
+
+def refuse_headless(ids: list[int], floors: dict[str, int]) -> None:
+    """Refuse a directory without a manifest unless it is truly new."""
+    if ids:  # rule 13
+        raise LogRefused("E_MANIFEST", "it is missing, and there are segments.", segment=MANIFEST_NAME, remedy=REBUILD)
+    name, floor = highest(floors)
+    if floor:
+        raise acked_loss(0, name, floor)
+
+
+def refuse_missing(manifest: Manifest, ids: list[int]) -> None:
+    """Refuse when a segment that the manifest or its neighbours vouch for is not there (rule 10)."""
+    present = {*ids, *manifest.lost_segments}
+    last = max(manifest.last_segment, *ids, 0)
+    missing = [number for number in range(manifest.first_segment, last + 1) if number not in present]
+    if missing:
+        known = manifest.last_offset if missing[-1] >= manifest.last_segment else None
+        names = ", ".join(segment_name(number) for number in missing[:5])
+        raise LogRefused(
+            "E_MISSING",
+            f"{len(missing)} segment(s) of the log are missing: {names}.",
+            segment=segment_name(missing[0]),
+            last_lost=known,
+            remedy="Put the file back from a copy. " + "Or see what `replayforge log repair` proposes.",
+        )
+
+
+def make_durable(disk: Disk, directory: Path, ids: list[int]) -> None:
+    """Sync and forget every live segment: nothing may be decided on data that was never on the disk."""
+    for number in ids:
+        path = directory / segment_name(number)
+        if not disk.files.is_regular(path):
+            raise LogRefused("E_NOT_A_FILE", "it is not a regular file.", segment=path.name)
+        handle = disk.files.open(path)
+        try:
+            disk.sync_file(handle)
+            disk.files.drop_cache(handle)
+        finally:
+            disk.files.close(handle)
+    disk.sync_directory(directory)
+
+
+def read_header(disk: Disk, directory: Path, number: int, manifest: Manifest) -> tuple[SegmentHeader, int]:
+    """Return the header and the size of a segment; refuse one that is not this log's (rule 9)."""
+    name = segment_name(number)
+    handle = disk.files.open(directory / name)
+    try:
+        size = disk.files.size(handle)
+        header = decode_header(disk.files.pread(handle, HEADER_BYTES, 0))
+    except BadHeader as error:
+        raise LogRefused(error.code, str(error), segment=name) from None
+    finally:
+        disk.files.close(handle)
+    if header.log_id.hex() != manifest.log_id:
+        raise LogRefused("E_FOREIGN", "the segment belongs to another log.", segment=name)
+    if header.segment_id != number:
+        raise LogRefused("E_FOREIGN", f"this is the content of {header.name}.", segment=name)
+    return header, size
+
+
+def chain_segments(
+    disk: Disk, directory: Path, headers: list[tuple[SegmentHeader, int]], found: Found, lowest: int
+) -> list[FoundSegment]:
+    """Check that each segment ends where its successor says, and return all but the last."""
+    sealed = []
+    for (header, size), (successor, _) in pairwise(headers):
+        check_succession(header, successor, found.manifest)
+        if successor.previous_segment == header.segment_id:
+            end, last_offset = successor.previous_end, successor.previous_last_offset
+        else:  # the segments between were lost, and the operator accepted that
+            end, last_offset = size, successor.base_offset - 1
+        if size < end:
+            report_shortened(disk, directory, header, size, successor, found, lowest)
+        sealed.append(FoundSegment(header, size, end, last_offset))
+    return sealed
+
+
+def check_succession(header: SegmentHeader, successor: SegmentHeader, manifest: Manifest) -> None:
+    """Refuse two neighbouring segments that were not written one after the other (rule 7)."""
+    lost_between = all(
+        number in manifest.lost_segments for number in range(header.segment_id + 1, successor.segment_id)
+    )
+    follows = successor.previous_segment == header.segment_id or (
+        lost_between and successor.segment_id > header.segment_id + 1
+    )
+    grows = successor.base_offset >= header.base_offset
+    seals = successor.base_offset == successor.previous_last_offset + 1 and successor.previous_end >= HEADER_BYTES
+    if not (follows and grows and seals):
+        raise LogRefused("E_ORDER", f"it does not follow {header.name}.", segment=successor.name)
+
+
+def report_shortened(
+    disk: Disk, directory: Path, header: SegmentHeader, size: int, successor: SegmentHeader, found: Found, lowest: int
+) -> None:
+    """Refuse a sealed segment that is too short, unless everyone has read what it lost (rule 8)."""
+    walk = walk_segment(disk, directory, header, size)
+    first, last = walk.next_offset, successor.previous_last_offset
+    what = f"the segment has {size:,} of {successor.previous_end:,} bytes."
+    if last > lowest and first <= last:
+        raise LogRefused("E_SHORT", what, segment=header.name, position=walk.position, first_lost=first, last_lost=last)
+    found.warnings.append(f"{header.name}: {what} Offsets {first} to {last} are lost; all readers had passed them.")
+
+
+def walk_segment(disk: Disk, directory: Path, header: SegmentHeader, size: int, *, stop: int | None = None) -> Walk:
+    """Walk over a whole segment; the walk keeps no open file."""
+    handle = disk.files.open(directory / header.name)
+    try:
+        walk = Walk(Window(disk.files, handle, size), header, stop=stop)
+        walk.run()
+        return walk
+    finally:
+        disk.files.close(handle)
+
+
+def read_tail(disk: Disk, directory: Path, last: tuple[SegmentHeader, int], found: Found) -> None:
+    """Read the last segment deeply and judge how it ends (rules 1 to 5 and 7)."""
+    header, size = last
+    handle = disk.files.open(directory / header.name)
+    try:
+        walk = Walk(Window(disk.files, handle, size), header)
+        walk.run()
+        if walk.fault is not None:
+            found.torn_bytes = judge_end(walk, found.manifest)
+    finally:
+        disk.files.close(handle)
+    found.tail = walk
+    found.segments.append(FoundSegment(header, size, walk.position, walk.next_offset - 1))
+    found.manifest = replace(found.manifest, gaps=merge_gaps([*found.manifest.gaps, *walk.gaps]))
+
+
+def judge_end(walk: Walk, manifest: Manifest) -> int:
+    """Return how many torn bytes follow the valid data; refuse what no torn write explains."""
+    name, position = walk.header.name, walk.position
+    if walk.fault is Fault.ORDER:  # rule 7
+        what = "a valid batch stands where it does not belong: a write was lost or misdirected, or files were mixed."
+        raise LogRefused("E_ORDER", what, segment=name, position=position, first_lost=walk.next_offset)
+    later = next(later_batches(walk.window, walk.header, position + 8, walk.next_offset), None)
+    if later is not None:  # rule 3
+        first_lost, last_lost = walk.next_offset, later[1].base_offset - 1
+        what = f"the data is damaged here, and a valid batch follows at byte {later[0]:,}."
+        if last_lost < first_lost:
+            what += " No record is lost, only a marker is damaged."
+            raise LogRefused("E_CORRUPT", what, segment=name, position=position)
+        raise LogRefused("E_CORRUPT", what, segment=name, position=position, first_lost=first_lost, last_lost=last_lost)
+    extent = written_end(walk.window, position) - position
+    if extent > walk.header.limits.extent_bytes_max:  # rule 5
+        what = f"{extent:,} bytes follow that no batch explains; a torn write leaves less."
+        raise LogRefused("E_EXTENT", what, segment=name, position=position, first_lost=walk.next_offset)
+    return extent  # rules 1 and 4
+
+
+def refuse_acked_loss(found: Found, floors: dict[str, int]) -> None:
+    """Refuse when someone knows of a higher offset than the log holds (rule 6)."""
+    name, floor = highest(floors)
+    if floor > found.last_offset:
+        raise acked_loss(found.last_offset, name, floor)
+
+
+def acked_loss(last_offset: int, name: str, floor: int) -> LogRefused:
+    """Return the refusal of a log that ends before an offset somebody has seen acknowledged."""
+    return LogRefused(
+        "E_ACKED_LOSS",
+        f"the log ends at offset {last_offset}, but {name} knows offset {floor}: acknowledged records are lost.",
+        first_lost=last_offset + 1,
+        last_lost=floor,
+    )
+
+
+def highest(floors: dict[str, int]) -> tuple[str, int]:
+    """Return the highest floor and who vouches for it."""
+    return max(floors.items(), key=lambda item: item[1], default=("nobody", 0))

@@ -1,0 +1,195 @@
+"""Walking over the batches of a segment, believing nothing that the batch before does not vouch for."""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import pairwise
+
+from replayforge.forgelog.batch import BATCH_MAGIC, GAP, BatchHead, decode_head, gap_of
+from replayforge.forgelog.checksum import EXTENDS
+from replayforge.forgelog.files import Files
+from replayforge.forgelog.header import HEADER_BYTES, SegmentHeader
+from replayforge.forgelog.limits import BATCH_HEAD_BYTES
+
+WINDOW_BYTES = 1 << 20
+ZERO_WINDOW = bytes(WINDOW_BYTES)
+
+
+class Fault(Enum):
+    """Why a walk stopped before the end of the file."""
+
+    HEAD = "no valid batch header stands here"
+    BODY = "the batch does not match its checksum"
+    ORDER = "a valid batch of another place stands here"
+
+
+class Window:
+    """Reads a file in large pieces; memory stays bounded by the largest batch."""
+
+    def __init__(self, files: Files, handle: int, size: int, window_bytes: int = WINDOW_BYTES) -> None:
+        self.files = files
+        self.handle = handle
+        self.size = size
+        self.window_bytes = window_bytes
+        self.start = 0
+        self.data = b""
+
+    def reopen(self, handle: int) -> None:
+        """Go on with another handle of the same file, asking the disk again."""
+        self.handle = handle
+        self.data = b""
+
+    def at(self, position: int, count: int) -> bytes:
+        """Return `count` bytes at `position`, fewer only at the end of the file."""
+        begin = position - self.start
+        if begin < 0 or begin + count > len(self.data):
+            wanted = min(max(count, self.window_bytes), max(self.size - position, 0))
+            self.data = self.files.pread(self.handle, wanted, position)
+            self.start, begin = position, 0
+        return self.data[begin : begin + count]
+
+
+@dataclass(slots=True)
+class Index:
+    """Where the batches of one segment begin; only ever grows at its end, so a reader in another thread is safe."""
+
+    offsets: "array[int]" = field(default_factory=lambda: array("Q"))
+    positions: "array[int]" = field(default_factory=lambda: array("Q"))
+
+    def add(self, offset: int, position: int) -> None:
+        """Note a batch; the position goes first, so whoever sees the offset finds its position."""
+        self.positions.append(position)
+        self.offsets.append(offset)
+
+    def position_of(self, offset: int) -> int | None:
+        """Return where the last batch that starts at or before `offset` begins."""
+        found = bisect_right(self.offsets, offset) - 1
+        return None if found < 0 else self.positions[found]
+
+
+class Walk:
+    """Steps from batch to batch; stops at the first one that is not exactly what must stand there.
+
+    After the last step `position` is where the valid batches end, `next_offset` and `chain` are what the next one must
+    carry, and `fault` says why the walk stopped (None when it reached `stop` or the end of the file exactly). Without
+    bodies only the headers are checked, which is enough to find a batch whose records are verified when they are read.
+    """
+
+    def __init__(
+        self, window: Window, header: SegmentHeader, *, stop: int | None = None, with_bodies: bool = True
+    ) -> None:
+        self.window = window
+        self.with_bodies = with_bodies
+        self.header = header
+        self.extend = EXTENDS[header.algorithm]
+        self.stop = window.size if stop is None else stop
+        self.position = HEADER_BYTES
+        self.next_offset = header.base_offset
+        self.chain = header.checksum
+        self.time_ns = header.created_ns
+        self.flags = 0
+        self.index = Index()
+        self.gaps: list[tuple[int, int]] = []
+        self.fault: Fault | None = None
+
+    def step(self) -> tuple[BatchHead, bytes] | None:
+        """Check the next batch, header and body, and pass it; None at the end or at a fault."""
+        if self.position >= self.stop:
+            return None
+        head = decode_head(self.window.at(self.position, BATCH_HEAD_BYTES), 0, self.header.salt, self.extend)
+        if head is None:
+            self.fault = Fault.HEAD
+            return None
+        if head.base_offset != self.next_offset or head.previous_chain != self.chain:
+            self.fault = Fault.ORDER
+            return None
+        body_start = self.position + BATCH_HEAD_BYTES
+        if body_start + head.body_bytes > self.stop:
+            self.fault = Fault.BODY
+            return None
+        if not self.with_bodies and not head.flags & GAP:
+            self.accept(head, b"")
+            return head, b""
+        body = self.window.at(body_start, head.body_bytes)
+        if self.extend(0, body) != head.body_checksum:
+            self.fault = Fault.BODY
+            return None
+        self.accept(head, body)
+        return head, body
+
+    def accept(self, head: BatchHead, body: bytes) -> None:
+        """Move past a batch that is right."""
+        if head.count:
+            self.index.add(head.base_offset, self.position)
+        self.position += BATCH_HEAD_BYTES + head.body_bytes
+        self.next_offset += head.count
+        if head.flags & GAP:
+            gap = gap_of(body)
+            self.gaps.append(gap)
+            self.next_offset = max(self.next_offset, gap[1] + 1)
+        self.chain = head.chain
+        self.time_ns = max(self.time_ns, head.time_ns)
+        self.flags = head.flags
+
+    def run(self) -> None:
+        """Step to the end or to the first fault."""
+        while self.step() is not None:
+            pass
+
+    def resume(self, position: int, head: BatchHead) -> None:
+        """Go on behind damage, at a batch that `later_batches` found."""
+        self.position = position
+        self.next_offset = head.base_offset
+        self.chain = head.previous_chain
+        self.fault = None
+
+
+def later_batches(
+    window: Window, header: SegmentHeader, position: int, least_offset: int
+) -> Iterator[tuple[int, BatchHead]]:
+    """Yield the valid batch headers after `position` that cannot be left over from before it.
+
+    Magic and salt are eight bytes that no client can guess, so no payload can forge a header.
+    """
+    needle = BATCH_MAGIC + header.salt.to_bytes(4, "little")
+    extend = EXTENDS[header.algorithm]
+    while position < window.size:
+        piece = window.at(position, min(WINDOW_BYTES, window.size - position))
+        if not piece:
+            return
+        found = piece.find(needle)
+        if found < 0:
+            position += max(len(piece) - len(needle) + 1, 1)
+            continue
+        head = decode_head(window.at(position + found, BATCH_HEAD_BYTES), 0, header.salt, extend)
+        if head is not None and head.base_offset >= least_offset:
+            yield position + found, head
+        position += found + len(needle)
+
+
+def written_end(window: Window, position: int) -> int:
+    """Return the position behind the last byte from `position` on that is not zero; `position` when all are."""
+    end = position
+    while position < window.size:
+        piece = window.at(position, min(WINDOW_BYTES, window.size - position))
+        if not piece:
+            break
+        if piece != ZERO_WINDOW:
+            used = len(piece.rstrip(b"\0"))
+            end = position + used if used else end
+        position += len(piece)
+    return end
+
+
+def merge_gaps(gaps: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return the same losses in order, joined where they touch."""
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(gaps):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    assert all(left[1] < right[0] for left, right in pairwise(merged))
+    return tuple(merged)

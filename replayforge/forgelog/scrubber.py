@@ -1,0 +1,67 @@
+"""The scrubber: reads sealed segments back from the disk, a little at a time, to find damage before a reader does."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from replayforge.forgelog.files import Files
+from replayforge.forgelog.scan import Walk, Window
+from replayforge.forgelog.segment import Segment
+
+STEP_BYTES_MAX = 1 << 20
+PASS_SECONDS_MIN = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubStep:
+    """What one step did: what it read, the damage it met, and how long to wait before the next one."""
+
+    bytes: int
+    damaged_segment: str | None
+    damaged_position: int | None
+    pass_finished: bool
+    delay_seconds: float
+
+
+class Scrubber:
+    """Goes round over the sealed segments, at most so many bytes a second; keeps no file open between steps."""
+
+    def __init__(self, files: Files, bytes_per_second: int) -> None:
+        self.files = files
+        self.bytes_per_second = bytes_per_second
+        self.segment_id = 0
+        self.walk: Walk | None = None
+        self.scrubbed_bytes = self.errors = self.passes = 0
+
+    def step(self, segments: list[Segment]) -> ScrubStep:
+        """Verify the next batches, a bounded number of bytes; `segments` are the sealed ones that are live now."""
+        segment = next((one for one in segments if one.header.segment_id >= self.segment_id), None)
+        if segment is None:
+            self.segment_id, self.walk = 0, None
+            self.passes += 1
+            return ScrubStep(0, None, None, True, PASS_SECONDS_MIN)
+        walk, before = self.read_some(segment)
+        read = walk.position - before
+        self.scrubbed_bytes += read
+        damaged = walk.fault is not None
+        self.errors += damaged
+        if damaged or walk.position >= segment.end:
+            self.segment_id, self.walk = segment.header.segment_id + 1, None
+        return ScrubStep(
+            read, segment.path.name if damaged else None, walk.position if damaged else None, False,
+            max(read, 1) / self.bytes_per_second,
+        )  # fmt: skip
+
+    def read_some(self, segment: Segment) -> tuple[Walk, int]:
+        """Go on with the walk over a segment from the disk, not from the cache; pass it and where it began."""
+        handle = self.files.open(Path(segment.path))
+        try:
+            self.files.drop_cache(handle)
+            if self.walk is None or self.walk.header != segment.header:
+                self.walk = Walk(Window(self.files, handle, segment.end), segment.header, stop=segment.end)
+            walk, before = self.walk, self.walk.position
+            walk.window.reopen(handle)
+            while walk.position - before < STEP_BYTES_MAX and walk.step() is not None:
+                pass
+            return walk, before
+        finally:
+            self.files.close(handle)

@@ -1,0 +1,54 @@
+"""Segments as a reader sees them: where each batch begins, found out once and only as far as needed."""
+
+from pathlib import Path
+
+from replayforge.forgelog.errors import CorruptRecord
+from replayforge.forgelog.files import Files
+from replayforge.forgelog.header import SegmentHeader
+from replayforge.forgelog.manifest import Manifest
+from replayforge.forgelog.scan import Index, Walk, Window, later_batches
+
+
+class Segment:
+    """One live segment: `end` is where its valid data ends; only the active one still grows."""
+
+    def __init__(self, header: SegmentHeader, path: Path, *, end: int, last_offset: int, index: Index | None) -> None:
+        self.header = header
+        self.path = path
+        self.end = end
+        self.last_offset = last_offset
+        self.complete = index is not None
+        self.index = index or Index()
+        self.walk: Walk | None = None
+
+    def locate(self, offset: int, files: Files, handle: int, manifest: Manifest) -> int:
+        """Return the position of the batch that holds `offset`; raises CorruptRecord when damage hides it."""
+        if not self.complete:
+            self.explore(offset, files, handle, manifest)
+        position = self.index.position_of(offset)
+        if position is None:
+            raise CorruptRecord(offset, self.path.name, self.end)
+        return position
+
+    def explore(self, offset: int, files: Files, handle: int, manifest: Manifest) -> None:
+        """Walk on over the batch headers until the one that holds `offset` is known."""
+        walk = self.walk
+        if walk is None:
+            window = Window(files, handle, self.end)
+            walk = self.walk = Walk(window, self.header, stop=self.end, with_bodies=False)
+            walk.index = self.index
+        walk.window.reopen(handle)
+        while walk.next_offset <= offset:
+            if walk.step() is None and not self.pass_damage(walk, manifest):
+                raise CorruptRecord(offset, self.path.name, walk.position)
+
+    def pass_damage(self, walk: Walk, manifest: Manifest) -> bool:
+        """Go on behind a damaged place whose loss the operator accepted; False when nobody did."""
+        gap = manifest.gap_at(walk.next_offset)
+        if gap is None:
+            return False
+        found = next(later_batches(walk.window, self.header, walk.position, gap[1] + 1), None)
+        if found is None:
+            return False
+        walk.resume(*found)
+        return True

@@ -1,0 +1,288 @@
+"""One log on disk: locked, recovered, and open for one writer and many reads. Knows no thread and no event loop."""
+
+import os
+import secrets
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from replayforge.domain.clock import Clock
+from replayforge.forgelog.consumers import load_consumers
+from replayforge.forgelog.disk import Disk, SyncFailed
+from replayforge.forgelog.errors import LogFull, LogLocked, LogRefused
+from replayforge.forgelog.files import Files, is_network
+from replayforge.forgelog.header import segment_name
+from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
+from replayforge.forgelog.options import LogOptions
+from replayforge.forgelog.reader import Reader
+from replayforge.forgelog.recovery import POISON_NAME, Found, RecoveryReport, recover, segment_ids, walk_segment
+from replayforge.forgelog.segment import Segment
+from replayforge.forgelog.writer import OUT_OF_SPACE, Ending, Writer
+
+LOCK_NAME = "LOCK"
+CHECK_IT = "Choose a local disk, or pass --allow-network-fs if you know that its fsync and locks hold."
+
+
+@dataclass(frozen=True, slots=True)
+class LogIdentity:
+    """Who a log is, and what it knows of its store."""
+
+    log_id: str
+    store_id: str | None
+    projected_offset: int
+
+
+def read_identity(directory: Path, files: Files) -> LogIdentity | None:
+    """Return the identity of the log in a directory without taking its lock; None when there is no log yet."""
+    try:
+        if MANIFEST_NAME not in files.list_directory(directory):
+            return None
+    except FileNotFoundError:
+        return None
+    manifest = load_manifest(files, directory)
+    return LogIdentity(manifest.log_id, manifest.store_id, manifest.projected_offset)
+
+
+class Storage:
+    """An open log. The lock is held from `open` to `close` or `abandon`.
+
+    One thread writes; reads, retention and changes of the manifest may come from any other.
+    """
+
+    def __init__(self, disk: Disk, directory: Path, options: LogOptions) -> None:
+        self.disk = disk
+        self.directory = directory
+        self.options = options
+        self.manifest_lock = threading.RLock()
+        self.lock_handle: int | None = None
+
+    @classmethod
+    def open(cls, directory: Path, options: LogOptions, *, floor: int, files: Files, clock: Clock) -> "Storage":
+        """Lock and recover the log, and begin a new segment; raises LogLocked, LogRefused, or LogFull."""
+        started = clock.monotonic()
+        storage = cls(Disk(files, clock), directory, options)
+        prepare_directory(files, directory, options.allow_network_fs)
+        storage.lock_handle = take_lock(files, directory)
+        try:
+            storage.recover(floor, started)
+        except BaseException:
+            files.close(storage.lock_handle)
+            raise
+        return storage
+
+    # Opening
+
+    def recover(self, floor: int, started: float) -> None:
+        """Read what is there, and make ready to write behind it."""
+        self.consumers = load_consumers(self.disk.files, self.directory)
+        found = recover(self.disk, self.directory, floor=floor, consumers=self.consumers)
+        if found is None:
+            found = Found(Manifest(secrets.token_hex(16)))
+            save_manifest(self.disk, self.directory, found.manifest)
+        self.manifest = found.manifest
+        poisoned = self.verify_after_poison(found)
+        self.remove_leftovers()
+        segments = [self.segment_of(found, number) for number in range(len(found.segments))]
+        self.reader = Reader(self.disk.files, segments, self.manifest)
+        self.writer = Writer(
+            self.disk, self.directory, ending_of(found), segment_bytes=self.options.segment_bytes,
+            limits=self.options.limits, began=self.began,
+        )  # fmt: skip
+        self.writer.next_segment_id = max(self.writer.next_segment_id, self.manifest.last_segment + 1)
+        self.writer.roll()
+        self.give_back_space(found)
+        if poisoned:
+            self.disk.files.unlink(self.directory / POISON_NAME)
+        self.report = RecoveryReport(
+            segments=len(found.segments), first_offset=self.first_offset, last_offset=found.last_offset,
+            torn_bytes=found.torn_bytes, clean=found.clean, seconds=self.disk.clock.monotonic() - started,
+            warnings=tuple(found.warnings),
+        )  # fmt: skip
+
+    def segment_of(self, found: Found, number: int) -> Segment:
+        """Return the readable segment for one that recovery found; the tail brings its index along."""
+        entry = found.segments[number]
+        index = found.tail.index if found.tail and number == len(found.segments) - 1 else None
+        path = self.directory / entry.header.name
+        return Segment(entry.header, path, end=entry.end, last_offset=entry.last_offset, index=index)
+
+    def verify_after_poison(self, found: Found) -> bool:
+        """After a failed sync, read every live byte back from the disk before anything is believed (rule 14)."""
+        if POISON_NAME not in self.disk.files.list_directory(self.directory):
+            return False
+        for entry in found.segments:
+            walk = walk_segment(self.disk, self.directory, entry.header, entry.size, stop=entry.end)
+            if walk.position != entry.end:
+                raise LogRefused(
+                    "E_CORRUPT", "a sync had failed, and the data did not survive.", segment=entry.header.name,
+                    position=walk.position, first_lost=walk.next_offset, last_lost=entry.last_offset,
+                )  # fmt: skip
+        return True
+
+    def remove_leftovers(self) -> None:
+        """Remove what an interrupted roll or retention left behind (rule 11)."""
+        files = self.disk.files
+        names = files.list_directory(self.directory)
+        retired = [number for number in segment_ids(names) if number < self.manifest.first_segment]
+        for name in [name for name in names if name.endswith(".tmp")] + [segment_name(number) for number in retired]:
+            files.unlink(self.directory / name)
+
+    def give_back_space(self, found: Found) -> None:
+        """Cut the never written rest off the former tail; torn bytes are evidence and stay."""
+        if not found.segments or found.torn_bytes or found.segments[-1].size == found.segments[-1].end:
+            return
+        path = self.directory / found.segments[-1].header.name
+        handle = self.disk.files.open(path, write=True)
+        try:
+            self.disk.files.truncate(handle, found.segments[-1].end)
+        finally:
+            self.disk.files.close(handle)
+
+    # The manifest
+
+    def change_manifest(self, **changes: Any) -> None:
+        """Replace the manifest with a changed one; durable when it returns."""
+        with self.manifest_lock:
+            manifest = replace(self.manifest, **changes)
+            save_manifest(self.disk, self.directory, manifest)
+            self.manifest = self.reader.manifest = manifest
+
+    def began(self, segment: Segment) -> None:
+        """Take note of a new segment. Without space for the manifest, recovery adopts it by its name (rule 12)."""
+        with self.manifest_lock:
+            self.reader.show([*self.reader.segments, segment])
+            try:
+                self.change_manifest(last_segment=segment.header.segment_id, last_offset=segment.last_offset)
+            except SyncFailed:
+                raise
+            except OSError as error:
+                if error.errno not in OUT_OF_SPACE:
+                    raise
+
+    def bind_store(self, store_id: str, projected_offset: int, *, reset: bool = False) -> None:
+        """Remember the store and how far it has projected; durable when it returns.
+
+        The offset only grows unless `reset` is given. Raises LogFull when the disk has no space.
+        """
+        with self.manifest_lock:
+            known = self.manifest
+            if not reset and store_id == known.store_id:
+                projected_offset = max(projected_offset, known.projected_offset)
+            if (store_id, projected_offset) == (known.store_id, known.projected_offset):
+                return
+            try:
+                self.change_manifest(store_id=store_id, projected_offset=projected_offset)
+            except SyncFailed:
+                raise
+            except OSError as error:
+                if error.errno in OUT_OF_SPACE:
+                    raise LogFull("The disk of the log is full; the mirror of the store was not moved on.") from error
+                raise
+
+    def remove(self, gone: list[Segment]) -> None:
+        """Remove the oldest segments: the manifest lets go of them first, durably, then the files go."""
+        if not gone:
+            return
+        with self.manifest_lock:
+            kept = self.reader.segments[len(gone) :]
+            first = kept[0].header.base_offset
+            gaps = tuple(gap for gap in self.manifest.gaps if gap[1] >= first)
+            self.change_manifest(first_segment=kept[0].header.segment_id, gaps=gaps)
+            with self.reader.lock:
+                self.reader.show(kept)
+                for segment in gone:
+                    self.reader.handles.forget(segment.path)
+        for segment in gone:
+            self.disk.files.unlink(segment.path)
+
+    # Reading
+
+    @property
+    def first_offset(self) -> int:
+        """Return the lowest offset that is still there."""
+        return self.reader.base_offsets[0]
+
+    @property
+    def segments(self) -> list[Segment]:
+        """Return the live segments, oldest first; the last one is being written."""
+        return self.reader.segments
+
+    def wal_bytes(self) -> int:
+        """Return how many bytes of valid data the log holds."""
+        return sum(segment.end for segment in self.segments)
+
+    # The end
+
+    def finish(self) -> None:
+        """Close the log cleanly and unlock it."""
+        try:
+            self.writer.finish()
+        except LogFull:
+            self.writer.abandon()
+        self.release()
+
+    def abandon(self, poison: BaseException | None = None) -> None:
+        """Unlock the log without another sync; `poison` leaves word for the next start."""
+        if poison is not None:
+            self.leave_word(poison)
+        self.writer.abandon()
+        self.release()
+
+    def leave_word(self, poison: BaseException) -> None:
+        """Leave the marker that makes the next start read everything back; best effort, and never synced."""
+        try:
+            handle = self.disk.files.open(self.directory / POISON_NAME, create=True)
+            self.disk.files.pwrite(handle, f"{poison}\n".encode(), 0)
+            self.disk.files.close(handle)
+        except OSError:
+            return
+
+    def release(self) -> None:
+        """Close every handle; the lock goes with its own."""
+        with self.reader.lock:
+            self.reader.handles.close()
+        if self.lock_handle is not None:
+            self.disk.files.close(self.lock_handle)
+            self.lock_handle = None
+
+
+def prepare_directory(files: Files, directory: Path, allow_network_fs: bool) -> None:
+    """Make the directory, and refuse one that is not safe to keep a log in."""
+    files.make_directory(directory)
+    owner = files.owner(directory)
+    if owner != os.getuid():
+        raise LogRefused(
+            "E_OWNER", f"{directory} belongs to user {owner}.", remedy="Run as that user, or choose another."
+        )
+    kind = files.kind(directory)
+    if is_network(kind) and not allow_network_fs:
+        raise LogRefused("E_NETWORK_FS", f"{directory} is on a {kind} file system.", remedy=CHECK_IT)
+
+
+def take_lock(files: Files, directory: Path) -> int:
+    """Take the lock of the log for life; raises LogLocked with the holder's process id."""
+    path = directory / LOCK_NAME
+    handle = files.open(path, create=True)
+    if not files.lock(handle):
+        holder = files.pread(handle, 64, 0).decode(errors="replace").partition(" ")[0].strip() or "unknown"
+        files.close(handle)
+        raise LogLocked(f"The log in {directory} is locked by pid {holder}.")
+    files.truncate(handle, 0)
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    boot_id = boot.read_text().strip() if boot.exists() else "unknown"
+    try:
+        files.pwrite(handle, f"{os.getpid()} {boot_id}\n".encode(), 0)  # for people; the lock itself is what counts
+    except OSError as error:
+        if error.errno not in OUT_OF_SPACE:
+            raise
+    return handle
+
+
+def ending_of(found: Found) -> Ending:
+    """Return where the found log ends."""
+    log_id = bytes.fromhex(found.manifest.log_id)
+    if found.tail is None:
+        return Ending(log_id)
+    tail = found.tail
+    return Ending(log_id, tail.header.segment_id, tail.position, tail.next_offset - 1, tail.chain, tail.time_ns)
