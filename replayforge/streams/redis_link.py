@@ -16,11 +16,10 @@ from redis.exceptions import RedisError
 from replayforge.domain.errors import Refused, Unavailable
 
 CONNECTIONS_MAX = 8
-CONNECT_SECONDS_MAX = 5.0
 CLOSE_SECONDS_MAX = 1.0
 PLAIN_SCHEMES = ("redis", "rediss", "unix")
 SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
-GROUP_GONE = ("NOGROUP", "UNBLOCKED")
+GROUP_GONE = ("NOGROUP", "UNBLOCKED", "no such key")
 
 
 class GroupGone(Unavailable):
@@ -43,15 +42,14 @@ class SentinelAddress:
 class RedisLink:
     """A client that never retries by itself and gives no call longer than `call_seconds_max`.
 
-    After a failure its idle connections are closed, so that the next call connects, and resolves, anew; after a
-    call that hung for the whole time the client itself is thrown away.
+    After a failure its idle connections are closed, so that the next call connects, and resolves, anew. The
+    watchdog: after a call that used up its time the client itself is thrown away, whatever it hangs on.
     """
 
-    def __init__(self, url: str, socket_seconds_max: float, call_seconds_max: float) -> None:
+    def __init__(self, url: str, call_seconds_max: float) -> None:
         self.url = url
-        self.socket_seconds_max = socket_seconds_max
         self.call_seconds_max = call_seconds_max
-        self.client = build_client(url, socket_seconds_max)
+        self.client = build_client(url)
 
     @asynccontextmanager
     async def calling(self) -> AsyncIterator[Redis]:
@@ -63,7 +61,7 @@ class RedisLink:
             await self.rebuild()
             raise Unavailable(f"Redis did not answer within {self.call_seconds_max:g} s") from None
         except (RedisError, OSError) as error:
-            if str(error).startswith(GROUP_GONE):
+            if any(word in str(error) for word in GROUP_GONE):
                 raise GroupGone from error
             await self.disconnect(inuse_connections=False)
             raise Unavailable(f"Redis: {error}") from error
@@ -71,7 +69,7 @@ class RedisLink:
     async def rebuild(self) -> None:
         """Begin again with a new client, whatever state the old one is in."""
         await self.close()
-        self.client = build_client(self.url, self.socket_seconds_max)
+        self.client = build_client(self.url)
 
     async def close(self) -> None:
         """Close every connection, those in use too; a later call would connect again."""
@@ -84,24 +82,22 @@ class RedisLink:
                 await self.client.connection_pool.disconnect(inuse_connections=inuse_connections)
 
 
-def build_client(url: str, socket_seconds_max: float) -> Redis:
+def build_client(url: str) -> Redis:
     """Return a client for a plain, TLS, unix-socket or Sentinel URL; raises Refused for anything else."""
     settings = {
         "decode_responses": True,
         "protocol": 2,  # the answers have had one shape in every client and server since 6.2
         "retry": Retry(NoBackoff(), 0),  # a timed-out XADD sent again is an entry twice, and hides the outage
-        "socket_timeout": socket_seconds_max,
-        "socket_connect_timeout": min(CONNECT_SECONDS_MAX, socket_seconds_max),
+        "socket_timeout": None,  # RedisLink.calling limits the whole call, connecting included
     }
     scheme = urlsplit(url).scheme
     try:
         if scheme in SENTINEL_SCHEMES:
             return sentinel_client(parse_sentinel_url(url), settings)
         if scheme in PLAIN_SCHEMES:
-            pool = BlockingConnectionPool.from_url(
-                url, max_connections=CONNECTIONS_MAX, timeout=socket_seconds_max, **settings
+            return Redis.from_pool(
+                BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS_MAX, timeout=None, **settings)
             )
-            return Redis.from_pool(pool)
     except ValueError as error:
         raise Refused(f"the Redis URL cannot be read: {error}") from None
     raise Refused(f"the Redis URL must begin with one of {', '.join((*PLAIN_SCHEMES, *SENTINEL_SCHEMES))}://")

@@ -13,6 +13,13 @@ redis.call('SET', KEYS[2], ARGV[2])
 return ARGV[2]
 """
 
+# Acks and deletes. Not MULTI, because Redis refuses to queue anything while it is out of memory, and then the stream
+# could never be emptied. KEYS: entries. ARGV: group, handles. Returns how many were there.
+REMOVE_ENTRIES = """
+redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 2))
+return redis.call('XDEL', KEYS[1], unpack(ARGV, 2))
+"""
+
 # Removes the consumers that are not named and have nothing pending. In one step, because deleting a consumer that
 # has just read an entry would drop that entry. KEYS: entries. ARGV: group, names to keep. Returns how many went.
 REMOVE_CONSUMERS = """
@@ -28,4 +35,23 @@ for _, fields in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   end
 end
 return removed
+"""
+
+# Entries that were read but are in no pending list are lost to everyone: their consumer was deleted by hand. When
+# nothing is left to read and the stream holds more than is pending, reading begins again at 0; what is truly pending
+# then comes a second time, which does no harm. KEYS: entries. ARGV: group. Returns how many orphans there are.
+DELIVER_ORPHANS = """
+for _, fields in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for index = 1, #fields, 2 do group[fields[index]] = fields[index + 1] end
+  if group.name == ARGV[1] then
+    local orphans = redis.call('XLEN', KEYS[1]) - group.pending
+    local unread = redis.call('XRANGE', KEYS[1], '(' .. group['last-delivered-id'], '+', 'COUNT', 1)
+    if orphans > 0 and #unread == 0 then
+      redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], '0')
+      return orphans
+    end
+  end
+end
+return 0
 """

