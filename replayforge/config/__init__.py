@@ -1,0 +1,7 @@
+"""The configuration: known to `daemon` and `cli` only; everything else is handed the values it needs."""
+
+from replayforge.config.errors import ConfigError
+from replayforge.config.loading import LoadedConfig, load_config
+from replayforge.config.settings import Config, HttpEndpoint
+
+__all__ = ["Config", "ConfigError", "HttpEndpoint", "LoadedConfig", "load_config"]

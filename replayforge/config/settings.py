@@ -1,0 +1,218 @@
+"""Every setting with its type, its range and its default."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+MEBIBYTE = 1 << 20
+DAY_SECONDS = 86_400
+DECADE_SECONDS = 3650 * DAY_SECONDS
+
+STORE_URL = r"^(sqlite:///.+|postgres(ql)?(\+[a-z0-9]+)?://.+|sqlite\+[a-z0-9]+:///.+)$"
+REDIS_URL = r"^((rediss?|unix|rediss?\+sentinel)://.+)?$"
+CRASH_POINT = r"^[A-Za-z0-9._-]+(:[1-9][0-9]*)?$"
+
+Port = Annotated[int, Meta(ge=0, le=65_535, description="a whole number from 0 to 65535")]
+Count = Annotated[int, Meta(ge=1, le=1 << 40, description="a whole number, 1 or more")]
+Number = Annotated[int, Meta(ge=0, le=1 << 40, description="a whole number, 0 or more")]
+Size = Annotated[int, Meta(ge=0, le=1 << 60, description="a number of bytes, 0 or more")]
+EventSize = Annotated[int, Meta(ge=1024, le=15 * MEBIBYTE, description="a number of bytes from 1 KiB to 15 MiB")]
+SegmentSize = Annotated[int, Meta(ge=16 * MEBIBYTE, le=1 << 30, description="a number of bytes from 16 MiB to 1 GiB")]
+Seconds = Annotated[float, Meta(gt=0, le=DECADE_SECONDS, description="a number of seconds above 0")]
+Age = Annotated[float, Meta(ge=0, le=DECADE_SECONDS, description="a number of seconds, or 0 for no limit")]
+Share = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
+Factor = Annotated[float, Meta(ge=1, le=1000, description="a number from 1 to 1000")]
+Name = Annotated[str, Meta(pattern=r"^\S+$", description="a name without spaces")]
+UrlPath = Annotated[str, Meta(pattern=r"^(/[^/\s]+)*$", description='empty, or a path such as "/replayforge"')]
+StoreUrl = Annotated[str, Meta(pattern=STORE_URL, description="sqlite:///FILE or postgresql://HOST/DATABASE")]
+RedisUrl = Annotated[
+    str, Meta(pattern=REDIS_URL, description="empty, or redis://, rediss:// or unix:// with an address")
+]
+Texts = Annotated[tuple[str, ...], Meta(description="a list of texts")]
+CrashPoints = Annotated[
+    tuple[Annotated[str, Meta(pattern=CRASH_POINT)], ...],
+    Meta(description='a list of crash points, each "POINT" or "POINT:N"'),
+]
+
+
+class ServerConfig(Struct, frozen=True):
+    """Where the daemon listens, who may speak to it, and how much at once."""
+
+    host: Name = "127.0.0.1"
+    port: Port = 8787
+    api_keys: Texts = ()
+    allowed_hosts: Texts = ()
+    event_bytes_max: EventSize = MEBIBYTE
+    bulk_bytes_max: Size = 32 * MEBIBYTE
+    bulk_events_max: Count = 1000
+    base_path: UrlPath = ""
+
+
+class LogConfig(Struct, frozen=True):
+    """ForgeLog on disk. Once loaded, `dir` is never empty."""
+
+    dir: str = ""
+    segment_bytes: SegmentSize = 64 * MEBIBYTE
+    retention_seconds: Age = 7 * DAY_SECONDS
+    retention_bytes_max: Size = 0
+    append_queue_bytes_max: Size = 32 * MEBIBYTE
+    disk_free_bytes_min: Size = 128 * MEBIBYTE
+
+
+class IngestConfig(Struct, frozen=True):
+    """When an event is acknowledged, and how many may wait for their rows."""
+
+    ack: Literal["log", "stored"] = "log"
+    backlog_events_max: Count = 250_000
+
+
+class StreamConfig(Struct, frozen=True):
+    """Which stream carries the entries. Once loaded, `backend` is never "forgelog", its old name."""
+
+    backend: Literal["auto", "redis", "embedded", "forgelog"] = "auto"
+    entries_max: Count = 10_000
+
+
+class RedisConfig(Struct, frozen=True):
+    """Which Redis, and what the keys and the consumer group are called there."""
+
+    url: RedisUrl = ""
+    stream: Name = "replayforge"
+    group: Name = "replayforge"
+
+
+class StoreConfig(Struct, frozen=True):
+    """Which database. Once loaded, `url` is plain: {data_dir} is filled in and a "+driver" is taken off."""
+
+    url: StoreUrl = "sqlite:///{data_dir}/store.db"
+
+    @property
+    def sqlite_path(self) -> Path | None:
+        """The database file, or None when the store is no SQLite file."""
+        scheme, _, path = self.url.partition(":///")
+        return Path(path) if scheme == "sqlite" else None
+
+
+class WorkersConfig(Struct, frozen=True):
+    """How many events run at once, and how long one may."""
+
+    count: Annotated[int, Meta(ge=1, le=10_000, description="a whole number from 1 to 10000")] = 16
+    lease_seconds: Seconds = 30.0
+    heartbeat_seconds: Seconds = 10.0
+    handler_timeout_seconds: Seconds = 60.0
+    solo_seconds: Seconds = 1.0
+
+
+class RetryConfig(Struct, frozen=True):
+    """When a failed attempt is tried again; handlers and events may say otherwise."""
+
+    max_attempts: Count = 10
+    base_seconds: Age = 2.0
+    factor: Factor = 2.0
+    max_seconds: Age = 900.0
+    jitter: Share = 0.5
+
+
+class JanitorConfig(Struct, frozen=True):
+    """How often each chore is done."""
+
+    promote_seconds: Seconds = 0.5
+    sweep_seconds: Seconds = 5.0
+    refill_seconds: Seconds = 1.0
+    mirror_seconds: Seconds = 1.0
+    stream_reclaim_seconds: Seconds = 15.0
+    stream_idle_seconds: Seconds = 60.0
+    retention_seconds: Seconds = 60.0
+    disk_seconds: Seconds = 60.0
+
+
+class SupervisorConfig(Struct, frozen=True):
+    """How many crashes of services are borne, and how long a stop may take."""
+
+    restarts_max: Number = 5
+    restart_window_seconds: Seconds = 60.0
+    grace_seconds: Age = 25.0
+
+
+class HttpEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
+    """An HTTP address that handles the event types `match` names."""
+
+    match: Name
+    url: Annotated[str, Meta(pattern=r"^https?://\S+$")]
+    secret: str = ""
+    timeout_seconds: Seconds = 30.0
+
+
+class HandlersConfig(Struct, frozen=True):
+    """What handles the events: Python modules or files, and HTTP endpoints."""
+
+    modules: Texts = ()
+    http: Annotated[tuple[HttpEndpoint, ...], Meta(description="tables of match, url, secret, timeout_seconds")] = ()
+
+
+class RetentionConfig(Struct, frozen=True):
+    """How long finished events stay in the store; 0 keeps them for ever."""
+
+    succeeded_seconds: Age = 7 * DAY_SECONDS
+    dead_seconds: Age = 90 * DAY_SECONDS
+
+
+class ChaosConfig(Struct, frozen=True):
+    """Simulated crashes: nothing here has an effect unless `enabled`."""
+
+    enabled: bool = False
+    fail_rate: Share = 0.0
+    crash_rate: Share = 0.0
+    exit_rate: Share = 0.0
+    crash_at: CrashPoints = ()
+
+
+class LoggingConfig(Struct, frozen=True):
+    """How the daemon's own messages look; "auto" is console on a terminal, else json."""
+
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Config(Struct, frozen=True):
+    """All settings. `Config()` holds the defaults as replayforge.toml writes them."""
+
+    data_dir: Annotated[str, Meta(min_length=1, description="a directory")] = "./.replayforge"
+    server: ServerConfig = ServerConfig()
+    log: LogConfig = LogConfig()
+    ingest: IngestConfig = IngestConfig()
+    stream: StreamConfig = StreamConfig()
+    redis: RedisConfig = RedisConfig()
+    store: StoreConfig = StoreConfig()
+    workers: WorkersConfig = WorkersConfig()
+    retry: RetryConfig = RetryConfig()
+    janitor: JanitorConfig = JanitorConfig()
+    supervisor: SupervisorConfig = SupervisorConfig()
+    handlers: HandlersConfig = HandlersConfig()
+    retention: RetentionConfig = RetentionConfig()
+    chaos: ChaosConfig = ChaosConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+
+def sections() -> dict[str, type[Struct]]:
+    """Return each section of the configuration and its type, in the order of the file."""
+    fields = msgspec.structs.fields(Config)
+    return {field.name: field.type for field in fields if isinstance(field.type, type)}
+
+
+def known_keys() -> dict[str, Any]:
+    """Return every key ("data_dir", "server.port", ...) and its type."""
+    keys = {field.name: field.type for field in msgspec.structs.fields(Config) if field.name not in sections()}
+    for section, kind in sections().items():
+        keys |= {f"{section}.{field.name}": field.type for field in msgspec.structs.fields(kind)}
+    return keys
+
+
+def values_by_key(config: Config) -> dict[str, Any]:
+    """Return every key of a configuration and its value."""
+    values: dict[str, Any] = {}
+    for key in known_keys():
+        section, _, name = key.rpartition(".")
+        values[key] = getattr(getattr(config, section) if section else config, name)
+    return values
