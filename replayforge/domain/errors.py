@@ -40,3 +40,17 @@ class Fatal(ReplayForgeError):
     """The daemon cannot go on safely and ends itself."""
 
     exit_code: int = 70
+
+
+class Overloaded(Unavailable):
+    """Too much is waiting already; nothing was accepted, so slow down and send it again."""
+
+
+class Full(Unavailable):
+    """The disk is full; nothing was accepted, and accepting resumes by itself once there is space."""
+
+    retry_after_seconds = 10.0
+
+
+class OutcomeUnknown(Unavailable):
+    """The outcome is unknown: the event may or may not be durable; send it again with the same key."""

@@ -2,13 +2,34 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from replayforge.domain.document import same_json
 from replayforge.domain.lifecycle import Outcome, State
 
 EVENT_RECORD_TYPE = 1
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+OptionalName = Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a sender says of one event; payload and metadata stay the bytes they came as."""
+
+    workflow_id: Name
+    event_type: Name
+    payload: msgspec.Raw = msgspec.Raw(b"{}")
+    application_name: Name = "default"
+    service_name: OptionalName = ""
+    idempotency_key: Name | None = None
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    run_at: str | None = None
+
+
+ENVELOPE_NAMES = tuple(f'"{name}"'.encode() for name in Envelope.__struct_fields__)
 
 
 class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -28,9 +49,17 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     payload: msgspec.Raw = msgspec.Raw(b"{}")
 
     @property
-    def content(self) -> tuple[str, str, bytes, bytes]:
-        """What must be equal for two records of one key to be the same event."""
+    def meaning(self) -> "Meaning":
+        """What must be the same for two records of one key to be the same event."""
         return (self.workflow_id, self.event_type, bytes(self.payload), bytes(self.metadata))
+
+
+Meaning = tuple[str, str, bytes, bytes]
+
+
+def same_event(first: Meaning, second: Meaning) -> bool:
+    """Tell whether two records of one key are the same event: (workflow, type, payload, metadata) mean the same."""
+    return first[:2] == second[:2] and same_json(first[2], second[2]) and same_json(first[3], second[3])
 
 
 encode_record = msgspec.json.Encoder().encode

@@ -34,6 +34,16 @@ def hashed_id(*parts: bytes) -> str:
     return hyphenated(f"{digits[:12]}8{digits[13:16]}{variant}{digits[17:32]}")
 
 
+def to_bytes(event_id: str) -> bytes:
+    """Return the 16 bytes of an event id, the key of its record in the log."""
+    return bytes.fromhex(event_id.replace("-", ""))
+
+
+def from_bytes(key: bytes) -> str:
+    """Return the event id whose 16 bytes these are."""
+    return hyphenated(key.hex())
+
+
 def hyphenated(digits: str) -> str:
     """Write 32 hexadecimal digits in the usual form of a UUID."""
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -53,6 +53,7 @@ class InFlight:
     crashes: int
     owner: str
     started_at_us: int
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,14 @@ def triage(in_flight: Iterable[InFlight], holds_on_crash: Callable[[str], bool])
     """
     events = list(in_flight)
     alone = len(events) == 1
-    return [after_crash(event, charged=alone, hold=holds_on_crash(event.event_type)) for event in events]
+    return [after_crash(event, charged=alone, hold=holds_on_crash(event.event_type), suspect=True) for event in events]
 
 
-def after_crash(event: InFlight, *, charged: bool, hold: bool) -> Reclaim:
-    """Decide for one event: bury it as poison after the third crash that was surely its own, else hold or requeue."""
+def after_crash(event: InFlight, *, charged: bool, hold: bool, suspect: bool) -> Reclaim:
+    """Decide for one event: bury it as poison after the third crash that was surely its own, else hold or requeue.
+
+    `suspect` asks for the event to run alone next time, because its crash took the whole process along.
+    """
     crashes = event.crashes + charged
     if crashes >= CRASHES_MAX:
         verdict = Verdict(State.DEAD_LETTERED, event.attempt_count, crashes, reason=Reason.POISON)
@@ -105,7 +109,7 @@ def after_crash(event: InFlight, *, charged: bool, hold: bool) -> Reclaim:
         verdict = Verdict(State.HELD, event.attempt_count, crashes)
     else:
         verdict = Verdict(State.QUEUED, event.attempt_count, crashes)
-    return Reclaim(event, verdict, suspect=verdict.state is State.QUEUED)
+    return Reclaim(event, verdict, suspect=suspect and verdict.state is State.QUEUED)
 
 
 def error_signature(error: str) -> str:

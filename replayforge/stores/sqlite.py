@@ -190,12 +190,15 @@ def take_lock(path: Path) -> int:
     try:
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Refused(f"The store {path} cannot be opened: {error.strerror}.") from None
+        raise Refused(f"The store {path} cannot be opened for writing: {error.strerror}.") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        holder = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
         os.close(lock)
-        raise Refused(f"The store {path} is in use by another process.") from None
+        raise Refused(f"The data directory {path.parent} is in use by another process, pid {holder}.") from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
     return lock
 
 

@@ -85,16 +85,16 @@ class Store:
         """Commit outcomes; returns those that came after their lease was lost."""
         return await self.driver.write(lambda: transactions.settle(self.node, self.owner, settlements))
 
-    async def hand_back(self, events: Sequence[StoredEvent], now_us: int) -> int:
-        """Return claimed events that were never started; returns how many were still ours."""
-        return await self.driver.write(lambda: transactions.hand_back(self.node, self.owner, events, now_us))
+    async def hand_back(self, leases: Sequence[tuple[int, int]], now_us: int) -> int:
+        """Return claimed events, (row number, token), that were never started; returns how many were still ours."""
+        return await self.driver.write(lambda: transactions.hand_back(self.node, self.owner, leases, now_us))
 
     async def in_flight(self, owner_prefix: str, limit: int = 10_000) -> list[tuple[int, InFlight]]:
         """Return (row number, event) of what owners with this prefix hold in processing."""
         return await self.driver.read(lambda: transactions.in_flight(owner_prefix, limit))
 
-    async def reclaim(self, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_us: int) -> int:
-        """Take back events that a crash left in processing, as decided; returns how many."""
+    async def reclaim(self, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_us: int) -> list[Reclaim]:
+        """Take back events that a crash left in processing, as decided; returns those that were still there."""
         return await self.driver.write(lambda: transactions.reclaim(self.node, reclaims, error, now_us))
 
     async def promote(self, now_us: int, limit: int = 1000) -> tuple[list[tuple[str, int]], int | None]:

@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from replayforge.domain.document import same_json
 from replayforge.domain.errors import Fatal
-from replayforge.domain.event import Content, EventRecord, StoredEvent
+from replayforge.domain.event import Content, EventRecord, StoredEvent, same_event
 from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import OPEN, Outcome, Reason, State
-from replayforge.domain.recovery import InFlight, Reclaim, Verdict
+from replayforge.domain.recovery import InFlight, Reclaim, Verdict, error_signature
 from replayforge.stores.driver import Batch, Fetch, Row, Steps
 
 
@@ -117,20 +116,15 @@ def sort_out(projection: Projection, known: Sequence[Row]) -> tuple[list[Row], i
     for offset, record in projection.records:
         first = contents.get(record.id)
         if first is None:
-            contents[record.id] = record.content
+            contents[record.id] = record.meaning
             rows.append(new_row(projection, offset, record, record.id, None))
-        elif same_content(first, record.content):
+        elif same_event(first, record.meaning):
             copies += 1
         else:
             reused += 1
             own_id = event_id_for_reuse(record.id, projection.log_id, offset)
             rows.append(new_row(projection, offset, record, own_id, record.id))
     return rows, copies, reused
-
-
-def same_content(first: tuple[str, str, bytes, bytes], second: tuple[str, str, bytes, bytes]) -> bool:
-    """Tell whether two records of one key are the same event."""
-    return first[:2] == second[:2] and same_json(first[2], second[2]) and same_json(first[3], second[3])
 
 
 def new_row(projection: Projection, offset: int, record: EventRecord, event_id: str, first_id: str | None) -> Row:
@@ -226,14 +220,14 @@ def attempt_row(settlement: Settlement, owner: str) -> Row:
     )
 
 
-def settled_row(settlement: Settlement, owner: str, *, suspect: bool = False) -> Row:
+def settled_row(settlement: Settlement, owner: str) -> Row:
     """Return the parameters that move an event after an attempt."""
     event, verdict = settlement.event, settlement.verdict
     return (
         verdict.state,
         verdict.attempt_count,
         verdict.crashes,
-        suspect,
+        False,
         verdict.due_at_us,
         verdict.reason,
         settlement.error,
@@ -246,9 +240,8 @@ def settled_row(settlement: Settlement, owner: str, *, suspect: bool = False) ->
     )
 
 
-def hand_back(node: str, owner: str, events: Sequence[StoredEvent], now_us: int) -> Steps[int]:
-    """Return claimed events that no worker started, as if they had never been handed out; returns how many."""
-    leases = [(event.seq, event.lease_token) for event in events]
+def hand_back(node: str, owner: str, leases: Sequence[tuple[int, int]], now_us: int) -> Steps[int]:
+    """Return claimed events, given as (row number, token), that no worker started; returns how many were held."""
     rows = yield Fetch("held_leases", {"leases": leases, "owner": owner})
     held = {seq for (seq,) in rows}
     yield Batch("hand_back_events", [(now_us, seq, token, owner) for seq, token in leases if seq in held])
@@ -263,26 +256,46 @@ def in_flight(owner_prefix: str, limit: int) -> Steps[list[tuple[int, InFlight]]
     return [(row[0], InFlight(*row[1:])) for row in rows]
 
 
-def reclaim(node: str, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_us: int) -> Steps[int]:
-    """Take back what a crash left behind: an attempt row `crashed` for each, and the state that was decided."""
-    attempts, moved = [], []
-    for seq, decided in reclaims:
-        event, verdict = decided.event, decided.verdict
-        ended = verdict.state not in OPEN
-        attempts.append(
-            (seq, event.token, event.run, event.attempt_count + 1, Outcome.CRASHED, ended)
-            + (event.owner, "", event.started_at_us, now_us, error, error)
-        )
-        moved.append(
-            (verdict.state, verdict.attempt_count, verdict.crashes, decided.suspect, None, verdict.reason)
-            + (error, error, None, now_us, seq, event.token, event.owner)
-        )
-    changed = yield Batch("settle_events", moved)
-    if changed[0][0] != len(moved):
-        raise Fatal("Leases of a former incarnation changed while they were reclaimed; another daemon uses this name.")
-    yield Batch("insert_attempts", attempts)
-    yield tally(node, moves(State.PROCESSING, (decided.verdict.state for _, decided in reclaims)))
-    return len(moved)
+def reclaim(node: str, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_us: int) -> Steps[list[Reclaim]]:
+    """Take back what a crash left behind: an attempt row `crashed` for each, and the state that was decided.
+
+    Events that are no longer held under the token they were seen with are left alone; returns those taken back.
+    """
+    leases = [(seq, decided.event.token) for seq, decided in reclaims]
+    rows = yield Fetch("held_leases", {"leases": leases, "owner": None})
+    held = {seq for (seq,) in rows}
+    taken = [(seq, decided) for seq, decided in reclaims if seq in held]
+    yield Batch("insert_attempts", [crashed_attempt(seq, decided, error, now_us) for seq, decided in taken])
+    yield Batch("settle_events", [crashed_event(seq, decided, error, now_us) for seq, decided in taken])
+    yield tally(node, moves(State.PROCESSING, (decided.verdict.state for _, decided in taken)))
+    return [decided for _, decided in taken]
+
+
+def crashed_attempt(seq: int, decided: Reclaim, error: str, now_us: int) -> Row:
+    """Return the parameters that record an attempt which a crash ended."""
+    event = decided.event
+    return (
+        seq,
+        event.token,
+        event.run,
+        event.attempt_count + 1,
+        Outcome.CRASHED,
+        decided.verdict.state not in OPEN,
+    ) + (event.owner, event.worker, event.started_at_us, now_us, error, error_signature(error))
+
+
+def crashed_event(seq: int, decided: Reclaim, error: str, now_us: int) -> Row:
+    """Return the parameters that move an event after a crash."""
+    event, verdict = decided.event, decided.verdict
+    return (verdict.state, verdict.attempt_count, verdict.crashes, decided.suspect, None, verdict.reason) + (
+        error,
+        error_signature(error),
+        None,
+        now_us,
+        seq,
+        event.token,
+        event.owner,
+    )
 
 
 def promote(node: str, now_us: int, limit: int) -> Steps[tuple[list[tuple[str, int]], int | None]]:

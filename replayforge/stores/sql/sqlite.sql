@@ -103,10 +103,11 @@ RETURNING {event_columns}
 SELECT seq, payload, metadata FROM contents WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- held_leases --
--- Those of the given (row number, token) pairs that this owner still holds.
+-- Those of the given (row number, token) pairs that this owner, or with NULL any owner, still holds.
 SELECT e.seq
 FROM json_each(:leases) AS lease CROSS JOIN events AS e ON e.seq = lease.value ->> 0
-WHERE e.state = 'processing' AND e.lease_token = lease.value ->> 1 AND e.lease_owner = :owner
+WHERE e.state = 'processing' AND e.lease_token = lease.value ->> 1
+    AND (:owner IS NULL OR e.lease_owner = :owner)
 
 -- recorded_attempts --
 -- The attempts that are recorded for the given (row number, token) pairs.

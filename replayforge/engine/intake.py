@@ -1,0 +1,249 @@
+"""The way in: gives each event its id, finds duplicates, and returns once the log has made it durable."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from replayforge import crashpoints
+from replayforge.batching import Batcher
+from replayforge.domain.clock import Clock, parse_time
+from replayforge.domain.document import Unacceptable
+from replayforge.domain.errors import OutcomeUnknown, Overloaded, Rejected, ReplayForgeError, Unavailable
+from replayforge.domain.event import (
+    EVENT_RECORD_TYPE,
+    Content,
+    Envelope,
+    EventRecord,
+    Meaning,
+    StoredEvent,
+    decode_record,
+    encode_record,
+    same_event,
+)
+from replayforge.domain.identity import event_id_for_key, new_event_id, to_bytes
+from replayforge.engine.window import Waiting, Window
+from replayforge.forgelog.log import ForgeLog
+from replayforge.forgelog.record import NewRecord
+from replayforge.stores.store import Store
+from replayforge.telemetry import Telemetry
+
+Known = dict[str, tuple[StoredEvent, Content]]
+
+
+class KeyReused(Rejected):
+    """The idempotency key names another event already; use a new key for other content."""
+
+    def __init__(self, event_id: str, key: str | None) -> None:
+        super().__init__(f"The idempotency key {key!r} already names event {event_id} with other content.")
+        self.event_id = event_id
+
+
+class AlreadyStored(ReplayForgeError):
+    """The event has a row already."""
+
+    def __init__(self, event: StoredEvent, content: Content) -> None:
+        super().__init__()
+        self.event = event
+        self.content = content
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """An event that is durable: where it lies in the log, and its row when it is one that was known before."""
+
+    record: EventRecord
+    log_offset: int
+    duplicate: bool
+    stored: StoredEvent | None = None
+
+
+class Intake:
+    """Accepts events. Every acknowledged event is fsynced, and one key never names two events.
+
+    A key is looked for in the window first, then in the store. While the store does not answer, events are accepted
+    all the same, and the dispatcher compares later.
+    """
+
+    def __init__(self, log: ForgeLog, store: Store, window: Window, clock: Clock, telemetry: Telemetry) -> None:
+        self.log = log
+        self.window = window
+        self.clock = clock
+        self.telemetry = telemetry
+        self.store = store
+        self.lookups: Batcher[list[str], Known] = Batcher(self.look_up)
+        self.accepting = False
+
+    async def accept(self, envelope: Envelope) -> Receipt:
+        """Return the receipt of one event; raises KeyReused, Rejected or Unavailable."""
+        (receipt,) = await self.accept_all([envelope])
+        if isinstance(receipt, Exception):
+            raise receipt
+        return receipt
+
+    async def accept_all(self, envelopes: Sequence[Envelope]) -> list[Receipt | ReplayForgeError]:
+        """Return for each event its receipt or why it was refused; one refused event never affects its neighbours.
+
+        Raises Unavailable when none can be accepted now.
+        """
+        if not self.accepting:
+            raise Unavailable("The daemon is recovering or stopping; send it again in a moment.")
+        if not self.window.has_room(len(envelopes)):
+            raise Overloaded(f"{len(self.window):,} accepted events wait for the store; send it again in a moment.")
+        crashpoints.reach("ingest.received")
+        now_us = self.clock.now_us()
+        results: list[Receipt | ReplayForgeError | None] = [None] * len(envelopes)
+        records: list[tuple[int, EventRecord]] = []
+        for index, envelope in enumerate(envelopes):
+            try:
+                records.append((index, self.record(envelope, now_us)))
+            except Rejected as error:
+                results[index] = error
+        outcomes = await self.accept_records([record for _, record in records])
+        for (index, _), outcome in zip(records, outcomes, strict=True):
+            results[index] = outcome
+        return [result for result in results if result is not None]
+
+    def record(self, envelope: Envelope, now_us: int, replay_of: str | None = None) -> EventRecord:
+        """Return the record of an event, with the id its key always has or a fresh one."""
+        if envelope.idempotency_key is None:
+            event_id = new_event_id(now_us)
+        else:
+            event_id = event_id_for_key(envelope.application_name, envelope.idempotency_key)
+        if bytes(envelope.metadata[:1]) != b"{":
+            raise Unacceptable("The metadata must be a JSON object.", "/metadata")
+        return EventRecord(
+            id=event_id,
+            application_name=envelope.application_name,
+            workflow_id=envelope.workflow_id,
+            event_type=envelope.event_type,
+            created_at_us=now_us,
+            service_name=envelope.service_name,
+            idempotency_key=envelope.idempotency_key,
+            metadata=envelope.metadata,
+            max_attempts=envelope.max_attempts,
+            run_at_us=None if envelope.run_at is None else run_at_us(envelope.run_at),
+            replay_of=replay_of,
+            payload=envelope.payload,
+        )
+
+    async def accept_records(self, records: Sequence[EventRecord]) -> list[Receipt | ReplayForgeError]:
+        """Reserve, look up, append: the first of each id leads, later ones wait for it and share its fate."""
+        leaders: dict[str, Waiting] = {}
+        followed: list[Waiting] = []
+        for record in records:
+            place = self.window.find(record.id)
+            if place is None:
+                place = leaders[record.id] = self.window.reserve(record)
+            followed.append(place)
+        # A follower compares with what the leader brought, which the place forgets once it is durable.
+        brought = [place.record for place in followed]
+        leading = [record for record in records if record.id in leaders and leaders[record.id].record is record]
+        await self.lead(leading)
+        return [
+            await self.receipt(record, place, first, led=record.id in leaders and first is record)
+            for record, place, first in zip(records, followed, brought, strict=True)
+        ]
+
+    async def lead(self, records: list[EventRecord]) -> None:
+        """Make the records durable that the store does not know; every place in the window is resolved afterwards."""
+        try:
+            known = await self.known([record.id for record in records if record.idempotency_key is not None])
+        except BaseException as error:
+            for record in records:
+                self.window.abandon(record.id, Unavailable(f"The request that led was ended: {error!r}."))
+            raise
+        for record in records:
+            if record.id in known:
+                self.window.abandon(record.id, AlreadyStored(*known[record.id]))
+        fresh = [record for record in records if record.id not in known]
+        if fresh:
+            await self.append(fresh)
+
+    async def known(self, ids: list[str]) -> Known:
+        """Return those of the ids that have a row; none while the store does not answer."""
+        if not ids:
+            return {}
+        try:
+            return await self.lookups.add(ids)
+        except Unavailable:
+            return {}
+
+    async def look_up(self, batches: list[list[str]]) -> list[Known]:
+        """Look several callers' ids up at once."""
+        found = await self.store.events_by_ids([event_id for ids in batches for event_id in ids])
+        return [found] * len(batches)
+
+    async def append(self, records: list[EventRecord]) -> None:
+        """Append to the log; the window learns the outcome even if the caller goes away meanwhile."""
+        try:
+            durable = self.log.append([new_record(record) for record in records])
+        except Unavailable as error:
+            for record in records:
+                self.window.abandon(record.id, error)
+            return
+        durable.add_done_callback(lambda future: self.resolve(records, future))
+        await asyncio.wait([durable])
+
+    def resolve(self, records: list[EventRecord], durable: asyncio.Future[int]) -> None:
+        """Tell the window what the log said of these records."""
+        error = OutcomeUnknown() if durable.cancelled() else durable.exception()
+        if error is not None:
+            for record in records:
+                self.window.abandon(record.id, error)
+            return
+        self.telemetry.emit("event.accepted", len(records))
+        for offset, record in enumerate(records, start=durable.result()):
+            self.window.became_durable(record.id, offset)
+        crashpoints.reach("log.appended", len(records))
+
+    async def receipt(
+        self, record: EventRecord, place: Waiting, first: EventRecord | None, *, led: bool
+    ) -> Receipt | ReplayForgeError:
+        """Return what came of one record: its own durability, or that of the event its key already names."""
+        try:
+            offset = await asyncio.shield(place.offset)
+        except AlreadyStored as known:
+            return self.compared(record, known.event.log_offset, meaning_of(known.event, known.content), known.event)
+        except ReplayForgeError as error:
+            return error
+        if led:
+            return Receipt(record, offset, duplicate=False)
+        if first is None:
+            first = decode_record(self.log.read(offset - 1, records_max=1)[0].payload)
+        return self.compared(record, offset, first.meaning)
+
+    def compared(
+        self, record: EventRecord, offset: int, first: Meaning, stored: StoredEvent | None = None
+    ) -> Receipt | ReplayForgeError:
+        """Tell a duplicate from other content under the same key."""
+        if same_event(record.meaning, first):
+            self.telemetry.emit("event.duplicated")
+            return Receipt(record, offset, duplicate=True, stored=stored)
+        return KeyReused(record.id, record.idempotency_key)
+
+    async def find_waiting(self, event_id: str) -> Receipt | None:
+        """Return an event that is durable and has no row yet."""
+        place = self.window.find(event_id)
+        if place is None or not place.offset.done() or place.offset.exception() is not None:
+            return None
+        offset = place.offset.result()
+        record = decode_record(self.log.read(offset - 1, records_max=1)[0].payload)
+        return Receipt(record, offset, duplicate=False)
+
+
+def new_record(record: EventRecord) -> NewRecord:
+    """Return the bytes that go into the log for an event."""
+    return NewRecord(encode_record(record), to_bytes(record.id), EVENT_RECORD_TYPE)
+
+
+def meaning_of(event: StoredEvent, content: Content) -> Meaning:
+    """Return what must be the same for a record to be this event."""
+    return (event.workflow_id, event.event_type, content.payload, content.metadata)
+
+
+def run_at_us(text: str) -> int:
+    """Read the time an event is scheduled for."""
+    try:
+        return parse_time(text)
+    except ValueError:
+        raise Unacceptable(f"{text!r} is no RFC 3339 time, such as 2026-11-22T10:00:00Z.", "/run_at") from None

@@ -1,0 +1,188 @@
+"""The chores that keep promises true after crashes: each one idempotent, bounded, and due at its own interval."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from replayforge import crashpoints
+from replayforge.domain.clock import Clock, to_us
+from replayforge.domain.errors import Unavailable
+from replayforge.domain.lifecycle import State
+from replayforge.engine.dispatcher import Dispatcher
+from replayforge.engine.publisher import Publisher
+from replayforge.engine.workbench import Workbench
+from replayforge.forgelog.log import ForgeLog
+from replayforge.stores.store import Store
+from replayforge.streams.stream import Stream
+from replayforge.supervisor import wait_for_event
+from replayforge.telemetry import Telemetry
+
+ORPHANED_AFTER_SECONDS = 5.0
+RETIRED_PER_STEP_MAX = 500
+JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """How often each chore is due, in seconds; how long finished events are kept, 0 for ever."""
+
+    promote_seconds: float = 0.5
+    sweep_seconds: float = 5.0
+    refill_seconds: float = 1.0
+    stream_reclaim_seconds: float = 15.0
+    stream_idle_seconds: float = 60.0
+    retention_seconds: float = 60.0
+    mirror_seconds: float = 1.0
+    succeeded_kept_seconds: float = 0.0
+    dead_kept_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Chore:
+    """One duty: what to do, how often, when next (monotonic seconds), and how it went last."""
+
+    name: str
+    interval_seconds: float
+    work: Callable[[], Awaitable[int]]
+    due_at: float = 0.0
+    last_count: int = 0
+    last_error: str | None = None
+
+
+class Janitor:
+    """Does the chores that are due, one after another; one that fails is tried again later and stops no other."""
+
+    name = "janitor"
+
+    def __init__(
+        self,
+        log: ForgeLog,
+        store: Store,
+        stream: Stream,
+        dispatcher: Dispatcher,
+        publisher: Publisher,
+        bench: Workbench,
+        clock: Clock,
+        telemetry: Telemetry,
+        intervals: Intervals,
+        rng: random.Random,
+    ) -> None:
+        self.log = log
+        self.store = store
+        self.stream = stream
+        self.dispatcher = dispatcher
+        self.publisher = publisher
+        self.bench = bench
+        self.clock = clock
+        self.telemetry = telemetry
+        self.intervals = intervals
+        self.rng = rng
+        self.mirrored = -1
+        self.chores = [
+            Chore("promote", intervals.promote_seconds, self.promote),
+            Chore("mirror", intervals.mirror_seconds, self.mirror),
+            Chore("refill", intervals.refill_seconds, self.refill),
+            Chore("sweep", intervals.sweep_seconds, self.sweep),
+            Chore("stream_reclaim", intervals.stream_reclaim_seconds, self.reclaim_entries),
+            Chore("scrub", intervals.mirror_seconds, self.scrub),
+            Chore("retain_log", intervals.retention_seconds, self.retain_log),
+            Chore("retire_events", intervals.retention_seconds, self.retire_events),
+        ]
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Do what is due until told to stop."""
+        while not stopping.is_set():
+            await wait_for_event(stopping, await self.tick())
+
+    async def tick(self) -> float:
+        """Do every chore that is due and return the seconds until the next one is."""
+        for chore in self.chores:
+            if chore.due_at <= self.clock.monotonic():
+                await self.carry_out(chore)
+        return max(0.0, min(chore.due_at for chore in self.chores) - self.clock.monotonic())
+
+    async def carry_out(self, chore: Chore) -> None:
+        """Do one chore and note how it went."""
+        try:
+            chore.last_count = await chore.work()
+            chore.last_error = None
+        except Unavailable as error:
+            chore.last_error = str(error)
+        jitter = self.rng.uniform(1 - JITTER, 1 + JITTER)
+        chore.due_at = self.clock.monotonic() + chore.interval_seconds * jitter
+
+    async def promote(self) -> int:
+        """Queue what has waited for its time."""
+        entries, _ = await self.store.promote(self.clock.now_us())
+        if entries:
+            crashpoints.reach("promote.committed")
+            self.publisher.offer(entries)
+            self.telemetry.emit("event.promoted", len(entries))
+        return len(entries)
+
+    async def mirror(self) -> int:
+        """Tell the log how far the store has come, so that an older store is found out at the next start."""
+        projected = self.dispatcher.projected
+        if projected == self.mirrored:
+            return 0
+        await asyncio.to_thread(self.log.bind_store, self.store.store_id, projected)
+        self.mirrored = projected
+        return 1
+
+    async def refill(self) -> int:
+        """Have the stream refilled when it is low while queued rows wait."""
+        if await self.stream.depth() > self.publisher.low_water:
+            return 0
+        if not self.publisher.behind and not await self.store.queued_entries(1):
+            return 0
+        self.publisher.fall_behind()
+        return 1
+
+    async def sweep(self) -> int:
+        """Queue again what this process claimed and then dropped, which only a crash inside it can do."""
+        before_us = self.clock.now_us() - to_us(ORPHANED_AFTER_SECONDS)
+        held = await self.store.in_flight(self.store.owner)
+        orphans = [
+            (seq, event.token) for seq, event in held if event.started_at_us < before_us and not self.bench.holds(seq)
+        ]
+        if not orphans:
+            return 0
+        returned = await self.store.hand_back(orphans, self.clock.now_us())
+        self.telemetry.emit("attempt.reclaimed", returned, reason="claimed by this process and dropped")
+        self.publisher.fall_behind()
+        return returned
+
+    async def reclaim_entries(self) -> int:
+        """Make entries available again whose reader went away between read and ack."""
+        deliveries = await self.stream.reclaim(self.intervals.stream_idle_seconds, 1000)
+        if deliveries:
+            await self.stream.hand_back(deliveries)
+        return len(deliveries)
+
+    async def scrub(self) -> int:
+        """Read a little of the log again, to find damage before somebody needs the record."""
+        step = await asyncio.to_thread(self.log.scrub_step)
+        return step.bytes
+
+    async def retain_log(self) -> int:
+        """Remove whole segments of the log that nobody needs any more."""
+        retained = await asyncio.to_thread(self.log.retain, self.dispatcher.projected)
+        return retained.segments
+
+    async def retire_events(self) -> int:
+        """Remove finished events that have been kept long enough."""
+        now_us = self.clock.now_us()
+        kept_seconds = {
+            State.SUCCEEDED: self.intervals.succeeded_kept_seconds,
+            State.CANCELLED: self.intervals.succeeded_kept_seconds,
+            State.DEAD_LETTERED: self.intervals.dead_kept_seconds,
+            State.DISCARDED: self.intervals.dead_kept_seconds,
+        }
+        retired = 0
+        for state, seconds in kept_seconds.items():
+            if seconds > 0:
+                retired += await self.store.retire(state, now_us - to_us(seconds), RETIRED_PER_STEP_MAX)
+        if retired:
+            self.telemetry.emit("event.retired", retired)
+        return retired

@@ -1,0 +1,32 @@
+"""Backing off while something we depend on is away, reporting its going and its coming back once each."""
+
+import asyncio
+
+from replayforge.domain.errors import Unavailable
+from replayforge.supervisor import wait_for_event
+from replayforge.telemetry import Telemetry
+
+FIRST_SECONDS = 0.1
+MAX_SECONDS = 2.0
+
+
+class Outage:
+    """The outages of one dependency (`store` or `stream`) as one actor sees them."""
+
+    def __init__(self, dependency: str, telemetry: Telemetry) -> None:
+        self.dependency = dependency
+        self.telemetry = telemetry
+        self.delay_seconds = 0.0
+
+    async def wait(self, error: Unavailable, stopping: asyncio.Event) -> None:
+        """Wait before the next try, longer each time; returns early when stopping."""
+        if self.delay_seconds == 0:
+            self.telemetry.emit(f"{self.dependency}.failed", error=str(error))
+        self.delay_seconds = min(MAX_SECONDS, max(FIRST_SECONDS, self.delay_seconds * 2))
+        await wait_for_event(stopping, self.delay_seconds)
+
+    def over(self) -> None:
+        """Note that the dependency answered."""
+        if self.delay_seconds:
+            self.delay_seconds = 0.0
+            self.telemetry.emit(f"{self.dependency}.recovered")

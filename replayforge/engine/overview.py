@@ -1,0 +1,277 @@
+"""What the daemon knows about itself: the ledger, convergence, workers, readiness. It only looks."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
+from replayforge.domain.errors import NotFound, Unavailable
+from replayforge.domain.event import Action, Attempt, Content, StoredEvent
+from replayforge.domain.lifecycle import TERMINAL, State
+from replayforge.domain.reports import EventFilter, Group, Ledger, LogCursor, WorkflowSummary
+from replayforge.engine.dispatcher import Dispatcher
+from replayforge.engine.intake import Intake, Receipt
+from replayforge.engine.janitor import Janitor
+from replayforge.engine.workbench import Workbench
+from replayforge.engine.worker import Worker
+from replayforge.forgelog.log import ForgeLog
+from replayforge.stores.store import Store
+from replayforge.streams.stream import Stream, StreamStats
+from replayforge.supervisor import Guard, Supervisor
+from replayforge.telemetry import Telemetry
+
+PROBE_SECONDS = 2.0
+OLDEST_QUEUED_SECONDS_MAX = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Convergence:
+    """Whether everything that is due has ended, and if not, what stands in the way, in words."""
+
+    converged: bool
+    ledger: Ledger
+    issues: list[str]
+    backlog: int
+    oldest_queued_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One answer to "does it work": `ok`, `degraded` or `down`, and how long the answer took."""
+
+    name: str
+    status: str
+    latency_ms: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One worker as people see it; `event` is what it holds."""
+
+    name: str
+    state: str
+    event: StoredEvent | None
+    busy_since_us: int | None
+    settled_count: int
+    restarts: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One event with all that happened to it; `content` are the bytes it came with."""
+
+    event: StoredEvent
+    content: Content
+    attempts: list[Attempt]
+    actions: list[Action]
+
+
+class Overview:
+    """Answers questions about events and about the daemon; nothing here changes anything."""
+
+    def __init__(
+        self,
+        *,
+        log: ForgeLog,
+        store: Store,
+        stream: Stream,
+        intake: Intake,
+        dispatcher: Dispatcher,
+        janitor: Janitor,
+        bench: Workbench,
+        workers: Sequence[Worker],
+        supervisor: Supervisor,
+        telemetry: Telemetry,
+        clock: Clock,
+        node: str,
+        started_at_us: int,
+        settings: dict[str, Any],
+    ) -> None:
+        self.log = log
+        self.store = store
+        self.stream = stream
+        self.intake = intake
+        self.dispatcher = dispatcher
+        self.janitor = janitor
+        self.bench = bench
+        self.workers = workers
+        self.supervisor = supervisor
+        self.telemetry = telemetry
+        self.clock = clock
+        self.node = node
+        self.started_at_us = started_at_us
+        self.settings = settings
+
+    # Events
+
+    async def find(self, event_id: str) -> History | Receipt:
+        """Return an event's history, or its receipt while it has no row; raises NotFound."""
+        history = await self.store.history(event_id)
+        if history is not None:
+            return History(*history)
+        waiting = await self.intake.find_waiting(event_id)
+        if waiting is None:
+            raise NotFound(f"There is no event {event_id}.")
+        return waiting
+
+    async def list_events(
+        self, wanted: EventFilter, before_seq: int | None, limit: int
+    ) -> list[tuple[StoredEvent, Content]]:
+        """Return events that pass the filter, newest first."""
+        return await self.store.list_events(wanted, before_seq=before_seq, limit=limit)
+
+    async def workflow(self, workflow_id: str) -> WorkflowSummary:
+        """Return how the events of a workflow stand; raises NotFound."""
+        summary = await self.store.workflow(workflow_id)
+        if summary is None:
+            raise NotFound(f"There is no workflow {workflow_id!r}.")
+        return summary
+
+    async def list_workflows(self, before_seq: int | None, limit: int) -> list[WorkflowSummary]:
+        """Return workflows, the one with the newest event first."""
+        return await self.store.list_workflows(before_seq=before_seq, limit=limit)
+
+    async def timeline(self, workflow_id: str) -> tuple[list[StoredEvent], list[Attempt]]:
+        """Return a workflow's events in order and their attempts; raises NotFound."""
+        events, attempts = await self.store.timeline(workflow_id)
+        if not events:
+            raise NotFound(f"There is no workflow {workflow_id!r}.")
+        return events, attempts
+
+    async def dead_letter_groups(self, group_by: str) -> list[Group]:
+        """Return dead letters gathered by error, type, service or reason."""
+        return await self.store.dead_letter_groups(group_by)
+
+    async def error_insights(self, window_seconds: float) -> list[Group]:
+        """Return the failed attempts of the last so many seconds gathered by error."""
+        return await self.store.error_insights(self.clock.now_us() - int(window_seconds * MICROSECONDS_PER_SECOND))
+
+    # The books
+
+    async def convergence(self) -> Convergence:
+        """Return the ledger and whether everything due has ended."""
+        # The end of the log is read after the books: what is accepted meanwhile counts as waiting, never as lost.
+        cursors, tallies = await self.store.books()
+        books = ledger(self.log.log_id, self.log.durable_offset, cursors, tallies)
+        queued_at_us = await self.store.oldest_queued()
+        oldest = 0.0 if queued_at_us is None else (self.clock.now_us() - queued_at_us) / MICROSECONDS_PER_SECOND
+        backlog = sum(books.states.get(state, 0) for state in (State.QUEUED, State.PROCESSING, State.RETRYING))
+        issues = issues_of(books, oldest, self.supervisor.guards.values())
+        converged = books.waiting == 0 and backlog == 0 and books.lost == 0
+        return Convergence(converged, books, issues, backlog + books.waiting, max(0.0, oldest))
+
+    # The daemon
+
+    async def checks(self) -> list[Check]:
+        """Return one check for each part; only the log can make the daemon unready, all else is `degraded`."""
+        log = Check("log", "ok" if self.log.writable else "down", self.log.stats().sync_p50_ms, self.log.reason)
+        store, stream = await asyncio.gather(self.check_store(), self.check_stream())
+        services = [guard for guard in self.supervisor.guards.values() if guard.state in ("restarting", "failed")]
+        named = ", ".join(guard.service.name for guard in services)
+        return [log, store, stream, Check("services", "degraded" if services else "ok", 0.0, named)]
+
+    async def check_store(self) -> Check:
+        """Ask the store."""
+        started = self.clock.monotonic()
+        try:
+            await asyncio.wait_for(self.store.ping(), PROBE_SECONDS)
+        except (Unavailable, TimeoutError) as error:
+            return Check("store", "degraded", self.since(started), str(error) or "no answer")
+        return Check("store", "ok", self.since(started))
+
+    async def check_stream(self) -> Check:
+        """Ask the stream."""
+        stats = await self.stream_stats()
+        warnings = "; ".join(stats.warnings)
+        status = "ok" if stats.up and not warnings else "degraded"
+        return Check("stream", status, stats.latency_ms, warnings or ("" if stats.up else "no answer"))
+
+    async def stream_stats(self) -> StreamStats:
+        """Describe the stream."""
+        return await self.stream.stats()
+
+    def since(self, started: float) -> float:
+        """Return the milliseconds since a monotonic moment."""
+        return (self.clock.monotonic() - started) * 1000
+
+    @property
+    def ready(self) -> bool:
+        """Whether events can be accepted now."""
+        return self.intake.accepting and self.log.writable
+
+    def unready_because(self) -> str:
+        """Say in words why events cannot be accepted."""
+        return self.log.reason if not self.log.writable else "recovering or draining"
+
+    def worker_statuses(self) -> list[WorkerStatus]:
+        """Return what each worker does at this moment."""
+        return [self.worker_status(worker) for worker in self.workers]
+
+    def worker_status(self, worker: Worker) -> WorkerStatus:
+        """Return what one worker does."""
+        guard = self.supervisor.guards.get(worker.name)
+        held = self.bench.in_hands.get(worker.name)
+        running = guard is not None and guard.state == "running"
+        state = "busy" if held is not None and running else "idle" if running else guard.state if guard else "stopped"
+        return WorkerStatus(
+            name=worker.name,
+            state=state,
+            event=held.event if held else None,
+            busy_since_us=worker.busy_since_us,
+            settled_count=worker.settled_count,
+            restarts=guard.restarts if guard else 0,
+            last_error=guard.last_error if guard else None,
+        )
+
+    def services(self) -> list[Guard]:
+        """Return what the supervisor knows of each service."""
+        return list(self.supervisor.guards.values())
+
+    # ForgeLog over HTTP
+
+    def read_log(self, after: int, limit: int) -> list[tuple[int, int, bytes]]:
+        """Return (offset, microseconds when appended, payload) of records after an offset."""
+        records = self.log.read(after, records_max=limit)
+        return [(record.offset, record.appended_at_us, record.payload) for record in records]
+
+
+def ledger(log_id: str, durable_offset: int, cursors: Sequence[LogCursor], tallies: dict[str, int]) -> Ledger:
+    """Put the books together: what this log and the logs of other daemons hold against what the store holds."""
+    own = next((cursor for cursor in cursors if cursor.log_id == log_id), None)
+    projected = own.log_offset if own else 0
+    others = sum(cursor.log_offset for cursor in cursors if cursor.log_id != log_id)
+    return Ledger(
+        records=durable_offset + others,
+        waiting=durable_offset - projected,
+        not_events=sum(cursor.not_events for cursor in cursors),
+        copies=sum(cursor.copies for cursor in cursors),
+        inserted=sum(cursor.inserted for cursor in cursors),
+        states={state: tallies.get(state, 0) for state in State},
+        retired=sum(tallies.get(f"retired_{state}", 0) for state in TERMINAL),
+    )
+
+
+def issues_of(books: Ledger, oldest_queued_seconds: float, guards: Iterable[Guard]) -> list[str]:
+    """Say in words what stands between the daemon and peace."""
+    states = books.states
+    issues = []
+    if books.lost:
+        issues.append(f"{books.lost:,} acknowledged events have no row: run `replayforge check` to name them.")
+    if books.waiting:
+        issues.append(f"{books.waiting:,} accepted events wait for their rows.")
+    if states.get(State.DEAD_LETTERED):
+        issues.append(f"{states[State.DEAD_LETTERED]:,} dead letters wait for a decision.")
+    if states.get(State.HELD):
+        issues.append(f"{states[State.HELD]:,} events are held after a crash and wait for a decision.")
+    if oldest_queued_seconds > OLDEST_QUEUED_SECONDS_MAX:
+        issues.append(f"The oldest queued event has waited {oldest_queued_seconds:,.0f} s.")
+    issues += [f"{guard.service.name} is {guard.state}: {guard.last_error}" for guard in guards if ailing(guard)]
+    return issues
+
+
+def ailing(guard: Guard) -> bool:
+    """Tell whether a service is not running as it should."""
+    return guard.state in ("restarting", "failed")

@@ -1,0 +1,105 @@
+"""Puts entries on the stream up to a high-water mark; the rest waits in the store and is fetched when it runs low."""
+
+import asyncio
+from collections.abc import Sequence
+
+from replayforge import crashpoints
+from replayforge.domain.errors import Unavailable
+from replayforge.engine.outage import Outage
+from replayforge.stores.store import Store
+from replayforge.streams.stream import Entry, Stream
+from replayforge.telemetry import Telemetry
+
+LOW_WATER_SHARE = 0.1
+PUBLISH_MAX = 1000
+
+
+class Publisher:
+    """Keeps the stream filled, never beyond `entries_max`. `behind` is true while queued rows may have no entry."""
+
+    name = "publisher"
+
+    def __init__(self, store: Store, stream: Stream, telemetry: Telemetry, *, entries_max: int) -> None:
+        self.store = store
+        self.stream = stream
+        self.telemetry = telemetry
+        self.entries_max = entries_max
+        self.low_water = int(entries_max * LOW_WATER_SHARE)
+        self.offered: list[tuple[str, int]] = []
+        self.behind = True
+        self.wake = asyncio.Event()
+        self.outage = Outage("stream", telemetry)
+
+    def offer(self, entries: Sequence[tuple[str, int]]) -> None:
+        """Hand in (id, run) entries of rows that were just queued; what finds no room is left to the refill."""
+        if not entries:
+            return
+        if self.behind or len(self.offered) + len(entries) > self.entries_max:
+            self.behind = True
+        else:
+            self.offered.extend(entries)
+        self.wake.set()
+
+    def fall_behind(self) -> None:
+        """Say that queued rows may have no entry, so that the store is asked."""
+        self.behind = True
+        self.wake.set()
+
+    def running_low(self) -> None:
+        """Say that entries were taken off the stream."""
+        if self.behind:
+            self.wake.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Publish until told to stop; after a crash the store is asked for what may have been missed."""
+        self.behind = True
+        self.wake.set()
+        stop = asyncio.create_task(stopping.wait())
+        stop.add_done_callback(lambda _: self.wake.set())
+        try:
+            while not stopping.is_set():
+                await self.wake.wait()
+                self.wake.clear()
+                try:
+                    await self.tick()
+                except Unavailable as error:
+                    self.fall_behind()
+                    await self.outage.wait(error, stopping)
+                else:
+                    self.outage.over()
+        finally:
+            stop.cancel()
+
+    async def tick(self) -> None:
+        """Publish what was offered, then refill if the stream is low and the store may hold more."""
+        if self.stream.wiped.is_set():
+            self.stream.wiped.clear()
+            self.behind = True
+        offered, self.offered = self.offered, []
+        if not offered and not self.behind:
+            return
+        room = self.entries_max - await self.stream.depth()
+        if offered:
+            await self.publish(offered[:room])
+            if len(offered) > room:
+                self.behind = True
+            room = max(0, room - len(offered))
+        if self.behind and self.entries_max - room <= self.low_water:
+            await self.refill(room)
+
+    async def refill(self, room: int) -> None:
+        """Fetch queued rows in order, up to the high-water mark."""
+        self.behind = False
+        entries = await self.store.queued_entries(room)
+        if len(entries) == room:
+            self.behind = True
+        if entries:
+            await self.publish(entries)
+            self.telemetry.emit("stream.refilled", len(entries))
+
+    async def publish(self, entries: Sequence[tuple[str, int]]) -> None:
+        """Put entries on the stream in chunks."""
+        for start in range(0, len(entries), PUBLISH_MAX):
+            chunk = [Entry(event_id, run) for event_id, run in entries[start : start + PUBLISH_MAX]]
+            await self.stream.publish(chunk)
+        crashpoints.reach("publish.done")

@@ -1,0 +1,150 @@
+"""Reads entries off the stream, claims their events in one commit, and lays them on the workbench."""
+
+import asyncio
+from collections.abc import Awaitable
+
+from replayforge import crashpoints
+from replayforge.domain.clock import Clock, to_us
+from replayforge.domain.errors import Unavailable
+from replayforge.engine.outage import Outage
+from replayforge.engine.publisher import Publisher
+from replayforge.engine.workbench import Workbench
+from replayforge.stores.store import Store
+from replayforge.streams.stream import Delivery, Stream
+from replayforge.telemetry import Telemetry
+
+READ_WAIT_SECONDS = 2.0
+CLAIM_MAX = 500
+
+
+class Reader:
+    """Claims as many events as there is room for on the bench, and no more.
+
+    Suspects, events that were in flight when a process died, are run first and one at a time: everything else waits
+    for each at most `solo_seconds`, so that a crash in that time convicts the right one.
+    """
+
+    name = "reader"
+
+    def __init__(
+        self,
+        stream: Stream,
+        store: Store,
+        bench: Workbench,
+        publisher: Publisher,
+        clock: Clock,
+        telemetry: Telemetry,
+        *,
+        lease_seconds: float,
+        solo_seconds: float,
+    ) -> None:
+        self.stream = stream
+        self.store = store
+        self.bench = bench
+        self.publisher = publisher
+        self.clock = clock
+        self.telemetry = telemetry
+        self.lease_seconds = lease_seconds
+        self.solo_seconds = solo_seconds
+        self.suspects = True
+        self.outage = Outage("store", telemetry)
+        self.last_read_at = 0.0
+        self.unacked: list[Delivery] = []
+        self.claiming: asyncio.Future[int] | None = None
+
+    def look_for_suspects(self) -> None:
+        """Say that there may be suspects in the store."""
+        self.suspects = True
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Read and claim until told to stop; a claim that has begun is finished all the same."""
+        reading = asyncio.ensure_future(self.read_on(stopping))
+        stop = asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait((reading, stop), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()
+        finally:
+            stop.cancel()
+            reading.cancel()
+            if self.claiming is not None:
+                await asyncio.wait([self.claiming])
+
+    async def read_on(self, stopping: asyncio.Event) -> None:
+        """Claim batch after batch, backing off while the stream or the store is away."""
+        await self.hand_back_unacked()
+        while not stopping.is_set():
+            try:
+                await self.tick()
+            except Unavailable as error:
+                await self.outage.wait(error, stopping)
+            else:
+                self.outage.over()
+
+    async def hand_back_unacked(self) -> None:
+        """Let go of what a crash of this service left between read and ack."""
+        if self.unacked:
+            await self.stream.hand_back(self.unacked)
+            self.unacked = []
+
+    async def tick(self) -> int:
+        """Run the suspects, then claim one batch; returns how many events were claimed."""
+        while self.suspects and await self.run_suspect():
+            continue
+        room = await self.bench.wait_for_room()
+        self.unacked = await self.stream.read(min(room, CLAIM_MAX), 0 if self.suspects else READ_WAIT_SECONDS)
+        self.last_read_at = self.clock.monotonic()
+        return await self.claim(self.unacked) if self.unacked else 0
+
+    async def claim(self, deliveries: list[Delivery]) -> int:
+        """Claim the events behind these entries, lay them on the bench and remove the entries."""
+        entries = [(delivery.entry.event_id, delivery.entry.run) for delivery in deliveries]
+        self.claiming = asyncio.ensure_future(self.claim_and_put(entries, self.clock.now_us()))
+        try:
+            claimed = await asyncio.shield(self.claiming)
+        except Unavailable:
+            await self.hand_back_unacked()
+            raise
+        finally:
+            if self.claiming.done():
+                self.claiming = None
+        await self.stream.ack(deliveries)
+        self.unacked = []
+        self.publisher.running_low()
+        crashpoints.reach("claim.acked")
+        return claimed
+
+    async def claim_and_put(self, entries: list[tuple[str, int]], now_us: int) -> int:
+        """Claim and lay down; shielded as one, so that what was claimed is always on the bench."""
+        claimed = await self.store.claim(entries, now_us, now_us + to_us(self.lease_seconds))
+        crashpoints.reach("claim.committed")
+        self.bench.put(claimed)
+        self.telemetry.emit("event.claimed", len(claimed))
+        return len(claimed)
+
+    async def run_suspect(self) -> bool:
+        """Run the oldest suspect with nothing else in flight, as far as that can be had within `solo_seconds`.
+
+        False when there was none, or when it runs on beyond its time, so that everything else has its turn now.
+        """
+        if not await self.store.any_suspect():
+            self.suspects = False
+            return False
+        await within(self.bench.wait_until_idle(), self.solo_seconds)
+        now_us = self.clock.now_us()
+        claimed = await self.store.claim_suspect(now_us, now_us + to_us(self.lease_seconds))
+        if claimed is None:
+            return False
+        self.bench.put([claimed])
+        self.telemetry.emit("event.claimed")
+        return await within(self.bench.wait_until_done(claimed.event.seq), self.solo_seconds)
+
+
+async def within(waiting: Awaitable[None], seconds: float) -> bool:
+    """Wait for something at most so long; returns whether it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            await waiting
+    except TimeoutError:
+        return False
+    return True

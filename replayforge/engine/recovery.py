@@ -1,0 +1,83 @@
+"""What happens once at start-up: the store and the log are held against each other, and old leases are void."""
+
+from dataclasses import dataclass
+
+from replayforge.domain.clock import Clock
+from replayforge.domain.errors import Refused
+from replayforge.domain.event import EVENT_RECORD_TYPE
+from replayforge.domain.identity import from_bytes
+from replayforge.domain.lifecycle import State
+from replayforge.domain.recovery import triage
+from replayforge.engine.handlers import Handlers
+from replayforge.engine.window import Window
+from replayforge.forgelog.log import ForgeLog, LogIdentity
+from replayforge.stores.store import Store
+from replayforge.telemetry import Telemetry
+
+READ_RECORDS_MAX = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What start-up found: events taken back from a former incarnation, and records that have no row yet."""
+
+    requeued: int
+    buried: int
+    held: int
+    waiting: int
+
+
+def check_acquaintance(identity: LogIdentity | None, store_id: str, cursor: int | None, *, adopt: bool) -> None:
+    """Raise Refused when the log was projected into another store than this one, or further than this one knows.
+
+    `identity` is what the log says, None for a new log; `cursor` is where the store stands, None when it has never
+    seen the log. With `adopt` the operator accepts that the missing range is dispatched, and run, again.
+    """
+    if identity is None or adopt or identity.projected_offset == 0:
+        return
+    first = (cursor or 0) + 1
+    lost = f"offsets {first} to {identity.projected_offset}"
+    remedy = "Bring the right store back, or start with --adopt-store to run that range again."
+    if identity.store_id is not None and identity.store_id != store_id:
+        raise Refused(
+            f"The log {identity.log_id} belongs to store {identity.store_id}, but this is store {store_id}: what became"
+            f" of {lost} is not known here. {remedy}"
+        )
+    if (cursor or 0) < identity.projected_offset:
+        raise Refused(
+            f"The store is older than the log remembers: it knows offsets up to {cursor or 0}, but {lost} were"
+            f" already in it. It was restored from a backup or is new. {remedy}"
+        )
+
+
+async def reclaim_former(
+    store: Store, handlers: Handlers, clock: Clock, telemetry: Telemetry, owner_prefix: str
+) -> Recovered:
+    """Take back what former incarnations of this daemon held: it runs again now, not after a time-out."""
+    left = await store.in_flight(owner_prefix)
+    decided = triage((event for _, event in left), handlers.holds_on_crash)
+    rows = {event.event_id: seq for seq, event in left}
+    pairs = [(rows[reclaim.event.event_id], reclaim) for reclaim in decided]
+    taken = (
+        await store.reclaim(pairs, "The process died while this event was in flight.", clock.now_us()) if pairs else []
+    )
+    if taken:
+        telemetry.emit("attempt.reclaimed", len(taken), reason="the process died")
+    states = [reclaim.verdict.state for reclaim in taken]
+    return Recovered(
+        requeued=states.count(State.QUEUED),
+        buried=states.count(State.DEAD_LETTERED),
+        held=states.count(State.HELD),
+        waiting=0,
+    )
+
+
+def rebuild_window(log: ForgeLog, window: Window, cursor: int) -> int:
+    """Enter every event beyond the cursor into the window, before the first request comes in; returns how many."""
+    after = max(cursor, log.first_offset - 1)
+    while records := log.read(after, records_max=READ_RECORDS_MAX):
+        for record in records:
+            if record.type == EVENT_RECORD_TYPE:
+                window.rebuild(from_bytes(record.key), record.offset)
+        after = records[-1].offset
+    return len(window)

@@ -1,0 +1,121 @@
+"""What people do to events: replay, retry now, cancel, discard, and let go of what was held."""
+
+from dataclasses import dataclass
+
+from replayforge import crashpoints
+from replayforge.domain.clock import Clock
+from replayforge.domain.errors import Conflict, NotFound, Rejected
+from replayforge.domain.event import Content, StoredEvent
+from replayforge.domain.lifecycle import TRANSITIONS, State
+from replayforge.engine.publisher import Publisher
+from replayforge.stores.store import Store
+from replayforge.telemetry import Telemetry
+
+REPLAYABLE = frozenset({State.DEAD_LETTERED, State.DISCARDED, State.CANCELLED, State.SUCCEEDED})
+FAILED = frozenset({State.DEAD_LETTERED, State.DISCARDED, State.CANCELLED})
+WORKFLOW_EVENTS_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowReplay:
+    """What a replay of a whole workflow did: ids queued again, and ids left alone with the reason."""
+
+    replayed: list[str]
+    skipped: dict[str, str]
+
+
+class Replayer:
+    """Every method moves an event from the state it was seen in; a second caller at the same moment gets Conflict."""
+
+    def __init__(self, store: Store, publisher: Publisher, clock: Clock, telemetry: Telemetry) -> None:
+        self.store = store
+        self.publisher = publisher
+        self.clock = clock
+        self.telemetry = telemetry
+
+    async def find(self, event_id: str) -> tuple[StoredEvent, Content]:
+        """Return the event; raises NotFound."""
+        found = await self.store.events_by_ids([event_id])
+        if event_id not in found:
+            raise NotFound(f"There is no event {event_id}.")
+        return found[event_id]
+
+    async def replay(self, event_id: str, reason: str, *, force: bool = False) -> StoredEvent:
+        """Queue a finished event for a new run with a fresh budget of attempts; returns it as it was.
+
+        A succeeded event is replayed only with `force`. Raises NotFound or Conflict.
+        """
+        event, _ = await self.find(event_id)
+        self.check_replayable(event, force=force)
+        if not await self.store.replay(event, self.clock.now_us(), reason):
+            raise Conflict(f"Event {event_id} was replayed or moved by somebody else a moment ago.")
+        crashpoints.reach("replay.committed")
+        self.publisher.offer([(event.id, event.run + 1)])
+        self.telemetry.emit("event.replayed", event_id=event.id, run=event.run + 1)
+        return event
+
+    def check_replayable(self, event: StoredEvent, *, force: bool) -> None:
+        """Raise Conflict when the event's state rules a replay out."""
+        if event.state not in REPLAYABLE:
+            raise Conflict(f"Event {event.id} is {event.state}; only a finished event can be replayed.")
+        if event.state is State.SUCCEEDED and not force:
+            raise Conflict(f"Event {event.id} has succeeded; replay it with force if it is to run once more.")
+
+    async def replay_dead_letter(self, event_id: str, reason: str) -> StoredEvent:
+        """Replay an event that must be a dead letter still; Conflict when it was replayed already."""
+        event, _ = await self.find(event_id)
+        if event.state is not State.DEAD_LETTERED:
+            raise Conflict(f"Event {event_id} is {event.state}, no dead letter any more.")
+        return await self.replay(event_id, reason)
+
+    async def replay_workflow(self, workflow_id: str, *, only: str, reason: str) -> WorkflowReplay:
+        """Replay the `failed` or `all` finished events of a workflow in their order."""
+        if await self.store.workflow(workflow_id) is None:
+            raise NotFound(f"There is no workflow {workflow_id!r}.")
+        events, _ = await self.store.timeline(workflow_id, WORKFLOW_EVENTS_MAX)
+        replayed: list[str] = []
+        skipped: dict[str, str] = {}
+        for event in events:
+            if only == "failed" and event.state not in FAILED:
+                continue
+            try:
+                await self.replay(event.id, reason, force=only == "all")
+            except Conflict as conflict:
+                skipped[event.id] = str(conflict)
+            else:
+                replayed.append(event.id)
+        return WorkflowReplay(replayed, skipped)
+
+    async def retry_now(self, event_id: str) -> StoredEvent:
+        """Let a retrying or scheduled event run now instead of at its time; its budget of attempts stays."""
+        event, _ = await self.find(event_id)
+        if event.state not in (State.RETRYING, State.SCHEDULED):
+            raise Conflict(f"Event {event_id} is {event.state}; only a retrying or scheduled event can be hurried.")
+        await self.move(event, State.QUEUED, "retried", "asked to run now")
+        self.publisher.offer([(event.id, event.run)])
+        return event
+
+    async def cancel(self, event_id: str, reason: str) -> StoredEvent:
+        """Cancel an event that is not running and has not ended."""
+        event, _ = await self.find(event_id)
+        if State.CANCELLED not in TRANSITIONS[event.state]:
+            raise Conflict(f"Event {event_id} is {event.state}; only a waiting event can be cancelled.")
+        await self.move(event, State.CANCELLED, "cancelled", reason)
+        self.telemetry.emit("event.cancelled", event_id=event.id)
+        return event
+
+    async def discard(self, event_id: str, reason: str) -> StoredEvent:
+        """Set a dead letter aside for a reason; a replay still brings it back."""
+        if not reason.strip():
+            raise Rejected("A discard needs a reason, so that the next person knows why.")
+        event, _ = await self.find(event_id)
+        if event.state is not State.DEAD_LETTERED:
+            raise Conflict(f"Event {event_id} is {event.state}; only a dead letter can be discarded.")
+        await self.move(event, State.DISCARDED, "discarded", reason)
+        self.telemetry.emit("event.discarded", event_id=event.id)
+        return event
+
+    async def move(self, event: StoredEvent, target: State, action: str, detail: str) -> None:
+        """Move the event; Conflict when it moved meanwhile."""
+        if not await self.store.move(event, target, action, detail, self.clock.now_us()):
+            raise Conflict(f"Event {event.id} was moved by somebody else a moment ago.")

@@ -1,0 +1,126 @@
+"""Where claimed events lie until a worker takes them: who is free, what waits, what is in whose hands."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from replayforge.domain.clock import Clock
+from replayforge.stores.transactions import Claimed
+
+PREFETCH_MAX = 256
+PREFETCH_WINDOW_SECONDS = 0.05
+
+
+class Workbench:
+    """Shared by the reader, which puts claimed events down, and the workers, which take one each.
+
+    Every claimed event of this process is either waiting here or in the hands of exactly one worker until it is put
+    away. Any free worker takes the next event, so a slow handler holds up nobody but its own worker.
+    """
+
+    def __init__(self, clock: Clock, *, workers: int) -> None:
+        self.clock = clock
+        self.workers = workers
+        self.waiting: deque[Claimed] = deque()
+        self.in_hands: dict[str, Claimed] = {}
+        self.known_seqs: set[int] = set()
+        self.idle: deque[asyncio.Future[Claimed | None]] = deque()
+        self.changed = asyncio.Event()
+        self.closed = False
+        self.put_away_count = 0
+        self.window_started = 0.0
+        self.window_count = 0
+        self.prefetch = 0
+
+    def put(self, claimed: Iterable[Claimed]) -> None:
+        """Lay claimed events down; idle workers get theirs at once."""
+        for one in claimed:
+            self.known_seqs.add(one.event.seq)
+            self.waiting.append(one)
+        self.hand_out()
+
+    def hand_out(self) -> None:
+        """Give waiting events to idle workers, first come first served; once closed, send the idle ones home."""
+        while self.idle and (self.waiting or self.closed):
+            future = self.idle.popleft()
+            if not future.done():
+                future.set_result(self.waiting.popleft() if self.waiting else None)
+
+    async def take(self, worker: str) -> Claimed | None:
+        """Return the next event for this worker, which holds it until `put_away`; None once closed and empty."""
+        claimed = self.waiting.popleft() if self.waiting else await self.wait_in_line()
+        if claimed is not None:
+            self.in_hands[worker] = claimed
+        return claimed
+
+    async def wait_in_line(self) -> Claimed | None:
+        """Wait for an event; one that was handed out just as the wait was cancelled goes to the next in line."""
+        if self.closed:
+            return None
+        future: asyncio.Future[Claimed | None] = asyncio.get_running_loop().create_future()
+        self.idle.append(future)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            handed = future.result() if future.done() and not future.cancelled() else None
+            if handed is not None:
+                self.waiting.appendleft(handed)
+                self.hand_out()
+            raise
+
+    def close(self) -> list[Claimed]:
+        """Take back everything that no worker has begun, and hand out nothing more."""
+        self.closed = True
+        withdrawn = list(self.waiting)
+        self.waiting.clear()
+        self.known_seqs.difference_update(one.event.seq for one in withdrawn)
+        self.hand_out()
+        self.changed.set()
+        return withdrawn
+
+    def put_away(self, worker: str) -> Claimed | None:
+        """End a worker's hold on its event, whatever came of it; returns the event, if it held one."""
+        claimed = self.in_hands.pop(worker, None)
+        if claimed is not None:
+            self.known_seqs.discard(claimed.event.seq)
+            self.put_away_count += 1
+            self.changed.set()
+        return claimed
+
+    def holds(self, seq: int) -> bool:
+        """Tell whether the event with this row number is in this process's hands."""
+        return seq in self.known_seqs
+
+    def room(self) -> int:
+        """Return how many more events may be claimed: one for each free worker, and as many as are sure to be begun
+        within a few hundredths of a second at the present rate."""
+        self.measure()
+        return self.workers + self.prefetch - len(self.known_seqs)
+
+    def measure(self) -> None:
+        """Set the prefetch to what was put away within the last measuring window."""
+        now = self.clock.monotonic()
+        elapsed = now - self.window_started
+        if elapsed >= PREFETCH_WINDOW_SECONDS:
+            done = self.put_away_count - self.window_count
+            self.prefetch = min(PREFETCH_MAX, int(done * PREFETCH_WINDOW_SECONDS / elapsed))
+            self.window_started, self.window_count = now, self.put_away_count
+
+    async def wait_for_room(self) -> int:
+        """Return how many events may be claimed, once that is at least one."""
+        while (room := self.room()) <= 0:
+            self.changed.clear()
+            await self.changed.wait()
+        return room
+
+    async def wait_until_idle(self) -> None:
+        """Return when nothing is in this process's hands."""
+        while self.known_seqs:
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def wait_until_done(self, seq: int) -> None:
+        """Return when the event with this row number is no longer in this process's hands."""
+        while seq in self.known_seqs:
+            self.changed.clear()
+            await self.changed.wait()

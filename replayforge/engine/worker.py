@@ -1,0 +1,115 @@
+"""A worker: takes one event at a time from the workbench, runs its handler, settles the outcome."""
+
+import asyncio
+
+from replayforge.domain.errors import Unavailable
+from replayforge.domain.lifecycle import State
+from replayforge.domain.recovery import InFlight, after_crash
+from replayforge.engine.chaos import Chaos
+from replayforge.engine.execution import Rules, execute, interruption
+from replayforge.engine.handlers import Handlers
+from replayforge.engine.outage import Outage
+from replayforge.engine.publisher import Publisher
+from replayforge.engine.settler import Settler
+from replayforge.engine.workbench import Workbench
+from replayforge.stores.store import Store
+from replayforge.stores.transactions import Claimed
+from replayforge.telemetry import Telemetry
+
+
+class Worker:
+    """One of N coroutines that run handlers. `busy_since_us` is set while a handler runs."""
+
+    def __init__(
+        self,
+        name: str,
+        bench: Workbench,
+        handlers: Handlers,
+        settler: Settler,
+        store: Store,
+        publisher: Publisher,
+        rules: Rules,
+        telemetry: Telemetry,
+        chaos: Chaos | None = None,
+    ) -> None:
+        self.name = name
+        self.bench = bench
+        self.handlers = handlers
+        self.settler = settler
+        self.store = store
+        self.publisher = publisher
+        self.rules = rules
+        self.telemetry = telemetry
+        self.chaos = chaos
+        self.busy_since_us: int | None = None
+        self.settled_count = 0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until told to stop and the bench is closed; the attempt that is running then may still finish."""
+        while not stopping.is_set():
+            claimed = await self.bench.take(self.name)
+            if claimed is None:
+                return
+            await self.work(claimed)
+
+    async def work(self, claimed: Claimed) -> None:
+        """Run one attempt and commit its outcome; when cancelled by the daemon's end it is `interrupted`."""
+        self.busy_since_us = self.rules.clock.now_us()
+        settlement, thread = await execute(claimed, self.name, self.handlers, self.rules, self.chaos, self.telemetry)
+        self.busy_since_us = None
+        await self.settler.settle(settlement)
+        self.settled_count += 1
+        self.bench.put_away(self.name)
+        if thread is not None:
+            # A timed-out plain function cannot be stopped; its slot stays taken until it returns.
+            await asyncio.wait([thread])
+
+    async def interrupt(self) -> None:
+        """Settle the attempt that the daemon's end cut short as `interrupted`; call it once `run` has ended."""
+        claimed = self.bench.put_away(self.name)
+        if claimed is not None:
+            now_us = self.rules.clock.now_us()
+            started_at_us = self.busy_since_us or now_us
+            await self.settler.settle(interruption(claimed, self.name, started_at_us, now_us))
+
+    async def charge_crash(self, error: BaseException) -> bool:
+        """Charge a crash to the event that was in hand and take the event back; False when there was none.
+
+        Until the store has taken this, the worker stays away: the event must not be forgotten.
+        """
+        claimed = self.bench.in_hands.get(self.name)
+        if claimed is None:
+            return False
+        self.telemetry.emit("worker.crashed", worker=self.name, event_id=claimed.event.id, error=repr(error))
+        outage = Outage("store", self.telemetry)
+        while True:
+            try:
+                await self.take_back(claimed, f"The worker died: {type(error).__name__}: {error}")
+            except Unavailable as unavailable:
+                await outage.wait(unavailable, self.settler.giving_up)
+                if self.settler.giving_up.is_set():
+                    return True
+            else:
+                self.bench.put_away(self.name)
+                self.busy_since_us = None
+                return True
+
+    async def take_back(self, claimed: Claimed, reason: str) -> None:
+        """Commit what becomes of the event whose worker died, and publish it again if it is to run again."""
+        row, now_us = claimed.event, self.rules.clock.now_us()
+        lost = InFlight(
+            event_id=row.id,
+            event_type=row.event_type,
+            run=row.run,
+            token=row.lease_token,
+            attempt_count=row.attempt_count,
+            crashes=row.crashes,
+            owner=self.store.owner,
+            started_at_us=self.busy_since_us or now_us,
+            worker=self.name,
+        )
+        decided = after_crash(lost, charged=True, hold=self.handlers.holds_on_crash(row.event_type), suspect=False)
+        await self.store.reclaim([(row.seq, decided)], reason, now_us)
+        self.telemetry.emit("attempt.reclaimed", event_id=row.id, verdict=decided.verdict.state)
+        if decided.verdict.state is State.QUEUED:
+            self.publisher.offer([(row.id, row.run)])
