@@ -28,12 +28,16 @@ class GroupGone(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class SentinelAddress:
-    """redis+sentinel://[user:password@]host[:port],host[:port]/primary-name[/db][?sentinel_password=...]."""
+    """What a Sentinel URL says.
+
+    redis+sentinel://[user:password@]host[:port],host[:port]/primary-name[/db][?sentinel_password=...], with
+    rediss+sentinel for TLS, where every `ssl_` parameter of redis-py may follow, as in a plain rediss URL.
+    """
 
     hosts: tuple[tuple[str, int], ...]
     primary: str
     db: int
-    tls: bool
+    tls: dict[str, object]
     username: str | None
     password: str | None
     sentinel_password: str | None
@@ -105,10 +109,10 @@ def build_client(url: str) -> Redis:
 
 def sentinel_client(address: SentinelAddress, settings: dict[str, object]) -> Redis:
     """Return a client that asks the Sentinels for the primary each time it connects."""
-    sentinel_settings = {**settings, "password": address.sentinel_password, "ssl": address.tls}
+    sentinel_settings = {**settings, **address.tls, "password": address.sentinel_password}
     sentinel: Any = Sentinel(list(address.hosts), sentinel_kwargs=sentinel_settings, **settings)  # type: ignore[no-untyped-call]
     client: Redis = sentinel.master_for(
-        address.primary, db=address.db, username=address.username, password=address.password, ssl=address.tls
+        address.primary, db=address.db, username=address.username, password=address.password, **address.tls
     )
     return client
 
@@ -119,16 +123,18 @@ def parse_sentinel_url(url: str) -> SentinelAddress:
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     primary, _, db = parts.path.strip("/").partition("/")
+    options = dict(parse_qsl(parts.query))
+    tls = {"ssl": True, **{name: value for name, value in options.items() if name.startswith("ssl_")}}
     if not hosts or not primary:
         raise ValueError("a Sentinel URL is redis+sentinel://host:26379,host:26379/primary-name")
     return SentinelAddress(
         hosts=tuple(parse_host(host) for host in hosts.split(",")),
         primary=unquote(primary),
         db=int(db or 0),
-        tls=parts.scheme.startswith("rediss"),
+        tls=tls if parts.scheme.startswith("rediss") else {},
         username=unquote(username) or None,
         password=unquote(password) or None,
-        sentinel_password=dict(parse_qsl(parts.query)).get("sentinel_password"),
+        sentinel_password=options.get("sentinel_password"),
     )
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -44,7 +45,10 @@ class RedisServer:
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         no_retry = Retry(NoBackoff(), 0)
-        self.admin: Any = redis.Redis(port=self.port, decode_responses=True, socket_timeout=10, retry=no_retry)
+        password = dict(zip(options[::2], options[1::2], strict=True)).get("--requirepass")
+        self.admin: Any = redis.Redis(
+            port=self.port, password=password, decode_responses=True, socket_timeout=10, retry=no_retry
+        )
 
     @property
     def url(self) -> str:
@@ -69,7 +73,7 @@ class RedisServer:
 
     def spawn(self) -> None:
         settings = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory))
-        nothing_on_disk = ("--save", "", "--appendonly", "no")
+        nothing_on_disk = ("--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0")
         with (self.directory / "redis.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self.binary, *settings, *nothing_on_disk, *self.options], stdout=log, stderr=log
@@ -95,6 +99,15 @@ class RedisServer:
             self.process = None
         self.admin.close()
 
+    def pause(self) -> None:
+        """SIGSTOP: the port stays open and nothing answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
     def calls_of(self, command: str) -> int:
         """How often the server carried out the command since it started."""
         statistics = self.admin.info("commandstats")
@@ -103,3 +116,21 @@ class RedisServer:
     def command(self, *words: str | int) -> Any:
         """Send one command on a connection of the test's own."""
         return self.admin.execute_command(*words)
+
+
+class RedisSentinel(RedisServer):
+    """A Sentinel that watches one primary, called "main", and is satisfied with its own opinion."""
+
+    def __init__(self, binary: str, directory: Path, primary_port: int) -> None:
+        super().__init__(binary, directory)
+        self.primary_port = primary_port
+
+    def spawn(self) -> None:
+        settings = self.directory / "sentinel.conf"
+        settings.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n"
+            f"sentinel monitor main 127.0.0.1 {self.primary_port} 1\n"
+            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
+        )
+        with (self.directory / "redis.log").open("ab") as log:
+            self.process = subprocess.Popen([self.binary, str(settings), "--sentinel"], stdout=log, stderr=log)

@@ -1,0 +1,97 @@
+"""Every kind of URL leads to a working stream: password, unix socket, TLS, and Sentinel over a failover."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from replayforge.streams.redis_link import parse_sentinel_url
+from replayforge.streams.stream import Entry
+from tests.integration.redis_stream.conftest import OpenStream
+from tests.support.patience import persist
+from tests.support.redis_server import RedisSentinel, RedisServer, free_port
+
+ENTRIES = [Entry(f"event-{number}", 1) for number in range(10)]
+
+
+async def carries_entries(open_stream: OpenStream, url: str) -> bool:
+    async with open_stream(url) as stream:
+        await stream.publish(ENTRIES)
+        return [delivery.entry for delivery in await stream.read(10, 1)] == ENTRIES
+
+
+async def test_password_and_database(binary: str, tmp_path: Path, open_stream: OpenStream) -> None:
+    """A password with odd characters and a database number are taken from the URL."""
+    with RedisServer(binary, tmp_path, "--requirepass", "p@ss:w/rd") as server:
+        assert await carries_entries(open_stream, f"redis://:p%40ss%3Aw%2Frd@127.0.0.1:{server.port}/3")
+        assert server.admin.info("keyspace").keys() == {"db3"}
+
+
+async def test_unix_socket(binary: str, tmp_path: Path, open_stream: OpenStream) -> None:
+    """A unix socket serves as well as a port."""
+    socket = tmp_path / "redis.sock"
+    with RedisServer(binary, tmp_path, "--unixsocket", str(socket)):
+        assert await carries_entries(open_stream, f"unix://{socket}")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate of its own authority for 127.0.0.1, and its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl on PATH to make a certificate with")
+    certificate, key = tmp_path / "redis.crt", tmp_path / "redis.key"
+    request = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=redis -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*request.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate, key
+
+
+async def test_tls(binary: str, tmp_path: Path, certificate: tuple[Path, Path], open_stream: OpenStream) -> None:
+    """A rediss URL checks the certificate against the authority it names."""
+    port = free_port()
+    files = ("--tls-cert-file", str(certificate[0]), "--tls-key-file", str(certificate[1]))
+    server = RedisServer(binary, tmp_path, "--tls-port", str(port), "--tls-auth-clients", "no", *files)
+    try:
+        server.start()
+    except AssertionError as error:
+        pytest.skip(f"{binary} was built without TLS: {error}")
+    with server:
+        assert await carries_entries(open_stream, f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate[0]}")
+
+
+async def test_sentinel_failover(server: RedisServer, binary: str, tmp_path: Path, open_stream: OpenStream) -> None:
+    """Through Sentinels the stream follows the primary's name to the server that was promoted, and says wiped."""
+    for name in ("replica", "sentinel"):
+        (tmp_path / name).mkdir()
+    replica = RedisServer(binary, tmp_path / "replica", "--replicaof", f"127.0.0.1 {server.port}")
+    sentinel = RedisSentinel(binary, tmp_path / "sentinel", server.port)
+    with replica, sentinel:
+        async with open_stream(f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0") as stream:
+            await stream.publish(ENTRIES)
+
+            async def replicated() -> bool:
+                return bool(replica.command("XLEN", stream.key) == 10 and knows_replica(sentinel))
+
+            await persist(replicated)
+            server.kill()
+            deliveries = await persist(lambda: stream.read(10, 0))
+            assert [delivery.entry for delivery in deliveries] == ENTRIES
+            assert stream.wiped.is_set()
+            await stream.publish(ENTRIES)
+            assert replica.command("XLEN", stream.key) == 20
+
+
+def knows_replica(sentinel: RedisSentinel) -> bool:
+    return bool(sentinel.admin.sentinel_slaves("main"))
+
+
+def test_sentinel_url() -> None:
+    """A Sentinel URL names the hosts, the primary, the database, both passwords and the TLS settings."""
+    address = parse_sentinel_url(
+        "rediss+sentinel://user:p%40ss@one:1,two/main/2?sentinel_password=other&ssl_ca_certs=/etc/ca.pem"
+    )
+    assert address.hosts == (("one", 1), ("two", 26379))
+    assert (address.primary, address.db) == ("main", 2)
+    assert (address.username, address.password, address.sentinel_password) == ("user", "p@ss", "other")
+    assert address.tls == {"ssl": True, "ssl_ca_certs": "/etc/ca.pem"}
+    assert parse_sentinel_url("redis+sentinel://one/main").tls == {}
