@@ -63,9 +63,10 @@ async def test_sentinel_failover(server: RedisServer, binary: str, tmp_path: Pat
     """Through Sentinels the stream follows the primary's name to the server that was promoted, and says wiped."""
     for name in ("replica", "sentinel"):
         (tmp_path / name).mkdir()
-    replica = RedisServer(binary, tmp_path / "replica", "--replicaof", f"127.0.0.1 {server.port}")
+    replica = RedisServer(binary, tmp_path / "replica")
     sentinel = RedisSentinel(binary, tmp_path / "sentinel", server.port)
     with replica, sentinel:
+        replica.command("REPLICAOF", "127.0.0.1", server.port)
         async with open_stream(f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0") as stream:
             await stream.publish(ENTRIES)
 
