@@ -242,6 +242,9 @@ def judge_end(walk: Walk, manifest: Manifest) -> int:
             raise LogRefused("E_CORRUPT", what, segment=name, position=position)
         raise LogRefused("E_CORRUPT", what, segment=name, position=position, first_lost=first_lost, last_lost=last_lost)
     extent = written_end(walk.window, position) - position
+    if walk.fault_end is not None and position + extent > walk.fault_end:  # rule 3, seen from the other side
+        what = f"the batch here is damaged, and data follows its end at byte {walk.fault_end:,}."
+        raise LogRefused("E_CORRUPT", what, segment=name, position=position, first_lost=walk.next_offset)
     if extent > walk.header.limits.extent_bytes_max:  # rule 5
         what = f"{extent:,} bytes follow that no batch explains; a torn write leaves less."
         raise LogRefused("E_EXTENT", what, segment=name, position=position, first_lost=walk.next_offset)

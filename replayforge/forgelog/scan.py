@@ -93,6 +93,7 @@ class Walk:
         self.index = Index()
         self.gaps: list[tuple[int, int]] = []
         self.fault: Fault | None = None
+        self.fault_end: int | None = None  # where the damaged batch ends, if its header can be believed
 
     def step(self) -> tuple[BatchHead, bytes] | None:
         """Check the next batch, header and body, and pass it; None at the end or at a fault."""
@@ -107,17 +108,19 @@ class Walk:
             return None
         body_start = self.position + BATCH_HEAD_BYTES
         if body_start + head.body_bytes > self.stop:
-            self.fault = Fault.BODY
-            return None
+            return self.stop_at_body(body_start + head.body_bytes)
         if not self.with_bodies and not head.flags & GAP:
             self.accept(head, b"")
             return head, b""
         body = self.window.at(body_start, head.body_bytes)
         if self.extend(0, body) != head.body_checksum:
-            self.fault = Fault.BODY
-            return None
+            return self.stop_at_body(body_start + head.body_bytes)
         self.accept(head, body)
         return head, body
+
+    def stop_at_body(self, end: int) -> None:
+        """Stop at a batch whose header is right and whose body is not."""
+        self.fault, self.fault_end = Fault.BODY, end
 
     def accept(self, head: BatchHead, body: bytes) -> None:
         """Move past a batch that is right."""
@@ -143,7 +146,7 @@ class Walk:
         self.position = position
         self.next_offset = head.base_offset
         self.chain = head.previous_chain
-        self.fault = None
+        self.fault = self.fault_end = None
 
 
 def later_batches(

@@ -4,6 +4,7 @@ import os
 import secrets
 import threading
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,9 @@ class Storage:
     # The manifest
 
     def change_manifest(self, **changes: Any) -> None:
-        """Replace the manifest with a changed one; durable when it returns."""
+        """Replace the manifest with a changed one; durable when it returns. It becomes a floor for the next start."""
         with self.manifest_lock:
-            manifest = replace(self.manifest, **changes)
+            manifest = replace(self.manifest, last_offset=self.writer.next_offset - 1, **changes)
             save_manifest(self.disk, self.directory, manifest)
             self.manifest = self.reader.manifest = manifest
 
@@ -153,7 +154,7 @@ class Storage:
         with self.manifest_lock:
             self.reader.show([*self.reader.segments, segment])
             try:
-                self.change_manifest(last_segment=segment.header.segment_id, last_offset=segment.last_offset)
+                self.change_manifest(last_segment=segment.header.segment_id)
             except SyncFailed:
                 raise
             except OSError as error:
@@ -161,7 +162,7 @@ class Storage:
                     raise
 
     def bind_store(self, store_id: str, projected_offset: int, *, reset: bool = False) -> None:
-        """Remember the store and how far it has projected; durable when it returns.
+        """Remember the store and how far it has projected; durable when it returns, and with it the end of the log.
 
         The offset only grows unless `reset` is given. Raises LogFull when the disk has no space.
         """
@@ -169,7 +170,8 @@ class Storage:
             known = self.manifest
             if not reset and store_id == known.store_id:
                 projected_offset = max(projected_offset, known.projected_offset)
-            if (store_id, projected_offset) == (known.store_id, known.projected_offset):
+            last_offset = self.writer.next_offset - 1
+            if (store_id, projected_offset, last_offset) == (known.store_id, known.projected_offset, known.last_offset):
                 return
             try:
                 self.change_manifest(store_id=store_id, projected_offset=projected_offset)
@@ -215,10 +217,13 @@ class Storage:
     # The end
 
     def finish(self) -> None:
-        """Close the log cleanly and unlock it."""
+        """Close the log cleanly and unlock it; without space for that, the next start finds it as after a crash."""
         try:
             self.writer.finish()
-        except LogFull:
+            self.change_manifest()
+        except SyncFailed:
+            raise
+        except (LogFull, OSError):
             self.writer.abandon()
         self.release()
 
@@ -269,14 +274,19 @@ def take_lock(files: Files, directory: Path) -> int:
         files.close(handle)
         raise LogLocked(f"The log in {directory} is locked by pid {holder}.")
     files.truncate(handle, 0)
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    boot_id = boot.read_text().strip() if boot.exists() else "unknown"
     try:
-        files.pwrite(handle, f"{os.getpid()} {boot_id}\n".encode(), 0)  # for people; the lock itself is what counts
+        files.pwrite(handle, f"{os.getpid()} {boot_id()}\n".encode(), 0)  # for people; the lock itself is what counts
     except OSError as error:
         if error.errno not in OUT_OF_SPACE:
             raise
     return handle
+
+
+@lru_cache(maxsize=1)
+def boot_id() -> str:
+    """Return the id of this boot of the machine, where it has one."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else "unknown"
 
 
 def ending_of(found: Found) -> Ending:

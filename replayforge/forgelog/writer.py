@@ -63,6 +63,7 @@ class Writer:
         self.next_offset = ending.last_offset + 1
         self.chain = ending.chain
         self.time_ns = ending.time_ns
+        self.dirty_end = 0  # behind the end of the log, up to here, stands what a failed write left
 
     # Batches
 
@@ -96,10 +97,7 @@ class Writer:
             salt=self.salt, base_offset=self.next_offset, count=count, body=body, time_ns=time_ns,
             previous_chain=self.chain, flags=flags, extend=self.extend,
         )  # fmt: skip
-        try:
-            write_fully(self.disk.files, self.handle, data, self.position)
-        except OSError as error:
-            raise as_unavailable(error) from error
+        self.write(self.handle, data)
         self.disk.sync_data(self.handle)
         if count:
             self.segment.index.add(self.next_offset, self.position)
@@ -107,6 +105,18 @@ class Writer:
         self.next_offset += count
         self.chain, self.time_ns = chain, time_ns
         self.segment.last_offset, self.segment.end = self.next_offset - 1, self.position
+
+    def write(self, handle: int, data: bytes) -> None:
+        """Write at the end of the log, over all that a failed write left: nothing but zeros may follow a batch."""
+        end = self.position + len(data)
+        if self.dirty_end > end:
+            data += bytes(self.dirty_end - end)
+        self.dirty_end = max(self.dirty_end, end)
+        try:
+            write_fully(self.disk.files, handle, data, self.position)
+        except OSError as error:
+            raise as_unavailable(error) from error
+        self.dirty_end = 0
 
     # Segments
 
@@ -123,7 +133,7 @@ class Writer:
         except OSError as error:
             raise as_unavailable(error) from error
         old, self.handle = self.handle, handle
-        self.salt, self.chain, self.position = header.salt, header.checksum, HEADER_BYTES
+        self.salt, self.chain, self.position, self.dirty_end = header.salt, header.checksum, HEADER_BYTES, 0
         self.segment_id, self.next_segment_id = header.segment_id, header.segment_id + 1
         self.segment = Segment(
             header, self.directory / header.name, end=HEADER_BYTES, last_offset=self.next_offset - 1, index=Index()
@@ -182,11 +192,9 @@ class Writer:
         assert self.handle is not None
         size = min(PROBE_BYTES, max(self.segment_bytes - self.position, BATCH_HEAD_BYTES))
         try:
-            write_fully(self.disk.files, self.handle, bytes(size), self.position)
-        except OSError as error:
-            if error.errno in OUT_OF_SPACE:
-                return False
-            raise
+            self.write(self.handle, bytes(size))
+        except LogFull:
+            return False
         return True
 
     # The end

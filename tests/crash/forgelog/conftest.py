@@ -1,0 +1,56 @@
+"""Each suite counts what it did, and the counts are printed at the end of the run."""
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+LINES: list[str] = []
+
+
+class Tally:
+    """What one suite did. `seed` reproduces it: FORGELOG_SEED=<seed> pytest ..."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.counts: Counter[str] = Counter()
+        self.seed = int(os.environ.get("FORGELOG_SEED", "20261122"))
+        self.rng = random.Random(f"{self.seed}:{name}")
+        self.started = time.monotonic()
+
+    def add(self, what: str, count: int = 1) -> None:
+        self.counts[what] += count
+
+    def line(self, passed: bool) -> str:
+        counts = ", ".join(f"{count:,} {what}" for what, count in self.counts.items())
+        seconds = time.monotonic() - self.started
+        return f"{self.name}: {counts}; {'0 violations' if passed else f'FAILED, seed {self.seed}'}; {seconds:.1f} s"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = (yield).get_result()  # type: ignore[misc, attr-defined]
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
+
+
+PASSED = pytest.StashKey[bool]()
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tally]:
+    tally = Tally(request.node.name.removeprefix("test_"))
+    monkeypatch.setattr("replayforge.forgelog.writer.secrets.randbits", tally.rng.getrandbits)
+    yield tally
+    LINES.append(tally.line(request.node.stash.get(PASSED, False)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if LINES:
+        terminalreporter.section("ForgeLog, proven")
+        for line in LINES:
+            terminalreporter.line(line)
+        LINES.clear()

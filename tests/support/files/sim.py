@@ -1,0 +1,227 @@
+"""A file system in memory that knows what a crash would leave behind.
+
+Data becomes durable with fdatasync or fsync of its file, names with a sync of their directory; until then each sector and
+each change of a name may or may not be there after a crash.
+"""
+
+import errno
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SECTOR = 512
+Image = dict[str, bytes]
+
+
+@dataclass(eq=False, slots=True)
+class SimFile:
+    data: bytearray = field(default_factory=bytearray)
+    durable: bytes = b""
+    touched: set[int] = field(default_factory=set)  # sectors written since the last sync
+    locked: bool = False
+    directory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NameChange:
+    """A rename, creation (source None) or removal (target None) that no directory sync has covered yet."""
+
+    parent: str
+    source: str | None
+    target: str | None
+    file: SimFile
+
+
+class SimFiles:
+    def __init__(self, image: Image | None = None) -> None:
+        self.names: dict[str, SimFile] = {}
+        self.durable_names: dict[str, SimFile] = {}
+        self.changes: list[NameChange] = []
+        self.handles: dict[int, SimFile] = {}
+        self.next_handle = 100
+        self.before: Callable[[str], None] = lambda operation: None
+        for name, content in (image or {}).items():
+            self.names[name] = self.durable_names[name] = SimFile(bytearray(content), content)
+
+    # What the log may ask for
+
+    def open(self, path: Path, *, write: bool = False, create: bool = False) -> int:
+        name = str(path)
+        file = self.names.get(name)
+        if file is None:
+            if not create:
+                raise FileNotFoundError(errno.ENOENT, "No such file", name)
+            self.before("create")
+            file = self.names[name] = SimFile()
+            self.changes.append(NameChange(os.path.dirname(name), None, name, file))
+        if file.directory:
+            raise IsADirectoryError(errno.EISDIR, "Is a directory", name)
+        self.next_handle += 1
+        self.handles[self.next_handle] = file
+        return self.next_handle
+
+    def close(self, handle: int) -> None:
+        file = self.handles.pop(handle)
+        if file not in self.handles.values():
+            file.locked = False
+
+    def pread(self, handle: int, size: int, position: int) -> bytes:
+        return bytes(memoryview(self.handles[handle].data)[position : position + size])
+
+    def pwrite(self, handle: int, data: bytes, position: int) -> int:
+        self.before("pwrite")
+        file = self.handles[handle]
+        end = position + len(data)
+        if end > len(file.data):
+            file.data.extend(bytes(end - len(file.data)))
+        file.data[position:end] = data
+        file.touched.update(range(position // SECTOR, (end + SECTOR - 1) // SECTOR))
+        return len(data)
+
+    def size(self, handle: int) -> int:
+        return len(self.handles[handle].data)
+
+    def allocate(self, handle: int, size: int) -> None:
+        self.before("allocate")
+        data = self.handles[handle].data
+        if size > len(data):
+            data.extend(bytes(size - len(data)))
+
+    def truncate(self, handle: int, size: int) -> None:
+        self.before("truncate")
+        data = self.handles[handle].data
+        if size < len(data):
+            del data[size:]
+        else:
+            data.extend(bytes(size - len(data)))
+
+    def fdatasync(self, handle: int) -> None:
+        self.before("fdatasync")
+        self.settle(self.handles[handle])
+
+    def fsync(self, handle: int) -> None:
+        if self.handles[handle].touched or len(self.handles[handle].data) != len(self.handles[handle].durable):
+            self.before("fsync")
+            self.settle(self.handles[handle])
+
+    def settle(self, file: SimFile) -> None:
+        file.durable = bytes(file.data)
+        file.touched.clear()
+
+    def sync_directory(self, path: Path) -> None:
+        if self.changes:
+            self.before("sync_directory")
+        parent = str(path)
+        for change in [change for change in self.changes if change.parent == parent]:
+            apply_change(self.durable_names, change)
+            self.changes.remove(change)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self.before("rename")
+        file = self.names.pop(str(source))
+        self.names[str(target)] = file
+        self.changes.append(NameChange(str(target.parent), str(source), str(target), file))
+
+    def unlink(self, path: Path) -> None:
+        self.before("unlink")
+        file = self.names.pop(str(path))
+        self.changes.append(NameChange(str(path.parent), str(path), None, file))
+
+    def make_directory(self, path: Path) -> None:
+        return
+
+    def list_directory(self, path: Path) -> list[str]:
+        parent = str(path) + "/"
+        return [name[len(parent) :] for name in self.names if name.startswith(parent)]
+
+    def is_regular(self, path: Path) -> bool:
+        if str(path) not in self.names:
+            raise FileNotFoundError(errno.ENOENT, "No such file", str(path))
+        return not self.names[str(path)].directory
+
+    def lock(self, handle: int) -> bool:
+        file = self.handles[handle]
+        taken, file.locked = file.locked, True
+        return not taken
+
+    def drop_cache(self, handle: int) -> None:
+        return
+
+    def owner(self, path: Path) -> int:
+        return os.getuid()
+
+    def kind(self, path: Path) -> str:
+        return "sim"
+
+    # What a test may ask for
+
+    def image(self) -> Image:
+        """What a reader of the running system sees."""
+        return {name: bytes(file.data) for name, file in self.names.items()}
+
+    def crash_images(self, rng: random.Random, randoms: int) -> Iterator[Image]:
+        """Yield what a crash now could leave: subsets of unsynced sectors over zeros and garbage, times names."""
+        for names in self.surviving_names(rng):
+            for pick in self.sector_picks(set(names.values()), rng, randoms):
+                yield {name: self.surviving(file, pick, rng) for name, file in names.items()}
+
+    def surviving_names(self, rng: random.Random) -> Iterator[dict[str, SimFile]]:
+        count = len(self.changes)
+        picks = {(1 << count) - 1, 0} | {1 << bit for bit in range(count)} if count < 4 else {(1 << count) - 1, 0}
+        picks |= {rng.getrandbits(count) for _ in range(2)} if count > 1 else set()
+        for pick in sorted(picks):
+            names = dict(self.durable_names)
+            for bit, change in enumerate(self.changes):
+                if pick >> bit & 1:
+                    apply_change(names, change)
+            yield names
+
+    def sector_picks(self, files: set[SimFile], rng: random.Random, randoms: int) -> Iterator["Pick"]:
+        dirty = [(file, sector) for file in files for sector in sorted(file.touched)]
+        if not dirty:
+            resized = any(len(file.data) != len(file.durable) for file in files)
+            yield Pick(frozenset(), "old", grown=True)
+            if resized:
+                yield Pick(frozenset(), "old", grown=False)
+            return
+        choices = {frozenset(dirty[:count]) for count in {0, 1, len(dirty) // 2, len(dirty) - 1, len(dirty)}}
+        choices |= {frozenset(dirty) - {one} for one in rng.sample(dirty, min(4, len(dirty)))}
+        choices |= {frozenset(one for one in dirty if rng.random() < 0.5) for _ in range(randoms)}
+        for choice in choices:
+            yield Pick(choice, "old", grown=rng.random() < 0.5)
+            yield Pick(choice, "zeros", grown=True)
+            yield Pick(choice, "garbage", grown=True)
+
+    def surviving(self, file: SimFile, pick: "Pick", rng: random.Random) -> bytes:
+        if not file.touched:
+            return bytes(file.data) if pick.grown else file.durable
+        size = len(file.data) if pick.grown else len(file.durable)
+        content = bytearray(file.durable[:size].ljust(size, b"\0"))
+        for sector in file.touched:
+            begin, end = sector * SECTOR, min((sector + 1) * SECTOR, len(file.data))
+            if (file, sector) in pick.kept:
+                if len(content) < end:
+                    content.extend(bytes(end - len(content)))
+                content[begin:end] = file.data[begin:end]
+            elif pick.rest != "old" and begin >= len(file.durable.rstrip(b"\0")) and begin < len(content):
+                end = min(end, len(content))
+                content[begin:end] = bytes(end - begin) if pick.rest == "zeros" else rng.randbytes(end - begin)
+        return bytes(content)
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Which unsynced sectors made it, what stands in the others, and whether the new size made it."""
+
+    kept: frozenset[tuple[SimFile, int]]
+    rest: str
+    grown: bool
+
+
+def apply_change(names: dict[str, SimFile], change: NameChange) -> None:
+    if change.source is not None:
+        names.pop(change.source, None)
+    if change.target is not None:
+        names[change.target] = change.file
