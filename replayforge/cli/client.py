@@ -1,0 +1,132 @@
+"""How commands talk to a running daemon: one connection, every failure an error that says what happened."""
+
+import http.client
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import msgspec
+
+from replayforge.domain.errors import Rejected, ReplayForgeError, Unavailable
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+TIMEOUT_SECONDS = 60.0
+
+
+class Unreachable(Unavailable):
+    """No daemon answered to the end. `sent` says whether the request may have reached one all the same.
+
+    `partial` is the part of an answer that came before it broke off.
+    """
+
+    exit_code = 2
+
+    def __init__(self, url: str, cause: Exception, *, sent: bool) -> None:
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        advice = "start one with `replayforge serve`, or name another with --url"
+        super().__init__(
+            f"The connection to {url} broke: {reason}." if sent else f"No daemon answers at {url} ({reason}); {advice}."
+        )
+        self.sent = sent
+        self.partial = cause.partial if isinstance(cause, http.client.IncompleteRead) else b""
+
+
+class Problem(ReplayForgeError):
+    """The daemon said no, in the words of problem+json."""
+
+    def __init__(self, status: int, document: Mapping[str, Any], retry_after_seconds: float | None = None) -> None:
+        self.status = status
+        self.outcome_unknown = document.get("outcome") == "unknown" or status in (502, 504)
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(sentence(status, document))
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A good answer; `body` is exactly what was sent."""
+
+    status: int
+    body: bytes
+
+    def document(self) -> Any:
+        """Return the body decoded."""
+        return msgspec.json.decode(self.body)
+
+
+class Client:
+    """Speaks HTTP with one daemon. Every call returns a 2xx Reply, or raises Problem or Unreachable."""
+
+    def __init__(self, url: str, api_key: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Rejected(f"{url!r} is not the address of a daemon; it should look like http://127.0.0.1:8787.")
+        self.url = url.rstrip("/")
+        self.base_path = parts.path.rstrip("/")
+        self.headers = {"Accept": JSON} | ({"X-API-Key": api_key} if api_key else {})
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self.connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.connection.close()
+
+    def get(self, *path: str, **query: str | int | None) -> Reply:
+        """Ask for what lies at the path; its parts are quoted, and query parts that are None left out."""
+        given = {name: value for name, value in query.items() if value is not None}
+        return self.request("GET", at(*path) + (f"?{urlencode(given)}" if given else ""))
+
+    def post(self, *path: str, document: Any = None) -> Reply:
+        """Send a document; nothing is sent a second time."""
+        return self.request("POST", at(*path), msgspec.json.encode({} if document is None else document))
+
+    def request(self, method: str, target: str, body: bytes | None = None, content_type: str = JSON) -> Reply:
+        """Carry out one request."""
+        headers = self.headers | ({"Content-Type": content_type} if body is not None else {})
+        sent = self.connection.sock is not None
+        try:
+            if not sent:
+                self.connection.connect()
+                sent = True
+            self.connection.request(method, self.base_path + target, body, headers)
+            response = self.connection.getresponse()
+            reply = Reply(response.status, response.read())
+        except (OSError, http.client.HTTPException) as error:
+            self.connection.close()
+            raise Unreachable(self.url, error, sent=sent) from error
+        if not 200 <= reply.status < 300:
+            raise Problem(reply.status, problem_document(reply.body), seconds(response.headers.get("Retry-After")))
+        return reply
+
+
+def at(*path: str) -> str:
+    """Join the parts of a path, each quoted."""
+    return "/" + "/".join(quote(part, safe="") for part in path)
+
+
+def problem_document(body: bytes) -> dict[str, Any]:
+    """Read a problem+json body; anything else is an empty problem."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+
+
+def sentence(status: int, document: Mapping[str, Any]) -> str:
+    """Say a problem in one sentence: title, detail, and each wrong field."""
+    title = document.get("title") or f"The daemon answered {status} {http.client.responses.get(status, '')}".strip()
+    detail = document.get("detail")
+    fields = [f"{field.get('pointer', '')} {field.get('detail', '')}".strip() for field in document.get("errors") or ()]
+    request_id = f" (request id {document.get('request_id')})" if status >= 500 and document.get("request_id") else ""
+    return ": ".join(str(part) for part in (title, detail, "; ".join(fields)) if part) + request_id
+
+
+def seconds(text: str | None) -> float | None:
+    """Read a Retry-After in seconds; any other form is left to the caller's own patience."""
+    return float(text) if text and text.isdecimal() else None

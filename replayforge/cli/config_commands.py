@@ -1,0 +1,57 @@
+"""`config`: which settings are in force and why, and whether they are right."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from replayforge.cli.options import config_file
+from replayforge.cli.output import plain
+from replayforge.config import LoadedConfig, load_config
+from replayforge.config.loading import SECRET_KEYS, masked
+from replayforge.config.settings import values_by_key
+
+
+@click.group()
+def config() -> None:
+    """Show or check the configuration."""
+
+
+@config.command("show")
+@config_file
+@click.option("--origin", is_flag=True, help="Say for each setting where its value came from.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print JSON.")
+def show(config_path: Path | None, *, origin: bool, json_wanted: bool) -> None:
+    """Show the settings in force; keys and passwords are hidden."""
+    loaded = load_config(config_path, os.environ, {})
+    values = {key: shown(key, value) for key, value in values_by_key(loaded.config).items()}
+    if json_wanted:
+        entries = {key: {"value": value, "origin": loaded.origins[key]} for key, value in values.items()}
+        click.echo(msgspec.json.encode(entries if origin else values))
+        return
+    lines = {key: f"{key} = {msgspec.json.encode(value).decode()}" for key, value in values.items()}
+    width = max(len(line) for line in lines.values())
+    for key, line in lines.items():
+        click.echo(f"{line.ljust(width)}  # {plain(loaded.origins[key])}" if origin else line)
+
+
+def shown(key: str, value: Any) -> Any:
+    """Return a value as it may be shown to anybody."""
+    if key == "handlers.http":
+        return [{**msgspec.to_builtins(one), "secret": "…" if one.secret else ""} for one in value]
+    return ["…"] * len(value) if key in SECRET_KEYS else masked(value)
+
+
+@config.command("check")
+@config_file
+def check(config_path: Path | None) -> None:
+    """Check file and environment; every mistake is named, and the exit code is 78 when there is one."""
+    click.echo(f"The configuration is right: {origins_in_words(load_config(config_path, os.environ, {}))}.")
+
+
+def origins_in_words(loaded: LoadedConfig) -> str:
+    """Say how many settings came from where."""
+    origins = [origin.split(" ")[0] for origin in loaded.origins.values()]
+    return ", ".join(f"{origins.count(origin)} from {plain(origin)}" for origin in dict.fromkeys(sorted(origins)))

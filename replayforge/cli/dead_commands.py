@@ -1,0 +1,129 @@
+"""`dead`: dead letters by error, and replaying or discarding one, some or all of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from replayforge.cli.actions import act_on_each, confirm, matching
+from replayforge.cli.client import Client
+from replayforge.cli.events_commands import dry_run, show_page
+from replayforge.cli.options import as_json, event_filters, with_client
+from replayforge.cli.output import complain, plain, relative, table, verbatim
+
+DEAD = {"status": "dead_lettered"}
+
+ids_or_filters = click.argument("ids", metavar="[ID...]", nargs=-1)
+everything = click.option("--all", "everything", is_flag=True, help="Every dead letter there is.")
+yes = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@click.group()
+def dead() -> None:
+    """Look at dead letters, replay or discard them."""
+
+
+@dead.command("ls")
+@event_filters
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 200), help="How many at most.")
+@click.option("--cursor", help="Where the last page ended.")
+@as_json
+@with_client
+def list_dead(client: Client, *, filters: dict[str, str], json_wanted: bool, **query: Any) -> None:
+    """List dead letters, newest first."""
+    reply = client.get("api", "events", **DEAD, **filters, **query)
+    if json_wanted:
+        verbatim(reply.body)
+    else:
+        show_page(reply.document())
+
+
+@dead.command("groups")
+@click.option("--by", type=click.Choice(["error", "type", "service"]), default="error", show_default=True)
+@as_json
+@with_client
+def groups(client: Client, *, by: str, json_wanted: bool) -> None:
+    """Count dead letters by what they have in common."""
+    reply = client.get("api", "deadletters", group_by=by)
+    if json_wanted:
+        verbatim(reply.body)
+        return
+    rows = [group_row(group) for group in reply.document()["items"]]
+    if rows:
+        table(("COUNT", "FIRST", "LAST", by.upper()), rows)
+    else:
+        complain("There are no dead letters.")
+
+
+def group_row(group: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one group as a row of the table."""
+    return (
+        f"{group.get('count', 0):>5,}",
+        relative(group.get("first_at")),
+        relative(group.get("last_at")),
+        plain(group.get("group")),
+    )
+
+
+@dead.command("replay")
+@ids_or_filters
+@event_filters
+@everything
+@click.option("--reason", help="Why, for those who look at it later.")
+@dry_run
+@yes
+@with_client
+@click.pass_context
+def replay(context: click.Context, /, client: Client, *, reason: str | None, **selection: Any) -> None:
+    """Run dead letters again: those named, those that match the filters, or --all."""
+    body = {"reason": reason} if reason else {}
+    act_on_selection(context, client, ("replay", "replayed"), body, **selection)
+
+
+@dead.command("discard")
+@ids_or_filters
+@event_filters
+@everything
+@click.option("--reason", required=True, help="Why; kept with the event.")
+@dry_run
+@yes
+@with_client
+@click.pass_context
+def discard(context: click.Context, /, client: Client, *, reason: str, **selection: Any) -> None:
+    """Close dead letters for good reason: those named, those that match the filters, or --all."""
+    act_on_selection(context, client, ("discard", "discarded"), {"reason": reason}, **selection)
+
+
+def act_on_selection(
+    context: click.Context,
+    client: Client,
+    verb: tuple[str, str],
+    body: Mapping[str, Any],
+    *,
+    ids: tuple[str, ...],
+    filters: Mapping[str, Any],
+    everything: bool,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Act on the dead letters that are meant, after their number was confirmed when a filter chose them."""
+    infinitive, participle = verb
+    chosen_by_filter = everything or any(filters.values())
+    if bool(ids) == chosen_by_filter:
+        raise click.UsageError("Name dead letters by their ids, or by filters, or all of them with --all.")
+    targets = ids or tuple(event["id"] for event in matching(client, {**DEAD, **filters}))
+    if dry_run or not targets:
+        preview(targets, infinitive)
+        return
+    if chosen_by_filter and not yes:
+        confirm(f"{infinitive.capitalize()} {len(targets):,} dead letters?")
+    context.exit(
+        act_on_each(participle, targets, lambda one: client.post("api", "deadletters", one, infinitive, document=body))
+    )
+
+
+def preview(targets: tuple[str, ...], infinitive: str) -> None:
+    """Say what would be acted on."""
+    for event_id in targets:
+        click.echo(plain(event_id))
+    complain(f"Would {infinitive} {len(targets):,} dead letters; nothing was done.")

@@ -1,0 +1,176 @@
+"""`events`: look at events, one or many, and act on them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+import msgspec
+
+from replayforge.cli.actions import act_on_each
+from replayforge.cli.client import Client
+from replayforge.cli.options import as_json, document, event_filters, with_client
+from replayforge.cli.output import NOTHING, complain, facts, plain, relative, state, table, verbatim
+from replayforge.domain.lifecycle import State
+
+PAYLOAD_SHOWN_CHARACTERS = 16_384
+
+several_ids = click.argument("ids", metavar="ID...", nargs=-1, required=True)
+dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+
+
+@click.group()
+def events() -> None:
+    """Look at events and act on them."""
+
+
+@events.command("ls")
+@click.option("--status", type=click.Choice([state.value for state in State]), help="State.")
+@event_filters
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 200), help="How many at most.")
+@click.option("--cursor", help="Where the last page ended.")
+@as_json
+@with_client
+def list_events(client: Client, *, filters: dict[str, str], json_wanted: bool, **query: Any) -> None:
+    """List events, newest first."""
+    reply = client.get("api", "events", **filters, **query)
+    if json_wanted:
+        verbatim(reply.body)
+    else:
+        show_page(reply.document())
+
+
+def show_page(page: Mapping[str, Any]) -> None:
+    """Print a page of events as a table, and how to get the next one."""
+    items = page["items"]
+    if not items:
+        complain("No events match.")
+        return
+    heads = ("STATE", "ID", "TYPE", "WORKFLOW", "ATTEMPTS", "CREATED", "LAST ERROR")
+    table(heads, [event_row(event) for event in items])
+    if page.get("has_more"):
+        complain(f"There are more: --cursor {page.get('next_cursor')}")
+
+
+def event_row(event: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one event as a row of the table."""
+    return (
+        standing(event),
+        plain(event.get("id")),
+        plain(event.get("event_type")),
+        plain(event.get("workflow_id")),
+        attempts(event),
+        relative(event.get("created_at")),
+        plain(event.get("last_error")),
+    )
+
+
+def standing(event: Mapping[str, Any]) -> str:
+    """Return the state, and when it will change by itself."""
+    due = relative(event.get("next_run_at"))
+    return state(event.get("status")) + ("" if due == NOTHING else f" ({due})")
+
+
+def attempts(event: Mapping[str, Any]) -> str:
+    """Return the attempts spent and allowed."""
+    return f"{plain(event.get('attempt_count'))}/{plain(event.get('max_attempts'))}"
+
+
+@events.command("show")
+@click.argument("event_id", metavar="ID")
+@as_json
+@with_client
+def show(client: Client, *, event_id: str, json_wanted: bool) -> None:
+    """Show one event with its payload and every attempt, newest first."""
+    reply = client.get("api", "events", event_id)
+    if json_wanted:
+        verbatim(reply.body)
+        return
+    event = reply.document()
+    facts(
+        [
+            ("state", standing(event)),
+            *((name.replace("_", " "), plain(event[name])) for name in SHOWN if event.get(name)),
+            ("attempts", f"{attempts(event)} in run {plain(event.get('run'))}"),
+            *((name, f"{plain(event.get(f'{name}_at'))}  ({relative(event.get(f'{name}_at'))})") for name in TIMES),
+            ("log", f"offset {plain(event.get('log_offset'))} of {plain(event.get('log_id'))}"),
+            ("metadata", shortened(event.get("metadata"))),
+            ("payload", shortened(event.get("payload"))),
+        ]
+    )
+    show_attempts(event.get("attempts") or [])
+
+
+SHOWN = ("id", "event_type", "workflow_id", "application_name", "service_name", "idempotency_key", "replay_of",
+         "reason", "last_error")  # fmt: skip
+TIMES = ("created", "updated")
+
+
+def shortened(value: Any) -> str:
+    """Return a JSON value on one line, cut when it is long."""
+    text = plain(msgspec.json.encode(value).decode())
+    if len(text) <= PAYLOAD_SHOWN_CHARACTERS:
+        return text
+    return f"{text[:PAYLOAD_SHOWN_CHARACTERS]}… ({len(text):,} characters; all of it with --json)"
+
+
+def show_attempts(attempts: list[dict[str, Any]]) -> None:
+    """Print the attempts as a table."""
+    if attempts:
+        click.echo()
+        heads = ("OUTCOME", "RUN", "ATTEMPT", "STARTED", "ENDED", "WORKER", "ERROR")
+        names = ("run", "attempt_number", "started_at", "finished_at", "worker_name", "error")
+        table(heads, [(state(one.get("outcome")), *(plain(one.get(name)) for name in names)) for one in attempts])
+
+
+@events.command("replay")
+@several_ids
+@click.option(
+    "--payload", metavar="JSON|@FILE|-", callback=document, help="Send a new event with this payload instead."
+)
+@click.option("--reason", help="Why, for those who look at it later.")
+@click.option("--force", is_flag=True, help="Replay events that succeeded, too.")
+@dry_run
+@with_client
+@click.pass_context
+def replay(
+    context: click.Context, /, client: Client, *, ids: tuple[str, ...], dry_run: bool, force: bool, **given: Any
+) -> None:
+    """Run events again: same id and key, a new run with its full number of attempts."""
+    body = {name: value for name, value in given.items() if value is not None} | ({"force": True} if force else {})
+    act(context, client, "replay", ids, body, dry_run=dry_run)
+
+
+@events.command("retry")
+@several_ids
+@dry_run
+@with_client
+@click.pass_context
+def retry(context: click.Context, /, client: Client, *, ids: tuple[str, ...], dry_run: bool) -> None:
+    """Try retrying events now, without waiting for their backoff."""
+    act(context, client, "retry", ids, {}, dry_run=dry_run)
+
+
+@events.command("cancel")
+@several_ids
+@dry_run
+@with_client
+@click.pass_context
+def cancel(context: click.Context, /, client: Client, *, ids: tuple[str, ...], dry_run: bool) -> None:
+    """Cancel events that have not begun."""
+    act(context, client, "cancel", ids, {}, dry_run=dry_run)
+
+
+def act(
+    context: click.Context, client: Client, action: str, ids: tuple[str, ...], body: Mapping[str, Any], *, dry_run: bool
+) -> None:
+    """Carry out an action on each event, or say what it would be carried out on, and set the exit code."""
+    if dry_run:
+        show_page({"items": [client.get("api", "events", event_id).document() for event_id in ids]})
+        complain(f"Would {action} {len(ids)}; nothing was done.")
+        return
+    context.exit(
+        act_on_each(DONE[action], ids, lambda event_id: client.post("api", "events", event_id, action, document=body))
+    )
+
+
+DONE = {"replay": "replayed", "retry": "retried", "cancel": "cancelled"}

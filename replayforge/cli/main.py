@@ -1,0 +1,94 @@
+"""The command `replayforge`: finds the module of each subcommand when it is needed, and says what went wrong."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from replayforge.cli.output import complain
+from replayforge.domain.errors import ReplayForgeError
+
+PROGRAM = "replayforge"
+USAGE_EXIT_CODE = 64
+INTERRUPTED_EXIT_CODE = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a subcommand is found, and its line in the help, so that the help loads nothing."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+COMMANDS = {
+    "serve": Place("serve_command", "serve", "Run the daemon until it is told to stop."),
+    "send": Place("send_command", "send", "Send one event, or a file of events with --bulk."),
+    "events": Place("events_commands", "events", "Look at events and act on them."),
+    "dead": Place("dead_commands", "dead", "Look at dead letters, replay or discard them."),
+    "workflows": Place("workflows_commands", "workflows", "Look at workflows."),
+    "status": Place("status_command", "status", "Say whether everything accepted has come to its end."),
+    "config": Place("config_commands", "config", "Show or check the configuration."),
+    "version": Place("about_commands", "version", "Say which version this is."),
+    "completion": Place("about_commands", "completion", "Print the script that completes commands in a shell."),
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its subcommands by name and imports the module of one only when it is called."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Return the subcommands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Load a subcommand, or return None when there is none of that name."""
+        return load(COMMANDS[name]) if name in COMMANDS else None
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands without loading any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, place.summary) for name, place in COMMANDS.items()])
+
+
+def load(place: Place) -> click.Command:
+    """Import the module of a subcommand and return the subcommand."""
+    command = getattr(importlib.import_module(f"replayforge.cli.{place.module}"), place.attribute)
+    assert isinstance(command, click.Command)
+    return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def commands() -> None:
+    """Crash recovery for asynchronous workflows: what is acknowledged is never lost.
+
+    Exit codes: 0 done; 1 the answer is no, or the daemon said no; 2 no daemon answers; 64 wrong usage; 78 wrong
+    configuration or refused start-up; 130 interrupted.
+    """
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command line and return its exit code; what a user can get wrong ends in one sentence."""
+    try:
+        result = commands.main(arguments, prog_name=PROGRAM, standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        return USAGE_EXIT_CODE if error.exit_code == click.UsageError.exit_code else error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        complain("Interrupted.")
+        return INTERRUPTED_EXIT_CODE
+    except ReplayForgeError as error:
+        complain(f"{PROGRAM}: {error}")
+        return int(getattr(error, "exit_code", 1))
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run())

@@ -1,0 +1,89 @@
+"""Options that many commands share, and the words in which people give times and documents."""
+
+import functools
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from replayforge.cli.client import Client
+from replayforge.domain.clock import SystemClock, format_time, to_us
+
+DEFAULT_URL = "http://127.0.0.1:8787"
+UNIT_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
+Command = Callable[..., Any]
+
+as_json = click.option("--json", "json_wanted", is_flag=True, help="Print the daemon's answer as JSON.")
+config_file = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    envvar="REPLAYFORGE_CONFIG",
+    help="The TOML file to read.  [default: ./replayforge.toml if there is one]",
+)
+
+
+def with_client(command: Command) -> Command:
+    """Add --url and --api-key to a command, and hand it the client they make as its first argument."""
+
+    @click.option("--url", envvar="REPLAYFORGE_URL", default=DEFAULT_URL, show_default=True, help="The daemon to ask.")
+    @click.option("--api-key", envvar="REPLAYFORGE_API_KEY", help="Its key.  [also: REPLAYFORGE_API_KEY]")
+    @functools.wraps(command)
+    def with_url(*, url: str, api_key: str | None, **arguments: Any) -> Any:
+        with Client(url, api_key) as client:
+            return command(client, **arguments)
+
+    return with_url
+
+
+def event_filters(command: Command) -> Command:
+    """Add the filters of the events list to a command; it gets them as one mapping, ready for the query."""
+
+    @click.option("--type", "event_type", help='Event type, with "*".')
+    @click.option("--service", "service_name", help="Service.")
+    @click.option("--workflow", "workflow_id", help="Workflow.")
+    @click.option("--app", "application_name", help="Application.")
+    @click.option("--error", help="Error signature, as `dead groups` shows it.")
+    @click.option("--since", callback=moment, help='Earliest time: RFC 3339, or a distance such as "1h".')
+    @click.option("--until", callback=moment, help="Latest time, in the same forms.")
+    @click.option("--search", "q", help="Id, key or workflow; a beginning is enough.")
+    @functools.wraps(command)
+    def with_filters(*positional: Any, **arguments: Any) -> Any:
+        names = ("event_type", "service_name", "workflow_id", "application_name", "error", "since", "until", "q")
+        filters = {name: arguments.pop(name) for name in names}
+        return command(*positional, filters=filters, **arguments)
+
+    return with_filters
+
+
+def moment(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """Turn "1h" into the time one hour ago; any other text stays as it is."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", text or "")
+    if not match:
+        return text
+    return format_time(SystemClock().now_us() - to_us(float(match[1]) * UNIT_SECONDS[match[2]]))
+
+
+def document(context: click.Context, parameter: click.Parameter, text: str | None) -> msgspec.Raw | None:
+    """Read JSON given as it is, as @file, or as - for stdin; its bytes stay untouched."""
+    if text is None:
+        return None
+    try:
+        body = document_bytes(text)
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except OSError as error:
+        raise click.BadParameter(f"{text[1:]} cannot be read: {error.strerror}.") from None
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise click.BadParameter(f"This is not JSON: {error}.") from None
+    return msgspec.Raw(body)
+
+
+def document_bytes(text: str) -> bytes:
+    """Return the bytes that an argument stands for."""
+    if text == "-":
+        return sys.stdin.buffer.read()
+    return Path(text[1:]).read_bytes() if text.startswith("@") else text.encode()

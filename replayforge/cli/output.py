@@ -1,0 +1,103 @@
+"""How answers look on a terminal: tables that line up, states as glyph and word, times as distances from now."""
+
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, SystemClock, parse_time
+
+GLYPHS = {
+    "received": "·",
+    "scheduled": "◷",
+    "queued": "○",
+    "processing": "◐",
+    "retrying": "↻",
+    "held": "?",
+    "succeeded": "✓",
+    "dead_lettered": "✕",
+    "discarded": "⊘",
+    "cancelled": "−",
+}
+COLOURS = {"✓": "green", "✕": "red", "↻": "yellow", "?": "yellow", "◐": "cyan"}
+SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+# What could move the cursor, ring, or turn the reading direction of a terminal.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+NOTHING = "–"
+
+
+def plain(value: Any) -> str:
+    """Return a value as text that a terminal shows and never obeys."""
+    text = NOTHING if value is None or value == "" else str(value)
+    return UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def state(name: Any) -> str:
+    """Write a state as glyph and word."""
+    return f"{GLYPHS.get(str(name), '•')} {plain(name).replace('_', '-')}"
+
+
+def relative(text: str | None, now_us: int | None = None) -> str:
+    """Write a time as its distance from now, such as "3 min ago" or "in 8 s"."""
+    if not text:
+        return NOTHING
+    try:
+        distance_us = parse_time(text) - (SystemClock().now_us() if now_us is None else now_us)
+    except ValueError:
+        return plain(text)
+    spoken = span(abs(distance_us) / MICROSECONDS_PER_SECOND)
+    if spoken == "0 s":
+        return "now"
+    return f"in {spoken}" if distance_us > 0 else f"{spoken} ago"
+
+
+def span(seconds: float) -> str:
+    """Write a duration in its largest whole unit."""
+    for size, unit in SPANS:
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return "0 s"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under heads, the columns lined up; on a terminal the last column is cut to fit."""
+    widths = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
+    room = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * len(widths[:-1])
+    last = max(room, 10) if sys.stdout.isatty() else widths[-1]
+    click.echo(click.style(line(heads, widths, last), bold=True))
+    for row in rows:
+        click.echo(line(row, widths, last))
+
+
+def line(cells: Sequence[str], widths: Sequence[int], last_width: int) -> str:
+    """Lay one row out."""
+    padded = [cell.ljust(width) for cell, width in zip(cells[:-1], widths[:-1], strict=True)]
+    text = cells[-1]
+    padded.append(text if len(text) <= last_width else text[: last_width - 1] + "…")
+    return "  ".join(coloured(cell) for cell in padded).rstrip()
+
+
+def coloured(cell: str) -> str:
+    """Give a cell that begins with the glyph of a state its colour."""
+    colour = COLOURS.get(cell[:1])
+    return click.style(cell, fg=colour) if colour and cell[1:2] == " " else cell
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and values, the values lined up."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        click.echo(f"{name.ljust(width)}  {coloured(value)}")
+
+
+def verbatim(body: bytes) -> None:
+    """Print an answer of the daemon byte for byte, for programs to read."""
+    click.echo(body.rstrip(b"\n"))
+
+
+def complain(text: str) -> None:
+    """Tell a person something on stderr."""
+    click.echo(text, err=True)

@@ -1,0 +1,38 @@
+"""`serve`: the daemon with the settings of flags, environment and file."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from replayforge.cli.options import config_file
+from replayforge.config import load_config
+from replayforge.daemon import run
+
+
+@click.command()
+@config_file
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
+@click.option("--data-dir", help="Where everything lies that must survive.")
+@click.option("--workers", type=int, help="How many events are handled at once.")
+@click.option("--handlers", multiple=True, help='Module or file with handlers, such as "handlers.py"; repeatable.')
+@click.option("--simulate-crashes", is_flag=True, help="Let payload flags and rates cause real crashes.")
+@click.option("--fail-rate", type=float, help="Share of attempts that fail.")
+@click.option("--crash-rate", type=float, help="Share of attempts whose worker dies.")
+@click.option("--exit-rate", type=float, help="Share of attempts at which the process dies.")
+@click.option("--crash-at", multiple=True, help='Crash point to die at, "POINT" or "POINT:N"; repeatable.')
+@click.option("--log-format", type=click.Choice(["auto", "json", "console"]), help="How messages look.")
+@click.option("--adopt-store", is_flag=True, help="Go on with a store that does not fit the log, come what may.")
+@click.pass_context
+def serve(
+    context: click.Context, /, config_path: Path | None, adopt_store: bool, simulate_crashes: bool, **flags: Any
+) -> None:
+    """Run the daemon until it is told to stop.
+
+    Settings come from flags, then the environment (REPLAYFORGE__SECTION__KEY), then replayforge.toml. SIGTERM or
+    Ctrl-C stops it cleanly; a second one at once.
+    """
+    loaded = load_config(config_path, os.environ, {**flags, "simulate_crashes": simulate_crashes or None})
+    context.exit(run(loaded, adopt_store))
