@@ -19,7 +19,7 @@ class TcpProxy:
         self.heal()
         self.clients: set[asyncio.StreamWriter] = set()
         self.servers: set[asyncio.StreamWriter] = set()
-        self.connections = 0
+        self.serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self.listener = await asyncio.start_server(self.serve, "127.0.0.1", 0)
@@ -30,6 +30,7 @@ class TcpProxy:
         self.listener.close()
         self.heal()
         self.reset()
+        await asyncio.gather(*self.serving, return_exceptions=True)
         await self.listener.wait_closed()
 
     @property
@@ -61,7 +62,10 @@ class TcpProxy:
             writer.transport.abort()
 
     async def serve(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.serving.add(task)
+        task.add_done_callback(self.serving.discard)
         try:
             from_server, server = await asyncio.open_connection("127.0.0.1", self.target_port)
         except OSError:

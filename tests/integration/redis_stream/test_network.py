@@ -31,10 +31,14 @@ async def test_black_hole(far_stream: RedisStream, proxy: TcpProxy, probe: Probe
     assert probe.counts["stream.recovered"] == probe.counts["stream.failed"] > 0
 
 
-async def test_watchdog(far_stream: RedisStream, proxy: TcpProxy) -> None:
+async def test_watchdog(far_stream: RedisStream, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader whose client hangs where no socket time-out reaches is thrown away when its time is over."""
+
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
     hung_client = far_stream.reader.client
-    far_stream.reader.client.connection_pool.get_connection = asyncio.Event().wait  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(hung_client.connection_pool, "get_connection", hang)
     async with asyncio.timeout(4):
         with pytest.raises(Unavailable, match=r"1\.3 s"):
             await far_stream.read(1, 60)

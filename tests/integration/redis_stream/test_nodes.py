@@ -39,7 +39,7 @@ async def test_dead_node_is_inherited_and_removed(
     reclaimed = await stream.reclaim(0, 100)
     assert [delivery.entry for delivery in reclaimed] == ENTRIES
     assert await stream.remove_dead_consumers(["node-1"]) == 1
-    consumers = server.command("XINFO", "CONSUMERS", stream.key, stream.group.name)
+    consumers = server.admin.xinfo_consumers(stream.key, stream.group.name)
     assert [consumer["name"] for consumer in consumers] == ["node-1"]
 
 
