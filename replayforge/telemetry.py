@@ -1,5 +1,6 @@
 """Report once: every noteworthy happening has a name in one table, and listeners decide how it sounds."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -86,3 +87,19 @@ def log_listener() -> Listener:
             methods[level](name, **({"count": count} if count != 1 else {}), **fields)
 
     return listen
+
+
+def configure_logs(form: str) -> None:
+    """Write logs to stderr as one JSON line each, or for people when `form` is console, or auto on a terminal."""
+    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[*shared, structlog.processors.format_exc_info, last] if not console else [*shared, last],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

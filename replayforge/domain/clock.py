@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 MICROSECONDS_PER_SECOND = 1_000_000
@@ -39,8 +40,13 @@ def to_us(seconds: float) -> int:
 def format_time(at_us: int) -> str:
     """Write a time in RFC 3339 UTC with microseconds, as the API shows it."""
     seconds, microseconds = divmod(at_us, MICROSECONDS_PER_SECOND)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{microseconds:06d}Z"
+    return f"{format_second(seconds)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=1024)
+def format_second(seconds: int) -> str:
+    """Write a whole second; remembered, because neighbours in a list share it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def parse_time(text: str) -> int:

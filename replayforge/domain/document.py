@@ -21,6 +21,8 @@ DIGITS_MAX = 4300
 Decoded = TypeVar("Decoded")
 
 TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
+ARRAY_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]|,', re.DOTALL)
+decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 # Escaped ASCII (could hide a key's name), surrogates, exponents and digit runs that may not fit a float or an int.
 SUSPICIOUS = re.compile(rb"\\u(?:00[2-7]|[dD][89a-fA-F])|[eE][+-]?\d{3}|\d{300}")
 
@@ -76,6 +78,43 @@ def check_depth(body: bytes, depth_max: int) -> None:
                 raise Unacceptable(f"The JSON nests deeper than {DEPTH_MAX} levels, at byte {token.start()}.")
         elif first in b"]}":
             depth -= 1
+
+
+def split_array(body: bytes) -> list[bytes]:
+    """Return the items of a JSON array, each to be checked for itself; raises Malformed when it is no whole array.
+
+    One item that nests too deep or holds no Unicode text must not take its neighbours along, so when the parser
+    refuses the array as a whole, it is taken apart at its outermost commas.
+    """
+    try:
+        return [bytes(item) for item in decode_items(body)]
+    except msgspec.ValidationError:
+        raise Malformed("The body is no JSON array.") from None
+    except (msgspec.DecodeError, RecursionError):
+        return cut_at_commas(body.strip(b" \t\r\n"))
+
+
+def cut_at_commas(body: bytes) -> list[bytes]:
+    """Cut an array into the pieces between its outermost commas."""
+    if body[:1] != b"[":
+        raise Malformed("The body is no JSON array.")
+    pieces: list[bytes] = []
+    depth, start = 0, 1
+    for token in ARRAY_TOKENS.finditer(body):
+        first = body[token.start()]
+        if first in b"[{":
+            depth += 1
+        elif first in b"]}":
+            depth -= 1
+        if depth == 1 and first == ord(","):
+            pieces.append(body[start : token.start()])
+            start = token.end()
+        if depth == 0:
+            if token.end() != len(body):
+                break
+            pieces.append(body[start : token.start()])
+            return pieces
+    raise Malformed("The body is not valid JSON: its brackets or quotes do not match.")
 
 
 def check_slowly(body: bytes) -> None:

@@ -36,6 +36,7 @@ class Dispatcher:
         telemetry: Telemetry,
         *,
         incarnation: str,
+        projected: int,
     ) -> None:
         self.log = log
         self.store = store
@@ -44,7 +45,7 @@ class Dispatcher:
         self.clock = clock
         self.telemetry = telemetry
         self.incarnation = incarnation
-        self.projected = 0
+        self.projected = projected
         self.certain = False
         self.moved = asyncio.Condition()
         self.outage = Outage("store", telemetry)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from replayforge import crashpoints
 from replayforge.batching import Batcher
@@ -49,12 +49,12 @@ class AlreadyStored(ReplayForgeError):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """An event that is durable: where it lies in the log, and its row when it is one that was known before."""
+    """An event that is durable: where it lies in the log, and its row with its content when it was known before."""
 
     record: EventRecord
     log_offset: int
     duplicate: bool
-    stored: StoredEvent | None = None
+    stored: tuple[StoredEvent, Content] | None = None
 
 
 class Intake:
@@ -73,14 +73,16 @@ class Intake:
         self.lookups: Batcher[list[str], Known] = Batcher(self.look_up)
         self.accepting = False
 
-    async def accept(self, envelope: Envelope) -> Receipt:
-        """Return the receipt of one event; raises KeyReused, Rejected or Unavailable."""
-        (receipt,) = await self.accept_all([envelope])
+    async def accept(self, envelope: Envelope, replay_of: str | None = None) -> Receipt:
+        """Return the receipt of one event, which may be an edited replay; raises KeyReused, Rejected or Unavailable."""
+        (receipt,) = await self.accept_all([envelope], replay_of)
         if isinstance(receipt, Exception):
             raise receipt
         return receipt
 
-    async def accept_all(self, envelopes: Sequence[Envelope]) -> list[Receipt | ReplayForgeError]:
+    async def accept_all(
+        self, envelopes: Sequence[Envelope], replay_of: str | None = None
+    ) -> list[Receipt | ReplayForgeError]:
         """Return for each event its receipt or why it was refused; one refused event never affects its neighbours.
 
         Raises Unavailable when none can be accepted now.
@@ -95,7 +97,7 @@ class Intake:
         records: list[tuple[int, EventRecord]] = []
         for index, envelope in enumerate(envelopes):
             try:
-                records.append((index, self.record(envelope, now_us)))
+                records.append((index, self.record(envelope, now_us, replay_of)))
             except Rejected as error:
                 results[index] = error
         outcomes = await self.accept_records([record for _, record in records])
@@ -103,13 +105,13 @@ class Intake:
             results[index] = outcome
         return [result for result in results if result is not None]
 
-    def record(self, envelope: Envelope, now_us: int, replay_of: str | None = None) -> EventRecord:
+    def record(self, envelope: Envelope, now_us: int, replay_of: str | None) -> EventRecord:
         """Return the record of an event, with the id its key always has or a fresh one."""
         if envelope.idempotency_key is None:
             event_id = new_event_id(now_us)
         else:
             event_id = event_id_for_key(envelope.application_name, envelope.idempotency_key)
-        if bytes(envelope.metadata[:1]) != b"{":
+        if not bytes(envelope.metadata).startswith(b"{"):
             raise Unacceptable("The metadata must be a JSON object.", "/metadata")
         return EventRecord(
             id=event_id,
@@ -203,17 +205,19 @@ class Intake:
         try:
             offset = await asyncio.shield(place.offset)
         except AlreadyStored as known:
-            return self.compared(record, known.event.log_offset, meaning_of(known.event, known.content), known.event)
+            meaning = meaning_of(known.event, known.content)
+            return self.compared(record, known.event.log_offset, meaning, (known.event, known.content))
         except ReplayForgeError as error:
             return error
         if led:
             return Receipt(record, offset, duplicate=False)
         if first is None:
-            first = decode_record(self.log.read(offset - 1, records_max=1)[0].payload)
-        return self.compared(record, offset, first.meaning)
+            first = self.read_record(offset)
+        compared = self.compared(record, offset, first.meaning)
+        return replace(compared, record=first) if isinstance(compared, Receipt) else compared
 
     def compared(
-        self, record: EventRecord, offset: int, first: Meaning, stored: StoredEvent | None = None
+        self, record: EventRecord, offset: int, first: Meaning, stored: tuple[StoredEvent, Content] | None = None
     ) -> Receipt | ReplayForgeError:
         """Tell a duplicate from other content under the same key."""
         if same_event(record.meaning, first):
@@ -227,8 +231,11 @@ class Intake:
         if place is None or not place.offset.done() or place.offset.exception() is not None:
             return None
         offset = place.offset.result()
-        record = decode_record(self.log.read(offset - 1, records_max=1)[0].payload)
-        return Receipt(record, offset, duplicate=False)
+        return Receipt(self.read_record(offset), offset, duplicate=False)
+
+    def read_record(self, offset: int) -> EventRecord:
+        """Read an event back from the log."""
+        return decode_record(self.log.read(offset - 1, records_max=1)[0].payload)
 
 
 def new_record(record: EventRecord) -> NewRecord:

@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from replayforge import crashpoints
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
-from replayforge.domain.errors import NotFound, Unavailable
+from replayforge.domain.errors import NotFound, Refused, Rejected, Unavailable
 from replayforge.domain.event import Action, Attempt, Content, StoredEvent
 from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.domain.reports import EventFilter, Group, Ledger, LogCursor, WorkflowSummary
 from replayforge.engine.dispatcher import Dispatcher
 from replayforge.engine.intake import Intake, Receipt
 from replayforge.engine.janitor import Janitor
+from replayforge.engine.recovery import Recovered
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
 from replayforge.forgelog.log import ForgeLog
@@ -88,7 +89,7 @@ class Overview:
         clock: Clock,
         node: str,
         started_at_us: int,
-        settings: dict[str, Any],
+        recovered: Recovered,
     ) -> None:
         self.log = log
         self.store = store
@@ -103,7 +104,7 @@ class Overview:
         self.clock = clock
         self.node = node
         self.started_at_us = started_at_us
-        self.settings = settings
+        self.recovered = recovered
 
     # Events
 
@@ -226,16 +227,16 @@ class Overview:
             last_error=guard.last_error if guard else None,
         )
 
+    def arm_crash(self, specification: str) -> None:
+        """Arm a crash point, given as POINT:N; raises Rejected for an unknown one."""
+        try:
+            crashpoints.arm([specification])
+        except Refused as error:
+            raise Rejected(str(error)) from error
+
     def services(self) -> list[Guard]:
         """Return what the supervisor knows of each service."""
         return list(self.supervisor.guards.values())
-
-    # ForgeLog over HTTP
-
-    def read_log(self, after: int, limit: int) -> list[tuple[int, int, bytes]]:
-        """Return (offset, microseconds when appended, payload) of records after an offset."""
-        records = self.log.read(after, records_max=limit)
-        return [(record.offset, record.appended_at_us, record.payload) for record in records]
 
 
 def ledger(log_id: str, durable_offset: int, cursors: Sequence[LogCursor], tallies: dict[str, int]) -> Ledger:

@@ -1,6 +1,8 @@
 """What happens once at start-up: the store and the log are held against each other, and old leases are void."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Refused
@@ -8,6 +10,7 @@ from replayforge.domain.event import EVENT_RECORD_TYPE
 from replayforge.domain.identity import from_bytes
 from replayforge.domain.lifecycle import State
 from replayforge.domain.recovery import triage
+from replayforge.domain.reports import LogCursor
 from replayforge.engine.handlers import Handlers
 from replayforge.engine.window import Window
 from replayforge.forgelog.log import ForgeLog, LogIdentity
@@ -47,6 +50,16 @@ def check_acquaintance(identity: LogIdentity | None, store_id: str, cursor: int 
         raise Refused(
             f"The store is older than the log remembers: it knows offsets up to {cursor or 0}, but {lost} were"
             f" already in it. It was restored from a backup or is new. {remedy}"
+        )
+
+
+def check_log_is_there(directory: Path, cursors: Sequence[LogCursor]) -> None:
+    """Raise Refused when the store was fed by a log that is not where a new one is about to be made."""
+    if cursors:
+        known = ", ".join(f"{cursor.log_id} (up to offset {cursor.log_offset})" for cursor in cursors)
+        raise Refused(
+            f"There is no log in {directory}, but the store was fed by log {known}: whatever it had accepted beyond"
+            " that would be lost silently. Bring the log back, or start with --adopt-store to begin a new one."
         )
 
 

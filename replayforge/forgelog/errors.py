@@ -1,11 +1,11 @@
 """What can go wrong with the log, named by what the caller can do about it."""
 
-from replayforge.domain.errors import Corrupt, Refused, Rejected, Unavailable
+from replayforge.domain.errors import Corrupt, Full, OutcomeUnknown, Overloaded, Refused, Rejected, Unavailable
 
 REMEDY = "Look with `replayforge log verify --deep`, then see what `replayforge log repair` proposes."
 
 
-class LogFull(Unavailable):
+class LogFull(Full):
     """The disk of the log is full; the records were not accepted. The log accepts again when there is space.
 
     `accepted` counts the records at the head of the same call that had been made durable before the disk was full; it
@@ -21,16 +21,20 @@ class LogFull(Unavailable):
         self.accepted = accepted
 
 
-class LogPoisoned(Unavailable):
+class LogPoisoned(OutcomeUnknown):
     """A sync of the log failed: whether the records survive is unknown, and nothing is accepted until a restart."""
 
 
-class LogBusy(Unavailable):
+class LogBusy(Overloaded):
     """The append queue of the log is full; the records were not accepted."""
 
 
 class LogStalled(Unavailable):
     """The disk of the log has not answered for seconds; the records were not accepted."""
+
+
+class LogUnreadable(Unavailable):
+    """The disk of the log did not give the records asked for; nothing is known to be lost."""
 
 
 class LogClosed(Unavailable):

@@ -1,0 +1,1 @@
+"""HTTP in, HTML and JSON out; knows engine and domain, nothing below."""

@@ -1,0 +1,324 @@
+"""Builds every part of the daemon from the configuration, in the order in which they can rely on each other."""
+
+import asyncio
+import contextlib
+import random
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from replayforge import crashpoints
+from replayforge.config import Config
+from replayforge.domain.clock import Clock, SystemClock
+from replayforge.domain.errors import Refused, ReplayForgeError, Unavailable
+from replayforge.domain.retry import RetryPolicy
+from replayforge.engine.chaos import Chaos
+from replayforge.engine.dispatcher import Dispatcher
+from replayforge.engine.execution import Rules
+from replayforge.engine.handlers import Handlers, load_handlers
+from replayforge.engine.intake import Intake
+from replayforge.engine.janitor import Intervals, Janitor
+from replayforge.engine.overview import Overview
+from replayforge.engine.publisher import Publisher
+from replayforge.engine.reader import Reader
+from replayforge.engine.recovery import check_acquaintance, check_log_is_there, rebuild_window, reclaim_former
+from replayforge.engine.replayer import Replayer
+from replayforge.engine.settler import Settler
+from replayforge.engine.window import Window
+from replayforge.engine.workbench import Workbench
+from replayforge.engine.worker import Worker
+from replayforge.forgelog.log import ForgeLog, LogOptions, read_identity
+from replayforge.stores.store import Store
+from replayforge.streams.embedded_stream import EmbeddedStream
+from replayforge.streams.redis_stream import RedisStream
+from replayforge.streams.stream import Stream
+from replayforge.supervisor import Service, Supervisor
+from replayforge.telemetry import Telemetry, log_listener
+
+DRAIN_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Daemon:
+    """One running ReplayForge. Everything in it was made by `opened`, which also takes it apart again."""
+
+    config: Config
+    clock: Clock
+    telemetry: Telemetry
+    log: ForgeLog
+    store: Store
+    stream: Stream
+    bench: Workbench
+    settler: Settler
+    intake: Intake
+    dispatcher: Dispatcher
+    publisher: Publisher
+    reader: Reader
+    janitor: Janitor
+    replayer: Replayer
+    overview: Overview
+    workers: list[Worker]
+    supervisor: Supervisor
+    chaos: Chaos | None
+    url: str = ""
+
+    @property
+    def services(self) -> list[str]:
+        """The names of the services beside the workers."""
+        return [self.dispatcher.name, self.publisher.name, self.reader.name, self.janitor.name]
+
+    def start(self) -> None:
+        """Let every service run and the door open."""
+        services: list[Service] = [self.publisher, self.dispatcher, self.reader, self.janitor, *self.workers]
+        for service in services:
+            self.supervisor.start(service)
+        self.intake.accepting = True
+
+    async def stop(self) -> None:
+        """Close the door, hand back what nobody began, let running handlers finish within the grace period."""
+        self.intake.accepting = False
+        self.telemetry.emit("daemon.draining")
+        await self.supervisor.stop([self.reader.name, self.janitor.name], DRAIN_SECONDS)
+        unstarted = self.bench.close()
+        leases = [(claimed.event.seq, claimed.event.lease_token) for claimed in unstarted]
+        names = [worker.name for worker in self.workers]
+        await self.supervisor.stop(names, self.config.supervisor.grace_seconds)
+        self.settler.giving_up.set()
+        with contextlib.suppress(ReplayForgeError):
+            for worker in self.workers:
+                await worker.interrupt()
+            await self.store.hand_back(leases, self.clock.now_us())
+        await self.supervisor.stop([self.dispatcher.name, self.publisher.name], DRAIN_SECONDS)
+        with contextlib.suppress(ReplayForgeError):
+            await asyncio.to_thread(self.log.bind_store, self.store.store_id, self.dispatcher.projected)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    config: Config,
+    *,
+    adopt_store: bool = False,
+    handlers: Handlers | None = None,
+    clock: Clock | None = None,
+    telemetry: Telemetry | None = None,
+) -> AsyncIterator[Daemon]:
+    """Open log, store and stream, recover, and build every part; close them again at the end.
+
+    Raises Refused with one sentence when something rules a start out.
+    """
+    clock, telemetry = clock or SystemClock(), telemetry or logging_telemetry()
+    if handlers is None:
+        handlers = load_handlers(config.handlers.modules)
+    if config.chaos.enabled:
+        crashpoints.arm(config.chaos.crash_at)
+    node = node_name(make_directory(Path(config.data_dir)))
+    incarnation = secrets.token_hex(8)
+    async with contextlib.AsyncExitStack() as stack:
+        store = await Store.open(config.store.url, node=node, owner=f"{node}/{incarnation}")
+        stack.push_async_callback(store.close)
+        log = await open_log(config, store, clock, telemetry, adopt_store)
+        stack.push_async_callback(log.close)
+        cursor = await store.open_cursor(log.log_id, incarnation, 0, clock.now_us())
+        await asyncio.to_thread(log.bind_store, store.store_id, cursor, reset=adopt_store)
+        stream = open_stream(config, store.store_id, node, telemetry)
+        stack.push_async_callback(stream.close)
+        # A stream that is away now makes itself ready when it comes back; events are accepted meanwhile.
+        with contextlib.suppress(Unavailable):
+            await stream.open()
+        parts = Parts(config, node, incarnation, clock, telemetry, random.Random(), log, store, stream, handlers)
+        yield await build(parts, cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is open before the engine is built on it."""
+
+    config: Config
+    node: str
+    incarnation: str
+    clock: Clock
+    telemetry: Telemetry
+    rng: random.Random
+    log: ForgeLog
+    store: Store
+    stream: Stream
+    handlers: Handlers
+
+
+async def build(parts: Parts, cursor: int) -> Daemon:
+    """Recover what a former incarnation left, and build the engine."""
+    config, clock, telemetry, store = parts.config, parts.clock, parts.telemetry, parts.store
+    # One process owns a SQLite file, so whatever is in processing there was left by one that is gone.
+    owner_prefix = "" if store.driver.dialect == "sqlite" else f"{parts.node}/"
+    recovered = await reclaim_former(store, parts.handlers, clock, telemetry, owner_prefix)
+    window = Window(config.ingest.backlog_events_max)
+    waiting = rebuild_window(parts.log, window, cursor)
+    publisher = Publisher(store, parts.stream, telemetry, entries_max=config.stream.entries_max)
+    intake = Intake(parts.log, store, window, clock, telemetry)
+    dispatcher = Dispatcher(
+        parts.log, store, window, publisher, clock, telemetry, incarnation=parts.incarnation, projected=cursor
+    )
+    bench = Workbench(clock, workers=config.workers.count)
+    settler = Settler(store, telemetry)
+    chaos = build_chaos(config, telemetry, parts.rng)
+    workers = build_workers(parts, bench, settler, publisher, chaos)
+    reader = Reader(
+        parts.stream,
+        store,
+        bench,
+        publisher,
+        clock,
+        telemetry,
+        lease_seconds=config.workers.lease_seconds,
+        solo_seconds=config.workers.solo_seconds,
+    )
+    janitor = Janitor(
+        parts.log, store, parts.stream, dispatcher, publisher, bench, clock, telemetry, intervals(config), parts.rng
+    )
+    supervisor = Supervisor(
+        clock,
+        telemetry,
+        restarts_max=config.supervisor.restarts_max,
+        restart_window_seconds=config.supervisor.restart_window_seconds,
+        rng=parts.rng,
+    )
+    overview = Overview(
+        log=parts.log,
+        store=store,
+        stream=parts.stream,
+        intake=intake,
+        dispatcher=dispatcher,
+        janitor=janitor,
+        bench=bench,
+        workers=workers,
+        supervisor=supervisor,
+        telemetry=telemetry,
+        clock=clock,
+        node=parts.node,
+        started_at_us=clock.now_us(),
+        recovered=replace(recovered, waiting=waiting),
+    )
+    return Daemon(
+        config=config,
+        clock=clock,
+        telemetry=telemetry,
+        log=parts.log,
+        store=store,
+        stream=parts.stream,
+        bench=bench,
+        settler=settler,
+        intake=intake,
+        dispatcher=dispatcher,
+        publisher=publisher,
+        reader=reader,
+        janitor=janitor,
+        replayer=Replayer(store, publisher, clock, telemetry),
+        overview=overview,
+        workers=workers,
+        supervisor=supervisor,
+        chaos=chaos,
+    )
+
+
+def build_chaos(config: Config, telemetry: Telemetry, rng: random.Random) -> Chaos | None:
+    """Return what simulates crashes, or None while that is off."""
+    rates = config.chaos
+    if not rates.enabled:
+        return None
+    return Chaos(telemetry, rng, rates.fail_rate, rates.crash_rate, rates.exit_rate)
+
+
+def build_workers(
+    parts: Parts, bench: Workbench, settler: Settler, publisher: Publisher, chaos: Chaos | None
+) -> list[Worker]:
+    """Return as many workers as are configured."""
+    retry = parts.config.retry
+    policy = RetryPolicy(retry.max_attempts, retry.base_seconds, retry.factor, retry.max_seconds, retry.jitter)
+    rules = Rules(policy, parts.config.workers.handler_timeout_seconds, parts.clock, parts.rng)
+    return [
+        Worker(
+            f"worker-{number}", bench, parts.handlers, settler, parts.store, publisher, rules, parts.telemetry, chaos
+        )
+        for number in range(1, parts.config.workers.count + 1)
+    ]
+
+
+def intervals(config: Config) -> Intervals:
+    """Return the intervals of the janitor's chores."""
+    chores = config.janitor
+    return Intervals(
+        promote_seconds=chores.promote_seconds,
+        sweep_seconds=chores.sweep_seconds,
+        refill_seconds=chores.refill_seconds,
+        stream_reclaim_seconds=chores.stream_reclaim_seconds,
+        stream_idle_seconds=chores.stream_idle_seconds,
+        retention_seconds=chores.retention_seconds,
+        mirror_seconds=chores.mirror_seconds,
+        succeeded_kept_seconds=config.retention.succeeded_seconds,
+        dead_kept_seconds=config.retention.dead_seconds,
+    )
+
+
+async def open_log(config: Config, store: Store, clock: Clock, telemetry: Telemetry, adopt_store: bool) -> ForgeLog:
+    """Open the log after holding it against the store, whose cursor is a floor that the log must reach."""
+    directory = Path(config.log.dir)
+    identity = read_identity(directory)
+    standing = await store.cursor(identity.log_id) if identity else None
+    cursor = standing[0] if standing else None
+    check_acquaintance(identity, store.store_id, cursor, adopt=adopt_store)
+    if identity is None and store.driver.dialect == "sqlite" and not adopt_store:
+        cursors, _ = await store.books()
+        check_log_is_there(directory, cursors)
+    options = LogOptions(
+        segment_bytes=config.log.segment_bytes,
+        retention_seconds=config.log.retention_seconds or None,
+        retention_bytes_max=config.log.retention_bytes_max or None,
+        append_queue_bytes_max=config.log.append_queue_bytes_max,
+    )
+    return await asyncio.to_thread(
+        ForgeLog.open, directory, options=options, floor=cursor or 0, clock=clock, telemetry=telemetry
+    )
+
+
+def open_stream(config: Config, store_id: str, node: str, telemetry: Telemetry) -> Stream:
+    """Return the stream that the configuration names."""
+    wanted = config.stream.backend
+    if wanted == "embedded" or (wanted == "auto" and not config.redis.url):
+        return EmbeddedStream(telemetry)
+    return RedisStream(
+        config.redis.url,
+        store_id=store_id,
+        node=node,
+        telemetry=telemetry,
+        stream_key=config.redis.stream,
+        group=config.redis.group,
+    )
+
+
+def make_directory(directory: Path) -> Path:
+    """Make the data directory for the daemon's eyes only; raises Refused when it cannot be written."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = directory / "writable.tmp"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise Refused(f"The data directory {directory} cannot be written: {error.strerror}.") from None
+    return directory
+
+
+def node_name(directory: Path) -> str:
+    """Return the name this data directory goes by among daemons; made once and kept."""
+    path = directory / "node"
+    if not path.exists():
+        path.write_text(f"{socket.gethostname().replace('/', '-')[:40]}-{secrets.token_hex(3)}\n")
+    return path.read_text().strip()
+
+
+def logging_telemetry() -> Telemetry:
+    """Return telemetry that is written to the log output."""
+    telemetry = Telemetry()
+    telemetry.listeners.append(log_listener())
+    return telemetry

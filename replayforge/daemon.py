@@ -1,0 +1,158 @@
+"""The process: takes the port, opens the parts, serves HTTP, hears signals, and ends in order."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+from replayforge.assembly import DRAIN_SECONDS, Daemon, opened
+from replayforge.config import Config, LoadedConfig
+from replayforge.domain.errors import Refused
+from replayforge.engine.logbook import Logbook
+from replayforge.telemetry import configure_logs
+from replayforge.web.app import build_app
+from replayforge.web.context import Access, Context, Limits
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+SECOND_SIGNAL_EXIT_CODE = 130
+
+
+def run(loaded: LoadedConfig, adopt_store: bool = False) -> int:
+    """Run the daemon until a signal or a failure ends it; returns the exit code."""
+    configure_logs(loaded.config.logging.format)
+    runner = asyncio.Runner(loop_factory=loop_factory())
+    with runner:
+        return runner.run(serve(loaded, adopt_store))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's event loop when it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def serve(loaded: LoadedConfig, adopt_store: bool) -> int:
+    """Open everything, accept events until told to stop, close everything."""
+    config = loaded.config
+    check_exposure(config)
+    listening = listen(config.server.host, config.server.port)
+    try:
+        async with opened(config, adopt_store=adopt_store) as daemon:
+            told = told_to_stop()
+            daemon.start()
+            async with site(daemon, listening):
+                announce(daemon, loaded)
+                await asyncio.wait((told, daemon.supervisor.failed), return_when=asyncio.FIRST_COMPLETED)
+                await daemon.stop()
+            return exit_code(daemon)
+    finally:
+        listening.close()
+
+
+def exit_code(daemon: Daemon) -> int:
+    """Return 0 for an ordered end, else say on stderr why the daemon gave up."""
+    if not daemon.supervisor.failed.done():
+        return 0
+    error = daemon.supervisor.failed.result()
+    sys.stderr.write(f"ReplayForge ended: {error}\n")
+    return int(getattr(error, "exit_code", 70))
+
+
+@contextlib.asynccontextmanager
+async def site(daemon: Daemon, listening: socket.socket) -> AsyncIterator[None]:
+    """Serve HTTP on a socket."""
+    host, port = listening.getsockname()[:2]
+    daemon.url = f"http://{f'[{host}]' if ':' in host else host}:{port}{daemon.config.server.base_path}"
+    runner = web.AppRunner(build_app(web_context(daemon)), access_log=None, shutdown_timeout=DRAIN_SECONDS)
+    await runner.setup()
+    await web.SockSite(runner, listening).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def web_context(daemon: Daemon) -> Context:
+    """Return what the web handlers are given."""
+    server, config = daemon.config.server, daemon.config
+    hosts = frozenset(server.allowed_hosts) or (LOOPBACK if server.host in LOOPBACK else frozenset())
+    return Context(
+        intake=daemon.intake,
+        overview=daemon.overview,
+        replayer=daemon.replayer,
+        logbook=Logbook(daemon.log),
+        supervisor=daemon.supervisor,
+        limits=Limits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max, config.retry.max_attempts),
+        access=Access(server.api_keys, hosts),
+        chaos=daemon.chaos,
+        stored=daemon.dispatcher.wait_projected if config.ingest.ack == "stored" else None,
+        base_path=server.base_path,
+    )
+
+
+def check_exposure(config: Config) -> None:
+    """Raise Refused rather than let the whole network in without a key."""
+    if config.server.host not in LOOPBACK and not config.server.api_keys:
+        raise Refused(
+            f"Listening on {config.server.host} without keys would let everybody in: set [server] api_keys, or listen"
+            " on 127.0.0.1."
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take the port before anything is opened; raises Refused when it is busy."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(1024)
+    except OSError as error:
+        listening.close()
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise Refused(f"Port {port} on {host} cannot be used: {reason}. Choose another one with --port.") from None
+    return listening
+
+
+def told_to_stop() -> asyncio.Future[int]:
+    """Return what resolves at the first SIGTERM or SIGINT; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[int] = loop.create_future()
+
+    def hear(number: int) -> None:
+        if told.done():
+            os._exit(SECOND_SIGNAL_EXIT_CODE)
+        told.set_result(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, hear, number)
+    return told
+
+
+def announce(daemon: Daemon, loaded: LoadedConfig) -> None:
+    """Say on stdout what runs where, and what was recovered."""
+    config, recovered, books = daemon.config, daemon.overview.recovered, daemon.log.recovery
+    handlers = ", ".join(config.handlers.modules) or "none (events become dead letters until there is one: --handlers)"
+    found = (
+        f"log {books.last_offset:,} records in {books.segments} segments, {'clean' if books.clean else 'unclean'} stop"
+    )
+    again = f"{recovered.waiting:,} events not yet dispatched, {recovered.requeued:,} in flight taken back"
+    lines = [
+        f"ReplayForge listens on {daemon.url}",
+        f"  data      {config.data_dir} (store {daemon.store.driver.dialect}, stream {daemon.stream.name})",
+        f"  handlers  {handlers}",
+        f"  workers   {config.workers.count}, simulated crashes {'on' if daemon.chaos else 'off'}",
+        f"  recovered {found}; {again}, {recovered.buried:,} buried, {recovered.held:,} held",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+    daemon.telemetry.emit("daemon.started", url=daemon.url, config=str(loaded.path or "defaults"))

@@ -1,0 +1,62 @@
+"""The web application: every path and who answers it."""
+
+from aiohttp import web
+
+from replayforge.web import dead_letters, events, forgelog_api, ingest, metrics, operations
+from replayforge.web.context import CONTEXT, Context
+from replayforge.web.guard import guard
+
+HEADER_BYTES_MAX = 16_384
+
+
+def build_app(context: Context) -> web.Application:
+    """Return the application; with a base path all of it lies below that path."""
+    app = web.Application(middlewares=[guard], handler_args={"max_field_size": HEADER_BYTES_MAX})
+    app[CONTEXT] = context
+    app.router.add_routes(routes())
+    if not context.base_path:
+        return app
+    outer = web.Application(middlewares=[])
+    outer[CONTEXT] = context
+    outer.add_subapp(context.base_path, app)
+    return outer
+
+
+def routes() -> list[web.RouteDef]:
+    """Return the paths of the API in the order of API.md."""
+    get, post = web.get, web.post
+    return [
+        post("/api/events", ingest.post_event),
+        post("/api/events/bulk", ingest.post_bulk),
+        get("/api/events", events.list_events),
+        get("/api/events/recent", events.recent_events),
+        get("/api/events/{id}", events.show_event),
+        post("/api/events/{id}/replay", events.replay_event),
+        post("/api/events/{id}/retry", events.retry_event),
+        post("/api/events/{id}/cancel", events.cancel_event),
+        get("/api/workflows", events.list_workflows),
+        get("/api/workflows/{id}", events.show_workflow),
+        get("/api/workflows/{id}/timeline", events.show_timeline),
+        post("/api/workflows/{id}/replay", events.replay_workflow),
+        get("/api/deadletters", dead_letters.list_dead_letters),
+        post("/api/deadletters/{id}/replay", dead_letters.replay_dead_letter),
+        post("/api/deadletters/{id}/discard", dead_letters.discard_dead_letter),
+        get("/api/convergence", operations.convergence),
+        get("/api/workers", operations.workers),
+        get("/api/supervisor", operations.supervisor),
+        get("/api/metrics", operations.metrics_json),
+        get("/metrics", metrics.prometheus),
+        get("/api/insights/errors", operations.error_insights),
+        post("/api/chaos/crash", operations.arm_crash),
+        post("/api/chaos/workers/{name}/crash", operations.crash_worker),
+        get("/health", operations.live),
+        get("/health/live", operations.live),
+        get("/health/ready", operations.ready),
+        get("/health/backend", operations.stream_health),
+        get("/health/backend/stats", operations.stream_stats),
+        post("/forgelog/append", forgelog_api.append),
+        get("/forgelog/read", forgelog_api.read),
+        post("/forgelog/commit", forgelog_api.commit),
+        get("/forgelog/health", forgelog_api.health),
+        get("/forgelog/stats", forgelog_api.statistics),
+    ]

@@ -1,0 +1,56 @@
+"""What the web handlers are given: the engine's parts and the limits at the door."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from replayforge.engine.chaos import Chaos
+from replayforge.engine.intake import Intake
+from replayforge.engine.logbook import Logbook
+from replayforge.engine.overview import Overview
+from replayforge.engine.replayer import Replayer
+from replayforge.supervisor import Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may bring, and what an event gets that asks for nothing."""
+
+    event_bytes_max: int = 1 << 20
+    bulk_bytes_max: int = 32 << 20
+    bulk_events_max: int = 1000
+    max_attempts: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may speak to the daemon: API keys, none needed when empty, and the host names it answers to."""
+
+    api_keys: tuple[str, ...] = ()
+    allowed_hosts: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything a web handler may use. `stored` waits until a log offset has its row; None for ack = "log"."""
+
+    intake: Intake
+    overview: Overview
+    replayer: Replayer
+    logbook: Logbook
+    supervisor: Supervisor
+    limits: Limits
+    access: Access
+    chaos: Chaos | None
+    stored: Callable[[int], Awaitable[None]] | None
+    base_path: str = ""
+
+
+CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+
+
+def context_of(request: web.Request) -> Context:
+    """Return the context of the application that serves this request."""
+    return request.config_dict[CONTEXT]

@@ -1,0 +1,65 @@
+"""Dead letters: the list, the groups, replay and discard."""
+
+from typing import Any
+
+from aiohttp import web
+
+from replayforge.domain.clock import format_time
+from replayforge.domain.event import StoredEvent
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import EventFilter
+from replayforge.web import shapes
+from replayforge.web.context import context_of
+from replayforge.web.events import ReasonRequest
+from replayforge.web.reading import bad_query, page, query_cursor, query_limit, read_object
+from replayforge.web.shapes import json_response
+
+GROUPINGS = ("error", "type", "service", "reason")
+
+
+async def list_dead_letters(request: web.Request) -> web.Response:
+    """Answer with a page of dead letters, or with their groups."""
+    context, group_by = context_of(request), request.query.get("group_by")
+    if group_by is not None:
+        if group_by not in GROUPINGS:
+            raise bad_query("group_by", group_by, ", ".join(GROUPINGS))
+        groups = await context.overview.dead_letter_groups(group_by)
+        return json_response({"group_by": group_by, "items": [shapes.group(group) for group in groups]})
+    limit = query_limit(request)
+    wanted = EventFilter(state=State.DEAD_LETTERED, error_signature=request.query.get("error") or None)
+    found = await context.overview.list_events(wanted, query_cursor(request), limit + 1)
+    items = [dead_letter(event) for event, _ in found]
+    return json_response(page(items, [event.seq for event, _ in found], limit))
+
+
+def dead_letter(event: StoredEvent) -> dict[str, Any]:
+    """Show a dead letter with the original's names: it has no id but its event's."""
+    return {
+        "id": event.id,
+        "event_id": event.id,
+        "workflow_id": event.workflow_id,
+        "event_type": event.event_type,
+        "service_name": event.service_name,
+        "reason": event.reason,
+        "last_error": event.last_error,
+        "error_signature": event.error_signature,
+        "run": event.run,
+        "attempt_count": event.attempt_count,
+        "created_at": format_time(event.updated_at_us),
+        "replayed_at": None,
+        "replay_status": None,
+    }
+
+
+async def replay_dead_letter(request: web.Request) -> web.Response:
+    """Replay a dead letter; 409 when that was done already."""
+    asked = await read_object(request, ReasonRequest)
+    event = await context_of(request).replayer.replay_dead_letter(request.match_info["id"], asked.reason)
+    return json_response({"id": event.id, "run": event.run + 1, "status": "queued"}, status=202)
+
+
+async def discard_dead_letter(request: web.Request) -> web.Response:
+    """Set a dead letter aside for a reason."""
+    asked = await read_object(request, ReasonRequest)
+    event = await context_of(request).replayer.discard(request.match_info["id"], asked.reason)
+    return json_response({"id": event.id, "run": event.run, "status": "discarded"})

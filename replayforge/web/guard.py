@@ -1,0 +1,118 @@
+"""Stands before every handler: who may speak, which host is meant, and how errors and headers leave the house."""
+
+import hmac
+import re
+import secrets
+import traceback
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from replayforge.domain.errors import ReplayForgeError
+from replayforge.web import problems
+from replayforge.web.context import CONTEXT, REQUEST_ID, Access, context_of
+from replayforge.web.problems import Problem
+
+SESSION_COOKIE = "replayforge_session"
+REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OPEN_PATHS = ("/health", "/static/", "/login")
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+}
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Check the request, let it through, and see that every answer has an id and every error a form."""
+    given = request.headers.get("X-Request-ID", "")
+    request_id = given if REQUEST_ID_FORM.fullmatch(given) else secrets.token_hex(8)
+    request[REQUEST_ID] = request_id
+    try:
+        check_access(request)
+        response = await handler(request)
+    except (ReplayForgeError, Problem) as error:
+        response = problems.respond(request, error)
+    except web.HTTPException as error:
+        response = from_aiohttp(request, error)
+    except (ConnectionResetError, TimeoutError):
+        raise
+    except Exception as error:  # the last wall: a defect of ours is told without its inside
+        response = unexpected(request, error)
+    if not response.prepared:
+        response.headers["X-Request-ID"] = request_id
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+    return response
+
+
+def check_access(request: web.Request) -> None:
+    """Raise the problem of a request that may not come in."""
+    access = request.config_dict[CONTEXT].access
+    if access.allowed_hosts and host_name(request.host) not in access.allowed_hosts:
+        detail = f"The daemon does not answer to the host {request.host!r}; add it to [server] allowed_hosts."
+        raise Problem(421, "wrong-host", "The host is not one of ours", detail)
+    key = given_key(request)
+    if access.api_keys and not request.path.startswith(OPEN_PATHS) and not key_fits(key, access):
+        raise Problem(401, "unauthorized", "A key is needed", "Send one of the configured keys in X-API-Key.")
+    header_key = key is not None and SESSION_COOKIE not in request.cookies
+    if request.method not in SAFE_METHODS and not header_key:
+        check_same_origin(request)
+
+
+def given_key(request: web.Request) -> str | None:
+    """Return the key that the request shows: a header, a bearer token or the session of a page."""
+    key = request.headers.get("X-API-Key")
+    if key is None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        key = token.strip() if scheme.lower() == "bearer" else None
+    return key if key is not None else request.cookies.get(SESSION_COOKIE)
+
+
+def key_fits(key: str | None, access: Access) -> bool:
+    """Tell whether a key is one of the configured ones, in a time that says nothing about them."""
+    shown = (key or "").encode()
+    return bool(sum(hmac.compare_digest(shown, configured.encode()) for configured in access.api_keys))
+
+
+def check_same_origin(request: web.Request) -> None:
+    """Refuse what another site makes a browser send: forms and scripts of elsewhere change nothing here."""
+    site = request.headers.get("Sec-Fetch-Site")
+    origin = request.headers.get("Origin")
+    fits = site in ("same-origin", "none") if site else origin is None or urlsplit(origin).netloc == request.host
+    if not fits:
+        raise Problem(
+            403, "cross-site", "Refused as a request of another site", "Send it from this site, or with a key."
+        )
+
+
+def host_name(host: str) -> str:
+    """Return the name of a Host header without its port."""
+    return (host.rpartition(":")[0] if re.search(r":\d+$", host) else host).strip("[]").lower()
+
+
+def from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+    """Turn aiohttp's own errors into problems; redirects pass."""
+    if error.status < 400:
+        return error
+    name = re.sub(r"[^a-z]+", "-", error.reason.lower()).strip("-")
+    response = problems.respond(request, Problem(error.status, name, error.reason, error.text or error.reason))
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
+
+
+def unexpected(request: web.Request, error: Exception) -> web.Response:
+    """Answer for a defect of ours and report it."""
+    telemetry = context_of(request).overview.telemetry
+    trace = "".join(traceback.format_exception(error))[-8000:]
+    telemetry.emit("request.failed", path=request.path, error=trace, request_id=request[REQUEST_ID])
+    detail = "The daemon met an error it did not expect; its log has the details under this request id."
+    return problems.respond(request, Problem(500, "internal-error", "Internal error", detail))

@@ -1,0 +1,140 @@
+"""The door: single events, bulk arrays and NDJSON streams."""
+
+import re
+from typing import Any
+
+from aiohttp import web
+from msgspec.structs import replace
+
+from replayforge.domain.document import split_array
+from replayforge.domain.errors import OutcomeUnknown, ReplayForgeError, Unavailable
+from replayforge.domain.event import Envelope
+from replayforge.domain.identity import event_id_for_key
+from replayforge.engine.intake import Receipt
+from replayforge.web import problems
+from replayforge.web.context import Context, context_of
+from replayforge.web.problems import Problem
+from replayforge.web.reading import JSON, NDJSON, check_type, decode_envelope, read_body, read_lines
+from replayforge.web.shapes import encode, json_response, receipt_event
+
+LINES_PER_APPEND_MAX = 500
+
+
+async def post_event(request: web.Request) -> web.Response:
+    """Accept one event: 201 after the fsync that covers it, 200 when it was known before."""
+    context = context_of(request)
+    check_type(request, JSON)
+    body = await read_body(request, context.limits.event_bytes_max)
+    envelope = with_header_key(request, decode_envelope(body, event_bytes_max=context.limits.event_bytes_max))
+    try:
+        receipt = await context.intake.accept(envelope)
+    except OutcomeUnknown as error:
+        return problems.respond(request, error, **named(envelope))
+    if context.stored is not None:
+        await context.stored(receipt.log_offset)
+    event = receipt_event(receipt, context.intake.log.log_id, context.limits.max_attempts)
+    location = f"{context.base_path}/api/events/{event.id}"
+    return json_response(event, status=200 if receipt.duplicate else 201, headers={"Location": location})
+
+
+def with_header_key(request: web.Request, envelope: Envelope) -> Envelope:
+    """Return the event with the key of the Idempotency-Key header, which must not contradict the field."""
+    header = request.headers.get("Idempotency-Key")
+    if header is None:
+        return envelope
+    key = header[1:-1] if re.fullmatch(r'".*"', header) else header
+    if not 1 <= len(key) <= 255:
+        detail = "The Idempotency-Key header must have 1 to 255 characters."
+        raise Problem(400, "bad-idempotency-key", "The idempotency key is wrong", detail)
+    if envelope.idempotency_key is not None and envelope.idempotency_key != key:
+        detail = "The Idempotency-Key header and the field idempotency_key differ; send one of them."
+        raise Problem(400, "bad-idempotency-key", "The idempotency key is given twice", detail, "/idempotency_key")
+    return replace(envelope, idempotency_key=key)
+
+
+def named(envelope: Envelope) -> dict[str, Any]:
+    """Name the event whose outcome is unknown, where its key tells the id."""
+    if envelope.idempotency_key is None:
+        return {}
+    return {"event_id": event_id_for_key(envelope.application_name, envelope.idempotency_key)}
+
+
+async def post_bulk(request: web.Request) -> web.StreamResponse:
+    """Accept many events; each is answered for itself."""
+    if check_type(request, JSON, NDJSON) == NDJSON:
+        return await stream_lines(request)
+    context = context_of(request)
+    limits = context.limits
+    body = await read_body(request, limits.bulk_bytes_max)
+    pieces = split_array(body)
+    if len(pieces) > limits.bulk_events_max:
+        detail = f"{len(pieces):,} events in one request; at most {limits.bulk_events_max:,}, or send NDJSON."
+        raise Problem(413, "too-many-events", "The bulk request has too many events", detail)
+    items = await accept_pieces(context, pieces, 0)
+    return json_response({**totals(items), "items": items})
+
+
+async def stream_lines(request: web.Request) -> web.StreamResponse:
+    """Accept NDJSON of any length: lines are taken as they come, and answered one line for each."""
+    context = context_of(request)
+    response = web.StreamResponse(headers={"Content-Type": NDJSON})
+    index = 0
+    async for lines in read_lines(request, context.limits.event_bytes_max):
+        events = [line for line in lines if line.strip()]
+        for start in range(0, len(events), LINES_PER_APPEND_MAX):
+            items = await accept_pieces(context, events[start : start + LINES_PER_APPEND_MAX], index)
+            index += len(items)
+            # The headers wait for the first answers, so that a request that fails at once gets its own status.
+            if not response.prepared:
+                await response.prepare(request)
+            await response.write(b"".join(encode(item) + b"\n" for item in items))
+    if not response.prepared:
+        await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+async def accept_pieces(context: Context, pieces: list[bytes], first_index: int) -> list[dict[str, Any]]:
+    """Accept pieces of JSON and return for each what became of it; a bad one never affects its neighbours."""
+    envelopes: list[tuple[int, Envelope]] = []
+    items: list[dict[str, Any]] = [{"index": first_index + position} for position in range(len(pieces))]
+    for position, piece in enumerate(pieces):
+        try:
+            envelope = decode_envelope(piece, event_bytes_max=context.limits.event_bytes_max)
+        except (ReplayForgeError, Problem) as error:
+            items[position]["problem"] = problems.describe(error)
+        else:
+            envelopes.append((position, envelope))
+    try:
+        outcomes = await context.intake.accept_all([envelope for _, envelope in envelopes])
+    except Unavailable as error:
+        if first_index == 0 and len(envelopes) == len(pieces):
+            raise
+        outcomes = [error] * len(envelopes)
+    for (position, envelope), outcome in zip(envelopes, outcomes, strict=True):
+        items[position] |= answer(outcome, envelope)
+    await wait_stored(context, outcomes)
+    return items
+
+
+async def wait_stored(context: Context, outcomes: list[Receipt | ReplayForgeError]) -> None:
+    """With ack = "stored", wait until every accepted event has its row."""
+    offsets = [outcome.log_offset for outcome in outcomes if isinstance(outcome, Receipt)]
+    if context.stored is not None and offsets:
+        await context.stored(max(offsets))
+
+
+def answer(outcome: Receipt | ReplayForgeError, envelope: Envelope) -> dict[str, Any]:
+    """Return what is said of one event of many."""
+    if isinstance(outcome, Receipt):
+        status = outcome.stored[0].state.value if outcome.stored else "received"
+        return {"id": outcome.record.id, "status": status, "duplicate": outcome.duplicate}
+    members = named(envelope) if isinstance(outcome, OutcomeUnknown) else {}
+    return {"problem": problems.describe(outcome, **members)}
+
+
+def totals(items: list[dict[str, Any]]) -> dict[str, int]:
+    """Count what became of many events."""
+    duplicates = sum(bool(item.get("duplicate")) for item in items)
+    rejected = sum("problem" in item for item in items)
+    return {"accepted": len(items) - duplicates - rejected, "duplicates": duplicates, "rejected": rejected}

@@ -1,0 +1,61 @@
+"""Figures for Prometheus, read when they are asked for."""
+
+from collections.abc import Iterable
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import Ledger
+from replayforge.engine.overview import Overview
+from replayforge.telemetry import HAPPENINGS
+from replayforge.web.context import context_of
+
+
+class Figures:
+    """One reading of the daemon as a Prometheus collector."""
+
+    def __init__(self, overview: Overview, books: Ledger) -> None:
+        self.overview = overview
+        self.books = books
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every family."""
+        happenings = CounterMetricFamily("replayforge_happenings", "What happened, by name", labels=["name"])
+        for name in HAPPENINGS:
+            happenings.add_metric([name], self.overview.telemetry.counts[name])
+        yield happenings
+        events = GaugeMetricFamily("replayforge_events", "Events by state", labels=["state"])
+        for state in State:
+            events.add_metric([state.value], self.books.states.get(state, 0))
+        yield events
+        yield GaugeMetricFamily("replayforge_accepted", "Events acknowledged", value=self.books.accepted)
+        yield GaugeMetricFamily("replayforge_lost", "Acknowledged events without a row", value=self.books.lost)
+        yield GaugeMetricFamily("replayforge_waiting", "Accepted events without a row yet", value=self.books.waiting)
+        yield from self.log_figures()
+
+    def log_figures(self) -> Iterable[Metric]:
+        """Yield the figures of ForgeLog."""
+        stats = self.overview.log.stats()
+        named = {
+            "durable_offset": stats.durable_offset,
+            "bytes": stats.wal_bytes,
+            "segments": stats.segment_count,
+            "sync_p50_ms": stats.sync_p50_ms,
+            "sync_p99_ms": stats.sync_p99_ms,
+            "scrubbed_bytes": stats.scrubbed_bytes,
+            "scrub_errors": stats.scrub_errors,
+            "writable": int(stats.writable),
+        }
+        for name, value in named.items():
+            yield GaugeMetricFamily(f"replayforge_log_{name}", f"ForgeLog: {name}", value=value)
+
+
+async def prometheus(request: web.Request) -> web.Response:
+    """Answer with all figures in Prometheus' text format."""
+    overview = context_of(request).overview
+    registry = CollectorRegistry()
+    registry.register(Figures(overview, (await overview.convergence()).ledger))
+    return web.Response(body=generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4"})

@@ -1,0 +1,199 @@
+"""How the daemon is: convergence with the ledger, workers, services, metrics, health."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from replayforge.domain.clock import format_time
+from replayforge.domain.lifecycle import OPEN, State
+from replayforge.engine.overview import Check, Convergence
+from replayforge.supervisor import Guard
+from replayforge.web import shapes
+from replayforge.web.context import Context, context_of
+from replayforge.web.problems import Problem
+from replayforge.web.reading import query_float, read_object
+from replayforge.web.shapes import json_response
+
+DAY_SECONDS = 86_400.0
+FAILURES_WINDOW_SECONDS = 900.0
+
+
+async def convergence(request: web.Request) -> web.Response:
+    """Answer whether everything accepted has ended, with the ledger that shows it."""
+    context = context_of(request)
+    return json_response(await convergence_report(context))
+
+
+async def convergence_report(context: Context) -> dict[str, Any]:
+    """Return the original's report and, beside it, the ledger."""
+    report = await context.overview.convergence()
+    failures = await context.overview.error_insights(FAILURES_WINDOW_SECONDS)
+    stream = await context.overview.stream_stats()
+    books, states = report.ledger, report.ledger.states
+    workers = context.overview.worker_statuses()
+    return {
+        "converged": report.converged,
+        "convergence_state": state_of(report),
+        "issues": report.issues,
+        "convergence_issues": report.issues,
+        "ledger": books.as_json(),
+        "ledger_in_words": books.in_words(),
+        "unreachable_nodes": [],
+        "verified_at": format_time(context.overview.clock.now_us()),
+        "total_events": books.accepted,
+        "processed_events": books.terminal + books.retired,
+        "acknowledged_events": books.accepted,
+        "received_events": books.waiting,
+        "scheduled_events": states[State.SCHEDULED],
+        "queued_events": states[State.QUEUED],
+        "processing_events": states[State.PROCESSING],
+        "retrying_events": states[State.RETRYING],
+        "held_events": states[State.HELD],
+        "dead_lettered_events": states[State.DEAD_LETTERED],
+        "dlq_events": states[State.DEAD_LETTERED],
+        "pending_events": report.backlog,
+        "oldest_queued_seconds": report.oldest_queued_seconds,
+        "retry_queue_depth": states[State.RETRYING],
+        "retry_stream_depth": 0,
+        "incoming_stream_depth": stream.depth,
+        "stream_backlog": stream.depth,
+        "orphaned_records": books.lost,
+        "duplicate_deliveries": context.overview.telemetry.counts["event.copied"],
+        "duplicate_side_effects": 0,
+        "recent_failures": sum(group.count for group in failures),
+        "active_workers": sum(worker.state in ("busy", "idle") for worker in workers),
+        "stale_workers": sum(worker.state not in ("busy", "idle") for worker in workers),
+        "worker_heartbeat_age_seconds": 0.0,
+    }
+
+
+def state_of(report: Convergence) -> str:
+    """Say in one word how the books stand."""
+    if report.ledger.lost:
+        return "degraded"
+    return "converged" if report.converged else "recovering"
+
+
+async def workers(request: web.Request) -> web.Response:
+    """Answer with what each worker does."""
+    overview = context_of(request).overview
+    now_us = overview.clock.now_us()
+    items = [shapes.worker(status, overview.node, now_us) for status in overview.worker_statuses()]
+    return json_response({"items": items, "next_cursor": None, "has_more": False})
+
+
+async def supervisor(request: web.Request) -> web.Response:
+    """Answer with the services and how often each was restarted."""
+    return json_response({"services": [service(guard) for guard in context_of(request).overview.services()]})
+
+
+def service(guard: Guard) -> dict[str, Any]:
+    """Show a service as the supervisor knows it."""
+    return {
+        "name": guard.service.name,
+        "state": guard.state,
+        "since": format_time(guard.since_us),
+        "restarts": guard.restarts,
+        "last_error": guard.last_error,
+        "last_error_at": None if guard.last_error_at_us is None else format_time(guard.last_error_at_us),
+        "traceback": guard.last_traceback,
+    }
+
+
+async def metrics_json(request: web.Request) -> web.Response:
+    """Answer with the original's metrics."""
+    context = context_of(request)
+    report = await convergence_report(context)
+    counts = context.overview.telemetry.counts
+    states = (await context.overview.convergence()).ledger.states
+    return json_response(
+        report
+        | {
+            **{state.value: states[state] for state in OPEN},
+            "succeeded": states[State.SUCCEEDED],
+            "failed": counts["attempt.settled"],
+            "dead_lettered": states[State.DEAD_LETTERED],
+            "replay_requeued": counts["event.replayed"],
+            "counters": dict(counts),
+        }
+    )
+
+
+async def error_insights(request: web.Request) -> web.Response:
+    """Answer with the errors of the last so many seconds, gathered."""
+    window = query_float(request, "window_seconds", DAY_SECONDS, low=1, high=365 * DAY_SECONDS)
+    groups = await context_of(request).overview.error_insights(window)
+    return json_response({"window_seconds": window, "items": [shapes.group(group) for group in groups]})
+
+
+async def live(_: web.Request) -> web.Response:
+    """Answer that the process is up."""
+    return json_response({"status": "ok"})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Answer whether events can be accepted: 503 if not, else `ok`, or `degraded` with the cause."""
+    overview = context_of(request).overview
+    checks = await overview.checks()
+    body = {"status": word(overview.ready, checks), "checks": {check.name: shown(check) for check in checks}}
+    if overview.ready:
+        return json_response(body)
+    return json_response(body | {"detail": overview.unready_because()}, status=503, headers={"Retry-After": "1"})
+
+
+def word(is_ready: bool, checks: list[Check]) -> str:
+    """Return the one word for the whole."""
+    if not is_ready:
+        return "unavailable"
+    return "ok" if all(check.status == "ok" for check in checks) else "degraded"
+
+
+def shown(check: Check) -> dict[str, Any]:
+    """Show one check."""
+    return {"status": check.status, "latency_ms": round(check.latency_ms, 3), "detail": check.detail}
+
+
+async def stream_health(request: web.Request) -> web.Response:
+    """Answer how the stream is."""
+    stats = await context_of(request).overview.stream_stats()
+    body = {"backend": stats.backend, "status": "ok" if stats.up else "down", "warnings": list(stats.warnings)}
+    return json_response(body, status=200)
+
+
+async def stream_stats(request: web.Request) -> web.Response:
+    """Answer with the figures of the stream."""
+    return json_response(await context_of(request).overview.stream_stats())
+
+
+class CrashRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Which crash point to arm, and the how-manieth time it kills."""
+
+    point: str
+    times: int = 1
+
+
+async def arm_crash(request: web.Request) -> web.Response:
+    """Arm a crash point: the process dies there."""
+    context = context_of(request)
+    require_chaos(context)
+    asked = await read_object(request, CrashRequest)
+    context.overview.arm_crash(f"{asked.point}:{asked.times}")
+    return json_response({"point": asked.point, "times": asked.times}, status=202)
+
+
+async def crash_worker(request: web.Request) -> web.Response:
+    """Crash one worker."""
+    context, name = context_of(request), request.match_info["name"]
+    require_chaos(context)
+    if name not in context.supervisor.guards:
+        raise Problem(404, "not-found", "There is nothing of this name", f"There is no worker {name!r}.")
+    context.supervisor.crash(name)
+    return json_response({"worker": name, "status": "crashed"}, status=202)
+
+
+def require_chaos(context: Context) -> None:
+    """Refuse unless simulated crashes are enabled."""
+    if context.chaos is None:
+        detail = "Start the daemon with --simulate-crashes, or with [chaos] enabled = true."
+        raise Problem(403, "chaos-disabled", "Simulated crashes are off", detail)

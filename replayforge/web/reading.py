@@ -1,0 +1,143 @@
+"""Reading what a request brings: bodies within their limits, query parameters within their ranges."""
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from replayforge.domain.clock import parse_time
+from replayforge.domain.document import decode_document
+from replayforge.domain.event import ENVELOPE_NAMES, Envelope
+from replayforge.web.problems import Problem
+
+LIST_LIMIT_MAX = 200
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+
+decode_envelope_bytes = msgspec.json.Decoder(Envelope).decode
+Shape = TypeVar("Shape")
+
+
+def check_type(request: web.Request, *accepted: str) -> str:
+    """Return the body's media type; raises 415 for one that is not accepted, or for any content encoding."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Problem(415, "unsupported-encoding", "The encoding is not supported", "Send the body without encoding.")
+    if request.content_type not in accepted:
+        named = " or ".join(accepted)
+        detail = f"The body has type {request.content_type!r}; send {named} and say so in Content-Type."
+        raise Problem(415, "unsupported-media-type", "The media type is not supported", detail)
+    return request.content_type
+
+
+async def read_body(request: web.Request, bytes_max: int) -> bytes:
+    """Return the body; raises 413 before more than `bytes_max` is in memory."""
+    if (request.content_length or 0) > bytes_max:
+        raise too_large(bytes_max)
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > bytes_max:
+            raise too_large(bytes_max)
+    return bytes(body)
+
+
+async def read_lines(request: web.Request, line_bytes_max: int) -> AsyncIterator[list[bytes]]:
+    """Yield the lines of a body in the chunks they arrive in; raises 413 for a line beyond the limit."""
+    rest = b""
+    async for chunk in request.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > line_bytes_max or any(len(line) > line_bytes_max for line in lines):
+            raise too_large(line_bytes_max)
+        if lines:
+            yield lines
+    if rest:
+        yield [rest]
+
+
+def too_large(bytes_max: int) -> Problem:
+    """Return the problem of a body, or one event, that is too large."""
+    return Problem(413, "too-large", "The body is too large", f"At most {bytes_max:,} bytes are accepted.")
+
+
+def decode_envelope(body: bytes, *, event_bytes_max: int) -> Envelope:
+    """Return the event that a piece of JSON is; raises Malformed or Unacceptable with the place."""
+    if len(body) > event_bytes_max:
+        raise too_large(event_bytes_max)
+    return decode_document(body, decode_envelope_bytes, names=ENVELOPE_NAMES)
+
+
+async def read_object(request: web.Request, shape: type[Shape]) -> Shape:
+    """Return a small JSON body as a struct; no body at all means every default."""
+    body = await read_body(request, 1 << 20)
+    if not body.strip():
+        body = b"{}"
+    else:
+        check_type(request, JSON)
+    return decode_document(body, msgspec.json.Decoder(shape).decode)
+
+
+def query_int(request: web.Request, name: str, default: int, *, low: int, high: int) -> int:
+    """Return a whole number from the query."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise bad_query(name, text, f"a whole number from {low} to {high}")
+    return value
+
+
+def query_float(request: web.Request, name: str, default: float, *, low: float, high: float) -> float:
+    """Return a number from the query."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise bad_query(name, text, f"a number from {low:g} to {high:g}")
+    return value
+
+
+def query_time(request: web.Request, name: str) -> int | None:
+    """Return a time from the query in microseconds, or None."""
+    text = request.query.get(name)
+    if not text:
+        return None
+    try:
+        return parse_time(text.replace(" ", "+"))
+    except ValueError:
+        raise bad_query(name, text, "an RFC 3339 time such as 2026-11-22T10:00:00Z") from None
+
+
+def query_limit(request: web.Request, default: int = 50) -> int:
+    """Return how many items a list may have."""
+    return query_int(request, "limit", default, low=1, high=LIST_LIMIT_MAX)
+
+
+def query_cursor(request: web.Request) -> int | None:
+    """Return where a list goes on, or None for its beginning."""
+    return query_int(request, "cursor", 0, low=0, high=2**62) or None
+
+
+def bad_query(name: str, text: str, accepted: str) -> Problem:
+    """Return the problem of a query parameter."""
+    return Problem(
+        422, "bad-parameter", "A parameter is wrong", f"{name}={text!r} is wrong; give {accepted}.", f"?{name}"
+    )
+
+
+def page(items: list[Any], cursors: list[int], limit: int) -> dict[str, Any]:
+    """Return one page of a list; it was fetched with one item more than `limit`, to see whether there is more."""
+    more = len(items) > limit
+    return {
+        "items": items[:limit],
+        "next_cursor": str(cursors[limit - 1]) if more else None,
+        "has_more": more,
+    }

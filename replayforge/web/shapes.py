@@ -1,0 +1,189 @@
+"""The shapes of the API's answers, with the names that API.md fixes."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from replayforge.domain.clock import format_time
+from replayforge.domain.event import Action, Attempt, Content, StoredEvent
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import Group, WorkflowSummary
+from replayforge.engine.intake import Receipt
+from replayforge.engine.overview import WorkerStatus
+
+encode = msgspec.json.Encoder().encode
+
+
+class EventShape(msgspec.Struct):
+    """An event as the API shows it."""
+
+    id: str
+    application_name: str
+    workflow_id: str
+    event_type: str
+    service_name: str
+    idempotency_key: str | None
+    status: str
+    duplicate: bool
+    log_id: str
+    log_offset: int
+    attempt_count: int
+    max_attempts: int
+    run: int
+    starts: int
+    payload: msgspec.Raw
+    metadata: msgspec.Raw
+    created_at: str
+    updated_at: str
+    next_run_at: str | None
+    last_error: str | None
+    error_signature: str | None
+    reason: str | None
+    replay_of: str | None
+    result: msgspec.Raw | None
+
+
+def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """Answer with a value written as JSON."""
+    return web.Response(body=encode(value), status=status, content_type="application/json", headers=headers)
+
+
+def received_event(receipt: Receipt, log_id: str, max_attempts: int) -> EventShape:
+    """Show an event that is durable and has no row yet."""
+    record = receipt.record
+    created_at = format_time(record.created_at_us)
+    return EventShape(
+        id=record.id,
+        application_name=record.application_name,
+        workflow_id=record.workflow_id,
+        event_type=record.event_type,
+        service_name=record.service_name,
+        idempotency_key=record.idempotency_key,
+        status=State.RECEIVED.value,
+        duplicate=receipt.duplicate,
+        log_id=log_id,
+        log_offset=receipt.log_offset,
+        attempt_count=0,
+        max_attempts=record.max_attempts or max_attempts,
+        run=1,
+        starts=0,
+        payload=record.payload,
+        metadata=record.metadata,
+        created_at=created_at,
+        updated_at=created_at,
+        next_run_at=None if record.run_at_us is None else format_time(record.run_at_us),
+        last_error=None,
+        error_signature=None,
+        reason=None,
+        replay_of=record.replay_of,
+        result=None,
+    )
+
+
+def stored_event(event: StoredEvent, content: Content, max_attempts: int, *, duplicate: bool = False) -> EventShape:
+    """Show an event as its row says."""
+    return EventShape(
+        id=event.id,
+        application_name=event.application_name,
+        workflow_id=event.workflow_id,
+        event_type=event.event_type,
+        service_name=event.service_name,
+        idempotency_key=event.idempotency_key,
+        status=event.state.value,
+        duplicate=duplicate,
+        log_id=event.log_id,
+        log_offset=event.log_offset,
+        attempt_count=event.attempt_count,
+        max_attempts=event.max_attempts or max_attempts,
+        run=event.run,
+        starts=event.starts,
+        payload=msgspec.Raw(content.payload),
+        metadata=msgspec.Raw(content.metadata),
+        created_at=format_time(event.created_at_us),
+        updated_at=format_time(event.updated_at_us),
+        next_run_at=None if event.due_at_us is None else format_time(event.due_at_us),
+        last_error=event.last_error,
+        error_signature=event.error_signature,
+        reason=event.reason,
+        replay_of=event.replay_of,
+        result=None if event.result is None else msgspec.Raw(event.result),
+    )
+
+
+def receipt_event(receipt: Receipt, log_id: str, max_attempts: int) -> EventShape:
+    """Show what came of sending an event: the event as it is now, if it was known before."""
+    if receipt.stored is None:
+        return received_event(receipt, log_id, max_attempts)
+    return stored_event(*receipt.stored, max_attempts, duplicate=True)
+
+
+def attempt(one: Attempt) -> dict[str, Any]:
+    """Show an attempt; beside our own names stand those of the original."""
+    return {
+        "run": one.run,
+        "attempt_number": one.number,
+        "lease_token": one.token,
+        "status": one.outcome.value,
+        "outcome": one.outcome.value,
+        "worker_name": one.worker,
+        "owner": one.owner,
+        "started_at": format_time(one.started_at_us),
+        "finished_at": format_time(one.ended_at_us),
+        "duration_ms": max(0, one.ended_at_us - one.started_at_us) / 1000,
+        "error": one.error,
+        "error_message": one.error,
+        "error_signature": one.error_signature,
+    }
+
+
+def action(one: Action) -> dict[str, Any]:
+    """Show something that was done to an event."""
+    return {"at": format_time(one.at_us), "run": one.run, "action": one.action, "detail": one.detail}
+
+
+def workflow(summary: WorkflowSummary) -> dict[str, Any]:
+    """Show the totals of a workflow, as in the original."""
+    dead = summary.totals.get(State.DEAD_LETTERED, 0)
+    return {
+        "workflow_id": summary.workflow_id,
+        "total_events": summary.total,
+        "succeeded": summary.totals.get(State.SUCCEEDED, 0),
+        "failed": summary.failed,
+        "dead_lettered": dead,
+        "in_flight": summary.in_flight,
+        "has_failures": bool(dead or summary.failed),
+        "totals": {state.value: count for state, count in summary.totals.items()},
+        "created_at": format_time(summary.created_at_us),
+        "last_updated_at": format_time(summary.updated_at_us),
+    }
+
+
+def group(one: Group) -> dict[str, Any]:
+    """Show events or attempts that have something in common."""
+    return {
+        "group": one.name,
+        "count": one.count,
+        "first_at": format_time(one.first_at_us),
+        "last_at": format_time(one.last_at_us),
+        "event_types": one.event_types,
+        "sample": one.sample,
+    }
+
+
+def worker(status: WorkerStatus, node: str, now_us: int) -> dict[str, Any]:
+    """Show a worker; its heartbeat is this answer itself, since it lives in the process that gives it."""
+    return {
+        "id": f"{node}/{status.name}",
+        "worker_name": status.name,
+        "node": node,
+        "status": status.state,
+        "last_heartbeat_at": format_time(now_us),
+        "is_stale": False,
+        "current_event_id": status.event.id if status.event else None,
+        "current_event_type": status.event.event_type if status.event else None,
+        "busy_since": None if status.busy_since_us is None else format_time(status.busy_since_us),
+        "settled": status.settled_count,
+        "restarts": status.restarts,
+        "last_error": status.last_error,
+    }
