@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from replayforge.domain.errors import Refused, Unavailable
 from replayforge.streams.redis_group import RedisGroup
 from replayforge.streams.redis_link import GroupGone, RedisLink
-from replayforge.streams.redis_scripts import DELIVER_ORPHANS, REMOVE_CONSUMERS, REMOVE_ENTRIES
+from replayforge.streams.redis_scripts import DELIVER_ORPHANS, PUBLISH, REMOVE_CONSUMERS, REMOVE_ENTRIES
 from replayforge.streams.stream import Delivery, Entry, StreamStats
 from replayforge.telemetry import Telemetry
 
@@ -81,7 +81,7 @@ class RedisStream:
     # The road of an entry
 
     async def publish(self, entries: Sequence[Entry]) -> None:
-        """See Stream.publish."""
+        """See Stream.publish; each batch of a thousand is added whole or not at all."""
         for batch in batches(entries):
             await self.group.ensure()
             if not await self.add(batch):
@@ -91,15 +91,13 @@ class RedisStream:
             self.telemetry.emit("entry.published", len(batch))
 
     async def add(self, entries: Sequence[Entry]) -> bool:
-        """Add the entries in one round trip; False, and perhaps a part of them added, when the stream is gone."""
+        """Add the entries in one round trip; False, and nothing added, when the stream is gone."""
+        words = [word for entry in entries for word in (entry.event_id, entry.run)]
         async with self.calling(self.writer, "publish") as client:
-            pipeline: Any = client.pipeline(transaction=False)
-            pipeline.get(self.group.generation_key)
-            for entry in entries:
-                pipeline.xadd(self.key, fields_of(entry), nomkstream=True)
-            generation, *handles = await pipeline.execute()
-        self.group.doubt(generation=generation, gone=None in handles)
-        return None not in handles
+            answer: Any = await client.eval(PUBLISH, 2, self.key, self.group.generation_key, *words)
+        added, generation = answer
+        self.group.doubt(generation=generation, gone=added < len(entries))
+        return bool(added == len(entries))
 
     async def read(self, count: int, wait_seconds: float) -> list[Delivery]:
         """See Stream.read."""
