@@ -1,5 +1,6 @@
 """Small files that are always whole: read and replaced with a checksum, a temporary name and two syncs."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from replayforge.forgelog.checksum import CRC32C, EXTENDS
 from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.files import Files
+
+INTERRUPTIONS_MAX = 100
 
 extend = EXTENDS[CRC32C]
 
@@ -41,11 +44,17 @@ def read_whole(files: Files, path: Path) -> bytes:
 
 def write_fully(files: Files, handle: int, data: bytes, position: int) -> None:
     """Write all of `data`, however short the single writes are; an interrupted write is taken up again."""
+    interruptions = 0
     while data:
         try:
             taken = files.pwrite(handle, data, position)
         except InterruptedError:
+            interruptions += 1
+            if interruptions == INTERRUPTIONS_MAX:
+                raise
             continue
+        if not taken:
+            raise OSError(errno.EIO, "a write took no byte")
         data = data[taken:]
         position += taken
 

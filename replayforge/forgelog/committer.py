@@ -146,7 +146,7 @@ class Committer:
         try:
             self.writer.mark()
             self.note_sync()
-        except LogFull:
+        except (LogFull, LogBusy):
             self.note_full()
         self.marked = True
 

@@ -2,14 +2,16 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from replayforge.domain.clock import Clock, SystemClock
+from replayforge.domain.errors import ReplayForgeError, Unavailable
 from replayforge.forgelog.committer import Committer, as_poisoned
 from replayforge.forgelog.consumers import Consumers, save_consumers
 from replayforge.forgelog.disk import SyncFailed
-from replayforge.forgelog.errors import CorruptRecord, LogClosed, LogFull, LogStalled
+from replayforge.forgelog.errors import CorruptRecord, LogClosed, LogRefused, LogStalled, LogUnreadable
 from replayforge.forgelog.files import Files, OsFiles
 from replayforge.forgelog.limits import MEBIBYTE
 from replayforge.forgelog.options import LogOptions
@@ -20,7 +22,7 @@ from replayforge.forgelog.scrubber import Scrubber, ScrubStep
 from replayforge.forgelog.stats import LogStats, percentile
 from replayforge.forgelog.storage import LogIdentity, Storage
 from replayforge.forgelog.storage import read_identity as read_identity_through
-from replayforge.forgelog.writer import OUT_OF_SPACE
+from replayforge.forgelog.writer import as_unavailable
 from replayforge.telemetry import Telemetry
 
 __all__ = [
@@ -77,10 +79,16 @@ class ForgeLog:
         """Lock, recover and open the log in a directory, making it when there is none; starts the writer thread.
 
         `floor` is the highest offset the store knows. Raises LogLocked when another process has it, LogRefused when
-        going on could hide the loss of acknowledged records, LogFull when there is no space for a new segment.
+        going on could hide the loss of acknowledged records or the directory cannot be used, LogFull when there is no
+        space for a new segment.
         """
         clock = clock or SystemClock()
-        storage = Storage.open(directory, options or LogOptions(), floor=floor, files=files or OsFiles(), clock=clock)
+        try:
+            storage = Storage.open(
+                directory, options or LogOptions(), floor=floor, files=files or OsFiles(), clock=clock
+            )
+        except OSError as error:
+            raise as_refused(error, directory) from error
         log = cls(storage, clock, telemetry or Telemetry())
         log.committer.thread.start()
         report = log.recovery
@@ -131,7 +139,8 @@ class ForgeLog:
     def read(self, after: int, *, records_max: int = 1000, bytes_max: int = 4 * MEBIBYTE) -> list[Record]:
         """Return verified records after an offset, at most up to the durable end; at least one if there is one.
 
-        Raises GapError when the next record is gone, CorruptRecord when it is damaged.
+        Raises GapError when the next record is gone, CorruptRecord when it is damaged, LogUnreadable when the disk
+        answers with an error.
         """
         try:
             return self.storage.reader.read(after, self.durable_offset, records_max=records_max, bytes_max=bytes_max)
@@ -139,6 +148,8 @@ class ForgeLog:
             self.damaged_reads += 1
             self.telemetry.emit("log.damaged", offset=error.offset, segment=error.segment, position=error.position)
             raise
+        except OSError as error:
+            raise LogUnreadable(f"The disk of the log did not give the records asked for ({error}).") from error
 
     async def wait_beyond(self, offset: int) -> int:
         """Return the durable end once it is beyond `offset`; raises LogClosed or LogPoisoned when it never will be."""
@@ -151,12 +162,8 @@ class ForgeLog:
 
         The mirror only moves forward unless `reset` says that the operator adopted another store.
         """
-        self.refuse_poisoned()
-        try:
+        with self.guarded():
             self.storage.bind_store(store_id, projected_offset, reset=reset)
-        except SyncFailed as error:
-            self.committer.poison(error)
-            raise as_poisoned(error) from error
 
     @property
     def consumers(self) -> dict[str, int]:
@@ -172,15 +179,21 @@ class ForgeLog:
 
     def save_consumers(self, offsets: dict[str, int]) -> None:
         """Make committed offsets durable, in the thread of their batch."""
-        try:
+        with self.guarded():
             save_consumers(self.storage.disk, self.storage.directory, offsets)
-        except SyncFailed as error:
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Judge errors around the small files: no space is "not accepted", any other one poisons the log."""
+        self.refuse_poisoned()
+        try:
+            yield
+        except OSError as error:
+            unavailable = error if isinstance(error, SyncFailed) else as_unavailable(error)
+            if isinstance(unavailable, Unavailable):
+                raise unavailable from error
             self.committer.poison(error)
             raise as_poisoned(error) from error
-        except OSError as error:
-            if error.errno in OUT_OF_SPACE:
-                raise LogFull("The disk of the log is full; the commit was not accepted.") from error
-            raise
 
     def refuse_poisoned(self) -> None:
         """Raise LogPoisoned when the log gave up."""
@@ -191,7 +204,6 @@ class ForgeLog:
 
     def retain(self, projected_offset: int) -> Retained:
         """Remove the whole segments that retention asks for and the dispatcher has passed; one bounded step."""
-        self.refuse_poisoned()
         rule = RetentionRule(self.options.retention_seconds, self.options.retention_bytes_max)
         now_ns = self.steady_clock.now_ns()
         if now_ns is None and rule.retention_seconds is not None:
@@ -200,11 +212,8 @@ class ForgeLog:
             self.storage.segments, rule, projected_offset=min(projected_offset, self.durable_offset),
             slowest_consumer=min(self.named.offsets.values(), default=None), now_ns=now_ns,
         )  # fmt: skip
-        try:
+        with self.guarded():
             self.storage.remove(gone)
-        except SyncFailed as error:
-            self.committer.poison(error)
-            raise as_poisoned(error) from error
         if gone:
             self.telemetry.emit("log.retained", segments=len(gone), first_offset=self.first_offset)
         return Retained(len(gone), sum(segment.end for segment in gone), self.first_offset)
@@ -296,3 +305,12 @@ class ForgeLog:
         except OSError as error:
             self.committer.poison(error)
             self.storage.abandon(error)
+
+
+def as_refused(error: OSError, directory: Path) -> ReplayForgeError:
+    """Say in one sentence why the directory of a log cannot be used."""
+    unavailable = as_unavailable(error)
+    if isinstance(unavailable, ReplayForgeError):
+        return unavailable
+    remedy = "Check that the directory exists on a sound disk and that this user may write there."
+    return LogRefused("E_IO", f"{directory} cannot be used ({error}).", remedy=remedy)

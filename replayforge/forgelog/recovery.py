@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from replayforge.forgelog.batch import CLEAN
+from replayforge.forgelog.consumers import load_consumers
 from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.errors import LogRefused
 from replayforge.forgelog.header import HEADER_BYTES, BadHeader, SegmentHeader, decode_header, segment_name
@@ -13,6 +14,7 @@ from replayforge.forgelog.scan import Fault, Walk, Window, later_batches, merge_
 
 SEGMENT_SUFFIX = ".flog"
 POISON_NAME = "POISONED"
+SECTOR_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Found:
     """Everything recovery learned; `tail` is the walk over the last segment (None for a log without segments)."""
 
     manifest: Manifest
+    consumers: dict[str, int] = field(default_factory=dict)
     segments: list[FoundSegment] = field(default_factory=list)
     tail: Walk | None = None
     torn_bytes: int = 0
@@ -59,27 +62,28 @@ class Found:
         return self.tail is None or (self.torn_bytes == 0 and bool(self.tail.flags & CLEAN))
 
 
-def recover(disk: Disk, directory: Path, *, floor: int = 0, consumers: dict[str, int] | None = None) -> Found | None:
-    """Read a log directory and return what it holds; None when there is no log yet.
+def recover(disk: Disk, directory: Path, *, floor: int = 0) -> Found | None:
+    """Read a log directory and return what it holds; None when there is no log yet. Changes nothing.
 
-    `floor` is the highest offset the store knows, `consumers` what the named consumers have committed. Changes nothing.
-    Raises LogRefused when going on could hide the loss of an acknowledged record.
+    `floor` is the highest offset the store knows. Raises LogRefused when going on could hide the loss of acknowledged
+    records.
     """
-    floors = {f"consumer {name!r}": offset for name, offset in (consumers or {}).items()}
     try:
-        return recover_found(disk, directory, floors, floor)
+        return recover_found(disk, directory, floor)
     except OSError as error:  # rule 15
         raise LogRefused("E_IO", f"the log cannot be read ({error}); this is not the end of the log.") from error
 
 
-def recover_found(disk: Disk, directory: Path, committed: dict[str, int], floor: int) -> Found | None:
+def recover_found(disk: Disk, directory: Path, floor: int) -> Found | None:
     """Apply the rules in their order."""
+    consumers = load_consumers(disk.files, directory)
+    committed = {f"consumer {name!r}": offset for name, offset in consumers.items()}
     names = disk.files.list_directory(directory)
     ids = segment_ids(names)
     if MANIFEST_NAME not in names:
         refuse_headless(ids, {**committed, "the store": floor})
         return None
-    found = Found(load_manifest(disk.files, directory))
+    found = Found(load_manifest(disk.files, directory), consumers)
     readers = {**committed, "the log's mirror of its store": found.manifest.projected_offset}
     ids = [number for number in ids if number >= found.manifest.first_segment]
     refuse_missing(found.manifest, ids)
@@ -242,13 +246,18 @@ def judge_end(walk: Walk, manifest: Manifest) -> int:
             raise LogRefused("E_CORRUPT", what, segment=name, position=position)
         raise LogRefused("E_CORRUPT", what, segment=name, position=position, first_lost=first_lost, last_lost=last_lost)
     extent = written_end(walk.window, position) - position
-    if walk.fault_end is not None and position + extent > walk.fault_end:  # rule 3, seen from the other side
+    if walk.fault_end is not None and position + extent > whole_sectors(walk.fault_end):  # rule 3, from the other side
         what = f"the batch here is damaged, and data follows its end at byte {walk.fault_end:,}."
         raise LogRefused("E_CORRUPT", what, segment=name, position=position, first_lost=walk.next_offset)
     if extent > walk.header.limits.extent_bytes_max:  # rule 5
         what = f"{extent:,} bytes follow that no batch explains; a torn write leaves less."
         raise LogRefused("E_EXTENT", what, segment=name, position=position, first_lost=walk.next_offset)
     return extent  # rules 1 and 4
+
+
+def whole_sectors(position: int) -> int:
+    """Return the end of the sector that `position` is in: an unsynced sector may hold anything up to its end."""
+    return -(-position // SECTOR_BYTES) * SECTOR_BYTES
 
 
 def refuse_acked_loss(found: Found, floors: dict[str, int]) -> None:

@@ -108,13 +108,15 @@ class Walk:
             return None
         body_start = self.position + BATCH_HEAD_BYTES
         if body_start + head.body_bytes > self.stop:
-            return self.stop_at_body(body_start + head.body_bytes)
+            self.stop_at_body(body_start + head.body_bytes)
+            return None
         if not self.with_bodies and not head.flags & GAP:
             self.accept(head, b"")
             return head, b""
         body = self.window.at(body_start, head.body_bytes)
         if self.extend(0, body) != head.body_checksum:
-            return self.stop_at_body(body_start + head.body_bytes)
+            self.stop_at_body(body_start + head.body_bytes)
+            return None
         self.accept(head, body)
         return head, body
 

@@ -3,15 +3,16 @@
 import os
 import secrets
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from replayforge.domain.clock import Clock
-from replayforge.forgelog.consumers import load_consumers
+from replayforge.domain.errors import Unavailable
 from replayforge.forgelog.disk import Disk, SyncFailed
-from replayforge.forgelog.errors import LogFull, LogLocked, LogRefused
+from replayforge.forgelog.errors import LogLocked, LogRefused
 from replayforge.forgelog.files import Files, is_network
 from replayforge.forgelog.header import segment_name
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
@@ -19,7 +20,7 @@ from replayforge.forgelog.options import LogOptions
 from replayforge.forgelog.reader import Reader
 from replayforge.forgelog.recovery import POISON_NAME, Found, RecoveryReport, recover, segment_ids, walk_segment
 from replayforge.forgelog.segment import Segment
-from replayforge.forgelog.writer import OUT_OF_SPACE, Ending, Writer
+from replayforge.forgelog.writer import OUT_OF_HANDLES, OUT_OF_SPACE, Ending, Writer
 
 LOCK_NAME = "LOCK"
 CHECK_IT = "Choose a local disk, or pass --allow-network-fs if you know that its fsync and locks hold."
@@ -51,46 +52,47 @@ class Storage:
     One thread writes; reads, retention and changes of the manifest may come from any other.
     """
 
-    def __init__(self, disk: Disk, directory: Path, options: LogOptions) -> None:
+    def __init__(self, disk: Disk, directory: Path, options: LogOptions, lock_handle: int, found: Found) -> None:
         self.disk = disk
         self.directory = directory
         self.options = options
+        self.lock_handle: int | None = lock_handle
         self.manifest_lock = threading.RLock()
-        self.lock_handle: int | None = None
+        self.manifest = found.manifest
+        self.consumers = found.consumers
+        segments = [self.segment_of(found, number) for number in range(len(found.segments))]
+        self.reader = Reader(disk.files, segments, self.manifest)
+        self.writer = Writer(
+            disk, directory, ending_of(found), segment_bytes=options.segment_bytes, limits=options.limits,
+            began=self.began,
+        )  # fmt: skip
 
     @classmethod
     def open(cls, directory: Path, options: LogOptions, *, floor: int, files: Files, clock: Clock) -> "Storage":
-        """Lock and recover the log, and begin a new segment; raises LogLocked, LogRefused, or LogFull."""
+        """Lock and recover the log, and begin a new segment; raises LogLocked, LogRefused, LogFull, or OSError."""
         started = clock.monotonic()
-        storage = cls(Disk(files, clock), directory, options)
+        disk = Disk(files, clock)
         prepare_directory(files, directory, options.allow_network_fs)
-        storage.lock_handle = take_lock(files, directory)
+        lock_handle = take_lock(files, directory)
         try:
-            storage.recover(floor, started)
+            found = recover(disk, directory, floor=floor) or found_nothing(disk, directory)
+            storage = cls(disk, directory, options, lock_handle, found)
         except BaseException:
-            files.close(storage.lock_handle)
+            files.close(lock_handle)
+            raise
+        try:
+            storage.begin(found, started)
+        except BaseException:
+            storage.abandon()
             raise
         return storage
 
     # Opening
 
-    def recover(self, floor: int, started: float) -> None:
-        """Read what is there, and make ready to write behind it."""
-        self.consumers = load_consumers(self.disk.files, self.directory)
-        found = recover(self.disk, self.directory, floor=floor, consumers=self.consumers)
-        if found is None:
-            found = Found(Manifest(secrets.token_hex(16)))
-            save_manifest(self.disk, self.directory, found.manifest)
-        self.manifest = found.manifest
+    def begin(self, found: Found, started: float) -> None:
+        """Make ready to write behind what was found."""
         poisoned = self.verify_after_poison(found)
         self.remove_leftovers()
-        segments = [self.segment_of(found, number) for number in range(len(found.segments))]
-        self.reader = Reader(self.disk.files, segments, self.manifest)
-        self.writer = Writer(
-            self.disk, self.directory, ending_of(found), segment_bytes=self.options.segment_bytes,
-            limits=self.options.limits, began=self.began,
-        )  # fmt: skip
-        self.writer.next_segment_id = max(self.writer.next_segment_id, self.manifest.last_segment + 1)
         self.writer.roll()
         self.give_back_space(found)
         if poisoned:
@@ -158,13 +160,13 @@ class Storage:
             except SyncFailed:
                 raise
             except OSError as error:
-                if error.errno not in OUT_OF_SPACE:
+                if error.errno not in OUT_OF_SPACE + OUT_OF_HANDLES:
                     raise
 
     def bind_store(self, store_id: str, projected_offset: int, *, reset: bool = False) -> None:
         """Remember the store and how far it has projected; durable when it returns, and with it the end of the log.
 
-        The offset only grows unless `reset` is given. Raises LogFull when the disk has no space.
+        The offset only grows unless `reset` is given.
         """
         with self.manifest_lock:
             known = self.manifest
@@ -173,17 +175,13 @@ class Storage:
             last_offset = self.writer.next_offset - 1
             if (store_id, projected_offset, last_offset) == (known.store_id, known.projected_offset, known.last_offset):
                 return
-            try:
-                self.change_manifest(store_id=store_id, projected_offset=projected_offset)
-            except SyncFailed:
-                raise
-            except OSError as error:
-                if error.errno in OUT_OF_SPACE:
-                    raise LogFull("The disk of the log is full; the mirror of the store was not moved on.") from error
-                raise
+            self.change_manifest(store_id=store_id, projected_offset=projected_offset)
 
     def remove(self, gone: list[Segment]) -> None:
-        """Remove the oldest segments: the manifest lets go of them first, durably, then the files go."""
+        """Remove the oldest segments: the manifest lets go of them first, durably, then the files go.
+
+        A file that cannot be removed now is removed by the next start.
+        """
         if not gone:
             return
         with self.manifest_lock:
@@ -196,7 +194,8 @@ class Storage:
                 for segment in gone:
                     self.reader.handles.forget(segment.path)
         for segment in gone:
-            self.disk.files.unlink(segment.path)
+            with suppress(OSError):
+                self.disk.files.unlink(segment.path)
 
     # Reading
 
@@ -223,7 +222,7 @@ class Storage:
             self.change_manifest()
         except SyncFailed:
             raise
-        except (LogFull, OSError):
+        except (Unavailable, OSError):
             self.writer.abandon()
         self.release()
 
@@ -267,19 +266,25 @@ def prepare_directory(files: Files, directory: Path, allow_network_fs: bool) -> 
 
 def take_lock(files: Files, directory: Path) -> int:
     """Take the lock of the log for life; raises LogLocked with the holder's process id."""
-    path = directory / LOCK_NAME
-    handle = files.open(path, create=True)
-    if not files.lock(handle):
-        holder = files.pread(handle, 64, 0).decode(errors="replace").partition(" ")[0].strip() or "unknown"
-        files.close(handle)
-        raise LogLocked(f"The log in {directory} is locked by pid {holder}.")
-    files.truncate(handle, 0)
+    handle = files.open(directory / LOCK_NAME, create=True)
     try:
-        files.pwrite(handle, f"{os.getpid()} {boot_id()}\n".encode(), 0)  # for people; the lock itself is what counts
-    except OSError as error:
-        if error.errno not in OUT_OF_SPACE:
-            raise
+        if not files.lock(handle):
+            holder = files.pread(handle, 64, 0).decode(errors="replace").partition(" ")[0].strip() or "unknown"
+            raise LogLocked(f"The log in {directory} is locked by pid {holder}.")
+        files.truncate(handle, 0)
+        with suppress(OSError):  # for people; the lock itself is what counts
+            files.pwrite(handle, f"{os.getpid()} {boot_id()}\n".encode(), 0)
+    except BaseException:
+        files.close(handle)
+        raise
     return handle
+
+
+def found_nothing(disk: Disk, directory: Path) -> Found:
+    """Give a new log its identity; the manifest comes first, so that no segment ever stands without one."""
+    found = Found(Manifest(secrets.token_hex(16)))
+    save_manifest(disk, directory, found.manifest)
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -290,9 +295,12 @@ def boot_id() -> str:
 
 
 def ending_of(found: Found) -> Ending:
-    """Return where the found log ends."""
-    log_id = bytes.fromhex(found.manifest.log_id)
+    """Return where the found log ends, and the first segment id that was never used."""
+    log_id, unused = bytes.fromhex(found.manifest.log_id), found.manifest.last_segment + 1
     if found.tail is None:
-        return Ending(log_id)
+        return Ending(log_id, unused_segment_id=unused)
     tail = found.tail
-    return Ending(log_id, tail.header.segment_id, tail.position, tail.next_offset - 1, tail.chain, tail.time_ns)
+    return Ending(
+        log_id, tail.header.segment_id, tail.position, tail.next_offset - 1, tail.chain, tail.time_ns,
+        max(unused, tail.header.segment_id + 1),
+    )  # fmt: skip

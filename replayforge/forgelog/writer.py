@@ -3,6 +3,7 @@
 import errno
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Ending:
     last_offset: int = 0
     chain: int = 0
     time_ns: int = 0
+    unused_segment_id: int = 1
 
 
 class Writer:
@@ -57,7 +59,7 @@ class Writer:
         self.handle: int | None = None
         self.salt = 0
         self.segment_id = ending.segment_id
-        self.next_segment_id = ending.segment_id + 1
+        self.next_segment_id = ending.unused_segment_id
         self.log_id = ending.log_id
         self.position = ending.position
         self.next_offset = ending.last_offset + 1
@@ -185,7 +187,8 @@ class Writer:
         if self.spare is not None:
             self.disk.files.close(self.spare)
             self.spare = None
-            self.disk.files.unlink(self.directory / SPARE_NAME)
+            with suppress(OSError):  # the next start removes it
+                self.disk.files.unlink(self.directory / SPARE_NAME)
 
     def has_space(self) -> bool:
         """Try to write zeros where the next batch would go: they mean "nothing written yet" to recovery."""

@@ -32,7 +32,7 @@ class Tally:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    report = (yield).get_result()  # type: ignore[misc, attr-defined]
+    report = (yield).get_result()  # type: ignore[attr-defined]
     if report.when == "call":
         item.stash[PASSED] = report.passed
 

@@ -29,7 +29,7 @@ def whole_batches(written: Written, segment: str, size: int) -> int:
     return max(inside + before, default=0)
 
 
-def test_S1_truncation_at_every_byte(tally: Tally) -> None:
+def test_s1_truncation_at_every_byte(tally: Tally) -> None:
     """A log cut at any byte opens with exactly the whole batches, or refuses; with a floor it refuses every loss."""
     written = write_log(tally.rng, segments=2, options=LARGE, payload_bytes=400)
     image, total = written.image, len(written.payloads)
@@ -53,7 +53,7 @@ def test_S1_truncation_at_every_byte(tally: Tally) -> None:
     assert tally.counts["opens"] >= 40_000
 
 
-def test_S2_every_single_bit_flip(tally: Tally) -> None:
+def test_s2_every_single_bit_flip(tally: Tally) -> None:
     """One flipped bit is refused, or it is the last batch with no floor, or it touched nothing that was written."""
     written = write_log(tally.rng, segments=2, options=SMALL, payload_bytes=500)
     storage_files = with_consumer(written)
@@ -82,7 +82,7 @@ def test_S2_every_single_bit_flip(tally: Tally) -> None:
     assert tally.counts["flips"] >= 130_000
 
 
-def test_S2_flips_in_the_last_batch_with_a_floor(tally: Tally) -> None:
+def test_s2_flips_in_the_last_batch_with_a_floor(tally: Tally) -> None:
     """With the last offset known to the store no flip in the last batch is taken for a torn write."""
     written = write_log(tally.rng, segments=2, options=SMALL, payload_bytes=500)
     image = written.image
@@ -114,7 +114,9 @@ def with_consumer(written: Written) -> SimFiles:
     return files
 
 
-def overwritten(image: Image, older: Image, name: str, size: int, rng: random.Random) -> Iterator[tuple[str, int, bytes]]:
+def overwritten(
+    image: Image, older: Image, name: str, size: int, rng: random.Random
+) -> Iterator[tuple[str, int, bytes]]:
     """Each sector replaced by zeros, ones, noise, another sector, and what stood there before."""
     data = image[name]
     old = older.get(name, b"").ljust(len(data), b"\0")
@@ -127,7 +129,7 @@ def overwritten(image: Image, older: Image, name: str, size: int, rng: random.Ra
             yield kind, begin, (data[:begin] + content + data[begin + size :])[: len(data)]
 
 
-def test_S3_overwritten_sectors(tally: Tally) -> None:
+def test_s3_overwritten_sectors(tally: Tally) -> None:
     """Other content in a sector or page is refused or harmless; without a floor it can hide only batches it covers."""
     for round_number in range(8):
         rng = random.Random(f"{tally.seed}:{round_number}")
@@ -148,7 +150,12 @@ def test_S3_overwritten_sectors(tally: Tally) -> None:
                     tally.add("refused" if isinstance(found, str) else "taken for torn, refused with a floor")
                     if not isinstance(found, str):
                         assert found == payloads[: len(found)]
-                        assert only_headers_in(written, name, begin, begin + size, len(found)), (name, size, kind, begin)
+                        assert only_headers_in(written, name, begin, begin + size, len(found)), (
+                            name,
+                            size,
+                            kind,
+                            begin,
+                        )
 
 
 def only_headers_in(written: Written, name: str, begin: int, end: int, kept: int) -> bool:
@@ -158,8 +165,8 @@ def only_headers_in(written: Written, name: str, begin: int, end: int, kept: int
     return name.endswith(first[0]) and begin < first[2] and first[1] < end and covered
 
 
-def test_S4_every_subset_of_the_batch_in_flight(tally: Tally) -> None:
-    """Whatever sectors of the unacknowledged batch reached the disk: it is there whole or not at all, never a refusal."""
+def test_s4_every_subset_of_the_batch_in_flight(tally: Tally) -> None:
+    """Whatever sectors of the batch in flight reached the disk: it is there whole or not at all, never a refusal."""
     options = LogOptions(segment_bytes=32_768)
     for content in ("zeros", "garbage"):
         files = SimFiles(write_log(tally.rng, segments=1, last_segment_batches=5, options=options).image)

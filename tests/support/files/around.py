@@ -26,7 +26,7 @@ class Around:
     @property
     def files(self) -> Files:
         """The same, as the log sees it."""
-        return cast(Files, self)
+        return cast("Files", self)
 
 
 class TraceFiles(Around):

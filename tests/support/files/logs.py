@@ -68,7 +68,9 @@ def write_log(
         )
         in_last = in_last + 1 if len(storage.segments) == before else 1
         full = storage.writer.position + 3000 > options.segment_bytes
-        if len(storage.segments) == segments and (in_last == last_segment_batches or (full and not last_segment_batches)):
+        if len(storage.segments) == segments and (
+            in_last == last_segment_batches or (full and not last_segment_batches)
+        ):
             return written
 
 

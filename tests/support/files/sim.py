@@ -1,7 +1,7 @@
 """A file system in memory that knows what a crash would leave behind.
 
-Data becomes durable with fdatasync or fsync of its file, names with a sync of their directory; until then each sector and
-each change of a name may or may not be there after a crash.
+Data becomes durable with fdatasync or fsync of its file, names with a sync of their directory; until then each sector
+and each change of a name may or may not be there after a crash.
 """
 
 import errno

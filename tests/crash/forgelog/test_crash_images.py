@@ -1,0 +1,154 @@
+"""S5 and S6: whatever a crash leaves of the unsynced, recovery gives back all that was acknowledged, no more."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from replayforge.forgelog.consumers import save_consumers
+from replayforge.forgelog.record import NewRecord
+from replayforge.forgelog.storage import Storage
+from tests.crash.forgelog.conftest import Tally
+from tests.support.files.logs import DIRECTORY, open_storage, read_all
+from tests.support.files.sim import Image, SimFiles
+
+
+@dataclass
+class History:
+    """The oracle: what was handed in, how much of it was acknowledged, and what retention was allowed to remove."""
+
+    submitted: list[bytes] = field(default_factory=list)
+    acked: int = 0
+    removable: int = 0
+    consumer: int = 0
+
+    def check(self, image: Image) -> None:
+        """Acknowledged is part of recovered is part of submitted, each at its own offset, and again after a reopen."""
+        files = SimFiles(image)
+        storage = open_storage(files, floor=self.acked)
+        self.judge(storage)
+        again = open_storage(SimFiles(files.image()), floor=self.acked)
+        assert (again.first_offset, again.report.last_offset) == (storage.first_offset, storage.report.last_offset)
+        self.judge(again)
+
+    def judge(self, storage: Storage) -> None:
+        first, last = storage.first_offset, storage.report.last_offset
+        assert self.acked <= last <= len(self.submitted)
+        assert first <= self.removable + 1
+        assert read_all(storage) == self.submitted[first - 1 : last]
+        assert storage.consumers.get("reader", 0) >= self.consumer
+
+
+class Workload:
+    """Appends, rolls, marks, commits, binds, retains, closes and opens, in an order that a seed gives."""
+
+    def __init__(self, files: SimFiles, history: History, rng: random.Random) -> None:
+        self.files = files
+        self.history = history
+        self.rng = rng
+        self.storage = open_storage(files)
+
+    def append(self) -> None:
+        records = [NewRecord(self.rng.randbytes(self.rng.randint(1, 700))) for _ in range(self.rng.randint(1, 4))]
+        self.history.submitted += [record.payload for record in records]
+        self.storage.writer.commit(records)
+        self.history.acked = len(self.history.submitted)
+
+    def mark(self) -> None:
+        self.storage.writer.mark()
+
+    def bind(self) -> None:
+        self.storage.bind_store("store", self.history.acked)
+
+    def commit(self) -> None:
+        save_consumers(self.storage.disk, DIRECTORY, {"reader": self.history.acked})
+        self.history.consumer = self.history.acked
+
+    def retain(self) -> None:
+        gone = self.storage.segments[:-2]
+        if gone:
+            self.history.removable = gone[-1].last_offset
+            self.storage.remove(gone)
+
+    def reopen(self) -> None:
+        if self.rng.random() < 0.5:
+            self.storage.finish()
+        else:
+            self.files.handles.clear()
+            for file in self.files.names.values():
+                file.locked = False
+        self.storage = open_storage(self.files, floor=self.history.acked)
+
+    def run(self, steps: int) -> None:
+        choices: list[Callable[[], None]] = [self.append] * 14 + [
+            self.mark, self.mark, self.bind, self.commit, self.retain, self.reopen,
+        ]  # fmt: skip
+        for _ in range(steps):
+            self.rng.choice(choices)()
+
+
+def crash_everywhere(tally: Tally, *, steps: int, rounds: int, randoms: int) -> None:
+    for _ in range(rounds):
+        rng = random.Random(tally.rng.getrandbits(64))
+        files, history = SimFiles(), History()
+
+        def crash(operation: str, files: SimFiles = files, history: History = history) -> None:
+            tally.add("crash points")
+            for image in files.crash_images(tally.rng, randoms):
+                history.check(image)
+                tally.add("images")
+
+        files.before = crash
+        Workload(files, history, rng).run(steps)
+        tally.add("acknowledged records", history.acked)
+
+
+def test_s5_crash_images(tally: Tally) -> None:
+    """From every crash image of every moment all that was acknowledged is recovered, and nothing that was not sent."""
+    while tally.counts["images"] < 50_000:
+        crash_everywhere(tally, steps=60, rounds=1, randoms=4)
+
+
+@pytest.mark.soak
+def test_s5_crash_images_soak(tally: Tally) -> None:
+    """The same, for 1.5 million images."""
+    while tally.counts["images"] < 1_500_000:
+        crash_everywhere(tally, steps=80, rounds=1, randoms=6)
+        print(tally.line(True), flush=True)  # noqa: T201 - progress of a long run
+
+
+RECOVERY_CRASHES_MIN = 6_000
+
+
+def crash_in_recovery(tally: Tally, history: History, image: Image, depth: int) -> None:
+    """Crash a recovery at each of its operations, and the recovery of some of those again."""
+    files = SimFiles(image)
+
+    def crash(operation: str) -> None:
+        for left in files.crash_images(tally.rng, 1):
+            if tally.counts["crashes in all"] >= RECOVERY_CRASHES_MIN:
+                return
+            history.check(left)
+            tally.add(f"crashes at depth {3 - depth}")
+            tally.add("crashes in all")
+            if depth > 1 and tally.rng.random() < 0.02:
+                crash_in_recovery(tally, history, left, depth - 1)
+
+    files.before = crash
+    open_storage(files, floor=history.acked)
+
+
+def test_s6_crashes_during_recovery(tally: Tally) -> None:
+    """A recovery that crashes, and the recovery after it that crashes again, leave the same records."""
+    while tally.counts["crashes in all"] < RECOVERY_CRASHES_MIN:
+        files, history = SimFiles(), History()
+
+        def crash(operation: str, files: SimFiles = files, history: History = history) -> None:
+            if tally.rng.random() < 0.06 and tally.counts["crashes in all"] < RECOVERY_CRASHES_MIN:
+                images = list(files.crash_images(tally.rng, 2))
+                crash_in_recovery(tally, history, tally.rng.choice(images), 2)
+                tally.add("starting images")
+
+        files.before = crash
+        Workload(files, history, random.Random(tally.rng.getrandbits(64))).run(30)
