@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Mapping
 from typing import BinaryIO
 
 import click
@@ -13,20 +14,6 @@ from replayforge.cli.options import as_json, document, with_client
 from replayforge.cli.output import complain, plain, state, verbatim
 from replayforge.cli.patience import Patience, outcome_unknown
 from replayforge.cli.progress import progress_bar
-
-
-class OutgoingEvent(msgspec.Struct, omit_defaults=True):
-    """The body of POST /api/events; payload and metadata are the sender's own bytes."""
-
-    workflow_id: str
-    event_type: str
-    application_name: str | None = None
-    service_name: str | None = None
-    idempotency_key: str | None = None
-    max_attempts: int | None = None
-    run_at: str | None = None
-    metadata: msgspec.Raw | None = None
-    payload: msgspec.Raw | None = None
 
 
 @click.command()
@@ -66,22 +53,22 @@ def send(
         context.exit(send_file(client, patience, bulk, json_wanted=json_wanted))
     if not fields["event_type"]:
         raise click.UsageError("Missing argument TYPE, the event type, or --bulk FILE.")
-    fields["workflow_id"] = fields["workflow_id"] or f"manual-{secrets.token_hex(4)}"
-    reply = send_event(client, patience, msgspec.convert(fields, OutgoingEvent))
+    event = {name: value for name, value in fields.items() if value is not None}
+    reply = send_event(client, patience, {"workflow_id": f"manual-{secrets.token_hex(4)}", **event})
     if json_wanted:
         verbatim(reply.body)
     else:
         tell(reply)
 
 
-def send_event(client: Client, patience: Patience, event: OutgoingEvent) -> Reply:
+def send_event(client: Client, patience: Patience, event: Mapping[str, object]) -> Reply:
     """Send one event until it has its answer, or patience is at its end."""
     body = msgspec.json.encode(event)
     while True:
         try:
             return client.request("POST", "/api/events", body)
         except (Problem, Unreachable) as error:
-            if outcome_unknown(error) and event.idempotency_key is None:
+            if outcome_unknown(error) and "idempotency_key" not in event:
                 complain(f"{error} It is not known whether the event arrived; without --key it is not sent again.")
                 raise
             patience.wait(error)

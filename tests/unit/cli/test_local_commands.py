@@ -1,0 +1,73 @@
+"""Commands that need no daemon: config and serve."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replayforge.config import LoadedConfig
+from tests.unit.cli.conftest import Cli
+
+
+def test_config_show(cli: Cli) -> None:
+    """Each setting is a line that could stand in a file, with its origin when asked."""
+    Path("replayforge.toml").write_text("[server]\nport = 9000")
+    assert "server.port = 9000\n" in cli("config", "show").out
+    lines = cli("config", "show", "--origin").out.splitlines()
+    assert [line.split("# ")[1] for line in lines if line.startswith("server.port ")] == ["replayforge.toml"]
+    assert [line.split("# ")[1] for line in lines if line.startswith("server.host ")] == ["default"]
+    entries = json.loads(cli("config", "show", "--origin", "--json").out)
+    assert entries["server.port"] == {"value": 9000, "origin": "replayforge.toml"}
+
+
+def test_config_show_hides_secrets(cli: Cli) -> None:
+    """Keys, secrets and passwords are never shown."""
+    Path("replayforge.toml").write_text(
+        "[server]\napi_keys = ['canary']\n[store]\nurl = 'postgresql://me:canary@h/d'\n[redis]\nurl = 'redis://:canary@h'\n"
+        "[[handlers.http]]\nmatch = 'a'\nurl = 'http://h'\nsecret = 'canary'\n"
+    )
+    for form in ([], ["--json"]):
+        out = cli("config", "show", *form).out
+        assert "canary" not in out
+        assert "postgresql://me:" in out
+
+
+def test_config_check(cli: Cli) -> None:
+    """A right configuration is exit code 0; a wrong one names every mistake and is exit code 78."""
+    assert cli("config", "check").code == 0
+    Path("replayforge.toml").write_text("[server]\nprot = 9000\nport = -1")
+    ended = cli("config", "check")
+    assert ended.code == 78
+    assert ended.err.count("replayforge.toml: ") == 2
+
+
+def test_serve_hands_over_its_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flags become settings with their origins, and the daemon's exit code is the command's."""
+    calls: list[Any] = []
+
+    def daemon(loaded: LoadedConfig, adopt_store: bool) -> int:
+        calls.append((loaded, adopt_store))
+        return 70
+
+    monkeypatch.setattr("replayforge.cli.serve_command.run", daemon)
+    flags = ["--port", "0", "--handlers", "a.py", "--handlers", "b", "--simulate-crashes", "--crash-at", "claim:2"]
+    assert cli("serve", *flags, "--adopt-store").code == 70
+    loaded, adopt_store = calls[0]
+    assert adopt_store is True
+    assert (loaded.config.server.port, loaded.origins["server.port"]) == (0, "flag --port")
+    assert loaded.config.handlers.modules == ("a.py", "b")
+    assert (loaded.config.chaos.enabled, loaded.config.chaos.crash_at) == (True, ("claim:2",))
+    assert loaded.origins["chaos.fail_rate"] == "default"
+    cli("serve")
+    assert calls[1][0].origins["chaos.enabled"] == "default"
+
+
+def test_serve_with_a_wrong_setting(cli: Cli) -> None:
+    """A wrong flag is one sentence and exit code 78; nothing starts."""
+    ended = cli("serve", "--port", "70000")
+    assert ended.code == 78
+    assert (
+        ended.err
+        == "replayforge: flag --port: server.port = 70000 is wrong; accepted: a whole number from 0 to 65535.\n"
+    )
