@@ -131,6 +131,19 @@ async def opened(
         yield await build(parts, cursor)
 
 
+@contextlib.asynccontextmanager
+async def opened_for_check(config: Config) -> AsyncIterator[tuple[ForgeLog, Store]]:
+    """Open log and store as a daemon would, but run nothing; raises Refused while a daemon has them."""
+    directory = existing_directory(Path(config.data_dir))
+    clock, telemetry = SystemClock(), Telemetry()
+    async with contextlib.AsyncExitStack() as stack:
+        store = await Store.open(config.store.url, node=node_name(directory), owner="check")
+        stack.push_async_callback(store.close)
+        log = await open_log(config, store, clock, telemetry, adopt_store=False)
+        stack.push_async_callback(log.close)
+        yield log, store
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What is open before the engine is built on it."""
@@ -306,6 +319,13 @@ def make_directory(directory: Path) -> Path:
         probe.unlink()
     except OSError as error:
         raise Refused(f"The data directory {directory} cannot be written: {error.strerror}.") from None
+    return directory
+
+
+def existing_directory(directory: Path) -> Path:
+    """Return the directory if it is there; raises Refused if not."""
+    if not directory.is_dir():
+        raise Refused(f"There is no data directory {directory}; name it with --data-dir.")
     return directory
 
 

@@ -1,14 +1,26 @@
 """Everything that only looks into the store, each as one transaction on one snapshot."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from replayforge.domain.event import Action, Attempt, Content, StoredEvent
+from replayforge.domain.event import Action, Attempt, Content, Meaning, StoredEvent
 from replayforge.domain.identity import event_id_for_key
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.reports import EventFilter, Group, LogCursor, WorkflowSummary
 from replayforge.stores.driver import Fetch, Row, Steps
 from replayforge.stores.transactions import stored_event
+
+
+@dataclass(frozen=True, slots=True)
+class Discrepancies:
+    """(event id, run, outcomes) of runs that ended twice, (row number, token) of attempts whose event is gone, and
+    how many rows stand in each state, counted one by one."""
+
+    doubled: list[tuple[str, int, int]]
+    orphans: list[tuple[int, int]]
+    states: dict[State, int]
+
 
 SEQ_MAX = 2**62
 SCAN_MAX = 10_000
@@ -183,15 +195,19 @@ def attempt(row: Row) -> Attempt:
     return Attempt(event_id, token, run, number, Outcome(outcome), bool(ended_run), *rest)
 
 
-def rows_after(seq: int, limit: int) -> Steps[list[tuple[Any, ...]]]:
-    """Fetch rows in order for the offline check: (seq, id, log id, offset, state, run, workflow, type)."""
-    rows = yield Fetch("check_rows", {"after_seq": seq, "count": limit})
-    return [tuple(row) for row in rows]
+def origins(ids: Sequence[str]) -> Steps[dict[str, tuple[str, int, Meaning]]]:
+    """Fetch id -> (log id, log offset, what must be the same for a record to be a copy)."""
+    rows = yield Fetch("check_ids", {"ids": list(ids)})
+    return {row[0]: (row[1], row[2], (row[3], row[4], bytes(row[5]), bytes(row[6]))) for row in rows}
 
 
-def discrepancies(limit: int) -> Steps[tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], dict[str, int]]]:
-    """Fetch (runs with two outcomes, attempts without an event, rows counted by state)."""
+def discrepancies(limit: int) -> Steps[Discrepancies]:
+    """Fetch what must not be: runs with two outcomes, attempts without an event; and the rows counted by state."""
     doubled = yield Fetch("check_doubled", {"count": limit})
     orphans = yield Fetch("check_orphans", {"count": limit})
     states = yield Fetch("check_states")
-    return [tuple(row) for row in doubled], [tuple(row) for row in orphans], {row[0]: row[1] for row in states}
+    return Discrepancies(
+        doubled=[(row[0], row[1], row[2]) for row in doubled],
+        orphans=[(row[0], row[1]) for row in orphans],
+        states={State(row[0]): row[1] for row in states},
+    )

@@ -1,15 +1,16 @@
 """The store: each operation once, over whichever driver; what it returns is durable."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from replayforge.domain.errors import Refused
-from replayforge.domain.event import Action, Attempt, Content, StoredEvent
+from replayforge.domain.event import Action, Attempt, Content, Meaning, StoredEvent
 from replayforge.domain.lifecycle import State
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, WorkflowSummary
 from replayforge.stores import lookups, transactions
-from replayforge.stores.driver import Batch, Driver, Result, Steps
+from replayforge.stores.driver import Batch, Driver, Steps
+from replayforge.stores.lookups import Discrepancies
 from replayforge.stores.migrations import migrate
 from replayforge.stores.sqlite import SqliteDriver
 from replayforge.stores.transactions import Claimed, Projected, Projection, Settlement
@@ -172,9 +173,15 @@ class Store:
         """Return every log's cursor and how many events stand in each state."""
         return await self.driver.read(lookups.books)
 
-    async def look(self, steps: Callable[[], Steps[Result]]) -> Result:
-        """Carry out a reading transaction of the offline check."""
-        return await self.driver.read(steps)
+    # The offline check
+
+    async def origins(self, ids: Sequence[str]) -> dict[str, tuple[str, int, Meaning]]:
+        """Return id -> (log id, log offset, meaning) of the events that have a row."""
+        return await self.driver.read(lambda: lookups.origins(ids))
+
+    async def discrepancies(self, limit: int = 1000) -> Discrepancies:
+        """Return what must not be, each kind at most `limit` times, and the rows counted by state."""
+        return await self.driver.read(lambda: lookups.discrepancies(limit))
 
 
 async def open_driver(url: str) -> Driver:

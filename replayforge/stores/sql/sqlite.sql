@@ -272,10 +272,11 @@ DELETE FROM attempts WHERE event_seq = ?
 -- Remove the notes about events.
 DELETE FROM actions WHERE event_seq = ?
 
--- check_rows --
--- Rows in order, for the offline comparison with the log.
-SELECT seq, id, log_id, log_offset, state, run, workflow_id, event_type FROM events
-WHERE seq > :after_seq ORDER BY seq LIMIT :count
+-- check_ids --
+-- Where the events of these ids came from, for the offline comparison with the log.
+SELECT id, log_id, log_offset, workflow_id, event_type, payload, metadata
+FROM events JOIN contents USING (seq)
+WHERE id IN (SELECT value FROM json_each(:ids))
 
 -- check_doubled --
 -- Runs that have more than one final outcome.

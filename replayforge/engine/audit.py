@@ -1,0 +1,78 @@
+"""The offline check: holds every record of the log against the store, event by event, and names what is wrong."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from replayforge.domain.event import EventRecord, same_event
+from replayforge.domain.identity import event_id_for_reuse
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import Ledger
+from replayforge.engine.dispatcher import decoded
+from replayforge.engine.overview import ledger
+from replayforge.forgelog.log import ForgeLog
+from replayforge.stores.store import Store
+
+RECORDS_PER_STEP = 1000
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the check found. `missing` are (event id, offset) of records that should have a row and have none."""
+
+    ledger: Ledger
+    checked: int = 0
+    missing: list[tuple[str, int]] = field(default_factory=list)
+    doubled: list[tuple[str, int, int]] = field(default_factory=list)
+    orphans: list[tuple[int, int]] = field(default_factory=list)
+    miscounted: list[str] = field(default_factory=list)
+
+    @property
+    def lost(self) -> list[tuple[str, int]]:
+        """The records whose events are lost: missing ones beyond those that retention removed, the newest."""
+        count = max(0, len(self.missing) - self.ledger.retired)
+        return self.missing[len(self.missing) - count :]
+
+    @property
+    def clean(self) -> bool:
+        """Whether log and store agree."""
+        return not (self.lost or self.doubled or self.orphans or self.miscounted)
+
+
+async def audit(log: ForgeLog, store: Store, progress: Callable[[int], None]) -> Findings:
+    """Compare the whole log with the store; `progress` is told the offset reached. Changes nothing."""
+    cursors, tallies = await store.books()
+    wrong = await store.discrepancies()
+    books = ledger(
+        log.log_id,
+        log.durable_offset,
+        cursors,
+        {**tallies, **{state.value: count for state, count in wrong.states.items()}},
+    )
+    findings = Findings(books, doubled=wrong.doubled, orphans=wrong.orphans)
+    findings.miscounted = [
+        f"{state.value}: {wrong.states.get(state, 0):,} rows, {tallies.get(state, 0):,} on the books"
+        for state in State
+        if wrong.states.get(state, 0) != tallies.get(state, 0)
+    ]
+    after, cursor = log.first_offset - 1, log.durable_offset - books.waiting
+    while after < cursor and (records := log.read(after, records_max=RECORDS_PER_STEP)):
+        events = [(record.offset, decoded(record)) for record in records if record.offset <= cursor]
+        await compare(log.log_id, store, [(offset, event) for offset, event in events if event], findings)
+        after = records[-1].offset
+        progress(after)
+    return findings
+
+
+async def compare(log_id: str, store: Store, events: list[tuple[int, EventRecord]], findings: Findings) -> None:
+    """Look for the rows of some records."""
+    rows = await store.origins([event.id for _, event in events])
+    reused: list[tuple[str, int]] = []
+    for offset, event in events:
+        findings.checked += 1
+        row = rows.get(event.id)
+        if row is None:
+            findings.missing.append((event.id, offset))
+        elif row[:2] != (log_id, offset) and not same_event(row[2], event.meaning):
+            reused.append((event_id_for_reuse(event.id, log_id, offset), offset))
+    found = await store.origins([event_id for event_id, _ in reused])
+    findings.missing += [(event_id, offset) for event_id, offset in reused if event_id not in found]
