@@ -41,12 +41,12 @@ def check(context: click.Context, /, config_path: Path | None, data_dir: str | N
 async def run_audit(config: Config) -> Findings:
     """Open log and store, compare, close."""
     async with opened_for_check(config) as (log, store):
-        with progress_bar("checking", log.durable_offset) as advance:
+        with progress_bar("checking", log.durable_offset) as bar:
             reached = log.first_offset - 1
 
             def progress(offset: int) -> None:
                 nonlocal reached
-                advance(offset - reached)
+                bar.advance(offset - reached)
                 reached = offset
 
             return await audit(log, store, progress)
