@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from replayforge.cli.client import Client, Problem
-from replayforge.cli.output import complain, plain
 from replayforge.cli.progress import progress_bar
 
 PAGE_EVENTS = 200
@@ -15,14 +14,14 @@ PAGE_EVENTS = 200
 def act_on_each(verb: str, ids: Sequence[str], action: Callable[[str], Any]) -> int:
     """Do something with each event, name each that refused, and return the exit code: 1 when any did."""
     refused = 0
-    with progress_bar(verb, len(ids)) as advance:
+    with progress_bar(verb, len(ids)) as bar:
         for event_id in ids:
             try:
                 action(event_id)
             except Problem as problem:
                 refused += 1
-                complain(f"{plain(event_id)}: {problem}")
-            advance(1)
+                bar.say(f"{event_id}: {problem}")
+            bar.advance(1)
     click.echo(f"{verb} {len(ids) - refused:,} of {len(ids):,}")
     return 1 if refused else 0
 

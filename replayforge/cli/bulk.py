@@ -1,6 +1,6 @@
 """Sends a file of events, piece by piece, until every line has its answer."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -8,6 +8,7 @@ import msgspec
 
 from replayforge.cli.client import NDJSON, Client, Problem, Unreachable, sentence
 from replayforge.cli.patience import REFUSED_FOR_NOW, Patience, outcome_unknown
+from replayforge.cli.progress import Bar
 
 CHUNK_LINES_MAX = 500
 CHUNK_BYTES_MAX = 2 << 20
@@ -49,18 +50,15 @@ class Tally:
 class BulkSender:
     """Sends lines in order, a chunk at a time, and again where a refusal or a broken connection can pass.
 
-    `tally` counts what was answered, whatever interrupts the sending. `say` is told each rejected line;
-    `advance` is told the bytes of the file that have their answer.
+    `tally` counts what was answered, whatever interrupts the sending. The bar is moved on by the bytes of the file
+    that have their answer, and says each rejected line.
     """
 
-    def __init__(
-        self, client: Client, patience: Patience, say: Callable[[str], None], advance: Callable[[int], None]
-    ) -> None:
+    def __init__(self, client: Client, patience: Patience, tally: Tally, bar: Bar) -> None:
         self.client = client
         self.patience = patience
-        self.say = say
-        self.advance = advance
-        self.tally = Tally()
+        self.tally = tally
+        self.bar = bar
         self.warned = False
 
     def send(self, lines: Iterable[Line]) -> None:
@@ -122,20 +120,20 @@ class BulkSender:
         """Count a line that is safe with the daemon."""
         self.tally.duplicates += duplicate
         self.tally.accepted += not duplicate
-        self.advance(line.size)
+        self.bar.advance(line.size)
 
     def reject(self, line: Line, problem: str) -> None:
         """Count and name a line that the daemon will never take as it stands."""
         self.tally.rejected += 1
-        self.say(f"line {line.number}: {problem}")
-        self.advance(line.size)
+        self.bar.say(f"line {line.number}: {problem}")
+        self.bar.advance(line.size)
 
     def warn_of_doubles(self, lines: Sequence[Line], error: Problem | Unreachable) -> None:
         """Say once that lines without a key may exist twice after they are sent again."""
         without_key = sum(KEY_FIELD not in line.body for line in lines)
         if without_key and not self.warned and outcome_unknown(error):
             self.warned = True
-            self.say(
+            self.bar.say(
                 f"warning: it is not known whether {without_key:,} events from line {lines[0].number} on arrived; "
                 "they have no idempotency_key, so sending them again may double them"
             )

@@ -32,7 +32,17 @@ NOTHING = "–"
 def plain(value: Any) -> str:
     """Return a value as text that a terminal shows and never obeys."""
     text = NOTHING if value is None or value == "" else str(value)
-    return UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return UNPRINTABLE.sub(spelled_out, text)
+
+
+def printable(text: str) -> str:
+    """Return sentences, of one line or several, as text that a terminal shows and never obeys."""
+    return "\n".join(UNPRINTABLE.sub(spelled_out, line) for line in text.split("\n"))
+
+
+def spelled_out(match: re.Match[str]) -> str:
+    """Write a character by its number."""
+    return f"\\x{ord(match[0]):02x}"
 
 
 def state(name: Any) -> str:
@@ -100,4 +110,4 @@ def verbatim(body: bytes) -> None:
 
 def complain(text: str) -> None:
     """Tell a person something on stderr."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)

@@ -84,16 +84,16 @@ def tell(reply: Reply) -> None:
 
 def send_file(client: Client, patience: Patience, file: BinaryIO, *, json_wanted: bool) -> int:
     """Send a file, sum up whatever happens, and return the exit code."""
-    with progress_bar("sending", size_of(file), in_bytes=True) as advance:
-        sender = BulkSender(client, patience, say=complain, advance=advance)
-        try:
-            sender.send(read_lines(file))
-        except (Problem, Unreachable):
-            complain(f"Gave up after {sender.tally.sent:,} lines had their answer; send the file again to go on.")
-            raise
-        finally:
-            sum_up(sender.tally, json_wanted=json_wanted)
-    return 1 if sender.tally.rejected else 0
+    tally = Tally()
+    try:
+        with progress_bar("sending", size_of(file), in_bytes=True) as bar:
+            BulkSender(client, patience, tally, bar).send(read_lines(file))
+    except (Problem, Unreachable):
+        complain(f"Gave up after {tally.sent:,} lines had their answer; send the file again to go on.")
+        raise
+    finally:
+        sum_up(tally, json_wanted=json_wanted)
+    return 1 if tally.rejected else 0
 
 
 def size_of(file: BinaryIO) -> int | None:

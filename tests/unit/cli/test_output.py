@@ -29,6 +29,7 @@ def test_relative_times(text: str | None, words: str) -> None:
 
 def test_terminal_is_never_obeyed() -> None:
     """Control characters and direction marks are shown, not carried out."""
+    assert output.printable("a\x1bb\nc") == "a\\x1bb\nc"
     assert output.plain("a\x1b[2Jb\r\n\u202ec") == "a\\x1b[2Jb\\x0d\\x0a\\x202ec"
 
 
