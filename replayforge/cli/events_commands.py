@@ -9,7 +9,18 @@ import msgspec
 from replayforge.cli.actions import act_on_each
 from replayforge.cli.client import Client
 from replayforge.cli.options import as_json, document, event_filters, with_client
-from replayforge.cli.output import NOTHING, complain, facts, plain, relative, state, table, verbatim
+from replayforge.cli.output import (
+    NOTHING,
+    complain,
+    facts,
+    first_line,
+    plain,
+    printable,
+    relative,
+    state,
+    table,
+    verbatim,
+)
 from replayforge.domain.lifecycle import State
 
 PAYLOAD_SHOWN_CHARACTERS = 16_384
@@ -45,7 +56,7 @@ def show_page(page: Mapping[str, Any]) -> None:
     if not items:
         complain("No events match.")
         return
-    heads = ("STATE", "ID", "TYPE", "WORKFLOW", "ATTEMPTS", "CREATED", "LAST ERROR")
+    heads = ("STATE", "ID", "TYPE", "WORKFLOW", "FAILED", "CREATED", "LAST ERROR")
     table(heads, [event_row(event) for event in items])
     if page.get("has_more"):
         complain(f"There are more: --cursor {page.get('next_cursor')}")
@@ -60,7 +71,7 @@ def event_row(event: Mapping[str, Any]) -> tuple[str, ...]:
         plain(event.get("workflow_id")),
         attempts(event),
         relative(event.get("created_at")),
-        plain(event.get("last_error")),
+        first_line(event.get("last_error")),
     )
 
 
@@ -71,7 +82,7 @@ def standing(event: Mapping[str, Any]) -> str:
 
 
 def attempts(event: Mapping[str, Any]) -> str:
-    """Return the attempts spent and allowed."""
+    """Return the attempts that failed or timed out, and how many may."""
     return f"{plain(event.get('attempt_count'))}/{plain(event.get('max_attempts'))}"
 
 
@@ -90,7 +101,7 @@ def show(client: Client, *, event_id: str, json_wanted: bool) -> None:
         [
             ("state", standing(event)),
             *((name.replace("_", " "), plain(event[name])) for name in SHOWN if event.get(name)),
-            ("attempts", f"{attempts(event)} in run {plain(event.get('run'))}"),
+            ("failed", f"{attempts(event)} attempts of run {plain(event.get('run'))}"),
             *((name, f"{plain(event.get(f'{name}_at'))}  ({relative(event.get(f'{name}_at'))})") for name in TIMES),
             ("log", f"offset {plain(event.get('log_offset'))} of {plain(event.get('log_id'))}"),
             ("metadata", shortened(event.get("metadata"))),
@@ -98,10 +109,12 @@ def show(client: Client, *, event_id: str, json_wanted: bool) -> None:
         ]
     )
     show_attempts(event.get("attempts") or [])
+    if event.get("last_error"):
+        click.echo(f"\n{click.style('LAST ERROR', bold=True)}\n{printable(event['last_error'].rstrip())}")
 
 
 SHOWN = ("id", "event_type", "workflow_id", "application_name", "service_name", "idempotency_key", "replay_of",
-         "reason", "last_error")  # fmt: skip
+         "reason")  # fmt: skip
 TIMES = ("created", "updated")
 
 
@@ -118,8 +131,17 @@ def show_attempts(attempts: list[dict[str, Any]]) -> None:
     if attempts:
         click.echo()
         heads = ("OUTCOME", "RUN", "ATTEMPT", "STARTED", "ENDED", "WORKER", "ERROR")
-        names = ("run", "attempt_number", "started_at", "finished_at", "worker_name", "error")
-        table(heads, [(state(one.get("outcome")), *(plain(one.get(name)) for name in names)) for one in attempts])
+        table(heads, [attempt_row(one) for one in attempts])
+
+
+def attempt_row(attempt: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one attempt as a row of the table."""
+    names = ("run", "attempt_number", "started_at", "finished_at", "worker_name")
+    return (
+        state(attempt.get("outcome")),
+        *(plain(attempt.get(name)) for name in names),
+        first_line(attempt.get("error")),
+    )
 
 
 @events.command("replay")

@@ -35,6 +35,11 @@ def plain(value: Any) -> str:
     return UNPRINTABLE.sub(spelled_out, text)
 
 
+def first_line(text: str | None) -> str:
+    """Return the sentence an error begins with; a traceback may follow it."""
+    return plain((text or "").partition("\n")[0].rstrip())
+
+
 def printable(text: str) -> str:
     """Return sentences, of one line or several, as text that a terminal shows and never obeys."""
     return "\n".join(UNPRINTABLE.sub(spelled_out, line) for line in text.split("\n"))

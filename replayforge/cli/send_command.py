@@ -19,7 +19,9 @@ from replayforge.cli.progress import progress_bar
 @click.command()
 @click.argument("event_type", metavar="[TYPE]", required=False)
 @click.argument("payload", metavar="[JSON|@FILE|-]", required=False, callback=document)
-@click.option("--workflow", "workflow_id", help="Workflow the event belongs to.  [default: one of its own]")
+@click.option(
+    "--workflow", "workflow_id", help="Workflow the event belongs to.  [default: one of its own, named like the key]"
+)
 @click.option("--key", "idempotency_key", help="Idempotency key: the same key is the same event.")
 @click.option("--app", "application_name", help="Application.")
 @click.option("--service", "service_name", help="Service.")
@@ -54,11 +56,16 @@ def send(
     if not fields["event_type"]:
         raise click.UsageError("Missing argument TYPE, the event type, or --bulk FILE.")
     event = {name: value for name, value in fields.items() if value is not None}
-    reply = send_event(client, patience, {"workflow_id": f"manual-{secrets.token_hex(4)}", **event})
+    reply = send_event(client, patience, {"workflow_id": own_workflow(event), **event})
     if json_wanted:
         verbatim(reply.body)
     else:
         tell(reply)
+
+
+def own_workflow(event: Mapping[str, object]) -> str:
+    """Name the workflow of an event that was given none; the same key names the same one, as its content must."""
+    return str(event.get("idempotency_key") or f"manual-{secrets.token_hex(4)}")
 
 
 def send_event(client: Client, patience: Patience, event: Mapping[str, object]) -> Reply:

@@ -9,7 +9,7 @@ import msgspec
 from replayforge.cli.client import Client
 from replayforge.cli.events_commands import attempts, standing
 from replayforge.cli.options import as_json, with_client
-from replayforge.cli.output import complain, facts, plain, relative, table, verbatim
+from replayforge.cli.output import complain, facts, first_line, plain, relative, table, verbatim
 
 TOTALS = ("total_events", "succeeded", "failed", "dead_lettered", "in_flight")
 
@@ -76,7 +76,7 @@ def show_timeline(steps: Sequence[Mapping[str, Any]]) -> None:
     """Print the events of a workflow in the order in which they were accepted."""
     if steps:
         click.echo()
-        table(("STATE", "ID", "TYPE", "ATTEMPTS", "CREATED", "LAST ERROR"), [step_row(step) for step in steps])
+        table(("STATE", "ID", "TYPE", "FAILED", "CREATED", "LAST ERROR"), [step_row(step) for step in steps])
 
 
 def step_row(step: Mapping[str, Any]) -> tuple[str, ...]:
@@ -87,5 +87,5 @@ def step_row(step: Mapping[str, Any]) -> tuple[str, ...]:
         plain(step.get("event_type")),
         attempts(step),
         plain(step.get("created_at")),
-        plain(step.get("last_error")),
+        first_line(step.get("last_error")),
     )

@@ -12,7 +12,7 @@ from tests.unit.cli.fake_api import LEDGER, FakeApi, refusing
 
 def test_events_ls(ask: Cli, api: FakeApi) -> None:
     """A row has the state as glyph and word, the whole id, and when it happens next."""
-    api.add("id-1", "retrying", next_run_at="2999-01-01T00:00:00Z", last_error="evil \x1b[31m")
+    api.add("id-1", "retrying", next_run_at="2999-01-01T00:00:00Z", last_error="evil \x1b[31m\ntraceback")
     api.add("id-2", "succeeded")
     ended = ask("events", "ls", "--limit", "1")
     assert ended.code == 0
@@ -21,7 +21,7 @@ def test_events_ls(ask: Cli, api: FakeApi) -> None:
         "ID",
         "TYPE",
         "WORKFLOW",
-        "ATTEMPTS",
+        "FAILED",
         "CREATED",
         "LAST",
         "ERROR",
@@ -29,6 +29,7 @@ def test_events_ls(ask: Cli, api: FakeApi) -> None:
     assert "↻ retrying (in " in ended.out
     assert "2/10" in ended.out
     assert "\x1b" not in ended.out
+    assert "traceback" not in ended.out
     assert "--cursor 1" in ended.err
     assert "id-2" in ask("events", "ls", "--limit", "1", "--cursor", "1").out
 
@@ -54,12 +55,13 @@ def test_json_is_the_answer_itself(ask: Cli, api: FakeApi) -> None:
 
 def test_events_show(ask: Cli, api: FakeApi) -> None:
     """One event is shown with its payload and its attempts."""
-    api.add("id-1", last_error="no answer", payload={"deep": [1, 2]})
+    api.add("id-1", last_error="no answer\nTraceback \x1b[2J:\n  line 1", payload={"deep": [1, 2]})
     out = ask("events", "show", "id-1").out
     assert "✕ dead-lettered" in out
     assert '{"deep":[1,2]}' in out
     assert "worker-3" in out
     assert "timed-out" in out
+    assert out.endswith("LAST ERROR\nno answer\nTraceback \\x1b[2J:\n  line 1\n")
 
 
 def test_long_payload_is_cut(ask: Cli, api: FakeApi) -> None:

@@ -52,6 +52,13 @@ def test_payload_from_file_and_stdin(ask: Cli, api: FakeApi, monkeypatch: pytest
     assert json.loads(api.bodies[0])["workflow_id"] != json.loads(api.bodies[1])["workflow_id"]
 
 
+def test_same_key_is_the_same_event(ask: Cli, api: FakeApi) -> None:
+    """Sent twice with a key and no workflow, both times have the same content."""
+    ask("send", "t", "--key", "k")
+    ask("send", "t", "--key", "k")
+    assert api.bodies[0] == api.bodies[1]
+
+
 @pytest.mark.parametrize("payload", ["{", '1},"x":{"y":1', "@missing.json", "nope"])
 def test_payload_that_is_none(ask: Cli, api: FakeApi, payload: str) -> None:
     """What is no JSON is refused before anything is sent."""
