@@ -1,0 +1,249 @@
+"""A real daemon in a process of its own: started, spoken to over HTTP, killed, told to stop, started again."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+REPOSITORY = Path(__file__).parents[2]
+ANNOUNCEMENT = "ReplayForge listens on "
+START_SECONDS = 30.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the daemon answered. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A process that has come to its end."""
+
+    code: int
+    out: str
+    err: str
+
+
+class HttpClient:
+    """One keep-alive connection; belongs to one thread. Raises OSError or HTTPException when the daemon goes away."""
+
+    def __init__(self, url: str, timeout_seconds: float = 20) -> None:
+        self.address = urlsplit(url)
+        self.timeout_seconds = timeout_seconds
+        self.connection: http.client.HTTPConnection | None = None
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send one request and return its answer; after an error the next request opens a new connection."""
+        if self.connection is None:
+            host, port = self.address.hostname or "", self.address.port
+            self.connection = http.client.HTTPConnection(host, port, timeout=self.timeout_seconds)
+        given = dict(headers or {})
+        if body is not None:
+            given.setdefault("Content-Type", "application/json")
+        try:
+            self.connection.request(method, self.address.path + path, body, given)
+            response = self.connection.getresponse()
+            content = response.read()
+        except BaseException:
+            self.close()
+            raise
+        names = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, names, content)
+
+    def get(self, path: str) -> Any:
+        """Return the JSON of a 200 answer."""
+        answer = self.request("GET", path)
+        assert answer.status == 200, (answer.status, answer.body)
+        return answer.json()
+
+    def post(self, path: str, value: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """Post a value as JSON, or no body at all."""
+        return self.request("POST", path, None if value is None else json.dumps(value).encode(), headers)
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+
+@dataclass
+class DaemonProcess:
+    """`python -m replayforge serve` on a data directory below `directory`, on a free port.
+
+    `settings` are keys such as "workers.count", handed over in the environment. Standard error of every start goes to
+    the file `stderr`, one after the other.
+    """
+
+    directory: Path
+    handlers: Path | None = None
+    flags: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+    url: str = ""
+    announced: list[str] = field(default_factory=list)
+    reader: threading.Thread | None = None
+    own: HttpClient | None = None
+
+    @property
+    def data_dir(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def store_path(self) -> Path:
+        return self.data_dir / "store.db"
+
+    @property
+    def stderr(self) -> Path:
+        return self.directory / "stderr.txt"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def command(self, *extra: str) -> list[str]:
+        """Return the command line of `serve`."""
+        handlers = ["--handlers", str(self.handlers)] if self.handlers else []
+        serve = ["-m", "replayforge", "serve", "--port", "0", "--data-dir", str(self.data_dir)]
+        return [sys.executable, *serve, *handlers, *self.flags, *extra]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment: nothing of whoever runs the tests but the path, and the settings."""
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        chosen = {
+            f"REPLAYFORGE__{key.replace('.', '__').upper()}": value if isinstance(value, str) else json.dumps(value)
+            for key, value in self.settings.items()
+        }
+        return {**inherited, "PYTHONPATH": str(REPOSITORY), **chosen}
+
+    def start(self, *extra: str) -> "DaemonProcess":
+        """Start the daemon and return once it has said where it listens; raises AssertionError when it ends instead."""
+        assert self.process is None or self.process.poll() is not None, "the daemon is running already"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.announced, self.url = [], ""
+        with self.stderr.open("a") as stderr:
+            self.process = subprocess.Popen(
+                self.command(*extra), stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=self.directory,
+                env=self.environment(),
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.announced.append(line.rstrip("\n"))
+            if line.startswith(ANNOUNCEMENT):
+                self.url = line.removeprefix(ANNOUNCEMENT).strip()
+                break
+        else:
+            raise AssertionError(f"serve ended with {self.process.wait()}: {self.stderr.read_text()[-4000:]}")
+        self.reader = threading.Thread(target=self.listen, args=(self.process,), daemon=True)
+        self.reader.start()
+        self.own = HttpClient(self.url)
+        return self
+
+    def listen(self, process: subprocess.Popen[str]) -> None:
+        """Keep whatever else the process says, until it has nothing more to say."""
+        assert process.stdout is not None
+        self.announced.extend(line.rstrip("\n") for line in process.stdout)
+
+    def run_refused(self, *extra: str, timeout_seconds: float = START_SECONDS) -> Ended:
+        """Start a daemon that is expected to end by itself, and return how it did."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            self.command(*extra), capture_output=True, text=True, timeout=timeout_seconds, check=False,
+            cwd=self.directory, env=self.environment(),
+        )  # fmt: skip
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def run_command(self, *arguments: str, timeout_seconds: float = 60) -> Ended:
+        """Run another command of `replayforge`, in the same environment."""
+        done = subprocess.run(
+            [sys.executable, "-m", "replayforge", *arguments], capture_output=True, text=True, check=False,
+            timeout=timeout_seconds, cwd=self.directory, env=self.environment(),
+        )  # fmt: skip
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def client(self) -> HttpClient:
+        """Return a connection of one's own, for another thread."""
+        return HttpClient(self.url)
+
+    @property
+    def http(self) -> HttpClient:
+        """The connection of the thread that started the daemon."""
+        assert self.own is not None
+        return self.own
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self, timeout_seconds: float = 30) -> int:
+        """Return the exit code once the process has ended."""
+        assert self.process is not None
+        code = self.process.wait(timeout_seconds)
+        if self.reader is not None:
+            self.reader.join(5)  # it ends with the pipe
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        if self.own is not None:
+            self.own.close()
+        return code
+
+    def kill(self) -> None:
+        """kill -9; harmless when the process has ended already."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.kill()
+        self.wait()
+
+    def terminate(self, timeout_seconds: float = 30) -> int:
+        """Send SIGTERM and return the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait(timeout_seconds)
+
+    def close(self) -> None:
+        """End the process, whatever state it is in."""
+        if self.process is not None:
+            self.kill()
+
+    def __enter__(self) -> "DaemonProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def converged(self) -> dict[str, Any] | None:
+        """Return the report when everything accepted has ended, else None."""
+        report: dict[str, Any] = self.http.get("/api/convergence")
+        return report if report["converged"] else None
+
+
+def until(condition: Callable[[], T | None], timeout_seconds: float = 20, what: str = "") -> T:
+    """Return the first true value of the condition; raises TimeoutError with the last one."""
+    deadline = time.monotonic() + timeout_seconds
+    pause = threading.Event()
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout_seconds:g} s for {what or condition}; the last value was {value!r}")
+        pause.wait(0.02)
