@@ -42,4 +42,5 @@ def confirm(question: str) -> None:
     try:
         click.confirm(question, abort=True, err=True)
     except click.Abort:
+        click.echo(err=True)
         raise click.ClickException("Nothing was done; answer y, or say --yes beforehand.") from None

@@ -9,7 +9,7 @@ from replayforge.cli.actions import act_on_each, confirm, matching
 from replayforge.cli.client import Client
 from replayforge.cli.events_commands import dry_run, show_page
 from replayforge.cli.options import as_json, event_filters, with_client
-from replayforge.cli.output import complain, plain, relative, table, verbatim
+from replayforge.cli.output import complain, counted, plain, relative, table, verbatim
 
 DEAD = {"status": "dead_lettered"}
 
@@ -116,7 +116,7 @@ def act_on_selection(
         preview(targets, infinitive)
         return
     if chosen_by_filter and not yes:
-        confirm(f"{infinitive.capitalize()} {len(targets):,} dead letters?")
+        confirm(f"{infinitive.capitalize()} {counted(len(targets), 'dead letter')}?")
     context.exit(
         act_on_each(participle, targets, lambda one: client.post("api", "deadletters", one, infinitive, document=body))
     )
@@ -126,4 +126,4 @@ def preview(targets: tuple[str, ...], infinitive: str) -> None:
     """Say what would be acted on."""
     for event_id in targets:
         click.echo(plain(event_id))
-    complain(f"Would {infinitive} {len(targets):,} dead letters; nothing was done.")
+    complain(f"Would {infinitive} {counted(len(targets), 'dead letter')}; nothing was done.")

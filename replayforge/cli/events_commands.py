@@ -96,7 +96,7 @@ def show(client: Client, *, event_id: str, json_wanted: bool) -> None:
     if json_wanted:
         verbatim(reply.body)
         return
-    event = reply.document()
+    event, untouched = reply.document(), msgspec.json.decode(reply.body, type=dict[str, msgspec.Raw])
     facts(
         [
             ("state", standing(event)),
@@ -104,8 +104,7 @@ def show(client: Client, *, event_id: str, json_wanted: bool) -> None:
             ("failed", f"{attempts(event)} attempts of run {plain(event.get('run'))}"),
             *((name, f"{plain(event.get(f'{name}_at'))}  ({relative(event.get(f'{name}_at'))})") for name in TIMES),
             ("log", f"offset {plain(event.get('log_offset'))} of {plain(event.get('log_id'))}"),
-            ("metadata", shortened(event.get("metadata"))),
-            ("payload", shortened(event.get("payload"))),
+            *((name, shortened(untouched[name])) for name in CONTENT if name in untouched),
         ]
     )
     show_attempts(event.get("attempts") or [])
@@ -116,11 +115,12 @@ def show(client: Client, *, event_id: str, json_wanted: bool) -> None:
 SHOWN = ("id", "event_type", "workflow_id", "application_name", "service_name", "idempotency_key", "replay_of",
          "reason")  # fmt: skip
 TIMES = ("created", "updated")
+CONTENT = ("metadata", "payload")
 
 
-def shortened(value: Any) -> str:
-    """Return a JSON value on one line, cut when it is long."""
-    text = plain(msgspec.json.encode(value).decode())
+def shortened(value: msgspec.Raw) -> str:
+    """Return a JSON value as it was sent, on one line, cut when it is long."""
+    text = plain(bytes(value).decode())
     if len(text) <= PAYLOAD_SHOWN_CHARACTERS:
         return text
     return f"{text[:PAYLOAD_SHOWN_CHARACTERS]}… ({len(text):,} characters; all of it with --json)"

@@ -22,7 +22,8 @@ GLYPHS = {
     "discarded": "⊘",
     "cancelled": "−",
 }
-COLOURS = {"✓": "green", "✕": "red", "↻": "yellow", "?": "yellow", "◐": "cyan"}
+OUTCOME_GLYPHS = {"failed": "✕", "timed_out": "⧖", "crashed": "⚡", "interrupted": "‖"}  # succeeded is a state, too
+COLOURS = {"✓": "green", "✕": "red", "⧖": "red", "⚡": "red", "↻": "yellow", "?": "yellow", "◐": "cyan"}
 SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 # What could move the cursor, ring, or turn the reading direction of a terminal.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -51,8 +52,8 @@ def spelled_out(match: re.Match[str]) -> str:
 
 
 def state(name: Any) -> str:
-    """Write a state as glyph and word."""
-    return f"{GLYPHS.get(str(name), '•')} {plain(name).replace('_', '-')}"
+    """Write a state, or the outcome of an attempt, as glyph and word."""
+    return f"{(GLYPHS | OUTCOME_GLYPHS).get(str(name), '•')} {plain(name).replace('_', '-')}"
 
 
 def relative(text: str | None, now_us: int | None = None) -> str:
@@ -106,6 +107,11 @@ def facts(pairs: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         click.echo(f"{name.ljust(width)}  {coloured(value)}")
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def verbatim(body: bytes) -> None:

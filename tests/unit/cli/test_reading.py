@@ -58,7 +58,7 @@ def test_events_show(ask: Cli, api: FakeApi) -> None:
     api.add("id-1", last_error="no answer\nTraceback \x1b[2J:\n  line 1", payload={"deep": [1, 2]})
     out = ask("events", "show", "id-1").out
     assert "✕ dead-lettered" in out
-    assert '{"deep":[1,2]}' in out
+    assert '{"deep": [1, 2]}' in out
     assert "worker-3" in out
     assert "timed-out" in out
     assert out.endswith("LAST ERROR\nno answer\nTraceback \\x1b[2J:\n  line 1\n")
@@ -147,7 +147,7 @@ def test_dead_dry_run(ask: Cli, api: FakeApi) -> None:
     api.add("id-1")
     ended = ask("dead", "replay", "--all", "--dry-run")
     assert (ended.code, ended.out) == (0, "id-1\n")
-    assert "Would replay 1 dead letters; nothing was done." in ended.err
+    assert "Would replay 1 dead letter; nothing was done." in ended.err
     assert all(method == "GET" for method, _, _ in api.requests)
 
 
