@@ -175,12 +175,13 @@ async def test_handing_back_wakes_a_reader(stream: Stream) -> None:
 
 
 async def test_reclaim_takes_what_is_idle(stream: Stream) -> None:
-    """Pending entries are taken over once they have been idle long enough, and not before."""
+    """Pending entries are taken over once they have been idle long enough, not before, and are pending again."""
     await stream.publish(ENTRIES)
     await stream.read(10, 1)
     assert await stream.reclaim(60, 10) == []
     reclaimed = await stream.reclaim(0, 10)
     assert sorted(entries_in(reclaimed), key=str) == sorted(ENTRIES, key=str)
+    assert await stream.depth() == 10
     await stream.ack(reclaimed)
     assert await stream.depth() == 0
 

@@ -53,13 +53,14 @@ async def test_handing_back_without_memory(stream: RedisStream, server: RedisSer
 
 
 async def test_read_only(stream: RedisStream, server: RedisServer, probe: Probe) -> None:
-    """A server that was made a replica is Unavailable for publishing and reading until it is a primary again."""
+    """A server made a replica is Unavailable, reported once an operation, until it is a primary again."""
     await stream.publish(ENTRIES)
     server.command("REPLICAOF", "127.0.0.1", 1)
-    with pytest.raises(Unavailable):
-        await stream.publish(ENTRIES)
-    with pytest.raises(Unavailable):
-        await stream.read(1, 0)
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await stream.publish(ENTRIES)
+        with pytest.raises(Unavailable):
+            await stream.read(1, 0)
     server.command("REPLICAOF", "NO", "ONE")
     assert len(await stream.read(20, 1)) == 10
     await stream.publish(ENTRIES)
