@@ -20,11 +20,15 @@ from replayforge.web.context import Access, Context, Limits
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SECOND_SIGNAL_EXIT_CODE = 130
+# The loop gives the interpreter's lock away at every send; the default of 5 ms is how long it would then wait for the
+# thread that writes the log or the store.
+SWITCH_INTERVAL_SECONDS = 0.0005
 
 
 def run(loaded: LoadedConfig, adopt_store: bool = False) -> int:
     """Run the daemon until a signal or a failure ends it; returns the exit code."""
     configure_logs(loaded.config.logging.format)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     runner = asyncio.Runner(loop_factory=loop_factory())
     with runner:
         return runner.run(serve(loaded, adopt_store))

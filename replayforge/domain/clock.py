@@ -1,7 +1,7 @@
 """Time as a thing that is handed in, so that rules about time can be tested without waiting."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Protocol
 
@@ -52,10 +52,14 @@ def format_second(seconds: int) -> str:
 def parse_time(text: str) -> int:
     """Read an RFC 3339 time; a time without a zone is UTC.
 
-    Returns microseconds since the Unix epoch. Raises ValueError when the text is no such time.
+    Returns microseconds since the Unix epoch, exactly. Raises ValueError when the text is no such time, or one that
+    cannot be written in UTC because it lies outside the years 1 to 9999 there.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
-    return round(seconds * MICROSECONDS_PER_SECOND)
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text!r} lies outside the years 1 to 9999.") from None
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

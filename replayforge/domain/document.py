@@ -23,8 +23,9 @@ Decoded = TypeVar("Decoded")
 TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 ARRAY_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]|,', re.DOTALL)
 decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
-# Escaped ASCII (could hide a key's name), surrogates, exponents and digit runs that may not fit a float or an int.
-SUSPICIOUS = re.compile(rb"\\u(?:00[2-7]|[dD][89a-fA-F])|[eE][+-]?\d{3}|\d{300}")
+# Escaped ASCII (could hide a key's name), surrogates, exponents and digit runs that may not fit a float or an int:
+# with an exponent of two digits a number overflows from 210 digits on.
+SUSPICIOUS = re.compile(rb"\\u(?:00[2-7]|[dD][89a-fA-F])|[eE][+-]?\d{3}|\d{200}")
 
 
 class Malformed(Rejected):

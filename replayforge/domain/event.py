@@ -11,8 +11,9 @@ from replayforge.domain.lifecycle import Outcome, State
 
 EVENT_RECORD_TYPE = 1
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
-OptionalName = Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+# `$` alone would let a line feed pass at the end.
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)")]
+OptionalName = Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
 
 
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

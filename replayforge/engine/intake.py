@@ -147,7 +147,7 @@ class Intake:
         ]
 
     async def lead(self, records: list[EventRecord]) -> None:
-        """Make the records durable that the store does not know; every place in the window is resolved afterwards."""
+        """Hand the records to the log that the store does not know; every place in the window is resolved later."""
         try:
             known = await self.known([record.id for record in records if record.idempotency_key is not None])
         except BaseException as error:
@@ -159,7 +159,7 @@ class Intake:
                 self.window.abandon(record.id, AlreadyStored(*known[record.id]))
         fresh = [record for record in records if record.id not in known]
         if fresh:
-            await self.append(fresh)
+            self.append(fresh)
 
     async def known(self, ids: list[str]) -> Known:
         """Return those of the ids that have a row; none while the store does not answer."""
@@ -175,8 +175,8 @@ class Intake:
         found = await self.store.events_by_ids([event_id for ids in batches for event_id in ids])
         return [found] * len(batches)
 
-    async def append(self, records: list[EventRecord]) -> None:
-        """Append to the log; the window learns the outcome even if the caller goes away meanwhile."""
+    def append(self, records: list[EventRecord]) -> None:
+        """Hand the records to the log; the window learns the outcome even if the caller goes away meanwhile."""
         try:
             durable = self.log.append([new_record(record) for record in records])
         except Unavailable as error:
@@ -184,7 +184,6 @@ class Intake:
                 self.window.abandon(record.id, error)
             return
         durable.add_done_callback(lambda future: self.resolve(records, future))
-        await asyncio.wait([durable])
 
     def resolve(self, records: list[EventRecord], durable: asyncio.Future[int]) -> None:
         """Tell the window what the log said of these records."""

@@ -78,7 +78,8 @@ class Publisher:
         offered, self.offered = self.offered, []
         if not offered and not self.behind:
             return
-        room = self.entries_max - await self.stream.depth()
+        # Another daemon may have filled the stream beyond the mark.
+        room = max(0, self.entries_max - await self.stream.depth())
         if offered:
             await self.publish(offered[:room])
             if len(offered) > room:

@@ -2,7 +2,6 @@
 
 import hmac
 import re
-import secrets
 import traceback
 from urllib.parse import urlsplit
 
@@ -10,6 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from replayforge.domain.errors import ReplayForgeError
+from replayforge.domain.identity import new_request_id
 from replayforge.web import problems
 from replayforge.web.context import CONTEXT, REQUEST_ID, Access, context_of
 from replayforge.web.problems import Problem
@@ -33,7 +33,7 @@ HEADERS = {
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Check the request, let it through, and see that every answer has an id and every error a form."""
     given = request.headers.get("X-Request-ID", "")
-    request_id = given if REQUEST_ID_FORM.fullmatch(given) else secrets.token_hex(8)
+    request_id = given if REQUEST_ID_FORM.fullmatch(given) else new_request_id()
     request[REQUEST_ID] = request_id
     try:
         check_access(request)
@@ -78,7 +78,7 @@ def given_key(request: web.Request) -> str | None:
 
 def key_fits(key: str | None, access: Access) -> bool:
     """Tell whether a key is one of the configured ones, in a time that says nothing about them."""
-    shown = (key or "").encode()
+    shown = (key or "").encode(errors="backslashreplace")  # bytes that are no UTF-8 arrive as surrogates
     return bool(sum(hmac.compare_digest(shown, configured.encode()) for configured in access.api_keys))
 
 
