@@ -222,8 +222,14 @@ def read_tail(disk: Disk, directory: Path, last: tuple[SegmentHeader, int], foun
     try:
         walk = Walk(Window(disk.files, handle, size), header)
         walk.run()
-        if walk.fault is not None:
-            found.torn_bytes = judge_end(walk, found.manifest)
+        while walk.fault is not None and walk.pass_damage(found.manifest.gap_at(walk.next_offset)):
+            found.warnings.append(f"{header.name}: passed a damaged place; no record behind it is lost.")
+            walk.run()
+        accepted = found.manifest.gap_at(walk.next_offset)
+        if accepted is not None:  # the operator knows that the log ends early
+            walk.next_offset = accepted[1] + 1
+        elif walk.fault is not None:
+            found.torn_bytes = judge_end(walk)
     finally:
         disk.files.close(handle)
     found.tail = walk
@@ -231,7 +237,7 @@ def read_tail(disk: Disk, directory: Path, last: tuple[SegmentHeader, int], foun
     found.manifest = replace(found.manifest, gaps=merge_gaps([*found.manifest.gaps, *walk.gaps]))
 
 
-def judge_end(walk: Walk, manifest: Manifest) -> int:
+def judge_end(walk: Walk) -> int:
     """Return how many torn bytes follow the valid data; refuse what no torn write explains."""
     name, position = walk.header.name, walk.position
     if walk.fault is Fault.ORDER:  # rule 7
@@ -241,9 +247,6 @@ def judge_end(walk: Walk, manifest: Manifest) -> int:
     if later is not None:  # rule 3
         first_lost, last_lost = walk.next_offset, later[1].base_offset - 1
         what = f"the data is damaged here, and a valid batch follows at byte {later[0]:,}."
-        if last_lost < first_lost:
-            what += " No record is lost, only a marker is damaged."
-            raise LogRefused("E_CORRUPT", what, segment=name, position=position)
         raise LogRefused("E_CORRUPT", what, segment=name, position=position, first_lost=first_lost, last_lost=last_lost)
     extent = written_end(walk.window, position) - position
     if walk.fault_end is not None and position + extent > whole_sectors(walk.fault_end):  # rule 3, from the other side

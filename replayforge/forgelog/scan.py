@@ -143,6 +143,18 @@ class Walk:
         while self.step() is not None:
             pass
 
+    def pass_damage(self, accepted: tuple[int, int] | None) -> bool:
+        """Go on behind the damage where that loses no record, or only ones whose loss the operator accepted."""
+        if accepted is None and self.fault is Fault.ORDER:
+            return False
+        least_offset = accepted[1] + 1 if accepted else self.next_offset
+        start = self.position if self.fault is Fault.ORDER else self.position + 8
+        found = next(later_batches(self.window, self.header, start, least_offset), None)
+        if found is None or found[1].base_offset != least_offset:
+            return False
+        self.resume(*found)
+        return True
+
     def resume(self, position: int, head: BatchHead) -> None:
         """Go on behind damage, at a batch that `later_batches` found."""
         self.position = position

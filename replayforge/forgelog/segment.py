@@ -6,7 +6,7 @@ from replayforge.forgelog.errors import CorruptRecord
 from replayforge.forgelog.files import Files
 from replayforge.forgelog.header import SegmentHeader
 from replayforge.forgelog.manifest import Manifest
-from replayforge.forgelog.scan import Index, Walk, Window, later_batches
+from replayforge.forgelog.scan import Index, Walk, Window
 
 
 class Segment:
@@ -39,16 +39,5 @@ class Segment:
             walk.index = self.index
         walk.window.reopen(handle)
         while walk.next_offset <= offset:
-            if walk.step() is None and not self.pass_damage(walk, manifest):
+            if walk.step() is None and not walk.pass_damage(manifest.gap_at(walk.next_offset)):
                 raise CorruptRecord(offset, self.path.name, walk.position)
-
-    def pass_damage(self, walk: Walk, manifest: Manifest) -> bool:
-        """Go on behind a damaged place whose loss the operator accepted; False when nobody did."""
-        gap = manifest.gap_at(walk.next_offset)
-        if gap is None:
-            return False
-        found = next(later_batches(walk.window, self.header, walk.position, gap[1] + 1), None)
-        if found is None:
-            return False
-        walk.resume(*found)
-        return True

@@ -1,0 +1,339 @@
+"""S8, S9, S10 and S12: real processes on a real disk, killed, starved and lied to; the oracle reads their pipe."""
+
+import asyncio
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from replayforge.forgelog.errors import LogClosed, LogLocked
+from replayforge.forgelog.files import OsFiles
+from replayforge.forgelog.log import ForgeLog, LogOptions, NewRecord
+from replayforge.forgelog.options import LogOptions as Options
+from replayforge.forgelog.storage import Storage
+from tests.crash.forgelog.child import payload_of
+from tests.crash.forgelog.conftest import Tally
+from tests.support.clock import FakeClock
+from tests.support.files.logs import read_all
+
+ROOT = Path(__file__).parents[3]
+CHILD = [sys.executable, "-m", "tests.crash.forgelog.child"]
+SEGMENT_BYTES = 65_536
+FOREVER = 10_000_000
+
+
+@dataclass
+class Oracle:
+    """What the child said, kept outside of it: number by offset of all that was acknowledged."""
+
+    directory: Path
+    acked: dict[int, int] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    def hear(self, output: bytes) -> None:
+        for line in output.decode().split("\n")[:-1]:  # the last line may be torn
+            self.lines.append(line)
+            if line.startswith("ack "):
+                _, offset, number = line.split()
+                assert int(offset) not in self.acked, "an offset was given out twice"
+                self.acked[int(offset)] = int(number)
+
+    def judge(self) -> int:
+        """Open what is left: every acknowledged record is at its offset, and every record is one that was sent."""
+        storage = Storage.open(
+            self.directory, Options(segment_bytes=SEGMENT_BYTES), floor=max(self.acked, default=0), files=OsFiles(),
+            clock=FakeClock(int(time.time() * 1e6)),
+        )  # fmt: skip
+        last = storage.writer.next_offset - 1
+        records = storage.reader.read(0, last, records_max=last + 1, bytes_max=1 << 30)
+        storage.abandon()
+        assert [record.offset for record in records] == list(range(1, last + 1))
+        numbers = [int(record.key) for record in records]
+        assert len(set(numbers)) == len(numbers)
+        assert all(record.payload == payload_of(int(record.key)) for record in records)
+        assert {offset: numbers[offset - 1] for offset in self.acked} == self.acked
+        return last
+
+
+def child(directory: Path, *, first: int = 0, count: int = FOREVER, writers: int = 8, prefix: list[str] | None = None,
+          **named: object) -> subprocess.Popen[bytes]:  # fmt: skip
+    arguments = [str(directory), str(first), str(count), str(writers), str(SEGMENT_BYTES)]
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        [*(prefix or []), *CHILD, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **named
+    )
+
+
+def drain(process: "subprocess.Popen[bytes]", oracle: Oracle) -> None:
+    output, errors = process.communicate(timeout=60)
+    oracle.hear(output)
+    assert b"Traceback" not in errors, errors.decode()
+
+
+# S10
+
+
+class Zygote:
+    """A process with everything imported that forks children on demand, so that a kill takes milliseconds."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.crash.forgelog.zygote"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def kill_loop(self, oracle: Oracle, first: int, delay_seconds: float) -> bytes:
+        """Start a child, kill it after a delay that begins with its first word, and return all it said."""
+        reader, writer = os.pipe()
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        path = f"/proc/{os.getpid()}/fd/{writer}"
+        self.process.stdin.write(f"{oracle.directory} {first} {FOREVER} 8 {SEGMENT_BYTES} {path}\n".encode())
+        self.process.stdin.flush()
+        pid = int(self.process.stdout.readline())
+        os.close(writer)
+        output = os.read(reader, 65_536)
+        deadline = time.monotonic() + delay_seconds
+        os.set_blocking(reader, False)
+        while time.monotonic() < deadline:
+            output += read_available(reader)
+        os.kill(pid, signal.SIGKILL)
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == b"reaped\n"
+        while more := read_available(reader):
+            output += more
+        os.close(reader)
+        return output
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def read_available(handle: int) -> bytes:
+    try:
+        return os.read(handle, 1 << 20)
+    except BlockingIOError:
+        return b""
+
+
+def kill_cycles(tally: Tally, directory: Path, cycles: int) -> None:
+    zygote = Zygote()
+    oracle = Oracle(directory / "0")
+    try:
+        for cycle in range(cycles):
+            if cycle % 25 == 0:
+                tally.add("acknowledged records", len(oracle.acked))
+                shutil.rmtree(oracle.directory, ignore_errors=True)
+                oracle = Oracle(directory / str(cycle))
+            oracle.hear(zygote.kill_loop(oracle, cycle * 1_000_000, tally.rng.uniform(0, 0.06)))
+            tally.add("kills")
+            if cycle % 5 == 4:
+                oracle.judge()
+                tally.add("full readings")
+        oracle.judge()
+    finally:
+        zygote.close()
+
+
+def test_s10_kill_9(tally: Tally, tmp_path: Path) -> None:
+    """A process killed at random moments, again and again on one log, loses nothing it acknowledged."""
+    kill_cycles(tally, tmp_path, 160)
+    assert tally.counts["kills"] >= 150
+
+
+@pytest.mark.soak
+def test_s10_kill_9_soak(tally: Tally, tmp_path: Path) -> None:
+    """The same, 3,000 times."""
+    kill_cycles(tally, tmp_path, 3_000)
+
+
+# S8
+
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int calls = 0;
+int fdatasync(int fd) {
+    int at = atoi(getenv("FAIL_SYNC_AT"));
+    if (++calls >= at) { errno = EIO; return -1; }
+    int (*real)(int) = dlsym(RTLD_NEXT, "fdatasync");
+    return real(fd);
+}
+"""
+
+
+def poisoned_then_restarted(tally: Tally, directory: Path, start: Callable[[Path], "subprocess.Popen[bytes]"]) -> None:
+    """A failed sync ends the process with 70, acknowledges nothing after, and a restart serves all that was."""
+    oracle = Oracle(directory)
+    process = start(directory)
+    drain(process, oracle)
+    assert process.returncode == 70, oracle.lines[-3:]
+    assert oracle.lines[-1] == "poisoned"
+    oracle.judge()
+    tally.add("processes ended by a failed sync")
+    tally.add("acknowledged before", len(oracle.acked))
+
+
+def test_s8_strace_fails_a_sync(tally: Tally, tmp_path: Path) -> None:
+    """A sync that is made to fail from outside ends the process with 70; a restart serves all that was acknowledged."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is missing: failing syncs from outside the process was NOT tested with it")
+    probe = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True)
+    if probe.returncode:
+        pytest.skip(f"strace may not trace here ({probe.stderr.decode().strip()}): NOT tested with it")
+    for at in range(2, 22):
+        inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync"]
+        inject += ["-e", f"inject=fdatasync:error=EIO:when={at}+"]
+        poisoned_then_restarted(tally, tmp_path / str(at), lambda where, inject=inject: child(where, prefix=inject))  # type: ignore[misc]
+
+
+def test_s8_preloaded_library_fails_a_sync(tally: Tally, tmp_path: Path) -> None:
+    """The same with a library in front of libc."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler: failing syncs with a preloaded library was NOT tested")
+    library = tmp_path / "shim.so"
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-xc", "-", "-o", str(library), "-ldl"], input=SHIM.encode(), check=True
+    )
+    for at in range(2, 22):
+        environment = {**os.environ, "LD_PRELOAD": str(library), "FAIL_SYNC_AT": str(at)}
+        poisoned_then_restarted(
+            tally, tmp_path / str(at), lambda where, environment=environment: child(where, env=environment)  # type: ignore[misc]
+        )  # fmt: skip
+
+
+# S9
+
+
+def test_s9_file_size_limit(tally: Tally, tmp_path: Path) -> None:
+    """A limit that cuts a write short is a full disk; raised while the process runs, it accepts again by itself."""
+    for limit in (12_000, 20_000, 33_333, 45_000, 55_000):
+        oracle = Oracle(tmp_path / str(limit))
+        process = child(oracle.directory, writers=4)
+        assert process.stdout is not None
+        output = process.stdout.readline()
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        output += until(process, b"full")
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        output += until(process, b"ack", 20)
+        process.kill()
+        rest, _ = process.communicate()
+        oracle.hear(output + rest)
+        after_full = oracle.lines[len(oracle.lines) - oracle.lines[::-1].index("full") :]
+        assert sum(line.startswith("ack") for line in after_full) >= 5, "it did not accept again"
+        oracle.judge()
+        tally.add("full disks without a restart")
+
+
+def until(process: "subprocess.Popen[bytes]", start: bytes, count: int = 1) -> bytes:
+    """Read the child's lines until so many begin with `start`."""
+    assert process.stdout is not None
+    output = b""
+    while count:
+        line = process.stdout.readline()
+        assert line, "the child ended"
+        output += line
+        count -= line.startswith(start)
+    return output
+
+
+@contextmanager
+def small_disk(path: Path, kibibytes: int) -> Iterator[None]:
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(path)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here ({mounted.stderr.decode().strip()}): NOT tested on a small disk")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_s9_small_disk(tally: Tally, tmp_path: Path) -> None:
+    """On a disk of one mebibyte the log fills up, answers "full", and goes on when a file is removed."""
+    with small_disk(tmp_path / "disk", 1024):
+        for round_number in range(5):
+            ballast = tmp_path / "disk" / "ballast"
+            ballast.write_bytes(bytes(300_000))
+            oracle = Oracle(tmp_path / "disk" / f"log{round_number}")
+            process = child(oracle.directory, writers=4)
+            output = until(process, b"full", 3)
+            ballast.unlink()
+            output += until(process, b"ack", 20)
+            process.kill()
+            rest, _ = process.communicate()
+            oracle.hear(output + rest)
+            oracle.judge()
+            shutil.rmtree(oracle.directory)
+            tally.add("full disks without a restart")
+
+
+# S12
+
+
+def test_s12_a_second_process_is_refused(tally: Tally, tmp_path: Path) -> None:
+    """A second process on the same log exits with 75 and names the first one's pid."""
+    first = child(tmp_path)
+    assert first.stdout is not None
+    until(first, b"ack")
+    second = child(tmp_path)
+    output, _ = second.communicate(timeout=30)
+    assert second.returncode == 75
+    assert f"pid {first.pid}".encode() in output
+    first.kill()
+    first.communicate()
+    tally.add("locks")
+
+
+async def test_s12_a_forked_child_cannot_append(tally: Tally, tmp_path: Path) -> None:
+    """After a fork the child's append and close leave the parent's log alone."""
+    log = ForgeLog.open(tmp_path)
+    await log.append([NewRecord(b"parent")])
+    pid = os.fork()
+    if pid == 0:
+        try:
+            log.append([NewRecord(b"child")])
+        except LogClosed:
+            log.finish()
+            os._exit(7)
+        os._exit(1)
+    _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+    assert await log.append([NewRecord(b"parent again")]) == 2
+    with pytest.raises(LogLocked):
+        ForgeLog.open(tmp_path)
+    await log.close()
+    tally.add("forks")
+
+
+def test_s12_a_killed_holder_frees_the_lock(tally: Tally, tmp_path: Path) -> None:
+    """The lock goes with its process, however that ends."""
+    first = child(tmp_path)
+    until(first, b"ack")
+    first.kill()
+    first.communicate()
+    storage = Storage.open(tmp_path, LogOptions(), floor=0, files=OsFiles(), clock=FakeClock())
+    assert read_all(storage)
+    storage.abandon()
+    tally.add("locks freed")
