@@ -1,0 +1,88 @@
+"""How many events a second are accepted and ended, beside what bare HTTP does in the same run?"""
+
+import json
+import statistics
+import time
+from dataclasses import dataclass
+
+from bench.load import EVENT, python_client, wrk_requests_per_second
+from bench.processes import Running, daemon, directory, hello
+
+ROUNDS = 3
+WRK_SECONDS = 5
+BULK_EVENTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One measurement of the daemon: rates in events a second, processor time in microseconds an event."""
+
+    accepted: float
+    ended: float
+    cpu_us: float
+
+
+def wait_for_end(running: Running, events: int) -> None:
+    """Return when so many events have ended in all."""
+    while running.ledger()["succeeded"] < events:
+        time.sleep(0.005)
+
+
+def measure(running: Running, drive: "Drive") -> Round:
+    """Drive load through the daemon and wait until all of it has ended."""
+    before, cpu = running.ledger()["accepted"], running.cpu_seconds()
+    started = time.perf_counter()
+    drive(running.url)
+    sent = time.perf_counter() - started
+    accepted = running.ledger()["accepted"]
+    wait_for_end(running, accepted)
+    events, ended = accepted - before, time.perf_counter() - started
+    return Round(events / sent, events / ended, (running.cpu_seconds() - cpu) / events * 1e6)
+
+
+class Drive:
+    """One way to load a server."""
+
+    def __init__(self, name: str, per_request: int, *, wrk: bool) -> None:
+        self.name = name
+        self.per_request = per_request
+        self.wrk = wrk
+
+    def __call__(self, url: str) -> float | None:
+        """Drive load; returns requests a second."""
+        body = json.dumps([EVENT] * self.per_request if self.per_request > 1 else EVENT).encode()
+        path = "/api/events/bulk" if self.per_request > 1 else "/api/events"
+        if self.wrk:
+            return wrk_requests_per_second(url, WRK_SECONDS, body, path)
+        requests = 10_000 if self.per_request == 1 else 30_000 // self.per_request
+        return requests / python_client(url, requests, self.per_request)
+
+
+DRIVES = (
+    Drive("single POSTs, wrk, 64 connections", 1, wrk=True),
+    Drive("single POSTs, Python client, 64 in flight", 1, wrk=False),
+    Drive(f"bulk, {BULK_EVENTS} events a POST, Python client", BULK_EVENTS, wrk=False),
+)
+
+
+def main() -> None:
+    """Print one line for each way to load, medians of three rounds."""
+    print(f"{'load':46} {'accepted/s':>11} {'ended/s':>9} {'CPU us/event':>13} {'bare hello/s':>13} {'ratio':>6}")
+    with directory() as folder, hello() as bare:
+        for number, drive in enumerate(DRIVES):
+            with daemon(folder / str(number)) as running:
+                greetings = [Drive("", 1, wrk=drive.wrk)(bare.url) or 0.0 for _ in range(1)]
+                rounds = []
+                for _ in range(ROUNDS):
+                    rounds.append(measure(running, drive))
+                    greetings.append(Drive("", 1, wrk=drive.wrk)(bare.url) or 0.0)
+            accepted, ended, cpu = (
+                statistics.median(getattr(one, name) for one in rounds) for name in ("accepted", "ended", "cpu_us")
+            )
+            bare_rate = statistics.median(greetings)
+            ratio = ended / bare_rate if bare_rate else 0.0
+            print(f"{drive.name:46} {accepted:11,.0f} {ended:9,.0f} {cpu:13,.0f} {bare_rate:13,.0f} {ratio:6.2f}")
+
+
+if __name__ == "__main__":
+    main()

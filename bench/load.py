@@ -1,0 +1,66 @@
+"""Load from a process of its own: wrk where it is installed, and a plain Python client."""
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import aiohttp
+
+EVENT = {"workflow_id": "bench", "event_type": "bench.nothing", "payload": {"text": "x" * 150}}
+SCRIPT = """wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = '%s'
+"""
+
+
+def wrk_requests_per_second(url: str, seconds: int, body: bytes, path: str = "/api/events") -> float | None:
+    """Return what wrk drives through with 64 connections, or None where it is not installed."""
+    if shutil.which("wrk") is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder, "post.lua")
+        script.write_text(SCRIPT % body.decode())
+        command = ["wrk", "-t1", "-c64", f"-d{seconds}", "-s", str(script), url + path]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if found := re.search(r"Non-2xx or 3xx responses: (\d+)", output):
+        raise RuntimeError(f"wrk had {found[1]} bad answers")
+    found = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    assert found is not None
+    return float(found[1])
+
+
+def python_client(url: str, requests: int, per_request: int, connections: int = 64) -> float:
+    """Send requests from another Python process; returns the seconds it took."""
+    command = [sys.executable, "-m", "bench.load", url, str(requests), str(per_request), str(connections)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+async def send_all(url: str, requests: int, per_request: int, connections: int) -> float:
+    """Send `requests` requests of `per_request` events, so many at a time."""
+    bulk = per_request > 1
+    body = json.dumps([EVENT] * per_request if bulk else EVENT).encode()
+    path = url + ("/api/events/bulk" if bulk else "/api/events")
+    left = iter(range(requests))
+    connector = aiohttp.TCPConnector(limit=connections)
+    async with aiohttp.ClientSession(connector=connector, headers={"Content-Type": "application/json"}) as session:
+
+        async def send() -> None:
+            for _ in left:
+                async with session.post(path, data=body) as answer:
+                    answer.raise_for_status()
+                    await answer.read()
+
+        started = time.perf_counter()
+        await asyncio.gather(*(send() for _ in range(connections)))
+        return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    url, requests, per_request, connections = sys.argv[1:]
+    print(asyncio.run(send_all(url, int(requests), int(per_request), int(connections))))

@@ -1,0 +1,86 @@
+"""Starts what is measured as processes of their own, and reads what they cost."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+HANDLERS = Path(__file__).with_name("handlers.py")
+
+
+@dataclass
+class Running:
+    """A process that answers HTTP at `url`."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    def get(self, path: str) -> Any:
+        """Return a JSON answer."""
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return json.load(answer)
+
+    def ledger(self) -> dict[str, int]:
+        """Return the daemon's ledger."""
+        ledger: dict[str, int] = self.get("/api/convergence")["ledger"]
+        return ledger
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time used so far, user and system."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+    def resident_mebibytes(self) -> float:
+        """Return the resident memory."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE_BYTES / 2**20
+
+
+@contextlib.contextmanager
+def daemon(data_dir: Path, *flags: str, handler_seconds: float = 0) -> Iterator[Running]:
+    """Run the daemon on a free port until the block ends; its handler takes `handler_seconds`."""
+    command = [sys.executable, "-m", "replayforge", "serve", "--port", "0", "--data-dir", str(data_dir)]
+    environment = {"BENCH_SECONDS": str(handler_seconds)}
+    with started([*command, "--handlers", str(HANDLERS), *flags], environment) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def hello() -> Iterator[Running]:
+    """Run the bare aiohttp server that answers POSTed JSON: what HTTP alone costs here."""
+    with started([sys.executable, "-m", "bench.hello"], {}) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def started(command: list[str], environment: dict[str, str]) -> Iterator[Running]:
+    """Start a process, wait for the line that names its address, end it afterwards."""
+    variables = os.environ | environment
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=variables)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := re.search(r"listens on (\S+)", line):
+                yield Running(process, found[1])
+                return
+        raise RuntimeError(f"{command} ended before it was ready")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def directory() -> Iterator[Path]:
+    """Give a data directory on the disk that the checkout lies on; a RAM disk would flatter every sync."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as path:
+        yield Path(path)
