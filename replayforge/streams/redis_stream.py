@@ -66,7 +66,7 @@ class RedisStream:
         """Forget what was read and swept, for the stream may be another one, and call for a refill."""
         self.wiped.set()
         self.held: set[str] = set()  # handles read here and not yet acked or handed back
-        self.read_unfinished = True  # entries may be pending under this node's name that nobody here holds
+        self.left_behind = True  # entries may be pending under this node's name that nobody here holds
         self.sweep_cursor = SWEEP_START
 
     async def open(self) -> None:
@@ -113,16 +113,19 @@ class RedisStream:
                 return deliveries
 
     async def read_once(self, count: int, wait_seconds: float) -> list[Delivery]:
-        """Read what an unfinished read left behind, else what is new."""
-        if self.read_unfinished:
-            left_behind = await self.read_rows("0", count + len(self.held), wait_seconds=0)
-            deliveries = await self.receive(row for row in left_behind if row[0] not in self.held)
-            if deliveries:
-                return deliveries
-        self.read_unfinished = True  # stays so when the read is cancelled or fails
-        rows = await self.read_rows(">", count, wait_seconds)
-        self.read_unfinished = False
-        return await self.receive(rows)
+        """Read what was left behind, else what is new."""
+        try:
+            if self.left_behind:
+                self.left_behind = False
+                rows = await self.read_rows("0", count + len(self.held), wait_seconds=0)
+                deliveries = await self.receive(row for row in rows if row[0] not in self.held)
+                if deliveries:
+                    self.left_behind = True  # there may be more
+                    return deliveries
+            return await self.receive(await self.read_rows(">", count, wait_seconds))
+        except (Unavailable, asyncio.CancelledError):
+            self.left_behind = True
+            raise
 
     async def read_rows(self, after: str, count: int, wait_seconds: float) -> list[Row]:
         """Ask once, blocking no longer than one block; `after` is ">" for new entries, an id for pending ones."""
@@ -139,13 +142,13 @@ class RedisStream:
         for handle, fields in rows:
             entry = entry_of(fields)
             if handle is None:
-                self.read_unfinished = True  # 6.2 sweeps a deleted entry without naming it; a read of our own does
+                self.left_behind = True  # 6.2 sweeps a deleted entry without naming it; a read of our own does
             elif entry is None:
                 unusable.append(handle)
             else:
                 deliveries.append(Delivery(entry, handle))
-        self.held.update(delivery.handle for delivery in deliveries)
         await self.remove(unusable)
+        self.held.update(delivery.handle for delivery in deliveries)
         return deliveries
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -176,7 +179,7 @@ class RedisStream:
             async with self.calling(self.writer, "ack") as client:
                 yield client
         except (Unavailable, asyncio.CancelledError):
-            self.read_unfinished = True
+            self.left_behind = True
             raise
         finally:
             self.held.difference_update(handles)

