@@ -28,6 +28,7 @@ class FakeApi:
         self.events: dict[str, dict[str, Any]] = {}
         self.bodies: list[bytes] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.peers: list[object] = []
         self.headers: list[dict[str, str]] = []
         self.faults: list[Fault] = []
         self.converged = True
@@ -77,6 +78,7 @@ class FakeApi:
     @web.middleware
     async def record(self, request: web.Request, handler: Callable[..., Awaitable[web.StreamResponse]]) -> Any:
         self.requests.append((request.method, request.path, dict(request.query)))
+        self.peers.append(request.transport and request.transport.get_extra_info("peername"))
         self.headers.append(dict(request.headers))
         self.bodies.append(await request.read())
         return await (self.faults.pop(0) if self.faults else handler)(request)

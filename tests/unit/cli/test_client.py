@@ -53,3 +53,11 @@ def test_refused_connection_was_not_sent() -> None:
     with Client("http://127.0.0.1:1") as client, pytest.raises(Unreachable) as caught:
         client.get("x")
     assert not caught.value.sent
+
+
+def test_one_connection(api: FakeApi) -> None:
+    """Requests follow one another on the same connection."""
+    with Client(api.url) as client:
+        for _ in range(3):
+            client.get("api", "convergence")
+    assert len(set(api.peers)) == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from replayforge.domain.clock import SystemClock, parse_time, to_us
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake_api import LEDGER, FakeApi, refusing
 
@@ -41,7 +42,8 @@ def test_events_ls_filters(ask: Cli, api: FakeApi) -> None:
     )
     assert (ended.out, ended.err) == ("", "No events match.\n")
     query = api.requests[0][2]
-    assert query.pop("since").endswith("Z")
+    age_us = SystemClock().now_us() - parse_time(query.pop("since"))
+    assert to_us(3600) <= age_us < to_us(3660)
     assert query == {"status": "queued", "event_type": "a.*", "q": "x", "workflow_id": "w", "limit": "20"}
 
 

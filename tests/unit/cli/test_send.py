@@ -150,6 +150,13 @@ def test_bulk_keeps_answers_that_came(ask: Cli, api: FakeApi) -> None:
     assert len(api.bodies[1].splitlines()) == 2
 
 
+def test_bulk_is_patient_while_it_gets_on(ask: Cli, api: FakeApi) -> None:
+    """Patience counts from the last line that was answered, not from the beginning."""
+    api.faults = [breaking_off(api, answers=1)] * 6
+    ended = ask("send", "--bulk", write(event_lines(7)), "--retry-seconds", "0.15")
+    assert (ended.code, len(api.requests)) == (0, 7)
+
+
 def test_bulk_warns_of_doubles(ask: Cli, api: FakeApi) -> None:
     """Events without a key that may have arrived are warned of, once."""
     api.faults = [hang_up, hang_up]
