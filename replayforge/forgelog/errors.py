@@ -73,6 +73,7 @@ class LogRefused(Refused):
         place += f" at byte {position:,}" if position is not None else ""
         super().__init__(f"{code}{place}: {what}{lost_in_words(first_lost, last_lost)} {remedy}")
         self.code = code
+        self.what = what
         self.segment = segment
         self.position = position
         self.first_lost = first_lost

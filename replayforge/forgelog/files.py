@@ -81,6 +81,10 @@ class Files(Protocol):
         """Take the exclusive lock of an open file; False when anyone else, also this process, holds it."""
         ...
 
+    def is_locked(self, handle: int) -> bool:
+        """Tell whether anyone holds the lock of an open file, without taking it."""
+        ...
+
     def drop_cache(self, handle: int) -> None:
         """Forget cached pages, so that the next read asks the disk."""
         ...
@@ -192,6 +196,14 @@ class OsFiles:
                 return False
             raise
         return True
+
+    def is_locked(self, handle: int) -> bool:
+        """Tell whether anyone holds the lock of an open file, without taking it; False where that cannot be asked."""
+        if not hasattr(fcntl, "F_OFD_GETLK"):
+            return False
+        answer = fcntl.fcntl(handle, fcntl.F_OFD_GETLK, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        kind: int = FLOCK.unpack(answer)[0]
+        return kind != fcntl.F_UNLCK
 
     def drop_cache(self, handle: int) -> None:
         """Forget cached pages, so that the next read asks the disk."""

@@ -85,3 +85,23 @@ def decode_header(data: bytes) -> SegmentHeader:
         previous_end=end, previous_last_offset=last, previous_chain=chain, salt=salt, algorithm=algorithm,
         limits=Limits(*limits), checksum=checksum,
     )  # fmt: skip
+
+
+def mend_header(data: bytes) -> bytes:
+    """Return a header that is valid again after one flipped bit or dirt in its padding, else raise BadHeader.
+
+    The checksum tells which bit it was: only the right one makes it match.
+    """
+    fields = bytearray(data[: FIELDS.size + CHECKSUM.size])
+    for bit in range(-1, len(fields) * 8):
+        if bit >= 0:
+            fields[bit >> 3] ^= 1 << (bit & 7)
+        candidate = bytes(fields).ljust(HEADER_BYTES, b"\0")
+        if bit >= 0:
+            fields[bit >> 3] ^= 1 << (bit & 7)
+        try:
+            decode_header(candidate)
+        except BadHeader:
+            continue
+        return candidate
+    raise BadHeader("E_HEADER", "more than one bit of the header is damaged.")
