@@ -32,6 +32,7 @@ COMMANDS = {
     "workflows": Place("workflows_commands", "workflows", "Look at workflows."),
     "status": Place("status_command", "status", "Say whether everything accepted has come to its end."),
     "check": Place("check_command", "check", "Compare the log with the store, event by event, while no daemon runs."),
+    "log": Place("log_commands", "log", "Look at the write-ahead log, and repair it."),
     "config": Place("config_commands", "config", "Show or check the configuration."),
     "version": Place("about_commands", "version", "Say which version this is."),
     "completion": Place("about_commands", "completion", "Print the script that completes commands in a shell."),
