@@ -26,7 +26,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A named statement carried out once for each row of positional parameters; yields [[rows changed in all]]."""
+    """A named statement over many rows of parameters, all of them in one step; yields [[rows changed in all]]."""
 
     name: str
     rows: Sequence[Row]

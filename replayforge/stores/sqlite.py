@@ -23,6 +23,12 @@ SQLITE_VERSION_MIN = (3, 38, 0)  # ->> and RETURNING
 BUSY_TIMEOUT_SECONDS = 5
 READERS = 2
 TRANSACTIONS_PER_COMMIT_MAX = 256
+STATEMENTS_CACHED = 512
+CHUNK_SIZES = (256, 64, 16, 4, 1)
+PARAMETERS_MAX = 32_766  # SQLITE_MAX_VARIABLE_NUMBER
+ROWS_AS_JSON = "SELECT json_group_array("
+
+decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 
 
 class Failure:
@@ -153,8 +159,26 @@ class SqliteDriver:
         """Run one statement and return its rows."""
         sql = self.book[statement.name]
         if isinstance(statement, Batch):
-            return [[raw.executemany(sql, statement.rows).rowcount if statement.rows else 0]]
-        return raw.execute(sql.replace("{filters}", statement.filters), encoded(statement)).fetchall()
+            return [[run_batch(raw, sql, statement.rows)]]
+        rows = raw.execute(sql.replace("{filters}", statement.filters), encoded(statement)).fetchall()
+        if ROWS_AS_JSON in sql:
+            return decode_rows(rows[0][0])
+        return rows
+
+
+def run_batch(raw: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> int:
+    """Run a statement over many rows and return how many rows it changed.
+
+    The rows are cut into chunks of a few fixed sizes, so that each size is prepared once and found again.
+    """
+    changed = start = 0
+    while start < len(rows):
+        size = next(size for size in CHUNK_SIZES if size <= len(rows) - start and size * len(rows[0]) <= PARAMETERS_MAX)
+        marks = ", ".join([f"({', '.join('?' * len(rows[0]))})"] * size)
+        parameters = [value for row in rows[start : start + size] for value in row]
+        changed += raw.execute(sql.replace("{rows}", marks), parameters).rowcount
+        start += size
+    return changed
 
 
 def encoded(statement: Fetch) -> dict[str, Any]:
@@ -167,7 +191,9 @@ def encoded(statement: Fetch) -> dict[str, Any]:
 
 async def connect(path: Path, pragmas: list[str]) -> aiosqlite.Connection:
     """Open a connection in autocommit mode; transactions are begun and ended by name."""
-    connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_SECONDS)
+    connection = await aiosqlite.connect(
+        path, isolation_level=None, timeout=BUSY_TIMEOUT_SECONDS, cached_statements=STATEMENTS_CACHED
+    )
     try:
         for pragma in pragmas:
             await connection.execute(f"PRAGMA {pragma}")

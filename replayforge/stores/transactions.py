@@ -110,7 +110,7 @@ def sort_out(projection: Projection, known: Sequence[Row]) -> tuple[list[Row], i
 
     Returns (rows to insert, copies, rows among them whose key was used for other content).
     """
-    contents = {row[0]: (row[1], row[2], bytes(row[3]), bytes(row[4])) for row in known}
+    contents = {row[0]: (row[1], row[2], as_bytes(row[3]), as_bytes(row[4])) for row in known}
     rows: list[Row] = []
     copies = reused = 0
     for offset, record in projection.records:
@@ -168,16 +168,14 @@ def claim(
     """Take the queued ones of these (id, run) entries under a lease; with None, the oldest suspect alone."""
     lease = {"owner": owner, "now_us": now_us, "lease_until_us": lease_until_us}
     if entries is None:
-        rows = yield Fetch("claim_suspect", lease)
+        rows = yield Fetch("claimable_suspect", lease)
     else:
-        rows = yield Fetch("claim_events", {**lease, "entries": list(entries)})
+        rows = yield Fetch("claimable_events", {**lease, "entries": list(dict(entries).items())})
     if not rows:
         return []
-    events = sorted((stored_event(row) for row in rows), key=lambda event: event.seq)
-    contents = yield Fetch("contents", {"seqs": [event.seq for event in events]})
-    by_seq = {seq: Content(payload, metadata) for seq, payload, metadata in contents}
-    yield tally(node, {State.QUEUED: -len(events), State.PROCESSING: len(events)})
-    return [Claimed(event, by_seq[event.seq]) for event in events]
+    yield Fetch("claim_events", {**lease, "seqs": [row[0] for row in rows]})
+    yield tally(node, {State.QUEUED: -len(rows), State.PROCESSING: len(rows)})
+    return [Claimed(stored_event(row[:-2]), Content(as_bytes(row[-2]), as_bytes(row[-1]))) for row in rows]
 
 
 def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[list[Settlement]]:
@@ -357,3 +355,8 @@ def stored_event(row: Row) -> StoredEvent:
     values = list(row)
     values[13] = State(values[13])
     return StoredEvent(*values)
+
+
+def as_bytes(text: str | bytes) -> bytes:
+    """Return the bytes of a payload, which travels as text where rows travel as JSON."""
+    return text.encode() if isinstance(text, str) else text

@@ -1,11 +1,19 @@
 -- The book of SQL for SQLite. Both books have the same names in the same order, so a diff shows where the dialects
--- part. Lists travel as one JSON array. Statements that are run once for each row of a batch take positional
--- parameters here and typed arrays (unnest) in PostgreSQL. CROSS JOIN pins the order: first the list, then its rows.
+-- part. Lists travel as one JSON array. CROSS JOIN pins the order: first the list, then its rows.
+-- A batch is one statement over many rows, here VALUES {rows}, in PostgreSQL unnest of typed arrays. Statements on the
+-- way of an event give their rows back as one JSON array, and the driver takes it apart again: Python gives its lock
+-- away and waits for it at every row that SQLite steps to, which under load costs more than all the SQL.
 
 -- fragment event_columns --
 seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
 log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, crashes, lease_owner, lease_token,
 lease_until_us, due_at_us, reason, last_error, error_signature, result
+
+-- fragment claimed_columns --
+e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.idempotency_key, e.created_at_us,
+:now_us, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count, e.starts + 1,
+e.crashes, :owner, e.lease_token + 1, :lease_until_us, NULL, e.reason, e.last_error, e.error_signature, NULL,
+CAST(c.payload AS TEXT), CAST(c.metadata AS TEXT)
 
 -- fragment attempt_columns --
 e.id, a.token, a.run, a.number, a.outcome, a.ended_run, a.owner, a.worker, a.started_at_us, a.ended_at_us, a.error,
@@ -21,7 +29,7 @@ SELECT value FROM meta WHERE name = :name
 
 -- insert_meta --
 -- Note a value once; a value that is there stays.
-INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING
+INSERT INTO meta (name, value) VALUES {rows} ON CONFLICT (name) DO NOTHING
 
 -- cursor --
 -- How far the log with this id has been projected.
@@ -33,15 +41,17 @@ SELECT log_id, log_offset, inserted, copies, not_events, updated_at_us FROM curs
 
 -- open_cursor --
 -- Make the cursor of a log, or take it over for a new incarnation of its daemon.
-INSERT INTO cursors (log_id, incarnation, log_offset, inserted, copies, not_events, updated_at_us)
-VALUES (?, ?, ?, 0, 0, 0, ?)
+INSERT INTO cursors (log_id, incarnation, log_offset, updated_at_us)
+VALUES {rows}
 ON CONFLICT (log_id) DO UPDATE SET incarnation = excluded.incarnation, updated_at_us = excluded.updated_at_us
 
 -- advance_cursor --
 -- Move the cursor if nobody else has moved it.
 UPDATE cursors
-SET log_offset = ?, inserted = inserted + ?, copies = copies + ?, not_events = not_events + ?, updated_at_us = ?
-WHERE log_id = ? AND log_offset = ? AND incarnation = ?
+SET log_offset = column1, inserted = inserted + column2, copies = copies + column3, not_events = not_events + column4,
+    updated_at_us = column5
+FROM (VALUES {rows})
+WHERE log_id = column6 AND log_offset = column7 AND incarnation = column8
 
 -- highest_log_offset --
 -- The highest offset of the log with this id that any part of the store knows.
@@ -49,7 +59,7 @@ SELECT coalesce(max(log_offset), 0) FROM cursors WHERE log_id = :log_id
 
 -- add_tallies --
 -- Add to the counters of a node.
-INSERT INTO tallies (node, name, amount) VALUES (?, ?, ?)
+INSERT INTO tallies (node, name, amount) VALUES {rows}
 ON CONFLICT (node, name) DO UPDATE SET amount = amount + excluded.amount
 
 -- tallies --
@@ -58,14 +68,15 @@ SELECT name, sum(amount) FROM tallies GROUP BY name
 
 -- known_contents --
 -- Those of the given ids that have a row, with what must be equal for a record to be a copy.
-SELECT id, workflow_id, event_type, payload, metadata
-FROM events JOIN contents USING (seq)
-WHERE id IN (SELECT value FROM json_each(:ids))
+SELECT json_group_array(
+    json_array(e.id, e.workflow_id, e.event_type, CAST(c.payload AS TEXT), CAST(c.metadata AS TEXT))
+)
+FROM json_each(:ids) AS wanted CROSS JOIN events AS e ON e.id = wanted.value JOIN contents AS c ON c.seq = e.seq
 
 -- reserve_seqs --
 -- The next row numbers, one for each of `count` new events.
 WITH RECURSIVE step (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM step WHERE i < :count)
-SELECT i + (SELECT coalesce(max(seq), 0) FROM events) FROM step
+SELECT json_group_array(json_array(i + (SELECT coalesce(max(seq), 0) FROM events))) FROM step
 
 -- insert_events --
 -- Rows for new events.
@@ -73,30 +84,36 @@ INSERT INTO events (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
     log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
     lease_token, due_at_us, reason, last_error, error_signature
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'received', ?, 1, 0, 0, 0, 0, 0, ?, ?, ?, ?)
+)
+SELECT
+    column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12,
+    column13, 'received', column14, 1, 0, 0, 0, 0, 0, column15, column16, column17, column18
+FROM (VALUES {rows})
 
 -- insert_contents --
 -- What came with new events.
-INSERT INTO contents (seq, payload, metadata) VALUES (?, ?, ?)
+INSERT INTO contents (seq, payload, metadata) VALUES {rows}
+
+-- claimable_events --
+-- Queued events as they will be once claimed, with what came with them; an entry of an earlier run, or of an event that
+-- was claimed already, finds nothing. Suspects are left out, they run alone.
+SELECT json_group_array(json_array({claimed_columns}))
+FROM json_each(:entries) AS entry CROSS JOIN events AS e ON e.id = entry.value ->> 0
+    JOIN contents AS c ON c.seq = e.seq
+WHERE e.run = entry.value ->> 1 AND e.state = 'queued' AND e.suspect = 0
+
+-- claimable_suspect --
+-- The oldest suspect as it will be once claimed.
+SELECT json_group_array(json_array({claimed_columns}))
+FROM events AS e JOIN contents AS c ON c.seq = e.seq
+WHERE e.seq = (SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 ORDER BY seq LIMIT 1)
 
 -- claim_events --
--- Take queued events under a lease; an entry of an earlier run, or one that was claimed already, takes nothing.
+-- Take events under a lease.
 UPDATE events
 SET previous_state = state, state = 'processing', lease_owner = :owner, lease_token = lease_token + 1,
     lease_until_us = :lease_until_us, starts = starts + 1, due_at_us = NULL, updated_at_us = :now_us
-WHERE seq IN (
-    SELECT e.seq FROM json_each(:entries) AS entry CROSS JOIN events AS e ON e.id = entry.value ->> 0
-    WHERE e.run = entry.value ->> 1 AND e.state = 'queued' AND e.suspect = 0
-)
-RETURNING {event_columns}
-
--- claim_suspect --
--- Take the oldest suspect alone.
-UPDATE events
-SET previous_state = state, state = 'processing', lease_owner = :owner, lease_token = lease_token + 1,
-    lease_until_us = :lease_until_us, starts = starts + 1, due_at_us = NULL, updated_at_us = :now_us
-WHERE seq = (SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 ORDER BY seq LIMIT 1)
-RETURNING {event_columns}
+WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'queued'
 
 -- contents --
 -- What came with the events of these row numbers.
@@ -104,7 +121,7 @@ SELECT seq, payload, metadata FROM contents WHERE seq IN (SELECT value FROM json
 
 -- held_leases --
 -- Those of the given (row number, token) pairs that this owner, or with NULL any owner, still holds.
-SELECT e.seq
+SELECT json_group_array(json_array(e.seq))
 FROM json_each(:leases) AS lease CROSS JOIN events AS e ON e.seq = lease.value ->> 0
 WHERE e.state = 'processing' AND e.lease_token = lease.value ->> 1
     AND (:owner IS NULL OR e.lease_owner = :owner)
@@ -120,21 +137,24 @@ FROM json_each(:leases) AS lease CROSS JOIN attempts AS a
 INSERT INTO attempts (
     event_seq, token, run, number, outcome, ended_run, owner, worker, started_at_us, ended_at_us, error,
     error_signature
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+) VALUES {rows}
 
 -- settle_events --
 -- Commit what an attempt decided, if its lease still stands.
 UPDATE events
-SET previous_state = state, state = ?, attempt_count = ?, crashes = ?, suspect = ?, due_at_us = ?, reason = ?,
-    last_error = ?, error_signature = ?, result = ?, lease_owner = NULL, lease_until_us = NULL, updated_at_us = ?
-WHERE seq = ? AND state = 'processing' AND lease_token = ? AND lease_owner = ?
+SET previous_state = state, state = column1, attempt_count = column2, crashes = column3, suspect = column4,
+    due_at_us = column5, reason = column6, last_error = column7, error_signature = column8, result = column9,
+    lease_owner = NULL, lease_until_us = NULL, updated_at_us = column10
+FROM (VALUES {rows})
+WHERE seq = column11 AND state = 'processing' AND lease_token = column12 AND lease_owner = column13
 
 -- hand_back_events --
 -- Return claimed events that no worker started.
 UPDATE events
 SET previous_state = state, state = 'queued', starts = starts - 1, lease_owner = NULL, lease_until_us = NULL,
-    updated_at_us = ?
-WHERE seq = ? AND state = 'processing' AND lease_token = ? AND lease_owner = ?
+    updated_at_us = column1
+FROM (VALUES {rows})
+WHERE seq = column2 AND state = 'processing' AND lease_token = column3 AND lease_owner = column4
 
 -- in_flight --
 -- What a node's former incarnations left in processing.
@@ -240,17 +260,21 @@ SELECT updated_at_us FROM events WHERE state = 'queued' ORDER BY seq LIMIT 1
 -- Queue a finished event for a new run, if it still is in the run the caller saw.
 UPDATE events
 SET previous_state = state, state = 'queued', run = run + 1, attempt_count = 0, crashes = 0, suspect = 0,
-    reason = NULL, due_at_us = NULL, result = NULL, updated_at_us = ?
-WHERE seq = ? AND run = ? AND state = ?
+    reason = NULL, due_at_us = NULL, result = NULL, updated_at_us = column1
+FROM (VALUES {rows})
+WHERE seq = column2 AND run = column3 AND state = column4
 
 -- move_event --
 -- Move an event by hand from the state the caller saw.
-UPDATE events SET previous_state = state, state = ?, reason = coalesce(?, reason), due_at_us = ?, updated_at_us = ?
-WHERE seq = ? AND run = ? AND state = ?
+UPDATE events
+SET previous_state = state, state = column1, reason = coalesce(column2, reason), due_at_us = column3,
+    updated_at_us = column4
+FROM (VALUES {rows})
+WHERE seq = column5 AND run = column6 AND state = column7
 
 -- insert_actions --
 -- Notes of what was done to events.
-INSERT INTO actions (event_seq, at_us, run, action, detail) VALUES (?, ?, ?, ?, ?)
+INSERT INTO actions (event_seq, at_us, run, action, detail) VALUES {rows}
 
 -- retirable --
 -- Finished events older than a time, oldest first.
@@ -258,19 +282,19 @@ SELECT seq FROM events WHERE state = :state AND updated_at_us < :before_us ORDER
 
 -- delete_events --
 -- Remove events.
-DELETE FROM events WHERE seq = ?
+DELETE FROM events WHERE seq IN (VALUES {rows})
 
 -- delete_contents --
 -- Remove what came with events.
-DELETE FROM contents WHERE seq = ?
+DELETE FROM contents WHERE seq IN (VALUES {rows})
 
 -- delete_attempts --
 -- Remove the attempts of events.
-DELETE FROM attempts WHERE event_seq = ?
+DELETE FROM attempts WHERE event_seq IN (VALUES {rows})
 
 -- delete_actions --
 -- Remove the notes about events.
-DELETE FROM actions WHERE event_seq = ?
+DELETE FROM actions WHERE event_seq IN (VALUES {rows})
 
 -- check_ids --
 -- Where the events of these ids came from, for the offline comparison with the log.
