@@ -26,6 +26,7 @@ class Place:
 
 COMMANDS = {
     "serve": Place("serve_command", "serve", "Run the daemon until it is told to stop."),
+    "demo": Place("demo_command", "demo", "Show a daemon that is crashed and killed while it works, and loses nothing."),
     "send": Place("send_command", "send", "Send one event, or a file of events with --bulk."),
     "events": Place("events_commands", "events", "Look at events and act on them."),
     "dead": Place("dead_commands", "dead", "Look at dead letters, replay or discard them."),
