@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from replayforge.web import dead_letters, events, forgelog_api, ingest, metrics, operations
+from replayforge.web import dead_letters, demo, events, forgelog_api, ingest, metrics, operations
 from replayforge.web.context import CONTEXT, Context
 from replayforge.web.guard import guard
 
@@ -47,6 +47,7 @@ def routes() -> list[web.RouteDef]:
         get("/api/metrics", operations.metrics_json),
         get("/metrics", metrics.prometheus),
         get("/api/insights/errors", operations.error_insights),
+        post("/api/demo/generate-workload", demo.generate_workload),
         post("/api/chaos/crash", operations.arm_crash),
         post("/api/chaos/workers/{name}/crash", operations.crash_worker),
         get("/health", operations.live),
