@@ -29,6 +29,7 @@ from replayforge.engine.settler import Settler
 from replayforge.engine.window import Window
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
+from replayforge.forgelog.limits import Limits
 from replayforge.forgelog.log import ForgeLog, LogOptions, read_identity
 from replayforge.stores.store import Store
 from replayforge.streams.embedded_stream import EmbeddedStream
@@ -38,6 +39,7 @@ from replayforge.supervisor import Service, Supervisor
 from replayforge.telemetry import Telemetry, log_listener
 
 DRAIN_SECONDS = 5.0
+ENVELOPE_BYTES_MAX = 16_384  # what a record holds beside the body that came in
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class Daemon:
         with contextlib.suppress(ReplayForgeError):
             for worker in self.workers:
                 await worker.interrupt()
+            await self.settler.finish()
             await self.store.hand_back(leases, self.clock.now_us())
         await self.supervisor.stop([self.dispatcher.name, self.publisher.name], DRAIN_SECONDS)
         with contextlib.suppress(ReplayForgeError):
@@ -174,7 +177,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         parts.log, store, window, publisher, clock, telemetry, incarnation=parts.incarnation, projected=cursor
     )
     bench = Workbench(clock, workers=config.workers.count)
-    settler = Settler(store, telemetry)
+    settler = Settler(store, bench, telemetry)
     chaos = build_chaos(config, telemetry, parts.rng)
     workers = build_workers(parts, bench, settler, publisher, chaos)
     reader = Reader(
@@ -289,6 +292,7 @@ async def open_log(config: Config, store: Store, clock: Clock, telemetry: Teleme
         retention_seconds=config.log.retention_seconds or None,
         retention_bytes_max=config.log.retention_bytes_max or None,
         append_queue_bytes_max=config.log.append_queue_bytes_max,
+        limits=Limits(payload_bytes_max=config.server.event_bytes_max + ENVELOPE_BYTES_MAX),
     )
     return await asyncio.to_thread(
         ForgeLog.open, directory, options=options, floor=cursor or 0, clock=clock, telemetry=telemetry

@@ -30,6 +30,7 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "attempt.started": ("debug", "a handler was called"),
     "attempt.settled": ("debug", "the outcome of an attempt was committed"),
     "attempt.fenced": ("warning", "a result came after its lease was lost, and was dropped"),
+    "attempt.unsettled": ("error", "the store could not take an outcome, so the event will run again"),
     "attempt.reclaimed": ("warning", "an event whose worker or process died was taken back"),
     "event.dead_lettered": ("warning", "an event ended in the dead-letter queue"),
     "event.promoted": ("debug", "events whose time has come were queued"),

@@ -7,27 +7,66 @@ from replayforge.batching import Batcher
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.lifecycle import State
 from replayforge.engine.outage import Outage
+from replayforge.engine.workbench import Workbench
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
+
+WAITING_MAX = 1000
 
 
 class Settler:
     """Joins the outcomes of all workers into few commits, and tries again for as long as the store is away."""
 
-    def __init__(self, store: Store, telemetry: Telemetry) -> None:
+    def __init__(self, store: Store, bench: Workbench, telemetry: Telemetry) -> None:
         self.store = store
+        self.bench = bench
         self.telemetry = telemetry
         self.batcher: Batcher[Settlement, bool] = Batcher(self.commit)
         self.outage = Outage("store", telemetry)
         self.giving_up = asyncio.Event()
 
-    async def settle(self, settlement: Settlement) -> bool:
-        """Return once the outcome is durable; False when it came after its lease was lost and was dropped."""
-        return await self.batcher.add(settlement)
+    async def hand_in(self, settlement: Settlement) -> None:
+        """Take over an outcome; returns at once, or when there is room again while the store is away."""
+        while len(self.batcher.waiting) >= WAITING_MAX:
+            await asyncio.wait([self.batcher.waiting[0][1]])
+        self.batcher.submit(settlement).add_done_callback(lambda future: self.settled(settlement, future))
+
+    def settled(self, settlement: Settlement, future: asyncio.Future[bool]) -> None:
+        """Forget the event once its outcome is committed; if it never can be, the sweep will have it run again."""
+        error = None if future.cancelled() else future.exception()
+        if error is not None and not isinstance(error, Unavailable):
+            self.telemetry.emit("attempt.unsettled", event_id=settlement.event.id, error=repr(error))
+        self.bench.put_away(settlement.event.seq)
+
+    async def finish(self) -> None:
+        """Return when every outcome that was handed in is committed, or given up because the daemon ends."""
+        await self.batcher.drain()
 
     async def commit(self, settlements: list[Settlement]) -> list[bool]:
-        """Commit one batch, however long the store takes to answer; only a daemon that ends gives up."""
+        """Commit one batch; an outcome that the store cannot take does not keep its neighbours from being committed."""
+        try:
+            return await self.commit_patiently(settlements)
+        except Unavailable:
+            raise
+        except Exception:
+            if len(settlements) == 1:
+                raise
+        return [await self.commit_alone(settlement) for settlement in settlements]
+
+    async def commit_alone(self, settlement: Settlement) -> bool:
+        """Commit one outcome of a batch that failed, and report it if it is the one that cannot be committed."""
+        try:
+            (committed,) = await self.commit_patiently([settlement])
+        except Unavailable:
+            raise
+        except Exception as error:  # whatever the store says of it, the others go on
+            self.telemetry.emit("attempt.unsettled", event_id=settlement.event.id, error=repr(error))
+            return False
+        return committed
+
+    async def commit_patiently(self, settlements: list[Settlement]) -> list[bool]:
+        """Commit, however long the store takes to answer; only a daemon that ends gives up."""
         while True:
             try:
                 fenced = await self.store.settle(settlements)

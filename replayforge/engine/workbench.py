@@ -14,8 +14,9 @@ PREFETCH_WINDOW_SECONDS = 0.05
 class Workbench:
     """Shared by the reader, which puts claimed events down, and the workers, which take one each.
 
-    Every claimed event of this process is either waiting here or in the hands of exactly one worker until it is put
-    away. Any free worker takes the next event, so a slow handler holds up nobody but its own worker.
+    Every claimed event of this process is waiting here, or in the hands of exactly one worker, or on its way to the
+    store with an outcome, until it is put away. Any free worker takes the next event, so a slow handler holds up nobody
+    but its own worker.
     """
 
     def __init__(self, clock: Clock, *, workers: int) -> None:
@@ -24,6 +25,7 @@ class Workbench:
         self.waiting: deque[Claimed] = deque()
         self.in_hands: dict[str, Claimed] = {}
         self.known_seqs: set[int] = set()
+        self.settling: set[int] = set()
         self.idle: deque[asyncio.Future[Claimed | None]] = deque()
         self.changed = asyncio.Event()
         self.closed = False
@@ -78,14 +80,20 @@ class Workbench:
         self.changed.set()
         return withdrawn
 
-    def put_away(self, worker: str) -> Claimed | None:
-        """End a worker's hold on its event, whatever came of it; returns the event, if it held one."""
+    def let_go(self, worker: str) -> Claimed | None:
+        """End a worker's hold on its event, which still has to be put away; returns the event, if it held one."""
         claimed = self.in_hands.pop(worker, None)
         if claimed is not None:
-            self.known_seqs.discard(claimed.event.seq)
-            self.put_away_count += 1
-            self.changed.set()
+            self.settling.add(claimed.event.seq)
+        self.changed.set()
         return claimed
+
+    def put_away(self, seq: int) -> None:
+        """Forget an event whose outcome, whatever it was, is committed."""
+        self.known_seqs.discard(seq)
+        self.settling.discard(seq)
+        self.put_away_count += 1
+        self.changed.set()
 
     def holds(self, seq: int) -> bool:
         """Tell whether the event with this row number is in this process's hands."""
@@ -95,7 +103,7 @@ class Workbench:
         """Return how many more events may be claimed: one for each free worker, and as many as are sure to be begun
         within a few hundredths of a second at the present rate."""
         self.measure()
-        return self.workers + self.prefetch - len(self.known_seqs)
+        return self.workers + self.prefetch - len(self.known_seqs) + len(self.settling)
 
     def measure(self) -> None:
         """Set the prefetch to what was put away within the last measuring window."""

@@ -53,24 +53,24 @@ class Worker:
             await self.work(claimed)
 
     async def work(self, claimed: Claimed) -> None:
-        """Run one attempt and commit its outcome; when cancelled by the daemon's end it is `interrupted`."""
+        """Run one attempt and hand its outcome in; the next event may be taken while that one is being committed."""
         self.busy_since_us = self.rules.clock.now_us()
         settlement, thread = await execute(claimed, self.name, self.handlers, self.rules, self.chaos, self.telemetry)
         self.busy_since_us = None
-        await self.settler.settle(settlement)
+        await self.settler.hand_in(settlement)
         self.settled_count += 1
-        self.bench.put_away(self.name)
+        self.bench.let_go(self.name)
         if thread is not None:
             # A timed-out plain function cannot be stopped; its slot stays taken until it returns.
             await asyncio.wait([thread])
 
     async def interrupt(self) -> None:
         """Settle the attempt that the daemon's end cut short as `interrupted`; call it once `run` has ended."""
-        claimed = self.bench.put_away(self.name)
+        claimed = self.bench.let_go(self.name)
         if claimed is not None:
             now_us = self.rules.clock.now_us()
             started_at_us = self.busy_since_us or now_us
-            await self.settler.settle(interruption(claimed, self.name, started_at_us, now_us))
+            await self.settler.hand_in(interruption(claimed, self.name, started_at_us, now_us))
 
     async def charge_crash(self, error: BaseException) -> bool:
         """Charge a crash to the event that was in hand and take the event back; False when there was none.
@@ -90,7 +90,8 @@ class Worker:
                 if self.settler.giving_up.is_set():
                     return True
             else:
-                self.bench.put_away(self.name)
+                self.bench.let_go(self.name)
+                self.bench.put_away(claimed.event.seq)
                 self.busy_since_us = None
                 return True
 
