@@ -75,35 +75,44 @@ class Intake:
 
     async def accept(self, envelope: Envelope, replay_of: str | None = None) -> Receipt:
         """Return the receipt of one event, which may be an edited replay; raises KeyReused, Rejected or Unavailable."""
-        (receipt,) = await self.accept_all([envelope], replay_of)
+        self.check_room(1)
+        record = self.record(envelope, self.clock.now_us(), replay_of)
+        if record.idempotency_key is None:
+            # A fresh id cannot be known to anybody, so there is nothing to look up and nobody to wait for.
+            place = self.window.reserve(record)
+            self.append([record])
+            return Receipt(record, await asyncio.shield(place.offset), duplicate=False)
+        (receipt,) = await self.accept_records([record])
         if isinstance(receipt, Exception):
             raise receipt
         return receipt
 
-    async def accept_all(
-        self, envelopes: Sequence[Envelope], replay_of: str | None = None
-    ) -> list[Receipt | ReplayForgeError]:
+    async def accept_all(self, envelopes: Sequence[Envelope]) -> list[Receipt | ReplayForgeError]:
         """Return for each event its receipt or why it was refused; one refused event never affects its neighbours.
 
         Raises Unavailable when none can be accepted now.
         """
-        if not self.accepting:
-            raise Unavailable("The daemon is recovering or stopping; send it again in a moment.")
-        if not self.window.has_room(len(envelopes)):
-            raise Overloaded(f"{len(self.window):,} accepted events wait for the store; send it again in a moment.")
-        crashpoints.reach("ingest.received")
+        self.check_room(len(envelopes))
         now_us = self.clock.now_us()
         results: list[Receipt | ReplayForgeError | None] = [None] * len(envelopes)
         records: list[tuple[int, EventRecord]] = []
         for index, envelope in enumerate(envelopes):
             try:
-                records.append((index, self.record(envelope, now_us, replay_of)))
+                records.append((index, self.record(envelope, now_us, None)))
             except Rejected as error:
                 results[index] = error
         outcomes = await self.accept_records([record for _, record in records])
         for (index, _), outcome in zip(records, outcomes, strict=True):
             results[index] = outcome
         return [result for result in results if result is not None]
+
+    def check_room(self, count: int) -> None:
+        """Raise Unavailable when so many events cannot be accepted now."""
+        if not self.accepting:
+            raise Unavailable("The daemon is recovering or stopping; send it again in a moment.")
+        if not self.window.has_room(count):
+            raise Overloaded(f"{len(self.window):,} accepted events wait for the store; send it again in a moment.")
+        crashpoints.reach("ingest.received")
 
     def record(self, envelope: Envelope, now_us: int, replay_of: str | None) -> EventRecord:
         """Return the record of an event, with the id its key always has or a fresh one."""

@@ -53,4 +53,4 @@ REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
 def context_of(request: web.Request) -> Context:
     """Return the context of the application that serves this request."""
-    return request.config_dict[CONTEXT]
+    return request.app[CONTEXT]

@@ -55,30 +55,41 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def check_access(request: web.Request) -> None:
     """Raise the problem of a request that may not come in."""
-    access = request.config_dict[CONTEXT].access
+    access = request.app[CONTEXT].access
     if access.allowed_hosts and host_name(request.host) not in access.allowed_hosts:
         detail = f"The daemon does not answer to the host {request.host!r}; add it to [server] allowed_hosts."
         raise Problem(421, "wrong-host", "The host is not one of ours", detail)
-    key = given_key(request)
-    if access.api_keys and not request.path.startswith(OPEN_PATHS) and not key_fits(key, access):
+    key = given_key(request) if access.api_keys else None
+    fits = key is not None and key_fits(key, access)
+    if access.api_keys and not fits and not session_fits(request, access) and not is_open(request):
         raise Problem(401, "unauthorized", "A key is needed", "Send one of the configured keys in X-API-Key.")
-    header_key = key is not None and SESSION_COOKIE not in request.cookies
-    if request.method not in SAFE_METHODS and not header_key:
+    if request.method not in SAFE_METHODS and not fits:
         check_same_origin(request)
 
 
+def is_open(request: web.Request) -> bool:
+    """Tell whether a path needs no key."""
+    return request.path.startswith(OPEN_PATHS)
+
+
+def session_fits(request: web.Request, access: Access) -> bool:
+    """Tell whether the request comes from a page that somebody logged in to."""
+    session = request.cookies.get(SESSION_COOKIE)
+    return session is not None and key_fits(session, access)
+
+
 def given_key(request: web.Request) -> str | None:
-    """Return the key that the request shows: a header, a bearer token or the session of a page."""
+    """Return the key that the request shows: in X-API-Key, or as a bearer token."""
     key = request.headers.get("X-API-Key")
     if key is None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         key = token.strip() if scheme.lower() == "bearer" else None
-    return key if key is not None else request.cookies.get(SESSION_COOKIE)
+    return key
 
 
-def key_fits(key: str | None, access: Access) -> bool:
+def key_fits(key: str, access: Access) -> bool:
     """Tell whether a key is one of the configured ones, in a time that says nothing about them."""
-    shown = (key or "").encode(errors="backslashreplace")  # bytes that are no UTF-8 arrive as surrogates
+    shown = key.encode(errors="backslashreplace")  # bytes that are no UTF-8 arrive as surrogates
     return bool(sum(hmac.compare_digest(shown, configured.encode()) for configured in access.api_keys))
 
 

@@ -32,7 +32,10 @@ def check_type(request: web.Request, *accepted: str) -> str:
 
 async def read_body(request: web.Request, bytes_max: int) -> bytes:
     """Return the body; raises 413 before more than `bytes_max` is in memory."""
-    if (request.content_length or 0) > bytes_max:
+    length = request.content_length
+    if length is not None and length <= bytes_max:
+        return await request.read()
+    if length is not None:
         raise too_large(bytes_max)
     body = bytearray()
     async for chunk in request.content.iter_any():
