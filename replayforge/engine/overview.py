@@ -150,6 +150,11 @@ class Overview:
         """Return the failed attempts of the last so many seconds gathered by error."""
         return await self.store.error_insights(self.clock.now_us() - int(window_seconds * MICROSECONDS_PER_SECOND))
 
+    def attempts_max(self, event: StoredEvent) -> int:
+        """Return after how many failures a run of the event ends: its own number, its handler's, or the default."""
+        worker = self.workers[0]
+        return worker.handlers.policy(event.event_type, event.max_attempts, worker.rules.retry).max_attempts
+
     # The books
 
     async def convergence(self) -> Convergence:

@@ -2,8 +2,9 @@
 
 from aiohttp import web
 
-from replayforge.web import dead_letters, demo, events, forgelog_api, ingest, metrics, operations
+from replayforge.web import dead_letters, demo, events, forgelog_api, ingest, metrics, operations, status_page
 from replayforge.web.context import CONTEXT, Context
+from replayforge.web.error_pages import for_people
 from replayforge.web.guard import guard
 
 HEADER_BYTES_MAX = 16_384
@@ -11,9 +12,14 @@ HEADER_BYTES_MAX = 16_384
 
 def build_app(context: Context) -> web.Application:
     """Return the application; with a base path all of it lies below that path."""
-    app = web.Application(middlewares=[guard], handler_args={"max_field_size": HEADER_BYTES_MAX})
+    app = web.Application(
+        middlewares=[for_people, guard],
+        handler_args={"max_field_size": HEADER_BYTES_MAX},
+        client_max_size=max(context.limits.event_bytes_max, context.limits.bulk_bytes_max),
+    )
     app[CONTEXT] = context
     app.router.add_routes(routes())
+    status_page.install(app, context)
     if not context.base_path:
         return app
     outer = web.Application(middlewares=[])

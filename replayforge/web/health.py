@@ -1,0 +1,126 @@
+"""The one word for the daemon's state, always with its cause and the page that shows it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import Group
+from replayforge.engine.overview import OLDEST_QUEUED_SECONDS_MAX, Check, Convergence
+from replayforge.supervisor import Guard
+from replayforge.web.words import duration, plural
+
+RECENT_SECONDS = 60.0
+DEAD_LETTERS_WINDOW_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`level` is ok, warn or err; `cause` is a clause without a full stop; `link` is a path below the base."""
+
+    word: str
+    level: str
+    cause: str
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What the word is judged from; `unready_because` is empty while events are accepted."""
+
+    unready_because: str
+    checks: Sequence[Check]
+    guards: Iterable[Guard]
+    report: Convergence | None
+    dead_letters: Sequence[Group]
+    unclean_start: bool
+    started_at_us: int
+    now_us: int
+
+
+def judge(signs: Signs) -> Health:
+    """Return the worst of what is true now; the more urgent questions are asked first."""
+    questions = (down, missing_part, restarted_process, restarted_service, books, waiting, dead_letters)
+    answers = (question(signs) for question in questions)
+    return next((answer for answer in answers if answer is not None), healthy(signs))
+
+
+def down(signs: Signs) -> Health | None:
+    """Tell whether events cannot be accepted at all."""
+    if signs.unready_because:
+        return Health("Down", "err", f"no events are accepted: {signs.unready_because}", "/runtime#log")
+    given_up = [guard for guard in signs.guards if guard.state == "failed"]
+    if given_up:
+        return Health("Down", "err", f"{given_up[0].service.name} was given up", "/runtime#supervisor")
+    return None
+
+
+def missing_part(signs: Signs) -> Health | None:
+    """Tell whether the store or the stream does not answer as it should."""
+    for check in signs.checks:
+        if check.name in ("store", "stream") and check.status != "ok":
+            return Health("Attention", "err", f"the {check.name}: {check.detail}", f"/runtime#{check.name}")
+    return None
+
+
+def restarted_process(signs: Signs) -> Health | None:
+    """Tell whether the process came up after a crash a moment ago."""
+    age = (signs.now_us - signs.started_at_us) / MICROSECONDS_PER_SECOND
+    if signs.unclean_start and age < RECENT_SECONDS:
+        cause = f"the process had died and was started again {duration(age)} ago"
+        return Health("Recovering", "warn", cause, "/runtime#recovery")
+    return None
+
+
+def restarted_service(signs: Signs) -> Health | None:
+    """Tell whether a service crashed within the last minute."""
+    crashed = [guard for guard in signs.guards if guard.last_error_at_us is not None]
+    newest = max(crashed, key=lambda guard: guard.last_error_at_us or 0, default=None)
+    if newest is None:
+        return None
+    age = (signs.now_us - (newest.last_error_at_us or 0)) / MICROSECONDS_PER_SECOND
+    if age >= RECENT_SECONDS:
+        return None
+    cause = f"{newest.service.name} crashed {duration(age)} ago and is {newest.state} again"
+    return Health("Recovering", "warn", cause.replace("restarting again", "restarting"), "/runtime#supervisor")
+
+
+def books(signs: Signs) -> Health | None:
+    """Tell whether an acknowledged event is missing."""
+    if signs.report is not None and signs.report.ledger.lost:
+        cause = f"{plural(signs.report.ledger.lost, 'acknowledged event')} without a row"
+        return Health("Attention", "err", cause, "/runtime#ledger")
+    return None
+
+
+def waiting(signs: Signs) -> Health | None:
+    """Tell whether somebody has to decide, or something waits too long."""
+    if signs.report is None:
+        return None
+    held = signs.report.ledger.states.get(State.HELD, 0)
+    if held:
+        return Health("Attention", "warn", f"{plural(held, 'event')} held after a crash", "/events?status=held")
+    if signs.report.oldest_queued_seconds > OLDEST_QUEUED_SECONDS_MAX:
+        cause = f"the oldest queued event has waited {duration(signs.report.oldest_queued_seconds)}"
+        return Health("Attention", "warn", cause, "/events?status=queued")
+    return None
+
+
+def dead_letters(signs: Signs) -> Health | None:
+    """Tell whether events ended as dead letters within the last hour; older ones do not cry for ever."""
+    since_us = signs.now_us - int(DEAD_LETTERS_WINDOW_SECONDS * MICROSECONDS_PER_SECOND)
+    fresh = [group for group in signs.dead_letters if group.last_at_us >= since_us]
+    if not fresh:
+        return None
+    number = sum(group.count for group in signs.dead_letters)
+    last = duration((signs.now_us - max(group.last_at_us for group in fresh)) / MICROSECONDS_PER_SECOND)
+    mostly = max(fresh, key=lambda group: group.count).name
+    cause = f"{plural(number, 'dead letter')}, the last {last} ago, mostly “{mostly}”"
+    return Health("Attention", "warn", cause, "/dead-letters")
+
+
+def healthy(signs: Signs) -> Health:
+    """Say that all is well, and how much is on its way."""
+    backlog = signs.report.backlog if signs.report else 0
+    cause = f"{plural(backlog, 'event')} on the way" if backlog else "everything that was due has ended"
+    return Health("Healthy", "ok", cause, "/runtime")

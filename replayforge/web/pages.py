@@ -1,0 +1,235 @@
+"""The pages that show something: each handler asks the engine, makes a view, and has it rendered."""
+
+from aiohttp import web
+
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND
+from replayforge.domain.errors import NotFound
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import EventFilter
+from replayforge.engine.intake import Receipt
+from replayforge.engine.overview import History
+from replayforge.web import charts, flash, views, words
+from replayforge.web.context import Context, context_of
+from replayforge.web.dead_letters import GROUPINGS
+from replayforge.web.event_facts import history_facts, receipt_facts
+from replayforge.web.pulse import PULSE
+from replayforge.web.reading import bad_query, query_cursor
+from replayforge.web.rendering import Page, show
+from replayforge.web.runtime_facts import runtime_view
+from replayforge.web.selection import group_letters
+from replayforge.web.tiles import tiles
+
+PAGE_SIZE = 50
+RECENT_SIZE = 12
+ACTIVITY_SIZE = 8
+SINCE = {"15m": 900, "1h": 3600, "24h": 86_400, "7d": 604_800}
+SINCE_CHOICES = [("", "any time"), ("15m", "15 minutes"), ("1h", "1 hour"), ("24h", "24 hours"), ("7d", "7 days")]
+
+
+async def overview(request: web.Request) -> web.Response:
+    """Show how things stand: figures, throughput, the newest events, what happened lately."""
+    context, pulse = context_of(request), request.config_dict[PULSE]
+    report = await context.overview.convergence()
+    found = await context.overview.list_events(EventFilter(), None, RECENT_SIZE)
+    happenings = list(pulse.happenings)[-ACTIVITY_SIZE:]
+    view = views.OverviewView(
+        tiles=tiles(report, context.overview.worker_statuses(), pulse.rates()),
+        bars=charts.throughput(pulse.minutes()),
+        rows=views.event_rows([event for event, _ in found], context.overview),
+        activity=[views.activity_row(happening) for happening in reversed(happenings)],
+        ledger=report.ledger.in_words(),
+        issues=report.issues,
+    )
+    return await show(request, Page("overview.html", "Overview", "overview"), view)
+
+
+async def events(request: web.Request) -> web.Response:
+    """Show events that pass the filters, newest first."""
+    context = context_of(request)
+    filters = read_filters(request)
+    wanted = event_filter(filters, context.overview.clock.now_us())
+    cursor = query_cursor(request)
+    found = await context.overview.list_events(wanted, cursor, PAGE_SIZE + 1)
+    report = await context.overview.convergence()
+    view = views.EventsView(
+        filters=filters,
+        filtered=filters != views.Filters(),
+        states=views.state_counts(report),
+        since_choices=SINCE_CHOICES,
+        rows=views.event_rows([event for event, _ in found[:PAGE_SIZE]], context.overview),
+        first_page=cursor is None,
+        older=older(request, [event.seq for event, _ in found]),
+    )
+    return await show(request, Page("events.html", "Events", "events"), view)
+
+
+def read_filters(request: web.Request) -> views.Filters:
+    """Read the form of the events list from the query; API names work as well."""
+    query = request.query
+    status = query.get("status", "")
+    if status and status not in set(State):
+        raise bad_query("status", status, ", ".join(State))
+    since = query.get("since", "")
+    if since and since not in SINCE:
+        raise bad_query("since", since, ", ".join(SINCE))
+    return views.Filters(
+        status=status,
+        type=query.get("type") or query.get("event_type", ""),
+        service=query.get("service") or query.get("service_name", ""),
+        workflow=query.get("workflow") or query.get("workflow_id", ""),
+        error=query.get("error", ""),
+        since=since,
+        q=query.get("q", "").strip(),
+    )
+
+
+def event_filter(filters: views.Filters, now_us: int) -> EventFilter:
+    """Return what the store is asked for."""
+    return EventFilter(
+        state=State(filters.status) if filters.status else None,
+        event_type=filters.type or None,
+        service_name=filters.service or None,
+        workflow_id=filters.workflow or None,
+        error_signature=filters.error or None,
+        since_us=now_us - SINCE[filters.since] * MICROSECONDS_PER_SECOND if filters.since else None,
+        text=filters.q or None,
+    )
+
+
+def older(request: web.Request, cursors: list[int]) -> str:
+    """Return the link to the next page of a list that was fetched with one item more than it shows, or nothing."""
+    if len(cursors) <= PAGE_SIZE:
+        return ""
+    kept = {name: value for name, value in request.query.items() if name != "cursor"}
+    return words.link(request.path, kept | {"cursor": cursors[PAGE_SIZE - 1]})
+
+
+async def event(request: web.Request) -> web.Response:
+    """Show one event with all that happened to it."""
+    context = context_of(request)
+    found = await context.overview.find(request.match_info["id"])
+    view = received_view(found) if isinstance(found, Receipt) else history_view(found, context)
+    return await show(request, Page("event.html", view.event.event_type, "events"), view)
+
+
+def received_view(receipt: Receipt) -> views.EventView:
+    """Return the view of an event that is durable and not dispatched yet."""
+    return views.EventView(
+        event=views.received_row(receipt),
+        facts=receipt_facts(receipt),
+        verbs=frozenset(),
+        attempts=[],
+        actions=[],
+        payload=words.excerpt(bytes(receipt.record.payload)),
+        metadata=words.excerpt(bytes(receipt.record.metadata)),
+        result=None,
+        replay_of=receipt.record.replay_of or "",
+    )
+
+
+def history_view(found: History, context: Context) -> views.EventView:
+    """Return the view of an event with its history."""
+    return views.EventView(
+        event=views.event_row(found.event, context.overview.attempts_max(found.event)),
+        facts=history_facts(found),
+        verbs=views.verbs_of(found.event.state),
+        attempts=[views.attempt_row(attempt) for attempt in found.attempts],
+        actions=[views.action_row(action) for action in found.actions],
+        payload=words.excerpt(found.content.payload),
+        metadata=words.excerpt(found.content.metadata),
+        result=None if found.event.result is None else words.excerpt(found.event.result),
+        replay_of=found.event.replay_of or "",
+    )
+
+
+async def event_part(request: web.Request) -> web.Response:
+    """Answer with the exact bytes of an event's payload, metadata or result, as text."""
+    context, part = context_of(request), request.match_info["part"]
+    found = await context.overview.find(request.match_info["id"])
+    if isinstance(found, Receipt):
+        bodies = {"payload": bytes(found.record.payload), "metadata": bytes(found.record.metadata), "result": None}
+    else:
+        bodies = {"payload": found.content.payload, "metadata": found.content.metadata, "result": found.event.result}
+    body = bodies[part]
+    if body is None:
+        raise NotFound(f"Event {request.match_info['id']} has no {part}.")
+    return web.Response(body=body, content_type="text/plain", charset="utf-8", headers={"Cache-Control": "no-store"})
+
+
+async def workflows(request: web.Request) -> web.Response:
+    """Show workflows, the one with the newest event first."""
+    cursor = query_cursor(request)
+    found = await context_of(request).overview.list_workflows(cursor, PAGE_SIZE + 1)
+    view = views.WorkflowsView(
+        rows=[views.workflow_row(summary) for summary in found[:PAGE_SIZE]],
+        first_page=cursor is None,
+        older=older(request, [summary.cursor for summary in found]),
+    )
+    return await show(request, Page("workflows.html", "Workflows", "workflows"), view)
+
+
+async def workflow(request: web.Request) -> web.Response:
+    """Show one workflow as a picture and as a table."""
+    context, workflow_id = context_of(request), request.match_info["id"]
+    summary = await context.overview.workflow(workflow_id)
+    found, attempts = await context.overview.timeline(workflow_id)
+    of_event: dict[str, list[views.AttemptRow]] = {event.id: [] for event in found}
+    for attempt in attempts:
+        if attempt.event_id in of_event:
+            of_event[attempt.event_id].append(views.attempt_row(attempt))
+    shown = charts.shown_events(found)
+    view = views.WorkflowView(
+        workflow_id=workflow_id,
+        totals=views.workflow_row(summary),
+        timeline=charts.timeline(found, attempts, context.overview.clock.now_us()),
+        rows=views.event_rows(shown, context.overview),
+        attempts=of_event,
+        replayable=sum(event.state in views.REPLAYABLE - {State.SUCCEEDED} for event in found),
+    )
+    return await show(request, Page("workflow.html", workflow_id, "workflows"), view)
+
+
+async def dead_letters(request: web.Request) -> web.Response:
+    """Show dead letters in groups, and one by one."""
+    context = context_of(request)
+    group_by = request.query.get("group_by") or "error"
+    if group_by not in GROUPINGS:
+        raise bad_query("group_by", group_by, ", ".join(GROUPINGS))
+    chosen, cursor = request.query.get("group"), query_cursor(request)
+    found = await group_letters(context.overview, group_by, chosen, cursor, PAGE_SIZE + 1)
+    report = await context.overview.convergence()
+    view = views.DeadLettersView(
+        group_by=group_by,
+        groupings=GROUPINGS,
+        groups=views.group_rows(await context.overview.dead_letter_groups(group_by)),
+        total=report.ledger.states[State.DEAD_LETTERED],
+        chosen=chosen,
+        rows=views.event_rows(found[:PAGE_SIZE], context.overview),
+        first_page=cursor is None,
+        older=older(request, [event.seq for event in found]),
+    )
+    return await show(request, Page("dead_letters.html", "Dead letters", "dead"), view)
+
+
+async def runtime(request: web.Request) -> web.Response:
+    """Show the daemon itself, part by part."""
+    view = await runtime_view(context_of(request), request.config_dict[PULSE])
+    return await show(request, Page("runtime.html", "Runtime", "runtime"), view)
+
+
+async def search(request: web.Request) -> web.Response:
+    """Go to what a search means: an event or a workflow of exactly this name, else the list narrowed to it."""
+    context, text = context_of(request), request.query.get("q", "").strip()
+    base = context.base_path
+    if not text:
+        return flash.see_other(request, f"{base}/events")
+    for find, path in (
+        (context.overview.find, f"/events/{words.segment(text)}"),
+        (context.overview.workflow, words.workflow_path(text)),
+    ):
+        try:
+            await find(text)
+        except NotFound:
+            continue
+        return flash.see_other(request, base + path)
+    return flash.see_other(request, base + words.link("/events", {"q": text}))

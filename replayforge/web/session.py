@@ -1,0 +1,68 @@
+"""A browser's session and taste: signing in with a key, signing out, the theme."""
+
+from aiohttp import web
+
+from replayforge.web.actions import back_of, read_form
+from replayforge.web.context import context_of
+from replayforge.web.flash import cookie_path, is_ours, see_other
+from replayforge.web.guard import SESSION_COOKIE, key_fits
+from replayforge.web.rendering import THEME_COOKIE, THEMES, Page, show_bare
+from replayforge.web.views import LoginView
+
+SESSION_SECONDS = 30 * 86_400
+THEME_SECONDS = 365 * 86_400
+
+
+async def show_login(request: web.Request) -> web.Response:
+    """Ask for a key, unless none is needed."""
+    context = context_of(request)
+    if not context.access.api_keys:
+        return see_other(request, f"{context.base_path}/")
+    return show_bare(request, Page("login.html", "Sign in"), LoginView(wanted(request.query.get("next", "")), False))
+
+
+async def login(request: web.Request) -> web.Response:
+    """Begin a session for a key that fits; the cookie is out of reach for scripts and for other sites."""
+    form, context = await read_form(request), context_of(request)
+    key, target = form.get("key", "").strip(), wanted(form.get("next", ""))
+    if not key_fits(key, context.access):
+        return show_bare(request, Page("login.html", "Sign in", status=401), LoginView(target, True))
+    response = see_other(request, target or f"{context.base_path}/")
+    response.set_cookie(
+        SESSION_COOKIE,
+        key,
+        max_age=SESSION_SECONDS,
+        path=cookie_path(request),
+        httponly=True,
+        samesite="Strict",
+        secure=request.secure,
+    )
+    return response
+
+
+def wanted(target: str) -> str:
+    """Return where to go after signing in, if that is a page of ours."""
+    return target if is_ours(target) else ""
+
+
+async def logout(request: web.Request) -> web.Response:
+    """End the session."""
+    response = see_other(request, f"{context_of(request).base_path}/login")
+    response.del_cookie(SESSION_COOKIE, path=cookie_path(request))
+    return response
+
+
+async def choose_theme(request: web.Request) -> web.Response:
+    """Remember the theme and go back."""
+    form = await read_form(request)
+    theme = form.get("theme", "")
+    response = see_other(request, back_of(form, f"{context_of(request).base_path}/"))
+    response.set_cookie(
+        THEME_COOKIE,
+        theme if theme in THEMES else "auto",
+        max_age=THEME_SECONDS,
+        path=cookie_path(request),
+        httponly=False,
+        samesite="Strict",
+    )
+    return response

@@ -1,0 +1,86 @@
+"""The status page as a whole: its paths, and what keeps it alive while the application runs."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from replayforge.web import actions, api_page, assets, live, openapi, pages, rendering, sending, session
+from replayforge.web.context import CONTEXT, Context
+from replayforge.web.live import HUB, Hub
+from replayforge.web.pulse import PULSE, Pulse
+
+RATES = frozenset({"rates"})
+
+
+def install(app: web.Application, context: Context) -> None:
+    """Add the status page to the application."""
+    app[assets.ASSETS] = assets.load_assets(assets.static_root())
+    app[rendering.ENVIRONMENT] = rendering.build_environment()
+    app[PULSE] = Pulse(context.overview.telemetry, context.overview.clock)
+    app[HUB] = Hub()
+    app.router.add_routes(routes())
+    app.cleanup_ctx.append(kept_alive)
+    # The streams end before the server waits for open requests, else every open tab would hold up the exit.
+    app.on_shutdown.append(close_streams)
+
+
+async def kept_alive(app: web.Application) -> AsyncIterator[None]:
+    """Listen to telemetry and take the pulse for as long as the application runs."""
+    hub, pulse, telemetry = app[HUB], app[PULSE], app[CONTEXT].overview.telemetry
+    hub.open()
+    telemetry.listeners += [pulse.listen, hub.listen]
+    sampling = asyncio.create_task(sample(pulse, hub), name="pulse")
+    yield
+    sampling.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await sampling
+    for listener in (pulse.listen, hub.listen):
+        telemetry.listeners.remove(listener)
+
+
+async def sample(pulse: Pulse, hub: Hub) -> None:
+    """Take samples, and tell open pages when the rates have changed."""
+    shown = pulse.rates()
+    while True:
+        await pulse.tick()
+        if (rates := pulse.rates()) != shown:
+            shown = rates
+            hub.mark(RATES)
+
+
+async def close_streams(app: web.Application) -> None:
+    """End every open stream."""
+    app[HUB].close()
+
+
+def routes() -> list[web.RouteDef]:
+    """Return the paths of the status page."""
+    get, post = web.get, web.post
+    return [
+        get("/", pages.overview),
+        get("/events", pages.events),
+        get("/events/{id}", pages.event),
+        get("/events/{id}/{part:payload|metadata|result}", pages.event_part),
+        get("/workflows", pages.workflows),
+        get("/workflows/{id}", pages.workflow),
+        get("/dead-letters", pages.dead_letters),
+        get("/runtime", pages.runtime),
+        get("/search", pages.search),
+        get("/send", sending.show_form),
+        post("/send", sending.send),
+        get("/confirm/{verb}", actions.confirm),
+        post("/actions/replay-workflow", actions.replay_workflow),
+        post("/actions/crash-worker", actions.crash_worker),
+        post("/actions/demo-load", actions.demo_load),
+        post("/actions/{verb}", actions.act),
+        get("/login", session.show_login),
+        post("/login", session.login),
+        post("/logout", session.logout),
+        post("/theme", session.choose_theme),
+        get("/docs", api_page.docs),
+        get("/openapi.json", openapi.serve),
+        get("/api/stream", live.stream),
+        get("/static/{digest}/{path:.+}", assets.serve_asset),
+    ]

@@ -1,0 +1,15 @@
+// Begins everything: each module adds one convenience to pages that work without any of them.
+
+import { startTimes } from "./times.js";
+import { startDialogs } from "./dialogs.js";
+import { startSelection } from "./selection.js";
+import { startKeys } from "./keys.js";
+import { startCopy } from "./copy.js";
+import { startLive } from "./live.js";
+
+startTimes();
+startDialogs();
+startSelection();
+startCopy();
+const live = startLive();
+startKeys({ togglePause: live.togglePause });
