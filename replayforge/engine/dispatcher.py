@@ -55,7 +55,8 @@ class Dispatcher:
         self.certain = False
         while not stopping.is_set():
             try:
-                await self.tick()
+                if await self.more_to_project(stopping):
+                    await self.tick()
             except LogClosed:
                 await stopping.wait()
             except LogPoisoned as error:
@@ -67,6 +68,19 @@ class Dispatcher:
                 await self.outage.wait(error, stopping)
             else:
                 self.outage.over()
+
+    async def more_to_project(self, stopping: asyncio.Event) -> bool:
+        """Wait for a record without a row, or for the end of the service; says whether it was a record."""
+        if self.log.durable_offset > self.projected:
+            return True
+        waiting = asyncio.ensure_future(self.log.wait_beyond(self.projected))
+        stop = asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait((waiting, stop), return_when=asyncio.FIRST_COMPLETED)
+            return waiting.done() and waiting.result() > self.projected
+        finally:
+            waiting.cancel()
+            stop.cancel()
 
     async def tick(self) -> int:
         """Wait for records beyond the cursor and project one stretch of them; returns how many."""

@@ -18,6 +18,7 @@ from replayforge.web.reading import JSON, NDJSON, check_type, decode_envelope, r
 from replayforge.web.shapes import encode, json_response, receipt_event
 
 LINES_PER_APPEND_MAX = 500
+KEY_FORM = re.compile("[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")  # surrogates stand for bytes that are no UTF-8
 
 
 async def post_event(request: web.Request) -> web.Response:
@@ -43,8 +44,8 @@ def with_header_key(request: web.Request, envelope: Envelope) -> Envelope:
     if header is None:
         return envelope
     key = header[1:-1] if re.fullmatch(r'".*"', header) else header
-    if not 1 <= len(key) <= 255:
-        detail = "The Idempotency-Key header must have 1 to 255 characters."
+    if not KEY_FORM.fullmatch(key):
+        detail = "The Idempotency-Key header must have 1 to 255 characters of UTF-8, no control characters among them."
         raise Problem(400, "bad-idempotency-key", "The idempotency key is wrong", detail)
     if envelope.idempotency_key is not None and envelope.idempotency_key != key:
         detail = "The Idempotency-Key header and the field idempotency_key differ; send one of them."

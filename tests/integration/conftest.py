@@ -1,0 +1,35 @@
+"""A daemon with a handler for everything, for tests that ask what comes in and what is answered."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from replayforge.domain.event import Event
+from replayforge.engine.handlers import Context, Handlers
+from tests.support.house import House, open_house
+
+
+def echo_handlers() -> Handlers:
+    """Return handlers that give every payload back as it was decoded, but for events of types that say otherwise."""
+    handlers = Handlers()
+
+    @handlers.on("*")
+    async def echo(event: Event, context: Context) -> object:
+        return event.payload
+
+    @handlers.on("fails", max_attempts=1)
+    async def fails(event: Event, context: Context) -> None:
+        raise RuntimeError("it fails")
+
+    @handlers.on("fails.later", max_attempts=100)
+    async def fails_later(event: Event, context: Context) -> None:
+        raise RuntimeError("it fails")
+
+    return handlers
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with open_house(tmp_path / "data", echo_handlers()) as house:
+        yield house
