@@ -251,9 +251,8 @@ def tell_report(report: CheckReport) -> None:
         Verdict.IO_ERROR: "✕ The disk answers with ERRORS; what is on it is not known.",
     }
     click.echo(words[report.verdict])
-    click.echo(
-        f"Offsets {report.first_offset} to {report.last_offset} in {counted(report.segments, 'segment')}; checked: {depth}."
-    )
+    segments = counted(report.segments, "segment")
+    click.echo(f"Offsets {report.first_offset} to {report.last_offset} in {segments}; checked: {depth}.")
     for finding in report.findings:
         click.echo(f"  {finding.in_words()}")
     if report.verdict is Verdict.CORRUPT:

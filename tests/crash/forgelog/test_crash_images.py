@@ -35,6 +35,7 @@ class History:
     def judge(self, storage: Storage) -> None:
         first, last = storage.first_offset, storage.report.last_offset
         assert self.acked <= last <= len(self.submitted)
+        assert not storage.report.warnings
         assert first <= self.removable + 1
         assert read_all(storage) == self.submitted[first - 1 : last]
         assert storage.consumers.get("reader", 0) >= self.consumer

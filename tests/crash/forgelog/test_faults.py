@@ -90,11 +90,14 @@ class Run:
             self.log = None
 
     def judge(self, disk: SimFiles) -> None:
-        """On a sound disk again: all that was acknowledged is there, at its offset, and nothing that was not sent."""
-        disk.handles.clear()
-        for file in disk.names.values():
-            file.locked = False
+        """On a sound disk again, also after the harshest power cut: all that was acknowledged is there, no more."""
+        self.judge_image(SimFiles(disk.harshest()))
+        self.judge_image(SimFiles(disk.image()))
+
+    def judge_image(self, disk: SimFiles) -> None:
+        """Every acknowledged record is at its offset, and nothing is there that was not sent."""
         storage = open_storage(disk, floor=max(self.acked, default=0))
+        assert not storage.report.warnings
         found = dict(enumerate(read_all(storage), start=storage.first_offset))
         assert set(found.values()) <= set(self.submitted)
         assert len(set(found.values())) == len(found), "a record appeared twice"
@@ -207,5 +210,7 @@ async def test_a_poisoned_log_is_verified_cold(tally: Tally) -> None:
     del image[f"{DIRECTORY}/POISONED"]
     open_storage(SimFiles({**image, f"{DIRECTORY}/{1:020d}.flog": bytes(damaged)}))
     run.judge(disk)
-    assert f"{DIRECTORY}/POISONED" not in disk.names
+    verified = SimFiles(disk.image())
+    open_storage(verified)
+    assert f"{DIRECTORY}/POISONED" not in verified.names
     tally.add("poisoned logs", 3)

@@ -146,6 +146,9 @@ class SimFiles:
         taken, file.locked = file.locked, True
         return not taken
 
+    def is_locked(self, handle: int) -> bool:
+        return self.handles[handle].locked
+
     def drop_cache(self, handle: int) -> None:
         return
 
@@ -160,6 +163,10 @@ class SimFiles:
     def image(self) -> Image:
         """What a reader of the running system sees."""
         return {name: bytes(file.data) for name, file in self.names.items()}
+
+    def harshest(self) -> Image:
+        """What is left when nothing that was not synced survives."""
+        return {name: file.durable for name, file in self.durable_names.items()}
 
     def crash_images(self, rng: random.Random, randoms: int) -> Iterator[Image]:
         """Yield what a crash now could leave: subsets of unsynced sectors over zeros and garbage, times names."""
