@@ -4,8 +4,10 @@ import re
 import tomllib
 from pathlib import Path
 
+import replayforge
 from replayforge.config import Config, load_config
 from replayforge.config.settings import values_by_key
+from replayforge.telemetry import HAPPENINGS
 
 SHIPPED = Path(__file__).parent.parent / "replayforge.toml"
 
@@ -29,3 +31,21 @@ def test_shipped_configuration_explains_every_key() -> None:
 def test_shipped_configuration_changes_nothing() -> None:
     """A daemon with the shipped file runs on the same settings as one without any."""
     assert load_config(SHIPPED, {}, {}).config == load_config(Path("/dev/null"), {}, {}).config
+
+
+def emitted_names() -> set[str]:
+    """Find every name that the package hands to `emit` or `report` as a literal."""
+    package = Path(replayforge.__file__).parent
+    text = "\n".join(path.read_text() for path in package.rglob("*.py"))
+    return set(re.findall(r"\b(?:emit|report)\(\s*\"([a-z_]+\.[a-z_]+)\"", text))
+
+
+def test_every_happening_that_is_emitted_stands_in_the_table() -> None:
+    """No part of the daemon reports under a name that the table does not explain."""
+    assert emitted_names() - set(HAPPENINGS) == set()
+
+
+def test_every_happening_of_the_table_is_a_noun_and_a_verb() -> None:
+    """Names read `noun.verb_past` and each has a level that the log knows."""
+    assert [name for name in HAPPENINGS if not re.fullmatch(r"[a-z]+\.[a-z_]+", name)] == []
+    assert {level for level, _ in HAPPENINGS.values()} <= {"debug", "info", "warning", "error"}
