@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from replayforge.cli.bulk import BulkSender, Line, Tally
-from replayforge.cli.client import Client
+from replayforge.cli.client import Client, Problem, Unreachable
 from replayforge.cli.patience import Patience
 from replayforge.cli.progress import Bar, ignore
 from replayforge.domain.identity import event_id_for_key
@@ -18,10 +18,19 @@ from replayforge.domain.identity import event_id_for_key
 PIECE_LINES = 20
 BURST_SECONDS = 0.5
 PATIENCE_SECONDS = 120.0
+RECONNECT_SECONDS = 0.05
 
 
 class Stopped(Exception):
     """The sender was told to stop."""
+
+
+class Eager(Patience):
+    """Tries a daemon that is being started many times a second; a daemon that answers is waited for as it asks."""
+
+    def next_pause_seconds(self, error: Problem | Unreachable) -> float:
+        """Return a short time while nobody answers."""
+        return RECONNECT_SECONDS if isinstance(error, Unreachable) else super().next_pause_seconds(error)
 
 
 class Names(msgspec.Struct):
@@ -60,7 +69,7 @@ class Sender(threading.Thread):
 
     def run(self) -> None:
         """Send until the lines are at their end or somebody says stop."""
-        patience = Patience(PATIENCE_SECONDS, sleep=self.wait)
+        patience = Eager(PATIENCE_SECONDS, sleep=self.wait)
         next_at = time.monotonic()
         try:
             with Client(self.url) as client:

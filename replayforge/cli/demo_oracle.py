@@ -1,0 +1,67 @@
+"""What chaos writes down for itself, outside the daemon: what was acknowledged, and which effects handlers had."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from replayforge.cli.bulk import Line
+from replayforge.cli.demo_sender import event_id_of
+from replayforge.domain.lifecycle import TERMINAL, State
+
+NAMED_MAX = 5
+
+
+class AckFile:
+    """One line for each event that the daemon acknowledged, written the moment it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file: TextIO = path.open("w", buffering=1)
+
+    def note(self, line: Line) -> None:
+        """Write down the id of an acknowledged event."""
+        self.file.write(event_id_of(line) + "\n")
+
+    def close(self) -> None:
+        """Write nothing more."""
+        self.file.close()
+
+    def ids(self) -> set[str]:
+        """Return the acknowledged events."""
+        return set(self.path.read_text().split())
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """How often the handler of each event came to its effect."""
+
+    counts: Counter[str]
+
+    @property
+    def again(self) -> int:
+        """How many effects were had again: a handler may run more than once, and this is how often one did."""
+        return sum(self.counts.values()) - len(self.counts)
+
+
+def read_effects(path: Path) -> Effects:
+    """Read the file that the handlers wrote."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return Effects(Counter(line.partition(" ")[0] for line in lines))
+
+
+def objections(acknowledged: set[str], effects: Effects, events: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what the daemon's events contradict: each acknowledged one must be there, ended, and have its effect."""
+    status = {str(event["id"]): str(event["status"]) for event in events}
+    succeeded = {event_id for event_id, state in status.items() if state == State.SUCCEEDED}
+    wrong = {
+        "acknowledged but not there": acknowledged - status.keys(),
+        "not ended": {event_id for event_id, state in status.items() if state not in TERMINAL},
+        "succeeded without an effect": succeeded - effects.counts.keys(),
+        "with an effect but not there": effects.counts.keys() - status.keys(),
+        "with an effect but not succeeded": effects.counts.keys() & status.keys() - succeeded,
+    }
+    for what, ids in wrong.items():
+        if ids:
+            yield f"{len(ids):,} events {what}: {', '.join(sorted(ids)[:NAMED_MAX])}"
