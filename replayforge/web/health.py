@@ -82,7 +82,8 @@ def restarted_service(signs: Signs) -> Health | None:
     if age >= RECENT_SECONDS:
         return None
     cause = f"{newest.service.name} crashed {duration(age)} ago and is {newest.state} again"
-    return Health("Recovering", "warn", cause.replace("restarting again", "restarting"), "/runtime#supervisor")
+    place = "workers" if newest.service.name.startswith("worker-") else "supervisor"
+    return Health("Recovering", "warn", cause.replace("restarting again", "restarting"), f"/runtime#{place}")
 
 
 def books(signs: Signs) -> Health | None:

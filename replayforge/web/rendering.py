@@ -18,6 +18,7 @@ from replayforge.web.assets import ASSETS
 from replayforge.web.context import context_of
 from replayforge.web.guard import SESSION_COOKIE
 from replayforge.web.health import Health, Signs, judge
+from replayforge.web.remembered import Remembered
 
 THEME_COOKIE = "replayforge_theme"
 THEMES = ("auto", "light", "dark")
@@ -79,6 +80,7 @@ def build_environment() -> jinja2.Environment:
 
 
 ENVIRONMENT: web.AppKey[jinja2.Environment] = web.AppKey("environment", jinja2.Environment)
+LETTERS: web.AppKey[Remembered[list[Group]]] = web.AppKey("letters", Remembered)
 
 
 async def show(request: web.Request, page: Page, view: Any) -> web.Response:
@@ -158,7 +160,7 @@ def theme_of(request: web.Request) -> str:
 async def build_shell(request: web.Request, page: Page, *, partial: bool) -> Shell:
     """Return what stands around every page; a store that does not answer is part of the news, not an error."""
     context = context_of(request)
-    report, groups = await standing(context.overview)
+    report, groups = await standing(context.overview, request.config_dict[LETTERS])
     now_us = context.overview.clock.now_us()
     return Shell(
         title=page.title,
@@ -176,11 +178,12 @@ async def build_shell(request: web.Request, page: Page, *, partial: bool) -> She
     )
 
 
-async def standing(overview: Overview) -> tuple[Convergence | None, list[Group]]:
+async def standing(overview: Overview, letters: Remembered[list[Group]]) -> tuple[Convergence | None, list[Group]]:
     """Return how the books stand and the groups of dead letters, or nothing while the store is away."""
     try:
         report = await overview.convergence()
-        groups = await overview.dead_letter_groups("error") if report.ledger.states[State.DEAD_LETTERED] else []
+        any_dead = report.ledger.states[State.DEAD_LETTERED] > 0
+        groups = await letters.get(lambda: overview.dead_letter_groups("error")) if any_dead else []
     except Unavailable:
         return None, []
     return report, groups

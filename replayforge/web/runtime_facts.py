@@ -18,10 +18,13 @@ async def runtime_view(context: Context, pulse: Pulse) -> RuntimeView:
     """Return the view of the runtime page."""
     overview = context.overview
     report = await overview.convergence()
+    names = {worker.name for worker in overview.workers}
     return RuntimeView(
         process=process_facts(overview, pulse),
-        services=[service_row(guard) for guard in overview.services()],
-        workers=[worker_row(worker) for worker in overview.worker_statuses()],
+        services=[service_row(guard) for guard in overview.services() if guard.service.name not in names],
+        workers=[
+            worker_row(worker, overview.supervisor.guards.get(worker.name)) for worker in overview.worker_statuses()
+        ],
         stream=await stream_facts(overview),
         log=log_facts(overview),
         store=await store_facts(overview),
@@ -128,8 +131,8 @@ def service_row(guard: Guard) -> ServiceRow:
     )
 
 
-def worker_row(worker: WorkerStatus) -> WorkerRow:
-    """Return a row for a worker."""
+def worker_row(worker: WorkerStatus, guard: Guard | None) -> WorkerRow:
+    """Return a row for a worker and what its guard knows."""
     return WorkerRow(
         name=worker.name,
         state=worker.state,
@@ -139,6 +142,8 @@ def worker_row(worker: WorkerStatus) -> WorkerRow:
         settled=worker.settled_count,
         restarts=worker.restarts,
         last_error=first_line(worker.last_error),
+        last_error_at=None if guard is None or guard.last_error_at_us is None else format_time(guard.last_error_at_us),
+        traceback=(guard.last_traceback if guard else None) or "",
     )
 
 

@@ -10,6 +10,7 @@ from replayforge.web import actions, api_page, assets, live, openapi, pages, ren
 from replayforge.web.context import CONTEXT, Context
 from replayforge.web.live import HUB, Hub
 from replayforge.web.pulse import PULSE, Pulse
+from replayforge.web.remembered import Remembered
 
 RATES = frozenset({"rates"})
 
@@ -18,6 +19,7 @@ def install(app: web.Application, context: Context) -> None:
     """Add the status page to the application."""
     app[assets.ASSETS] = assets.load_assets(assets.static_root())
     app[rendering.ENVIRONMENT] = rendering.build_environment()
+    app[rendering.LETTERS] = Remembered(context.overview.clock)
     app[PULSE] = Pulse(context.overview.telemetry, context.overview.clock)
     app[HUB] = Hub()
     app.router.add_routes(routes())

@@ -233,6 +233,8 @@ class WorkerRow:
     settled: int
     restarts: int
     last_error: str
+    last_error_at: str | None
+    traceback: str
 
 
 @dataclass(frozen=True, slots=True)
