@@ -1,6 +1,8 @@
 """Report once: every noteworthy happening has a name in one table, and listeners decide how it sounds."""
 
+import logging
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -104,3 +106,16 @@ def configure_logs(form: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    logging.basicConfig(handlers=[LibraryHandler(logging.WARNING)], force=True)
+    # Anybody can make aiohttp write a traceback by sending rubbish; the answer is 400, and nobody needs the rest.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+
+
+class LibraryHandler(logging.Handler):
+    """Writes what libraries log through the standard library as one line of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; its traceback, if any, becomes one field."""
+        trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else None
+        fields = {"trace": trace} if trace else {}
+        structlog.get_logger("library").warning(record.getMessage(), library=record.name, **fields)

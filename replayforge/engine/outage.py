@@ -11,22 +11,21 @@ MAX_SECONDS = 2.0
 
 
 class Outage:
-    """The outages of one dependency (`store` or `stream`) as one actor sees them."""
+    """The outages that one actor meets; those of the store are reported here, a stream reports its own."""
 
-    def __init__(self, dependency: str, telemetry: Telemetry) -> None:
-        self.dependency = dependency
+    def __init__(self, telemetry: Telemetry | None = None) -> None:
         self.telemetry = telemetry
         self.delay_seconds = 0.0
 
     async def wait(self, error: Unavailable, stopping: asyncio.Event) -> None:
         """Wait before the next try, longer each time; returns early when stopping."""
-        if self.delay_seconds == 0:
-            self.telemetry.emit(f"{self.dependency}.failed", error=str(error))
+        if self.delay_seconds == 0 and self.telemetry is not None:
+            self.telemetry.emit("store.failed", error=str(error))
         self.delay_seconds = min(MAX_SECONDS, max(FIRST_SECONDS, self.delay_seconds * 2))
         await wait_for_event(stopping, self.delay_seconds)
 
     def over(self) -> None:
         """Note that the dependency answered."""
-        if self.delay_seconds:
-            self.delay_seconds = 0.0
-            self.telemetry.emit(f"{self.dependency}.recovered")
+        if self.delay_seconds and self.telemetry is not None:
+            self.telemetry.emit("store.recovered")
+        self.delay_seconds = 0.0

@@ -28,7 +28,7 @@ class Publisher:
         self.offered: list[tuple[str, int]] = []
         self.behind = True
         self.wake = asyncio.Event()
-        self.outage = Outage("stream", telemetry)
+        self.outage = Outage()
 
     def offer(self, entries: Sequence[tuple[str, int]]) -> None:
         """Hand in (id, run) entries of rows that were just queued; what finds no room is left to the refill."""

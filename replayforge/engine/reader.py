@@ -47,7 +47,7 @@ class Reader:
         self.lease_seconds = lease_seconds
         self.solo_seconds = solo_seconds
         self.suspects = True
-        self.outage = Outage("store", telemetry)
+        self.outage = Outage()
         self.last_read_at = 0.0
         self.unacked: list[Delivery] = []
         self.claiming: asyncio.Future[int] | None = None

@@ -23,7 +23,7 @@ class Settler:
         self.bench = bench
         self.telemetry = telemetry
         self.batcher: Batcher[Settlement, bool] = Batcher(self.commit)
-        self.outage = Outage("store", telemetry)
+        self.outage = Outage(telemetry)
         self.giving_up = asyncio.Event()
 
     async def hand_in(self, settlement: Settlement) -> None:

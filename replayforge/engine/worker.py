@@ -81,7 +81,7 @@ class Worker:
         if claimed is None:
             return False
         self.telemetry.emit("worker.crashed", worker=self.name, event_id=claimed.event.id, error=repr(error))
-        outage = Outage("store", self.telemetry)
+        outage = Outage(self.telemetry)
         while True:
             try:
                 await self.take_back(claimed, f"The worker died: {type(error).__name__}: {error}")
