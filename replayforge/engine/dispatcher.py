@@ -48,7 +48,7 @@ class Dispatcher:
         self.projected = projected
         self.certain = False
         self.moved = asyncio.Condition()
-        self.outage = Outage("store", telemetry)
+        self.outage = Outage(telemetry)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Project whatever becomes durable until told to stop."""
