@@ -1,0 +1,297 @@
+"""Who may speak to the daemon, what every answer carries, and that nothing malformed harms the next request."""
+
+import asyncio
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import echo_handlers
+from tests.support.house import House, open_house
+
+EVENT = b'{"workflow_id":"w","event_type":"t"}'
+
+
+async def raw(house: House, request: bytes, *, break_off: bool = False, patience_seconds: float = 5) -> bytes:
+    """Send bytes on a connection of their own and return what is answered until the daemon closes it.
+
+    With `break_off` the sender goes away instead; otherwise it does after `patience_seconds`.
+    """
+    assert house.http.server is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.http.server.port)
+    answer = b""
+    try:
+        writer.write(request)
+        if break_off:
+            writer.write_eof()
+        with suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(patience_seconds):
+                while chunk := await reader.read(65_536):
+                    answer += chunk
+    finally:
+        writer.close()
+    return answer
+
+
+def post(headers: bytes = b"", body: bytes = EVENT) -> bytes:
+    """Return a correct POST of an event with further header lines."""
+    head = b"POST /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    return head + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+GET = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+POST = b"POST /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+MALFORMED: dict[str, bytes] = {
+    "no request line": b"\r\n\r\n\r\n\r\n",
+    "one word": b"GARBAGE\r\n\r\n",
+    "two words": b"GET /health\r\n\r\n",
+    "no version number": b"GET /health HTTP\r\nHost: x\r\n\r\n",
+    "version 9": b"GET /health HTTP/9.9\r\nHost: x\r\n\r\n",
+    "method with a bracket": b"G[T /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 50,
+    "NUL bytes": b"\x00" * 100,
+    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "line feeds only": b"GET /health HTTP/1.1\nHost: 127.0.0.1\n\n",
+    "NUL in a header": GET + b"X: a\x00b\r\n\r\n",
+    "NUL in the path": b"GET /health\x00 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "space before the colon": GET + b"X : a\r\n\r\n",
+    "no colon": GET + b"X\r\n\r\n",
+    "empty header name": GET + b": a\r\n\r\n",
+    "folded header": GET + b"X: a\r\n b\r\n\r\n",
+    "bare CR in a header": GET + b"X: a\rb\r\n\r\n",
+    "no host": b"GET /health HTTP/1.1\r\n\r\n",
+    "two lengths": POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    "two lengths in one": POST + b"Content-Length: 5, 6\r\n\r\nhello",
+    "negative length": POST + b"Content-Length: -5\r\n\r\nhello",
+    "length with a plus": POST + b"Content-Length: +36\r\n\r\n" + EVENT,
+    "hexadecimal length": POST + b"Content-Length: 0x24\r\n\r\n" + EVENT,
+    "huge length": POST + b"Content-Length: 99999999999999999999999\r\n\r\n" + EVENT,
+    "length and chunks": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks and length": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "chunked twice": POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "unknown transfer encoding": POST + b"Transfer-Encoding: smuggled\r\n\r\n0\r\n\r\n",
+    "chunked is not last": POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+    "chunk size no number": CHUNKED + b"zz\r\nhello\r\n0\r\n\r\n",
+    "negative chunk": CHUNKED + b"-5\r\nhello\r\n0\r\n\r\n",
+    "chunk too short": CHUNKED + b"3\r\nhello\r\n0\r\n\r\n",
+    "endless chunk size": CHUNKED + b"1" * 100_000,
+    "endless chunk extension": CHUNKED + b"5;" + b"x" * 100_000,
+    "URL of 100 KiB": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "header of 64 KiB": GET + b"X: " + b"a" * 65_536 + b"\r\n\r\n",
+    "header name of 64 KiB": GET + b"a" * 65_536 + b": x\r\n\r\n",
+    "10,000 headers": GET + b"".join(b"X%d: a\r\n" % number for number in range(10_000)) + b"\r\n",
+}
+
+
+OLD_FORMS = (MALFORMED["two words"], MALFORMED["line feeds only"])
+
+
+@pytest.mark.parametrize("request_bytes", MALFORMED.values(), ids=MALFORMED.keys())
+async def test_malformed_http_is_refused_and_harms_nobody(house: House, request_bytes: bytes) -> None:
+    """What is no HTTP is answered 4xx or nothing, nothing is logged, and the next connection is served.
+
+    The parser lets two harmless old forms of GET pass.
+    """
+    answer = await raw(house, request_bytes, patience_seconds=0.3)
+    assert status_of(answer) in ((200,) if request_bytes in OLD_FORMS else (0, 400, 404, 413, 414, 431, 501, 505))
+    stats = await house.get("/forgelog/stats")
+    assert stats["last_offset"] == 0
+    assert status_of(await raw(house, post())) == 201
+
+
+@pytest.mark.parametrize("cut", range(0, len(post()), 7))
+async def test_a_request_that_breaks_off_is_not_accepted(house: House, cut: int) -> None:
+    """A request cut off anywhere before its end accepts nothing."""
+    await raw(house, post()[:cut], break_off=True)
+    assert (await house.get("/forgelog/stats"))["last_offset"] == 0
+    assert house.probe.counts["request.failed"] == 0
+
+
+async def test_pipelined_requests_are_answered_in_order(house: House) -> None:
+    """Several requests sent at once on one connection are each answered, in their order."""
+    one = POST + b"Content-Length: %d\r\n\r\n" % len(EVENT) + EVENT
+    answer = await raw(house, one * 3 + GET + b"Connection: close\r\n\r\n")
+    assert [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [201, 201, 201, 200]
+
+
+# Hosts and sites
+
+HOSTS = {
+    "127.0.0.1": 200,
+    "localhost": 200,
+    "LOCALHOST:99": 200,
+    "[::1]:8787": 200,
+    "127.0.0.1.evil.example": 421,
+    "evil.example": 421,
+    "evil.example:8787": 421,
+    "localhost@evil.example": 421,
+    "localhost.evil.example": 421,
+    "[::2]": 421,
+    "0.0.0.0": 421,
+}
+
+
+@pytest.mark.parametrize(("host", "status"), HOSTS.items())
+async def test_only_own_host_names_are_answered(house: House, host: str, status: int) -> None:
+    """A daemon on loopback answers to loopback names only, so that no page can rebind its own name to it."""
+    async with house.http.get("/api/events", headers={"Host": host}) as response:
+        assert response.status == status
+
+
+SITES: dict[str, tuple[dict[str, str], int]] = {
+    "no browser": ({}, 201),
+    "same origin": ({"Sec-Fetch-Site": "same-origin"}, 201),
+    "typed by hand": ({"Sec-Fetch-Site": "none"}, 201),
+    "other site": ({"Sec-Fetch-Site": "cross-site"}, 403),
+    "sister site": ({"Sec-Fetch-Site": "same-site"}, 403),
+    "made up": ({"Sec-Fetch-Site": "whatever"}, 403),
+    "own origin": ({"Origin": "http://OWN"}, 201),
+    "foreign origin": ({"Origin": "http://evil.example"}, 403),
+    "origin null": ({"Origin": "null"}, 403),
+    "other port": ({"Origin": "http://127.0.0.1:1"}, 403),
+    "own name in front": ({"Origin": "http://OWN.evil.example"}, 403),
+    "own name as user": ({"Origin": "http://OWN@evil.example"}, 403),
+    "contradiction": ({"Sec-Fetch-Site": "cross-site", "Origin": "http://OWN"}, 403),
+}
+
+
+@pytest.mark.parametrize(("headers", "status"), SITES.values(), ids=SITES.keys())
+async def test_other_sites_change_nothing(house: House, headers: dict[str, str], status: int) -> None:
+    """What a page of another site makes a browser send is refused before anything is done."""
+    own = f"127.0.0.1:{house.http.port}"
+    given = {name: value.replace("OWN", own) for name, value in headers.items()}
+    answered, _ = await house.post("/api/events", {"workflow_id": "w", "event_type": "t"}, headers=given)
+    assert answered == status
+    assert (await house.get("/forgelog/stats"))["last_offset"] == int(status == 201)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api/events/bulk", "/api/events/x/replay", "/api/deadletters/x/discard", "/forgelog/append", "/forgelog/commit"],
+)
+async def test_every_changing_path_is_guarded(house: House, path: str) -> None:
+    """The refusal of other sites holds for every path, also without a body."""
+    for options in ({}, {"json": {}}):
+        status, problem = await house.post(path, headers={"Origin": "http://evil.example"}, **options)
+        assert (status, problem["type"]) == (403, "urn:replayforge:cross-site")
+
+
+# Keys
+
+KEYS: dict[str, tuple[dict[str, str], int]] = {
+    "none": ({}, 401),
+    "wrong": ({"X-API-Key": "secret-three"}, 401),
+    "empty": ({"X-API-Key": ""}, 401),
+    "a beginning": ({"X-API-Key": "secret"}, 401),
+    "other case": ({"X-API-Key": "SECRET-ONE"}, 401),
+    "first": ({"X-API-Key": "secret-one"}, 200),
+    "second": ({"X-API-Key": "secret-two"}, 200),
+    "bearer": ({"Authorization": "Bearer secret-one"}, 200),
+    "bearer in lower case": ({"Authorization": "bearer secret-two"}, 200),
+    "basic": ({"Authorization": "Basic secret-one"}, 401),
+    "wrong bearer": ({"Authorization": "Bearer nope"}, 401),
+    "wrong key beside a right bearer": ({"X-API-Key": "nope", "Authorization": "Bearer secret-one"}, 401),
+}
+
+
+@pytest.mark.parametrize(("headers", "status"), KEYS.values(), ids=KEYS.keys())
+async def test_keys(tmp_path: Path, headers: dict[str, str], status: int) -> None:
+    """With keys configured every path but the health checks needs one of them, whole, and problems never show it."""
+    async with open_house(tmp_path, echo_handlers(), {"server.api_keys": ["secret-one", "secret-two"]}) as house:
+        for path in ("/api/events", "/metrics", "/forgelog/read", "/api/convergence"):
+            async with house.http.get(path, headers=headers) as response:
+                assert response.status == status
+                assert status == 200 or b"secret" not in await response.read()
+        posted, _ = await house.post("/api/events", {"workflow_id": "w", "event_type": "t"}, headers=headers)
+        assert posted == (201 if status == 200 else 401)
+        async with house.http.get("/health/ready", headers=headers) as response:
+            assert response.status == 200
+
+
+async def test_a_key_that_is_no_text_is_wrong(tmp_path: Path) -> None:
+    """A key of bytes that are no UTF-8 is 401 like any other wrong key."""
+    async with open_house(tmp_path, echo_handlers(), {"server.api_keys": ["secret"]}) as house:
+        assert status_of(await raw(house, post(b"X-API-Key: \xff\xfe\r\n"))) == 401
+        assert status_of(await raw(house, post(b"X-API-Key: secret\r\n"))) == 201
+
+
+async def test_idempotency_key_that_is_no_text(house: House) -> None:
+    """An idempotency key of bytes that are no UTF-8 is 400."""
+    assert status_of(await raw(house, post(b"Idempotency-Key: \xff\xfe\r\n"))) == 400
+
+
+# What every answer carries
+
+PATHS: dict[str, tuple[str, str, int]] = {
+    "unknown path": ("GET", "/nope", 404),
+    "unknown API path": ("GET", "/api/nope", 404),
+    "unknown event": ("GET", "/api/events/nope", 404),
+    "event that is no text": ("GET", "/api/events/%FF", 404),
+    "event with NUL": ("GET", "/api/events/%00", 404),
+    "unknown workflow": ("GET", "/api/workflows/nope", 404),
+    "unknown timeline": ("GET", "/api/workflows/nope/timeline", 404),
+    "replay of nothing": ("POST", "/api/events/nope/replay", 404),
+    "cancel of nothing": ("POST", "/api/events/nope/cancel", 404),
+    "retry of nothing": ("POST", "/api/events/nope/retry", 404),
+    "dead letter of nothing": ("POST", "/api/deadletters/nope/replay", 404),
+    "workflow replay of nothing": ("POST", "/api/workflows/nope/replay", 404),
+    "wrong method": ("DELETE", "/api/events", 405),
+    "wrong method on one event": ("PUT", "/api/events/x", 405),
+    "GET where POST is meant": ("GET", "/forgelog/append", 405),
+    "limit 0": ("GET", "/api/events?limit=0", 422),
+    "limit 201": ("GET", "/api/events?limit=201", 422),
+    "limit of letters": ("GET", "/api/events?limit=ten", 422),
+    "negative cursor": ("GET", "/api/events?cursor=-1", 422),
+    "cursor of letters": ("GET", "/api/events?cursor=x", 422),
+    "cursor beyond everything": ("GET", "/api/events?cursor=" + "9" * 30, 422),
+    "unknown state": ("GET", "/api/events?status=lost", 422),
+    "since no time": ("GET", "/api/events?since=yesterday", 422),
+    "since before the year 1": ("GET", "/api/events?since=0001-01-01T00:00:00%2B23:00", 422),
+    "unknown grouping": ("GET", "/api/deadletters?group_by=color", 422),
+    "wait too long": ("GET", "/forgelog/read?wait_seconds=1000", 422),
+    "wait nan": ("GET", "/forgelog/read?wait_seconds=nan", 422),
+    "chaos that is off": ("POST", "/api/chaos/workers/worker-1/crash", 403),
+    "crash point that is off": ("POST", "/api/chaos/crash", 403),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "status"), PATHS.values(), ids=PATHS.keys())
+async def test_every_error_is_a_problem(house: House, method: str, path: str, status: int) -> None:
+    """Every error is problem+json with type, title, status, detail, instance and the request's id."""
+    async with house.http.request(method, path, headers={"X-Request-ID": "my-id.1"}) as response:
+        problem: dict[str, Any] = json.loads(await response.read())
+        assert response.status == problem["status"] == status
+        assert response.content_type == "application/problem+json"
+        assert response.headers["X-Request-ID"] == problem["request_id"] == "my-id.1"
+        assert problem["type"].startswith("urn:replayforge:")
+        assert problem["title"]
+        assert problem["detail"]
+        assert problem["instance"] == response.url.path
+        assert status != 405 or response.headers["Allow"]
+    assert house.probe.counts["request.failed"] == 0
+
+
+@pytest.mark.parametrize("given", ["", "with space", "x" * 129, "a\tb", "ümlaut", "<script>"])
+async def test_ill_formed_request_ids_are_replaced(house: House, given: str) -> None:
+    """A request id that is not well formed is replaced by a new one."""
+    async with house.http.get("/health", headers={"X-Request-ID": given}) as response:
+        assert response.headers["X-Request-ID"] != given
+        assert len(response.headers["X-Request-ID"]) >= 8
+
+
+async def test_every_answer_forbids_what_pages_need_not(house: House) -> None:
+    """Every answer, errors too, carries the headers that keep a browser from running what it shows."""
+    for path in ("/api/events", "/nope", "/health"):
+        async with house.http.get(path) as response:
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            policy = response.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy or "default-src 'self'" in policy
+            assert "unsafe" not in policy
