@@ -1,0 +1,340 @@
+"""The demo and chaos: real daemons that are crashed and killed, a proof at the end, and nobody left behind."""
+
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from replayforge.cli.bulk import Tally
+from replayforge.cli.demo_oracle import Effects, objections
+from replayforge.cli.demo_proof import objections_to_ledger
+from replayforge.engine import checkout
+from replayforge.web.reading import decode_envelope
+from tests.support.daemon_process import REPOSITORY, DaemonProcess, Ended, until
+from tests.support.house import House, open_house
+
+SAMPLE = REPOSITORY / "tests" / "data" / "checkout.ndjson"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def run(directory: Path, *arguments: str) -> Ended:
+    """Run a command to its end, with nothing of the environment of whoever runs the tests."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return DaemonProcess(directory).run_command(*arguments, timeout_seconds=120)
+
+
+def refuses(port: int) -> bool:
+    """Tell whether nobody listens on a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+# The workload
+
+
+def test_the_same_batch_is_the_same_workload() -> None:
+    """The generator gives equal events for equal batches, keys that are all different, and five steps a workflow."""
+    events = list(checkout.workload(200, "a"))
+    assert events == list(checkout.workload(200, "a"))
+    assert len({event["idempotency_key"] for event in events}) == 200
+    assert set(Counter(event["workflow_id"] for event in events).values()) == {5}
+    assert not {event["idempotency_key"] for event in checkout.workload(200, "b")} & {
+        event["idempotency_key"] for event in events
+    }
+
+
+def test_a_workload_goes_on_where_it_was_left() -> None:
+    """Events from a number on are those that the whole workload has from there on."""
+    assert list(checkout.workload(7, "a", first=13)) == list(checkout.workload(20, "a"))[13:]
+
+
+@pytest.mark.parametrize(
+    ("step", "share"), [(checkout.PAYMENT, 0.15), (checkout.INVENTORY, 0.10), (checkout.EMAIL, 0.25)]
+)
+def test_steps_fail_for_their_share_of_attempts(step: checkout.Step, share: float) -> None:
+    """Over many events a step fails as often as it is said to, within a tenth of that."""
+    failed = sum(checkout.chance(f"event-{number}", "1:1") < step.fail_share for number in range(20_000))
+    assert failed / 20_000 == pytest.approx(share, rel=0.1)
+
+
+def test_the_sample_is_what_the_generator_makes() -> None:
+    """The sample input holds 200 events that the door takes, each with a key of its own."""
+    lines = SAMPLE.read_bytes().splitlines()
+    envelopes = [decode_envelope(line, event_bytes_max=1 << 20) for line in lines]
+    assert len({envelope.idempotency_key for envelope in envelopes}) == 200
+    assert [json.loads(line) for line in lines] == list(checkout.workload(200, "sample"))
+
+
+# The workload on demand
+
+
+@pytest.fixture
+async def playground(tmp_path: Path) -> Any:
+    settings = {"chaos.enabled": True}
+    async with open_house(tmp_path / "data", checkout.handlers, settings) as house:
+        yield house
+
+
+async def test_a_workload_is_generated_on_demand(playground: House) -> None:
+    """The answer has the original's fields, and every event of the workload comes to its end."""
+    status, answer = await playground.post("/api/demo/generate-workload?count=4")
+    assert (status, answer) == (200, {"workflows": 4, "events_sent": 20, "errors": 0})
+    ledger = await playground.converges()
+    assert ledger["accepted"] == ledger["succeeded"] + ledger["dead_lettered"] == 20
+
+
+async def test_two_workloads_are_different_events(playground: House) -> None:
+    """Asking twice gives twice as many events."""
+    for _ in range(2):
+        await playground.post("/api/demo/generate-workload?count=1")
+    assert (await playground.converges())["accepted"] == 10
+
+
+@pytest.mark.parametrize("count", ["0", "501", "many"])
+async def test_a_workload_has_bounds(playground: House, count: str) -> None:
+    """A count out of bounds is refused and leaves nothing behind."""
+    status, problem = await playground.post(f"/api/demo/generate-workload?count={count}")
+    assert (status, problem["type"]) == (422, "urn:replayforge:bad-parameter")
+    assert (await playground.converges())["accepted"] == 0
+
+
+async def test_no_workload_without_simulated_crashes(tmp_path: Path) -> None:
+    """A daemon without simulated crashes refuses to make up events."""
+    async with open_house(tmp_path / "data", checkout.handlers) as house:
+        status, problem = await house.post("/api/demo/generate-workload?count=1")
+        assert (status, problem["type"]) == (403, "urn:replayforge:chaos-disabled")
+
+
+# What must add up
+
+
+LEDGER = {"accepted": 10, "succeeded": 8, "dead_lettered": 2, "discarded": 0, "cancelled": 0, "retired": 0, "open": 0}
+
+
+@pytest.mark.parametrize(
+    ("changed", "tally", "words"),
+    [
+        ({}, Tally(accepted=10), []),
+        ({}, Tally(accepted=9, duplicates=1), []),
+        ({"lost": 1}, Tally(accepted=10), ["lost"]),
+        ({"succeeded": 7, "open": 1}, Tally(accepted=10), ["open"]),
+        ({"succeeded": 7}, Tally(accepted=10), ["have ended"]),
+        ({}, Tally(accepted=11), ["the sender knows"]),
+        ({}, Tally(accepted=8), ["the sender knows"]),
+    ],
+)
+def test_the_ledger_is_held_against_the_sender(changed: dict[str, int], tally: Tally, words: list[str]) -> None:
+    """Whatever does not add up between ledger and sender is said, and nothing else."""
+    found = list(objections_to_ledger({"lost": 0, **LEDGER, **changed}, 0, tally))
+    assert len(found) == len(words)
+    assert all(word in objection for word, objection in zip(words, found, strict=True))
+
+
+GOOD = [{"id": "a", "status": "succeeded"}, {"id": "b", "status": "dead_lettered"}]
+
+
+@pytest.mark.parametrize(
+    ("acknowledged", "effects", "events", "words"),
+    [
+        ("ab", "a", GOOD, []),
+        ("ab", "aa", GOOD, []),
+        ("abc", "a", GOOD, ["acknowledged but not there"]),
+        ("ab", "", GOOD, ["succeeded without an effect"]),
+        ("ab", "ab", GOOD, ["not succeeded"]),
+        ("ab", "ax", GOOD, ["with an effect but not there"]),
+        ("ab", "a", [GOOD[0], {"id": "b", "status": "processing"}], ["not ended"]),
+    ],
+)
+def test_the_oracle_sees_what_is_missing(
+    acknowledged: str, effects: str, events: list[dict[str, str]], words: list[str]
+) -> None:
+    """An event that is lost, unfinished, or whose effect does not fit is named."""
+    found = list(objections(set(acknowledged), Effects(Counter(effects)), events))
+    assert len(found) == len(words)
+    assert all(word in objection for word, objection in zip(words, found, strict=True))
+
+
+# The demo itself
+
+
+def test_a_demo_crashes_and_is_killed_and_adds_up(tmp_path: Path) -> None:
+    """A demo tells of worker crashes, a real kill and what was recovered, and ends with ledger and clean check."""
+    data = tmp_path / "data"
+    ended = run(
+        tmp_path, "demo", "--events", "400", "--exit-when-done", "--worker-crashes", "2", "--kills", "1",
+        "--rate", "200", "--port", "0", "--data-dir", str(data),
+    )  # fmt: skip
+    assert ended.code == 0, ended.out + ended.err
+    story = ended.out
+    assert story.count("  crashing worker-") == 2
+    assert story.count("  kill -9 of the whole process") == 1
+    assert "started again, it listens after" in story
+    assert "unclean stop" in story
+    assert "accepted 400 = " in story
+    assert "open 0 · lost 0" in story
+    assert "✓ clean" in story
+    check = run(tmp_path, "check", "--data-dir", str(data), "--json")
+    ledger = json.loads(check.out)["ledger"]
+    assert (check.code, ledger["accepted"], ledger["lost"]) == (0, 400, 0)
+
+
+def test_a_demo_sends_a_file(tmp_path: Path) -> None:
+    """The events of a file are sent, those without a key get one, and a line that is no event is named."""
+    file = tmp_path / "events.ndjson"
+    lines = SAMPLE.read_text().splitlines()[:40]
+    file.write_text("\n".join([*lines, '{"workflow_id":"w","event_type":"else.where"}', "no event"]) + "\n")
+    data = tmp_path / "data"
+    ended = run(
+        tmp_path, "demo", "--file", str(file), "--exit-when-done", "--kills", "0", "--worker-crashes", "0",
+        "--port", "0", "--data-dir", str(data),
+    )  # fmt: skip
+    assert ended.code == 0, ended.out + ended.err
+    assert "line 42: The body is not valid JSON" in ended.out
+    assert "accepted 41 = " in ended.out
+
+
+def test_a_taken_port_is_said(tmp_path: Path) -> None:
+    """A demo on a port that somebody has refuses with one sentence."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = run(tmp_path, "demo", "--exit-when-done", "--port", str(port))
+    assert ended.code == 78
+    assert ended.err == f"replayforge: Port {port} is in use; choose another one with --port.\n"
+
+
+def read_until(pipe: IO[str], text: str) -> str:
+    """Read lines up to the one that holds the text."""
+    read = ""
+    for line in pipe:
+        read += line
+        if text in line:
+            return read
+    raise AssertionError(f"no line holds {text!r}: {read}")
+
+
+def demo_command(port: int, *more: str) -> list[str]:
+    options = ["--events", "100", "--rate", "100", "--kills", "0", "--worker-crashes", "0", "--port", str(port)]
+    return [sys.executable, "-m", "replayforge", "demo", *options, *more]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_no_daemon_outlives_its_demo(tmp_path: Path, number: signal.Signals) -> None:
+    """However the demo is ended, its daemon ends too; told in time, it checks the books first."""
+    port = free_port()
+    with subprocess.Popen(
+        demo_command(port, "--data-dir", str(tmp_path / "data")), stdout=subprocess.PIPE, text=True, cwd=tmp_path,
+        env=DaemonProcess(tmp_path).environment(),
+    ) as parent:  # fmt: skip
+        assert parent.stdout is not None
+        story = read_until(parent.stdout, "  accepted ")
+        assert not refuses(port)
+        parent.send_signal(number)
+        rest = parent.stdout.read()
+        code = parent.wait(30)
+    until(lambda: refuses(port), 10, "the daemon to be gone")
+    assert code == (-signal.SIGKILL if number is signal.SIGKILL else 0), story + rest
+    assert ("✓ clean" in rest) is (number is not signal.SIGKILL)
+
+
+class Terminal:
+    """A demo on a terminal of its own."""
+
+    def __init__(self, command: list[str], directory: Path) -> None:
+        self.screen, inner = pty.openpty()
+        self.before = termios.tcgetattr(inner)
+        self.inner = inner
+        self.process = subprocess.Popen(
+            command, stdin=inner, stdout=inner, stderr=subprocess.DEVNULL, cwd=directory,
+            env=DaemonProcess(directory).environment() | {"TERM": "dumb"},
+        )  # fmt: skip
+        self.seen = ""
+
+    def press(self, key: str) -> None:
+        os.write(self.screen, key.encode())
+
+    def see(self, text: str, timeout_seconds: float = 30) -> None:
+        """Return once the text stands on the screen, after what was seen before."""
+        deadline = time.monotonic() + timeout_seconds
+        while text not in self.seen:
+            ready, _, _ = select.select([self.screen], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"waited for {text!r}, saw {self.seen}"
+            self.seen += os.read(self.screen, 4096).decode()
+        self.seen = self.seen.partition(text)[2]
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.screen)
+        os.close(self.inner)
+
+
+@contextmanager
+def terminal(command: list[str], directory: Path) -> Iterator[Terminal]:
+    one = Terminal(command, directory)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def test_keys_crash_kill_and_quit(tmp_path: Path) -> None:
+    """On a terminal c crashes a worker, k kills the process, q ends with the check; the terminal is left as it was."""
+    port = free_port()
+    with terminal(demo_command(port), tmp_path) as demo:
+        demo.see("keys: c crashes a worker")
+        demo.press("c")
+        demo.see("crashing worker-")
+        demo.press("k")
+        demo.see("kill -9 of the whole process")
+        demo.see("started again, it listens after")
+        demo.see("a trickle of new events goes on")
+        demo.press("q")
+        demo.see("✓ clean")
+        assert demo.process.wait(30) == 0
+        assert termios.tcgetattr(demo.inner) == demo.before
+    assert refuses(port)
+
+
+def test_chaos_kills_at_random_and_proves(tmp_path: Path) -> None:
+    """Chaos kills as often as asked, and its own record, the ledger and the check agree."""
+    data = tmp_path / "data"
+    ended = run(
+        tmp_path, "chaos", "--events", "500", "--kills", "3", "--seed", "11", "--data-dir", str(data), "--json"
+    )  # fmt: skip
+    report = json.loads(ended.out)
+    assert ended.code == 0, ended.out + ended.err
+    assert (report["ok"], report["check_clean"], report["objections"]) == (True, True, [])
+    assert (report["seed"], report["kills"], report["acknowledged"]) == (11, 3, 500)
+    assert ended.err.count("kill ") >= 3
+    ledger = report["ledger"]
+    assert ledger["accepted"] == ledger["succeeded"] + ledger["dead_lettered"] == 500
+    assert len((data / "acknowledged.txt").read_text().split()) >= 500
+
+
+def test_chaos_wants_a_directory_of_its_own(tmp_path: Path) -> None:
+    """Chaos does not touch a directory that holds something."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "precious").touch()
+    ended = run(tmp_path, "chaos", "--data-dir", str(tmp_path / "data"))
+    assert ended.code == 1
+    assert "is not empty" in ended.err
