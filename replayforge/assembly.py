@@ -191,7 +191,17 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         solo_seconds=config.workers.solo_seconds,
     )
     janitor = Janitor(
-        parts.log, store, parts.stream, dispatcher, publisher, bench, clock, telemetry, intervals(config), parts.rng
+        parts.log,
+        intake,
+        store,
+        parts.stream,
+        dispatcher,
+        publisher,
+        bench,
+        clock,
+        telemetry,
+        intervals(config),
+        parts.rng,
     )
     supervisor = Supervisor(
         clock,
@@ -272,6 +282,8 @@ def intervals(config: Config) -> Intervals:
         stream_idle_seconds=chores.stream_idle_seconds,
         retention_seconds=chores.retention_seconds,
         mirror_seconds=chores.mirror_seconds,
+        disk_seconds=chores.disk_seconds,
+        disk_free_bytes_min=config.log.disk_free_bytes_min,
         succeeded_kept_seconds=config.retention.succeeded_seconds,
         dead_kept_seconds=config.retention.dead_seconds,
     )

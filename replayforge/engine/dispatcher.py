@@ -6,7 +6,7 @@ import msgspec
 
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock
-from replayforge.domain.errors import Fatal, Unavailable
+from replayforge.domain.errors import Fatal, OutcomeUnknown, Unavailable
 from replayforge.domain.event import EVENT_RECORD_TYPE, EventRecord, decode_record
 from replayforge.engine.outage import Outage
 from replayforge.engine.publisher import Publisher
@@ -19,6 +19,7 @@ from replayforge.stores.transactions import Projection
 from replayforge.telemetry import Telemetry
 
 RECORDS_MAX = 500
+STORED_SECONDS_MAX = 10.0
 
 
 class Dispatcher:
@@ -124,9 +125,15 @@ class Dispatcher:
             self.moved.notify_all()
 
     async def wait_projected(self, offset: int) -> None:
-        """Return once the record at `offset` has its row."""
-        async with self.moved:
-            await self.moved.wait_for(lambda: self.projected >= offset)
+        """Return once the record at `offset` has its row; raises OutcomeUnknown when the store takes too long."""
+        try:
+            async with asyncio.timeout(STORED_SECONDS_MAX), self.moved:
+                await self.moved.wait_for(lambda: self.projected >= offset)
+        except TimeoutError:
+            raise OutcomeUnknown(
+                "The event is durable in the log of this node, but the store did not take it in time; send it again"
+                " with the same key."
+            ) from None
 
     def projection(self, records: list[Record]) -> Projection:
         """Read a stretch of the log as events; records that are none are counted and passed over."""

@@ -8,7 +8,7 @@ from replayforge import crashpoints
 from replayforge.batching import Batcher
 from replayforge.domain.clock import Clock, parse_time
 from replayforge.domain.document import Unacceptable
-from replayforge.domain.errors import OutcomeUnknown, Overloaded, Rejected, ReplayForgeError, Unavailable
+from replayforge.domain.errors import Full, OutcomeUnknown, Overloaded, Rejected, ReplayForgeError, Unavailable
 from replayforge.domain.event import (
     EVENT_RECORD_TYPE,
     Content,
@@ -72,6 +72,7 @@ class Intake:
         self.store = store
         self.lookups: Batcher[list[str], Known] = Batcher(self.look_up)
         self.accepting = False
+        self.disk_low = False
 
     async def accept(self, envelope: Envelope, replay_of: str | None = None) -> Receipt:
         """Return the receipt of one event, which may be an edited replay; raises KeyReused, Rejected or Unavailable."""
@@ -110,6 +111,8 @@ class Intake:
         """Raise Unavailable when so many events cannot be accepted now."""
         if not self.accepting:
             raise Unavailable("The daemon is recovering or stopping; send it again in a moment.")
+        if self.disk_low:
+            raise Full
         if not self.window.has_room(count):
             raise Overloaded(f"{len(self.window):,} accepted events wait for the store; send it again in a moment.")
         crashpoints.reach("ingest.received")

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.lifecycle import State
 from replayforge.engine.dispatcher import Dispatcher
+from replayforge.engine.intake import Intake
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.workbench import Workbench
 from replayforge.forgelog.log import ForgeLog
@@ -25,7 +27,8 @@ JITTER = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """How often each chore is due, in seconds; how long finished events are kept, 0 for ever."""
+    """How often each chore is due, in seconds; how long finished events are kept, 0 for ever; how much disk is left
+    free."""
 
     promote_seconds: float = 0.5
     sweep_seconds: float = 5.0
@@ -34,6 +37,8 @@ class Intervals:
     stream_idle_seconds: float = 60.0
     retention_seconds: float = 60.0
     mirror_seconds: float = 1.0
+    disk_seconds: float = 60.0
+    disk_free_bytes_min: int = 0
     succeeded_kept_seconds: float = 0.0
     dead_kept_seconds: float = 0.0
 
@@ -58,6 +63,7 @@ class Janitor:
     def __init__(
         self,
         log: ForgeLog,
+        intake: Intake,
         store: Store,
         stream: Stream,
         dispatcher: Dispatcher,
@@ -69,6 +75,7 @@ class Janitor:
         rng: random.Random,
     ) -> None:
         self.log = log
+        self.intake = intake
         self.store = store
         self.stream = stream
         self.dispatcher = dispatcher
@@ -82,6 +89,7 @@ class Janitor:
         self.chores = [
             Chore("promote", intervals.promote_seconds, self.promote),
             Chore("mirror", intervals.mirror_seconds, self.mirror),
+            Chore("disk", intervals.disk_seconds, self.look_at_disk),
             Chore("refill", intervals.refill_seconds, self.refill),
             Chore("sweep", intervals.sweep_seconds, self.sweep),
             Chore("stream_reclaim", intervals.stream_reclaim_seconds, self.reclaim_entries),
@@ -129,6 +137,12 @@ class Janitor:
         await asyncio.to_thread(self.log.bind_store, self.store.store_id, projected)
         self.mirrored = projected
         return 1
+
+    async def look_at_disk(self) -> int:
+        """Close the door while the disk is nearly full, before log and store meet its end; returns the free bytes."""
+        free = shutil.disk_usage(self.log.storage.directory).free
+        self.intake.disk_low = free < self.intervals.disk_free_bytes_min
+        return free
 
     async def refill(self) -> int:
         """Have the stream refilled when it is low while queued rows wait."""

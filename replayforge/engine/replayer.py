@@ -104,6 +104,19 @@ class Replayer:
         self.telemetry.emit("event.cancelled", event_id=event.id)
         return event
 
+    async def resolve(self, event_id: str, target: State, reason: str) -> StoredEvent:
+        """Decide about an event that was held after a crash: run it again, or note that it succeeded or failed."""
+        event, _ = await self.find(event_id)
+        if event.state is not State.HELD:
+            raise Conflict(f"Event {event_id} is {event.state}; only a held event waits for such a decision.")
+        if target not in TRANSITIONS[State.HELD]:
+            named = ", ".join(sorted(TRANSITIONS[State.HELD]))
+            raise Rejected(f"A held event can become {named}, not {target}.")
+        await self.move(event, target, "resolved", reason)
+        if target is State.QUEUED:
+            self.publisher.offer([(event.id, event.run)])
+        return event
+
     async def discard(self, event_id: str, reason: str) -> StoredEvent:
         """Set a dead letter aside for a reason; a replay still brings it back."""
         if not reason.strip():

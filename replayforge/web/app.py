@@ -40,6 +40,7 @@ def routes() -> list[web.RouteDef]:
         post("/api/events/{id}/replay", events.replay_event),
         post("/api/events/{id}/retry", events.retry_event),
         post("/api/events/{id}/cancel", events.cancel_event),
+        post("/api/events/{id}/resolve", events.resolve_event),
         get("/api/workflows", events.list_workflows),
         get("/api/workflows/{id}", events.show_workflow),
         get("/api/workflows/{id}/timeline", events.show_timeline),

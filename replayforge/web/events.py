@@ -1,6 +1,6 @@
 """Events and workflows: lists, one event with its history, timelines, and what can be done to them."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -37,6 +37,13 @@ class WorkflowReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
 class ReasonRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Why something is done."""
 
+    reason: str = ""
+
+
+class ResolveRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What a held event becomes, and why."""
+
+    status: Literal["queued", "succeeded", "dead_lettered"]
     reason: str = ""
 
 
@@ -131,6 +138,14 @@ async def cancel_event(request: web.Request) -> web.Response:
     asked = await read_object(request, ReasonRequest)
     event = await context_of(request).replayer.cancel(request.match_info["id"], asked.reason)
     return json_response({"id": event.id, "run": event.run, "status": "cancelled"})
+
+
+async def resolve_event(request: web.Request) -> web.Response:
+    """Decide about an event that was held after a crash."""
+    asked = await read_object(request, ResolveRequest)
+    replayer, target = context_of(request).replayer, State(asked.status)
+    event = await replayer.resolve(request.match_info["id"], target, asked.reason)
+    return json_response({"id": event.id, "run": event.run, "status": target.value})
 
 
 async def list_workflows(request: web.Request) -> web.Response:
