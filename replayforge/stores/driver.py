@@ -53,8 +53,8 @@ class Driver(Protocol):
         """Carry out a transaction that only fetches, on one consistent snapshot, without waiting for writers."""
         ...
 
-    async def run_script(self, script: str) -> None:
-        """Run several statements of schema definition."""
+    async def run_script(self, script: str, *, unless: str = "") -> None:
+        """Run several statements of schema definition, all or none of them, and none when `unless` finds a row."""
         ...
 
     async def close(self) -> None:

@@ -29,7 +29,9 @@ async def migrate(driver: Driver) -> int:
         if version not in done:
             # A number and a hexadecimal digest; in the script itself, so that both commit or neither does.
             remember = f"INSERT INTO migrations (version, checksum) VALUES ({version}, '{digest(script)}');"  # noqa: S608
-            await driver.run_script(f"{script}\n{remember}")
+            # Another daemon may have run it since we looked; the driver looks again where nobody else can.
+            done_already = f"SELECT 1 FROM migrations WHERE version = {version}"  # noqa: S608
+            await driver.run_script(f"{script}\n{remember}", unless=done_already)
     await driver.write(name_store)
     return len(known)
 

@@ -96,10 +96,15 @@ class SqliteDriver:
         with mapped_errors(self.path):
             return await in_thread(connection, lambda raw: self.in_snapshot(raw, transaction))
 
-    async def run_script(self, script: str) -> None:
-        """Run statements of schema definition, one transaction for all."""
+    async def run_script(self, script: str, *, unless: str = "") -> None:
+        """Run statements of schema definition, one transaction for all; there is nobody who could come between."""
+
+        def run(raw: sqlite3.Connection) -> None:
+            if not unless or raw.execute(unless).fetchone() is None:
+                raw.executescript(f"BEGIN IMMEDIATE;\n{script}\nCOMMIT;")
+
         with mapped_errors(self.path):
-            await in_thread(self.writer, lambda raw: raw.executescript(f"BEGIN IMMEDIATE;\n{script}\nCOMMIT;"))
+            await in_thread(self.writer, run)
 
     async def close(self) -> None:
         """Finish what was handed in, close every connection and release the lock."""

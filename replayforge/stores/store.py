@@ -12,6 +12,7 @@ from replayforge.stores import lookups, transactions
 from replayforge.stores.driver import Batch, Driver, Steps
 from replayforge.stores.lookups import Discrepancies
 from replayforge.stores.migrations import migrate
+from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.sqlite import SqliteDriver
 from replayforge.stores.transactions import Claimed, Projected, Projection, Settlement
 
@@ -188,4 +189,7 @@ async def open_driver(url: str) -> Driver:
     """Return the driver that a store URL names; raises Refused for a URL of no known kind."""
     if url.startswith("sqlite:///"):
         return await SqliteDriver.open(Path(url.removeprefix("sqlite:///")))
-    raise Refused(f"The store URL {url.partition('@')[2] or url!r} is of no known kind; use sqlite:///PATH.")
+    if url.startswith(("postgresql://", "postgres://")):
+        return await PostgresDriver.open(url)
+    named = url.partition("@")[2] or url
+    raise Refused(f"The store URL {named!r} is of no known kind; use sqlite:///PATH or postgresql://HOST/DATABASE.")

@@ -1,0 +1,207 @@
+"""The PostgreSQL driver: each transaction on a connection of its own, and no state left on any of them."""
+
+import asyncio
+import random
+import re
+from collections.abc import Coroutine, Sequence
+from functools import lru_cache
+from typing import Any, Self
+
+import asyncpg
+import msgspec
+
+from replayforge.domain.errors import Refused, Unavailable
+from replayforge.stores.driver import Batch, Result, Row, Statement, Transaction
+from replayforge.stores.postgres_errors import Rivalled, mapped_errors, refused
+from replayforge.stores.postgres_link import Address, Connections
+from replayforge.stores.queries import load_book
+
+CONNECTIONS = 8
+START_SECONDS = 30.0
+TRIES_MAX = 8
+VERSION_MIN = 130_000
+MIGRATION_LOCK = 0x7265706C61796672  # "replayfr"
+PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+SETTINGS = """
+SELECT current_setting('server_version_num')::int, current_setting('server_version'), current_setting('fsync'),
+    pg_is_in_recovery()
+"""
+
+
+class PostgresDriver:
+    """A PostgreSQL database, or a schema of one, that several daemons may share.
+
+    What a transaction needs of the session is set inside it, so a transaction pooler may stand between. Whether a
+    transaction whose COMMIT got no answer has happened is not known: `write` then raises Unavailable, and every caller
+    looks again before it acts.
+    """
+
+    dialect = "postgres"
+
+    def __init__(self, address: Address, connections: int) -> None:
+        self.address = address
+        self.book = load_book(self.dialect)
+        self.connections = Connections(address, connections)
+        self.running: set[asyncio.Task[Any]] = set()
+        milliseconds = int(address.call_seconds * 1000)
+        # A plan made for an empty table must not be used when it has grown, so plans are made for each call.
+        self.begin = (
+            "BEGIN ISOLATION LEVEL {};"
+            f" SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds // 2};"
+            f" SET LOCAL idle_in_transaction_session_timeout = {milliseconds};"
+            " SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off"
+        )
+        self.begin_write = self.begin.format("READ COMMITTED READ WRITE") + "; SET LOCAL synchronous_commit = on"
+        self.begin_read = self.begin.format("REPEATABLE READ READ ONLY")
+
+    @classmethod
+    async def open(cls, url: str, *, connections: int = CONNECTIONS, patience_seconds: float = START_SECONDS) -> Self:
+        """Connect, waiting a while for a server that is starting; raises Refused when it cannot be used."""
+        driver = cls(Address.parse(url), connections)
+        try:
+            await driver.wait_until_usable(patience_seconds)
+        except BaseException:
+            await driver.close()
+            raise
+        return driver
+
+    async def wait_until_usable(self, patience_seconds: float) -> None:
+        """Return once the server has answered and is fit to keep acknowledged work."""
+        deadline = asyncio.get_running_loop().time() + patience_seconds
+        while True:
+            try:
+                return await self.check_settings()
+            except Unavailable as error:
+                if (refusal := refused(error, self.address.place)) is not None:
+                    raise refusal from error
+                if asyncio.get_running_loop().time() > deadline:
+                    raise Refused(f"{error} Waited {patience_seconds:g} s for it.") from error
+            await asyncio.sleep(0.2)
+
+    async def check_settings(self) -> None:
+        """Raise Refused when the server could lose what it has acknowledged, or is too old, or cannot be written."""
+        with mapped_errors(self.address.place):
+            async with self.connections.lend() as connection:
+                number, version, fsync, standby = await connection.fetchrow(SETTINGS)
+        if number < VERSION_MIN:
+            raise Refused(f"PostgreSQL {version} is too old: 13 or newer is needed.")
+        if fsync != "on":
+            raise Refused(f"{self.address.place} runs with fsync = off and would lose work in a crash; turn it on.")
+        if standby:
+            raise Refused(f"{self.address.place} is a standby that cannot be written; name the primary.")
+
+    async def write(self, transaction: Transaction[Result]) -> Result:
+        """Carry out the transaction and commit it; it ends even when the caller is cancelled."""
+        return await self.shielded(self.persist(transaction))
+
+    async def read(self, transaction: Transaction[Result]) -> Result:
+        """Carry out a transaction that only fetches, on one snapshot."""
+        with mapped_errors(self.address.place):
+            return await self.run(self.begin_read, transaction)
+
+    async def run_script(self, script: str, *, unless: str = "") -> None:
+        """Run statements of schema definition in one transaction, one daemon at a time."""
+        with mapped_errors(self.address.place):
+            async with self.connections.lend() as connection:
+                await connection.execute(f"{self.begin_write}; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+                if not unless or not await connection.fetch(unless):
+                    await connection.execute(script)
+                await connection.execute("COMMIT")
+
+    async def close(self) -> None:
+        """Finish what was handed in and let go of every connection; safe twice."""
+        if self.running:
+            await asyncio.wait(self.running)
+        await self.connections.close()
+
+    async def shielded(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do the work in a task of its own, which ends whatever becomes of the caller."""
+        task = asyncio.ensure_future(work)
+        self.running.add(task)
+        task.add_done_callback(self.ended)
+        return await asyncio.shield(task)
+
+    def ended(self, task: asyncio.Task[Any]) -> None:
+        """Forget a task; a caller that was cancelled does not look at its error."""
+        self.running.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    async def persist(self, transaction: Transaction[Result]) -> Result:
+        """Carry out a writing transaction, again where another one was faster at the same rows."""
+        for number in range(1, TRIES_MAX + 1):
+            try:
+                with mapped_errors(self.address.place):
+                    return await self.run(self.begin_write, transaction)
+            except Rivalled:
+                if number == TRIES_MAX:
+                    raise
+            await asyncio.sleep(random.uniform(0, 0.01) * 2**number)
+        raise AssertionError("unreachable")
+
+    async def run(self, begin: str, transaction: Transaction[Result]) -> Result:
+        """Carry out a transaction on one connection; nothing has happened when it raises before COMMIT."""
+        async with self.connections.lend() as connection:
+            await connection.execute(begin)
+            try:
+                result = await self.carry_out(connection, transaction)
+            except asyncpg.PostgresError as error:
+                await connection.execute("ROLLBACK")
+                failure = error
+            else:
+                await connection.execute("COMMIT")
+                return result
+        raise failure
+
+    async def carry_out(self, connection: Any, transaction: Transaction[Result]) -> Result:
+        """Drive the generator to its end, feeding it the rows of each statement."""
+        steps = transaction()
+        try:
+            statement = next(steps)
+            while True:
+                statement = steps.send(await self.run_statement(connection, statement))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # StopIteration carries the generator's return value
+
+    async def run_statement(self, connection: Any, statement: Statement) -> Sequence[Row]:
+        """Run one statement and return its rows."""
+        sql = self.book[statement.name]
+        if isinstance(statement, Batch):
+            return [[await run_batch(connection, sql, statement.rows)]]
+        numbered, names = with_numbers(sql.replace("{filters}", statement.filters))
+        records = await connection.fetch(numbered, *(encoded(statement.parameters[name]) for name in names))
+        return [tuple(record) for record in records]
+
+
+async def run_batch(connection: Any, sql: str, rows: Sequence[Row]) -> int:
+    """Run a statement over many rows, handed over column by column; returns how many rows it changed."""
+    if not rows:
+        return 0
+    columns = [[storable(value) for value in column] for column in zip(*rows, strict=True)]
+    status: str = await connection.execute(sql, *columns)
+    return int(status.rpartition(" ")[2])
+
+
+@lru_cache(maxsize=1000)
+def with_numbers(sql: str) -> tuple[str, list[str]]:
+    """Return the SQL with each `:name` as `$n`, and the names in the order of their numbers."""
+    names: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        if found[1] not in names:
+            names.append(found[1])
+        return f"${names.index(found[1]) + 1}"
+
+    return PARAMETER.sub(number, sql), names
+
+
+def encoded(value: Any) -> Any:
+    """Return a parameter as the server takes it: a list as one JSON array."""
+    if isinstance(value, (list, tuple)):
+        return msgspec.json.encode(value).decode().replace("\\u0000", "\\u2400")
+    return storable(value)
+
+
+def storable(value: Any) -> Any:
+    """Return the value; PostgreSQL has no place in a text for NUL, so its picture stands there instead."""
+    return value.replace("\0", "\u2400") if isinstance(value, str) and "\0" in value else value

