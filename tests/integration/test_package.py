@@ -1,0 +1,183 @@
+"""What is handed to users: the wheel holds everything, and the single file runs with nothing else around it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon_process import ANNOUNCEMENT, REPOSITORY, HttpClient, until
+
+# What pip says when no index answers, or when the one that does is empty.
+NO_INDEX = re.compile(
+    r"No module named pip|No matching distribution|NewConnectionError|Max retries|Name or service not known"
+    r"|Temporary failure|Network is unreachable|ConnectTimeout|ProxyError"
+)
+SOURCES = ("replayforge", "static", "pyproject.toml", "README.md")
+HANDLERS = """
+from replayforge import Handlers
+
+handlers = Handlers()
+
+
+@handlers.on("greet")
+async def greet(event, ctx):
+    return {"greeting": f"Hello, {event.payload['name']}"}
+"""
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean copy of what is packaged, so that building leaves nothing in the checkout."""
+    copy = tmp_path_factory.mktemp("source")
+    for name in SOURCES:
+        path = REPOSITORY / name
+        if path.is_dir():
+            shutil.copytree(path, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(path, copy / name)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built as pip builds it."""
+    directory = tmp_path_factory.mktemp("wheel")
+    pip("wheel", str(source), "--no-deps", "--wheel-dir", str(directory))
+    (path,) = directory.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+@pytest.fixture(scope="session")
+def single_file(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`shiv -c replayforge -o replayforge.pyz .`, with a shiv of its own."""
+    directory = tmp_path_factory.mktemp("single")
+    tools, made = directory / "tools", directory / "replayforge.pyz"
+    pip("install", "--target", str(tools), "shiv")
+    command = [sys.executable, "-m", "shiv", "-c", "replayforge", "-o", str(made), "."]
+    done = subprocess.run(
+        command, cwd=source, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(tools)}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return made
+
+
+def pip(*arguments: str) -> None:
+    """Run pip; skips the test, and says so, where no package index can be reached."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode and (reason := NO_INDEX.search(done.stderr)):
+        pytest.skip(f"pip cannot reach a package index ({reason[0]}), so nothing can be built")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def bare_environment(directory: Path) -> dict[str, str]:
+    """Return the environment of somebody who has only the file."""
+    return {"PATH": os.environ["PATH"], "HOME": str(directory), "SHIV_ROOT": str(directory / "unpacked")}
+
+
+@contextmanager
+def served(single_file: Path, directory: Path, *options: str) -> Iterator[HttpClient]:
+    """Run `serve` from the single file on a free port."""
+    command = [sys.executable, str(single_file), "serve", "--port", "0", "--data-dir", "data", *options]
+    with (directory / "stderr.txt").open("w") as stderr:
+        process = subprocess.Popen(
+            command, cwd=directory, stdout=subprocess.PIPE, stderr=stderr, text=True, env=bare_environment(directory)
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith(ANNOUNCEMENT), line + (directory / "stderr.txt").read_text()
+        client = HttpClient(line.removeprefix(ANNOUNCEMENT).strip())
+        yield client
+        client.close()
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def packaged_files(source: Path) -> set[str]:
+    """Return the files of the checkout as they are named in the wheel."""
+    inside = {str(path.relative_to(source)) for path in source.glob("replayforge/**/*") if path.is_file()}
+    static = {f"replayforge/{path.relative_to(source)}" for path in source.glob("static/**/*") if path.is_file()}
+    return inside | static
+
+
+def test_the_wheel_holds_every_file(source: Path, wheel: zipfile.ZipFile) -> None:
+    """Every file of the package, and every static file, is in the wheel with its own bytes, and nothing else is."""
+    held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert held == packaged_files(source)
+    sql = "replayforge/stores/sql/sqlite.sql"
+    assert wheel.read(sql) == (source / sql).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "replayforge/static/css/base.css",
+        "replayforge/static/js/main.js",
+        "replayforge/web/templates/layout.html",
+        "replayforge/stores/sql/sqlite.sql",
+        "replayforge/stores/sql/sqlite/0001_initial.sql",
+    ],
+)
+def test_the_wheel_holds_what_is_no_python(wheel: zipfile.ZipFile, name: str) -> None:
+    """Static files, templates and SQL travel with the code."""
+    assert name in wheel.namelist()
+
+
+def test_the_single_file_says_its_version(single_file: Path, tmp_path: Path) -> None:
+    """`version` of the single file is the version of the package."""
+    command = [sys.executable, str(single_file), "version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=bare_environment(tmp_path))
+    number = re.search(r'^version = "(.+)"$', (REPOSITORY / "pyproject.toml").read_text(), re.MULTILINE)
+    assert number is not None
+    assert done.stdout.startswith(f"replayforge {number[1]},")
+
+
+def test_the_single_file_serves_its_pages(single_file: Path, tmp_path: Path) -> None:
+    """Run from an empty directory it serves a page, and every static file that the page names."""
+    with served(single_file, tmp_path) as http:
+        page = http.request("GET", "/", headers={"Accept": "text/html"})
+        assert page.status == 200
+        named = re.findall(r'(?:href|src)="(/static/[^"]+)"', page.body.decode())
+        assert any(path.endswith(".css") for path in named)
+        assert any(path.endswith(".js") for path in named)
+        for path in named:
+            answer = http.request("GET", path)
+            assert (answer.status, bool(answer.body)) == (200, True), path
+
+
+def test_the_single_file_runs_handlers_from_a_file(single_file: Path, tmp_path: Path) -> None:
+    """An event sent to the single file runs through a handler in a file of the user's own."""
+    (tmp_path / "handlers.py").write_text(HANDLERS)
+    with served(single_file, tmp_path, "--handlers", "handlers.py") as http:
+        event = {"workflow_id": "w", "event_type": "greet", "payload": {"name": "Zoë"}}
+        event_id = http.post("/api/events", event).json()["id"]
+        ended = until(lambda: succeeded(http, event_id), what="the event to succeed")
+    assert ended["result"] == {"greeting": "Hello, Zoë"}
+
+
+def succeeded(http: HttpClient, event_id: str) -> dict[str, object] | None:
+    event: dict[str, object] = http.get(f"/api/events/{event_id}")
+    return event if event["status"] == "succeeded" else None
+
+
+def test_the_single_file_plays_the_demo(single_file: Path, tmp_path: Path) -> None:
+    """The demo of the single file starts, kills and restarts its daemon, and adds up."""
+    options = ["--events", "60", "--exit-when-done", "--worker-crashes", "0", "--port", "0"]
+    done = subprocess.run(
+        [sys.executable, str(single_file), "demo", *options], capture_output=True, text=True, check=False,
+        cwd=tmp_path, env=bare_environment(tmp_path), timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "kill -9" in done.stdout
+    assert "accepted 60 = " in done.stdout
