@@ -128,10 +128,10 @@ class Check:
 
     def complete_header_finding(self, number: int, first_lost: int | None, last_lost: int | None) -> None:
         """Add to the finding about an unreadable header which offsets it hides."""
-        findings = self.report.findings
-        for place, finding in enumerate(findings):
-            if finding.segment_id == number:
-                findings[place] = replace(finding, first_lost=first_lost, last_lost=last_lost)
+        self.report.findings = [
+            replace(finding, first_lost=first_lost, last_lost=last_lost) if finding.segment_id == number else finding
+            for finding in self.report.findings
+        ]
 
     # Contents
 

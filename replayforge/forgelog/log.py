@@ -220,7 +220,7 @@ class ForgeLog:
 
     def scrub_step(self) -> ScrubStep:
         """Verify a little of the sealed segments from the disk; the step says how long to wait before the next."""
-        step = self.scrubber.step(self.storage.segments[:-1])
+        step = self.scrubber.step(self.storage.segments[:-1], self.storage.manifest)
         if step.damaged_segment is not None:
             self.telemetry.emit("log.damaged", segment=step.damaged_segment, position=step.damaged_position)
         if step.pass_finished:

@@ -57,11 +57,11 @@ class NotAccepted(Exception):
 def make_plan(files: Files, directory: Path) -> tuple[CheckReport, Plan]:
     """Check the log deeply and say what could be done; changes nothing."""
     report = verify(files, directory, deep=True)
+    if report.verdict is Verdict.IO_ERROR:
+        return report, Plan((), (), "The disk answers with errors. Copy the directory to a sound disk first.")
     if any(finding.segment == MANIFEST_NAME for finding in report.findings):
         action = Action("rebuild_manifest", "make the manifest anew from the segments: `--rebuild-manifest`.")
         return report, Plan((action,), ())
-    if report.verdict is Verdict.IO_ERROR:
-        return report, Plan((), (), "The disk answers with errors. Copy the directory to a sound disk first.")
     actions = [action_for(files, directory, finding, report) for finding in report.findings]
     lost = [
         (action.first_lost, action.last_lost)

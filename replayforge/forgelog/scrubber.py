@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replayforge.forgelog.files import Files
+from replayforge.forgelog.manifest import Manifest
 from replayforge.forgelog.scan import Walk, Window
 from replayforge.forgelog.segment import Segment
 
@@ -32,26 +33,29 @@ class Scrubber:
         self.walk: Walk | None = None
         self.scrubbed_bytes = self.errors = self.passes = 0
 
-    def step(self, segments: list[Segment]) -> ScrubStep:
-        """Verify the next batches, a bounded number of bytes; `segments` are the sealed ones that are live now."""
+    def step(self, segments: list[Segment], manifest: Manifest) -> ScrubStep:
+        """Verify the next batches, a bounded number of bytes; `segments` are the sealed ones that are live now.
+
+        Damage whose loss the operator accepted is passed and not reported again.
+        """
         segment = next((one for one in segments if one.header.segment_id >= self.segment_id), None)
         if segment is None:
             self.segment_id, self.walk = 0, None
             self.passes += 1
             return ScrubStep(0, None, None, True, PASS_SECONDS_MIN)
-        walk, before = self.read_some(segment)
+        walk, before = self.read_some(segment, manifest)
         read = walk.position - before
         self.scrubbed_bytes += read
-        damaged = walk.fault is not None
+        damaged = walk.fault is not None and manifest.gap_at(walk.next_offset) is None
         self.errors += damaged
-        if damaged or walk.position >= segment.end:
+        if walk.fault is not None or walk.position >= segment.end:
             self.segment_id, self.walk = segment.header.segment_id + 1, None
         return ScrubStep(
             read, segment.path.name if damaged else None, walk.position if damaged else None, False,
             max(read, 1) / self.bytes_per_second,
         )  # fmt: skip
 
-    def read_some(self, segment: Segment) -> tuple[Walk, int]:
+    def read_some(self, segment: Segment, manifest: Manifest) -> tuple[Walk, int]:
         """Go on with the walk over a segment from the disk, not from the cache; pass it and where it began."""
         handle = self.files.open(Path(segment.path))
         try:
@@ -60,8 +64,9 @@ class Scrubber:
                 self.walk = Walk(Window(self.files, handle, segment.end), segment.header, stop=segment.end)
             walk, before = self.walk, self.walk.position
             walk.window.reopen(handle)
-            while walk.position - before < STEP_BYTES_MAX and walk.step() is not None:
-                pass
+            while walk.position - before < STEP_BYTES_MAX:
+                if walk.step() is None and not (walk.fault and walk.pass_damage(manifest.gap_at(walk.next_offset))):
+                    break
             return walk, before
         finally:
             self.files.close(handle)

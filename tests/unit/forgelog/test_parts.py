@@ -1,0 +1,246 @@
+"""The small parts: records, headers, small files, the operating system's own files."""
+
+import errno
+import fcntl
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from replayforge.forgelog.atomic import INTERRUPTIONS_MAX, NotWhole, seal, unseal, write_fully
+from replayforge.forgelog.checksum import CRC32C, EXTENDS, ZLIB_CRC32, preferred
+from replayforge.forgelog.errors import CorruptRecord, lost_in_words
+from replayforge.forgelog.files import OsFiles, is_network, kind_of_mount
+from replayforge.forgelog.header import BadHeader, decode_header, mend_header
+from replayforge.forgelog.manifest import Manifest
+from replayforge.forgelog.reader import Handles
+from replayforge.forgelog.record import DamagedRecord, NewRecord, decode_records, encode_records, record_bytes
+from replayforge.forgelog.scan import Walk, Window, later_batches, merge_gaps, written_end
+from replayforge.forgelog.segment import Segment
+from replayforge.forgelog.stats import percentile
+from tests.support.files.around import FaultFiles
+from tests.support.files.logs import DIRECTORY, open_storage, read_all, write_log
+from tests.support.files.sim import SimFiles
+
+extend = EXTENDS[CRC32C]
+
+
+@pytest.mark.parametrize("algorithm", [CRC32C, ZLIB_CRC32])
+def test_records_go_both_ways(algorithm: int) -> None:
+    """What is encoded is decoded, under either checksum, and takes the room it was said to take."""
+    rng = random.Random(1)
+    records = [
+        NewRecord(rng.randbytes(rng.randint(0, 40)), rng.randbytes(rng.randint(0, 255)), rng.randint(0, 255))
+        for _ in range(50)
+    ]
+    body = encode_records(records, 5, EXTENDS[algorithm])
+    assert len(body) == sum(record_bytes(record) for record in records)
+    decoded = decode_records(body, 5, 50, 7, EXTENDS[algorithm])
+    assert [(one.payload, one.key, one.type) for one in decoded] == [
+        (one.payload, one.key, one.type) for one in records
+    ]
+    assert [one.offset for one in decode_records(body, 5, 50, 7, EXTENDS[algorithm], skip=48)] == [53, 54]
+
+
+def test_a_body_that_ends_early_is_damage() -> None:
+    """A record that would reach beyond its batch is refused."""
+    body = encode_records([NewRecord(b"payload")], 1, extend)
+    for size in (0, 10, 20):
+        with pytest.raises(DamagedRecord) as damage:
+            decode_records(body[:size], 1, 1, 0, extend)
+        assert (damage.value.offset, damage.value.position) == (1, 0)
+
+
+def test_checksums() -> None:
+    """The known check values come out, and the hardware's algorithm is preferred where it runs in hardware."""
+    assert extend(0, b"123456789") == 0xE3069283
+    assert EXTENDS[ZLIB_CRC32](0, b"123456789") == 0xCBF43926
+    assert extend(extend(0, b"1234"), b"56789") == extend(0, b"123456789")
+    assert (preferred("c"), preferred("python")) == (CRC32C, ZLIB_CRC32)
+
+
+def test_sealed_text_is_whole_or_refused() -> None:
+    """Every single flipped bit of a sealed file is noticed."""
+    data = seal({"b": 1, "a": [2]})
+    assert unseal(data) == {"a": [2], "b": 1}
+    for bit in range(len(data) * 8):
+        damaged = bytearray(data)
+        damaged[bit >> 3] ^= 1 << (bit & 7)
+        with pytest.raises(NotWhole):
+            unseal(bytes(damaged))
+
+
+def test_writes_go_on_until_all_is_written() -> None:
+    """Short and interrupted writes are taken up again; one that takes nothing, or is interrupted for ever, ends."""
+    sim = SimFiles()
+    handle = sim.open(Path("/log/file"), create=True)
+    short = FaultFiles(sim, at=1, sticky=True, short=True)
+    write_fully(short.files, handle, b"0123456789", 0)
+    assert sim.pread(handle, 10, 0) == b"0123456789"
+    write_fully(FaultFiles(sim, at=1, code=errno.EINTR).files, handle, b"abc", 0)
+    assert sim.pread(handle, 3, 0) == b"abc"
+    forever = FaultFiles(sim, at=1, code=errno.EINTR, sticky=True)
+    with pytest.raises(InterruptedError):
+        write_fully(forever.files, handle, b"abc", 0)
+    assert forever.calls == INTERRUPTIONS_MAX
+    sim.pwrite = lambda handle, data, position: 0  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="took no byte"):
+        write_fully(sim, handle, b"abc", 0)
+
+
+def test_mending_a_header() -> None:
+    """Any single flipped bit in the fields is found by the checksum; two are too many."""
+    image = write_log(random.Random(2), segments=1, last_segment_batches=1).image
+    header = image[f"{DIRECTORY}/{1:020d}.flog"][:4096]
+    for bit in range(0, 128 * 8, 37):
+        damaged = bytearray(header)
+        damaged[bit >> 3] ^= 1 << (bit & 7)
+        assert mend_header(bytes(damaged)) == header
+    with pytest.raises(BadHeader):
+        mend_header(b"\xff" * 4096)
+    with pytest.raises(BadHeader, match="100 of 4,096"):
+        decode_header(header[:100])
+    with pytest.raises(BadHeader, match="not a ForgeLog"):
+        decode_header(bytes(4096))
+
+
+def test_a_walk_can_start_in_the_middle_of_nothing() -> None:
+    """Searching and measuring end where a file was cut meanwhile."""
+    files = SimFiles({"/log/file": b"x" * 100})
+    window = Window(files, files.open(Path("/log/file")), 5_000)
+    header = decode_header(write_log(random.Random(2), segments=1).image[f"{DIRECTORY}/{1:020d}.flog"])
+    assert list(later_batches(window, header, 200, 1)) == []
+    assert written_end(window, 50) == 100
+    long = SimFiles({"/log/file": b"\1" + bytes(3 << 20)})
+    assert written_end(Window(long, long.open(Path("/log/file")), (3 << 20) + 1), 0) == 1
+    walk = Walk(window, header)
+    assert walk.step() is None
+    assert not walk.pass_damage((5, 9))
+
+
+def test_gaps_merge() -> None:
+    """Losses that touch become one; a gap knows its offsets."""
+    assert merge_gaps([(7, 9), (1, 2), (3, 3), (8, 12)]) == ((1, 3), (7, 12))
+    manifest = Manifest("00", gaps=((1, 3), (7, 12)))
+    assert (manifest.gap_at(2), manifest.gap_at(5), manifest.gap_at(12)) == ((1, 3), None, (7, 12))
+
+
+def test_a_segment_without_the_offset() -> None:
+    """A segment that holds nothing before an offset says so, never something else."""
+    storage = open_storage(SimFiles())
+    segment = storage.segments[-1]
+    with pytest.raises(CorruptRecord):
+        Segment.locate(segment, 1, storage.disk.files, 0, storage.manifest)
+
+
+def test_few_files_are_open_at_once() -> None:
+    """Reading many segments keeps few of them open, the latest used."""
+    files = write_log(random.Random(3), segments=6, last_segment_batches=2).files
+    storage = open_storage(SimFiles(files.image()))
+    storage.reader.handles = Handles(storage.disk.files, handles_max=2)
+    assert len(read_all(storage)) == storage.report.last_offset
+    assert len(storage.reader.handles.open) == 2
+    storage.reader.handles.forget(Path("/log/unknown"))
+
+
+def test_a_batch_larger_than_a_piece_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches longer than one reading come whole, and damage at the end of the file is not read past."""
+    written = write_log(random.Random(4), segments=2, last_segment_batches=3)
+    monkeypatch.setattr("replayforge.forgelog.reader.PIECE_BYTES", 64)
+    assert read_all(open_storage(SimFiles(written.image))) == written.payloads
+    monkeypatch.setattr("replayforge.forgelog.reader.PIECE_BYTES", 20)
+    with pytest.raises(CorruptRecord):
+        read_all(open_storage(SimFiles(written.image)))
+    storage = open_storage(SimFiles(written.image))
+    storage.segments[1].end -= 8
+    monkeypatch.setattr("replayforge.forgelog.reader.PIECE_BYTES", 1 << 20)
+    with pytest.raises(CorruptRecord):
+        read_all(storage)
+
+
+def test_percentiles() -> None:
+    """The middle and the end of the latencies; nothing for none."""
+    assert (percentile([], 0.5), percentile([3, 1, 2], 0.5), percentile([3, 1, 2], 0.99)) == (0.0, 2, 3)
+
+
+def test_losses_in_words() -> None:
+    """The end of a refusal says which offsets are in doubt."""
+    assert lost_in_words(None, 3) == ""
+    assert lost_in_words(3, None) == " Records from offset 3 on are in doubt."
+    assert lost_in_words(3, 3) == " The record at offset 3 is in doubt."
+    assert lost_in_words(3, 5) == " Offsets 3 to 5 (3 records) are in doubt."
+
+
+MOUNTS = r"""
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw
+30 22 0:26 / /mnt rw - nfs4 server:/export rw
+31 30 0:27 / /mnt/with\040space rw - fuse.sshfs host:/ rw
+""".strip()
+
+
+def test_the_longest_mount_wins() -> None:
+    """The kind of file system is that of the mount the path is on."""
+    assert kind_of_mount(MOUNTS, Path("/home/log")) == "ext4"
+    assert kind_of_mount(MOUNTS, Path("/mnt/log")) == "nfs4"
+    assert kind_of_mount(MOUNTS, Path("/mnt/with space/log")) == "fuse.sshfs"
+    assert kind_of_mount("", Path("/mnt")) == "unknown"
+    assert (is_network("nfs4"), is_network("fuse.sshfs"), is_network("ext4")) == (True, True, False)
+
+
+def test_os_files_on_other_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Linux's calls the portable ones are taken: flock, no reservation, F_FULLFSYNC where there is one."""
+    files = OsFiles()
+    handle = files.open(tmp_path / "file", create=True)
+    for name in ("F_OFD_SETLK", "F_OFD_GETLK"):
+        monkeypatch.delattr(fcntl, name)
+    for name in ("posix_fallocate", "posix_fadvise"):
+        monkeypatch.delattr(os, name)
+    asked: list[int] = []
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", lambda handle, command: asked.append(command))
+    files.allocate(handle, 100)
+    files.drop_cache(handle)
+    files.fdatasync(handle)
+    files.fsync(handle)
+    assert files.size(handle) == 0
+    assert asked == [51, 51]
+    assert files.lock(handle)
+    assert not files.is_locked(handle)
+    other = files.open(tmp_path / "file")
+    assert not files.lock(other)
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert files.kind(tmp_path) == "unknown"
+    files.close(handle)
+    files.close(other)
+
+
+def test_os_files_pass_errors_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lack of support for reserving space is no error; a lack of space is, and so is a lock that cannot be asked."""
+    files = OsFiles()
+    handle = files.open(tmp_path / "file", create=True)
+    for code, raises in ((errno.EOPNOTSUPP, False), (errno.ENOSPC, True)):
+
+        def allocate(handle: int, position: int, size: int, code: int = code) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "posix_fallocate", allocate)
+        if raises:
+            with pytest.raises(OSError, match="No space"):
+                files.allocate(handle, 10)
+        else:
+            files.allocate(handle, 10)
+    with pytest.raises(OSError, match="Bad file"):
+        files.lock(9_999)
+    files.close(handle)
+
+
+def test_reads_go_on_after_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read that the kernel cuts short is continued; only the end of the file ends it."""
+    (tmp_path / "file").write_bytes(b"0123456789")
+    files, pread = OsFiles(), os.pread
+    handle = files.open(tmp_path / "file")
+    monkeypatch.setattr(os, "pread", lambda handle, size, position: pread(handle, min(size, 3), position))
+    assert files.pread(handle, 8, 1) == b"12345678"
+    assert files.pread(handle, 80, 1) == b"123456789"
+    files.close(handle)
