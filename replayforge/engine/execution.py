@@ -15,7 +15,7 @@ from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.recovery import Result, Verdict, error_signature, judge
 from replayforge.domain.retry import Permanent, Retry, RetryPolicy
 from replayforge.engine.chaos import Chaos
-from replayforge.engine.handlers import Handler, HandlerExited, Handlers, call, context_for
+from replayforge.engine.handlers import Context, Handler, HandlerExited, Handlers, call
 from replayforge.stores.transactions import Claimed, Settlement
 from replayforge.telemetry import Telemetry
 
@@ -46,10 +46,11 @@ class Execution:
     handler: Handler | None
     event: Event
     started_at_us: int
+    details: dict[str, Any]
     thread: asyncio.Future[Any] | None = None
 
 
-def begin(claimed: Claimed, worker: str, handlers: Handlers, rules: Rules) -> Execution:
+def begin(claimed: Claimed, worker: str, handlers: Handlers, rules: Rules, details: dict[str, Any]) -> Execution:
     """Decode the event and find its handler."""
     row = claimed.event
     event = Event(
@@ -65,18 +66,24 @@ def begin(claimed: Claimed, worker: str, handlers: Handlers, rules: Rules) -> Ex
         run=row.run,
         attempt=row.attempt_count + 1,
     )
-    return Execution(claimed, worker, handlers.find(row.event_type), event, rules.clock.now_us())
+    return Execution(claimed, worker, handlers.find(row.event_type), event, rules.clock.now_us(), details)
 
 
 async def execute(
-    claimed: Claimed, worker: str, handlers: Handlers, rules: Rules, chaos: Chaos | None, telemetry: Telemetry
+    claimed: Claimed,
+    worker: str,
+    handlers: Handlers,
+    rules: Rules,
+    chaos: Chaos | None,
+    telemetry: Telemetry,
+    details: dict[str, Any],
 ) -> tuple[Settlement, asyncio.Future[Any] | None]:
     """Run one attempt to its end and return what to settle, and the thread that still runs, if one does.
 
-    Raises WorkerCrashed or SimulatedCrash when the worker must die with the event in its hands, and CancelledError
-    when the worker is told to stop.
+    `details` is where the handler says how far it is. Raises WorkerCrashed or SimulatedCrash when the worker must die
+    with the event in its hands, and CancelledError when the worker is told to stop.
     """
-    execution = begin(claimed, worker, handlers, rules)
+    execution = begin(claimed, worker, handlers, rules, details)
     telemetry.emit("attempt.started")
     crashpoints.reach("attempt.started")
     result = await run(execution, rules, chaos)
@@ -113,7 +120,8 @@ async def run(execution: Execution, rules: Rules, chaos: Chaos | None) -> Result
 
 async def called(execution: Execution, handler: Handler, timeout_seconds: float) -> Any:
     """Call the handler and wait for it; a thread cannot be stopped, so it is remembered until it ends."""
-    context = context_for(execution.event, execution.claimed.event.lease_token, timeout_seconds)
+    deadline = asyncio.get_running_loop().time() + timeout_seconds
+    context = Context(execution.event, execution.claimed.event.lease_token, deadline, execution.details)
     answer = call(handler, execution.event, context)
     if not isinstance(answer, asyncio.Future):
         return await answer

@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,27 +24,37 @@ from replayforge.domain.retry import RetryPolicy
 HandlerFunction = Callable[[Event, "Context"], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Context:
     """What a handler may want to know about this attempt beside the event itself.
 
     `idempotency_key` is the same for every attempt and run of the event: hand it to whatever has effects outside.
     `lease_token` grows with every hand-out, so an outside system can refuse a late writer. `deadline` is on the clock
-    of `asyncio.get_running_loop().time()`.
+    of `asyncio.get_running_loop().time()`. `details` is what the handler last said of itself.
     """
 
+    event: Event = field(repr=False)
     lease_token: int
-    idempotency_key: str
     deadline: float
-    log: Any = field(repr=False)
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any]
+
+    @property
+    def idempotency_key(self) -> str:
+        """The event's own key, or its id where the sender gave none."""
+        return self.event.idempotency_key or self.event.id
+
+    @cached_property
+    def log(self) -> Any:
+        """A structlog logger that names the event, the run and the attempt in every line."""
+        event = self.event
+        return structlog.get_logger("handler").bind(event_id=event.id, run=event.run, attempt=event.attempt)
 
     def heartbeat(self, **details: Any) -> None:
         """Say how far the handler is; people see it on the status page."""
         self.details.update(details)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Handler:
     """One registered function and the rules it runs under; None means the configured default."""
 
@@ -52,6 +63,11 @@ class Handler:
     max_attempts: int | None = None
     timeout_seconds: float | None = None
     on_crash: Literal["retry", "hold"] = "retry"
+
+    @cached_property
+    def is_async(self) -> bool:
+        """Whether the function runs on the event loop rather than in a thread."""
+        return inspect.iscoroutinefunction(self.function)
 
     @property
     def name(self) -> str:
@@ -116,6 +132,8 @@ class Handlers:
         """Return the retry policy of an event: its own number of attempts, else its handler's, else the default."""
         handler = self.find(event_type)
         attempts = own_max_attempts or (handler.max_attempts if handler else None) or default.max_attempts
+        if attempts == default.max_attempts:
+            return default
         return RetryPolicy(attempts, default.base_seconds, default.factor, default.max_seconds, default.jitter)
 
     def holds_on_crash(self, event_type: str) -> bool:
@@ -171,19 +189,9 @@ def import_file(path: Path) -> Any:
     return module
 
 
-def context_for(event: Event, lease_token: int, timeout_seconds: float) -> Context:
-    """Return the context of one attempt."""
-    return Context(
-        lease_token=lease_token,
-        idempotency_key=event.idempotency_key or event.id,
-        deadline=asyncio.get_running_loop().time() + timeout_seconds,
-        log=structlog.get_logger("handler").bind(event_id=event.id, run=event.run, attempt=event.attempt),
-    )
-
-
 def call(handler: Handler, event: Event, context: Context) -> "Awaitable[Any]":
     """Begin to run the handler; a plain function runs in a daemon thread and the awaitable follows it."""
-    if inspect.iscoroutinefunction(handler.function):
+    if handler.is_async:
         coroutine: Awaitable[Any] = handler.function(event, context)
         return coroutine
     return call_in_thread(handler.function, event, context)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from replayforge import crashpoints
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
@@ -49,7 +50,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One worker as people see it; `event` is what it holds."""
+    """One worker as people see it; `event` is what it holds, `details` what its handler says of itself."""
 
     name: str
     state: str
@@ -58,6 +59,7 @@ class WorkerStatus:
     settled_count: int
     restarts: int
     last_error: str | None
+    details: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,7 @@ class Overview:
             settled_count=worker.settled_count,
             restarts=guard.restarts if guard else 0,
             last_error=guard.last_error if guard else None,
+            details=worker.details if held else {},
         )
 
     def arm_crash(self, specification: str) -> None:

@@ -1,6 +1,7 @@
 """A worker: takes one event at a time from the workbench, runs its handler, settles the outcome."""
 
 import asyncio
+from typing import Any
 
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.lifecycle import State
@@ -43,6 +44,7 @@ class Worker:
         self.chaos = chaos
         self.busy_since_us: int | None = None
         self.settled_count = 0
+        self.details: dict[str, Any] = {}
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until told to stop and the bench is closed; the attempt that is running then may still finish."""
@@ -55,7 +57,10 @@ class Worker:
     async def work(self, claimed: Claimed) -> None:
         """Run one attempt and hand its outcome in; the next event may be taken while that one is being committed."""
         self.busy_since_us = self.rules.clock.now_us()
-        settlement, thread = await execute(claimed, self.name, self.handlers, self.rules, self.chaos, self.telemetry)
+        self.details = {}
+        settlement, thread = await execute(
+            claimed, self.name, self.handlers, self.rules, self.chaos, self.telemetry, self.details
+        )
         self.busy_since_us = None
         await self.settler.hand_in(settlement)
         self.settled_count += 1

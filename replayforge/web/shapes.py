@@ -186,4 +186,5 @@ def worker(status: WorkerStatus, node: str, now_us: int) -> dict[str, Any]:
         "settled": status.settled_count,
         "restarts": status.restarts,
         "last_error": status.last_error,
+        "details": status.details,
     }
