@@ -1,0 +1,99 @@
+"""The README's own commands, run as they stand there."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon_process import REPOSITORY, DaemonProcess
+
+README = (REPOSITORY / "README.md").read_text()
+PROGRAM = ".venv/bin/replayforge"
+EVENT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's code blocks of a language."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [block for named, block in fenced if named == language]
+
+
+def lines_with(program: str) -> list[str]:
+    """Return the shell lines that begin with a program."""
+    return [line for block in blocks("sh") for line in block.splitlines() if line.startswith(program)]
+
+
+def run(arguments: list[str], url: str) -> subprocess.CompletedProcess[str]:
+    """Run `replayforge` with the daemon at `url`."""
+    command = [sys.executable, "-m", "replayforge", *arguments]
+    environment = os.environ | {"REPLAYFORGE_URL": url, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon with the README's handlers."""
+    folder = tmp_path_factory.mktemp("readme")
+    handlers = folder / "handlers.py"
+    handlers.write_text(next(block for block in blocks("python") if "handlers = Handlers()" in block))
+    running = DaemonProcess(folder, handlers)
+    running.start()
+    yield running
+    running.kill()
+
+
+def test_the_demo_command_ends_with_the_ledger_it_shows() -> None:
+    """The first command's last part exits 0 and prints the lines that the README quotes."""
+    (line,) = [line for line in blocks("sh") if "demo --file" in line]
+    arguments = shlex.split(line.rpartition("&&")[2])
+    assert arguments[0] == PROGRAM
+    command = [sys.executable, "-m", "replayforge", *arguments[1:], "--port", "0"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (quoted,) = [block for block in blocks("") if block.startswith("accepted")]
+    for expected in quoted.splitlines():
+        assert expected in done.stdout
+
+
+def test_the_commands_beside_the_handlers_work_as_written(daemon: DaemonProcess) -> None:
+    """serve, send, events ls and status do with the README's handlers what the README says."""
+    serve, send, listing, status = lines_with(PROGRAM)
+    assert shlex.split(serve)[1:] == ["serve", "--handlers", "handlers.py"]
+    sent = run(shlex.split(send)[1:], daemon.url)
+    assert sent.returncode == 0, sent.stderr
+    assert EVENT_ID.search(sent.stdout)
+    settled = run([*shlex.split(status)[1:], "--wait", "20"], daemon.url)
+    assert settled.returncode == 0, settled.stdout
+    listed = run(shlex.split(listing)[1:], daemon.url)
+    assert "succeeded" in listed.stdout
+    assert "payment.authorized" in listed.stdout
+
+
+def test_the_curl_line_sends_the_same_event(daemon: DaemonProcess) -> None:
+    """The curl command is accepted as it stands, but for the port."""
+    (block,) = [block for block in blocks("sh") if block.startswith("curl ")]
+    command = shlex.split(block.replace("http://127.0.0.1:8787", daemon.url))
+    done = subprocess.run([*command, "-sS"], capture_output=True, text=True, timeout=30, check=False)
+    answer = json.loads(done.stdout)
+    assert (answer["workflow_id"], answer["payload"]) == ("order-17", {"amount": 12}), done.stderr
+
+
+def test_every_command_that_the_readme_names_exists() -> None:
+    """Each `replayforge WORD` in the text is a command with a help of its own."""
+    words = set(re.findall(r"`(?:\.venv/bin/)?replayforge ([a-z]+)", README))
+    assert {"demo", "send", "dead", "status", "check", "log", "chaos"} <= words
+    for word in sorted(words):
+        assert run([word, "--help"], "http://127.0.0.1:1").returncode == 0, word
+
+
+def test_every_file_that_the_readme_links_exists() -> None:
+    """No link of the README leads nowhere."""
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
+    assert targets
+    assert [target for target in targets if not Path(REPOSITORY, target).exists()] == []
