@@ -65,6 +65,38 @@ class LogCursor:
     copies: int
     not_events: int
     updated_at_us: int
+    durable_offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One daemon as it reported last; `silent_us` is how long ago that was, by the store's clock.
+
+    `durable_offset` is where its log ended, as far as anybody else knows, `projected_offset` how far the store has it.
+    `workers` is a JSON array of what its workers do. `stopped` says that it ended in order.
+    """
+
+    name: str
+    log_id: str
+    incarnation: str
+    host: str
+    pid: int
+    started_at_us: int
+    seen_at_us: int = 0
+    silent_us: int = 0
+    stopped: bool = False
+    durable_offset: int = 0
+    projected_offset: int = 0
+    workers: str = "[]"
+
+    @property
+    def waiting(self) -> int:
+        """How many records of its log are known to have no row yet."""
+        return max(0, self.durable_offset - self.projected_offset)
+
+    def alive(self, silent_us_max: int) -> bool:
+        """Tell whether the daemon was heard of lately."""
+        return not self.stopped and self.silent_us <= silent_us_max
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,7 @@ class Dispatcher:
             records=events,
             not_events=records[-1].offset - self.projected - len(events),
             now_us=self.clock.now_us(),
+            durable=self.log.durable_offset,
         )
 
     def report(self, projection: Projection, inserted: int, copies: int, key_reused: int) -> None:

@@ -38,9 +38,13 @@ Transaction = Callable[[], Steps[Result]]
 
 
 class Driver(Protocol):
-    """What a database must offer; every method raises Unavailable while the database does not answer."""
+    """What a database must offer; `shared` says whether several daemons may use it at once.
+
+    Every method raises Unavailable while the database does not answer.
+    """
 
     dialect: str
+    shared: bool
 
     async def write(self, transaction: Transaction[Result]) -> Result:
         """Carry out the transaction and commit it durably; all of it happened, or none and the error is raised.
@@ -55,6 +59,13 @@ class Driver(Protocol):
 
     async def run_script(self, script: str, *, unless: str = "") -> None:
         """Run several statements of schema definition, all or none of them, and none when `unless` finds a row."""
+        ...
+
+    def beside(self, call_seconds: float) -> "Driver":
+        """Return the same database over one connection of its own, which gives a call up after so long.
+
+        For the event loop of another thread; only where `shared` says that several may use the database at once.
+        """
         ...
 
     async def close(self) -> None:

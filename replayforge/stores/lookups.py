@@ -7,7 +7,7 @@ from typing import Any
 from replayforge.domain.event import Action, Attempt, Content, Meaning, StoredEvent
 from replayforge.domain.identity import event_id_for_key
 from replayforge.domain.lifecycle import Outcome, State
-from replayforge.domain.reports import EventFilter, Group, LogCursor, WorkflowSummary
+from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores.driver import Fetch, Row, Steps
 from replayforge.stores.transactions import stored_event
 
@@ -63,6 +63,25 @@ def books() -> Steps[tuple[list[LogCursor], dict[str, int]]]:
     cursors = yield Fetch("cursors")
     tallies = yield Fetch("tallies")
     return [LogCursor(*row) for row in cursors], {name: int(amount) for name, amount in tallies}
+
+
+def nodes(now_us: int) -> Steps[list[Node]]:
+    """Fetch every daemon that shares this store."""
+    rows = yield Fetch("nodes", {"now_us": now_us})
+    return [node(row) for row in rows]
+
+
+def node(row: Row) -> Node:
+    """Read a row of the nodes."""
+    values = list(row)
+    values[8] = bool(values[8])
+    return Node(*values)
+
+
+def long_transactions(seconds: float) -> Steps[list[tuple[int, float, str]]]:
+    """Fetch (process, seconds, statement) of foreign transactions that have been open for longer."""
+    rows = yield Fetch("long_transactions", {"seconds": seconds})
+    return [(row[0], row[1], row[2]) for row in rows]
 
 
 def events_by_ids(ids: Sequence[str]) -> Steps[dict[str, tuple[StoredEvent, Content]]]:

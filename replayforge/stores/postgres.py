@@ -4,6 +4,7 @@ import asyncio
 import random
 import re
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Self
 
@@ -37,6 +38,7 @@ class PostgresDriver:
     """
 
     dialect = "postgres"
+    shared = True
 
     def __init__(self, address: Address, connections: int) -> None:
         self.address = address
@@ -107,6 +109,10 @@ class PostgresDriver:
                 if not unless or not await connection.fetch(unless):
                     await connection.execute(script)
                 await connection.execute("COMMIT")
+
+    def beside(self, call_seconds: float) -> "PostgresDriver":
+        """See Driver.beside."""
+        return PostgresDriver(replace(self.address, call_seconds=min(call_seconds, self.address.call_seconds)), 1)
 
     async def close(self) -> None:
         """Finish what was handed in and let go of every connection; safe twice."""

@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import aiosqlite
 import msgspec
@@ -45,6 +45,7 @@ class SqliteDriver:
     """
 
     dialect = "sqlite"
+    shared = False
 
     def __init__(
         self, path: Path, writer: aiosqlite.Connection, readers: list[aiosqlite.Connection], lock: int
@@ -105,6 +106,10 @@ class SqliteDriver:
 
         with mapped_errors(self.path):
             await in_thread(self.writer, run)
+
+    def beside(self, call_seconds: float) -> Self:
+        """See Driver.beside; one process has the file for itself."""
+        raise NotImplementedError("a SQLite store is not shared")
 
     async def close(self) -> None:
         """Finish what was handed in, close every connection and release the lock."""

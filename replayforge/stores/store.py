@@ -7,7 +7,7 @@ from replayforge.domain.errors import Refused
 from replayforge.domain.event import Action, Attempt, Content, Meaning, StoredEvent
 from replayforge.domain.lifecycle import State
 from replayforge.domain.recovery import InFlight, Reclaim
-from replayforge.domain.reports import EventFilter, Group, LogCursor, WorkflowSummary
+from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores import lookups, transactions
 from replayforge.stores.driver import Batch, Driver, Steps
 from replayforge.stores.lookups import Discrepancies
@@ -41,6 +41,18 @@ class Store:
             await driver.close()
             raise
         return cls(driver, node=node, owner=owner, schema_version=version, store_id=store_id)
+
+    @property
+    def shared(self) -> bool:
+        """Whether several daemons may use the store at once, so that leases have to be renewed."""
+        return self.driver.shared
+
+    def beside(self, call_seconds: float) -> "Store":
+        """Return the same shared store over a connection of its own, for the event loop of another thread."""
+        driver = self.driver.beside(call_seconds)
+        return Store(
+            driver, node=self.node, owner=self.owner, schema_version=self.schema_version, store_id=self.store_id
+        )
 
     async def close(self) -> None:
         """Finish what was handed in and let go of the database; safe twice."""
@@ -94,6 +106,14 @@ class Store:
     async def in_flight(self, owner_prefix: str, limit: int = 10_000) -> list[tuple[int, InFlight]]:
         """Return (row number, event) of what owners with this prefix hold in processing."""
         return await self.driver.read(lambda: transactions.in_flight(owner_prefix, limit))
+
+    async def lapsed(self, now_us: int, limit: int = 1000) -> list[tuple[int, InFlight]]:
+        """Return (row number, event) of what lies in processing beyond the end of its lease."""
+        return await self.driver.read(lambda: transactions.lapsed(now_us, limit))
+
+    async def beat(self, leases: Sequence[tuple[int, int]], lease_us: int, now_us: int, report: Node) -> set[int]:
+        """Renew leases, (row number, token), and report this daemon; returns the row numbers still held."""
+        return await self.driver.write(lambda: transactions.beat(self.owner, leases, lease_us, now_us, report))
 
     async def reclaim(self, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_us: int) -> list[Reclaim]:
         """Take back events that a crash left in processing, as decided; returns those that were still there."""
@@ -173,6 +193,18 @@ class Store:
     async def books(self) -> tuple[list[LogCursor], dict[str, int]]:
         """Return every log's cursor and how many events stand in each state."""
         return await self.driver.read(lookups.books)
+
+    async def nodes(self, now_us: int) -> list[Node]:
+        """Return every daemon that shares this store, as it reported last."""
+        return await self.driver.read(lambda: lookups.nodes(now_us))
+
+    async def forget_nodes(self, silent_us: int, now_us: int) -> int:
+        """Forget daemons that have been silent for so long and left nothing behind; returns how many."""
+        return await self.driver.write(lambda: transactions.forget_nodes(silent_us, now_us))
+
+    async def long_transactions(self, seconds: float) -> list[tuple[int, float, str]]:
+        """Return (process, seconds, statement) of foreign transactions that have been open for longer."""
+        return await self.driver.read(lambda: lookups.long_transactions(seconds))
 
     # The offline check
 

@@ -9,6 +9,7 @@ from replayforge.domain.event import Content, EventRecord, StoredEvent, same_eve
 from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import OPEN, Outcome, Reason, State
 from replayforge.domain.recovery import InFlight, Reclaim, Verdict, error_signature
+from replayforge.domain.reports import Node
 from replayforge.stores.driver import Batch, Fetch, Row, Steps
 
 
@@ -18,7 +19,7 @@ class CursorMoved(Fatal):
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A stretch of a log, (after, through], on its way into the store."""
+    """A stretch of a log, (after, through], on its way into the store; `durable` is where the log ends by now."""
 
     log_id: str
     incarnation: str
@@ -27,6 +28,7 @@ class Projection:
     records: Sequence[tuple[int, EventRecord]]
     not_events: int
     now_us: int
+    durable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ def advance(projection: Projection, inserted: int, copies: int) -> Row:
         copies,
         projection.not_events,
         projection.now_us,
+        max(projection.durable, projection.through),
         projection.log_id,
         projection.after,
         projection.incarnation,
@@ -293,6 +296,44 @@ def crashed_event(seq: int, decided: Reclaim, error: str, now_us: int) -> Row:
         seq,
         event.token,
         event.owner,
+    )
+
+
+def lapsed(now_us: int, limit: int) -> Steps[list[tuple[int, InFlight]]]:
+    """Fetch (row number, event) of what lies in processing beyond the end of its lease, whoever holds it."""
+    rows = yield Fetch("lapsed_leases", {"now_us": now_us, "count": limit})
+    return [(row[0], InFlight(*row[1:])) for row in rows]
+
+
+def beat(owner: str, leases: Sequence[tuple[int, int]], lease_us: int, now_us: int, report: Node) -> Steps[set[int]]:
+    """Renew the leases that are still ours and report how this daemon is; returns the row numbers renewed."""
+    renewed: Sequence[Row] = []
+    if leases:
+        lease = {"owner": owner, "leases": list(leases), "lease_us": lease_us, "now_us": now_us}
+        renewed = yield Fetch("renew_leases", lease)
+    yield Batch("report_node", [node_row(report, now_us)])
+    return {seq for (seq,) in renewed}
+
+
+def forget_nodes(silent_us: int, now_us: int) -> Steps[int]:
+    """Forget daemons that have been silent for long and left nothing behind; returns how many."""
+    rows = yield Fetch("forget_nodes", {"silent_us": silent_us, "now_us": now_us})
+    return len(rows)
+
+
+def node_row(report: Node, now_us: int) -> Row:
+    """Return the parameters that note what a daemon says of itself."""
+    return (
+        report.name,
+        report.log_id,
+        report.incarnation,
+        report.host,
+        report.pid,
+        report.started_at_us,
+        report.durable_offset,
+        report.workers,
+        int(report.stopped),
+        now_us,
     )
 
 

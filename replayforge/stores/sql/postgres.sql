@@ -43,7 +43,7 @@ SELECT log_offset, incarnation, inserted, copies, not_events FROM cursors WHERE 
 
 -- cursors --
 -- The cursors of every log that ever fed this store.
-SELECT log_id, log_offset, inserted, copies, not_events, updated_at_us FROM cursors ORDER BY log_id
+SELECT log_id, log_offset, inserted, copies, not_events, updated_at_us, durable_offset FROM cursors ORDER BY log_id
 
 -- open_cursor --
 -- Make the cursor of a log, or take it over for a new incarnation of its daemon.
@@ -55,10 +55,11 @@ ON CONFLICT (log_id) DO UPDATE SET incarnation = excluded.incarnation, updated_a
 -- Move the cursor if nobody else has moved it.
 UPDATE cursors AS c
 SET log_offset = g.through, inserted = c.inserted + g.inserted, copies = c.copies + g.copies,
-    not_events = c.not_events + g.not_events, updated_at_us = g.at_us
+    not_events = c.not_events + g.not_events, updated_at_us = g.at_us, durable_offset = g.durable_offset
 FROM unnest(
-    $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::text[]
-) AS g (through, inserted, copies, not_events, at_us, log_id, after, incarnation)
+    $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::bigint[],
+    $9::text[]
+) AS g (through, inserted, copies, not_events, at_us, durable_offset, log_id, after, incarnation)
 WHERE c.log_id = g.log_id AND c.log_offset = g.after AND c.incarnation = g.incarnation
 
 -- highest_log_offset --
@@ -190,6 +191,59 @@ WHERE e.seq = g.seq AND e.state = 'processing' AND e.lease_token = g.token AND e
 -- What a node's former incarnations left in processing.
 SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us
 FROM events WHERE state = 'processing' AND lease_owner LIKE :owner_pattern ESCAPE '\' ORDER BY seq LIMIT :count
+
+-- lapsed_leases --
+-- What lies in processing beyond the end of its lease.
+SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us
+FROM events WHERE state = 'processing' AND lease_until_us < {database_now_us} ORDER BY seq LIMIT :count
+
+-- renew_leases --
+-- Put off the end of those leases, (row number, token), that this owner still holds.
+WITH held AS MATERIALIZED (
+    SELECT e.seq AS held_seq
+    FROM jsonb_array_elements(:leases::jsonb) AS lease JOIN events AS e ON e.seq = (lease.value ->> 0)::bigint
+    WHERE e.state = 'processing' AND e.lease_owner = :owner AND e.lease_token = (lease.value ->> 1)::bigint
+    ORDER BY e.seq FOR UPDATE OF e
+)
+UPDATE events SET lease_until_us = {database_now_us} + :lease_us::bigint FROM held WHERE seq = held_seq
+RETURNING seq
+
+-- report_node --
+-- What a daemon says of itself at each beat of its heart.
+INSERT INTO nodes (
+    node, log_id, incarnation, host, pid, started_at_us, durable_offset, workers, stopped, seen_at_us
+)
+SELECT g.node, g.log_id, g.incarnation, g.host, g.pid, g.started_at_us, g.durable_offset, g.workers, g.stopped,
+    {database_now_us}
+FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[],
+    $10::bigint[]
+) AS g (node, log_id, incarnation, host, pid, started_at_us, durable_offset, workers, stopped, seen_at_us)
+ON CONFLICT (node) DO UPDATE SET
+    log_id = excluded.log_id, incarnation = excluded.incarnation, host = excluded.host, pid = excluded.pid,
+    started_at_us = excluded.started_at_us, durable_offset = excluded.durable_offset, workers = excluded.workers,
+    stopped = excluded.stopped, seen_at_us = excluded.seen_at_us
+
+-- nodes --
+-- Every daemon that ever reported, how long it has been silent, and how far its log was durable and is projected.
+SELECT n.node, n.log_id, n.incarnation, n.host, n.pid, n.started_at_us, n.seen_at_us, {database_now_us} - n.seen_at_us,
+    n.stopped, greatest(n.durable_offset, c.durable_offset), coalesce(c.log_offset, 0), n.workers
+FROM nodes AS n LEFT JOIN cursors AS c ON c.log_id = n.log_id ORDER BY n.node
+
+-- forget_nodes --
+-- Forget daemons that have been silent for long and whose logs were projected to their ends.
+DELETE FROM nodes
+WHERE seen_at_us < {database_now_us} - :silent_us::bigint AND NOT EXISTS (
+    SELECT 1 FROM cursors AS c
+    WHERE c.log_id = nodes.log_id AND greatest(nodes.durable_offset, c.durable_offset) > c.log_offset
+)
+RETURNING node
+
+-- long_transactions --
+-- Transactions of others that keep dead rows from being cleaned up.
+SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8, left(query, 200) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+    AND xact_start < clock_timestamp() - make_interval(secs => :seconds::float8)
 
 -- promote_due --
 -- Queue what was waiting for its time.

@@ -37,7 +37,7 @@ SELECT log_offset, incarnation, inserted, copies, not_events FROM cursors WHERE 
 
 -- cursors --
 -- The cursors of every log that ever fed this store.
-SELECT log_id, log_offset, inserted, copies, not_events, updated_at_us FROM cursors ORDER BY log_id
+SELECT log_id, log_offset, inserted, copies, not_events, updated_at_us, durable_offset FROM cursors ORDER BY log_id
 
 -- open_cursor --
 -- Make the cursor of a log, or take it over for a new incarnation of its daemon.
@@ -49,9 +49,9 @@ ON CONFLICT (log_id) DO UPDATE SET incarnation = excluded.incarnation, updated_a
 -- Move the cursor if nobody else has moved it.
 UPDATE cursors
 SET log_offset = column1, inserted = inserted + column2, copies = copies + column3, not_events = not_events + column4,
-    updated_at_us = column5
+    updated_at_us = column5, durable_offset = column6
 FROM (VALUES {rows})
-WHERE log_id = column6 AND log_offset = column7 AND incarnation = column8
+WHERE log_id = column7 AND log_offset = column8 AND incarnation = column9
 
 -- highest_log_offset --
 -- The highest offset of the log with this id that any part of the store knows.
@@ -160,6 +160,49 @@ WHERE seq = column2 AND state = 'processing' AND lease_token = column3 AND lease
 -- What a node's former incarnations left in processing.
 SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us
 FROM events WHERE state = 'processing' AND lease_owner LIKE :owner_pattern ESCAPE '\' ORDER BY seq LIMIT :count
+
+-- lapsed_leases --
+-- What lies in processing beyond the end of its lease.
+SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us
+FROM events WHERE state = 'processing' AND lease_until_us < :now_us ORDER BY seq LIMIT :count
+
+-- renew_leases --
+-- Put off the end of those leases, (row number, token), that this owner still holds.
+UPDATE events SET lease_until_us = :now_us + :lease_us
+WHERE state = 'processing' AND lease_owner = :owner AND seq IN (
+    SELECT e.seq FROM json_each(:leases) AS lease CROSS JOIN events AS e ON e.seq = lease.value ->> 0
+    WHERE e.lease_token = lease.value ->> 1
+)
+RETURNING seq
+
+-- report_node --
+-- What a daemon says of itself at each beat of its heart.
+INSERT INTO nodes (
+    node, log_id, incarnation, host, pid, started_at_us, durable_offset, workers, stopped, seen_at_us
+) VALUES {rows}
+ON CONFLICT (node) DO UPDATE SET
+    log_id = excluded.log_id, incarnation = excluded.incarnation, host = excluded.host, pid = excluded.pid,
+    started_at_us = excluded.started_at_us, durable_offset = excluded.durable_offset, workers = excluded.workers,
+    stopped = excluded.stopped, seen_at_us = excluded.seen_at_us
+
+-- nodes --
+-- Every daemon that ever reported, how long it has been silent, and how far its log was durable and is projected.
+SELECT n.node, n.log_id, n.incarnation, n.host, n.pid, n.started_at_us, n.seen_at_us, :now_us - n.seen_at_us,
+    n.stopped, max(n.durable_offset, coalesce(c.durable_offset, 0)), coalesce(c.log_offset, 0), n.workers
+FROM nodes AS n LEFT JOIN cursors AS c ON c.log_id = n.log_id ORDER BY n.node
+
+-- forget_nodes --
+-- Forget daemons that have been silent for long and whose logs were projected to their ends.
+DELETE FROM nodes
+WHERE seen_at_us < :now_us - :silent_us AND NOT EXISTS (
+    SELECT 1 FROM cursors AS c
+    WHERE c.log_id = nodes.log_id AND max(nodes.durable_offset, c.durable_offset) > c.log_offset
+)
+RETURNING node
+
+-- long_transactions --
+-- Transactions of others that keep dead rows from being cleaned up; here there are no others.
+SELECT 0, 0, '' WHERE :seconds < 0
 
 -- promote_due --
 -- Queue what was waiting for its time.

@@ -109,7 +109,22 @@ CREATE TABLE cursors (
     inserted BIGINT NOT NULL DEFAULT 0,
     copies BIGINT NOT NULL DEFAULT 0,
     not_events BIGINT NOT NULL DEFAULT 0,
-    updated_at_us BIGINT NOT NULL
+    updated_at_us BIGINT NOT NULL,
+    durable_offset BIGINT NOT NULL DEFAULT 0
+);
+
+-- The daemons that share this store, as each of them reported last; workers is a JSON array.
+CREATE TABLE nodes (
+    node TEXT COLLATE "C" PRIMARY KEY,
+    log_id TEXT COLLATE "C" NOT NULL,
+    incarnation TEXT COLLATE "C" NOT NULL,
+    host TEXT COLLATE "C" NOT NULL,
+    pid BIGINT NOT NULL,
+    started_at_us BIGINT NOT NULL,
+    durable_offset BIGINT NOT NULL,
+    workers TEXT COLLATE "C" NOT NULL,
+    stopped BIGINT NOT NULL,
+    seen_at_us BIGINT NOT NULL
 );
 
 -- How many events stand in each state, kept in the transactions that move them, so that nobody has to count rows.

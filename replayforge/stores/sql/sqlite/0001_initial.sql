@@ -96,7 +96,22 @@ CREATE TABLE cursors (
     inserted INTEGER NOT NULL DEFAULT 0,
     copies INTEGER NOT NULL DEFAULT 0,
     not_events INTEGER NOT NULL DEFAULT 0,
-    updated_at_us INTEGER NOT NULL
+    updated_at_us INTEGER NOT NULL,
+    durable_offset INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- The daemons that share this store, as each of them reported last; workers is a JSON array.
+CREATE TABLE nodes (
+    node TEXT PRIMARY KEY,
+    log_id TEXT NOT NULL,
+    incarnation TEXT NOT NULL,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    started_at_us INTEGER NOT NULL,
+    durable_offset INTEGER NOT NULL,
+    workers TEXT NOT NULL,
+    stopped INTEGER NOT NULL,
+    seen_at_us INTEGER NOT NULL
 ) STRICT;
 
 -- How many events stand in each state, kept in the transactions that move them, so that nobody has to count rows.
