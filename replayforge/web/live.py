@@ -9,7 +9,8 @@ import msgspec
 from aiohttp import web
 
 from replayforge.domain.errors import Unavailable
-from replayforge.web.context import REQUEST_ID
+from replayforge.telemetry import Telemetry
+from replayforge.web.context import REQUEST_ID, context_of
 from replayforge.web.guard import HEADERS
 
 CLIENTS_MAX = 64
@@ -154,6 +155,11 @@ async def stream(request: web.Request) -> web.StreamResponse:
     return response
 
 
+def happened(telemetry: Telemetry) -> int:
+    """Return how much has happened so far that pages show; a page that has seen less is out of date."""
+    return sum(telemetry.counts[name] for name in TOPICS)
+
+
 def topics_of(request: web.Request) -> frozenset[str]:
     """Return the topics a client asks for; none named means all."""
     return frozenset(filter(None, request.query.get("topics", "").split(","))) or ALL_TOPICS
@@ -166,9 +172,10 @@ def stream_headers(request: web.Request) -> dict[str, str]:
 
 
 async def greet(request: web.Request, response: web.StreamResponse) -> None:
-    """Say how long to wait before coming back, and to one that came back that it may have missed something."""
+    """Say how long to wait before coming back, and to a page that is out of date that it has missed something."""
     await response.write(b"retry: %d\n: connected\n\n" % RETRY_MS)
-    if "Last-Event-ID" in request.headers:
+    now = str(happened(context_of(request).overview.telemetry))
+    if "Last-Event-ID" in request.headers or request.query.get("seen", now) != now:
         await send(response, RESYNC)
 
 

@@ -42,6 +42,7 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
     "window_seconds": ({"type": "number", "default": 86400}, "How far to look back."),
     "offset": ({"type": "integer", "default": 0}, "Records after this offset."),
     "wait_seconds": ({"type": "number", "maximum": 30}, "How long to wait for the first record."),
+    "seen": ({"type": "integer"}, "What the page says it has seen; with anything else the stream begins with resync."),
     "topics": ({"type": "string"}, "Which topics to hear of, with commas between them; all without it."),
     "count": ({"type": "integer"}, "How many."),
 }
@@ -83,7 +84,7 @@ DETAILS: dict[str, Details] = {
     "POST /api/deadletters/{id}/replay": Details(body="ReasonRequest", answers=((202, ""),)),
     "POST /api/deadletters/{id}/discard": Details(body="ReasonRequest"),
     "GET /api/insights/errors": Details(("window_seconds",)),
-    "GET /api/stream": Details(("topics",)),
+    "GET /api/stream": Details(("topics", "seen")),
     "POST /api/demo/generate-workload": Details(("count",)),
     "POST /api/chaos/crash": Details(body="CrashRequest", answers=((202, ""),)),
     "POST /api/chaos/workers/{name}/crash": Details(answers=((202, ""),)),

@@ -18,6 +18,7 @@ from replayforge.web.assets import ASSETS
 from replayforge.web.context import context_of
 from replayforge.web.guard import SESSION_COOKIE
 from replayforge.web.health import Health, Signs, judge
+from replayforge.web.live import happened
 from replayforge.web.remembered import Remembered
 
 THEME_COOKIE = "replayforge_theme"
@@ -41,6 +42,7 @@ class Shell:
     chaos: bool
     signed_in: bool
     now: str
+    seen: int
     bare: bool = False
 
 
@@ -147,6 +149,7 @@ def bare_shell(request: web.Request, page: Page) -> Shell:
         chaos=False,
         signed_in=False,
         now="",
+        seen=0,
         bare=True,
     )
 
@@ -160,6 +163,7 @@ def theme_of(request: web.Request) -> str:
 async def build_shell(request: web.Request, page: Page, *, partial: bool) -> Shell:
     """Return what stands around every page; a store that does not answer is part of the news, not an error."""
     context = context_of(request)
+    seen = happened(context.overview.telemetry)
     report, groups = await standing(context.overview, request.config_dict[LETTERS])
     now_us = context.overview.clock.now_us()
     return Shell(
@@ -175,6 +179,7 @@ async def build_shell(request: web.Request, page: Page, *, partial: bool) -> She
         chaos=context.chaos is not None,
         signed_in=SESSION_COOKIE in request.cookies,
         now=format_time(now_us),
+        seen=seen,
     )
 
 

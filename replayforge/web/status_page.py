@@ -66,7 +66,7 @@ def routes() -> list[web.RouteDef]:
         get("/events/{id}", pages.event),
         get("/events/{id}/{part:payload|metadata|result}", pages.event_part),
         get("/workflows", pages.workflows),
-        get("/workflows/{id}", pages.workflow),
+        get("/workflows/{id:[^/]+}", pages.workflow),
         get("/dead-letters", pages.dead_letters),
         get("/runtime", pages.runtime),
         get("/search", pages.search),

@@ -14,6 +14,7 @@ const base = document.body.dataset.base;
 let source = null;
 let failures = 0;
 let lastRefresh = 0;
+let seen = document.body.dataset.seen;
 let timer = 0;
 let retryTimer = 0;
 let countdown = 0;
@@ -44,7 +45,7 @@ function connect() {
   clearTimeout(retryTimer);
   clearInterval(countdown);
   if (paused || document.hidden || source) return;
-  source = new EventSource(`${base}/api/stream?topics=${topics()}`);
+  source = new EventSource(`${base}/api/stream?topics=${topics()}&seen=${seen}`);
   source.addEventListener("open", opened);
   source.addEventListener("error", lost);
   source.addEventListener("changed", (event) => soon(JSON.parse(event.data).topics));
@@ -53,10 +54,9 @@ function connect() {
 
 function opened() {
   say("live", "Live");
-  // What happened while nobody listened is unknown, so everything is looked at again.
-  if (failures > 0 || lastRefresh > 0) soon();
   failures = 0;
-  lastRefresh ||= Date.now() - REFRESH_MS;
+  // What happened from now on while nobody listens is unknown: the next stream begins with a look at everything.
+  seen = -1;
 }
 
 function lost() {
@@ -108,7 +108,7 @@ function togglePause() {
     say("paused", "Paused");
   } else {
     say("reconnecting", "Connecting");
-    lastRefresh ||= 1;
+    seen = -1;
     connect();
   }
 }
@@ -122,7 +122,7 @@ export function startLive() {
   if (!pill || !document.querySelector("[data-live]")) return { togglePause() {} };
   pill.hidden = false;
   pill.addEventListener("click", togglePause);
-  if (paused) say("paused", "Paused"); else { say("live", "Live"); connect(); }
+  if (paused) say("paused", "Paused"); else { say("reconnecting", "Connecting"); connect(); }
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) disconnect(); else connect();
   });

@@ -12,7 +12,7 @@ function holdsAttention(region) {
   const focused = document.activeElement;
   return document.querySelector("dialog[open]") !== null
     || region.querySelector("input[type=checkbox]:checked") !== null
-    || (focused !== document.body && region.contains(focused) && focused.matches("input, select, textarea"))
+    || (focused !== document.body && region.contains(focused) && focused.matches("input:not([type=checkbox]), select, textarea"))
     || selecting(region);
 }
 

@@ -1,0 +1,171 @@
+"""Every page in a real Chromium: nothing complains, leaves the house or overflows, and the numbers are true."""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Look, reaches, send
+from tests.support.daemon_process import DaemonProcess, until
+
+WIDTHS = (1440, 320)
+THEMES = ("light", "dark")
+
+
+def fill(daemon: DaemonProcess) -> dict[str, str]:
+    """Send some events of every fate and return a few ids."""
+    done = send(daemon, "shop.started", {"amount": 12}, workflow_id="checkout-1", service_name="shop")
+    dead = send(daemon, "bad.payment", {"n": 7}, workflow_id="checkout-1", service_name="payments")
+    retrying = send(daemon, "later.receipt", {}, workflow_id="checkout-1")
+    busy = send(daemon, "slow.shipment", {}, workflow_id="checkout-1")
+    for number in range(60):
+        send(daemon, "shop.step", {"n": number}, workflow_id=f"order-{number}")
+    reaches(daemon, done, "succeeded")
+    reaches(daemon, dead, "dead_lettered")
+    reaches(daemon, retrying, "retrying")
+    reaches(daemon, busy, "processing")
+    until(lambda: at_rest(daemon.http.get("/api/convergence")), what="everything else to end")
+    return {"done": done, "dead": dead, "retrying": retrying, "busy": busy}
+
+
+def at_rest(report: dict[str, Any]) -> bool:
+    """Tell whether all but the one slow event has ended or waits."""
+    return bool(report["processing_events"] == 1 and report["queued_events"] == report["received_events"] == 0)
+
+
+def paths(ids: dict[str, str]) -> list[str]:
+    """Return the path of every page."""
+    return [
+        "/",
+        "/events",
+        "/events?status=retrying&type=later.*&since=1h",
+        "/events?q=nothing-of-this-name",
+        f"/events/{ids['done']}",
+        f"/events/{ids['dead']}",
+        f"/events/{ids['busy']}",
+        "/workflows",
+        "/workflows/checkout-1",
+        "/dead-letters",
+        "/dead-letters?group_by=type&group=bad.payment",
+        "/runtime",
+        "/send",
+        f"/send?from={ids['dead']}",
+        f"/confirm/replay?id={ids['dead']}",
+        f"/confirm/discard?id={ids['dead']}",
+        "/docs",
+    ]
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_page_is_quiet_at_home_and_fits(daemon: DaemonProcess, look: Look, theme: str, width: int) -> None:
+    """No console message, no refused resource, no foreign request, no sideways scrolling, one h1, a named main part."""
+    ids = fill(daemon)
+    tab = look("/", theme=theme, width=width)
+    for path in paths(ids):
+        tab.open(path).live()
+        assert tab.violations() == [], path
+        assert tab.page.locator("h1").count() == 1, path
+        assert tab.page.locator("main").count() == 1, path
+        wide = tab.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, (path, wide)
+        background = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert background == ("rgb(15, 17, 21)" if theme == "dark" else "rgb(247, 248, 250)"), path
+    assert tab.complaints == []
+    assert tab.foreign() == []
+
+
+def test_the_figures_are_those_of_the_api(daemon: DaemonProcess, look: Look) -> None:
+    """Tiles, badge, chips, totals and ledger say what /api/convergence says."""
+    fill(daemon)
+    report = daemon.http.get("/api/convergence")
+    tab = look("/")
+    shown = {
+        name: tab.text(f"#tile-{name} .value")
+        for name in ("accepted", "queued", "retrying", "succeeded", "dead", "running")
+    }
+    assert shown == {
+        "accepted": str(report["ledger"]["accepted"]),
+        "queued": str(report["queued_events"]),
+        "retrying": str(report["retrying_events"]),
+        "succeeded": str(report["ledger"]["succeeded"]),
+        "dead": str(report["dead_lettered_events"]),
+        "running": f"{report['processing_events']}/4",
+    }
+    assert tab.text("#ledger") == report["ledger_in_words"]
+    assert tab.text(".badge").strip() == str(report["dead_lettered_events"])
+    tab.open("/events")
+    assert f"succeeded {report['ledger']['succeeded']}" in tab.text(".chips")
+    tab.open("/dead-letters")
+    assert tab.text("#dead-total") == "1 dead letter"
+    totals = daemon.http.get("/api/workflows/checkout-1")
+    tab.open("/workflows/checkout-1")
+    assert tab.text("#workflow-totals") == f"{totals['succeeded']} of {totals['total_events']} events succeeded"
+    lanes = tab.page.locator("svg.timeline .lane").count()
+    assert lanes == totals["total_events"] == tab.page.locator(".steps > li").count()
+
+
+def test_a_bad_word_always_has_a_cause_and_a_link(daemon: DaemonProcess, look: Look) -> None:
+    """A dead letter makes the health line say so, and its link shows the letter."""
+    tab = look("/")
+    assert tab.text("#health-word") == "Healthy"
+    reaches(daemon, send(daemon, "bad.payment", {"n": 3}), "dead_lettered")
+    expect(tab.page.locator("#health-word")).to_have_text("Attention")
+    assert "timeout from gateway-N" in tab.text("#health")
+    tab.page.click("#health a")
+    tab.page.wait_for_url("**/dead-letters")
+    assert tab.page.locator("text=TimeoutError: timeout from gateway-N").first.is_visible()
+
+
+def test_filters_survive_reload_and_the_back_button(daemon: DaemonProcess, look: Look) -> None:
+    """The filter form goes into the URL and comes back from it."""
+    ids = fill(daemon)
+    tab = look("/events")
+    tab.page.select_option("select[name=status]", "retrying")
+    tab.page.fill("input[name=type]", "later.*")
+    tab.page.click("button:text-is('Filter')")
+    tab.page.wait_for_url("**/events?status=retrying&type=later.**")
+    assert tab.page.locator("tbody tr").count() == 1
+    tab.page.click(f"a[href='/events/{ids['retrying']}']")
+    tab.page.wait_for_url(f"**/events/{ids['retrying']}")
+    tab.page.go_back()
+    assert tab.page.input_value("input[name=type]") == "later.*"
+    assert tab.page.locator("tbody tr").count() == 1
+
+
+def test_older_pages_lose_and_double_nothing(daemon: DaemonProcess, look: Look) -> None:
+    """Walking to the end of the list shows every event once."""
+    fill(daemon)
+    tab = look("/events")
+    seen: list[str] = []
+    while True:
+        seen += tab.page.locator("tbody tr").evaluate_all("rows => rows.map(row => row.id)")
+        older = tab.page.locator("a[rel=next]")
+        if older.count() == 0:
+            break
+        tab.open(older.get_attribute("href") or "")
+    assert len(seen) == len(set(seen)) == daemon.http.get("/api/convergence")["ledger"]["accepted"]
+
+
+def test_the_theme_is_remembered_by_the_server(daemon: DaemonProcess, look: Look) -> None:
+    """Choosing a theme colours the next page before any script runs."""
+    tab = look("/")
+    tab.page.click("#theme")
+    tab.page.wait_for_selector("html[data-theme=light]")
+    tab.page.click("#theme")
+    tab.page.wait_for_selector("html[data-theme=dark]")
+    assert tab.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 17, 21)"
+    assert tab.open("/events").page.locator("html[data-theme=dark]").count() == 1
+
+
+def test_an_unknown_page_helps_to_search(daemon: DaemonProcess, look: Look) -> None:
+    """A 404 is a page with a search that finds an event by its id and a workflow by its name."""
+    event_id = send(daemon, "shop.started", workflow_id="checkout-9")
+    reaches(daemon, event_id, "succeeded")
+    tab = look("/events/00000000-0000-0000-0000-000000000000")
+    assert "There is no event" in tab.text("main")
+    for text, place in ((event_id, f"/events/{event_id}"), ("checkout-9", "/workflows/checkout-9")):
+        tab.open("/no/such/page")
+        tab.page.fill("main input[name=q]", text)
+        tab.page.press("main input[name=q]", "Enter")
+        tab.page.wait_for_url(f"**{place}")
