@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from replayforge.domain.clock import Clock, SystemClock
-from replayforge.domain.errors import ReplayForgeError, Unavailable
+from replayforge.domain.errors import ReplayForgeError
 from replayforge.forgelog.committer import Committer, as_poisoned
 from replayforge.forgelog.consumers import Consumers, save_consumers
-from replayforge.forgelog.disk import SyncFailed
 from replayforge.forgelog.errors import CorruptRecord, LogClosed, LogRefused, LogStalled, LogUnreadable
 from replayforge.forgelog.files import Files, OsFiles
 from replayforge.forgelog.limits import MEBIBYTE
@@ -189,8 +188,8 @@ class ForgeLog:
         try:
             yield
         except OSError as error:
-            unavailable = error if isinstance(error, SyncFailed) else as_unavailable(error)
-            if isinstance(unavailable, Unavailable):
+            unavailable = as_unavailable(error)
+            if unavailable is not error:
                 raise unavailable from error
             self.committer.poison(error)
             raise as_poisoned(error) from error

@@ -81,8 +81,6 @@ def action_for(files: Files, directory: Path, finding: Finding, report: CheckRep
         return Action("nothing", "no record is lost; the next start passes it.", finding.segment)
     last = finding.last_lost if finding.last_lost is not None else highest_known(report, finding.first_lost)
     what = "the damaged bytes are copied to quarantine/, and readers are told of the gap."
-    if last < finding.first_lost:
-        return Action("nothing", "no record is lost; the next start passes it.", finding.segment)
     return Action("accept_gap", what, finding.segment, finding.segment_id, finding.first_lost, last)
 
 

@@ -20,7 +20,7 @@ from replayforge.forgelog.options import LogOptions
 from replayforge.forgelog.reader import Reader
 from replayforge.forgelog.recovery import POISON_NAME, Found, RecoveryReport, recover, segment_ids, walk_segment
 from replayforge.forgelog.segment import Segment
-from replayforge.forgelog.writer import OUT_OF_HANDLES, OUT_OF_SPACE, Ending, Writer
+from replayforge.forgelog.writer import Ending, Writer, as_unavailable
 
 LOCK_NAME = "LOCK"
 CHECK_IT = "Choose a local disk, or pass --allow-network-fs if you know that its fsync and locks hold."
@@ -56,7 +56,7 @@ class Storage:
         self.disk = disk
         self.directory = directory
         self.options = options
-        self.lock_handle: int | None = lock_handle
+        self.lock_handle = lock_handle
         self.manifest_lock = threading.RLock()
         self.manifest = found.manifest
         self.consumers = found.consumers
@@ -157,10 +157,8 @@ class Storage:
             self.reader.show([*self.reader.segments, segment])
             try:
                 self.change_manifest(last_segment=segment.header.segment_id)
-            except SyncFailed:
-                raise
             except OSError as error:
-                if error.errno not in OUT_OF_SPACE + OUT_OF_HANDLES:
+                if as_unavailable(error) is error:
                     raise
 
     def bind_store(self, store_id: str, projected_offset: int, *, reset: bool = False) -> None:
@@ -246,9 +244,7 @@ class Storage:
         """Close every handle; the lock goes with its own."""
         with self.reader.lock:
             self.reader.handles.close()
-        if self.lock_handle is not None:
-            self.disk.files.close(self.lock_handle)
-            self.lock_handle = None
+        self.disk.files.close(self.lock_handle)
 
 
 def prepare_directory(files: Files, directory: Path, allow_network_fs: bool) -> None:

@@ -130,8 +130,6 @@ class Writer:
         """
         try:
             handle, header = self.seal()
-        except SyncFailed:
-            raise
         except OSError as error:
             raise as_unavailable(error) from error
         old, self.handle = self.handle, handle
@@ -225,7 +223,12 @@ def with_checksum(header: SegmentHeader) -> SegmentHeader:
 
 
 def as_unavailable(error: OSError) -> Exception:
-    """Turn the want of space or of handles into errors that say "not accepted"; any other error stays what it is."""
+    """Turn the want of space or of handles into errors that say "not accepted"; any other error stays what it is.
+
+    A failed sync is never one of them, whatever its number.
+    """
+    if isinstance(error, SyncFailed):
+        return error
     if error.errno in OUT_OF_SPACE:
         return LogFull()
     if error.errno in OUT_OF_HANDLES:

@@ -67,8 +67,13 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 async def until(happened: Callable[[], bool]) -> None:
     """Let the event loop turn until something is so."""
     async with asyncio.timeout(20):
-        while not happened():
+        while not happened():  # noqa: ASYNC110 - what is awaited is a state, and states have no event
             await asyncio.sleep(0)
+
+
+async def append_many(rig: Rig) -> None:
+    for _ in range(20):
+        await rig.log.append([NewRecord(bytes(1000))])
 
 
 async def test_an_idle_log_proves_its_last_batch(tmp_path: Path) -> None:
@@ -141,8 +146,7 @@ async def test_no_handle_for_a_new_segment_is_busy(rig: Rig) -> None:
     rig.heal()
     rig.fail("open", code=errno.EMFILE)
     with pytest.raises(LogBusy):
-        for _ in range(20):
-            await rig.log.append([NewRecord(bytes(1000))])
+        await append_many(rig)
     rig.heal()
     assert await rig.log.append([NewRecord(b"x")]) > 16
 
@@ -181,6 +185,32 @@ async def test_poison_wakes_those_who_wait(rig: Rig) -> None:
     assert "restart" in rig.log.reason
 
 
+async def test_waking_passes_over_who_gave_up(rig: Rig) -> None:
+    """A waiter that was cancelled in the same moment is not woken."""
+    given_up = asyncio.create_task(rig.log.wait_beyond(0))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    rig.log.committer.wake_waiters()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+
+
+async def test_calls_beyond_one_batch_wait_for_the_next(rig: Rig) -> None:
+    """A batch takes whole calls up to its limits; the call that would overstep them begins the next batch."""
+    await rig.log.close()
+    committer = rig.log.committer
+    futures = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    committer.queue.extend(([NewRecord(b"x")] * 3_000, future, 96_000) for future in futures)
+    assert [len(committer.take()) for _ in range(4)] == [1, 1, 1, 0]
+
+
+async def test_a_spare_that_fails_otherwise_poisons(rig: Rig) -> None:
+    """An error of the disk while a segment is reserved is no want of space."""
+    rig.fail("allocate", code=errno.EIO)
+    with pytest.raises(LogPoisoned):
+        await append_many(rig)
+
+
 @pytest.mark.parametrize("name", ["fsync", "sync_directory", "rename"])
 async def test_a_failed_mirror_poisons(rig: Rig, name: str) -> None:
     """A failed sync of a small file is as grave as one of the log."""
@@ -215,8 +245,7 @@ async def test_a_manifest_without_space_waits(rig: Rig, monkeypatch: pytest.Monk
     monkeypatch.setattr(rig.log.storage, "change_manifest", change)
     monkeypatch.setattr(rig.log.storage, "change_manifest", lambda **changes: (_ for _ in ()).throw(OSError(5, "EIO")))
     with pytest.raises(LogPoisoned):
-        for _ in range(20):
-            await rig.log.append([NewRecord(bytes(1000))])
+        await append_many(rig)
 
 
 async def test_a_slow_sync_is_reported_and_a_stalled_one_refuses(tmp_path: Path) -> None:
@@ -254,7 +283,9 @@ async def test_a_forked_log_is_closed(rig: Rig) -> None:
     own, rig.log.pid = rig.log.pid, -1
     with pytest.raises(LogClosed, match="fork"):
         rig.log.append([NewRecord(b"x")])
-    rig.log.pid = own
+    rig.log.finish()
+    assert rig.log.storage.writer.handle is not None
+    rig.log.pid, rig.log.committer.closing = own, False
 
 
 async def test_a_failed_clean_end_leaves_word(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from replayforge.forgelog.atomic import INTERRUPTIONS_MAX, NotWhole, seal, unseal, write_fully
+from replayforge.forgelog.batch import decode_head
 from replayforge.forgelog.checksum import CRC32C, EXTENDS, ZLIB_CRC32, preferred
+from replayforge.forgelog.disk import Disk, SyncFailed
 from replayforge.forgelog.errors import CorruptRecord, lost_in_words
 from replayforge.forgelog.files import OsFiles, is_network, kind_of_mount
 from replayforge.forgelog.header import BadHeader, decode_header, mend_header
@@ -19,6 +21,8 @@ from replayforge.forgelog.record import DamagedRecord, NewRecord, decode_records
 from replayforge.forgelog.scan import Walk, Window, later_batches, merge_gaps, written_end
 from replayforge.forgelog.segment import Segment
 from replayforge.forgelog.stats import percentile
+from replayforge.forgelog.writer import as_unavailable
+from tests.support.clock import FakeClock
 from tests.support.files.around import FaultFiles
 from tests.support.files.logs import DIRECTORY, open_storage, read_all, write_log
 from tests.support.files.sim import SimFiles
@@ -117,6 +121,33 @@ def test_a_walk_can_start_in_the_middle_of_nothing() -> None:
     walk = Walk(window, header)
     assert walk.step() is None
     assert not walk.pass_damage((5, 9))
+
+
+def test_half_a_header_is_none() -> None:
+    """Fewer bytes than a batch header takes are no header."""
+    assert decode_head(b"FRGB", 0, 0, extend) is None
+
+
+async def test_a_failed_sync_is_never_tried_again() -> None:
+    """After the first failed sync every other one is refused without asking the disk."""
+    sim = SimFiles()
+    handle = sim.open(Path("/log/file"), create=True)
+    faulty = FaultFiles(sim, at=1, only=frozenset({"fsync"}))
+    disk = Disk(faulty.files, FakeClock())
+    for act in (lambda: disk.sync_file(handle), lambda: disk.sync_data(handle), lambda: disk.sync_directory(DIRECTORY)):
+        with pytest.raises(SyncFailed):
+            act()
+    assert faulty.syncs_after_failed_sync == 0
+    assert isinstance(as_unavailable(SyncFailed(errno.ENOSPC, "x")), SyncFailed)
+
+
+def test_an_exact_limit_of_bytes() -> None:
+    """Records that just fit the bytes asked for are all returned."""
+    files = SimFiles()
+    storage = open_storage(files)
+    storage.writer.commit([NewRecord(bytes(101)), NewRecord(bytes(101))])
+    for room, count in ((234, 2), (233, 1), (400, 2)):
+        assert len(storage.reader.read(0, 2, records_max=10, bytes_max=room)) == count
 
 
 def test_gaps_merge() -> None:

@@ -1,5 +1,7 @@
 """The rules of recovery, one by one, and what a check from outside says about the same log."""
 
+import base64
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +12,19 @@ from replayforge.forgelog.atomic import replace_file, seal
 from replayforge.forgelog.batch import encode_batch
 from replayforge.forgelog.check import verify
 from replayforge.forgelog.checksum import EXTENDS
+from replayforge.forgelog.consumers import load_consumers
 from replayforge.forgelog.disk import Disk
+from replayforge.forgelog.dump import dump
 from replayforge.forgelog.errors import CorruptRecord, LogRefused
 from replayforge.forgelog.findings import CheckReport, Verdict
 from replayforge.forgelog.header import HEADER_BYTES, decode_header, encode_header
 from replayforge.forgelog.manifest import Manifest, encode_manifest, load_manifest, save_manifest
 from replayforge.forgelog.options import LogOptions
 from replayforge.forgelog.record import NewRecord
-from replayforge.forgelog.repair import make_plan
+from replayforge.forgelog.repair import make_plan, rebuild_manifest
+from replayforge.forgelog.scrubber import Scrubber
+from replayforge.forgelog.storage import read_identity
+from replayforge.forgelog.transfer import copy_log
 from tests.support.clock import FakeClock
 from tests.support.files.around import FaultFiles
 from tests.support.files.logs import DIRECTORY, TINY, Written, open_storage, outcome, read_all, write_log
@@ -233,10 +240,10 @@ def test_rule_15_a_disk_error_is_no_end(written: Written) -> None:
         faulty = FaultFiles(SimFiles(written.image), at=at, only=frozenset({"pread"}))
         try:
             open_storage(faulty.files)
+            code = None
         except LogRefused as refusal:
-            assert refusal.code == "E_IO"
-        else:
-            assert not faulty.failed
+            code = refusal.code
+        assert code == ("E_IO" if faulty.failed else None)
     faulty = FaultFiles(SimFiles(written.image), at=1, only=frozenset({"pread"}))
     report = verify(faulty.files, DIRECTORY, deep=True)
     assert report.verdict is Verdict.IO_ERROR
@@ -290,7 +297,144 @@ def test_a_record_that_lies_within_a_sound_batch(written: Written) -> None:
     )  # fmt: skip
     image = {**written.image, path_of(3): (written.image[path_of(3)][:HEADER_BYTES] + data).ljust(12_288, b"\0")}
     report = check(image)
-    assert [(finding.code, finding.first_lost) for finding in report.findings][0] == ("E_RECORD", header.base_offset)
+    assert ("E_RECORD", header.base_offset) in [(finding.code, finding.first_lost) for finding in report.findings]
+    assert dump_of(image, "ndjson") == dump_of(written.image, "ndjson", last=header.base_offset - 1)
+
+
+def dump_of(image: Image, form: str, last: int | None = None) -> list[str]:
+    return list(dump(SimFiles(image), DIRECTORY, first=1, last=last, form=form))
+
+
+def test_a_dump_shows_every_kind_of_byte(written: Written) -> None:
+    """Payloads that are no text are dumped as base64; what retention let go of is not shown."""
+    first = json.loads(dump_of(written.image, "ndjson")[0])
+    assert base64.b64decode(first["payload_base64"]) == written.payloads[0]
+    files = SimFiles(written.image)
+    assert [json.loads(line)["offset"] for line in dump(files, DIRECTORY, first=2, last=3, form="ndjson")] == [2, 3]
+    image = with_manifest(written.image, first_segment=2)
+    last_retired = next(last for name, _, _, last in reversed(written.batches) if path_of(1).endswith(name))
+    assert len(dump_of(image, "ndjson")) == len(written.payloads) - last_retired
+
+
+def test_a_lost_end_that_was_accepted(written: Written) -> None:
+    """After the operator accepted the loss of the end, with bytes left there, the log starts behind it and is clean."""
+    _, begin, end, _ = written.batches[-1]
+    first, last = written.batches[-2][3] + 1, len(written.payloads)
+    damaged = over(written.image, path_of(3), begin, b"\xff" * (end - begin))
+    image = with_manifest(damaged, gaps=((first, last),), last_offset=last)
+    assert check(image).verdict is Verdict.CLEAN
+    files = SimFiles(image)
+    storage = open_storage(files)
+    assert storage.writer.next_offset == last + 1
+    assert files.image()[path_of(3)] == damaged[path_of(3)]
+    short = {**image, path_of(2): image[path_of(2)][:4096]}
+    assert "E_SHORT" in codes(short)
+    assert "E_SHORT" not in codes(with_manifest(short, gaps=((1, last),)))
+
+
+def test_scrubbing_passes_what_was_accepted(written: Written) -> None:
+    """The scrubber does not report again what the operator accepted, and goes on behind it."""
+    name, begin, end, last = next(one for one in written.batches if path_of(2).endswith(one[0]))
+    first = decode_header(written.image[path_of(2)]).base_offset
+    for accepted in (((first, last),), ()):
+        image = with_manifest(over(written.image, path_of(2), begin + 50, b"\xff" * 8), gaps=accepted)
+        storage = open_storage(SimFiles(image))
+        scrubber = Scrubber(storage.disk.files, 1 << 20)
+        steps = [scrubber.step(storage.segments[:-1], storage.manifest) for _ in range(4)]
+        assert [step.damaged_segment for step in steps if step.damaged_segment] == ([] if accepted else [name])
+        assert steps[-1].pass_finished
+    assert end
+
+
+def test_scrubbing_goes_in_bounded_steps(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step ends after its share of bytes, and the next one goes on there."""
+    monkeypatch.setattr("replayforge.forgelog.scrubber.STEP_BYTES_MAX", 1_000)
+    storage = open_storage(SimFiles(written.image))
+    scrubber = Scrubber(storage.disk.files, 1 << 20)
+    steps = 0
+    while not scrubber.step(storage.segments[:-1], storage.manifest).pass_finished:
+        steps += 1
+    assert steps > 12
+    assert scrubber.errors == 0
+    sealed = sum(segment.end - HEADER_BYTES for segment in storage.segments[:-1])
+    assert scrubber.scrubbed_bytes == sealed
+
+
+def test_an_empty_segment_that_is_lost_costs_nothing() -> None:
+    """A segment without a record can be given up for nothing."""
+    files = SimFiles()
+    for _ in range(3):
+        open_storage(files).finish()
+    image = {name: data for name, data in files.image().items() if name != path_of(2)}
+    _, plan = make_plan(SimFiles(image), DIRECTORY)
+    assert (plan.lost, [action.kind for action in plan.actions]) == ((), ["give_up_segment"])
+
+
+def test_rebuilding_a_manifest_needs_sound_headers(written: Written) -> None:
+    """A manifest is not made from nothing, from a damaged header, or from the segments of two logs."""
+    other = write_log(random.Random(99), segments=3).image
+    for image, code in (
+        ({}, "E_MISSING"),
+        (over(written.image, path_of(2), 0, b"JUNK"), "E_HEADER"),
+        ({**written.image, path_of(2): other[path_of(2)]}, "E_FOREIGN"),
+    ):
+        with pytest.raises(LogRefused) as refusal:
+            rebuild_manifest(SimFiles(image), DIRECTORY, apply=True)
+        assert refusal.value.code == code
+
+
+def test_after_a_poison_damage_is_refused(written: Written) -> None:
+    """With word of a failed sync every segment is read before the start; what did not survive is named."""
+    image = {**over(written.image, path_of(1), 6_000, b"\xff" * 8), f"{DIRECTORY}/POISONED": b"EIO\n"}
+    assert refusal_of(image).code == "E_CORRUPT"
+    assert refusal_of({**image, f"{DIRECTORY}/consumers.json": b"junk"}).code == "E_CONSUMERS"
+
+
+def test_a_needle_that_is_no_header(written: Written) -> None:
+    """Magic and salt alone make no batch."""
+    header = decode_header(written.image[path_of(3)])
+    needle = b"FRGB" + header.salt.to_bytes(4, "little")
+    image = over(written.image, path_of(3), written.batches[-1][2], b"torn" * 4 + needle + b"torn" * 20)
+    assert open_storage(SimFiles(image)).report.torn_bytes == 104
+
+
+def test_a_copy_that_goes_wrong_is_no_log(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that does not verify is left without a manifest, so that nobody opens it."""
+    files = SimFiles(written.image)
+    assert copy_log(files, DIRECTORY, Path("/good")).last_offset == len(written.payloads)
+    write = SimFiles.pwrite
+
+    def rot(self: SimFiles, handle: int, data: bytes, position: int) -> int:
+        return write(self, handle, data.replace(data[4200:4210], bytes(10)) if len(data) > 5_000 else data, position)
+
+    monkeypatch.setattr(SimFiles, "pwrite", rot)
+    with pytest.raises(LogRefused, match="is not what was read"):
+        copy_log(files, DIRECTORY, Path("/copy"))
+    assert "/copy/MANIFEST" not in files.names
+
+
+def test_identity_without_a_log(written: Written) -> None:
+    """A directory without a manifest has no identity."""
+    assert read_identity(DIRECTORY, SimFiles({f"{DIRECTORY}/LOCK": b""})) is None
+
+
+def test_a_check_of_an_unreadable_directory() -> None:
+    """When the disk does not even give the names, that is what is said."""
+    faulty = FaultFiles(SimFiles(), at=1, only=frozenset({"list_directory"}))
+    assert verify(faulty.files, DIRECTORY, deep=False).verdict is Verdict.IO_ERROR
+    with pytest.raises(LogRefused, match="E_IO"):
+        load_consumers(FaultFiles(SimFiles(), at=1).files, DIRECTORY)
+
+
+def test_a_start_that_fails_late_frees_the_lock(written: Written) -> None:
+    """When the new segment cannot be made, nothing stays open and the lock is free."""
+    files = SimFiles(written.image)
+    for only in ("fdatasync", "truncate"):
+        faulty = FaultFiles(files, at=2 if only == "truncate" else 1, only=frozenset({only}))
+        with pytest.raises(OSError, match="injected"):
+            open_storage(faulty.files)
+        assert files.handles == {}
+    assert read_all(open_storage(files)) == written.payloads
 
 
 def test_a_live_log_is_not_torn(written: Written) -> None:
