@@ -7,6 +7,7 @@ from replayforge.batching import Batcher
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.lifecycle import State
 from replayforge.engine.outage import Outage
+from replayforge.engine.pace import Pace
 from replayforge.engine.workbench import Workbench
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
@@ -22,6 +23,8 @@ class Settler:
         self.store = store
         self.bench = bench
         self.telemetry = telemetry
+        self.pace = Pace(bench.clock)
+        telemetry.listeners.append(self.pace.listen)
         self.batcher: Batcher[Settlement, bool] = Batcher(self.commit)
         self.outage = Outage(telemetry)
         self.giving_up = asyncio.Event()
@@ -79,6 +82,7 @@ class Settler:
                 crashpoints.reach("settle.committed")
                 self.report(settlements, fenced)
                 lost = set(map(id, fenced))
+                self.pace.note(settlement for settlement in settlements if id(settlement) not in lost)
                 return [id(settlement) not in lost for settlement in settlements]
 
     def report(self, settlements: list[Settlement], fenced: list[Settlement]) -> None:

@@ -1,5 +1,7 @@
 """How the daemon is: convergence with the ledger, workers, services, metrics, health."""
 
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
@@ -60,7 +62,8 @@ async def convergence_report(context: Context) -> dict[str, Any]:
         "stream_backlog": stream.depth,
         "orphaned_records": books.lost,
         "duplicate_deliveries": context.overview.telemetry.counts["event.copied"],
-        "duplicate_side_effects": 0,
+        # A result that came after its lease was lost: the handler had run to its end, and once more elsewhere.
+        "duplicate_side_effects": context.overview.telemetry.counts["attempt.fenced"],
         "recent_failures": sum(group.count for group in failures),
         "active_workers": sum(worker.state in ("busy", "idle") for worker in workers),
         "stale_workers": sum(worker.state not in ("busy", "idle") for worker in workers),
@@ -107,17 +110,37 @@ async def metrics_json(request: web.Request) -> web.Response:
     report = await convergence_report(context)
     counts = context.overview.telemetry.counts
     states = (await context.overview.convergence()).ledger.states
+    stream = await context.overview.stream_stats()
     return json_response(
         report
+        | paces(context)
         | {
             **{state.value: states[state] for state in OPEN},
             "succeeded": states[State.SUCCEEDED],
-            "failed": counts["attempt.settled"],
+            # Between a failure and its next attempt an event is retrying; no event just stands there failed.
+            "failed": states[State.RETRYING],
             "dead_lettered": states[State.DEAD_LETTERED],
             "replay_requeued": counts["event.replayed"],
+            "incoming_pending": stream.pending,
+            "retry_pending": 0,
             "counters": dict(counts),
         }
     )
+
+
+def paces(context: Context) -> dict[str, Any]:
+    """Return how fast attempts and replays went of late, in this process."""
+    # All workers hand in to one settler, and there is always a worker.
+    figures = context.overview.workers[0].settler.pace.figures()
+    return {
+        "processed_per_sec": round(figures.succeeded_per_second, 3),
+        "event_attempt_failures": figures.attempt_failures,
+        "avg_attempt_duration_ms": figures.attempt_ms_average,
+        "p50_attempt_duration_ms": figures.attempt_ms_p50,
+        "p95_attempt_duration_ms": figures.attempt_ms_p95,
+        "replay_success_rate": round(figures.replay_success_share, 3),
+        "replay_latency_ms": figures.replay_ms_average,
+    }
 
 
 async def error_insights(request: web.Request) -> web.Response:
@@ -128,8 +151,17 @@ async def error_insights(request: web.Request) -> web.Response:
 
 
 async def live(_: web.Request) -> web.Response:
-    """Answer that the process is up."""
-    return json_response({"status": "ok"})
+    """Answer that the process is up, and which version it is."""
+    return json_response({"status": "ok", "version": package_version()})
+
+
+@cache
+def package_version() -> str:
+    """Return the version of the installed package; code that runs from its source has none."""
+    try:
+        return version("replayforge")
+    except PackageNotFoundError:
+        return "source"
 
 
 async def ready(request: web.Request) -> web.Response:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import asdict
 
 from replayforge.domain.clock import format_time
 from replayforge.domain.event import Action, Attempt, Content, StoredEvent
@@ -44,13 +45,43 @@ class EventShape(msgspec.Struct):
     result: msgspec.Raw | None
 
 
+class ShownEvent(EventShape):
+    """An event as the answers to GET show it: beside our own names stand those of the original."""
+
+    application_id: str
+    payload_json: msgspec.Raw
+    metadata_json: msgspec.Raw
+    next_retry_at: str | None
+
+
 def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """Answer with a value written as JSON."""
     return web.Response(body=encode(value), status=status, content_type="application/json", headers=headers)
 
 
-def received_event(receipt: Receipt, log_id: str, max_attempts: int) -> EventShape:
+def received_event(receipt: Receipt, log_id: str, max_attempts: int) -> ShownEvent:
     """Show an event that is durable and has no row yet."""
+    return shown(received_shape(receipt, log_id, max_attempts))
+
+
+def stored_event(event: StoredEvent, content: Content, max_attempts: int) -> ShownEvent:
+    """Show an event as its row says."""
+    return shown(stored_shape(event, content, max_attempts, duplicate=False))
+
+
+def shown(event: EventShape) -> ShownEvent:
+    """Set the names of the original beside our own."""
+    return ShownEvent(
+        **asdict(event),
+        application_id=event.application_name,
+        payload_json=event.payload,
+        metadata_json=event.metadata,
+        next_retry_at=event.next_run_at,
+    )
+
+
+def received_shape(receipt: Receipt, log_id: str, max_attempts: int) -> EventShape:
+    """Return an event that is durable and has no row yet."""
     record = receipt.record
     created_at = format_time(record.created_at_us)
     return EventShape(
@@ -81,8 +112,8 @@ def received_event(receipt: Receipt, log_id: str, max_attempts: int) -> EventSha
     )
 
 
-def stored_event(event: StoredEvent, content: Content, max_attempts: int, *, duplicate: bool = False) -> EventShape:
-    """Show an event as its row says."""
+def stored_shape(event: StoredEvent, content: Content, max_attempts: int, *, duplicate: bool) -> EventShape:
+    """Return an event as its row says."""
     return EventShape(
         id=event.id,
         application_name=event.application_name,
@@ -114,13 +145,14 @@ def stored_event(event: StoredEvent, content: Content, max_attempts: int, *, dup
 def receipt_event(receipt: Receipt, log_id: str, max_attempts: int) -> EventShape:
     """Show what came of sending an event: the event as it is now, if it was known before."""
     if receipt.stored is None:
-        return received_event(receipt, log_id, max_attempts)
-    return stored_event(*receipt.stored, max_attempts, duplicate=True)
+        return received_shape(receipt, log_id, max_attempts)
+    return stored_shape(*receipt.stored, max_attempts, duplicate=True)
 
 
 def attempt(one: Attempt) -> dict[str, Any]:
     """Show an attempt; beside our own names stand those of the original."""
     return {
+        "id": f"{one.event_id}:{one.token}",
         "run": one.run,
         "attempt_number": one.number,
         "lease_token": one.token,
@@ -133,6 +165,7 @@ def attempt(one: Attempt) -> dict[str, Any]:
         "duration_ms": max(0, one.ended_at_us - one.started_at_us) / 1000,
         "error": one.error,
         "error_message": one.error,
+        "metadata_json": {},
         "error_signature": one.error_signature,
     }
 

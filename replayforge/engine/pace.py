@@ -1,0 +1,100 @@
+"""How attempts and replays went of late in this process: durations, rate, failures, time from replay to outcome."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
+from replayforge.domain.lifecycle import ATTEMPT_SPENDING, TERMINAL, Outcome, State
+from replayforge.stores.transactions import Settlement
+
+WINDOW_SECONDS = 60.0
+ATTEMPTS_MAX = 4096
+REPLAYS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The figures at one moment; None where nothing has happened yet that could be measured."""
+
+    succeeded_per_second: float
+    attempt_failures: int
+    attempt_ms_average: float | None
+    attempt_ms_p50: float | None
+    attempt_ms_p95: float | None
+    replay_success_share: float
+    replay_ms_average: float | None
+
+
+class Pace:
+    """Remembers the newest attempts, and when events were replayed that have not ended yet; bounded in memory."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.ended: deque[tuple[int, int, bool]] = deque(maxlen=ATTEMPTS_MAX)
+        self.failures = 0
+        self.replayed_at_us: dict[str, int] = {}
+        self.replays_ended = 0
+        self.replays_succeeded = 0
+        self.replay_spans_us: deque[int] = deque(maxlen=REPLAYS_MAX)
+
+    def listen(self, name: str, count: int, fields: dict[str, Any]) -> None:
+        """Remember when an event was replayed."""
+        if name == "event.replayed" and len(self.replayed_at_us) < REPLAYS_MAX and "event_id" in fields:
+            self.replayed_at_us[fields["event_id"]] = self.clock.now_us()
+
+    def note(self, settlements: Iterable[Settlement]) -> None:
+        """Remember attempts whose outcome was committed."""
+        for settlement in settlements:
+            outcome = settlement.outcome
+            self.ended.append(
+                (
+                    settlement.ended_at_us,
+                    settlement.ended_at_us - settlement.started_at_us,
+                    outcome is Outcome.SUCCEEDED,
+                )
+            )
+            self.failures += outcome in ATTEMPT_SPENDING
+            if settlement.event.run > 1 and settlement.verdict.state in TERMINAL:
+                self.end_replay(settlement)
+
+    def end_replay(self, settlement: Settlement) -> None:
+        """Note how a replay came to its end."""
+        self.replays_ended += 1
+        self.replays_succeeded += settlement.verdict.state is State.SUCCEEDED
+        replayed_at_us = self.replayed_at_us.pop(settlement.event.id, None)
+        if replayed_at_us is not None:
+            self.replay_spans_us.append(max(0, settlement.ended_at_us - replayed_at_us))
+
+    def figures(self) -> Figures:
+        """Return what is known now."""
+        durations = sorted(duration_us for _, duration_us, _ in self.ended)
+        return Figures(
+            succeeded_per_second=self.succeeded_per_second(),
+            attempt_failures=self.failures,
+            attempt_ms_average=average_ms(durations),
+            attempt_ms_p50=quantile_ms(durations, 0.50),
+            attempt_ms_p95=quantile_ms(durations, 0.95),
+            replay_success_share=self.replays_succeeded / self.replays_ended if self.replays_ended else 0.0,
+            replay_ms_average=average_ms(self.replay_spans_us),
+        )
+
+    def succeeded_per_second(self) -> float:
+        """Return the rate over the last minute, or over as much of it as is remembered."""
+        now_us = self.clock.now_us()
+        since_us = now_us - int(WINDOW_SECONDS * MICROSECONDS_PER_SECOND)
+        if len(self.ended) == ATTEMPTS_MAX:
+            since_us = max(since_us, self.ended[0][0])
+        succeeded = sum(succeeded for ended_at_us, _, succeeded in self.ended if ended_at_us >= since_us)
+        return succeeded * MICROSECONDS_PER_SECOND / max(1, now_us - since_us)
+
+
+def average_ms(spans_us: Sequence[int]) -> float | None:
+    """Return the average in milliseconds, None of nothing."""
+    return sum(spans_us) / len(spans_us) / 1000 if spans_us else None
+
+
+def quantile_ms(ordered_us: Sequence[int], share: float) -> float | None:
+    """Return the value below which that share of the ordered spans lies, in milliseconds; None of nothing."""
+    return ordered_us[min(int(len(ordered_us) * share), len(ordered_us) - 1)] / 1000 if ordered_us else None
