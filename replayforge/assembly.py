@@ -16,6 +16,7 @@ from replayforge.domain.errors import Refused, ReplayForgeError, Unavailable
 from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.chaos import Chaos
 from replayforge.engine.dispatcher import Dispatcher
+from replayforge.engine.endpoints import Courier, with_endpoints
 from replayforge.engine.execution import Rules
 from replayforge.engine.handlers import Handlers, load_handlers
 from replayforge.engine.intake import Intake
@@ -114,6 +115,8 @@ async def opened(
     clock, telemetry = clock or SystemClock(), telemetry or logging_telemetry()
     if handlers is None:
         handlers = load_handlers(config.handlers.modules)
+    courier = Courier(clock)
+    handlers = with_endpoints(handlers, config.handlers.http, courier)
     if config.chaos.enabled:
         crashpoints.arm(config.chaos.crash_at)
     node = node_name(make_directory(Path(config.data_dir)))
@@ -127,6 +130,7 @@ async def opened(
         await asyncio.to_thread(log.bind_store, store.store_id, cursor, reset=adopt_store)
         stream = open_stream(config, store.store_id, node, telemetry)
         stack.push_async_callback(stream.close)
+        stack.push_async_callback(courier.close)
         # A stream that is away now makes itself ready when it comes back; events are accepted meanwhile.
         with contextlib.suppress(Unavailable):
             await stream.open()

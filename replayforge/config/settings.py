@@ -143,13 +143,17 @@ class HttpEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[str, Meta(pattern=r"^https?://\S+$")]
     secret: str = ""
     timeout_seconds: Seconds = 30.0
+    allow_private: bool = False
 
 
 class HandlersConfig(Struct, frozen=True):
     """What handles the events: Python modules or files, and HTTP endpoints."""
 
     modules: Texts = ()
-    http: Annotated[tuple[HttpEndpoint, ...], Meta(description="tables of match, url, secret, timeout_seconds")] = ()
+    http: Annotated[
+        tuple[HttpEndpoint, ...],
+        Meta(description="tables of match, url, secret, timeout_seconds, allow_private"),
+    ] = ()
 
 
 class RetentionConfig(Struct, frozen=True):
