@@ -9,7 +9,7 @@ from multidict import MultiMapping
 
 from replayforge.domain.errors import Conflict, NotFound, Rejected
 from replayforge.domain.event import StoredEvent
-from replayforge.domain.lifecycle import State
+from replayforge.domain.lifecycle import TRANSITIONS, State
 from replayforge.engine.replayer import Replayer
 from replayforge.web import views
 from replayforge.web.context import context_of
@@ -19,7 +19,7 @@ from replayforge.web.operations import require_chaos
 from replayforge.web.problems import Problem
 from replayforge.web.rendering import Page, show
 from replayforge.web.selection import read_selection, selected
-from replayforge.web.words import plural, segment, workflow_path
+from replayforge.web.words import STATES, plural, segment, workflow_path
 
 TOGETHER = 50
 SAMPLE_MAX = 5
@@ -126,6 +126,20 @@ async def replay_workflow(request: web.Request) -> web.Response:
         return see_other(request, back, Flash("err", str(conflict)))
     message = f"{plural(len(result.replayed), 'failed event')} of this workflow replayed."
     return see_other(request, back, Flash("ok" if result.replayed else "warn", message))
+
+
+async def resolve(request: web.Request) -> web.Response:
+    """Decide about an event that was held after a crash."""
+    form, context = await read_form(request), context_of(request)
+    event_id, status = form.get("id", ""), form.get("status", "")
+    back = back_of(form, f"{context.base_path}/events")
+    if status not in TRANSITIONS[State.HELD]:
+        return see_other(request, back, Flash("err", "Say whether it is to run again, had succeeded, or had failed."))
+    try:
+        await context.replayer.resolve(event_id, State(status), form.get("reason", ""))
+    except Rejected as error:
+        return see_other(request, back, Flash("err", str(error)))
+    return see_other(request, back, Flash("ok", f"Decided: {STATES[status][1]}."))
 
 
 async def crash_worker(request: web.Request) -> web.Response:

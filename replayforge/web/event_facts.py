@@ -5,7 +5,7 @@ from replayforge.domain.event import StoredEvent
 from replayforge.engine.intake import Receipt
 from replayforge.engine.overview import History
 from replayforge.web.views import Fact
-from replayforge.web.words import count, duration, link, workflow_path
+from replayforge.web.words import count, duration, link, plural, workflow_path
 
 
 def receipt_facts(receipt: Receipt) -> list[Fact]:
@@ -26,7 +26,7 @@ def history_facts(found: History) -> list[Fact]:
         *origin(event.workflow_id, event.service_name, event.application_name, event.idempotency_key),
         Fact("Durable at", f"offset {count(event.log_offset)}", f"its place in ForgeLog {event.log_id}"),
         Fact("Run", f"{event.run}", "one more for each replay"),
-        Fact("Handed out", f"{count(event.starts)} times", "how often a worker was given this event"),
+        Fact("Handed out", plural(event.starts, "time"), "how often a worker was given this event"),
         *ending(event),
     ]
 

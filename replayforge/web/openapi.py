@@ -23,6 +23,7 @@ from replayforge.web.shapes import EventShape, json_response
 API_PREFIXES = ("/api/", "/forgelog/", "/health", "/metrics", "/openapi.json")
 STRUCTS = (Envelope, EventShape, ReplayRequest, WorkflowReplayRequest, ReasonRequest, CommitRequest, CrashRequest)
 REFERENCE = "#/components/schemas/{name}"
+GROUPS = frozenset({"events", "workflows", "deadletters", "replays", "forgelog", "health"})
 LIST = ("limit", "cursor")
 
 # Query parameters: name -> (schema, what it does).
@@ -182,7 +183,8 @@ def operation(method: str, path: str, handler: Handler) -> dict[str, Any]:
 def tag(path: str) -> str:
     """Return the group a path belongs to."""
     parts = path.strip("/").split("/")
-    return parts[1] if parts[0] == "api" else parts[0]
+    group = parts[1] if parts[0] == "api" else parts[0]
+    return group if group in GROUPS else "operations"
 
 
 def path_parameters(path: str) -> list[dict[str, Any]]:

@@ -31,12 +31,11 @@ async def overview(request: web.Request) -> web.Response:
     context, pulse = context_of(request), request.config_dict[PULSE]
     report = await context.overview.convergence()
     found = await context.overview.list_events(EventFilter(), None, RECENT_SIZE)
-    happenings = list(pulse.happenings)[-ACTIVITY_SIZE:]
     view = views.OverviewView(
         tiles=tiles(report, context.overview.worker_statuses(), pulse.rates()),
         bars=charts.throughput(pulse.minutes()),
         rows=views.event_rows([event for event, _ in found], context.overview),
-        activity=[views.activity_row(happening) for happening in reversed(happenings)],
+        activity=views.activity_rows(list(pulse.happenings), ACTIVITY_SIZE),
         ledger=report.ledger.in_words(),
         issues=report.issues,
     )

@@ -13,6 +13,9 @@ from replayforge.web.pulse import Pulse
 from replayforge.web.views import ChoreRow, Fact, RuntimeView, ServiceRow, WorkerRow
 from replayforge.web.words import count, duration, first_line, plural, size
 
+# Chores whose result is bytes, and of what.
+BYTES_OF = {"disk": "free", "scrub": "read"}
+
 
 async def runtime_view(context: Context, pulse: Pulse) -> RuntimeView:
     """Return the view of the runtime page."""
@@ -139,6 +142,7 @@ def worker_row(worker: WorkerStatus, guard: Guard | None) -> WorkerRow:
         event_id=worker.event.id if worker.event else "",
         event_type=worker.event.event_type if worker.event else "",
         busy_since=None if worker.busy_since_us is None else format_time(worker.busy_since_us),
+        details=", ".join(f"{name} {first_line(str(value))}" for name, value in worker.details.items()),
         settled=worker.settled_count,
         restarts=worker.restarts,
         last_error=first_line(worker.last_error),
@@ -149,4 +153,6 @@ def worker_row(worker: WorkerStatus, guard: Guard | None) -> WorkerRow:
 
 def chore_row(chore: Chore) -> ChoreRow:
     """Return a row for a duty of the janitor."""
-    return ChoreRow(chore.name.replace("_", " "), chore.interval_seconds, chore.last_count, chore.last_error or "")
+    did = BYTES_OF.get(chore.name)
+    last_time = f"{size(chore.last_count)} {did}" if did else count(chore.last_count)
+    return ChoreRow(chore.name.replace("_", " "), chore.interval_seconds, last_time, chore.last_error or "")

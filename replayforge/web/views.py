@@ -1,7 +1,7 @@
 """What each page shows, as values: one frozen dataclass for each template, made from what the engine knows."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.domain.event import Action, Attempt, StoredEvent
@@ -230,6 +230,7 @@ class WorkerRow:
     event_id: str
     event_type: str
     busy_since: str | None
+    details: str
     settled: int
     restarts: int
     last_error: str
@@ -243,7 +244,7 @@ class ChoreRow:
 
     name: str
     interval_seconds: float
-    last_count: int
+    last_time: str
     last_error: str
 
 
@@ -384,6 +385,7 @@ def verbs_of(state: State) -> frozenset[str]:
         "discard": state is State.DEAD_LETTERED,
         "retry": state in HURRIABLE,
         "cancel": state in CANCELLABLE,
+        "resolve": state is State.HELD,
     }
     return frozenset(verb for verb, fits in allowed.items() if fits)
 
@@ -439,6 +441,19 @@ def activity_row(happening: Happening) -> ActivityRow:
         linked=event_id[:8] if event_id else "",
         count=happening.count,
     )
+
+
+def activity_rows(happenings: Sequence[Happening], limit: int) -> list[ActivityRow]:
+    """Return the newest happenings first; the same happening several times in a row is one line with a number."""
+    rows: list[ActivityRow] = []
+    for row in map(activity_row, reversed(happenings)):
+        if rows and rows[-1].text == row.text:
+            rows[-1] = replace(rows[-1], count=rows[-1].count + row.count)
+        elif len(rows) < limit:
+            rows.append(row)
+        else:
+            break
+    return rows
 
 
 def state_counts(report: Convergence) -> list[tuple[str, int]]:
