@@ -74,9 +74,9 @@ def chaos(
     *,
     json_wanted: bool,
 ) -> None:
-    """Kill a daemon at random while it works, restart it each time, and prove that nothing was lost.
+    """Kill a daemon at random while it works, and prove its books.
 
-    What was acknowledged and which effects handlers had is written down outside the daemon and held against its
+    It is started again each time. What was acknowledged and which effects handlers had is written down outside the daemon and held against its
     events, its ledger, and the offline check. Exit code 0: all of it agrees.
     """
     if data_dir is not None and data_dir.exists() and any(data_dir.iterdir()):
@@ -85,11 +85,13 @@ def chaos(
     say = complain if json_wanted else tell
     with told_to_end(), directory(data_dir) as data:
         unleash(report, data, workers, time.monotonic() + timeout_seconds, say)
-    if json_wanted:
-        click.echo(msgspec.json.encode({"ok": not report.objections, **msgspec.to_builtins(report)}))
-    else:
-        sum_up(report)
-    context.exit(1 if report.objections else 0)
+        if json_wanted:
+            click.echo(msgspec.json.encode({"ok": not report.objections, **msgspec.to_builtins(report)}))
+        else:
+            sum_up(report)
+        if report.objections:
+            say(f"everything is left in {data}")
+            context.exit(1)
 
 
 def unleash(report: Report, data: Path, workers: int, deadline: float, say: Callable[[str], None]) -> None:

@@ -71,7 +71,7 @@ def demo(
     rate: float | None,
     timeout_seconds: float,
 ) -> None:
-    """Show a daemon that is crashed and killed while it works, and loses nothing.
+    """Show a daemon being crashed and killed while it works, losing nothing.
 
     On a terminal: c crashes a worker, k kills the process, q quits.
     """
@@ -83,9 +83,11 @@ def demo(
         objections = perform(daemon, wish)
         for objection in objections:
             tell(f"✕ {objection}")
-        if data_dir is None and not objections:
+        if objections:
+            tell(f"everything is left in {data}")
+            context.exit(1)
+        if data_dir is None:
             tell(f"{data} is removed; --data-dir keeps what a demo leaves")
-    context.exit(1 if objections else 0)
 
 
 def lines_for(events: int | None, path: Path | None, batch: str) -> Iterator[Line]:
@@ -150,7 +152,11 @@ def proven(show: Show, accepted_before: int) -> list[str]:
         return [str(error)]
     finished = report["converged"]
     tell(report["ledger_in_words"])
-    objections = list(objections_to_ledger(report["ledger"], accepted_before, show.tally)) if finished else []
+    objections = []
+    if finished:
+        objections += objections_to_ledger(report["ledger"], accepted_before, show.tally)
+    elif not show.goes_on:
+        objections.append("the demo was ended before everything had come to its end")
     if dead := report["ledger"]["dead_lettered"]:
         tell(f"{counted(dead, 'dead letter')} could be replayed, on the page or with `replayforge dead replay`")
     tell("stopping the daemon, checking its books")
@@ -171,15 +177,13 @@ def last_offset(data_dir: Path) -> int:
 
 @contextlib.contextmanager
 def directory(data_dir: Path | None) -> Iterator[Path]:
-    """Return the data directory; one that nobody named is removed when the demo went well."""
+    """Return the data directory; one that nobody named is removed at the end of a block that raised nothing."""
     if data_dir is not None:
         yield data_dir
         return
     made = Path(tempfile.mkdtemp(prefix="replayforge-demo-"))
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
 
 
 @contextlib.contextmanager

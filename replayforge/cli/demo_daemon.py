@@ -95,6 +95,11 @@ class ChildDaemon:
         """Whether the process is there; it may not listen yet."""
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How the newest process ended, None while it runs."""
+        return None if self.process is None else self.process.poll()
+
     def command(self) -> list[str]:
         """Return the command line: this Python, the `serve` command, no configuration file."""
         serve = ["serve", "--config", os.devnull, "--port", str(self.port), "--data-dir", str(self.data_dir)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from replayforge.cli.bulk import Tally
 from replayforge.cli.client import Client, Problem, Unreachable
-from replayforge.cli.demo_daemon import ChildDaemon, Said
+from replayforge.cli.demo_daemon import ChildDaemon, EndedTooEarly, Said
 from replayforge.cli.demo_keys import Keyboard
 from replayforge.cli.demo_sender import Sender, lines_of
 from replayforge.cli.demo_story import ended, how_it_stands, span_in_words, tell
@@ -22,7 +22,9 @@ from replayforge.engine.checkout import STEPS, workload
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 0.25
 SUMMARY_SECONDS = 2.0
-FAST_DEATHS_MAX = 3
+# An event that kills the process runs alone from the second time on, and is buried after the third of those.
+FAST_DEATHS_MAX = 10
+LONG_LIFE_SECONDS = 10.0
 TRICKLE_EVENTS_PER_SECOND = 2.0
 BY_KILL = "the kill"
 KEYS = "keys: c crashes a worker, k kills the process, q quits"
@@ -64,6 +66,7 @@ class Show:
     ended_before: int = 0
     killed_at: float | None = None
     deaths: int = 0
+    started_at: float = field(default_factory=time.monotonic)
     next_look: float = 0.0
     next_summary: float = 0.0
     quitting: bool = False
@@ -179,20 +182,33 @@ class Show:
         """Start the daemon again if it died of itself."""
         if self.daemon.alive:
             return
-        code = self.daemon.process.returncode if self.daemon.process else None
-        tell(f"the process ended by itself with exit code {code}")
-        self.deaths += 1
-        if self.deaths > FAST_DEATHS_MAX:
-            raise GivenUp("The daemon died too often: " + " ".join(self.daemon.last_words[-5:]))
+        if time.monotonic() - self.started_at > LONG_LIFE_SECONDS:
+            self.deaths = 0
+        self.count_death()
         self.killed_at = time.monotonic()
         self.restart()
 
+    def count_death(self) -> None:
+        """Say that the process ended by itself; raises GivenUp when it does nothing else."""
+        tell(f"the process ended by itself with exit code {self.daemon.exit_code}")
+        self.deaths += 1
+        if self.deaths > FAST_DEATHS_MAX:
+            raise GivenUp("The daemon died too often: " + " ".join(self.daemon.last_words[-5:]))
+
     def restart(self) -> None:
-        """Start the daemon on the same data and say what it recovered."""
-        started = time.monotonic()
-        self.daemon.start()
-        heard = self.daemon.wait_listening()
-        tell(f"started again, it listens after {span_in_words(time.monotonic() - started)}; it {heard[-1].text}")
+        """Start the daemon on the same data and say what it recovered; again if it dies of what it recovered."""
+        while True:
+            self.started_at = time.monotonic()
+            self.daemon.start()
+            try:
+                heard = self.daemon.wait_listening()
+            except EndedTooEarly:
+                self.count_death()
+                continue
+            tell(
+                f"started again, it listens after {span_in_words(time.monotonic() - self.started_at)}; {heard[-1].text}"
+            )
+            return
 
     def hear(self) -> None:
         """Take up what the daemon said, and how soon the first event was acknowledged after a kill."""

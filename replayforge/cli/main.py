@@ -26,7 +26,7 @@ class Place:
 
 COMMANDS = {
     "serve": Place("serve_command", "serve", "Run the daemon until it is told to stop."),
-    "demo": Place("demo_command", "demo", "Show a daemon that is crashed and killed while it works, and loses nothing."),
+    "demo": Place("demo_command", "demo", "Show a daemon being crashed and killed while it works, losing nothing."),
     "send": Place("send_command", "send", "Send one event, or a file of events with --bulk."),
     "events": Place("events_commands", "events", "Look at events and act on them."),
     "dead": Place("dead_commands", "dead", "Look at dead letters, replay or discard them."),
@@ -34,7 +34,7 @@ COMMANDS = {
     "status": Place("status_command", "status", "Say whether everything accepted has come to its end."),
     "check": Place("check_command", "check", "Compare the log with the store, event by event, while no daemon runs."),
     "log": Place("log_commands", "log", "Look at the write-ahead log, and repair it."),
-    "chaos": Place("chaos_command", "chaos", "Kill a daemon at random while it works, and prove that nothing was lost."),
+    "chaos": Place("chaos_command", "chaos", "Kill a daemon at random while it works, and prove its books."),
     "config": Place("config_commands", "config", "Show or check the configuration."),
     "version": Place("about_commands", "version", "Say which version this is."),
     "completion": Place("about_commands", "completion", "Print the script that completes commands in a shell."),

@@ -211,6 +211,21 @@ def test_a_demo_sends_a_file(tmp_path: Path) -> None:
     assert "accepted 41 = " in ended.out
 
 
+def test_an_event_that_kills_the_process_is_buried(tmp_path: Path) -> None:
+    """A process that dies of an event is started again until the event is a dead letter, and everything else ends."""
+    file = tmp_path / "events.ndjson"
+    poison = {"workflow_id": "w", "event_type": "poison", "payload": {"_force_exit": True}}
+    file.write_text("\n".join([*SAMPLE.read_text().splitlines()[:20], json.dumps(poison)]) + "\n")
+    data = tmp_path / "data"
+    ended = run(
+        tmp_path, "demo", "--file", str(file), "--exit-when-done", "--kills", "0", "--worker-crashes", "0",
+        "--port", "0", "--data-dir", str(data),
+    )  # fmt: skip
+    assert ended.code == 0, ended.out + ended.err
+    assert ended.out.count("the process ended by itself with exit code 137") >= 3
+    assert "accepted 21 = cancelled 0 + dead_lettered 1 + " in ended.out
+
+
 def test_a_taken_port_is_said(tmp_path: Path) -> None:
     """A demo on a port that somebody has refuses with one sentence."""
     with socket.socket() as taken:
