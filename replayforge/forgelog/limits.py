@@ -27,14 +27,20 @@ class Limits:
         record_bytes_max = RECORD_HEAD_BYTES + self.key_bytes_max + self.payload_bytes_max + 7
         return BATCH_HEAD_BYTES + self.batch_bytes_max + record_bytes_max
 
-    def check(self, records: Sequence[NewRecord]) -> None:
-        """Raise RecordRejected for the first record outside the limits."""
+    def measure(self, records: Sequence[NewRecord]) -> int:
+        """Return the bytes that the records take in batches; raises RecordRejected for one outside the limits."""
+        total = 0
         for record in records:
-            if len(record.payload) > self.payload_bytes_max:
-                raise RecordRejected(
-                    f"A payload of {len(record.payload):,} bytes is above the limit of {self.payload_bytes_max:,}."
-                )
-            if len(record.key) > self.key_bytes_max:
-                raise RecordRejected(f"A key of {len(record.key)} bytes is above the limit of {self.key_bytes_max}.")
-            if not 0 <= record.type <= 255:
-                raise RecordRejected(f"A record type is a byte; {record.type} is not.")
+            payload_bytes, key_bytes = len(record.payload), len(record.key)
+            if payload_bytes > self.payload_bytes_max or key_bytes > self.key_bytes_max or not 0 <= record.type <= 255:
+                raise RecordRejected(self.objection(record))
+            total += (RECORD_HEAD_BYTES + key_bytes + payload_bytes + 7) & ~7
+        return total
+
+    def objection(self, record: NewRecord) -> str:
+        """Say which limit a record oversteps."""
+        if len(record.payload) > self.payload_bytes_max:
+            return f"A payload of {len(record.payload):,} bytes is above the limit of {self.payload_bytes_max:,}."
+        if len(record.key) > self.key_bytes_max:
+            return f"A key of {len(record.key)} bytes is above the limit of {self.key_bytes_max}."
+        return f"A record type is a byte; {record.type} is not."

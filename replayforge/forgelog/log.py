@@ -14,7 +14,7 @@ from replayforge.forgelog.errors import CorruptRecord, LogClosed, LogRefused, Lo
 from replayforge.forgelog.files import Files, OsFiles
 from replayforge.forgelog.limits import MEBIBYTE
 from replayforge.forgelog.options import LogOptions
-from replayforge.forgelog.record import NewRecord, Record, record_bytes
+from replayforge.forgelog.record import NewRecord, Record
 from replayforge.forgelog.recovery import RecoveryReport
 from replayforge.forgelog.retention import Retained, RetentionRule, SteadyClock, removable
 from replayforge.forgelog.scrubber import Scrubber, ScrubStep
@@ -106,11 +106,7 @@ class ForgeLog:
         LogBusy, LogStalled and LogClosed mean "not accepted"; after LogPoisoned the outcome is unknown.
         """
         self.refuse_append()
-        self.options.limits.check(records)
-        size = 0
-        for record in records:
-            size += record_bytes(record)
-        return self.committer.append(records, size)
+        return self.committer.append(records, self.options.limits.measure(records))
 
     def refuse_append(self) -> None:
         """Raise the reason why nothing can be appended now, if there is one."""

@@ -87,7 +87,7 @@ def recover_found(disk: Disk, directory: Path, floor: int) -> Found | None:
     readers = {**committed, "the log's mirror of its store": found.manifest.projected_offset}
     ids = [number for number in ids if number >= found.manifest.first_segment]
     refuse_missing(found.manifest, ids)
-    make_durable(disk, directory, ids)
+    disk.sync_directory(directory)
     headers = [read_header(disk, directory, number, found.manifest) for number in ids]
     found.segments = chain_segments(disk, directory, headers, found, min(readers.values()))
     if headers:
@@ -128,24 +128,11 @@ def refuse_missing(manifest: Manifest, ids: list[int]) -> None:
         )
 
 
-def make_durable(disk: Disk, directory: Path, ids: list[int]) -> None:
-    """Sync and forget every live segment: nothing may be decided on data that was never on the disk."""
-    for number in ids:
-        path = directory / segment_name(number)
-        if not disk.files.is_regular(path):
-            raise LogRefused("E_NOT_A_FILE", "it is not a regular file.", segment=path.name)
-        handle = disk.files.open(path)
-        try:
-            disk.sync_file(handle)
-            disk.files.drop_cache(handle)
-        finally:
-            disk.files.close(handle)
-    disk.sync_directory(directory)
-
-
 def read_header(disk: Disk, directory: Path, number: int, manifest: Manifest) -> tuple[SegmentHeader, int]:
     """Return the header and the size of a segment; refuse one that is not this log's (rule 9)."""
     name = segment_name(number)
+    if not disk.files.is_regular(directory / name):
+        raise LogRefused("E_NOT_A_FILE", "it is not a regular file.", segment=name)
     handle = disk.files.open(directory / name)
     try:
         size = disk.files.size(handle)
@@ -205,9 +192,10 @@ def report_shortened(
 
 
 def walk_segment(disk: Disk, directory: Path, header: SegmentHeader, size: int, *, stop: int | None = None) -> Walk:
-    """Walk over a whole segment; the walk keeps no open file."""
+    """Walk over a whole segment, read from the disk; the walk keeps no open file."""
     handle = disk.files.open(directory / header.name)
     try:
+        disk.files.drop_cache(handle)
         walk = Walk(Window(disk.files, handle, size), header, stop=stop)
         walk.run()
         return walk
@@ -216,10 +204,16 @@ def walk_segment(disk: Disk, directory: Path, header: SegmentHeader, size: int, 
 
 
 def read_tail(disk: Disk, directory: Path, last: tuple[SegmentHeader, int], found: Found) -> None:
-    """Read the last segment deeply and judge how it ends (rules 1 to 5 and 7)."""
+    """Read the last segment deeply and judge how it ends (rules 1 to 5 and 7).
+
+    It is synced first: nothing may be decided on data that was never on the disk. The sealed segments need no sync,
+    since a segment is sealed only after its last batch was durable.
+    """
     header, size = last
     handle = disk.files.open(directory / header.name)
     try:
+        disk.sync_file(handle)
+        disk.files.drop_cache(handle)
         walk = Walk(Window(disk.files, handle, size), header)
         walk.run()
         while walk.fault is not None and walk.pass_damage(found.manifest.gap_at(walk.next_offset)):

@@ -102,6 +102,9 @@ async def test_a_full_disk_is_reported_once_and_ends_by_itself(rig: Rig) -> None
     assert rig.log.reason == "the disk of the log is full"
     with pytest.raises(LogFull):
         await rig.log.commit("reader", 0)
+    writes = rig.files.counts["pwrite"]
+    await until(lambda: rig.files.counts["pwrite"] > writes + 2)
+    assert not rig.log.writable
     rig.heal()
     await until(lambda: rig.log.writable)
     assert await rig.log.append([NewRecord(b"y")]) == 1
