@@ -19,8 +19,10 @@ from replayforge.engine.dispatcher import Dispatcher
 from replayforge.engine.endpoints import Courier, with_endpoints
 from replayforge.engine.execution import Rules
 from replayforge.engine.handlers import Handlers, load_handlers
+from replayforge.engine.heartbeat import Heartbeat, Pace
 from replayforge.engine.intake import Intake
-from replayforge.engine.janitor import Intervals, Janitor
+from replayforge.engine.janitor import Chore, Intervals, Janitor
+from replayforge.engine.nodes import Neighbours, reporter
 from replayforge.engine.overview import Overview
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.reader import Reader
@@ -64,6 +66,7 @@ class Daemon:
     overview: Overview
     workers: list[Worker]
     supervisor: Supervisor
+    heartbeat: Heartbeat | None
     chaos: Chaos | None
     url: str = ""
 
@@ -74,7 +77,8 @@ class Daemon:
 
     def start(self) -> None:
         """Let every service run and the door open."""
-        services: list[Service] = [self.publisher, self.dispatcher, self.reader, self.janitor, *self.workers]
+        hearts = [] if self.heartbeat is None else [self.heartbeat]
+        services: list[Service] = [*hearts, self.publisher, self.dispatcher, self.reader, self.janitor, *self.workers]
         for service in services:
             self.supervisor.start(service)
         self.intake.accepting = True
@@ -95,6 +99,7 @@ class Daemon:
             await self.settler.finish()
             await self.store.hand_back(leases, self.clock.now_us())
         await self.supervisor.stop([self.dispatcher.name, self.publisher.name], DRAIN_SECONDS)
+        await self.supervisor.stop([Heartbeat.name], DRAIN_SECONDS)
         with contextlib.suppress(ReplayForgeError):
             await asyncio.to_thread(self.log.bind_store, self.store.store_id, self.dispatcher.projected)
 
@@ -170,8 +175,8 @@ class Parts:
 async def build(parts: Parts, cursor: int) -> Daemon:
     """Recover what a former incarnation left, and build the engine."""
     config, clock, telemetry, store = parts.config, parts.clock, parts.telemetry, parts.store
-    # One process owns a SQLite file, so whatever is in processing there was left by one that is gone.
-    owner_prefix = "" if store.driver.dialect == "sqlite" else f"{parts.node}/"
+    # Where one process has the store for itself, whatever is in processing was left by one that is gone.
+    owner_prefix = f"{parts.node}/" if store.shared else ""
     recovered = await reclaim_former(store, parts.handlers, clock, telemetry, owner_prefix)
     window = Window(config.ingest.backlog_events_max)
     waiting = rebuild_window(parts.log, window, cursor)
@@ -194,6 +199,19 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         lease_seconds=config.workers.lease_seconds,
         solo_seconds=config.workers.solo_seconds,
     )
+    heartbeat = build_heartbeat(parts, bench, workers)
+    neighbours = Neighbours(
+        store,
+        parts.stream,
+        bench,
+        publisher,
+        reader,
+        parts.handlers,
+        heartbeat,
+        clock,
+        telemetry,
+        lease_seconds=config.workers.lease_seconds,
+    )
     janitor = Janitor(
         parts.log,
         intake,
@@ -206,6 +224,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         telemetry,
         intervals(config),
         parts.rng,
+        shared_chores(config, neighbours),
     )
     supervisor = Supervisor(
         clock,
@@ -229,6 +248,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         node=parts.node,
         started_at_us=clock.now_us(),
         recovered=replace(recovered, waiting=waiting),
+        neighbours=neighbours,
     )
     return Daemon(
         config=config,
@@ -248,8 +268,31 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         overview=overview,
         workers=workers,
         supervisor=supervisor,
+        heartbeat=heartbeat,
         chaos=chaos,
     )
+
+
+def build_heartbeat(parts: Parts, bench: Workbench, workers: list[Worker]) -> Heartbeat | None:
+    """Return the heartbeat of a daemon that shares its store; one that has it for itself needs none."""
+    if not parts.store.shared:
+        return None
+    report = reporter(parts.node, parts.incarnation, parts.log, workers, bench, parts.clock.now_us())
+    chosen = parts.config.workers
+    pace = Pace(chosen.heartbeat_seconds, chosen.lease_seconds, chosen.handler_timeout_seconds)
+    return Heartbeat(parts.store, bench, workers, parts.handlers, report, parts.clock, parts.telemetry, pace)
+
+
+def shared_chores(config: Config, neighbours: Neighbours) -> list[Chore]:
+    """Return the janitor's chores that concern other daemons; each finds nothing to do where there are none."""
+    seconds = config.janitor
+    return [
+        Chore("take_over", seconds.sweep_seconds, neighbours.take_over),
+        Chore("look_for_suspects", seconds.sweep_seconds, neighbours.look_for_suspects),
+        Chore("remove_dead_consumers", seconds.stream_reclaim_seconds, neighbours.remove_dead_consumers),
+        Chore("forget_nodes", seconds.retention_seconds, neighbours.forget_nodes),
+        Chore("long_transactions", seconds.disk_seconds, neighbours.look_for_long_transactions),
+    ]
 
 
 def build_chaos(config: Config, telemetry: Telemetry, rng: random.Random) -> Chaos | None:

@@ -184,8 +184,14 @@ def settlement(execution: Execution, result: Result, decided: Verdict, rules: Ru
     )
 
 
-def interruption(claimed: Claimed, worker: str, started_at_us: int, now_us: int) -> Settlement:
-    """Return what to settle for an attempt that the daemon's own end cut short."""
+def interruption(
+    claimed: Claimed,
+    worker: str,
+    started_at_us: int,
+    now_us: int,
+    error: str = "The daemon stopped before the handler had finished.",
+) -> Settlement:
+    """Return what to settle for an attempt that was cut short by no fault of its own."""
     row = claimed.event
     return Settlement(
         event=row,
@@ -194,6 +200,6 @@ def interruption(claimed: Claimed, worker: str, started_at_us: int, now_us: int)
         worker=worker,
         started_at_us=started_at_us,
         ended_at_us=max(started_at_us, now_us),
-        error="The daemon stopped before the handler had finished.",
+        error=error,
         error_signature="interrupted",
     )

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from replayforge import crashpoints
@@ -73,6 +73,7 @@ class Janitor:
         telemetry: Telemetry,
         intervals: Intervals,
         rng: random.Random,
+        further_chores: Sequence[Chore] = (),
     ) -> None:
         self.log = log
         self.intake = intake
@@ -96,6 +97,7 @@ class Janitor:
             Chore("scrub", intervals.mirror_seconds, self.scrub),
             Chore("retain_log", intervals.retention_seconds, self.retain_log),
             Chore("retire_events", intervals.retention_seconds, self.retire_events),
+            *further_chores,
         ]
 
     async def run(self, stopping: asyncio.Event) -> None:

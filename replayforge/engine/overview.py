@@ -1,8 +1,9 @@
 """What the daemon knows about itself: the ledger, convergence, workers, readiness. It only looks."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from replayforge import crashpoints
@@ -10,10 +11,11 @@ from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
 from replayforge.domain.errors import NotFound, Refused, Rejected, Unavailable
 from replayforge.domain.event import Action, Attempt, Content, StoredEvent
 from replayforge.domain.lifecycle import TERMINAL, State
-from replayforge.domain.reports import EventFilter, Group, Ledger, LogCursor, WorkflowSummary
+from replayforge.domain.reports import EventFilter, Group, Ledger, LogCursor, Node, WorkflowSummary
 from replayforge.engine.dispatcher import Dispatcher
 from replayforge.engine.intake import Intake, Receipt
 from replayforge.engine.janitor import Janitor
+from replayforge.engine.nodes import Neighbours, in_words
 from replayforge.engine.recovery import Recovered
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
@@ -29,13 +31,18 @@ OLDEST_QUEUED_SECONDS_MAX = 60
 
 @dataclass(frozen=True, slots=True)
 class Convergence:
-    """Whether everything that is due has ended, and if not, what stands in the way, in words."""
+    """Whether everything that is due has ended, and if not, what stands in the way, in words.
+
+    `living` are the other daemons that share the store, `gone` those whose logs cannot be reached.
+    """
 
     converged: bool
     ledger: Ledger
     issues: list[str]
     backlog: int
     oldest_queued_seconds: float
+    living: list[Node]
+    gone: list[Node]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,7 @@ class Overview:
         node: str,
         started_at_us: int,
         recovered: Recovered,
+        neighbours: Neighbours,
     ) -> None:
         self.log = log
         self.store = store
@@ -107,6 +115,7 @@ class Overview:
         self.node = node
         self.started_at_us = started_at_us
         self.recovered = recovered
+        self.neighbours = neighbours
 
     # Events
 
@@ -163,13 +172,16 @@ class Overview:
         """Return the ledger and whether everything due has ended."""
         # The end of the log is read after the books: what is accepted meanwhile counts as waiting, never as lost.
         cursors, tallies = await self.store.books()
-        books = ledger(self.log.log_id, self.log.durable_offset, cursors, tallies)
+        living, gone = await self.neighbours.others()
+        ends = {node.log_id: node.durable_offset for node in (*living, *gone)}
+        books = ledger(self.log.log_id, self.log.durable_offset, cursors, tallies, ends)
         queued_at_us = await self.store.oldest_queued()
         oldest = 0.0 if queued_at_us is None else (self.clock.now_us() - queued_at_us) / MICROSECONDS_PER_SECOND
         backlog = sum(books.states.get(state, 0) for state in (State.QUEUED, State.PROCESSING, State.RETRYING))
         issues = issues_of(books, oldest, self.supervisor.guards.values())
+        issues += [in_words(node) for node in gone if node.waiting or not node.stopped]
         converged = books.waiting == 0 and backlog == 0 and books.lost == 0
-        return Convergence(converged, books, issues, backlog + books.waiting, max(0.0, oldest))
+        return Convergence(converged, books, issues, backlog + books.waiting, max(0.0, oldest), living, gone)
 
     # The daemon
 
@@ -247,14 +259,24 @@ class Overview:
         return list(self.supervisor.guards.values())
 
 
-def ledger(log_id: str, durable_offset: int, cursors: Sequence[LogCursor], tallies: dict[str, int]) -> Ledger:
-    """Put the books together: what this log and the logs of other daemons hold against what the store holds."""
+def ledger(
+    log_id: str,
+    durable_offset: int,
+    cursors: Sequence[LogCursor],
+    tallies: dict[str, int],
+    ends: Mapping[str, int] = MappingProxyType({}),
+) -> Ledger:
+    """Put the books together: what this log and the logs of other daemons hold against what the store holds.
+
+    `ends` says of the logs of other daemons where they ended when those reported last.
+    """
     own = next((cursor for cursor in cursors if cursor.log_id == log_id), None)
     projected = own.log_offset if own else 0
-    others = sum(cursor.log_offset for cursor in cursors if cursor.log_id != log_id)
+    others = [cursor for cursor in cursors if cursor.log_id != log_id]
+    further = sum(max(cursor.log_offset, ends.get(cursor.log_id, 0)) for cursor in others)
     return Ledger(
-        records=durable_offset + others,
-        waiting=durable_offset - projected,
+        records=durable_offset + further,
+        waiting=durable_offset - projected + further - sum(cursor.log_offset for cursor in others),
         not_events=sum(cursor.not_events for cursor in cursors),
         copies=sum(cursor.copies for cursor in cursors),
         inserted=sum(cursor.inserted for cursor in cursors),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from replayforge.domain.clock import Clock
 from replayforge.stores.transactions import Claimed
@@ -79,6 +79,19 @@ class Workbench:
         self.hand_out()
         self.changed.set()
         return withdrawn
+
+    def leases(self) -> tuple[list[Claimed], list[Claimed]]:
+        """Return what waits and what is in workers' hands; any thread may ask, each half is copied in one step."""
+        return list(self.waiting), list(self.in_hands.values())
+
+    def withdraw(self, leases: Collection[tuple[int, int]]) -> int:
+        """Drop those waiting events, named as (row number, token), whose lease is lost; returns how many."""
+        dropped = [one for one in self.waiting if (one.event.seq, one.event.lease_token) in leases]
+        for one in dropped:
+            self.waiting.remove(one)
+            self.known_seqs.discard(one.event.seq)
+        self.changed.set()
+        return len(dropped)
 
     def let_go(self, worker: str) -> Claimed | None:
         """End a worker's hold on its event, which still has to be put away; returns the event, if it held one."""

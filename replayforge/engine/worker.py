@@ -14,7 +14,7 @@ from replayforge.engine.publisher import Publisher
 from replayforge.engine.settler import Settler
 from replayforge.engine.workbench import Workbench
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Claimed
+from replayforge.stores.transactions import Claimed, Settlement
 from replayforge.telemetry import Telemetry
 
 
@@ -43,11 +43,15 @@ class Worker:
         self.telemetry = telemetry
         self.chaos = chaos
         self.busy_since_us: int | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.abandoned: str | None = None
         self.settled_count = 0
         self.details: dict[str, Any] = {}
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until told to stop and the bench is closed; the attempt that is running then may still finish."""
+        self.task = asyncio.current_task()
+        self.abandoned = None
         while not stopping.is_set():
             claimed = await self.bench.take(self.name)
             if claimed is None:
@@ -58,9 +62,17 @@ class Worker:
         """Run one attempt and hand its outcome in; the next event may be taken while that one is being committed."""
         self.busy_since_us = self.rules.clock.now_us()
         self.details = {}
-        settlement, thread = await execute(
-            claimed, self.name, self.handlers, self.rules, self.chaos, self.telemetry, self.details
-        )
+        try:
+            settlement, thread = await execute(
+                claimed, self.name, self.handlers, self.rules, self.chaos, self.telemetry, self.details
+            )
+        except asyncio.CancelledError:
+            if self.abandoned is None:
+                raise
+            settlement, thread = self.cut_short(claimed, self.abandoned), None
+        if self.abandoned is not None and self.task is not None:
+            self.task.uncancel()
+            self.abandoned = None
         self.busy_since_us = None
         await self.settler.hand_in(settlement)
         self.settled_count += 1
@@ -73,9 +85,23 @@ class Worker:
         """Settle the attempt that the daemon's end cut short as `interrupted`; call it once `run` has ended."""
         claimed = self.bench.let_go(self.name)
         if claimed is not None:
-            now_us = self.rules.clock.now_us()
-            started_at_us = self.busy_since_us or now_us
-            await self.settler.hand_in(interruption(claimed, self.name, started_at_us, now_us))
+            await self.settler.hand_in(self.cut_short(claimed))
+
+    def abandon(self, reason: str) -> bool:
+        """Cut the running attempt short, because its lease is lost or in doubt; False when no handler runs.
+
+        It is settled as `interrupted`, which counts if the lease stands after all and is fenced if not.
+        """
+        if self.busy_since_us is None or self.task is None or self.abandoned is not None:
+            return False
+        self.abandoned = reason
+        self.task.cancel()
+        return True
+
+    def cut_short(self, claimed: Claimed, *reason: str) -> Settlement:
+        """Return what to settle for an attempt that could not end by itself."""
+        now_us = self.rules.clock.now_us()
+        return interruption(claimed, self.name, self.busy_since_us or now_us, now_us, *reason)
 
     async def charge_crash(self, error: BaseException) -> bool:
         """Charge a crash to the event that was in hand and take the event back; False when there was none.

@@ -107,9 +107,9 @@ class Store:
         """Return (row number, event) of what owners with this prefix hold in processing."""
         return await self.driver.read(lambda: transactions.in_flight(owner_prefix, limit))
 
-    async def lapsed(self, now_us: int, limit: int = 1000) -> list[tuple[int, InFlight]]:
-        """Return (row number, event) of what lies in processing beyond the end of its lease."""
-        return await self.driver.read(lambda: transactions.lapsed(now_us, limit))
+    async def take_over(self, decide: transactions.Decide, error: str, now_us: int, limit: int = 1000) -> list[Reclaim]:
+        """Take back events whose lease has lapsed, whoever held it, as `decide` says; returns those taken back."""
+        return await self.driver.write(lambda: transactions.take_over(self.node, decide, error, now_us, limit))
 
     async def beat(self, leases: Sequence[tuple[int, int]], lease_us: int, now_us: int, report: Node) -> set[int]:
         """Renew leases, (row number, token), and report this daemon; returns the row numbers still held."""

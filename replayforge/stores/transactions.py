@@ -1,7 +1,7 @@
 """Everything that changes the store, each as one transaction: a generator that fetches, decides and writes."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from replayforge.domain.errors import Fatal
@@ -11,6 +11,8 @@ from replayforge.domain.lifecycle import OPEN, Outcome, Reason, State
 from replayforge.domain.recovery import InFlight, Reclaim, Verdict, error_signature
 from replayforge.domain.reports import Node
 from replayforge.stores.driver import Batch, Fetch, Row, Steps
+
+Decide = Callable[[Sequence[tuple[int, InFlight]]], Sequence[tuple[int, Reclaim]]]
 
 
 class CursorMoved(Fatal):
@@ -299,10 +301,11 @@ def crashed_event(seq: int, decided: Reclaim, error: str, now_us: int) -> Row:
     )
 
 
-def lapsed(now_us: int, limit: int) -> Steps[list[tuple[int, InFlight]]]:
-    """Fetch (row number, event) of what lies in processing beyond the end of its lease, whoever holds it."""
+def take_over(node: str, decide: Decide, error: str, now_us: int, limit: int) -> Steps[list[Reclaim]]:
+    """Take back what lies in processing beyond the end of its lease, as a pure function decides."""
     rows = yield Fetch("lapsed_leases", {"now_us": now_us, "count": limit})
-    return [(row[0], InFlight(*row[1:])) for row in rows]
+    pairs = decide([(row[0], InFlight(*row[1:])) for row in rows])
+    return (yield from reclaim(node, pairs, error, now_us)) if pairs else []
 
 
 def beat(owner: str, leases: Sequence[tuple[int, int]], lease_us: int, now_us: int, report: Node) -> Steps[set[int]]:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from replayforge.domain.clock import format_time
 from replayforge.domain.lifecycle import OPEN, State
+from replayforge.engine.nodes import decode_workers
 from replayforge.engine.overview import Check, Convergence
 from replayforge.supervisor import Guard
 from replayforge.web import shapes
@@ -41,7 +42,8 @@ async def convergence_report(context: Context) -> dict[str, Any]:
         "convergence_issues": report.issues,
         "ledger": books.as_json(),
         "ledger_in_words": books.in_words(),
-        "unreachable_nodes": [],
+        "nodes": [shapes.node(node) for node in report.living],
+        "unreachable_nodes": [shapes.node(node) for node in report.gone],
         "verified_at": format_time(context.overview.clock.now_us()),
         "total_events": books.accepted,
         "processed_events": books.terminal + books.retired,
@@ -79,10 +81,13 @@ def state_of(report: Convergence) -> str:
 
 
 async def workers(request: web.Request) -> web.Response:
-    """Answer with what each worker does."""
+    """Answer with what each worker does, of this daemon now and of the others when they reported last."""
     overview = context_of(request).overview
     now_us = overview.clock.now_us()
     items = [shapes.worker(status, overview.node, now_us) for status in overview.worker_statuses()]
+    for node in await overview.neighbours.known_others():
+        is_stale = not overview.neighbours.alive(node)
+        items += [shapes.distant_worker(report, node, is_stale=is_stale) for report in decode_workers(node.workers)]
     return json_response({"items": items, "next_cursor": None, "has_more": False})
 
 

@@ -6,11 +6,12 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import asdict
 
-from replayforge.domain.clock import format_time
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.domain.event import Action, Attempt, Content, StoredEvent
 from replayforge.domain.lifecycle import State
-from replayforge.domain.reports import Group, WorkflowSummary
+from replayforge.domain.reports import Group, Node, WorkflowSummary
 from replayforge.engine.intake import Receipt
+from replayforge.engine.nodes import WorkerReport
 from replayforge.engine.overview import WorkerStatus
 
 encode = msgspec.json.Encoder().encode
@@ -201,6 +202,42 @@ def group(one: Group) -> dict[str, Any]:
         "last_at": format_time(one.last_at_us),
         "event_types": one.event_types,
         "sample": one.sample,
+    }
+
+
+def node(one: Node) -> dict[str, Any]:
+    """Show a daemon that shares the store, as it reported last."""
+    return {
+        "node": one.name,
+        "log_id": one.log_id,
+        "host": one.host,
+        "pid": one.pid,
+        "started_at": format_time(one.started_at_us),
+        "last_heartbeat_at": format_time(one.seen_at_us),
+        "silent_seconds": one.silent_us / MICROSECONDS_PER_SECOND,
+        "stopped": one.stopped,
+        "durable_offset": one.durable_offset,
+        "projected_offset": one.projected_offset,
+        "waiting": one.waiting,
+    }
+
+
+def distant_worker(report: WorkerReport, one: Node, *, is_stale: bool) -> dict[str, Any]:
+    """Show a worker of another daemon, as that daemon reported last."""
+    return {
+        "id": f"{one.name}/{report.name}",
+        "worker_name": report.name,
+        "node": one.name,
+        "status": "stale" if is_stale else report.state,
+        "last_heartbeat_at": format_time(one.seen_at_us),
+        "is_stale": is_stale,
+        "current_event_id": report.event_id,
+        "current_event_type": report.event_type,
+        "busy_since": None if report.busy_since_us is None else format_time(report.busy_since_us),
+        "settled": report.settled,
+        "restarts": None,
+        "last_error": None,
+        "details": {},
     }
 
 

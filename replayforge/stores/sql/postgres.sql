@@ -196,6 +196,7 @@ FROM events WHERE state = 'processing' AND lease_owner LIKE :owner_pattern ESCAP
 -- What lies in processing beyond the end of its lease.
 SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us
 FROM events WHERE state = 'processing' AND lease_until_us < {database_now_us} ORDER BY seq LIMIT :count
+FOR UPDATE SKIP LOCKED
 
 -- renew_leases --
 -- Put off the end of those leases, (row number, token), that this owner still holds.

@@ -1,0 +1,177 @@
+"""The daemons that share one store: what each says of itself, who is gone, and who takes over from whom."""
+
+import os
+import socket
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock, to_us
+from replayforge.domain.errors import Unavailable
+from replayforge.domain.recovery import InFlight, Reclaim, triage
+from replayforge.domain.reports import Node
+from replayforge.engine.handlers import Handlers
+from replayforge.engine.heartbeat import Heartbeat
+from replayforge.engine.publisher import Publisher
+from replayforge.engine.reader import Reader
+from replayforge.engine.workbench import Workbench
+from replayforge.engine.worker import Worker
+from replayforge.forgelog.log import ForgeLog
+from replayforge.stores.store import Store
+from replayforge.streams.stream import Stream
+from replayforge.telemetry import Telemetry
+
+LAPSED = "The lease of this event lapsed: the daemon that held it died or was cut off from the store."
+FORGOTTEN_AFTER_SECONDS = 7 * 86_400.0
+LONG_TRANSACTION_SECONDS = 300.0
+
+
+class WorkerReport(msgspec.Struct, frozen=True):
+    """What a worker of another daemon did when that daemon reported last."""
+
+    name: str
+    state: str
+    event_id: str | None = None
+    event_type: str | None = None
+    busy_since_us: int | None = None
+    settled: int = 0
+
+
+decode_workers = msgspec.json.Decoder(list[WorkerReport]).decode
+
+
+def reporter(
+    node: str, incarnation: str, log: ForgeLog, workers: Sequence[Worker], bench: Workbench, started_at_us: int
+) -> Callable[[bool], Node]:
+    """Return what tells how this daemon is, given whether it has stopped; any thread may ask."""
+
+    def report(stopped: bool) -> Node:
+        told = [worker_report(worker, bench) for worker in workers] if not stopped else []
+        return Node(
+            name=node,
+            log_id=log.log_id,
+            incarnation=incarnation,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at_us=started_at_us,
+            stopped=stopped,
+            durable_offset=log.durable_offset,
+            workers=msgspec.json.encode(told).decode(),
+        )
+
+    return report
+
+
+def worker_report(worker: Worker, bench: Workbench) -> WorkerReport:
+    """Tell what a worker does."""
+    held = bench.in_hands.get(worker.name)
+    if held is None:
+        return WorkerReport(worker.name, "idle", settled=worker.settled_count)
+    event = held.event
+    return WorkerReport(worker.name, "busy", event.id, event.event_type, worker.busy_since_us, worker.settled_count)
+
+
+class Neighbours:
+    """Looks after what other daemons left behind; each chore is safe on any number of daemons at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        stream: Stream,
+        bench: Workbench,
+        publisher: Publisher,
+        reader: Reader,
+        handlers: Handlers,
+        heartbeat: Heartbeat | None,
+        clock: Clock,
+        telemetry: Telemetry,
+        *,
+        lease_seconds: float,
+    ) -> None:
+        self.store = store
+        self.stream = stream
+        self.bench = bench
+        self.publisher = publisher
+        self.reader = reader
+        self.handlers = handlers
+        self.heartbeat = heartbeat
+        self.clock = clock
+        self.telemetry = telemetry
+        self.lease_us = to_us(lease_seconds)
+
+    async def nodes(self) -> list[Node]:
+        """Return every daemon that shares the store, this one among them; none where a store cannot be shared."""
+        return await self.store.nodes(self.clock.now_us()) if self.store.shared else []
+
+    def alive(self, node: Node) -> bool:
+        """Tell whether a daemon was heard of within a lease."""
+        return node.name == self.store.node or node.alive(self.lease_us)
+
+    async def others(self) -> tuple[list[Node], list[Node]]:
+        """Return the other daemons: those that live, and those that are gone."""
+        others = [node for node in await self.nodes() if node.name != self.store.node]
+        return [node for node in others if self.alive(node)], [node for node in others if not self.alive(node)]
+
+    async def known_others(self) -> list[Node]:
+        """Return the other daemons, or none while the store does not answer."""
+        try:
+            living, gone = await self.others()
+        except Unavailable:
+            return []
+        return [*living, *gone]
+
+    async def take_over(self) -> int:
+        """Take back events whose lease has lapsed, unless the store was away so lately that nobody could renew."""
+        if self.heartbeat is None or not self.heartbeat.calm():
+            return 0
+        taken = await self.store.take_over(self.decide, LAPSED, self.clock.now_us())
+        if taken:
+            self.telemetry.emit("attempt.reclaimed", len(taken), reason=LAPSED)
+            self.publisher.fall_behind()
+        return len(taken)
+
+    def decide(self, left: Sequence[tuple[int, InFlight]]) -> list[tuple[int, Reclaim]]:
+        """Decide what becomes of events left behind, judging those of each owner together; our own are in hand."""
+        by_owner: dict[str, list[InFlight]] = defaultdict(list)
+        rows = {event.event_id: seq for seq, event in left}
+        for seq, event in left:
+            if not self.bench.holds(seq):
+                by_owner[event.owner].append(event)
+        decided = [one for events in by_owner.values() for one in triage(events, self.handlers.holds_on_crash)]
+        return [(rows[reclaim.event.event_id], reclaim) for reclaim in decided]
+
+    async def look_for_suspects(self) -> int:
+        """Have suspects run that a daemon made which is gone; the stream carries none of them."""
+        if not await self.store.any_suspect():
+            return 0
+        self.reader.look_for_suspects()
+        return 1
+
+    async def remove_dead_consumers(self) -> int:
+        """Let the stream forget the readers of daemons that are gone."""
+        alive = {node.name for node in await self.nodes() if self.alive(node)}
+        return await self.stream.remove_dead_consumers(alive | {self.store.node})
+
+    async def forget_nodes(self) -> int:
+        """Forget daemons that have been gone for a week and left nothing on their disks."""
+        return await self.store.forget_nodes(to_us(FORGOTTEN_AFTER_SECONDS), self.clock.now_us())
+
+    async def look_for_long_transactions(self) -> int:
+        """Warn of foreign transactions that have been open for long."""
+        found = await self.store.long_transactions(LONG_TRANSACTION_SECONDS)
+        for process, seconds, statement in found:
+            self.telemetry.emit("store.held", process=process, seconds=round(seconds), statement=statement)
+        return len(found)
+
+
+def in_words(node: Node) -> str:
+    """Say of a daemon that is gone what nobody can reach."""
+    silent = f"{node.silent_us // MICROSECONDS_PER_SECOND:,} s"
+    last_seen = "stopped" if node.stopped else "was last heard of"
+    gone = f"Node {node.name} (log {node.log_id}, host {node.host}) {last_seen} {silent} ago"
+    if not node.waiting:
+        return f"{gone}: nothing is known to wait on its disk, but what it accepted last may."
+    offsets = f"offsets {node.projected_offset + 1:,} to {node.durable_offset:,}"
+    later = "" if node.stopped else ", and perhaps later ones"
+    return f"{gone}: {node.waiting:,} accepted records ({offsets}{later}) wait on its disk; start it there again."
