@@ -98,6 +98,10 @@ def waiting(signs: Signs) -> Health | None:
     """Tell whether somebody has to decide, or something waits too long."""
     if signs.report is None:
         return None
+    stranded = [node for node in signs.report.gone if node.waiting]
+    if stranded:
+        cause = f"{plural(stranded[0].waiting, 'accepted event')} lie on {stranded[0].name}, which is not heard of"
+        return Health("Attention", "err", cause, "/runtime#nodes")
     held = signs.report.ledger.states.get(State.HELD, 0)
     if held:
         return Health("Attention", "warn", f"{plural(held, 'event')} held after a crash", "/events?status=held")

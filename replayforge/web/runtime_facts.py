@@ -5,12 +5,13 @@ import resource
 import sys
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
+from replayforge.domain.reports import Node
 from replayforge.engine.janitor import Chore
 from replayforge.engine.overview import Overview, WorkerStatus
 from replayforge.supervisor import Guard
 from replayforge.web.context import Context
 from replayforge.web.pulse import Pulse
-from replayforge.web.views import ChoreRow, Fact, RuntimeView, ServiceRow, WorkerRow
+from replayforge.web.views import ChoreRow, Fact, NodeRow, RuntimeView, ServiceRow, WorkerRow
 from replayforge.web.words import count, duration, first_line, plural, size
 
 # Chores whose result is bytes, and of what.
@@ -33,6 +34,10 @@ async def runtime_view(context: Context, pulse: Pulse) -> RuntimeView:
         store=await store_facts(overview),
         recovery=recovery_facts(overview),
         chores=[chore_row(chore) for chore in overview.janitor.chores],
+        nodes=[
+            *(node_row(node, "running") for node in report.living),
+            *(node_row(node, "stopped" if node.stopped else "not heard of") for node in report.gone),
+        ],
         ledger=report.ledger.in_words(),
         issues=report.issues,
     )
@@ -149,6 +154,11 @@ def worker_row(worker: WorkerStatus, guard: Guard | None) -> WorkerRow:
         last_error_at=None if guard is None or guard.last_error_at_us is None else format_time(guard.last_error_at_us),
         traceback=(guard.last_traceback if guard else None) or "",
     )
+
+
+def node_row(node: Node, state: str) -> NodeRow:
+    """Return a row for another daemon."""
+    return NodeRow(node.name, node.host, node.pid, state, format_time(node.seen_at_us), node.waiting)
 
 
 def chore_row(chore: Chore) -> ChoreRow:

@@ -249,6 +249,18 @@ class ChoreRow:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeRow:
+    """Another daemon that shares the store; `waiting` of its events have no row yet."""
+
+    name: str
+    host: str
+    pid: int
+    state: str
+    seen_at: str
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeView:
     """The daemon itself, part by part."""
 
@@ -260,6 +272,7 @@ class RuntimeView:
     store: list[Fact]
     recovery: list[Fact]
     chores: list[ChoreRow]
+    nodes: list[NodeRow]
     ledger: str
     issues: list[str]
 

@@ -1,0 +1,85 @@
+"""Where things lie in the pictures."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replayforge.domain.event import Attempt, StoredEvent
+from replayforge.domain.lifecycle import Outcome, State
+from replayforge.web.charts import (
+    BAR_WIDTH_MIN,
+    GAP_WIDTH,
+    LABELS_WIDTH,
+    ROWS_MAX,
+    TIME_WIDTH,
+    Scale,
+    throughput,
+    timeline,
+)
+from replayforge.web.pulse import Minute
+
+SECOND = 1_000_000
+EVENT = StoredEvent(
+    seq=1, id="e1", application_name="default", workflow_id="w", event_type="t", service_name="", idempotency_key=None,
+    created_at_us=0, updated_at_us=10 * SECOND, log_id="l", log_offset=1, replay_of=None, max_attempts=None,
+    state=State.SUCCEEDED, run=1, attempt_count=1, starts=2, crashes=0, lease_owner=None, lease_token=2,
+    lease_until_us=None, due_at_us=None, reason=None, last_error=None, error_signature=None, result=None,
+)  # fmt: skip
+ATTEMPT = Attempt(
+    event_id="e1", token=1, run=1, number=1, outcome=Outcome.FAILED, ended_run=False, owner="o", worker="worker-1",
+    started_at_us=SECOND, ended_at_us=SECOND + 1000, error=None, error_signature=None,
+)  # fmt: skip
+
+spans = st.lists(
+    st.tuples(st.integers(0, 10**10), st.integers(0, 10**9)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=30
+)
+
+
+@given(spans, st.lists(st.integers(-10, 2 * 10**10), min_size=2))
+def test_a_later_time_never_lies_further_left(busy: list[tuple[int, int]], times: list[int]) -> None:
+    """The axis keeps the order of time, within its own width, however it shortens idle stretches."""
+    scale = Scale(0, max([end for _, end in busy], default=1), busy)
+    places = [scale.x(time) for time in sorted(times)]
+    assert places == sorted(places)
+    assert LABELS_WIDTH <= places[0] <= places[-1] <= LABELS_WIDTH + TIME_WIDTH + 0.2
+
+
+def test_a_long_idle_stretch_is_drawn_short() -> None:
+    """Half an hour of backoff between two attempts takes the width of a gap."""
+    scale = Scale(0, 1802 * SECOND, [(0, SECOND), (1801 * SECOND, 1802 * SECOND)])
+    assert len(scale.gaps) == 1
+    first, last = scale.gaps[0]
+    assert abs(scale.x(last) - scale.x(first) - GAP_WIDTH) < 0.2
+
+
+def test_an_attempt_is_always_wide_enough_to_be_seen() -> None:
+    """A millisecond among seconds still has a bar, and the retry between two attempts is a backoff."""
+    second = replace(ATTEMPT, token=2, outcome=Outcome.SUCCEEDED, started_at_us=9 * SECOND, ended_at_us=10 * SECOND)
+    (lane,) = timeline([EVENT], [ATTEMPT, second], 99 * SECOND).lanes
+    assert [span.kind for span in lane.spans] == ["waiting", "failed", "backoff", "succeeded"]
+    assert all(span.width >= BAR_WIDTH_MIN for span in lane.spans if span.kind in ("failed", "succeeded"))
+
+
+def test_what_runs_now_reaches_to_now() -> None:
+    """An event in hand is drawn as running up to this moment."""
+    picture = timeline([replace(EVENT, state=State.PROCESSING, updated_at_us=SECOND)], [], 5 * SECOND)
+    assert [span.kind for span in picture.lanes[0].spans] == ["running"]
+    assert picture.seconds == 5
+
+
+def test_a_huge_workflow_shows_both_its_ends() -> None:
+    """Beyond what a picture can show, the middle is left out and counted."""
+    events = [replace(EVENT, id=f"e{number}") for number in range(ROWS_MAX + 50)]
+    picture = timeline(events, [], 0)
+    assert (len(picture.lanes), picture.left_out) == (ROWS_MAX, 50)
+    assert (picture.lanes[0].event_id, picture.lanes[-1].event_id) == ("e0", f"e{ROWS_MAX + 49}")
+
+
+def test_no_minute_is_higher_than_the_picture() -> None:
+    """Stacked parts fit, a single dead letter among thousands can be seen, and an empty minute is empty."""
+    minutes = [Minute(0, 10, 5000, 1, 0), Minute(60, 0, 0, 0, 0), Minute(120, 1, 3, 3, 1)]
+    picture = throughput(minutes)
+    assert all(bar.done_height + bar.dead_height <= picture.height for bar in picture.bars)
+    assert [bar.dead_height > 0 for bar in picture.bars] == [True, False, True]
+    assert picture.bars[1].done_height == 0

@@ -1,0 +1,76 @@
+"""The word for the daemon's state: the most urgent truth, its cause, its page."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import Group, Ledger, Node
+from replayforge.engine.overview import Check, Convergence
+from replayforge.supervisor import Guard
+from replayforge.web.health import Signs, judge
+
+SECOND = 1_000_000
+NOW = 10_000 * SECOND
+BOOKS = Ledger(5, 0, 0, 0, 5, dict.fromkeys(State, 0) | {State.SUCCEEDED: 5}, 0)
+FINE = Convergence(True, BOOKS, [], 0, 0.0, [], [])
+GONE = Node("far-away", "log", "i", "host", 7, 0, durable_offset=10, projected_offset=7)
+WELL = Signs("", [Check("store", "ok", 1.0), Check("stream", "ok", 1.0)], [], FINE, [], False, 0, NOW)
+
+
+class Service:
+    name = "janitor"
+
+    async def run(self, stopping: Any) -> None: ...
+
+
+def guard(state: str, ago_seconds: float) -> Guard:
+    return Guard(Service(), state=state, last_error="x", last_error_at_us=NOW - int(ago_seconds * SECOND))
+
+
+def letters(ago_seconds: float) -> list[Group]:
+    return [Group("TimeoutError: N", 28, 0, NOW - int(ago_seconds * SECOND), 2, "id")]
+
+
+def with_states(**counts: int) -> Convergence:
+    states = BOOKS.states | {State(name): number for name, number in counts.items()}
+    records = sum(states.values())
+    return replace(FINE, ledger=replace(BOOKS, states=states, records=records))
+
+
+CASES: list[tuple[Signs, str, str, str]] = [
+    (WELL, "Healthy", "everything that was due has ended", "/runtime"),
+    (replace(WELL, report=replace(FINE, backlog=12)), "Healthy", "12 events on the way", "/runtime"),
+    (replace(WELL, unready_because="disk full"), "Down", "disk full", "/runtime#log"),
+    (replace(WELL, guards=[guard("failed", 500)]), "Down", "janitor was given up", "/runtime#supervisor"),
+    (replace(WELL, checks=[Check("store", "degraded", 0, "no answer")]), "Attention", "no answer", "/runtime#store"),
+    (replace(WELL, unclean_start=True, started_at_us=NOW - 4 * SECOND), "Recovering", "had died", "/runtime#recovery"),
+    (replace(WELL, guards=[guard("running", 3)]), "Recovering", "crashed 3.0 s ago", "/runtime#supervisor"),
+    (replace(WELL, guards=[guard("running", 90)]), "Healthy", "ended", "/runtime"),
+    (
+        replace(WELL, report=replace(FINE, ledger=replace(BOOKS, records=7))),
+        "Attention",
+        "2 acknowl",
+        "/runtime#ledger",
+    ),
+    (
+        replace(WELL, report=replace(FINE, gone=[GONE])),
+        "Attention",
+        "3 accepted events lie on far-away",
+        "/runtime#nodes",
+    ),
+    (replace(WELL, report=with_states(held=1)), "Attention", "1 event held", "/events?status=held"),
+    (replace(WELL, report=replace(FINE, oldest_queued_seconds=75.0)), "Attention", "75 s", "/events?status=queued"),
+    (replace(WELL, dead_letters=letters(60)), "Attention", "28 dead letters, the last 1 min ago", "/dead-letters"),
+    (replace(WELL, dead_letters=letters(4000)), "Healthy", "ended", "/runtime"),
+    (replace(WELL, report=None, checks=[Check("store", "degraded", 0, "gone")]), "Attention", "gone", "/runtime#store"),
+]
+
+
+@pytest.mark.parametrize(("signs", "word", "cause", "link"), CASES)
+def test_the_word_its_cause_and_its_page(signs: Signs, word: str, cause: str, link: str) -> None:
+    """Each state of things has its word, says why, and leads to where more is known."""
+    health = judge(signs)
+    assert (health.word, health.link) == (word, link)
+    assert cause in health.cause.replace("1 min 15 s", "75 s")
