@@ -1,7 +1,6 @@
 """HTTP endpoints as handlers: an event is POSTed and signed, and the answer's status decides what becomes of it."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 import io
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -141,12 +141,12 @@ def handler_for(settings: HttpEndpoint, courier: Courier) -> Handler:
 def checked_url(settings: HttpEndpoint) -> URL:
     """Return the URL; raises ValueError for one that is not plain http or whose written address may not be had."""
     try:
-        url = URL(settings.url)
+        url, user = URL(settings.url), "@" in urlsplit(settings.url).netloc
     except ValueError:
         raise ValueError("its url is no URL") from None
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError("its url must begin with http:// or https:// and a host")
-    if "@" in url.raw_authority:
+    if user:
         raise ValueError("its url must not hold a user or a password")
     try:
         address = written_address(url.host)
@@ -160,10 +160,10 @@ def checked_url(settings: HttpEndpoint) -> URL:
 def signing_key(secret: str) -> bytes:
     """Return the key of a secret, `whsec_` and base64 or any text; raises ValueError that does not show the secret."""
     if not secret.startswith(KEY_PREFIX):
-        return secret.encode()
+        return secret.encode("utf-8", "surrogateescape")
     try:
         key = base64.b64decode(secret.removeprefix(KEY_PREFIX), validate=True)
-    except binascii.Error:
+    except ValueError:
         key = b""
     if not key:
         raise ValueError("its secret begins with whsec_, but no base64 follows")
