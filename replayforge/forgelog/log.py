@@ -62,6 +62,7 @@ class ForgeLog:
         self.recovery: RecoveryReport = storage.report
         self.pid = os.getpid()
         self.damaged_reads = 0
+        self.jump_reported = False
         self.ending: asyncio.Future[None] | None = None
 
     @classmethod
@@ -201,14 +202,15 @@ class ForgeLog:
         """Remove the whole segments that retention asks for and the dispatcher has passed; one bounded step."""
         rule = RetentionRule(self.options.retention_seconds, self.options.retention_bytes_max)
         now_ns = self.steady_clock.now_ns()
-        if now_ns is None and rule.retention_seconds is not None:
+        if now_ns is None and rule.retention_seconds is not None and not self.jump_reported:
+            self.jump_reported = True
             self.telemetry.emit("clock.jumped", drift_seconds=round(self.steady_clock.drift_seconds(), 3))
         gone = removable(
             self.storage.segments, rule, projected_offset=min(projected_offset, self.durable_offset),
             slowest_consumer=min(self.named.offsets.values(), default=None), now_ns=now_ns,
         )  # fmt: skip
         with self.guarded():
-            self.storage.remove(gone)
+            gone = self.storage.remove(gone)
         if gone:
             self.telemetry.emit("log.retained", segments=len(gone), first_offset=self.first_offset)
         return Retained(len(gone), sum(segment.end for segment in gone), self.first_offset)

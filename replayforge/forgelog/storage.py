@@ -175,14 +175,15 @@ class Storage:
                 return
             self.change_manifest(store_id=store_id, projected_offset=projected_offset)
 
-    def remove(self, gone: list[Segment]) -> None:
-        """Remove the oldest segments: the manifest lets go of them first, durably, then the files go.
+    def remove(self, segments: list[Segment]) -> list[Segment]:
+        """Remove these oldest segments: the manifest lets go of them first, durably, then the files go.
 
-        A file that cannot be removed now is removed by the next start.
+        Returns those that were still there. A file that cannot be removed now is removed by the next start.
         """
-        if not gone:
-            return
         with self.manifest_lock:
+            gone = [segment for segment in segments if segment in self.reader.segments]
+            if not gone:
+                return []
             kept = self.reader.segments[len(gone) :]
             first = kept[0].header.base_offset
             gaps = tuple(gap for gap in self.manifest.gaps if gap[1] >= first)
@@ -194,6 +195,7 @@ class Storage:
         for segment in gone:
             with suppress(OSError):
                 self.disk.files.unlink(segment.path)
+        return gone
 
     # Reading
 

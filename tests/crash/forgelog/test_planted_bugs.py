@@ -294,13 +294,14 @@ def no_chain(patch: Patch) -> None:
 def unlink_before_the_manifest(patch: Patch) -> None:
     """Retention removes the files first and tells the manifest afterwards."""
 
-    def remove(self: Storage, gone: list[segment.Segment]) -> None:
+    def remove(self: Storage, gone: list[segment.Segment]) -> list[segment.Segment]:
         for one in gone:
             self.disk.files.unlink(one.path)
         self.disk.sync_directory(self.directory)
         kept = self.reader.segments[len(gone) :]
         self.change_manifest(first_segment=kept[0].header.segment_id)
         self.reader.show(kept)
+        return gone
 
     patch.setattr(Storage, "remove", remove)
 

@@ -375,13 +375,16 @@ async def test_retention_by_age_stops_at_a_jumping_clock(tmp_path: Path) -> None
     assert rig.log.retain(60).segments == 0
     rig.clock.advance(4000)
     await rig.log.commit("reader", 20)
+    oldest = rig.log.storage.segments[0]
     retained = rig.log.retain(60)
     assert retained.segments == 1
+    assert rig.log.storage.remove([oldest]) == []
+    assert rig.log.first_offset == retained.first_offset
     assert retained.bytes > 10_000
     assert rig.probe.counts["log.retained"] == 1
     rig.clock.wall_us += 10_000_000_000
     await rig.log.commit("reader", 60)
-    assert rig.log.retain(60).segments == 0
+    assert [rig.log.retain(60).segments for _ in range(3)] == [0, 0, 0]
     assert rig.probe.counts["clock.jumped"] == 1
     with pytest.raises(GapError):
         rig.log.read(0)
