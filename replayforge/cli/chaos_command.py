@@ -76,8 +76,8 @@ def chaos(
 ) -> None:
     """Kill a daemon at random while it works, and prove its books.
 
-    It is started again each time. What was acknowledged and which effects handlers had is written down outside the daemon and held against its
-    events, its ledger, and the offline check. Exit code 0: all of it agrees.
+    It is started again each time. What was acknowledged and which effects handlers had is written down outside the
+    daemon and held against its events, its ledger, and the offline check. Exit code 0: all of it agrees.
     """
     if data_dir is not None and data_dir.exists() and any(data_dir.iterdir()):
         raise click.ClickException(f"{data_dir} is not empty; chaos needs a directory of its own.")

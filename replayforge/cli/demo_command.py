@@ -152,7 +152,7 @@ def proven(show: Show, accepted_before: int) -> list[str]:
         return [str(error)]
     finished = report["converged"]
     tell(report["ledger_in_words"])
-    objections = []
+    objections: list[str] = []
     if finished:
         objections += objections_to_ledger(report["ledger"], accepted_before, show.tally)
     elif not show.goes_on:

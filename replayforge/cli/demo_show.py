@@ -10,13 +10,12 @@ from typing import Any
 
 from replayforge.cli.bulk import Tally
 from replayforge.cli.client import Client, Problem, Unreachable
-from replayforge.cli.demo_daemon import ChildDaemon, EndedTooEarly, Said
+from replayforge.cli.demo_daemon import ChildDaemon, EndedTooEarly
 from replayforge.cli.demo_keys import Keyboard
+from replayforge.cli.demo_patients import Patients
 from replayforge.cli.demo_sender import Sender, lines_of
 from replayforge.cli.demo_story import ended, how_it_stands, span_in_words, tell
 from replayforge.cli.output import counted
-from replayforge.domain.clock import MICROSECONDS_PER_SECOND, SystemClock, parse_time
-from replayforge.domain.lifecycle import TERMINAL
 from replayforge.engine.checkout import STEPS, workload
 
 TICK_SECONDS = 0.1
@@ -26,7 +25,6 @@ SUMMARY_SECONDS = 2.0
 FAST_DEATHS_MAX = 10
 LONG_LIFE_SECONDS = 10.0
 TRICKLE_EVENTS_PER_SECOND = 2.0
-BY_KILL = "the kill"
 KEYS = "keys: c crashes a worker, k kills the process, q quits"
 
 
@@ -42,14 +40,6 @@ class Strike:
     kind: str
 
 
-@dataclass(slots=True)
-class Patient:
-    """An event that was being worked on when its worker, or the whole process, died."""
-
-    struck_at_us: int
-    by: str
-
-
 @dataclass
 class Show:
     """Runs one demo on a daemon that has been started. `report` is the newest convergence report."""
@@ -61,7 +51,7 @@ class Show:
     strikes: list[Strike]
     goes_on: bool
     deadline: float
-    patients: dict[str, Patient] = field(default_factory=dict)
+    patients: Patients = field(default_factory=Patients)
     report: dict[str, Any] | None = None
     ended_before: int = 0
     killed_at: float | None = None
@@ -80,7 +70,7 @@ class Show:
             self.hear()
             if time.monotonic() >= self.next_look:
                 self.next_look = time.monotonic() + LOOK_SECONDS
-                with contextlib.suppress(Unreachable):
+                with contextlib.suppress(Unreachable, Problem):
                     self.look()
 
     def obey(self, key: str) -> None:
@@ -90,7 +80,7 @@ class Show:
         elif key == "k":
             self.kill_process()
         elif key == "c":
-            with contextlib.suppress(Unreachable):
+            with contextlib.suppress(Unreachable, Problem):
                 self.crash_worker()
 
     def look(self) -> None:
@@ -99,7 +89,8 @@ class Show:
         if self.strikes and ended(report) - self.ended_before >= self.strikes[0].after_events:
             strike = self.strikes.pop(0)
             self.kill_process() if strike.kind == "kill" else self.crash_worker()
-        self.follow_patients()
+            return
+        self.patients.follow(self.client)
         if time.monotonic() >= self.next_summary and self.trickle is None:
             self.next_summary = time.monotonic() + SUMMARY_SECONDS
             tell(how_it_stands(report))
@@ -109,7 +100,7 @@ class Show:
         """Notice that all has converged, or that it does not."""
         if self.sender.error is not None:
             raise GivenUp(f"The sender gave up: {self.sender.error}")
-        if self.trickle is None and self.sender.done and report["converged"] and not self.strikes:
+        if self.trickle is None and self.sender.done and report["converged"]:
             self.converged()
         elif time.monotonic() > self.deadline and not self.goes_on:
             raise GivenUp("Time is up and not everything has ended: " + " ".join(report["issues"]))
@@ -152,29 +143,19 @@ class Show:
         worker = (busy or workers)[0]
         holds = f" while it works on {worker['current_event_type']}" if busy else ", which is idle"
         tell(f"crashing {worker['worker_name']}{holds}")
-        with contextlib.suppress(Problem):
-            self.client.post("api", "chaos", "workers", worker["worker_name"], "crash")
+        self.client.post("api", "chaos", "workers", worker["worker_name"], "crash")
 
     def kill_process(self) -> None:
         """kill -9 the daemon while it works, and start it again."""
         if not self.daemon.alive:
             return
         with contextlib.suppress(Unreachable, Problem):
-            self.remember_busy()
-        tell(f"kill -9 of the whole process {self.daemon.pid} with {counted(len(self.killed_ids), 'event')} in hand")
+            self.patients.remember_busy(self.client)
+        in_hand = counted(len(self.patients.of_kill), "event")
+        tell(f"kill -9 of the whole process {self.daemon.pid} with {in_hand} in hand")
         self.killed_at = time.monotonic()
         self.daemon.kill()
         self.restart()
-
-    def remember_busy(self) -> None:
-        """Note the events that are in workers' hands, to see what becomes of them."""
-        for worker in self.client.get("api", "workers").document()["items"]:
-            if worker["current_event_id"]:
-                self.strike(worker["current_event_id"], BY_KILL, SystemClock().now_us())
-
-    def strike(self, event_id: str, by: str, at_us: int) -> None:
-        """Note an event whose worker dies."""
-        self.patients[event_id] = Patient(at_us, by)
 
     # What recovers
 
@@ -205,16 +186,15 @@ class Show:
             except EndedTooEarly:
                 self.count_death()
                 continue
-            tell(
-                f"started again, it listens after {span_in_words(time.monotonic() - self.started_at)}; {heard[-1].text}"
-            )
+            took = span_in_words(time.monotonic() - self.started_at)
+            tell(f"started again, it listens after {took}; {heard[-1].text}")
             return
 
     def hear(self) -> None:
         """Take up what the daemon said, and how soon the first event was acknowledged after a kill."""
         with contextlib.suppress(queue.Empty):
             while True:
-                self.understand(self.daemon.said.get_nowait())
+                self.patients.hear(self.daemon.said.get_nowait())
         if self.killed_at is None:
             return
         first = self.sender.first_ack_after(self.killed_at)
@@ -222,37 +202,3 @@ class Show:
             tell(f"the first event after the kill was acknowledged {span_in_words(first - self.killed_at)} after it")
         if first is not None or self.sender.done:
             self.killed_at = None
-
-    def understand(self, said: Said) -> None:
-        """Tell what a happening means."""
-        event_id = str(said.fields.get("event_id", ""))
-        if said.text == "worker.crashed":
-            self.strike(event_id, f"the crash of {said.fields.get('worker')}", said.at_us)
-            tell(f"{said.fields.get('worker')} died with event {event_id} in its hands")
-        elif said.text == "attempt.reclaimed" and event_id in self.patients:
-            patient = self.patients[event_id]
-            tell(f"event {event_id} was taken back {since(patient, said.at_us)} later and is queued again")
-        elif said.text in ("service.gave_up", "log.poisoned", "log.damaged", "stream.wiped"):
-            tell(f"{said.text}: {said.fields}")
-
-    def follow_patients(self) -> None:
-        """See which struck events have ended, and say how long that took; of those of a kill, when all have."""
-        for event_id in list(self.patients):
-            event = self.client.get("api", "events", event_id).document()
-            if event["status"] in TERMINAL:
-                patient = self.patients.pop(event_id)
-                waited = since(patient, parse_time(event["updated_at"]))
-                if patient.by != BY_KILL:
-                    tell(f"event {event_id} {event['status'].replace('_', '-')} {waited} after {patient.by}")
-                elif not self.killed_ids:
-                    tell(f"the last of the events in hand at the kill has ended, {waited} after it")
-
-    @property
-    def killed_ids(self) -> list[str]:
-        """The events in hand at the kill that have not ended yet."""
-        return [event_id for event_id, patient in self.patients.items() if patient.by == BY_KILL]
-
-
-def since(patient: Patient, at_us: int) -> str:
-    """Say how long after the blow something happened."""
-    return span_in_words(max(0, at_us - patient.struck_at_us) / MICROSECONDS_PER_SECOND)
