@@ -1,6 +1,7 @@
 """A real, private PostgreSQL on a free port, started and killed by tests; each test gets a schema of its own."""
 
 import asyncio
+import atexit
 import importlib.util
 import os
 import pwd
@@ -54,6 +55,7 @@ def unprivileged() -> pwd.struct_passwd | None:
 def template() -> Path:
     """Return an initialised data directory, made once per test run and copied for each server."""
     directory = Path(tempfile.mkdtemp(prefix="rf-pg-template-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     account = unprivileged()
     if account:
         os.chown(directory, account.pw_uid, account.pw_gid)
@@ -236,7 +238,9 @@ def in_own_thread(call: Callable[[], Any]) -> Any:
 @cache
 def shared_server() -> PostgresServer:
     """Return the server that tests which do it no harm share; it dies with the test run."""
-    return PostgresServer().start()
+    server = PostgresServer().start()
+    atexit.register(server.__exit__)
+    return server
 
 
 def require_postgres() -> None:

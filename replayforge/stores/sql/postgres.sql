@@ -396,7 +396,7 @@ WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 -- check_doubled --
 -- Runs that have more than one final outcome.
 SELECT e.id, a.run, count(*) FROM attempts AS a JOIN events AS e ON e.seq = a.event_seq
-WHERE a.ended_run = 1 OR a.outcome = 'succeeded' GROUP BY a.event_seq, a.run HAVING count(*) > 1 LIMIT :count
+WHERE a.ended_run = 1 OR a.outcome = 'succeeded' GROUP BY e.id, a.event_seq, a.run HAVING count(*) > 1 LIMIT :count
 
 -- check_orphans --
 -- Attempts whose event is gone.

@@ -1,0 +1,92 @@
+"""Every store backend at hand, opened the same way; the only place in the contract tests that knows their names."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from replayforge.domain.event import EventRecord
+from replayforge.domain.lifecycle import Outcome, State
+from replayforge.domain.recovery import Verdict
+from replayforge.stores.store import Store
+from replayforge.stores.transactions import Claimed, Projected, Projection, Settlement
+from tests.support.postgres_server import require_postgres, shared_server
+
+BACKENDS = ["sqlite", "postgres"]
+LOG = "log-1"
+MINUTE_US = 60_000_000
+
+
+class StoreHouse:
+    """One store, as seen by any number of daemons."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.opened: list[Store] = []
+
+    async def join(self, node: str = "node-1", incarnation: str = "first") -> Store:
+        """Open the store as a daemon would; where one process has it for itself, all share that process's driver."""
+        owner = f"{node}/{incarnation}"
+        if self.opened and not self.opened[0].shared:
+            first = self.opened[0]
+            store = Store(first.driver, node=node, owner=owner, schema_version=1, store_id=first.store_id)
+        else:
+            store = await Store.open(self.url, node=node, owner=owner)
+        self.opened.append(store)
+        return store
+
+    async def close(self) -> None:
+        for store in self.opened:
+            await store.close()
+
+
+@asynccontextmanager
+async def store_house(backend: str, directory: Path) -> AsyncIterator[StoreHouse]:
+    """Make an empty store of its own for one test."""
+    if backend == "postgres":
+        require_postgres()
+        url = shared_server().new_schema()
+    else:
+        url = f"sqlite:///{directory}/store.db"
+    house = StoreHouse(url)
+    try:
+        yield house
+    finally:
+        await house.close()
+
+
+def now_us() -> int:
+    """Return the time; a shared store judges leases by a clock of its own, so tests go by the real one."""
+    return time.time_ns() // 1000
+
+
+def record(event_id: str, payload: bytes = b"{}", **fields: object) -> EventRecord:
+    """Return an event as the log keeps it."""
+    given = {"application_name": "app", "workflow_id": "workflow", "event_type": "test"} | fields
+    return EventRecord(id=event_id, created_at_us=now_us(), payload=msgspec.Raw(payload), **given)  # type: ignore[arg-type]
+
+
+async def put(
+    store: Store, records: Sequence[EventRecord], *, after: int = 0, log_id: str = LOG, durable: int = 0
+) -> Projected:
+    """Project records as the dispatcher does; the first call makes the cursor."""
+    await store.open_cursor(log_id, "incarnation", after, now_us())
+    numbered = list(enumerate(records, start=after + 1))
+    return await store.project(
+        Projection(log_id, "incarnation", after, after + len(records), numbered, 0, now_us(), durable)
+    )
+
+
+async def claimed(store: Store, count: int = 1, lease_us: int = MINUTE_US, **fields: object) -> list[Claimed]:
+    """Put some events and claim them; a lease of a negative length has lapsed already."""
+    projected = await put(store, [record(f"event-{number}", **fields) for number in range(count)])  # type: ignore[arg-type]
+    now = now_us()
+    return await store.claim(projected.queued, now, now + lease_us)
+
+
+def success(one: Claimed) -> Settlement:
+    """Return the outcome of a handler that returned."""
+    verdict = Verdict(State.SUCCEEDED, one.event.attempt_count, one.event.crashes)
+    return Settlement(one.event, Outcome.SUCCEEDED, verdict, "worker-1", now_us(), now_us())

@@ -1,0 +1,227 @@
+"""What several daemons may expect of one store, whichever it is: claims, leases, fencing, take-over, cursors, nodes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from replayforge.domain.lifecycle import Outcome, State
+from replayforge.domain.recovery import InFlight, Reclaim, triage
+from replayforge.domain.reports import Node
+from replayforge.stores.store import Store
+from replayforge.stores.transactions import CursorMoved, Projection
+from tests.contract.store_backends import (
+    BACKENDS,
+    LOG,
+    MINUTE_US,
+    StoreHouse,
+    claimed,
+    now_us,
+    put,
+    record,
+    store_house,
+    success,
+)
+
+
+@pytest.fixture(params=BACKENDS)
+async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreHouse]:
+    async with store_house(request.param, tmp_path) as house:
+        yield house
+
+
+@pytest.fixture
+async def store(house: StoreHouse) -> Store:
+    return await house.join()
+
+
+@pytest.fixture
+async def other(house: StoreHouse, store: Store) -> Store:
+    return await house.join("node-2")
+
+
+def decide(left: Sequence[tuple[int, InFlight]]) -> list[tuple[int, Reclaim]]:
+    rows = {event.event_id: seq for seq, event in left}
+    return [(rows[one.event.event_id], one) for one in triage([event for _, event in left], lambda _: False)]
+
+
+async def take_over(store: Store) -> list[Reclaim]:
+    return await store.take_over(decide, "its lease lapsed", now_us())
+
+
+def report(name: str, durable_offset: int = 0, *, stopped: bool = False) -> Node:
+    return Node(name, f"log of {name}", "first", "host", 1, now_us(), durable_offset=durable_offset, stopped=stopped)
+
+
+async def test_opened_at_once_it_is_one_store(house: StoreHouse) -> None:
+    """Daemons that start at the same moment on an empty store bring up one schema and read one store id."""
+    await house.join("first")
+    stores = await asyncio.gather(*(house.join(f"node-{number}") for number in range(4)))
+    assert len({store.store_id for store in stores}) == 1
+
+
+async def test_event_is_claimed_once(store: Store, other: Store) -> None:
+    """Two daemons that claim the same entries at the same moment share the events, each to one of them."""
+    entries = (await put(store, [record(f"event-{number:03}") for number in range(100)])).queued
+    now = now_us()
+    both = await asyncio.gather(
+        *(one.claim(part, now, now + MINUTE_US) for one in (store, other) for part in (entries[::2], entries[::-1]))
+    )
+    taken = [one.event.id for part in both for one in part]
+    assert sorted(taken) == sorted(event_id for event_id, _ in entries)
+
+
+async def test_claim_of_an_earlier_run_takes_nothing(store: Store) -> None:
+    """An entry of another run than the row's finds nothing to claim."""
+    await put(store, [record("event")])
+    assert await store.claim([("event", 2)], now_us(), now_us() + MINUTE_US) == []
+
+
+async def test_standing_lease_is_left_alone(store: Store, other: Store) -> None:
+    """A lease that has not lapsed is taken over by nobody."""
+    await claimed(store, 3)
+    assert await take_over(other) == []
+
+
+async def test_lapsed_lease_is_taken_over(store: Store, other: Store) -> None:
+    """A lapsed lease is taken over once, with a crashed attempt on record, and the events are suspects."""
+    await claimed(store, 3, lease_us=-1)
+    assert len(await take_over(other)) == 3
+    assert await take_over(store) == []
+    history = await other.history("event-0")
+    assert history is not None
+    event, _, attempts, _ = history
+    assert (event.state, event.starts, event.attempt_count) == (State.QUEUED, 1, 0)
+    assert [(attempt.outcome, attempt.owner) for attempt in attempts] == [(Outcome.CRASHED, "node-1/first")]
+    assert await store.any_suspect()
+    assert await other.queued_entries(10) == []
+
+
+async def test_renewed_lease_stands(store: Store, other: Store) -> None:
+    """A beat puts off the end of a lease, even of one that had lapsed and that nobody has taken."""
+    (one,) = await claimed(store, lease_us=-1)
+    renewed = await store.beat([(one.event.seq, one.event.lease_token)], MINUTE_US, now_us(), report("node-1"))
+    assert renewed == {one.event.seq}
+    assert await take_over(other) == []
+
+
+async def test_only_held_leases_are_renewed(store: Store, other: Store) -> None:
+    """A beat says which leases still stand: not those of others, of earlier tokens, or of what has been settled."""
+    first, second, third = await claimed(store, 3)
+    await store.settle([success(first)])
+    leases = [(one.event.seq, one.event.lease_token) for one in (first, second, third)]
+    leases[2] = (third.event.seq, third.event.lease_token - 1)
+    assert await other.beat(leases, MINUTE_US, now_us(), report("node-2")) == set()
+    assert await store.beat(leases, MINUTE_US, now_us(), report("node-1")) == {second.event.seq}
+
+
+async def test_result_after_a_take_over_is_fenced(store: Store, other: Store) -> None:
+    """A result that comes after the take-over changes nothing and is told apart; the event has one outcome."""
+    (zombie,) = await claimed(store, lease_us=-1)
+    await take_over(other)
+    now = now_us()
+    again = await other.claim_suspect(now, now + MINUTE_US)
+    assert again is not None
+    late = success(zombie)
+    assert await store.settle([late]) == [late]
+    assert await other.settle([success(again)]) == []
+    assert await store.settle([late]) == [late]
+    history = await store.history("event-0")
+    assert history is not None
+    assert [attempt.outcome for attempt in history[2]] == [Outcome.SUCCEEDED, Outcome.CRASHED]
+    assert (await store.discrepancies()).doubled == []
+
+
+async def test_outcome_committed_before_is_not_fenced(store: Store) -> None:
+    """An outcome that is handed in again, because its answer was lost, is neither committed twice nor fenced."""
+    settlement = success((await claimed(store))[0])
+    assert await store.settle([settlement]) == []
+    assert await store.settle([settlement]) == []
+    history = await store.history("event-0")
+    assert history is not None
+    assert len(history[2]) == 1
+
+
+async def test_handed_back_event_waits_again(store: Store, other: Store) -> None:
+    """What its owner hands back is queued, its start not counted; what another one hands back stays where it is."""
+    (one,) = await claimed(store)
+    lease = [(one.event.seq, one.event.lease_token)]
+    assert await other.hand_back(lease, now_us()) == 0
+    assert await store.hand_back(lease, now_us()) == 1
+    assert await store.queued_entries(10) == [("event-0", 1)]
+    assert (await store.events_by_ids(["event-0"]))["event-0"][0].starts == 0
+
+
+async def test_former_incarnation_is_known_by_its_prefix(store: Store, house: StoreHouse) -> None:
+    """A daemon finds what its own former incarnation holds, and nothing of a neighbour with a similar name."""
+    await claimed(store, 2)
+    assert len(await (await house.join("node-1", "second")).in_flight("node-1/")) == 2
+    assert await (await house.join("node_1")).in_flight("node_1/") == []
+
+
+async def test_one_key_on_two_daemons_is_one_event(store: Store, other: Store) -> None:
+    """Two logs that hold the same events, projected at the same moment, give one row each and copies."""
+    ids = [f"event-{number:03}" for number in range(60)]
+    results = await asyncio.gather(
+        put(store, [record(event_id) for event_id in ids], log_id="log-a"),
+        put(other, [record(event_id) for event_id in reversed(ids)], log_id="log-b"),
+    )
+    assert sum(result.inserted for result in results) == 60
+    assert sum(result.copies for result in results) == 60
+    cursors, tallies = await store.books()
+    assert sum(cursor.inserted + cursor.copies for cursor in cursors) == 120
+    assert tallies["queued"] == 60
+
+
+async def test_cursor_of_another_incarnation_stops_the_projection(store: Store) -> None:
+    """A daemon whose cursor was taken over commits nothing more."""
+    await store.open_cursor(LOG, "mine", 0, now_us())
+    await store.open_cursor(LOG, "theirs", 0, now_us())
+    with pytest.raises(CursorMoved):
+        await store.project(Projection(LOG, "mine", 0, 1, [(1, record("event"))], 0, now_us()))
+    assert await store.events_by_ids(["event"]) == {}
+    assert await store.cursor(LOG) == (0, "theirs")
+
+
+async def test_promoted_once(store: Store, other: Store) -> None:
+    """Events that fell due are queued once, however many daemons promote at the same moment."""
+    later = now_us() + 50_000
+    await put(store, [record(f"event-{number}", run_at_us=later) for number in range(40)])
+    results = await asyncio.gather(*(one.promote(later + 1) for one in (store, other, store, other)))
+    entries = [entry for promoted, _ in results for entry in promoted]
+    assert sorted(entries) == sorted((f"event-{number}", 1) for number in range(40))
+
+
+async def test_nodes_know_of_each_other(store: Store, other: Store) -> None:
+    """Each daemon's last report is there for all: alive, stopped, and what its log holds beyond the cursor."""
+    await store.beat([], 0, now_us(), report("node-1", 5))
+    await other.beat([], 0, now_us(), report("node-2", 9, stopped=True))
+    await put(other, [record(f"event-{number}") for number in range(3)], log_id="log of node-2", durable=12)
+    first, second = await store.nodes(now_us())
+    assert (first.name, first.waiting, first.alive(MINUTE_US)) == ("node-1", 5, True)
+    assert (second.name, second.waiting, second.alive(MINUTE_US)) == ("node-2", 9, False)
+    assert not first.alive(-1)
+
+
+async def test_only_empty_nodes_are_forgotten(store: Store, other: Store) -> None:
+    """A daemon that is gone is forgotten when nothing waits on its disk, and remembered while something does."""
+    await put(store, [record("event")], log_id="log of node-1")
+    await put(other, [record("another")], log_id="log of node-2", durable=2)
+    await store.beat([], 0, now_us(), report("node-1", 1))
+    await other.beat([], 0, now_us(), report("node-2", 1))
+    assert await store.forget_nodes(MINUTE_US, now_us()) == 0
+    assert await store.forget_nodes(-MINUTE_US, now_us()) == 1
+    assert [node.name for node in await store.nodes(now_us())] == ["node-2"]
+
+
+async def test_tallies_agree_with_the_rows(store: Store, other: Store) -> None:
+    """However daemons take turns, what they counted on the way is what a count of the rows finds."""
+    first, second, *rest = await claimed(store, 10, lease_us=-1)
+    await store.settle([success(first)])
+    await store.hand_back([(second.event.seq, second.event.lease_token)], now_us())
+    await asyncio.gather(take_over(other), take_over(store), store.settle([success(one) for one in rest[:4]]))
+    counted = (await store.discrepancies()).states
+    _, tallies = await other.books()
+    assert {state: count for state in State if (count := tallies.get(state, 0))} == counted
+    assert sum(counted.values()) == 10
