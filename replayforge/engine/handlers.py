@@ -166,9 +166,11 @@ def import_handlers(name: str) -> Any:
         if "" not in sys.path:
             sys.path.insert(0, "")
         return importlib.import_module(name)
-    except Refused:
-        raise
-    except Exception as error:
+    except Refused as error:
+        raise (
+            error if name in str(error) else Refused(f"The handler module {name} cannot be loaded: {error}")
+        ) from error
+    except (Exception, SystemExit) as error:  # a module that ends the program has not registered its handlers
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{frame.filename}:{frame.lineno}"
         raise Refused(
