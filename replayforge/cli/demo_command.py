@@ -177,12 +177,17 @@ def last_offset(data_dir: Path) -> int:
 
 @contextlib.contextmanager
 def directory(data_dir: Path | None) -> Iterator[Path]:
-    """Return the data directory; one that nobody named is removed at the end of a block that raised nothing."""
+    """Return the data directory; one that nobody named is removed at the end, but for what a failed run left in it."""
     if data_dir is not None:
         yield data_dir
         return
     made = Path(tempfile.mkdtemp(prefix="replayforge-demo-"))
-    yield made
+    try:
+        yield made
+    except BaseException:
+        with contextlib.suppress(OSError):
+            made.rmdir()  # only an empty one
+        raise
     shutil.rmtree(made, ignore_errors=True)
 
 

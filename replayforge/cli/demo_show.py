@@ -140,7 +140,8 @@ class Show:
         """Crash a worker that holds an event, if one does."""
         workers = self.client.get("api", "workers").document()["items"]
         busy = [worker for worker in workers if worker["current_event_id"]]
-        worker = (busy or workers)[0]
+        choice = busy or workers
+        worker = choice[len(self.strikes) % len(choice)]
         holds = f" while it works on {worker['current_event_type']}" if busy else ", which is idle"
         tell(f"crashing {worker['worker_name']}{holds}")
         self.client.post("api", "chaos", "workers", worker["worker_name"], "crash")

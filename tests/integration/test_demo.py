@@ -226,8 +226,9 @@ def test_an_event_that_kills_the_process_is_buried(tmp_path: Path) -> None:
     assert "accepted 21 = cancelled 0 + dead_lettered 1 + " in ended.out
 
 
-def test_a_taken_port_is_said(tmp_path: Path) -> None:
-    """A demo on a port that somebody has refuses with one sentence."""
+def test_a_taken_port_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo on a port that somebody has refuses with one sentence, and leaves no directory behind."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -235,6 +236,7 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
         ended = run(tmp_path, "demo", "--exit-when-done", "--port", str(port))
     assert ended.code == 78
     assert ended.err == f"replayforge: Port {port} is in use; choose another one with --port.\n"
+    assert list(tmp_path.glob("replayforge-demo-*")) == []
 
 
 def read_until(pipe: IO[str], text: str) -> str:
@@ -344,6 +346,21 @@ def test_chaos_kills_at_random_and_proves(tmp_path: Path) -> None:
     ledger = report["ledger"]
     assert ledger["accepted"] == ledger["succeeded"] + ledger["dead_lettered"] == 500
     assert len((data / "acknowledged.txt").read_text().split()) >= 500
+
+
+def test_a_demo_that_cannot_end_in_time_fails(tmp_path: Path) -> None:
+    """When not everything has ended in time the exit code is 1, the reason is said, and the data is left."""
+    file = tmp_path / "events.ndjson"
+    hanging = {"workflow_id": "w", "event_type": "slow", "payload": {"_force_fail": True}, "max_attempts": 1000}
+    file.write_text(json.dumps(hanging) + "\n")
+    data = tmp_path / "data"
+    ended = run(
+        tmp_path, "demo", "--file", str(file), "--exit-when-done", "--kills", "0", "--worker-crashes", "0",
+        "--port", "0", "--data-dir", str(data), "--timeout", "1",
+    )  # fmt: skip
+    assert ended.code == 1
+    assert "✕ Time is up and not everything has ended" in ended.out
+    assert (data / "store.db").exists()
 
 
 def test_chaos_wants_a_directory_of_its_own(tmp_path: Path) -> None:
