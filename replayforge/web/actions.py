@@ -18,7 +18,7 @@ from replayforge.web.flash import Flash, is_ours, see_other
 from replayforge.web.operations import require_chaos
 from replayforge.web.problems import Problem
 from replayforge.web.rendering import Page, show
-from replayforge.web.selection import read_selection, selected
+from replayforge.web.selection import GROUP_EVENTS_MAX, read_selection, selected
 from replayforge.web.words import STATES, plural, segment, workflow_path
 
 TOGETHER = 50
@@ -55,6 +55,7 @@ async def confirm(request: web.Request) -> web.Response:
     view = views.ConfirmView(
         verb=verb,
         count=len(events),
+        more=len(events) == GROUP_EVENTS_MAX,
         sample=views.event_rows(events[:SAMPLE_MAX], context.overview),
         what=selection.group or "",
         hidden=selection.hidden,

@@ -41,10 +41,11 @@ def to_login(request: web.Request, response: web.Response) -> web.Response:
 async def as_page(request: web.Request, response: web.Response) -> web.Response:
     """Return the page of a problem; a stranger sees nothing of the daemon around it."""
     problem = msgspec.json.decode(response.body if isinstance(response.body, bytes) else b"{}")
+    no_route = problem.get("title") == "Not Found"
     view = ErrorView(
         status=response.status,
-        heading=str(problem.get("title", response.reason)),
-        detail=str(problem.get("detail", "")),
+        heading="There is no such page" if no_route else str(problem.get("title", response.reason)),
+        detail=f"Nothing lives at {request.path}." if no_route else str(problem.get("detail", "")),
         request_id=str(problem.get("request_id", "")),
         search=response.status == 404,
     )

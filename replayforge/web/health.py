@@ -115,9 +115,9 @@ def dead_letters(signs: Signs) -> Health | None:
     """Tell whether events ended as dead letters within the last hour; older ones do not cry for ever."""
     since_us = signs.now_us - int(DEAD_LETTERS_WINDOW_SECONDS * MICROSECONDS_PER_SECOND)
     fresh = [group for group in signs.dead_letters if group.last_at_us >= since_us]
-    if not fresh:
+    if not fresh or signs.report is None:
         return None
-    number = sum(group.count for group in signs.dead_letters)
+    number = signs.report.ledger.states[State.DEAD_LETTERED]
     last = duration((signs.now_us - max(group.last_at_us for group in fresh)) / MICROSECONDS_PER_SECOND)
     mostly = max(fresh, key=lambda group: group.count).name
     cause = f"{plural(number, 'dead letter')}, the last {last} ago, mostly “{mostly}”"

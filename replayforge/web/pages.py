@@ -197,10 +197,12 @@ async def dead_letters(request: web.Request) -> web.Response:
     chosen, cursor = request.query.get("group"), query_cursor(request)
     found = await group_letters(context.overview, group_by, chosen, cursor, PAGE_SIZE + 1)
     report = await context.overview.convergence()
+    groups = await context.overview.dead_letter_groups(group_by)
     view = views.DeadLettersView(
         group_by=group_by,
         groupings=GROUPINGS,
-        groups=views.group_rows(await context.overview.dead_letter_groups(group_by)),
+        groups=views.group_rows(groups),
+        grouped=sum(group.count for group in groups),
         total=report.ledger.states[State.DEAD_LETTERED],
         chosen=chosen,
         rows=views.event_rows(found[:PAGE_SIZE], context.overview),

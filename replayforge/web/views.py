@@ -201,6 +201,7 @@ class DeadLettersView:
     group_by: str
     groupings: tuple[str, ...]
     groups: list[GroupRow]
+    grouped: int
     total: int
     chosen: str | None
     rows: list[EventRow]
@@ -279,10 +280,14 @@ class RuntimeView:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmView:
-    """A question before something is done: which verb, to how many events, and what the form carries along."""
+    """A question before something is done: which verb, to how many events, and what the form carries along.
+
+    `more` tells that the group has more events than are taken at once.
+    """
 
     verb: str
     count: int
+    more: bool
     sample: list[EventRow]
     what: str
     hidden: list[tuple[str, str]]

@@ -32,7 +32,7 @@ function move(step) {
 
 function help() {
   const template = document.createElement("template");
-  template.innerHTML = '<h2 id="dialog-title">Keys</h2><dl class="keys"></dl><p><label><input type="checkbox" id="keys-on"> single keys are on</label></p><p><button type="button" data-close>Close</button></p>';
+  template.innerHTML = '<h2 id="dialog-title">Keys</h2><dl class="keys"></dl><p><label><input type="checkbox" id="keys-on"> single keys are on</label></p><p><button type="button" data-close autofocus>Close</button></p>';
   const list = template.content.querySelector("dl");
   for (const [keys, text] of HELP) {
     const term = document.createElement("dt");

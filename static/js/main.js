@@ -5,11 +5,13 @@ import { startDialogs } from "./dialogs.js";
 import { startSelection } from "./selection.js";
 import { startKeys } from "./keys.js";
 import { startCopy } from "./copy.js";
+import { startNews } from "./news.js";
 import { startLive } from "./live.js";
 
 startTimes();
 startDialogs();
 startSelection();
 startCopy();
+startNews();
 const live = startLive();
 startKeys({ togglePause: live.togglePause });

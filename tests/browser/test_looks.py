@@ -165,7 +165,7 @@ def test_an_unknown_page_helps_to_search(daemon: DaemonProcess, look: Look) -> N
     tab = look("/events/00000000-0000-0000-0000-000000000000")
     assert "There is no event" in tab.text("main")
     for text, place in ((event_id, f"/events/{event_id}"), ("checkout-9", "/workflows/checkout-9")):
-        tab.open("/no/such/page")
+        assert "Nothing lives at /no/such/page" in tab.open("/no/such/page").text("main")
         tab.page.fill("main input[name=q]", text)
         tab.page.press("main input[name=q]", "Enter")
         tab.page.wait_for_url(f"**{place}")

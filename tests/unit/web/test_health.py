@@ -62,8 +62,13 @@ CASES: list[tuple[Signs, str, str, str]] = [
     ),
     (replace(WELL, report=with_states(held=1)), "Attention", "1 event held", "/events?status=held"),
     (replace(WELL, report=replace(FINE, oldest_queued_seconds=75.0)), "Attention", "75 s", "/events?status=queued"),
-    (replace(WELL, dead_letters=letters(60)), "Attention", "28 dead letters, the last 1 min ago", "/dead-letters"),
-    (replace(WELL, dead_letters=letters(4000)), "Healthy", "ended", "/runtime"),
+    (
+        replace(WELL, report=with_states(dead_lettered=35), dead_letters=letters(60)),
+        "Attention",
+        "35 dead letters, the last 1 min ago",
+        "/dead-letters",
+    ),
+    (replace(WELL, report=with_states(dead_lettered=35), dead_letters=letters(4000)), "Healthy", "ended", "/runtime"),
     (replace(WELL, report=None, checks=[Check("store", "degraded", 0, "gone")]), "Attention", "gone", "/runtime#store"),
 ]
 
