@@ -127,10 +127,11 @@ def test_the_wheel_holds_every_file(source: Path, wheel: zipfile.ZipFile) -> Non
         "replayforge/web/templates/layout.html",
         "replayforge/stores/sql/sqlite.sql",
         "replayforge/stores/sql/sqlite/0001_initial.sql",
+        "replayforge/forgelog/FORMAT.md",
     ],
 )
 def test_the_wheel_holds_what_is_no_python(wheel: zipfile.ZipFile, name: str) -> None:
-    """Static files, templates and SQL travel with the code."""
+    """Static files, templates, SQL and the description of the log on disk travel with the code."""
     assert name in wheel.namelist()
 
 
