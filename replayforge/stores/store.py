@@ -89,7 +89,7 @@ class Store:
         )
 
     async def claim_suspect(self, now_us: int, lease_until_us: int) -> Claimed | None:
-        """Take the oldest suspect, which is to run alone."""
+        """Take the likeliest suspect, which is to run alone."""
         claimed = await self.driver.write(
             lambda: transactions.claim(self.node, self.owner, None, now_us, lease_until_us),
         )

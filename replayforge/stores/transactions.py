@@ -170,7 +170,7 @@ def new_row(projection: Projection, offset: int, record: EventRecord, event_id: 
 def claim(
     node: str, owner: str, entries: Sequence[tuple[str, int]] | None, now_us: int, lease_until_us: int
 ) -> Steps[list[Claimed]]:
-    """Take the queued ones of these (id, run) entries under a lease; with None, the oldest suspect alone."""
+    """Take the queued ones of these (id, run) entries under a lease; with None, the likeliest suspect."""
     lease = {"owner": owner, "now_us": now_us, "lease_until_us": lease_until_us}
     if entries is None:
         rows = yield Fetch("claimable_suspect", lease)

@@ -121,10 +121,14 @@ WHERE e.run = (entry.value ->> 1)::bigint AND e.state = 'queued' AND e.suspect =
 ORDER BY e.seq FOR UPDATE OF e
 
 -- claimable_suspect --
--- The oldest suspect as it will be once claimed.
+-- The suspect as it will be once claimed that most likely killed the process: it crashed most often, or, among equals,
+-- was started last. Were it the oldest, one that outlives its time alone would shield the guilty one for ever.
 SELECT {claimed_columns}
 FROM events AS e JOIN contents AS c ON c.seq = e.seq
-WHERE e.state = 'queued' AND e.suspect = 1 ORDER BY e.seq LIMIT 1 FOR UPDATE OF e SKIP LOCKED
+WHERE e.state = 'queued' AND e.suspect = 1
+ORDER BY e.crashes DESC,
+    (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = e.seq) DESC, e.seq LIMIT 1
+FOR UPDATE OF e SKIP LOCKED
 
 -- claim_events --
 -- Take events under a lease.

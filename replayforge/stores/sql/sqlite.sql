@@ -103,10 +103,15 @@ FROM json_each(:entries) AS entry CROSS JOIN events AS e ON e.id = entry.value -
 WHERE e.run = entry.value ->> 1 AND e.state = 'queued' AND e.suspect = 0
 
 -- claimable_suspect --
--- The oldest suspect as it will be once claimed.
+-- The suspect as it will be once claimed that most likely killed the process: it crashed most often, or, among equals,
+-- was started last. Were it the oldest, one that outlives its time alone would shield the guilty one for ever.
 SELECT json_group_array(json_array({claimed_columns}))
 FROM events AS e JOIN contents AS c ON c.seq = e.seq
-WHERE e.seq = (SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 ORDER BY seq LIMIT 1)
+WHERE e.seq = (
+    SELECT s.seq FROM events AS s WHERE s.state = 'queued' AND s.suspect = 1
+    ORDER BY s.crashes DESC,
+        (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = s.seq) DESC, s.seq LIMIT 1
+)
 
 -- claim_events --
 -- Take events under a lease.
