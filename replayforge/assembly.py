@@ -203,7 +203,6 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     neighbours = Neighbours(
         store,
         parts.stream,
-        bench,
         publisher,
         reader,
         parts.handlers,

@@ -79,7 +79,6 @@ class Neighbours:
         self,
         store: Store,
         stream: Stream,
-        bench: Workbench,
         publisher: Publisher,
         reader: Reader,
         handlers: Handlers,
@@ -91,7 +90,6 @@ class Neighbours:
     ) -> None:
         self.store = store
         self.stream = stream
-        self.bench = bench
         self.publisher = publisher
         self.reader = reader
         self.handlers = handlers
@@ -132,11 +130,14 @@ class Neighbours:
         return len(taken)
 
     def decide(self, left: Sequence[tuple[int, InFlight]]) -> list[tuple[int, Reclaim]]:
-        """Decide what becomes of events left behind, judging those of each owner together; our own are in hand."""
+        """Decide what becomes of events left behind, judging those of each owner together.
+
+        Our own are either in hand, or were claimed by a transaction whose answer was lost and are handed back.
+        """
         by_owner: dict[str, list[InFlight]] = defaultdict(list)
         rows = {event.event_id: seq for seq, event in left}
-        for seq, event in left:
-            if not self.bench.holds(seq):
+        for _, event in left:
+            if event.owner != self.store.owner:
                 by_owner[event.owner].append(event)
         decided = [one for events in by_owner.values() for one in triage(events, self.handlers.holds_on_crash)]
         return [(rows[reclaim.event.event_id], reclaim) for reclaim in decided]

@@ -203,10 +203,10 @@ class PostgresServer:
         self.query(f"CREATE SCHEMA {name}")
         return f"{self.url}?search_path={name}"
 
-    def terminate_backends(self) -> int:
+    async def terminate_sessions(self) -> int:
         """pg_terminate_backend for every session but our own; returns how many."""
         sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-        return len(self.query(f"{sql} AND pid <> pg_backend_pid()"))
+        return len(await self.fetch(f"{sql} AND pid <> pg_backend_pid()"))
 
 
 def with_signal(pid: int, number: int) -> None:

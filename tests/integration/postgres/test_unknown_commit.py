@@ -1,0 +1,104 @@
+"""The connection breaks after COMMIT was carried out and before its answer came: every caller looks before it acts."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from replayforge.domain.errors import Unavailable
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import Node
+from replayforge.stores.store import Store
+from replayforge.stores.transactions import Claimed
+from tests.contract.store_backends import MINUTE_US, claimed, now_us, put, record, success
+from tests.integration.postgres.conftest import OpenHouse
+from tests.integration.postgres.network import CommitBreaker
+
+REPORT = Node("node-1", "log", "first", "host", 1, 0)
+
+
+async def test_unknown_outcome_is_told(far_url: str, proxy: CommitBreaker) -> None:
+    """A write whose COMMIT got no answer raises Unavailable, although it has happened."""
+    store = await Store.open(far_url, node="node-1", owner="node-1/first")
+    proxy.break_commits(1)
+    with pytest.raises(Unavailable):
+        await store.open_cursor("log", "incarnation", 5, now_us())
+    assert await store.cursor("log") == (5, "incarnation")
+    await store.close()
+
+
+async def test_settled_again(far_url: str, proxy: CommitBreaker) -> None:
+    """An outcome whose COMMIT got no answer is found by its attempt row: committed once, and not called fenced."""
+    store = await Store.open(far_url, node="node-1", owner="node-1/first")
+    settlements = [success(one) for one in await claimed(store, 20)]
+    proxy.break_commits(1)
+    with pytest.raises(Unavailable):
+        await store.settle(settlements)
+    assert await store.settle(settlements) == []
+    _, tallies = await store.books()
+    assert {name: amount for name, amount in tallies.items() if amount} == {"succeeded": 20}
+    await store.close()
+
+
+async def test_projected_again(far_url: str, proxy: CommitBreaker) -> None:
+    """After a projection without an answer the cursor says where to go on; nothing is inserted twice."""
+    store = await Store.open(far_url, node="node-1", owner="node-1/first")
+    proxy.break_commits(1, after=1)
+    with pytest.raises(Unavailable):
+        await put(store, [record(f"event-{number}") for number in range(10)])
+    assert await store.cursor("log-1") == (10, "incarnation")
+    _, tallies = await store.books()
+    assert tallies["queued"] == 10
+    await store.close()
+
+
+async def test_claim_without_answer_is_handed_back(url: str, open_daemon: OpenHouse, effects: Counter[str]) -> None:
+    """Events claimed by a COMMIT without an answer are handed back by the sweep and run once, no start too many."""
+    async with open_daemon(url) as house:
+        first = await house.send()
+        await house.reaches(first, "succeeded")
+        claims = house.daemon.store.claim
+
+        async def lose_answer(entries: Any, now: int, until: int) -> list[Claimed]:
+            house.daemon.store.claim = claims  # type: ignore[method-assign]
+            assert len(await claims(entries, now, until)) == 1
+            raise Unavailable("the answer was lost")
+
+        house.daemon.store.claim = lose_answer  # type: ignore[method-assign]
+        second = await house.send()
+        event = await house.reaches(second, "succeeded", timeout_seconds=20)
+        assert effects[second] == 1
+        assert event["starts"] == 1
+        assert [one["reason"] for one in house.probe.fields("attempt.reclaimed")] == [
+            "claimed by this process and dropped"
+        ]
+
+
+async def test_storm_of_lost_answers(
+    far_url: str, proxy: CommitBreaker, open_daemon: OpenHouse, effects: Counter[str]
+) -> None:
+    """With every seventh answer to COMMIT lost, each event has one outcome, and nothing is fenced or miscounted."""
+    async with open_daemon(far_url) as house:
+        proxy.every = 7
+        ids = [identity for _ in range(20) for identity in await house.send_many(5)]
+        await house.probe.saw("attempt.settled", 100, 40)
+        proxy.every = 0
+        ledger = await house.converges()
+        assert proxy.broken >= 3
+        assert (ledger["accepted"], ledger["succeeded"], ledger["lost"]) == (100, 100, 0)
+        assert house.probe.counts["attempt.fenced"] == 0
+        assert set(effects) == set(ids)
+        wrong = await house.daemon.store.discrepancies()
+        assert (wrong.doubled, wrong.orphans, wrong.states) == ([], [], {State.SUCCEEDED: 100})
+
+
+async def test_lease_renewed_without_answer(far_url: str, proxy: CommitBreaker) -> None:
+    """A beat whose answer was lost may be made again: the lease stands either way."""
+    store = await Store.open(far_url, node="node-1", owner="node-1/first")
+    (one,) = await claimed(store)
+    lease = [(one.event.seq, one.event.lease_token)]
+    proxy.break_commits(1)
+    with pytest.raises(Unavailable):
+        await store.beat(lease, MINUTE_US, now_us(), REPORT)
+    assert await store.beat(lease, MINUTE_US, now_us(), REPORT) == {one.event.seq}
+    await store.close()
