@@ -247,7 +247,7 @@ def tell_report(report: CheckReport) -> None:
     words = {
         Verdict.CLEAN: "✓ The log is sound.",
         Verdict.TORN: "✓ The log is sound up to a torn tail: a write that was never acknowledged.",
-        Verdict.CORRUPT: "✕ The log is DAMAGED. The daemon will not start on it; nothing has been changed.",
+        Verdict.CORRUPT: "✕ The log is DAMAGED. Nothing has been changed.",
         Verdict.IO_ERROR: "✕ The disk answers with ERRORS; what is on it is not known.",
     }
     click.echo(words[report.verdict])
@@ -273,7 +273,7 @@ def plan_in_words(report: CheckReport, plan: Plan) -> str:
     if plan.actions[0].kind == "rebuild_manifest":
         return "\n".join([*lines, "", "To do it: replayforge log repair --rebuild-manifest --apply"])
     cost = f"{counted(plan.lost_records, 'record')}, offsets {ranges_in_words(plan.lost)}" if plan.lost else "no record"
-    accept = "".join(f" --accept-loss {first}-{last}" for first, last in plan.lost)
+    accept = "".join(f" --accept-loss {ranges_in_words([one])}" for one in plan.lost)
     lines += ["", f"It costs {cost}. A copy of each damaged file is kept in quarantine/."]
     return "\n".join([*lines, f"To do it: replayforge log repair --apply{accept}"])
 
@@ -282,6 +282,4 @@ def rebuilt_in_words(applied: bool) -> str:
     """Say whether the manifest was rebuilt."""
     if applied:
         return "The manifest was made anew; the old one is kept in quarantine/."
-    return (
-        "It can be made anew from the segments. To do it: replayforge log repair --rebuild-manifest --apply"
-    )
+    return "It can be made anew from the segments. To do it: replayforge log repair --rebuild-manifest --apply"

@@ -7,6 +7,7 @@ from pathlib import Path
 from replayforge.forgelog.batch import CLEAN
 from replayforge.forgelog.checksum import EXTENDS
 from replayforge.forgelog.consumers import load_consumers
+from replayforge.forgelog.directory import is_live
 from replayforge.forgelog.errors import LogRefused
 from replayforge.forgelog.files import Files
 from replayforge.forgelog.findings import CheckReport, Finding, Verdict
@@ -15,8 +16,6 @@ from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest
 from replayforge.forgelog.record import DamagedRecord, decode_records
 from replayforge.forgelog.recovery import check_succession, judge_end, segment_ids
 from replayforge.forgelog.scan import Walk, Window, later_batches
-
-LOCK_NAME = "LOCK"
 
 
 class Check:
@@ -268,17 +267,6 @@ def read_header(files: Files, path: Path) -> tuple[SegmentHeader, int]:
     handle = files.open(path)
     try:
         return decode_header(files.pread(handle, HEADER_BYTES, 0)), files.size(handle)
-    finally:
-        files.close(handle)
-
-
-def is_live(files: Files, directory: Path) -> bool:
-    """Tell whether a process has the log open."""
-    if LOCK_NAME not in files.list_directory(directory):
-        return False
-    handle = files.open(directory / LOCK_NAME)
-    try:
-        return files.is_locked(handle)
     finally:
         files.close(handle)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from replayforge.domain.clock import SystemClock
 from replayforge.forgelog.atomic import read_whole, replace_file, write_fully
 from replayforge.forgelog.check import read_header, verify
+from replayforge.forgelog.directory import take_lock
 from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.errors import LogRefused
 from replayforge.forgelog.files import Files
@@ -19,7 +20,7 @@ from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest
 from replayforge.forgelog.options import LogOptions
 from replayforge.forgelog.recovery import segment_ids, walk_segment
 from replayforge.forgelog.scan import merge_gaps
-from replayforge.forgelog.storage import Storage, take_lock
+from replayforge.forgelog.storage import Storage
 
 QUARANTINE = "quarantine"
 
@@ -225,4 +226,4 @@ def put_manifest(disk: Disk, directory: Path, manifest: Manifest) -> None:
 
 def ranges_in_words(ranges: list[tuple[int, int]] | tuple[tuple[int, int], ...]) -> str:
     """Write ranges of offsets as `--accept-loss` takes them."""
-    return ", ".join(f"{first}-{last}" for first, last in ranges) or "nothing"
+    return ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges) or "nothing"

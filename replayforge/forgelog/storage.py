@@ -1,19 +1,18 @@
 """One log on disk: locked, recovered, and open for one writer and many reads. Knows no thread and no event loop."""
 
-import os
 import secrets
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable
+from replayforge.forgelog.directory import prepare_directory, take_lock
 from replayforge.forgelog.disk import Disk, SyncFailed
-from replayforge.forgelog.errors import LogLocked, LogRefused
-from replayforge.forgelog.files import Files, is_network
+from replayforge.forgelog.errors import LogRefused
+from replayforge.forgelog.files import Files
 from replayforge.forgelog.header import segment_name
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
 from replayforge.forgelog.options import LogOptions
@@ -21,9 +20,6 @@ from replayforge.forgelog.reader import Reader
 from replayforge.forgelog.recovery import POISON_NAME, Found, RecoveryReport, recover, segment_ids, walk_segment
 from replayforge.forgelog.segment import Segment
 from replayforge.forgelog.writer import Ending, Writer, as_unavailable
-
-LOCK_NAME = "LOCK"
-CHECK_IT = "Choose a local disk, or pass --allow-network-fs if you know that its fsync and locks hold."
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,47 +245,11 @@ class Storage:
         self.disk.files.close(self.lock_handle)
 
 
-def prepare_directory(files: Files, directory: Path, allow_network_fs: bool) -> None:
-    """Make the directory, and refuse one that is not safe to keep a log in."""
-    files.make_directory(directory)
-    owner = files.owner(directory)
-    if owner != os.getuid():
-        raise LogRefused(
-            "E_OWNER", f"{directory} belongs to user {owner}.", remedy="Run as that user, or choose another."
-        )
-    kind = files.kind(directory)
-    if is_network(kind) and not allow_network_fs:
-        raise LogRefused("E_NETWORK_FS", f"{directory} is on a {kind} file system.", remedy=CHECK_IT)
-
-
-def take_lock(files: Files, directory: Path) -> int:
-    """Take the lock of the log for life; raises LogLocked with the holder's process id."""
-    handle = files.open(directory / LOCK_NAME, create=True)
-    try:
-        if not files.lock(handle):
-            holder = files.pread(handle, 64, 0).decode(errors="replace").partition(" ")[0].strip() or "unknown"
-            raise LogLocked(f"The log in {directory} is locked by pid {holder}.")
-        files.truncate(handle, 0)
-        with suppress(OSError):  # for people; the lock itself is what counts
-            files.pwrite(handle, f"{os.getpid()} {boot_id()}\n".encode(), 0)
-    except BaseException:
-        files.close(handle)
-        raise
-    return handle
-
-
 def found_nothing(disk: Disk, directory: Path) -> Found:
     """Give a new log its identity; the manifest comes first, so that no segment ever stands without one."""
     found = Found(Manifest(secrets.token_hex(16)))
     save_manifest(disk, directory, found.manifest)
     return found
-
-
-@lru_cache(maxsize=1)
-def boot_id() -> str:
-    """Return the id of this boot of the machine, where it has one."""
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else "unknown"
 
 
 def ending_of(found: Found) -> Ending:

@@ -18,7 +18,7 @@ from tests.support.files.sim import Image, SimFiles
 SEGMENTS = [f"{DIRECTORY}/{number:020d}.flog" for number in (1, 2)]
 MANIFEST = f"{DIRECTORY}/MANIFEST"
 CONSUMERS = f"{DIRECTORY}/consumers.json"
-LARGE = LogOptions(segment_bytes=20_480, limits=Limits(batch_bytes_max=4096, payload_bytes_max=2048))
+LARGE = LogOptions(segment_bytes=11_264, limits=Limits(batch_bytes_max=4096, payload_bytes_max=2048))
 SMALL = LogOptions(segment_bytes=8_192, limits=Limits(batch_bytes_max=2048, payload_bytes_max=1024))
 
 
@@ -55,7 +55,7 @@ def test_s1_truncation_at_every_byte(tally: Tally) -> None:
 
 def test_s2_every_single_bit_flip(tally: Tally) -> None:
     """One flipped bit is refused, or it is the last batch with no floor, or it touched nothing that was written."""
-    written = write_log(tally.rng, segments=2, options=SMALL, payload_bytes=500)
+    written = write_log(tally.rng, segments=2, options=SMALL, payload_bytes=900)
     storage_files = with_consumer(written)
     image, payloads = storage_files.image(), written.payloads
     last_begin, last_end = written.batches[-1][1], written.batches[-1][2]
