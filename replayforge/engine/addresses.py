@@ -84,7 +84,7 @@ async def look_up(host: str) -> Sequence[str]:
         try:
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             answer.set_result([str(address[0]) for *_, address in found])
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:
             answer.set_exception(error if isinstance(error, OSError) else OSError(str(error)))
 
     Thread(target=ask, name=f"look up {host}", daemon=True).start()

@@ -95,7 +95,7 @@ class Endpoint:
             async with session.post(self.url, data=body, headers=headers, allow_redirects=False) as response:
                 answer = await beginning(response)
         except (aiohttp.ClientError, OSError) as error:
-            raise Retry(f"{self.url.origin()} did not answer: {cause(error)}") from None
+            raise Retry(f"{self.url.origin()} did not answer: {cause(error, self.url)}") from None
         if 200 <= response.status < 300:
             return result(answer)
         raise failure(str(self.url.origin()), response.status, response.headers, answer, self.courier.clock.now_us())
@@ -230,10 +230,10 @@ def retry_after_seconds(text: str, now_us: int) -> float | None:
     return min(seconds, RETRY_AFTER_SECONDS_MAX) if seconds > 0 else None
 
 
-def cause(error: Exception) -> str:
-    """Say what went wrong on the way; an error of aiohttp's parser would show the whole URL beside it."""
+def cause(error: Exception, url: URL) -> str:
+    """Say what went wrong on the way, without the URL that some of aiohttp's errors repeat."""
     text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
-    return f"{type(error).__name__}: {printable(text)}"
+    return f"{type(error).__name__}: {printable(text.replace(str(url), str(url.origin())))}"
 
 
 def printable(text: str) -> str:

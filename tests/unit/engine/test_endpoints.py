@@ -3,6 +3,7 @@
 import base64
 import json
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from replayforge.config.settings import HttpEndpoint
 from replayforge.domain.errors import Refused
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Permanent, Retry
-from replayforge.engine.addresses import CheckedResolver, Denied, look_up
+from replayforge.engine.addresses import CheckedResolver, Denied, look_up, written_address
 from replayforge.engine.endpoints import (
     Courier,
     beginning,
@@ -86,6 +87,7 @@ NEVER = [
     "http://[::127.0.0.1]/",
     "http://[::ffff:0:127.0.0.1]/",
     "http://[2002:7f00:1::]/",
+    "http://192.88.99.1/",
     "http://[2001::1]/",
     "http://224.0.0.1/",
     "http://[ff0e::1]/",
@@ -224,6 +226,27 @@ async def test_the_system_is_asked() -> None:
     assert {"127.0.0.1", "::1"} & set(await look_up("localhost"))
 
 
+async def test_a_look_up_never_holds_up_the_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system is asked in a daemon thread, for it may take half a minute to say nothing."""
+    asked_by: list[threading.Thread] = []
+
+    def answer(*_: Any, **__: Any) -> list[Any]:
+        asked_by.append(threading.current_thread())
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    assert await look_up("hook.example") == ["8.8.8.8"]
+    assert [thread.daemon for thread in asked_by] == [True]
+    assert asked_by[0] is not threading.main_thread()
+
+
+@pytest.mark.parametrize("host", ["::1::", "1:2", "127.1", "0x7f.0x1", "1.", "example.0"])
+def test_what_is_neither_name_nor_address(host: str) -> None:
+    """A host that another program might read as an address is no name."""
+    with pytest.raises(ValueError, match="does not appear to be"):
+        written_address(host)
+
+
 # The signature
 
 
@@ -241,7 +264,7 @@ def test_keys() -> None:
     assert signing_key("") == b""
 
 
-@pytest.mark.parametrize("secret", ["whsec_", "whsec_a", "whsec_not base64!", "whsec_é"])
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_a", "whsec_not base64!", "whsec_abcd!", "whsec_é"])
 def test_a_secret_that_is_none_is_refused_unseen(secret: str) -> None:
     """A whsec_ secret that is no base64 is refused with a sentence that does not repeat it."""
     with pytest.raises(Refused, match="no base64 follows") as refused:
