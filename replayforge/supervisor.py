@@ -14,6 +14,7 @@ from replayforge.telemetry import Telemetry
 
 BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_MAX_SECONDS = 5.0
+CANCEL_SECONDS = 1.0
 
 
 class SimulatedCrash(BaseException):
@@ -104,7 +105,8 @@ class Supervisor:
         for task in late:
             task.cancel()
         if late:
-            await asyncio.wait(late)
+            # A handler may swallow its cancellation; it is left behind, for only the end of the process stops it.
+            await asyncio.wait(late, timeout=CANCEL_SECONDS)
         for name in present:
             del self.tasks[name]
         return [tasks[task] for task in late]

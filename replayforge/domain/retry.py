@@ -4,11 +4,16 @@ import random
 from dataclasses import dataclass
 
 
+AFTER_SECONDS_MAX = 10 * 365 * 86_400
+
+
 class Retry(Exception):
-    """Raised by a handler: this attempt failed, try again, after `after` seconds if given."""
+    """Raised by a handler: this attempt failed, try again, after `after` seconds if given (up to ten years)."""
 
     def __init__(self, message: str = "The handler asked for another attempt.", *, after: float | None = None) -> None:
         super().__init__(message)
+        if after is not None and not 0 <= after <= AFTER_SECONDS_MAX:
+            raise ValueError(f"Retry(after={after}): give a number of seconds from 0 to {AFTER_SECONDS_MAX:,}.")
         self.after = after
 
 

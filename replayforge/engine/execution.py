@@ -145,13 +145,21 @@ def succeeded(value: Any) -> Result:
 def failed(error: Exception) -> Result:
     """Return the result of a handler that raised."""
     lines = traceback.format_exception(error)
-    text = f"{type(error).__name__}: {error}\n\n{''.join(lines)}"[:ERROR_CHARACTERS_MAX]
+    text = f"{type(error).__name__}: {words_of(error)}\n\n{''.join(lines)}"[:ERROR_CHARACTERS_MAX]
     return Result(
         Outcome.FAILED,
         text.encode("utf-8", "backslashreplace").decode(),
         retry_after_seconds=error.after if isinstance(error, Retry) else None,
         permanent=isinstance(error, Permanent),
     )
+
+
+def words_of(error: Exception) -> str:
+    """Return what the error says; its class is the user's, so even that may raise."""
+    try:
+        return str(error)
+    except Exception as raised:
+        return f"(its own words raise {type(raised).__name__})"
 
 
 def verdict(execution: Execution, result: Result, handlers: Handlers, rules: Rules) -> Verdict:
