@@ -3,7 +3,6 @@
 import random
 from dataclasses import dataclass
 
-
 AFTER_SECONDS_MAX = 10 * 365 * 86_400
 
 
