@@ -20,9 +20,9 @@ from replayforge.web.shapes import json_response
 
 
 class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """What may be said with a replay of one event."""
+    """What may be said with a replay of one event; an empty payload means that none was given."""
 
-    payload: msgspec.Raw | None = None
+    payload: msgspec.Raw = msgspec.Raw()  # in a union msgspec would take null only
     reason: str = ""
     force: bool = False
 
@@ -110,7 +110,7 @@ async def replay_event(request: web.Request) -> web.Response:
     """Replay an event; with a payload, accept a new event that remembers which one it replays."""
     context, event_id = context_of(request), request.match_info["id"]
     asked = await read_object(request, ReplayRequest)
-    if asked.payload is None:
+    if not bytes(asked.payload):
         event = await context.replayer.replay(event_id, asked.reason, force=asked.force)
         return json_response({"id": event.id, "run": event.run + 1, "status": "queued"}, status=202)
     event, content = await context.replayer.find(event_id)

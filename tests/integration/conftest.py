@@ -1,5 +1,6 @@
 """A daemon with a handler for everything, for tests that ask what comes in and what is answered."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -25,6 +26,10 @@ def echo_handlers() -> Handlers:
     @handlers.on("fails.later", max_attempts=100)
     async def fails_later(event: Event, context: Context) -> None:
         raise RuntimeError("it fails")
+
+    @handlers.on("waits")
+    async def waits(event: Event, context: Context) -> None:
+        await asyncio.sleep(1)
 
     return handlers
 
