@@ -11,7 +11,7 @@ from replayforge.domain.errors import Conflict, NotFound, Rejected
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import TRANSITIONS, State
 from replayforge.engine.replayer import Replayer
-from replayforge.web import views
+from replayforge.web import rows, views
 from replayforge.web.context import context_of
 from replayforge.web.demo import generate_workload
 from replayforge.web.flash import Flash, is_ours, see_other
@@ -56,7 +56,7 @@ async def confirm(request: web.Request) -> web.Response:
         verb=verb,
         count=len(events),
         more=len(events) == GROUP_EVENTS_MAX,
-        sample=views.event_rows(events[:SAMPLE_MAX], context.overview),
+        sample=rows.event_rows(events[:SAMPLE_MAX], context.overview),
         what=selection.group or "",
         hidden=selection.hidden,
         needs_force=verb == "replay" and any(event.state is State.SUCCEEDED for event in events),

@@ -4,7 +4,7 @@ from replayforge.domain.clock import MICROSECONDS_PER_SECOND
 from replayforge.domain.event import StoredEvent
 from replayforge.engine.intake import Receipt
 from replayforge.engine.overview import History
-from replayforge.web.views import Fact
+from replayforge.web.rows import Fact
 from replayforge.web.words import count, duration, link, plural, workflow_path
 
 

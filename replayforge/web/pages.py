@@ -8,7 +8,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter
 from replayforge.engine.intake import Receipt
 from replayforge.engine.overview import History
-from replayforge.web import charts, flash, views, words
+from replayforge.web import charts, flash, rows, views, words
 from replayforge.web.context import Context, context_of
 from replayforge.web.dead_letters import GROUPINGS
 from replayforge.web.event_facts import history_facts, receipt_facts
@@ -34,8 +34,8 @@ async def overview(request: web.Request) -> web.Response:
     view = views.OverviewView(
         tiles=tiles(report, context.overview.worker_statuses(), pulse.rates()),
         bars=charts.throughput(pulse.minutes()),
-        rows=views.event_rows([event for event, _ in found], context.overview),
-        activity=views.activity_rows(list(pulse.happenings), ACTIVITY_SIZE),
+        rows=rows.event_rows([event for event, _ in found], context.overview),
+        activity=rows.activity_rows(list(pulse.happenings), ACTIVITY_SIZE),
         ledger=report.ledger.in_words(),
         issues=report.issues,
     )
@@ -55,7 +55,7 @@ async def events(request: web.Request) -> web.Response:
         filtered=filters != views.Filters(),
         states=views.state_counts(report),
         since_choices=SINCE_CHOICES,
-        rows=views.event_rows([event for event, _ in found[:PAGE_SIZE]], context.overview),
+        rows=rows.event_rows([event for event, _ in found[:PAGE_SIZE]], context.overview),
         first_page=cursor is None,
         older=older(request, [event.seq for event, _ in found]),
     )
@@ -114,7 +114,7 @@ async def event(request: web.Request) -> web.Response:
 def received_view(receipt: Receipt) -> views.EventView:
     """Return the view of an event that is durable and not dispatched yet."""
     return views.EventView(
-        event=views.received_row(receipt),
+        event=rows.received_row(receipt),
         facts=receipt_facts(receipt),
         verbs=frozenset(),
         attempts=[],
@@ -129,11 +129,11 @@ def received_view(receipt: Receipt) -> views.EventView:
 def history_view(found: History, context: Context) -> views.EventView:
     """Return the view of an event with its history."""
     return views.EventView(
-        event=views.event_row(found.event, context.overview.attempts_max(found.event)),
+        event=rows.event_row(found.event, context.overview.attempts_max(found.event)),
         facts=history_facts(found),
-        verbs=views.verbs_of(found.event.state),
-        attempts=[views.attempt_row(attempt) for attempt in found.attempts],
-        actions=[views.action_row(action) for action in found.actions],
+        verbs=rows.verbs_of(found.event.state),
+        attempts=[rows.attempt_row(attempt) for attempt in found.attempts],
+        actions=[rows.action_row(action) for action in found.actions],
         payload=words.excerpt(found.content.payload),
         metadata=words.excerpt(found.content.metadata),
         result=None if found.event.result is None else words.excerpt(found.event.result),
@@ -160,7 +160,7 @@ async def workflows(request: web.Request) -> web.Response:
     cursor = query_cursor(request)
     found = await context_of(request).overview.list_workflows(cursor, PAGE_SIZE + 1)
     view = views.WorkflowsView(
-        rows=[views.workflow_row(summary) for summary in found[:PAGE_SIZE]],
+        rows=[rows.workflow_row(summary) for summary in found[:PAGE_SIZE]],
         first_page=cursor is None,
         older=older(request, [summary.cursor for summary in found]),
     )
@@ -172,18 +172,18 @@ async def workflow(request: web.Request) -> web.Response:
     context, workflow_id = context_of(request), request.match_info["id"]
     summary = await context.overview.workflow(workflow_id)
     found, attempts = await context.overview.timeline(workflow_id)
-    of_event: dict[str, list[views.AttemptRow]] = {event.id: [] for event in found}
+    of_event: dict[str, list[rows.AttemptRow]] = {event.id: [] for event in found}
     for attempt in attempts:
         if attempt.event_id in of_event:
-            of_event[attempt.event_id].append(views.attempt_row(attempt))
+            of_event[attempt.event_id].append(rows.attempt_row(attempt))
     shown = charts.shown_events(found)
     view = views.WorkflowView(
         workflow_id=workflow_id,
-        totals=views.workflow_row(summary),
+        totals=rows.workflow_row(summary),
         timeline=charts.timeline(found, attempts, context.overview.clock.now_us()),
-        rows=views.event_rows(shown, context.overview),
+        rows=rows.event_rows(shown, context.overview),
         attempts=of_event,
-        replayable=sum(event.state in views.REPLAYABLE - {State.SUCCEEDED} for event in found),
+        replayable=sum(event.state in rows.REPLAYABLE - {State.SUCCEEDED} for event in found),
     )
     return await show(request, Page("workflow.html", workflow_id, "workflows"), view)
 
@@ -201,11 +201,11 @@ async def dead_letters(request: web.Request) -> web.Response:
     view = views.DeadLettersView(
         group_by=group_by,
         groupings=GROUPINGS,
-        groups=views.group_rows(groups),
+        groups=rows.group_rows(groups),
         grouped=sum(group.count for group in groups),
         total=report.ledger.states[State.DEAD_LETTERED],
         chosen=chosen,
-        rows=views.event_rows(found[:PAGE_SIZE], context.overview),
+        rows=rows.event_rows(found[:PAGE_SIZE], context.overview),
         first_page=cursor is None,
         older=older(request, [event.seq for event in found]),
     )

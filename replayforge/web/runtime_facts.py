@@ -11,7 +11,8 @@ from replayforge.engine.overview import Overview, WorkerStatus
 from replayforge.supervisor import Guard
 from replayforge.web.context import Context
 from replayforge.web.pulse import Pulse
-from replayforge.web.views import ChoreRow, Fact, NodeRow, RuntimeView, ServiceRow, WorkerRow
+from replayforge.web.rows import ChoreRow, Fact, NodeRow, ServiceRow, WorkerRow
+from replayforge.web.views import RuntimeView
 from replayforge.web.words import count, duration, first_line, plural, size
 
 # Chores whose result is bytes, and of what.

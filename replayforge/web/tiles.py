@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from replayforge.domain.lifecycle import State
 from replayforge.engine.overview import Convergence, WorkerStatus
-from replayforge.web.views import Tile
+from replayforge.web.rows import Tile
 from replayforge.web.words import count, duration
 
 
