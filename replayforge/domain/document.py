@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
 import msgspec
@@ -200,7 +200,15 @@ def canonical(document: bytes) -> Any:
     """Return a value that is equal for equal documents; key order is ignored, 1 and true are told apart."""
     return json.loads(
         document,
-        parse_int=lambda digits: ("number", Decimal(digits)),
-        parse_float=lambda text: ("number", Decimal(text)),
-        object_pairs_hook=lambda pairs: ("object", sorted(pairs, key=lambda pair: (pair[0], repr(pair[1])))),
+        parse_int=exact_number,
+        parse_float=exact_number,
+        object_pairs_hook=lambda pairs: ("object", sorted(pairs, key=lambda pair: pair[0])),
     )
+
+
+def exact_number(text: str) -> tuple[str, Decimal | str]:
+    """Return a number as a value that is equal for equal numbers; beyond what decimals reach, for equal writing."""
+    try:
+        return ("number", Decimal(text))
+    except InvalidOperation:
+        return ("number", text)

@@ -53,4 +53,11 @@ class Full(Unavailable):
 
 
 class OutcomeUnknown(Unavailable):
-    """The outcome is unknown: the event may or may not be durable; send it again with the same key."""
+    """The outcome is unknown: the event may or may not be durable; send it again with the same key.
+
+    `event_id` names the event where it is known.
+    """
+
+    def __init__(self, message: str | None = None, event_id: str | None = None) -> None:
+        super().__init__(message or "The outcome is unknown: send it again with the same key.")
+        self.event_id = event_id

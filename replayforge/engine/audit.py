@@ -9,6 +9,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Ledger
 from replayforge.engine.dispatcher import decoded
 from replayforge.engine.overview import ledger
+from replayforge.forgelog.errors import GapError
 from replayforge.forgelog.log import ForgeLog
 from replayforge.stores.store import Store
 
@@ -28,14 +29,14 @@ class Findings:
 
     @property
     def lost(self) -> list[tuple[str, int]]:
-        """The records whose events are lost: missing ones beyond those that retention removed, the newest."""
-        count = max(0, len(self.missing) - self.ledger.retired)
+        """The records whose events are lost. Rows that retention removed are missing too; the newest are named."""
+        count = min(len(self.missing), max(self.ledger.lost, len(self.missing) - self.ledger.retired))
         return self.missing[len(self.missing) - count :]
 
     @property
     def clean(self) -> bool:
         """Whether log and store agree."""
-        return not (self.lost or self.doubled or self.orphans or self.miscounted)
+        return self.ledger.lost == 0 and not (self.lost or self.doubled or self.orphans or self.miscounted)
 
 
 async def audit(log: ForgeLog, store: Store, progress: Callable[[int], None]) -> Findings:
@@ -55,7 +56,12 @@ async def audit(log: ForgeLog, store: Store, progress: Callable[[int], None]) ->
         if wrong.states.get(state, 0) != tallies.get(state, 0)
     ]
     after, cursor = log.first_offset - 1, log.durable_offset - books.waiting
-    while after < cursor and (records := log.read(after, records_max=RECORDS_PER_STEP)):
+    while after < cursor:
+        try:
+            records = log.read(after, records_max=RECORDS_PER_STEP)
+        except GapError as gap:
+            after = gap.last
+            continue
         events = [(record.offset, decoded(record)) for record in records if record.offset <= cursor]
         await compare(log.log_id, store, [(offset, event) for offset, event in events if event], findings)
         after = records[-1].offset

@@ -11,11 +11,11 @@ from replayforge.domain.event import EVENT_RECORD_TYPE, EventRecord, decode_reco
 from replayforge.engine.outage import Outage
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.window import Window
-from replayforge.forgelog.errors import LogClosed, LogPoisoned
+from replayforge.forgelog.errors import GapError, LogClosed, LogPoisoned
 from replayforge.forgelog.log import ForgeLog
 from replayforge.forgelog.record import Record
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Projection
+from replayforge.stores.transactions import CursorMoved, Projection
 from replayforge.telemetry import Telemetry
 
 RECORDS_MAX = 500
@@ -88,20 +88,42 @@ class Dispatcher:
         if not self.certain:
             await self.find_place()
         await self.log.wait_beyond(self.projected)
-        records = self.log.read(self.projected, records_max=RECORDS_MAX)
+        try:
+            records = self.log.read(self.projected, records_max=RECORDS_MAX)
+        except GapError as gap:
+            return await self.pass_over(gap)
         if not records:
             return 0
         crashpoints.reach("dispatch.read")
         projection = self.projection(records)
         # Until the answer is here nobody knows whether the commit happened, so the place is looked up again.
         self.certain = False
-        projected = await self.store.project(projection)
+        try:
+            projected = await self.store.project(projection)
+        except CursorMoved:
+            await self.find_own_commit(projection)
+            return 0
         self.certain = True
         crashpoints.reach("dispatch.committed")
         await self.arrive(projection.through)
         self.publisher.offer(projected.queued)
         self.report(projection, projected.inserted, projected.copies, projected.key_reused)
         return len(records)
+
+    async def pass_over(self, gap: GapError) -> int:
+        """Move the cursor over records that are gone: removed by retention, or given up by an operator."""
+        self.telemetry.emit("log.skipped", gap.last - self.projected, first=self.projected + 1, last=gap.last)
+        self.certain = False
+        await self.store.project(self.stretch(gap.last, []))
+        self.certain = True
+        await self.arrive(gap.last)
+        return 0
+
+    async def find_own_commit(self, projection: Projection) -> None:
+        """Return when the cursor moved because an earlier try of ours had been committed; else the error stands."""
+        await self.find_place()
+        if self.projected < projection.through:
+            raise CursorMoved(f"The store's cursor for log {self.log.log_id} was moved by somebody else.")
 
     async def find_place(self) -> None:
         """Read the cursor again; raises Fatal when it belongs to another incarnation."""
@@ -110,6 +132,11 @@ class Dispatcher:
             raise Fatal(
                 f"The store's cursor for log {self.log.log_id} belongs to another daemon now: two daemons run on copies"
                 " of one log, or the store was replaced. Stop one of them and restart."
+            )
+        if standing[0] < self.projected:
+            raise Fatal(
+                f"The store's cursor for log {self.log.log_id} fell back from {self.projected} to {standing[0]}: the"
+                " store was restored while this daemon ran. Restart it with --adopt-store to run that range again."
             )
         self.certain = True
         if standing[0] > self.projected:
@@ -142,13 +169,19 @@ class Dispatcher:
             event = decoded(record)
             if event is not None:
                 events.append((record.offset, event))
+            elif record.type == EVENT_RECORD_TYPE:
+                self.telemetry.emit("event.unreadable", offset=record.offset)
+        return self.stretch(records[-1].offset, events)
+
+    def stretch(self, through: int, events: list[tuple[int, EventRecord]]) -> Projection:
+        """Return the projection of everything beyond the cursor through an offset."""
         return Projection(
             log_id=self.log.log_id,
             incarnation=self.incarnation,
             after=self.projected,
-            through=records[-1].offset,
+            through=through,
             records=events,
-            not_events=records[-1].offset - self.projected - len(events),
+            not_events=through - self.projected - len(events),
             now_us=self.clock.now_us(),
             durable=self.log.durable_offset,
         )

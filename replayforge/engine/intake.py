@@ -188,9 +188,26 @@ class Intake:
         return [found] * len(batches)
 
     def append(self, records: list[EventRecord]) -> None:
-        """Hand the records to the log; the window learns the outcome even if the caller goes away meanwhile."""
+        """Hand the records to the log; the window learns the outcome even if the caller goes away meanwhile.
+
+        What is handed over at once fits one batch of the log, so it is durable as a whole or not at all.
+        """
+        limits, size = self.log.options.limits, 0
+        batch: list[tuple[EventRecord, NewRecord]] = []
+        pairs = [(record, new_record(record)) for record in records]
+        for record, encoded in pairs:
+            if batch and (len(batch) == limits.batch_records_max or size >= limits.batch_bytes_max // 2):
+                self.append_batch(batch)
+                batch, size = [], 0
+            batch.append((record, encoded))
+            size += len(encoded.payload)
+        self.append_batch(batch)
+
+    def append_batch(self, pairs: list[tuple[EventRecord, NewRecord]]) -> None:
+        """Hand one batch to the log."""
+        records = [record for record, _ in pairs]
         try:
-            durable = self.log.append([new_record(record) for record in records])
+            durable = self.log.append([encoded for _, encoded in pairs])
         except Unavailable as error:
             for record in records:
                 self.window.abandon(record.id, error)

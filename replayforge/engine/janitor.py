@@ -87,6 +87,7 @@ class Janitor:
         self.intervals = intervals
         self.rng = rng
         self.mirrored = -1
+        self.missing: set[tuple[int, int]] = set()
         self.chores = [
             Chore("promote", intervals.promote_seconds, self.promote),
             Chore("mirror", intervals.mirror_seconds, self.mirror),
@@ -119,6 +120,9 @@ class Janitor:
             chore.last_error = None
         except Unavailable as error:
             chore.last_error = str(error)
+        except Exception as error:
+            chore.last_error = repr(error)
+            self.telemetry.emit("chore.failed", chore=chore.name, error=chore.last_error)
         jitter = self.rng.uniform(1 - JITTER, 1 + JITTER)
         chore.due_at = self.clock.monotonic() + chore.interval_seconds * jitter
 
@@ -159,9 +163,13 @@ class Janitor:
         """Queue again what this process claimed and then dropped, which only a crash inside it can do."""
         before_us = self.clock.now_us() - to_us(ORPHANED_AFTER_SECONDS)
         held = await self.store.in_flight(self.store.owner)
-        orphans = [
-            (seq, event.token) for seq, event in held if event.started_at_us < before_us and not self.bench.holds(seq)
-        ]
+        missing = {
+            (seq, event.token)
+            for seq, event in held
+            if event.started_at_us < before_us and not self.bench.holds((seq, event.token))
+        }
+        # A claim whose answer is late is on its way to the bench; only what is missing twice was dropped.
+        orphans, self.missing = sorted(missing & self.missing), missing
         if not orphans:
             return 0
         returned = await self.store.hand_back(orphans, self.clock.now_us())

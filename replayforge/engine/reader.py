@@ -10,6 +10,7 @@ from replayforge.engine.outage import Outage
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.workbench import Workbench
 from replayforge.stores.store import Store
+from replayforge.stores.transactions import Claimed
 from replayforge.streams.stream import Delivery, Stream
 from replayforge.telemetry import Telemetry
 
@@ -50,7 +51,7 @@ class Reader:
         self.outage = Outage()
         self.last_read_at = 0.0
         self.unacked: list[Delivery] = []
-        self.claiming: asyncio.Future[int] | None = None
+        self.claiming: asyncio.Future[list[Claimed]] | None = None
 
     def look_for_suspects(self) -> None:
         """Say that there may be suspects in the store."""
@@ -72,9 +73,9 @@ class Reader:
 
     async def read_on(self, stopping: asyncio.Event) -> None:
         """Claim batch after batch, backing off while the stream or the store is away."""
-        await self.hand_back_unacked()
         while not stopping.is_set():
             try:
+                await self.hand_back_unacked()
                 await self.tick()
             except Unavailable as error:
                 await self.outage.wait(error, stopping)
@@ -99,28 +100,35 @@ class Reader:
     async def claim(self, deliveries: list[Delivery]) -> int:
         """Claim the events behind these entries, lay them on the bench and remove the entries."""
         entries = [(delivery.entry.event_id, delivery.entry.run) for delivery in deliveries]
-        self.claiming = asyncio.ensure_future(self.claim_and_put(entries, self.clock.now_us()))
-        try:
-            claimed = await asyncio.shield(self.claiming)
-        except Unavailable:
-            await self.hand_back_unacked()
-            raise
-        finally:
-            if self.claiming.done():
-                self.claiming = None
+        claimed = await self.claim_and_put(entries)
         await self.stream.ack(deliveries)
         self.unacked = []
         self.publisher.running_low()
         crashpoints.reach("claim.acked")
-        return claimed
+        return len(claimed)
 
-    async def claim_and_put(self, entries: list[tuple[str, int]], now_us: int) -> int:
-        """Claim and lay down; shielded as one, so that what was claimed is always on the bench."""
-        claimed = await self.store.claim(entries, now_us, now_us + to_us(self.lease_seconds))
+    async def claim_and_put(self, entries: list[tuple[str, int]] | None) -> list[Claimed]:
+        """Claim and lay down as one, even if the reader ends meanwhile: what was claimed is always on the bench."""
+        self.claiming = asyncio.ensure_future(self.claim_and_put_unshielded(entries))
+        try:
+            return await asyncio.shield(self.claiming)
+        finally:
+            if self.claiming.done():
+                self.claiming = None
+
+    async def claim_and_put_unshielded(self, entries: list[tuple[str, int]] | None) -> list[Claimed]:
+        """Claim the events of these entries, or with None a suspect, and lay them on the bench."""
+        now_us = self.clock.now_us()
+        lease_until_us = now_us + to_us(self.lease_seconds)
+        if entries is None:
+            suspect = await self.store.claim_suspect(now_us, lease_until_us)
+            claimed = [suspect] if suspect else []
+        else:
+            claimed = await self.store.claim(entries, now_us, lease_until_us)
         crashpoints.reach("claim.committed")
         self.bench.put(claimed)
         self.telemetry.emit("event.claimed", len(claimed))
-        return len(claimed)
+        return claimed
 
     async def run_suspect(self) -> bool:
         """Run the oldest suspect with nothing else in flight, as far as that can be had within `solo_seconds`.
@@ -131,13 +139,10 @@ class Reader:
             self.suspects = False
             return False
         await within(self.bench.wait_until_idle(), self.solo_seconds)
-        now_us = self.clock.now_us()
-        claimed = await self.store.claim_suspect(now_us, now_us + to_us(self.lease_seconds))
-        if claimed is None:
+        claimed = await self.claim_and_put(None)
+        if not claimed:
             return False
-        self.bench.put([claimed])
-        self.telemetry.emit("event.claimed")
-        return await within(self.bench.wait_until_done(claimed.event.seq), self.solo_seconds)
+        return await within(self.bench.wait_until_done(claimed[0].lease), self.solo_seconds)
 
 
 async def within(waiting: Awaitable[None], seconds: float) -> bool:

@@ -13,11 +13,13 @@ from replayforge.domain.recovery import triage
 from replayforge.domain.reports import LogCursor
 from replayforge.engine.handlers import Handlers
 from replayforge.engine.window import Window
+from replayforge.forgelog.errors import GapError
 from replayforge.forgelog.log import ForgeLog, LogIdentity
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 
 READ_RECORDS_MAX = 5000
+IN_FLIGHT_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ async def reclaim_former(
     store: Store, handlers: Handlers, clock: Clock, telemetry: Telemetry, owner_prefix: str
 ) -> Recovered:
     """Take back what former incarnations of this daemon held: it runs again now, not after a time-out."""
-    left = await store.in_flight(owner_prefix)
+    left = await store.in_flight(owner_prefix, IN_FLIGHT_MAX)
     decided = triage((event for _, event in left), handlers.holds_on_crash)
     rows = {event.event_id: seq for seq, event in left}
     pairs = [(rows[reclaim.event.event_id], reclaim) for reclaim in decided]
@@ -88,7 +90,12 @@ async def reclaim_former(
 def rebuild_window(log: ForgeLog, window: Window, cursor: int) -> int:
     """Enter every event beyond the cursor into the window, before the first request comes in; returns how many."""
     after = max(cursor, log.first_offset - 1)
-    while records := log.read(after, records_max=READ_RECORDS_MAX):
+    while after < log.durable_offset:
+        try:
+            records = log.read(after, records_max=READ_RECORDS_MAX)
+        except GapError as gap:
+            after = gap.last
+            continue
         for record in records:
             if record.type == EVENT_RECORD_TYPE:
                 window.rebuild(from_bytes(record.key), record.offset)

@@ -40,7 +40,7 @@ class Settler:
         error = None if future.cancelled() else future.exception()
         if error is not None and not isinstance(error, Unavailable):
             self.telemetry.emit("attempt.unsettled", event_id=settlement.event.id, error=repr(error))
-        self.bench.put_away(settlement.event.seq)
+        self.bench.put_away(settlement.lease)
 
     async def finish(self) -> None:
         """Return when every outcome that was handed in is committed, or given up because the daemon ends."""

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable
 from replayforge.domain.clock import Clock
 from replayforge.stores.transactions import Claimed
 
+Lease = tuple[int, int]  # row number, token
+
 PREFETCH_MAX = 256
 PREFETCH_WINDOW_SECONDS = 0.05
 
@@ -24,8 +26,9 @@ class Workbench:
         self.workers = workers
         self.waiting: deque[Claimed] = deque()
         self.in_hands: dict[str, Claimed] = {}
-        self.known_seqs: set[int] = set()
-        self.settling: set[int] = set()
+        self.known: set[Lease] = set()
+        self.hanging = 0  # workers that wait for a plain function which runs on after its time-out
+        self.settling: set[Lease] = set()
         self.idle: deque[asyncio.Future[Claimed | None]] = deque()
         self.changed = asyncio.Event()
         self.closed = False
@@ -37,7 +40,7 @@ class Workbench:
     def put(self, claimed: Iterable[Claimed]) -> None:
         """Lay claimed events down; idle workers get theirs at once."""
         for one in claimed:
-            self.known_seqs.add(one.event.seq)
+            self.known.add(one.lease)
             self.waiting.append(one)
         self.hand_out()
 
@@ -75,7 +78,7 @@ class Workbench:
         self.closed = True
         withdrawn = list(self.waiting)
         self.waiting.clear()
-        self.known_seqs.difference_update(one.event.seq for one in withdrawn)
+        self.known.difference_update(one.lease for one in withdrawn)
         self.hand_out()
         self.changed.set()
         return withdrawn
@@ -86,10 +89,10 @@ class Workbench:
 
     def withdraw(self, leases: Collection[tuple[int, int]]) -> int:
         """Drop those waiting events, named as (row number, token), whose lease is lost; returns how many."""
-        dropped = [one for one in self.waiting if (one.event.seq, one.event.lease_token) in leases]
+        dropped = [one for one in self.waiting if one.lease in leases]
         for one in dropped:
             self.waiting.remove(one)
-            self.known_seqs.discard(one.event.seq)
+            self.known.discard(one.lease)
         self.changed.set()
         return len(dropped)
 
@@ -97,26 +100,26 @@ class Workbench:
         """End a worker's hold on its event, which still has to be put away; returns the event, if it held one."""
         claimed = self.in_hands.pop(worker, None)
         if claimed is not None:
-            self.settling.add(claimed.event.seq)
+            self.settling.add(claimed.lease)
         self.changed.set()
         return claimed
 
-    def put_away(self, seq: int) -> None:
+    def put_away(self, lease: Lease) -> None:
         """Forget an event whose outcome, whatever it was, is committed."""
-        self.known_seqs.discard(seq)
-        self.settling.discard(seq)
+        self.known.discard(lease)
+        self.settling.discard(lease)
         self.put_away_count += 1
         self.changed.set()
 
-    def holds(self, seq: int) -> bool:
-        """Tell whether the event with this row number is in this process's hands."""
-        return seq in self.known_seqs
+    def holds(self, lease: Lease) -> bool:
+        """Tell whether the event with this lease is in this process's hands."""
+        return lease in self.known
 
     def room(self) -> int:
         """Return how many more events may be claimed: one for each free worker, and as many as are sure to be begun
         within a few hundredths of a second at the present rate."""
         self.measure()
-        return self.workers + self.prefetch - len(self.known_seqs) + len(self.settling)
+        return self.workers - self.hanging + self.prefetch - len(self.known) + len(self.settling)
 
     def measure(self) -> None:
         """Set the prefetch to what was put away within the last measuring window."""
@@ -136,12 +139,12 @@ class Workbench:
 
     async def wait_until_idle(self) -> None:
         """Return when nothing is in this process's hands."""
-        while self.known_seqs:
+        while self.known:
             self.changed.clear()
             await self.changed.wait()
 
-    async def wait_until_done(self, seq: int) -> None:
-        """Return when the event with this row number is no longer in this process's hands."""
-        while seq in self.known_seqs:
+    async def wait_until_done(self, lease: Lease) -> None:
+        """Return when the event with this lease is no longer in this process's hands."""
+        while lease in self.known:
             self.changed.clear()
             await self.changed.wait()

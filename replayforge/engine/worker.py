@@ -78,8 +78,15 @@ class Worker:
         self.settled_count += 1
         self.bench.let_go(self.name)
         if thread is not None:
-            # A timed-out plain function cannot be stopped; its slot stays taken until it returns.
+            await self.wait_for_thread(thread)
+
+    async def wait_for_thread(self, thread: asyncio.Future[Any]) -> None:
+        """Keep the slot taken until a plain function returns that ran on after its time-out: it cannot be stopped."""
+        self.bench.hanging += 1
+        try:
             await asyncio.wait([thread])
+        finally:
+            self.bench.hanging -= 1
 
     async def interrupt(self) -> None:
         """Settle the attempt that the daemon's end cut short as `interrupted`; call it once `run` has ended."""
@@ -113,18 +120,26 @@ class Worker:
             return False
         self.telemetry.emit("worker.crashed", worker=self.name, event_id=claimed.event.id, error=repr(error))
         outage = Outage(self.telemetry)
-        while True:
-            try:
-                await self.take_back(claimed, f"The worker died: {type(error).__name__}: {error}")
-            except Unavailable as unavailable:
-                await outage.wait(unavailable, self.settler.giving_up)
-                if self.settler.giving_up.is_set():
-                    return True
-            else:
-                self.bench.let_go(self.name)
-                self.bench.put_away(claimed.event.seq)
-                self.busy_since_us = None
-                return True
+        try:
+            while not await self.taken_back(claimed, error, outage):
+                continue
+        finally:
+            # Whatever became of it, the event leaves this worker's hands; the sweep finds what was not committed.
+            self.bench.let_go(self.name)
+            self.bench.put_away(claimed.lease)
+            self.busy_since_us = None
+        return True
+
+    async def taken_back(self, claimed: Claimed, error: BaseException, outage: Outage) -> bool:
+        """Try once to commit what becomes of the event; True when there is nothing more to try."""
+        try:
+            await self.take_back(claimed, f"The worker died: {type(error).__name__}: {error}")
+        except Unavailable as unavailable:
+            await outage.wait(unavailable, self.settler.giving_up)
+            return self.settler.giving_up.is_set()
+        except Exception as defect:
+            self.telemetry.emit("attempt.unsettled", event_id=claimed.event.id, error=repr(defect))
+        return True
 
     async def take_back(self, claimed: Claimed, reason: str) -> None:
         """Commit what becomes of the event whose worker died, and publish it again if it is to run again."""

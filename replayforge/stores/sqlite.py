@@ -131,8 +131,9 @@ class SqliteDriver:
         try:
             return self.run_committed(raw, transactions)
         except Exception as error:
-            if len(transactions) == 1:
-                return [Failure(mapped(error, self.path))]
+            failure = Failure(mapped(error, self.path))
+            if len(transactions) == 1 or isinstance(failure.error, Unavailable):
+                return [failure] * len(transactions)
             return [self.run_group(raw, [transaction])[0] for transaction in transactions]
 
     def run_committed(self, raw: sqlite3.Connection, transactions: list[Transaction[Any]]) -> list[Any]:

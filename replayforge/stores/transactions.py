@@ -50,6 +50,11 @@ class Claimed:
     event: StoredEvent
     content: Content
 
+    @property
+    def lease(self) -> tuple[int, int]:
+        """The (row number, token) pair it is held under."""
+        return (self.event.seq, self.event.lease_token)
+
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
@@ -92,6 +97,7 @@ def project(node: str, projection: Projection) -> Steps[Projected]:
     return Projected(queued, len(fresh), copies, reused)
 
 
+RETIRE_SCAN_MAX = 2000  # how many of the oldest rows one look for something to retire may read
 STATE = 12  # where new_row puts the state
 
 
@@ -191,14 +197,14 @@ def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[li
     """
     leases = [settlement.lease for settlement in settlements]
     rows = yield Fetch("held_leases", {"leases": leases, "owner": owner})
-    held = {seq for (seq,) in rows}
-    valid = [settlement for settlement in settlements if settlement.event.seq in held]
+    held = {(row[0], row[1]) for row in rows}
+    valid = [settlement for settlement in settlements if settlement.lease in held]
     yield Batch("insert_attempts", [attempt_row(settlement, owner) for settlement in valid])
     yield Batch("settle_events", [settled_row(settlement, owner) for settlement in valid])
     yield tally(node, moves(State.PROCESSING, (settlement.verdict.state for settlement in valid)))
     if len(valid) == len(settlements):
         return []
-    late = [settlement for settlement in settlements if settlement.event.seq not in held]
+    late = [settlement for settlement in settlements if settlement.lease not in held]
     recorded = yield Fetch("recorded_attempts", {"leases": [settlement.lease for settlement in late]})
     ours = {(row[0], row[1], row[2], row[3]) for row in recorded}
     return [one for one in late if (*one.lease, one.outcome, one.ended_at_us) not in ours]
@@ -246,8 +252,8 @@ def settled_row(settlement: Settlement, owner: str) -> Row:
 def hand_back(node: str, owner: str, leases: Sequence[tuple[int, int]], now_us: int) -> Steps[int]:
     """Return claimed events, given as (row number, token), that no worker started; returns how many were held."""
     rows = yield Fetch("held_leases", {"leases": leases, "owner": owner})
-    held = {seq for (seq,) in rows}
-    yield Batch("hand_back_events", [(now_us, seq, token, owner) for seq, token in leases if seq in held])
+    held = sorted((row[0], row[1]) for row in rows)
+    yield Batch("hand_back_events", [(now_us, seq, token, owner) for seq, token in held])
     yield tally(node, moves(State.PROCESSING, [State.QUEUED] * len(held)))
     return len(held)
 
@@ -266,8 +272,8 @@ def reclaim(node: str, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_
     """
     leases = [(seq, decided.event.token) for seq, decided in reclaims]
     rows = yield Fetch("held_leases", {"leases": leases, "owner": None})
-    held = {seq for (seq,) in rows}
-    taken = [(seq, decided) for seq, decided in reclaims if seq in held]
+    held = {(row[0], row[1]) for row in rows}
+    taken = [(seq, decided) for seq, decided in reclaims if (seq, decided.event.token) in held]
     yield Batch("insert_attempts", [crashed_attempt(seq, decided, error, now_us) for seq, decided in taken])
     yield Batch("settle_events", [crashed_event(seq, decided, error, now_us) for seq, decided in taken])
     yield tally(node, moves(State.PROCESSING, (decided.verdict.state for _, decided in taken)))
@@ -375,7 +381,9 @@ def move(
 
 def retire(node: str, state: State, before_us: int, limit: int) -> Steps[int]:
     """Remove finished events that were last touched before a time, and count them as retired; returns how many."""
-    rows = yield Fetch("retirable", {"state": state, "before_us": before_us, "count": limit})
+    rows = yield Fetch(
+        "retirable", {"state": state, "before_us": before_us, "scan_max": RETIRE_SCAN_MAX, "count": limit}
+    )
     for name in ("delete_events", "delete_contents", "delete_attempts", "delete_actions"):
         yield Batch(name, rows)
     yield tally(node, {state: -len(rows), f"retired_{state}": len(rows)})

@@ -1,7 +1,8 @@
 """The door: single events, bulk arrays and NDJSON streams."""
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 from aiohttp import web
 from msgspec.structs import replace
@@ -31,8 +32,9 @@ async def post_event(request: web.Request) -> web.Response:
         receipt = await context.intake.accept(envelope)
     except OutcomeUnknown as error:
         return problems.respond(request, error, **named(envelope))
-    if context.stored is not None:
-        await context.stored(receipt.log_offset)
+    (outcome,) = await once_stored(context, [receipt])
+    if not isinstance(outcome, Receipt):
+        return problems.respond(request, outcome)
     event = receipt_event(receipt, context.intake.log.log_id, context.limits.max_attempts)
     location = f"{context.base_path}/api/events/{event.id}"
     return json_response(event, status=200 if receipt.duplicate else 201, headers={"Location": location})
@@ -112,17 +114,28 @@ async def accept_pieces(context: Context, pieces: list[bytes], first_index: int)
         if first_index == 0 and len(envelopes) == len(pieces):
             raise
         outcomes = [error] * len(envelopes)
-    for (position, envelope), outcome in zip(envelopes, outcomes, strict=True):
+    for (position, envelope), outcome in zip(envelopes, await once_stored(context, outcomes), strict=True):
         items[position] |= answer(outcome, envelope)
-    await wait_stored(context, outcomes)
     return items
 
 
-async def wait_stored(context: Context, outcomes: list[Receipt | ReplayForgeError]) -> None:
-    """With ack = "stored", wait until every accepted event has its row."""
-    offsets = [outcome.log_offset for outcome in outcomes if isinstance(outcome, Receipt)]
-    if context.stored is not None and offsets:
-        await context.stored(max(offsets))
+async def once_stored(
+    context: Context, outcomes: Sequence[Receipt | ReplayForgeError]
+) -> Sequence[Receipt | ReplayForgeError]:
+    """With ack = "stored", return the outcomes once every fresh event has its row; one that takes too long says so."""
+    fresh = [outcome.log_offset for outcome in outcomes if is_fresh(outcome)]
+    if context.stored is None or not fresh:
+        return outcomes
+    try:
+        await context.stored(max(fresh))
+    except OutcomeUnknown as late:
+        return [OutcomeUnknown(str(late), one.record.id) if is_fresh(one) else one for one in outcomes]
+    return outcomes
+
+
+def is_fresh(outcome: Receipt | ReplayForgeError) -> TypeGuard[Receipt]:
+    """Tell whether an event lies in this daemon's log and may have no row yet."""
+    return isinstance(outcome, Receipt) and outcome.stored is None
 
 
 def answer(outcome: Receipt | ReplayForgeError, envelope: Envelope) -> dict[str, Any]:

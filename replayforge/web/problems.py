@@ -58,6 +58,8 @@ def describe(error: Exception, **members: Any) -> dict[str, Any]:
         problem["errors"] = [{"pointer": pointer, "detail": str(error)}]
     if isinstance(error, OutcomeUnknown):
         problem["outcome"] = "unknown"
+        if error.event_id is not None:
+            problem["event_id"] = error.event_id
     if isinstance(error, KeyReused):
         problem["event_id"] = error.event_id
     return problem | members

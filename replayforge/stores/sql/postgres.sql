@@ -144,7 +144,7 @@ WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
 
 -- held_leases --
 -- Those of the given (row number, token) pairs that this owner, or with NULL any owner, still holds.
-SELECT e.seq
+SELECT e.seq, e.lease_token
 FROM jsonb_array_elements(:leases::jsonb) AS lease JOIN events AS e ON e.seq = (lease.value ->> 0)::bigint
 WHERE e.state = 'processing' AND e.lease_token = (lease.value ->> 1)::bigint
     AND (:owner::text IS NULL OR e.lease_owner = :owner::text)
@@ -186,7 +186,7 @@ WHERE e.seq = g.seq AND e.state = 'processing' AND e.lease_token = g.token AND e
 -- hand_back_events --
 -- Return claimed events that no worker started.
 UPDATE events AS e
-SET previous_state = e.state, state = 'queued', starts = e.starts - 1, lease_owner = NULL, lease_until_us = NULL,
+SET previous_state = e.state, state = 'queued', lease_owner = NULL, lease_until_us = NULL,
     updated_at_us = g.at_us
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS g (at_us, seq, token, owner)
 WHERE e.seq = g.seq AND e.state = 'processing' AND e.lease_token = g.token AND e.lease_owner = g.owner
@@ -371,8 +371,11 @@ INSERT INTO actions (event_seq, at_us, run, action, detail)
 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])
 
 -- retirable --
--- Finished events older than a time, oldest first.
-SELECT seq FROM events WHERE state = :state AND updated_at_us < :before_us ORDER BY seq LIMIT :count
+-- Those of the oldest finished events that were last touched before a time.
+SELECT seq FROM events
+WHERE seq IN (SELECT seq FROM events WHERE state = :state ORDER BY seq LIMIT :scan_max)
+    AND state = :state AND updated_at_us < :before_us
+ORDER BY seq LIMIT :count
 FOR UPDATE SKIP LOCKED
 
 -- delete_events --

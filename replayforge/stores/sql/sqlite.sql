@@ -126,7 +126,7 @@ SELECT seq, payload, metadata FROM contents WHERE seq IN (SELECT value FROM json
 
 -- held_leases --
 -- Those of the given (row number, token) pairs that this owner, or with NULL any owner, still holds.
-SELECT json_group_array(json_array(e.seq))
+SELECT json_group_array(json_array(e.seq, e.lease_token))
 FROM json_each(:leases) AS lease CROSS JOIN events AS e ON e.seq = lease.value ->> 0
 WHERE e.state = 'processing' AND e.lease_token = lease.value ->> 1
     AND (:owner IS NULL OR e.lease_owner = :owner)
@@ -156,7 +156,7 @@ WHERE seq = column11 AND state = 'processing' AND lease_token = column12 AND lea
 -- hand_back_events --
 -- Return claimed events that no worker started.
 UPDATE events
-SET previous_state = state, state = 'queued', starts = starts - 1, lease_owner = NULL, lease_until_us = NULL,
+SET previous_state = state, state = 'queued', lease_owner = NULL, lease_until_us = NULL,
     updated_at_us = column1
 FROM (VALUES {rows})
 WHERE seq = column2 AND state = 'processing' AND lease_token = column3 AND lease_owner = column4
@@ -325,8 +325,9 @@ WHERE seq = column5 AND run = column6 AND state = column7
 INSERT INTO actions (event_seq, at_us, run, action, detail) VALUES {rows}
 
 -- retirable --
--- Finished events older than a time, oldest first.
-SELECT seq FROM events WHERE state = :state AND updated_at_us < :before_us ORDER BY seq LIMIT :count
+-- Those of the oldest finished events that were last touched before a time.
+SELECT seq FROM (SELECT seq, updated_at_us FROM events WHERE state = :state ORDER BY seq LIMIT :scan_max)
+WHERE updated_at_us < :before_us ORDER BY seq LIMIT :count
 
 -- delete_events --
 -- Remove events.

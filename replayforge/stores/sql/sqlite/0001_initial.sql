@@ -53,6 +53,7 @@ CREATE INDEX events_by_state ON events (state, seq);
 CREATE INDEX events_by_workflow ON events (workflow_id, seq);
 CREATE INDEX events_by_type ON events (event_type, seq);
 CREATE INDEX events_by_key ON events (idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX events_suspect ON events (seq) WHERE state = 'queued' AND suspect = 1;
 CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying');
 
 CREATE TABLE contents (
