@@ -62,7 +62,7 @@ async def choose_theme(request: web.Request) -> web.Response:
         theme if theme in THEMES else "auto",
         max_age=THEME_SECONDS,
         path=cookie_path(request),
-        httponly=False,
+        httponly=True,
         samesite="Strict",
     )
     return response

@@ -158,6 +158,32 @@ def test_only_what_changed_is_fetched(daemon: DaemonProcess, look: Look) -> None
     assert [request.url for request in asked if request.resource_type == "document"] == []
 
 
+def test_without_streams_the_page_looks_now_and_then(daemon: DaemonProcess, look: Look) -> None:
+    """Where no stream gets through, the page says that it reconnects, and still follows by asking every few seconds."""
+    tab = look("/").live()
+    tab.page.route("**/api/stream?*", lambda route: route.abort())
+    tab.page.reload()
+    expect(tab.page.locator("#pill")).to_contain_text("Reconnecting")
+    reaches(daemon, send(daemon, "shop.step"), "succeeded")
+    expect(tab.page.locator("#tile-succeeded .value")).to_have_text("1", timeout=20_000)
+
+
+def test_a_worker_that_is_crashed_while_it_works_is_replaced_and_its_event_goes_on(
+    daemon: DaemonProcess, look: Look
+) -> None:
+    """Crash it: the event in hand is seen crashed, handed out again, and in the hands of a worker once more."""
+    event_id = send(daemon, "slow.shipment")
+    reaches(daemon, event_id, "processing")
+    event, runtime = look(f"/events/{event_id}").live(), look("/runtime").live()
+    worker = runtime.page.locator("#workers tr", has_text="slow.shipment").locator("th").inner_text()
+    runtime.page.click(f"#{worker} button:text-is('Crash it')")
+    expect(runtime.page.locator("#flash")).to_contain_text(f"{worker} was crashed")
+    expect(event.page.locator(".attempts > li.crashed")).to_have_count(1)
+    expect(event.page.locator("#event-state")).to_contain_text("started 2 times")
+    expect(event.page.locator("#event-state")).to_contain_text("processing")
+    expect(runtime.page.locator("#workers tr", has_text="slow.shipment")).to_have_count(1)
+
+
 def test_kill_9_and_a_new_start_with_the_tab_open(daemon: DaemonProcess, look: Look) -> None:
     """The pill says so while the daemon is away; afterwards the page goes on with the numbers of the store."""
     for number in range(5):
