@@ -154,9 +154,15 @@ class Supervisor:
         return None if stopping.is_set() else RuntimeError(f"{guard.service.name} ended without being asked to")
 
     async def charged_elsewhere(self, service: Service, error: BaseException) -> bool:
-        """Ask the service whether its crash was somebody else's fault."""
+        """Ask the service whether its crash was somebody else's fault; if it cannot tell, it was its own."""
         charge = getattr(service, "charge_crash", None)
-        return charge is not None and bool(await charge(error))
+        if charge is None:
+            return False
+        try:
+            return bool(await charge(error))
+        except Exception as defect:
+            self.telemetry.emit("service.crashed", service=service.name, error=f"while charging a crash: {defect!r}")
+            return False
 
     def note(self, guard: Guard, error: BaseException) -> None:
         """Remember a crash for people to see."""
