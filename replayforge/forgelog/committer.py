@@ -183,8 +183,8 @@ class Committer:
         except LogBusy as error:
             self.call(self.fail, items, error)
         except BaseException as error:
+            self.poison(error)  # before the callers hear of it, so that none of them finds the log still open
             self.call(self.fail, items, as_poisoned(error))
-            raise
         else:
             self.call(self.resolve, items, first)
 

@@ -86,9 +86,9 @@ def recover_found(disk: Disk, directory: Path, floor: int) -> Found | None:
     found = Found(load_manifest(disk.files, directory), consumers)
     readers = {**committed, "the log's mirror of its store": found.manifest.projected_offset}
     ids = [number for number in ids if number >= found.manifest.first_segment]
-    refuse_missing(found.manifest, ids)
     disk.sync_directory(directory)
     headers = [read_header(disk, directory, number, found.manifest) for number in ids]
+    refuse_missing(disk, directory, headers, found.manifest)
     found.segments = chain_segments(disk, directory, headers, found, min(readers.values()))
     if headers:
         read_tail(disk, directory, headers[-1], found)
@@ -111,21 +111,34 @@ def refuse_headless(ids: list[int], floors: dict[str, int]) -> None:
         raise acked_loss(0, name, floor)
 
 
-def refuse_missing(manifest: Manifest, ids: list[int]) -> None:
+def refuse_missing(disk: Disk, directory: Path, headers: list[tuple[SegmentHeader, int]], manifest: Manifest) -> None:
     """Refuse when a segment that the manifest or its neighbours vouch for is not there (rule 10)."""
-    present = {*ids, *manifest.lost_segments}
+    ids = {header.segment_id for header, _ in headers}
     last = max(manifest.last_segment, *ids, 0)
-    missing = [number for number in range(manifest.first_segment, last + 1) if number not in present]
+    vouched_for = set(range(manifest.first_segment, last + 1)) - set(manifest.lost_segments)
+    missing = sorted(vouched_for - ids)
     if missing:
-        known = manifest.last_offset if missing[-1] >= manifest.last_segment else None
         names = ", ".join(segment_name(number) for number in missing[:5])
+        first_lost, last_lost = held_between(disk, directory, headers, manifest, missing)
         raise LogRefused(
             "E_MISSING",
             f"{len(missing)} segment(s) of the log are missing: {names}.",
             segment=segment_name(missing[0]),
-            last_lost=known,
-            remedy="Put the file back from a copy. " + "Or see what `replayforge log repair` proposes.",
+            first_lost=first_lost,
+            last_lost=last_lost,
+            remedy="Put the file back from a copy, or see what `replayforge log repair` proposes.",
         )
+
+
+def held_between(
+    disk: Disk, directory: Path, headers: list[tuple[SegmentHeader, int]], manifest: Manifest, missing: list[int]
+) -> tuple[int | None, int | None]:
+    """Return the offsets that missing segments held, as far as the segments around them and the manifest tell."""
+    before = [one for one in headers if one[0].segment_id < missing[0]]
+    after = [header for header, _ in headers if header.segment_id > missing[-1]]
+    first = walk_segment(disk, directory, *before[-1]).next_offset if before else None
+    last = after[0].previous_last_offset if after else manifest.last_offset or None
+    return first, last
 
 
 def read_header(disk: Disk, directory: Path, number: int, manifest: Manifest) -> tuple[SegmentHeader, int]:

@@ -23,6 +23,7 @@ from replayforge.forgelog.scan import merge_gaps
 from replayforge.forgelog.storage import Storage
 
 QUARANTINE = "quarantine"
+GAP_SEGMENT_BYTES = 65_536  # a repair reserves little: the disk may be what is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,8 @@ def set_aside(disk: Disk, directory: Path, path: Path) -> str:
 
 def write_gaps(files: Files, directory: Path, lost: tuple[tuple[int, int], ...]) -> None:
     """Open the log, which now knows of the gaps, and write them into it as batches of their own."""
-    storage = Storage.open(directory, LogOptions(allow_network_fs=True), floor=0, files=files, clock=SystemClock())
+    options = LogOptions(segment_bytes=GAP_SEGMENT_BYTES, allow_network_fs=True)
+    storage = Storage.open(directory, options, floor=0, files=files, clock=SystemClock())
     for first, last in lost:
         storage.writer.accept_gap(first, last)
     storage.finish()

@@ -1,16 +1,18 @@
 """S5 and S6: whatever a crash leaves of the unsynced, recovery gives back all that was acknowledged, no more."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
 from replayforge.forgelog.consumers import save_consumers
+from replayforge.forgelog.errors import GapError
 from replayforge.forgelog.record import NewRecord
+from replayforge.forgelog.repair import apply_plan, make_plan
 from replayforge.forgelog.storage import Storage
 from tests.crash.forgelog.conftest import Tally
-from tests.support.files.logs import DIRECTORY, open_storage, read_all
+from tests.support.files.logs import DIRECTORY, Written, open_storage, read_all, write_log
 from tests.support.files.sim import Image, SimFiles
 
 
@@ -153,3 +155,63 @@ def test_s6_crashes_during_recovery(tally: Tally) -> None:
 
         files.before = crash
         Workload(files, history, random.Random(tally.rng.getrandbits(64))).run(30)
+
+
+def in_the_middle(written: Written, segment: str, position: int, content: bytes) -> Image:
+    name = f"{DIRECTORY}/{segment}"
+    data = written.image[name]
+    return {**written.image, name: data[:position] + content + data[position + len(content) :]}
+
+
+def damages(rng: random.Random, written: Written) -> Iterator[Image]:
+    """A hole in a sealed segment and one in the tail; a header that can be mended; a header that cannot."""
+    sealed, tail = written.batches[3], written.batches[-2]
+    both = in_the_middle(written, sealed[0], sealed[1] + 60, b"\xff" * 8)
+    name = f"{DIRECTORY}/{tail[0]}"
+    both[name] = both[name][: tail[1] + 60] + b"\xff" * 8 + both[name][tail[1] + 68 :]
+    yield both
+    second = f"{2:020d}.flog"
+    yield in_the_middle(written, second, 90, bytes([written.image[f"{DIRECTORY}/{second}"][90] ^ 16]))
+    yield in_the_middle(written, second, 0, rng.randbytes(4096))
+
+
+def repaired(files: SimFiles) -> dict[int, bytes]:
+    """Carry out whatever plan there is now, open the log, and return what can be read past the gaps."""
+    _, plan = make_plan(files, DIRECTORY)
+    apply_plan(files, DIRECTORY, plan, list(plan.lost))
+    storage = open_storage(files)
+    found: dict[int, bytes] = {}
+    after, last = 0, storage.writer.next_offset - 1
+    while after < last:
+        try:
+            records = storage.reader.read(after, last, records_max=1000, bytes_max=1 << 20)
+        except GapError as gap:
+            after = gap.last
+            continue
+        found |= {record.offset: record.payload for record in records}
+        after = records[-1].offset
+    return found
+
+
+def test_s5_crash_images_of_a_repair(tally: Tally) -> None:
+    """A repair that crashes at any moment can be planned and carried out again, and costs no more than planned."""
+    for _ in range(2):
+        written = write_log(tally.rng, segments=3, last_segment_batches=4, payload_bytes=900)
+        for damaged in damages(tally.rng, written):
+            expected = repaired(SimFiles(damaged))
+            assert set(expected.items()) <= set(enumerate(written.payloads, start=1))
+            files = SimFiles(damaged)
+
+            def crash(operation: str, files: SimFiles = files, expected: dict[int, bytes] = expected) -> None:
+                images = list(files.crash_images(tally.rng, 1))
+                for image in tally.rng.sample(images, min(4, len(images))):
+                    assert repaired(SimFiles(image)) == expected
+                    tally.add("images")
+
+            files.before = crash
+            _, plan = make_plan(files, DIRECTORY)
+            apply_plan(files, DIRECTORY, plan, list(plan.lost))
+            files.before = lambda operation: None
+            assert repaired(files) == expected
+            tally.add("repairs")
+            tally.add("records given up", plan.lost_records)

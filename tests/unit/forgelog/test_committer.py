@@ -12,6 +12,7 @@ import pytest
 from replayforge.domain.errors import Rejected
 from replayforge.forgelog.committer import split
 from replayforge.forgelog.consumers import CONSUMERS_MAX
+from replayforge.forgelog.disk import SyncFailed
 from replayforge.forgelog.errors import (
     CorruptRecord,
     GapError,
@@ -172,6 +173,28 @@ async def test_an_unexpected_error_poisons(rig: Rig, monkeypatch: pytest.MonkeyP
         await rig.log.commit("reader", 0)
     with pytest.raises(LogPoisoned):
         await rig.log.wait_beyond(0)
+
+
+async def test_a_marker_that_cannot_be_synced_poisons(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed sync of the idle log is as grave as any other."""
+
+    def fail() -> None:
+        raise SyncFailed(errno.EIO, "sync failed")
+
+    monkeypatch.setattr(rig.log.storage.writer, "mark", fail)
+    await rig.log.append([NewRecord(b"x")])
+    await rig.probe.saw("log.poisoned")
+    assert isinstance(rig.log.poisoned, SyncFailed)
+
+
+async def test_no_append_slips_in_behind_a_poison(rig: Rig) -> None:
+    """Whoever hears that a sync failed finds the log closed to further appends."""
+    rig.fail("fdatasync", code=errno.EIO)
+    with pytest.raises(LogPoisoned):
+        await rig.log.append([NewRecord(b"x")])
+    assert rig.log.poisoned is not None
+    with pytest.raises(LogPoisoned):
+        rig.log.append([NewRecord(b"y")])
 
 
 async def test_poison_wakes_those_who_wait(rig: Rig) -> None:
