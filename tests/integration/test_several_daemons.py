@@ -1,0 +1,236 @@
+"""Several daemons, real processes, on one Redis and one PostgreSQL: they share the work and inherit from each other."""
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.daemon_process import DaemonProcess, until
+from tests.support.fleet import LEASE_SECONDS, SWEEP_SECONDS, Fleet, bulk, event, node_of
+from tests.support.postgres_server import PostgresServer, require_postgres, shared_server
+from tests.support.redis_server import MISSING, RedisServer, redis_binaries
+from tests.support.sink import started
+
+SLACK_SECONDS = 8.0  # two cores, three daemons, two servers
+EVENTS = 1500
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    if not redis_binaries():
+        pytest.skip(MISSING)
+    with RedisServer(next(iter(redis_binaries().values())), tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres() -> PostgresServer:
+    require_postgres()
+    return shared_server()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> Iterator[Fleet]:
+    with Fleet(tmp_path, postgres, redis) as fleet:
+        yield fleet
+
+
+class Sender(threading.Thread):
+    """Sends keyed events to one daemon after the other until each is acknowledged by one of them."""
+
+    def __init__(self, daemons: list[DaemonProcess], events: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self.clients = [daemon.client() for daemon in daemons]
+        self.events = events
+        self.acknowledged: list[str] = []
+
+    def run(self) -> None:
+        for number, one in enumerate(self.events):
+            for turn in range(200):
+                client = self.clients[(number + turn) % len(self.clients)]
+                try:
+                    answer = client.post("/api/events", one)
+                except (OSError, HTTPException):
+                    continue
+                if answer.status in (200, 201):
+                    self.acknowledged.append(answer.json()["id"])
+                    break
+
+
+def test_one_of_three_is_killed_for_good(fleet: Fleet, redis: RedisServer) -> None:
+    """With ack = "stored" and one of three daemons killed in the middle, every acknowledged event ends succeeded once,
+    within lease and sweep, and every further start is counted."""
+    fleet.settings["ingest.ack"] = "stored"
+    first, second, third = (fleet.start(name) for name in ("first", "second", "third"))
+    kinds = ["quick", "slow.one", "quick", "flaky.one", "quick"]
+    events = [event(f"key-{number}", kinds[number % 5], number=number, seconds=0.05) for number in range(EVENTS)]
+    senders = [Sender([first, second, third], events[part::6]) for part in range(6)]
+    for sender in senders:
+        sender.start()
+    until(lambda: len(fleet.starts()) > EVENTS // 4, 60, "a quarter of the events to have started")
+    assert {worker["node"] for worker in second.http.get("/api/workers")["items"]} == {
+        node_of(daemon) for daemon in (first, second, third)
+    }
+    first.kill()
+    killed_at = time.monotonic()
+    held = [row["id"] for row in fleet.table("events") if (row["lease_owner"] or "").startswith(f"{node_of(first)}/")]
+    until(lambda: all(fleet.rows()[one][0] == "succeeded" for one in held), 60, "the take-over")
+    took_seconds = time.monotonic() - killed_at
+    for sender in senders:
+        sender.join(120)
+    until(lambda: second.converged() and third.converged(), 60, "the rest to end")
+    rows, starts, attempts = fleet.rows(), fleet.starts(), fleet.attempts()
+    acknowledged = {one for sender in senders for one in sender.acknowledged}
+    assert len(acknowledged) == EVENTS
+    assert {rows[one][0] for one in acknowledged} == {"succeeded"}
+    assert len(rows) == EVENTS
+    assert all(outcomes.count("succeeded") == 1 for outcomes in attempts.values())
+    assert all(starts[one] <= rows[one][1] for one in rows)
+    assert {outcome for one in held for outcome in attempts[one]} >= {"crashed"} or not held
+    assert took_seconds < LEASE_SECONDS + SWEEP_SECONDS + SLACK_SECONDS
+    report = until(lambda: gone(second, first), 20, "the dead node to be named")
+    assert report["waiting"] == 0
+    until(lambda: node_of(first) not in consumers(redis), 20, "the dead node's consumer to be removed")
+
+
+def gone(witness: DaemonProcess, daemon: DaemonProcess) -> dict[str, Any] | None:
+    """Return what a daemon says of another one that it cannot reach any more."""
+    report = witness.http.get("/api/convergence")
+    named = [node for node in report["unreachable_nodes"] if node["node"] == node_of(daemon)]
+    return named[0] if named else None
+
+
+def consumers(redis: RedisServer) -> set[str]:
+    """Return the names of the readers that the stream knows."""
+    (key,) = redis.admin.keys("*:entries")
+    (group,) = redis.admin.xinfo_groups(key)
+    return {one["name"] for one in redis.admin.xinfo_consumers(key, group["name"])}
+
+
+def test_what_waits_on_a_dead_disk_is_named(fleet: Fleet) -> None:
+    """With ack = "log" the accepted events that a dead daemon did not dispatch are named by the others, by number and
+    offset, and they finish when it returns."""
+    witness = fleet.start("witness")
+    lost = fleet.start("lost", "--simulate-crashes", "--crash-at", "dispatch.read:2")
+    with suppress(OSError, HTTPException):  # it may die before it answers; what is in its log is accepted either way
+        lost.http.request("POST", "/api/events/bulk", bulk([event(f"key-{number}") for number in range(1000)]))
+    assert lost.wait() == 137
+    named = until(lambda: gone(witness, lost), 20, "the dead node to be named")
+    assert (named["projected_offset"], named["durable_offset"], named["waiting"]) == (500, 1000, 500)
+    report = until(lambda: settled_but(witness, 500), 20, "the dispatched half to end")
+    sentence = next(issue for issue in report["issues"] if node_of(lost) in issue)
+    assert "500 accepted records (offsets 501 to 1,000" in sentence
+    assert report["ledger"]["lost"] == 0
+    fleet.start("lost")
+    until(witness.converged, 30, "everything to end")
+    assert gone(witness, lost) is None
+    assert {state for state, _ in fleet.rows().values()} == {"succeeded"}
+    assert len(fleet.rows()) == 1000
+
+
+def settled_but(witness: DaemonProcess, open_count: int) -> dict[str, Any] | None:
+    """Return the report once nothing but so many unreachable events is open."""
+    report: dict[str, Any] = witness.http.get("/api/convergence")
+    assert not report["converged"]
+    return report if report["ledger"]["open"] == open_count else None
+
+
+def test_paused_daemon_is_fenced(fleet: Fleet) -> None:
+    """A daemon that is stopped beyond its lease finds its work done by another: each late result is fenced and counted,
+    and each event has one outcome."""
+    paused, helper = fleet.start("paused"), fleet.start("helper")
+    for number in range(8):
+        helper.http.post("/api/events", event(f"key-{number}", "slow.one", seconds=3))
+    until(lambda: len(fleet.starts()) == 8, 20, "the handlers to start")
+    paused.signal(signal.SIGSTOP)
+    zombies = set(started(paused.directory))
+    assert len(zombies) >= 1
+    until(lambda: {state for state, _ in fleet.rows().values()} == {"succeeded"}, 60, "the helper to take over")
+    paused.signal(signal.SIGCONT)
+    until(lambda: fenced(paused) == len(zombies), 20, "the zombies to be fenced")
+    assert fenced(helper) == 0
+    outcomes = fleet.attempts()
+    assert {one for one in outcomes if outcomes[one] == ["crashed", "succeeded"]} == zombies
+    assert all(outcomes[one] == ["succeeded"] for one in outcomes if one not in zombies)
+    assert all(starts == len(outcomes[one]) for one, (_, starts) in fleet.rows().items())
+    assert until(paused.converged, 20)["ledger"]["succeeded"] == 8
+
+
+def fenced(daemon: DaemonProcess) -> int:
+    """Return how many late results a daemon has dropped."""
+    return int(daemon.http.get("/api/metrics")["counters"].get("attempt.fenced", 0))
+
+
+def test_blocked_loop_keeps_its_leases(fleet: Fleet, tmp_path: Path) -> None:
+    """A handler that blocks the whole event loop beyond the lease keeps its event: nobody takes it over."""
+    handlers = tmp_path / "blocking_handlers.py"
+    handlers.write_text(
+        "import time\nfrom replayforge import Handlers\nhandlers = Handlers()\n\n\n"
+        "@handlers.on('*')\nasync def block(event, context):\n    time.sleep(event.payload['seconds'])\n"
+    )
+    blocked = fleet.start("blocked", handlers=handlers)
+    helper = fleet.start("helper", handlers=handlers)
+    until(lambda: len(fleet.table("nodes")) == 2, 20, "both hearts to beat")
+    sent = helper.http.post("/api/events", event("key", seconds=LEASE_SECONDS * 2)).json()["id"]
+    until(lambda: fleet.rows().get(sent, ("", 0))[0] == "succeeded", 30, "the end of the handler")
+    assert fleet.attempts() == {sent: ["succeeded"]}
+    assert fleet.rows()[sent] == ("succeeded", 1)
+    assert fenced(blocked) == fenced(helper) == 0
+
+
+def test_cloned_log(fleet: Fleet) -> None:
+    """Of two daemons with copies of one log, the one that was there first ends itself and says why."""
+    original = fleet.start("original")
+    original.http.post("/api/events", event("key"))
+    until(original.converged)
+    original.kill()
+    shutil.copytree(original.data_dir, fleet.directory / "clone" / "data")
+    fleet.start("original")
+    fleet.start("clone")
+    with suppress(OSError, HTTPException):  # it may end before it answers
+        original.http.post("/api/events", event("another key"))
+    assert original.wait() == 70
+    assert "copies of one log" in original.stderr.read_text() or "a copy of this log" in original.stderr.read_text()
+
+
+def test_store_of_one_process(tmp_path: Path, redis: RedisServer) -> None:
+    """A second daemon on the same SQLite store is refused in one sentence that names the holder."""
+    first = DaemonProcess(tmp_path / "first", settings={"redis.url": redis.url})
+    second = DaemonProcess(
+        tmp_path / "second", settings={"redis.url": redis.url, "store.url": f"sqlite:///{first.store_path}"}
+    )
+    with first.start():
+        ended = second.run_refused()
+        assert ended.code == 78
+        (sentence,) = [line for line in ended.err.splitlines() if line.strip()]
+        assert f"is in use by another process, pid {first.pid}" in sentence
+
+
+def test_installations_do_not_mix(tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> None:
+    """Two installations on one Redis, each with a store of its own, run each event once, and on its own side."""
+    with Fleet(tmp_path / "mine", postgres, redis) as mine, Fleet(tmp_path / "yours", postgres, redis) as yours:
+        daemons = [mine.start("daemon"), yours.start("daemon")]
+        for number in range(40):
+            daemons[number % 2].http.post("/api/events", event(f"key-{number}"))
+        assert [until(daemon.converged)["ledger"]["succeeded"] for daemon in daemons] == [20, 20]
+        assert mine.starts().total() == yours.starts().total() == 20
+        assert not mine.starts().keys() & yours.starts().keys()
+
+
+def test_ordered_stop_leaves_nothing_behind(fleet: Fleet) -> None:
+    """A daemon that is told to stop hands its work over at once: no lease has to lapse, and nobody misses it."""
+    leaving, staying = fleet.start("leaving"), fleet.start("staying")
+    for number in range(200):
+        leaving.http.post("/api/events", event(f"key-{number}", "slow.one", seconds=0.05))
+    assert leaving.terminate() == 0
+    report = until(staying.converged, 30, "the rest to end")
+    assert report["ledger"]["succeeded"] == 200
+    assert "crashed" not in {outcome for outcomes in fleet.attempts().values() for outcome in outcomes}
+    assert not [issue for issue in report["issues"] if node_of(leaving) in issue]

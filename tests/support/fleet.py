@@ -1,0 +1,84 @@
+"""Several real daemons on one Redis and one PostgreSQL, each in a process and a directory of its own."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support.daemon_process import DaemonProcess
+from tests.support.postgres_server import PostgresServer
+from tests.support.redis_server import RedisServer
+from tests.support.sink import QUICK, SINK_HANDLERS, started
+
+LEASE_SECONDS = 2.0
+SWEEP_SECONDS = 0.3
+SHORT = QUICK | {
+    "workers.lease_seconds": LEASE_SECONDS,
+    "workers.heartbeat_seconds": 0.4,
+    "workers.count": 4,
+    "janitor.sweep_seconds": SWEEP_SECONDS,
+    "janitor.stream_reclaim_seconds": 0.5,
+    "janitor.stream_idle_seconds": 1.0,
+}
+
+
+class Fleet:
+    """Daemons by name; `settings` hold for all of them."""
+
+    def __init__(self, directory: Path, postgres: PostgresServer, redis: RedisServer, **settings: Any) -> None:
+        self.directory = directory
+        self.postgres = postgres
+        self.settings = SHORT | {"store.url": postgres.new_schema(), "redis.url": redis.url} | settings
+        self.daemons: dict[str, DaemonProcess] = {}
+
+    def start(self, name: str, *extra: str, handlers: Path = SINK_HANDLERS, **settings: Any) -> DaemonProcess:
+        """Start a daemon of this name, again on the same directory if it was there before."""
+        if name not in self.daemons:
+            self.daemons[name] = DaemonProcess(self.directory / name, handlers, settings=self.settings | settings)
+        return self.daemons[name].start(*extra)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for daemon in self.daemons.values():
+            daemon.close()
+
+    def starts(self) -> Counter[str]:
+        """Count how often each event's handler was started, on whichever daemon."""
+        total: Counter[str] = Counter()
+        for daemon in self.daemons.values():
+            total += started(daemon.directory)
+        return total
+
+    def rows(self) -> dict[str, tuple[str, int]]:
+        """Return event id -> (state, starts), as the database has it."""
+        return {row["id"]: (row["state"], row["starts"]) for row in self.table("events")}
+
+    def attempts(self) -> dict[str, list[str]]:
+        """Return event id -> the outcomes of its attempts, in order."""
+        ids = {row["seq"]: row["id"] for row in self.table("events")}
+        outcomes: dict[str, list[str]] = {event_id: [] for event_id in ids.values()}
+        for row in sorted(self.table("attempts"), key=lambda row: int(row["token"])):
+            outcomes[ids[row["event_seq"]]].append(row["outcome"])
+        return outcomes
+
+    def table(self, name: str) -> list[Any]:
+        """Read a table past all daemons."""
+        schema = self.settings["store.url"].partition("search_path=")[2]
+        return self.postgres.query(f"SELECT * FROM {schema}.{name}")
+
+
+def node_of(daemon: DaemonProcess) -> str:
+    """Return the name a daemon goes by among the others."""
+    return (daemon.data_dir / "node").read_text().strip()
+
+
+def bulk(events: list[dict[str, Any]]) -> bytes:
+    """Return the body of a bulk request."""
+    return json.dumps(events).encode()
+
+
+def event(key: str, event_type: str = "quick", **payload: Any) -> dict[str, Any]:
+    """Return an event to send."""
+    return {"workflow_id": "workflow", "event_type": event_type, "idempotency_key": key, "payload": payload}
