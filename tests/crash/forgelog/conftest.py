@@ -4,7 +4,8 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -14,8 +15,9 @@ LINES: list[str] = []
 class Tally:
     """What one suite did. `seed` reproduces it: FORGELOG_SEED=<seed> pytest ..."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, show: Callable[[str], None] = print) -> None:
         self.name = name
+        self.show = show
         self.counts: Counter[str] = Counter()
         self.seed = int(os.environ.get("FORGELOG_SEED", "20261122"))
         self.rng = random.Random(f"{self.seed}:{name}")
@@ -23,6 +25,10 @@ class Tally:
 
     def add(self, what: str, count: int = 1) -> None:
         self.counts[what] += count
+
+    def progress(self) -> None:
+        """Show the counts so far; long runs do so now and then."""
+        self.show(self.line(True))
 
     def line(self, passed: bool) -> str:
         counts = ", ".join(f"{count:,} {what}" for what, count in self.counts.items())
@@ -40,9 +46,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 PASSED = pytest.StashKey[bool]()
 
 
+def show_now(config: pytest.Config, line: str) -> None:
+    """Write to the terminal in the middle of a test."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print(f"\n{line}", flush=True)  # noqa: T201 - this is what it is for
+
+
 @pytest.fixture
 def tally(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tally]:
-    tally = Tally(request.node.name.removeprefix("test_"))
+    tally = Tally(request.node.name.removeprefix("test_"), show=partial(show_now, request.config))
     monkeypatch.setattr("replayforge.forgelog.writer.secrets.randbits", tally.rng.getrandbits)
     yield tally
     LINES.append(tally.line(request.node.stash.get(PASSED, False)))

@@ -118,7 +118,7 @@ def test_s5_crash_images_soak(tally: Tally) -> None:
     """The same, for 1.5 million images."""
     while tally.counts["images"] < 1_500_000:
         crash_everywhere(tally, steps=80, rounds=1, randoms=6)
-        print(tally.line(True), flush=True)  # noqa: T201 - progress of a long run
+        tally.progress()
 
 
 RECOVERY_CRASHES_MIN = 6_000

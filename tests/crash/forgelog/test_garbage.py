@@ -123,7 +123,7 @@ def test_s11_garbage_soak(tally: Tally) -> None:
     """The same, five million times."""
     for _ in range(500):
         fuzz(tally, 10_000, Pair(tally.rng))
-        print(tally.line(True), flush=True)  # noqa: T201 - progress of a long run
+        tally.progress()
 
 
 def test_s11_a_log_that_went_another_way(tally: Tally) -> None:
