@@ -1,0 +1,428 @@
+"""What one daemon may expect of its store, whichever it is: projection, claims, outcomes, lists, books."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from replayforge.domain.event import StoredEvent
+from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State
+from replayforge.domain.recovery import InFlight, Reclaim, Verdict, triage
+from replayforge.domain.reports import EventFilter, Ledger
+from replayforge.engine.overview import ledger
+from replayforge.stores.driver import Batch, Steps
+from replayforge.stores.store import Store
+from replayforge.stores.transactions import Claimed, Settlement
+from tests.contract.store_backends import (
+    BACKENDS,
+    LOG,
+    MINUTE_US,
+    StoreHouse,
+    claimed,
+    now_us,
+    put,
+    record,
+    store_house,
+    success,
+)
+
+ANY = EventFilter()
+
+
+@pytest.fixture(params=BACKENDS)
+async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreHouse]:
+    async with store_house(request.param, tmp_path) as house:
+        yield house
+
+
+@pytest.fixture
+async def store(house: StoreHouse) -> Store:
+    return await house.join()
+
+
+async def stored(store: Store, event_id: str) -> StoredEvent:
+    return (await store.events_by_ids([event_id]))[event_id][0]
+
+
+def outcome(one: Claimed, state: State, result: Outcome = Outcome.FAILED, **fields: object) -> Settlement:
+    """Return an outcome that leads to a state."""
+    spent = one.event.attempt_count + (result in (Outcome.FAILED, Outcome.TIMED_OUT))
+    due = now_us() - 1 if state is State.RETRYING else None
+    reason = Reason.ATTEMPTS_EXHAUSTED if state is State.DEAD_LETTERED else None
+    verdict = Verdict(state, spent, one.event.crashes, due_at_us=due, reason=reason)
+    return Settlement(one.event, result, verdict, "worker-1", now_us(), now_us(), **fields)  # type: ignore[arg-type]
+
+
+async def dead(store: Store, count: int = 1, error: str = "Boom: N") -> list[StoredEvent]:
+    """Return events that have become dead letters."""
+    taken = await claimed(store, count)
+    await store.settle([outcome(one, State.DEAD_LETTERED, error=error, error_signature=error) for one in taken])
+    return [await stored(store, one.event.id) for one in taken]
+
+
+async def ids(store: Store, wanted: EventFilter = ANY) -> list[str]:
+    return [event.id for event, _ in await store.list_events(wanted, before_seq=None, limit=1000)]
+
+
+async def books(store: Store) -> Ledger:
+    cursors, tallies = await store.books()
+    end = max((cursor.log_offset for cursor in cursors if cursor.log_id == LOG), default=0)
+    return ledger(LOG, end, cursors, tallies)
+
+
+# Projection
+
+BYTES = [b"{}", b"null", b'"\\u0000"', '{"é": "😀\u2028"}'.encode(), b' { "a" : 1 , "a" : 2 } ', b"7" * 4300, b"1E5"]
+
+
+@pytest.mark.parametrize("payload", BYTES, ids=range(len(BYTES)))
+async def test_payload_is_kept_in_its_own_bytes(store: Store, payload: bytes) -> None:
+    """Payload and metadata come back byte for byte: with the row, with the claim, and in lists."""
+    projected = await put(store, [record("event-1", payload)])
+    ((_, content),) = (await store.events_by_ids(["event-1"])).values()
+    (taken,) = await store.claim(projected.queued, now_us(), now_us() + MINUTE_US)
+    ((_, listed),) = await store.list_events(ANY, before_seq=None, limit=10)
+    assert content.payload == taken.content.payload == listed.payload == payload
+    assert content.metadata == b"{}"
+
+
+async def test_copies_and_reused_keys_are_told_apart(store: Store) -> None:
+    """A second record of an id is a copy when it means the same, else a dead letter of its own."""
+    first = record("event-1", b'{"a": 1, "b": [1.0]}', idempotency_key="k")
+    same = record("event-1", b'{"b":[1.00],"a":1}', idempotency_key="k")
+    other = record("event-1", b'{"a": 2}', idempotency_key="k")
+    projected = await put(store, [first, same, other, same, other])
+    assert (projected.inserted, projected.copies, projected.key_reused) == (3, 2, 2)
+    assert projected.queued == [("event-1", 1)]
+    letters = await store.list_events(EventFilter(state=State.DEAD_LETTERED), before_seq=None, limit=10)
+    assert [event.reason for event, _ in letters] == [Reason.KEY_REUSED] * 2
+    assert len({event.id for event, _ in letters} | {"event-1"}) == 3
+    assert all("event-1" in (event.last_error or "") for event, _ in letters)
+    assert (await stored(store, "event-1")).state is State.QUEUED
+
+
+async def test_copies_of_settled_events(store: Store) -> None:
+    """A record that comes again in a later stretch of the log is compared with the row."""
+    await put(store, [record("event-1", b'{"a":1}')])
+    again = await put(store, [record("event-1", b'{"a":1}'), record("event-1", b'{"a":true}')], after=1)
+    assert (again.inserted, again.copies, again.key_reused) == (1, 1, 1)
+
+
+async def test_order_of_the_log_is_the_order_of_the_queue(store: Store) -> None:
+    """Events are queued in the order of the log, across projections, and lists show the newest first."""
+    names = [f"event-{number}" for number in range(20)]
+    await put(store, [record(name) for name in names[:7]])
+    await put(store, [record(name) for name in names[7:]], after=7)
+    assert [event_id for event_id, _ in await store.queued_entries(100)] == names
+    assert await ids(store) == names[::-1]
+
+
+async def test_start_time_makes_it_scheduled(store: Store) -> None:
+    """An event with a start time ahead is scheduled; one whose start time is past is queued."""
+    late = record("late", run_at_us=now_us() + 60 * MINUTE_US)
+    projected = await put(store, [late, record("past", run_at_us=1), record("now")])
+    assert [event_id for event_id, _ in projected.queued] == ["past", "now"]
+    assert (await stored(store, "late")).state is State.SCHEDULED
+    assert (await store.promote(now_us()))[0] == []
+    promoted, _ = await store.promote(now_us() + 61 * MINUTE_US)
+    assert promoted == [("late", 1)]
+    assert (await store.promote(now_us() + 61 * MINUTE_US))[0] == []
+
+
+# Attempts
+
+
+async def test_claim_counts_and_marks(store: Store) -> None:
+    """A claim raises token and starts, names the owner, and spends no attempt."""
+    (one,) = await claimed(store)
+    assert (one.event.state, one.event.lease_token, one.event.starts) == (State.PROCESSING, 1, 1)
+    assert (one.event.attempt_count, one.event.lease_owner) == (0, store.owner)
+
+
+async def test_commit_is_idempotent(store: Store) -> None:
+    """A second commit of the same outcome changes nothing and is not called fenced."""
+    (one,) = await claimed(store)
+    settlement = success(one)
+    assert await store.settle([settlement]) == []
+    assert await store.settle([settlement]) == []
+    found = await store.history(one.event.id)
+    assert found is not None
+    assert [attempt.outcome for attempt in found[2]] == [Outcome.SUCCEEDED]
+
+
+async def test_only_one_of_two_outcomes_stands(store: Store) -> None:
+    """Of two outcomes of one attempt the first stands and the second is fenced."""
+    (one,) = await claimed(store)
+    failed = outcome(one, State.DEAD_LETTERED, error="late")
+    results = await asyncio.gather(store.settle([success(one)]), store.settle([failed]))
+    assert sorted(map(len, results)) == [0, 1]
+    found = await store.history(one.event.id)
+    assert found is not None
+    assert len(found[2]) == 1
+
+
+async def test_retry_waits_and_comes_back(store: Store) -> None:
+    """A failed attempt is recorded, the event waits, falls due, and is claimed under a higher token."""
+    (one,) = await claimed(store)
+    await store.settle([outcome(one, State.RETRYING, error="Boom", error_signature="Boom")])
+    event = await stored(store, one.event.id)
+    assert (event.state, event.attempt_count, event.last_error) == (State.RETRYING, 1, "Boom")
+    (entry,), _ = await store.promote(now_us())
+    (again,) = await store.claim([entry], now_us(), now_us() + MINUTE_US)
+    assert (again.event.lease_token, again.event.starts) == (2, 2)
+    assert again.event.due_at_us is None
+
+
+def reclaims(left: list[tuple[int, InFlight]], hold: bool = False) -> list[tuple[int, Reclaim]]:
+    rows = {event.event_id: seq for seq, event in left}
+    return [(rows[one.event.event_id], one) for one in triage([event for _, event in left], lambda _: hold)]
+
+
+async def test_suspects_are_kept_apart(store: Store) -> None:
+    """Events of a crash are no longer offered or claimed with others, but alone, one after the other."""
+    taken = await claimed(store, 3)
+    left = await store.in_flight("")
+    assert len(await store.reclaim(reclaims(left), "the process died", now_us())) == 3
+    assert await store.queued_entries(10) == []
+    assert await store.claim([(one.event.id, 1) for one in taken], now_us(), now_us() + MINUTE_US) == []
+    solo: list[str] = []
+    while await store.any_suspect():
+        one = await store.claim_suspect(now_us(), now_us() + MINUTE_US)
+        assert one is not None
+        solo.append(one.event.id)
+        await store.settle([success(one)])
+    assert sorted(solo) == sorted(one.event.id for one in taken)
+    assert await store.claim_suspect(now_us(), now_us() + MINUTE_US) is None
+
+
+async def test_likeliest_suspect_comes_first(store: Store) -> None:
+    """The suspect that was started last runs first; one that has crashed alone before runs before all others."""
+    names = ["early", "late", "last"]
+    await put(store, [record(name) for name in names])
+    for step, name in enumerate(names):
+        at_us = now_us() + step * 1000
+        await store.claim([(name, 1)], at_us, at_us + MINUTE_US)
+    await store.reclaim(reclaims(await store.in_flight("")), "the process died", now_us())
+    first = await store.claim_suspect(now_us(), now_us() + MINUTE_US)
+    assert first is not None
+    assert first.event.id == "last"
+    await store.reclaim(reclaims(await store.in_flight("")), "the process died", now_us() - MINUTE_US)
+    again = await store.claim_suspect(now_us(), now_us() + MINUTE_US)
+    assert again is not None
+    assert (again.event.id, again.event.crashes) == ("last", 1)
+
+
+async def test_held_events_wait_for_a_person(store: Store) -> None:
+    """An event held after a crash is neither queued nor a suspect."""
+    await claimed(store)
+    (taken,) = await store.reclaim(reclaims(await store.in_flight(""), hold=True), "the process died", now_us())
+    assert taken.verdict.state is State.HELD
+    assert await store.queued_entries(10) == []
+    assert not await store.any_suspect()
+
+
+async def test_reclaim_after_settlement_takes_nothing(store: Store) -> None:
+    """An event that was settled meanwhile is not taken back."""
+    (one,) = await claimed(store)
+    left = await store.in_flight("")
+    await store.settle([success(one)])
+    assert await store.reclaim(reclaims(left), "the process died", now_us()) == []
+    assert (await stored(store, one.event.id)).state is State.SUCCEEDED
+
+
+# What people do
+
+
+async def test_replay_happens_once(store: Store) -> None:
+    """Of simultaneous replays of one run exactly one wins; the run is new and its budget fresh."""
+    (letter,) = await dead(store)
+    results = await asyncio.gather(*(store.replay(letter, now_us(), "again") for _ in range(10)))
+    assert sorted(results) == [False] * 9 + [True]
+    event = await stored(store, letter.id)
+    assert (event.state, event.run, event.attempt_count, event.crashes) == (State.QUEUED, 2, 0, 0)
+    assert event.lease_token == letter.lease_token
+    found = await store.history(letter.id)
+    assert found is not None
+    assert [(action.action, action.detail) for action in found[3]] == [("replayed", "again")]
+
+
+async def test_move_needs_the_state_that_was_seen(store: Store) -> None:
+    """A move by hand takes place from the state and run that the caller saw, and from no other."""
+    (letter,) = await dead(store)
+    assert await store.move(letter, State.DISCARDED, "discarded", "old", now_us())
+    assert not await store.move(letter, State.DISCARDED, "discarded", "old", now_us())
+    assert not await store.replay(letter, now_us(), "again")
+    assert (await stored(store, letter.id)).reason == "old"
+
+
+# Lists
+
+
+async def test_pages_lose_and_double_nothing(store: Store) -> None:
+    """Page after page shows each event once, also while new ones come in."""
+    await put(store, [record(f"event-{number}") for number in range(25)])
+    seen: list[str] = []
+    before: int | None = None
+    after = 25
+    while page := await store.list_events(ANY, before_seq=before, limit=7):
+        seen += [event.id for event, _ in page]
+        before = page[-1][0].seq
+        await put(store, [record(f"new-{after}")], after=after)
+        after += 1
+    assert seen == [f"event-{number}" for number in range(24, -1, -1)]
+
+
+async def test_filters(store: Store) -> None:
+    """Each filter finds what it names and nothing else, and filters add up."""
+    await put(
+        store,
+        [
+            record("a", event_type="pay.done", workflow_id="w1", service_name="s1"),
+            record("b", event_type="pay.failed", workflow_id="w1", idempotency_key="key-b"),
+            record("c", event_type="pay_done", workflow_id="w2", application_name="other"),
+            record("d", event_type="x", workflow_id="w%"),
+        ],
+    )
+    wanted = {
+        "type": (EventFilter(event_type="pay.done"), ["a"]),
+        "pattern": (EventFilter(event_type="pay.*"), ["b", "a"]),
+        "pattern of like": (EventFilter(event_type="pay_*"), ["c"]),
+        "percent": (EventFilter(event_type="%"), []),
+        "workflow": (EventFilter(workflow_id="w1"), ["b", "a"]),
+        "service": (EventFilter(service_name="s1"), ["a"]),
+        "application": (EventFilter(application_name="other"), ["c"]),
+        "state": (EventFilter(state=State.SUCCEEDED), []),
+        "both": (EventFilter(workflow_id="w1", event_type="pay.failed"), ["b"]),
+        "id": (EventFilter(text="c"), ["c"]),
+        "key": (EventFilter(text="key-b"), ["b"]),
+        "beginning of a key": (EventFilter(text="key"), ["b"]),
+        "beginning of a workflow": (EventFilter(text="w"), ["d", "c", "b", "a"]),
+        "text with percent": (EventFilter(text="w%"), ["d"]),
+        "quote": (EventFilter(text="' OR 1=1 --"), []),
+        "until": (EventFilter(until_us=1), []),
+        "since": (EventFilter(since_us=1), ["d", "c", "b", "a"]),
+    }
+    found = {name: await ids(store, one) for name, (one, _) in wanted.items()}
+    assert found == {name: expected for name, (_, expected) in wanted.items()}
+
+
+async def test_workflows(store: Store) -> None:
+    """A workflow's totals count its events by state; the list shows each workflow once, the newest first."""
+    await put(store, [record(f"event-{number}", workflow_id=f"w{number % 3}") for number in range(9)])
+    workflows = await store.list_workflows(before_seq=None, limit=10)
+    assert [one.workflow_id for one in workflows] == ["w2", "w1", "w0"]
+    assert [one.totals for one in workflows] == [{State.QUEUED: 3}] * 3
+    first = await store.list_workflows(before_seq=None, limit=1)
+    rest = await store.list_workflows(before_seq=first[0].cursor, limit=10)
+    assert [one.workflow_id for one in rest] == ["w1", "w0"]
+    assert await store.workflow("nope") is None
+
+
+async def test_groups_of_dead_letters(store: Store) -> None:
+    """Dead letters are gathered by their error, and the same error counts once."""
+    await dead(store, 5, "Boom: N")
+    (group,) = await store.dead_letter_groups("error")
+    assert (group.name, group.count, group.event_types) == ("Boom: N", 5, 1)
+    assert [one.name for one in await store.dead_letter_groups("type")] == ["test"]
+
+
+# The books
+
+
+async def test_books_balance_through_random_histories(store: Store) -> None:
+    """Whatever is done in whatever order, rows and tallies agree and nothing is lost."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")  # noqa: T201
+    rng = random.Random(seed)
+    end = 0
+    hands: list[Claimed] = []
+    for _ in range(120):
+        step = rng.randrange(7)
+        if step == 0:
+            names = [f"event-{rng.randrange(60)}" for _ in range(rng.randrange(1, 8))]
+            await put(store, [record(name, rng.choice([b"{}", b"1"])) for name in names], after=end)
+            end += len(names)
+        elif step == 1:
+            entries = await store.queued_entries(rng.randrange(1, 10))
+            hands += await store.claim(entries, now_us(), now_us() + MINUTE_US)
+        elif step == 2 and hands:
+            states = (State.SUCCEEDED, State.RETRYING, State.DEAD_LETTERED, State.QUEUED)
+            picked = [hands.pop(rng.randrange(len(hands))) for _ in range(min(len(hands), rng.randrange(1, 6)))]
+            await store.settle([settled(one, rng.choice(states)) for one in picked])
+        elif step == 3:
+            await store.promote(now_us())
+        elif step == 4:
+            letters = await store.list_events(EventFilter(state=State.DEAD_LETTERED), before_seq=None, limit=3)
+            for event, _ in letters:
+                await store.replay(event, now_us(), "")
+        elif step == 5 and hands:
+            one = hands.pop()
+            await store.hand_back([(one.event.seq, one.event.lease_token)], now_us())
+        elif step == 6 and rng.random() < 0.3:
+            await store.reclaim(reclaims(await store.in_flight("")), "the process died", now_us())
+            hands = []
+    found = await store.list_events(ANY, before_seq=None, limit=1000)
+    sums = await books(store)
+    assert {state: count for state, count in sums.states.items() if count} == Counter(e.state for e, _ in found)
+    assert (sums.lost, sums.records) == (0, end)
+    assert sums.inserted == len(found)
+
+
+def settled(one: Claimed, state: State) -> Settlement:
+    if state is State.SUCCEEDED:
+        return success(one)
+    return outcome(one, state, Outcome.INTERRUPTED if state is State.QUEUED else Outcome.FAILED, error="Boom")
+
+
+async def test_retirement_is_counted(store: Store) -> None:
+    """What retention removes is gone from the lists and stays in the books."""
+    await dead(store, 5)
+    assert await store.retire(State.DEAD_LETTERED, now_us() + MINUTE_US, limit=3) == 3
+    assert await store.retire(State.DEAD_LETTERED, now_us() + MINUTE_US, limit=3) == 2
+    assert await store.retire(State.DEAD_LETTERED, now_us() + MINUTE_US, limit=3) == 0
+    sums = await books(store)
+    assert (sums.retired, sums.lost, sums.states[State.DEAD_LETTERED]) == (5, 0, 0)
+    assert await ids(store) == []
+
+
+WAYS = {
+    State.QUEUED: [],
+    State.SCHEDULED: [],
+    State.PROCESSING: [State.PROCESSING],
+    State.RETRYING: [State.PROCESSING, State.RETRYING],
+    State.HELD: [State.PROCESSING, State.HELD],
+    State.SUCCEEDED: [State.PROCESSING, State.SUCCEEDED],
+    State.DEAD_LETTERED: [State.DEAD_LETTERED],
+    State.DISCARDED: [State.DEAD_LETTERED, State.DISCARDED],
+    State.CANCELLED: [State.CANCELLED],
+}
+
+
+@pytest.mark.parametrize("target", State)
+@pytest.mark.parametrize("source", WAYS)
+async def test_no_way_around_the_lifecycle(store: Store, source: State, target: State) -> None:
+    """The store itself takes every transition of the lifecycle and refuses every other."""
+    later = now_us() + 60 * MINUTE_US if source is State.SCHEDULED else None
+    await put(store, [record("event-1", run_at_us=later)])
+    for state in WAYS[source]:
+        await force(store, state)
+    if target in TRANSITIONS[source]:
+        await force(store, target)
+        assert (await stored(store, "event-1")).state is target
+    else:
+        with pytest.raises(Exception, match=r"(?i)lifecycle|constraint"):
+            await force(store, target)
+        assert (await stored(store, "event-1")).state is source
+
+
+async def force(store: Store, target: State) -> None:
+    """Move the event with nothing in the way but the store's own constraint."""
+    event = await stored(store, "event-1")
+
+    def steps() -> Steps[None]:
+        yield Batch("move_event", [(target, None, None, now_us(), event.seq, event.run, event.state)])
+
+    await store.driver.write(steps)
