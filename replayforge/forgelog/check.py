@@ -17,6 +17,8 @@ from replayforge.forgelog.record import DamagedRecord, decode_records
 from replayforge.forgelog.recovery import check_succession, judge_end, segment_ids
 from replayforge.forgelog.scan import Walk, Window, later_batches
 
+LIVE_CHECKS_MAX = 3
+
 
 class Check:
     """One pass over a log directory; `deep` reads every record of every segment, else only the tail is read."""
@@ -53,6 +55,7 @@ class Check:
         self.report.projected_offset = self.manifest.projected_offset
         self.report.gaps = list(self.manifest.gaps)
         self.report.consumers = load_consumers(self.files, self.directory)
+        ids = segment_ids(self.files.list_directory(self.directory))  # again: all that the manifest names stands by now
         self.read_headers([number for number in ids if number >= self.manifest.first_segment])
         self.check_missing()
         self.check_contents()
@@ -272,5 +275,12 @@ def read_header(files: Files, path: Path) -> tuple[SegmentHeader, int]:
 
 
 def verify(files: Files, directory: Path, *, deep: bool) -> CheckReport:
-    """Check a log and report everything that is wrong with it; takes no lock and changes nothing."""
+    """Check a log and report everything that is wrong with it; takes no lock and changes nothing.
+
+    A live log is looked at again before it is said to be damaged: it may have moved on under the check.
+    """
+    for _ in range(LIVE_CHECKS_MAX - 1):
+        report = Check(files, directory, deep=deep).run()
+        if not (report.live and report.findings):
+            return report
     return Check(files, directory, deep=deep).run()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from replayforge.forgelog.check import verify
 from replayforge.forgelog.errors import LogClosed, LogLocked
 from replayforge.forgelog.files import OsFiles
 from replayforge.forgelog.log import ForgeLog, LogOptions, NewRecord
@@ -306,6 +307,21 @@ def test_s12_a_second_process_is_refused(tally: Tally, tmp_path: Path) -> None:
     first.kill()
     first.communicate()
     tally.add("locks")
+
+
+def test_s12_verify_beside_a_writing_process(tally: Tally, tmp_path: Path) -> None:
+    """While a process appends and rolls, a deep check finds nothing wrong, every time."""
+    process = child(tmp_path, writers=4, stdin=subprocess.DEVNULL)
+    until(process, b"ack", 50)
+    for _ in range(6):
+        report = verify(OsFiles(), tmp_path, deep=True)
+        assert report.live
+        assert report.findings == []
+        until(process, b"ack", 300)
+        tally.add("checks of a live log")
+        tally.add("records checked", report.records_checked)
+    process.kill()
+    process.communicate()
 
 
 async def test_s12_a_forked_child_cannot_append(tally: Tally, tmp_path: Path) -> None:

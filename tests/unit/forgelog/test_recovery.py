@@ -446,3 +446,6 @@ def test_a_live_log_is_not_torn(written: Written) -> None:
         report = verify(files, DIRECTORY, deep=False)
         assert report.live
         assert report.findings == []
+    damaged = SimFiles(over(written.image, path_of(1), 6_000, b"\xff" * 8))
+    damaged.lock(damaged.open(DIRECTORY / "LOCK", create=True))
+    assert [finding.code for finding in verify(damaged, DIRECTORY, deep=True).findings] == ["E_CORRUPT"]
