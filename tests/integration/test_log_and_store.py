@@ -1,0 +1,137 @@
+"""The log and the store held against each other: gaps, lost stores, and a check that can fail."""
+
+import asyncio
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from replayforge.assembly import opened, opened_for_check
+from replayforge.domain.errors import Refused
+from replayforge.domain.event import Envelope, Event
+from replayforge.domain.lifecycle import State
+from replayforge.engine.audit import Findings, audit
+from replayforge.engine.handlers import Context, Handlers
+from replayforge.engine.intake import Receipt
+from replayforge.engine.janitor import Chore
+from replayforge.telemetry import Telemetry
+from tests.support.house import configuration, open_house
+from tests.support.probe import Probe
+
+SMALL_SEGMENTS = {"log.segment_bytes": 16 << 20, "log.retention_bytes_max": 1}
+LARGE = {"text": "x" * 900_000}
+
+
+def handlers() -> Handlers:
+    """Return handlers that accept everything."""
+    made = Handlers()
+
+    @made.on("*")
+    async def accept(event: Event, context: Context) -> None:
+        return
+
+    return made
+
+
+async def check(directory: Path, settings: dict[str, Any] | None = None) -> Findings:
+    """Compare the log with the store, as `replayforge check` does."""
+    async with opened_for_check(configuration(directory, settings)) as (log, store):
+        return await audit(log, store, lambda offset: None)
+
+
+def change(directory: Path, *statements: str) -> None:
+    """Change the store by hand."""
+    with sqlite3.connect(directory / "store.db") as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+def forget_store(directory: Path) -> None:
+    """Remove the store."""
+    for file in directory.glob("store.db*"):
+        file.unlink()
+
+
+async def test_a_new_store_is_adopted_by_a_log_whose_beginning_is_gone(tmp_path: Path) -> None:
+    """After retention, --adopt-store dispatches what the log still holds and names what it does not."""
+    async with open_house(tmp_path, handlers(), SMALL_SEGMENTS) as house:
+        for _ in range(20):
+            await house.send(payload=LARGE)
+        await house.converges()
+        retained = await asyncio.to_thread(house.daemon.log.retain, house.daemon.dispatcher.projected)
+        assert retained.first_offset > 1
+    forget_store(tmp_path)
+    with pytest.raises(Refused, match="--adopt-store"):
+        async with opened(configuration(tmp_path, SMALL_SEGMENTS)):
+            pass
+    telemetry = Telemetry()
+    probe = Probe(telemetry)
+    left = 20 - (retained.first_offset - 1)
+    config = configuration(tmp_path, SMALL_SEGMENTS)
+    async with opened(config, adopt_store=True, handlers=handlers(), telemetry=telemetry) as daemon:
+        daemon.start()
+        await probe.saw("attempt.settled", left)
+        assert probe.fields("log.skipped") == [{"first": 1, "last": retained.first_offset - 1}]
+        books = (await daemon.overview.convergence()).ledger
+        assert (books.accepted, books.states[State.SUCCEEDED], books.lost) == (left, left, 0)
+        await daemon.stop()
+
+
+async def test_the_check_fails_for_a_lost_event_even_where_retention_has_removed_many(tmp_path: Path) -> None:
+    """Rows that retention removed do not hide one that is missing for no reason."""
+    async with open_house(tmp_path, handlers()) as house:
+        for _ in range(30):
+            await house.send()
+        await house.converges()
+        await house.daemon.store.retire(State.SUCCEEDED, house.daemon.clock.now_us() + 1_000_000, 20)
+    assert (await check(tmp_path)).clean
+    change(tmp_path, "DELETE FROM events WHERE seq = (SELECT max(seq) FROM events)")
+    findings = await check(tmp_path)
+    assert not findings.clean
+    assert [offset for _, offset in findings.lost] == [30]
+
+
+async def test_a_chore_that_ends_with_an_error_ends_neither_the_janitor_nor_the_other_chores(tmp_path: Path) -> None:
+    """A chore that meets a defect is reported, tried again at its next time, and stops no other chore."""
+
+    async def break_down() -> int:
+        raise OSError(5, "Input/output error")
+
+    async with open_house(tmp_path, handlers()) as house:
+        janitor = house.daemon.janitor
+        janitor.chores.insert(0, Chore("broken", 0.01, break_down))
+        await house.probe.saw("chore.failed", 8)
+        event_id = await house.send("later", run_at="2020-01-01T00:00:00Z")
+        await house.reaches(event_id, "succeeded")
+        assert house.daemon.supervisor.guards["janitor"].restarts == 0
+
+
+async def test_a_dispatcher_that_died_while_its_commit_was_on_the_way_goes_on_from_it(tmp_path: Path) -> None:
+    """A restarted dispatcher recognises its own commit instead of taking it for another daemon's."""
+    async with open_house(tmp_path, handlers()) as house:
+        dispatcher = house.daemon.dispatcher
+        for round_number in range(1, 21):
+            sending = asyncio.create_task(house.send_many(50))
+            await house.probe.saw("event.accepted", round_number * 50)
+            house.daemon.supervisor.crash("dispatcher")
+            await sending
+        await dispatcher.wait_projected(1000)
+        assert not house.daemon.supervisor.failed.done()
+        ledger = await house.converges()
+        assert (ledger["succeeded"], ledger["lost"]) == (1000, 0)
+
+
+async def test_one_large_request_is_accepted_in_batches_that_are_durable_as_a_whole(tmp_path: Path) -> None:
+    """Events of more bytes than one batch of the log holds, accepted at once, take several batches and all end."""
+    async with open_house(tmp_path, handlers()) as house:
+        payload = msgspec.Raw(json.dumps(LARGE).encode())
+        envelopes = [Envelope(workflow_id="large", event_type="test", payload=payload) for _ in range(12)]
+        receipts = await house.daemon.intake.accept_all(envelopes)
+        assert len({receipt.log_offset for receipt in receipts if isinstance(receipt, Receipt)}) == 12
+        ledger = await house.converges()
+        assert (ledger["accepted"], ledger["succeeded"]) == (12, 12)
+        assert house.daemon.log.stats().committed_batches >= 3
