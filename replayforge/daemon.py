@@ -145,7 +145,8 @@ def told_to_stop() -> asyncio.Future[int]:
 def announce(daemon: Daemon, loaded: LoadedConfig) -> None:
     """Say on stdout what runs where, and what was recovered."""
     config, recovered, books = daemon.config, daemon.overview.recovered, daemon.log.recovery
-    handlers = ", ".join(config.handlers.modules) or "none (events become dead letters until there is one: --handlers)"
+    named = [*config.handlers.modules, *(f"{endpoint.match} by HTTP" for endpoint in config.handlers.http)]
+    handlers = ", ".join(named) or "none (events become dead letters until there is one: --handlers)"
     found = (
         f"log {books.last_offset:,} records in {books.segments} segments, {'clean' if books.clean else 'unclean'} stop"
     )
