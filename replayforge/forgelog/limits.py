@@ -28,7 +28,9 @@ class Limits:
         return BATCH_HEAD_BYTES + self.batch_bytes_max + record_bytes_max
 
     def measure(self, records: Sequence[NewRecord]) -> int:
-        """Return the bytes that the records take in batches; raises RecordRejected for one outside the limits."""
+        """Return the bytes the records take in batches; raises RecordRejected for one outside the limits, or for none."""
+        if not records:
+            raise RecordRejected("There is no record to append.")
         total = 0
         for record in records:
             payload_bytes, key_bytes = len(record.payload), len(record.key)

@@ -73,7 +73,7 @@ class Reader:
         returned first; the next call raises.
         """
         records: list[Record] = []
-        wanted, room = after + 1, bytes_max
+        wanted, room = max(after, 0) + 1, bytes_max
         with self.lock:
             while wanted <= last and len(records) < records_max and room > 0:
                 try:

@@ -53,6 +53,7 @@ async def test_append_gives_consecutive_offsets(log: ForgeLog) -> None:
     assert await log.append([NewRecord(b"a"), NewRecord(b"b")]) == 1
     assert await log.append([NewRecord(b"c")]) == 3
     assert [record.offset for record in log.read(0)] == [1, 2, 3]
+    assert log.read(-5) == log.read(0)
 
 
 async def test_a_record_comes_back_as_it_was(log: ForgeLog) -> None:
@@ -133,7 +134,9 @@ async def test_a_second_opener_is_refused(log: ForgeLog, tmp_path: Path) -> None
 
 
 async def test_limits_are_enforced(log: ForgeLog) -> None:
-    """A record outside the limits is rejected before it is queued."""
+    """A record outside the limits, or none at all, is rejected before it is queued."""
+    with pytest.raises(RecordRejected):
+        log.append([])
     for record in (NewRecord(bytes(1 << 20) + b"x"), NewRecord(b"", bytes(256)), NewRecord(b"", b"", 256)):
         with pytest.raises(RecordRejected):
             log.append([record])
