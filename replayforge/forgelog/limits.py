@@ -28,7 +28,7 @@ class Limits:
         return BATCH_HEAD_BYTES + self.batch_bytes_max + record_bytes_max
 
     def measure(self, records: Sequence[NewRecord]) -> int:
-        """Return the bytes the records take in batches; raises RecordRejected for one outside the limits, or for none."""
+        """Return the bytes the records take in batches; raises RecordRejected for none, or one outside the limits."""
         if not records:
             raise RecordRejected("There is no record to append.")
         total = 0
