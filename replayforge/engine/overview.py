@@ -125,9 +125,13 @@ class Overview:
         if history is not None:
             return History(*history)
         waiting = await self.intake.find_waiting(event_id)
-        if waiting is None:
+        if waiting is not None:
+            return waiting
+        # An event that left the window between the two looks has its row by now.
+        history = await self.store.history(event_id)
+        if history is None:
             raise NotFound(f"There is no event {event_id}.")
-        return waiting
+        return History(*history)
 
     async def list_events(
         self, wanted: EventFilter, before_seq: int | None, limit: int

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.domain.event import Attempt, StoredEvent
-from replayforge.domain.lifecycle import OPEN, State
+from replayforge.domain.lifecycle import ATTEMPT_SPENDING, OPEN, State
 from replayforge.web.pulse import Minute
 from replayforge.web.words import duration
 
@@ -197,19 +197,23 @@ def lane(index: int, event: StoredEvent, attempts: Sequence[Attempt], scale: Sca
     spans: list[Span] = []
     at = event.created_at_us
     for number, attempt in enumerate(attempts):
-        kind = "backoff" if number else "waiting"
-        spans += gap_span(kind, at, attempt.started_at_us, scale)
+        spans += gap_span(waits_for(attempts[:number]), at, attempt.started_at_us, scale)
         seconds = (attempt.ended_at_us - attempt.started_at_us) / MICROSECONDS_PER_SECOND
         ended = attempt.outcome.value.replace("_", " ")
         title = f"run {attempt.run}, attempt {number + 1}: {ended}, {duration(seconds)}"
         spans.append(span(attempt.outcome.value, attempt.started_at_us, attempt.ended_at_us, scale, title))
         at = attempt.ended_at_us
     if event.state in OPEN:
-        waits = "backoff" if attempts else "waiting"
-        spans += gap_span("running" if event.state is State.PROCESSING else waits, at, now_us, scale)
+        kind = "running" if event.state is State.PROCESSING else waits_for(attempts)
+        spans += gap_span(kind, at, now_us, scale)
     y = AXIS_HEIGHT + index * ROW_HEIGHT
     end_x = max((one.x + one.width for one in spans), default=scale.x(at))
     return Lane(y, event.id, event.event_type, event.state.value, spans, round(end_x, 1))
+
+
+def waits_for(attempts: Sequence[Attempt]) -> str:
+    """Say what an event waits for after these attempts: its turn, or after a failure the end of its backoff."""
+    return "backoff" if attempts and attempts[-1].outcome in ATTEMPT_SPENDING else "waiting"
 
 
 def gap_span(kind: str, first_us: int, last_us: int, scale: Scale) -> list[Span]:

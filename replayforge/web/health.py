@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from replayforge.domain.clock import MICROSECONDS_PER_SECOND
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time, to_us
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Group
 from replayforge.engine.overview import OLDEST_QUEUED_SECONDS_MAX, Check, Convergence
@@ -16,12 +16,17 @@ DEAD_LETTERS_WINDOW_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`level` is ok, warn or err; `cause` is a clause without a full stop; `link` is a path below the base."""
+    """`level` is ok, warn or err; `cause` is a clause without a full stop; `link` is a path below the base.
+
+    Where the cause happened at a time, that time (RFC 3339) stands between `cause` and `rest`.
+    """
 
     word: str
     level: str
     cause: str
     link: str
+    at: str = ""
+    rest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +72,8 @@ def restarted_process(signs: Signs) -> Health | None:
     """Tell whether the process came up after a crash a moment ago."""
     age = (signs.now_us - signs.started_at_us) / MICROSECONDS_PER_SECOND
     if signs.unclean_start and age < RECENT_SECONDS:
-        cause = f"the process had died and was started again {duration(age)} ago"
-        return Health("Recovering", "warn", cause, "/runtime#recovery")
+        at = format_time(signs.started_at_us)
+        return Health("Recovering", "warn", "the process had died and was started again", "/runtime#recovery", at)
     return None
 
 
@@ -76,14 +81,14 @@ def restarted_service(signs: Signs) -> Health | None:
     """Tell whether a service crashed within the last minute."""
     crashed = [guard for guard in signs.guards if guard.last_error_at_us is not None]
     newest = max(crashed, key=lambda guard: guard.last_error_at_us or 0, default=None)
-    if newest is None:
+    if newest is None or newest.last_error_at_us is None:
         return None
-    age = (signs.now_us - (newest.last_error_at_us or 0)) / MICROSECONDS_PER_SECOND
-    if age >= RECENT_SECONDS:
+    if signs.now_us - newest.last_error_at_us >= to_us(RECENT_SECONDS):
         return None
-    cause = f"{newest.service.name} crashed {duration(age)} ago and is {newest.state} again"
+    rest = "and is not back yet" if newest.state == "restarting" else f"and is {newest.state} again"
     place = "workers" if newest.service.name.startswith("worker-") else "supervisor"
-    return Health("Recovering", "warn", cause.replace("restarting again", "restarting"), f"/runtime#{place}")
+    at = format_time(newest.last_error_at_us)
+    return Health("Recovering", "warn", f"{newest.service.name} crashed", f"/runtime#{place}", at, rest)
 
 
 def books(signs: Signs) -> Health | None:
@@ -113,15 +118,15 @@ def waiting(signs: Signs) -> Health | None:
 
 def dead_letters(signs: Signs) -> Health | None:
     """Tell whether events ended as dead letters within the last hour; older ones do not cry for ever."""
-    since_us = signs.now_us - int(DEAD_LETTERS_WINDOW_SECONDS * MICROSECONDS_PER_SECOND)
+    since_us = signs.now_us - to_us(DEAD_LETTERS_WINDOW_SECONDS)
     fresh = [group for group in signs.dead_letters if group.last_at_us >= since_us]
     if not fresh or signs.report is None:
         return None
     number = signs.report.ledger.states[State.DEAD_LETTERED]
-    last = duration((signs.now_us - max(group.last_at_us for group in fresh)) / MICROSECONDS_PER_SECOND)
+    last = format_time(max(group.last_at_us for group in fresh))
     mostly = max(fresh, key=lambda group: group.count).name
-    cause = f"{plural(number, 'dead letter')}, the last {last} ago, mostly “{mostly}”"
-    return Health("Attention", "warn", cause, "/dead-letters")
+    cause = f"{plural(number, 'dead letter')}, the last"
+    return Health("Attention", "warn", cause, "/dead-letters", last, f"mostly “{mostly}”")
 
 
 def healthy(signs: Signs) -> Health:

@@ -50,7 +50,7 @@ TOPICS: dict[str, frozenset[str]] = {
     "log.rolled": frozenset({"parts"}),
 }
 
-ALL_TOPICS = frozenset[str]().union(*TOPICS.values(), {"rates"})
+ALL_TOPICS = frozenset[str]().union(*TOPICS.values(), {"rates", "time"})
 
 Hint = frozenset[str] | None
 RESYNC: frozenset[str] = frozenset({"resync"})

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -12,7 +13,8 @@ from replayforge.web.live import HUB, Hub
 from replayforge.web.pulse import PULSE, Pulse
 from replayforge.web.remembered import Remembered
 
-RATES = frozenset({"rates"})
+RATES, TIME = frozenset({"rates"}), frozenset({"time"})
+SAMPLES_PER_LOOK = 6
 
 
 def install(app: web.Application, context: Context) -> None:
@@ -45,8 +47,11 @@ async def kept_alive(app: web.Application) -> AsyncIterator[None]:
 async def sample(pulse: Pulse, hub: Hub) -> None:
     """Take samples, and tell open pages when the rates have changed."""
     shown = pulse.rates()
-    while True:
+    for number in itertools.count(1):
         await pulse.tick()
+        # Some words are true for a while only, such as that something crashed a moment ago.
+        if number % SAMPLES_PER_LOOK == 0:
+            hub.mark(TIME)
         if (rates := pulse.rates()) != shown:
             shown = rates
             hub.mark(RATES)

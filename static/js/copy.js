@@ -13,8 +13,9 @@ async function copy(text, element) {
   }
 }
 
-export function startCopy() {
-  for (const element of document.querySelectorAll("[data-copy]")) {
+function addButtons(root) {
+  for (const element of root.querySelectorAll("[data-copy]")) {
+    if (element.previousElementSibling?.matches(".copy")) continue;
     const button = document.createElement("button");
     button.type = "button";
     button.className = "copy small";
@@ -22,4 +23,9 @@ export function startCopy() {
     button.addEventListener("click", async () => { button.textContent = await copy(element.textContent, element); });
     element.before(button);
   }
+}
+
+export function startCopy() {
+  addButtons(document);
+  document.addEventListener("swapped", (event) => addButtons(event.target));
 }

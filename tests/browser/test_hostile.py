@@ -61,6 +61,26 @@ def test_a_long_payload_is_cut_on_the_page_and_whole_behind_its_link(daemon: Dae
     assert answer.headers["content-type"].startswith("text/plain")
 
 
+def test_the_copy_button_copies_every_digit(daemon: DaemonProcess, look: Look) -> None:
+    """What lands on the clipboard is the payload to the last digit, also where the clipboard is forbidden."""
+    text = '{"n": 9007199254740993, "x": 1.10}'
+    body = ('{"workflow_id": "w", "event_type": "shop.n", "payload": ' + text + "}").encode()
+    event_id = daemon.http.request("POST", "/api/events", body).json()["id"]
+    reaches(daemon, event_id, "succeeded")
+    tab = look(f"/events/{event_id}", permissions=["clipboard-read", "clipboard-write"]).live()
+    button = tab.page.locator("section:has(#payload-title) button.copy")
+    button.click()
+    expect(button).to_have_text("Copied")
+    assert tab.page.evaluate("navigator.clipboard.readText()") == text
+    tab.page.evaluate(
+        "navigator.clipboard.writeText('').then(() => { document.querySelector('.copy').textContent = '' })"
+    )
+    tab.page.evaluate("void (navigator.clipboard.writeText = () => Promise.reject(new Error('insecure')))")
+    button.click()
+    expect(button).to_have_text("Copied")
+    assert tab.page.evaluate("navigator.clipboard.readText()") == text
+
+
 def test_other_sites_and_other_hosts_are_refused(daemon: DaemonProcess, look: Look) -> None:
     """A form that another site submits changes nothing, and a foreign host name gets nothing to read."""
     event_id = send(daemon, "bad.payment", {"n": 1})

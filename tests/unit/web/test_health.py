@@ -45,8 +45,18 @@ CASES: list[tuple[Signs, str, str, str]] = [
     (replace(WELL, unready_because="disk full"), "Down", "disk full", "/runtime#log"),
     (replace(WELL, guards=[guard("failed", 500)]), "Down", "janitor was given up", "/runtime#supervisor"),
     (replace(WELL, checks=[Check("store", "degraded", 0, "no answer")]), "Attention", "no answer", "/runtime#store"),
-    (replace(WELL, unclean_start=True, started_at_us=NOW - 4 * SECOND), "Recovering", "had died", "/runtime#recovery"),
-    (replace(WELL, guards=[guard("running", 3)]), "Recovering", "crashed 3.0 s ago", "/runtime#supervisor"),
+    (
+        replace(WELL, unclean_start=True, started_at_us=NOW - 4 * SECOND),
+        "Recovering",
+        "had died and was started again at 02:46:36",
+        "/runtime#recovery",
+    ),
+    (
+        replace(WELL, guards=[guard("running", 3)]),
+        "Recovering",
+        "janitor crashed at 02:46:37 and is running",
+        "/runtime#supervisor",
+    ),
     (replace(WELL, guards=[guard("running", 90)]), "Healthy", "ended", "/runtime"),
     (
         replace(WELL, report=replace(FINE, ledger=replace(BOOKS, records=7))),
@@ -65,7 +75,7 @@ CASES: list[tuple[Signs, str, str, str]] = [
     (
         replace(WELL, report=with_states(dead_lettered=35), dead_letters=letters(60)),
         "Attention",
-        "35 dead letters, the last 1 min ago",
+        "35 dead letters, the last at 02:45:40 mostly “TimeoutError: N”",
         "/dead-letters",
     ),
     (replace(WELL, report=with_states(dead_lettered=35), dead_letters=letters(4000)), "Healthy", "ended", "/runtime"),
@@ -78,4 +88,5 @@ def test_the_word_its_cause_and_its_page(signs: Signs, word: str, cause: str, li
     """Each state of things has its word, says why, and leads to where more is known."""
     health = judge(signs)
     assert (health.word, health.link) == (word, link)
-    assert cause in health.cause.replace("1 min 15 s", "75 s")
+    said = " ".join(filter(None, (health.cause, health.at and f"at {health.at[11:19]}", health.rest)))
+    assert cause in said.replace("1 min 15 s", "75 s")
