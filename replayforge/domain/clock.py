@@ -46,7 +46,7 @@ def format_time(at_us: int) -> str:
 @lru_cache(maxsize=1024)
 def format_second(seconds: int) -> str:
     """Write a whole second; remembered, because neighbours in a list share it."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]  # strftime drops the zeros of early years
 
 
 def parse_time(text: str) -> int:

@@ -1,0 +1,106 @@
+"""Join the open batch: one flush at a time, everybody served, errors told to those they concern."""
+
+import asyncio
+
+import pytest
+
+from replayforge.batching import Batcher
+from replayforge.domain.errors import Unavailable
+
+
+class Flushes:
+    """Records batches; a flush waits at the gate while that is closed."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.running = 0
+
+    async def flush(self, items: list[int]) -> list[int]:
+        self.running += 1
+        assert self.running == 1, "two flushes at once"
+        self.batches.append(items)
+        await self.gate.wait()
+        self.running -= 1
+        if self.error is not None:
+            raise self.error
+        return [item * 10 for item in items]
+
+
+async def test_a_lone_item_is_flushed_at_once() -> None:
+    """With nothing in flight an item needs no company and no timer."""
+    flushes = Flushes()
+    assert await Batcher(flushes.flush).add(1) == 10
+    assert flushes.batches == [[1]]
+
+
+async def test_those_who_come_meanwhile_share_the_next_flush() -> None:
+    """While one flush runs, later items gather and go together, in order, each with its own result."""
+    flushes = Flushes()
+    batcher = Batcher(flushes.flush)
+    flushes.gate.clear()
+    futures = [batcher.submit(0)]
+    await asyncio.sleep(0)
+    futures += [batcher.submit(item) for item in range(1, 8)]
+    flushes.gate.set()
+    assert await asyncio.gather(*futures) == [item * 10 for item in range(8)]
+    assert flushes.batches == [[0], list(range(1, 8))]
+
+
+async def test_batches_are_bounded() -> None:
+    """No flush is larger than items_max."""
+    flushes = Flushes()
+    batcher = Batcher(flushes.flush, items_max=3)
+    await asyncio.gather(*(batcher.submit(item) for item in range(8)))
+    assert [len(batch) for batch in flushes.batches] == [3, 3, 2]
+
+
+async def test_waiting_is_bounded() -> None:
+    """Beyond waiting_max an item is refused at once, and nothing of it is flushed."""
+    flushes = Flushes()
+    batcher = Batcher(flushes.flush, waiting_max=2)
+    futures = [batcher.submit(1), batcher.submit(2)]
+    with pytest.raises(Unavailable):
+        batcher.submit(3)
+    await asyncio.gather(*futures)
+    assert flushes.batches == [[1, 2]]
+
+
+async def test_an_error_reaches_everybody_of_the_batch_and_nobody_else() -> None:
+    """A flush that raises tells all of its callers; the next flush is served as ever."""
+    flushes = Flushes()
+    batcher = Batcher(flushes.flush)
+    flushes.error = Unavailable("away")
+    results = await asyncio.gather(*(batcher.add(item) for item in range(3)), return_exceptions=True)
+    assert [str(result) for result in results] == ["away"] * 3
+    flushes.error = None
+    assert await batcher.add(4) == 40
+
+
+async def test_a_cancelled_caller_takes_nothing_along() -> None:
+    """A caller that goes away abandons its wait; its item and its neighbours are flushed."""
+    flushes = Flushes()
+    batcher = Batcher(flushes.flush)
+    flushes.gate.clear()
+    gone = asyncio.create_task(batcher.add(1))
+    stays = asyncio.create_task(batcher.add(2))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gone.cancel()
+    flushes.gate.set()
+    assert await stays == 20
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert [item for batch in flushes.batches for item in batch] == [1, 2]
+
+
+async def test_drain_waits_for_everything() -> None:
+    """Drain returns once nothing waits and nothing is in flight; without work it returns at once."""
+    flushes = Flushes()
+    batcher = Batcher(flushes.flush, items_max=1)
+    await batcher.drain()
+    futures = [batcher.submit(item) for item in range(5)]
+    await batcher.drain()
+    assert all(future.done() for future in futures)
