@@ -1,0 +1,178 @@
+"""The heart that beats beside the event loop: what it renews, what it gives up, and when it judges others."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replayforge.domain.event import Event
+from replayforge.engine import heartbeat
+from replayforge.engine.handlers import Context, Handlers
+from replayforge.stores.store import Store
+from tests.contract.store_backends import MINUTE_US, now_us, put, record
+from tests.integration.postgres.conftest import OpenHouse
+from tests.integration.postgres.network import CommitBreaker
+from tests.support.patience import persist
+from tests.support.postgres_server import PostgresServer
+
+
+class Gate:
+    """A handler that says when it began and was cut short, and waits to be let go."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self.begun = asyncio.Event()
+        self.open = asyncio.Event()
+        self.cut_short = asyncio.Event()
+        self.calls: Counter[str] = Counter()
+        handlers.on("gated")(self.handle)
+
+    async def handle(self, event: Event, context: Context) -> None:
+        self.calls[event.id] += 1
+        self.begun.set()
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.cut_short.set()
+            raise
+
+
+@pytest.fixture
+async def gate(handlers: Handlers) -> Gate:
+    return Gate(handlers)
+
+
+async def soon(event: asyncio.Event, seconds: float = 15) -> None:
+    async with asyncio.timeout(seconds):
+        await event.wait()
+
+
+async def test_lease_is_renewed_while_the_handler_runs(
+    url: str, open_daemon: OpenHouse, gate: Gate, server: PostgresServer
+) -> None:
+    """A handler that runs longer than its lease keeps it, and settles under the token it began with."""
+    async with open_daemon(url, **{"workers.lease_seconds": 1, "workers.heartbeat_seconds": 0.2}) as house:
+        event_id = await house.send("gated")
+        await soon(gate.begun)
+        await house.probe.saw("lease.renewed", 8)
+        gate.open.set()
+        event = await house.reaches(event_id, "succeeded")
+        assert (event["starts"], len(event["attempts"])) == (1, 1)
+
+
+async def test_attempt_in_doubt_is_cut_short(
+    far_url: str, proxy: CommitBreaker, open_daemon: OpenHouse, gate: Gate
+) -> None:
+    """When renewal has failed for two thirds of the lease, the unfinished attempt is cancelled, before anybody else may
+    take it; after the outage it is on record as interrupted, spends no attempt, and the event runs again."""
+    async with open_daemon(far_url) as house:
+        event_id = await house.send("gated")
+        await soon(gate.begun)
+        await house.probe.saw("lease.renewed")
+        proxy.blackhole()
+        await soon(gate.cut_short)
+        assert "could not be renewed" in house.probe.fields("lease.lost")[0]["reason"]
+        gate.open.set()
+        proxy.heal()
+        event = await house.reaches(event_id, "succeeded", timeout_seconds=30)
+        assert [one["outcome"] for one in event["attempts"]] == ["succeeded", "interrupted"]
+        assert event["attempt_count"] == 0
+        assert gate.calls[event_id] == 2
+
+
+async def test_finished_result_is_kept(far_url: str, proxy: CommitBreaker, open_daemon: OpenHouse, gate: Gate) -> None:
+    """A handler that finishes while the store is away is not run again: its result waits and is committed."""
+    async with open_daemon(far_url) as house:
+        event_id = await house.send("gated")
+        await soon(gate.begun)
+        proxy.blackhole()
+        gate.open.set()
+        await house.probe.saw("store.failed")
+        proxy.heal()
+        event = await house.reaches(event_id, "succeeded", timeout_seconds=30)
+        assert [one["outcome"] for one in event["attempts"]] == ["succeeded"]
+        assert gate.calls[event_id] == 1
+        assert not gate.cut_short.is_set()
+
+
+async def test_overtime_is_not_renewed(
+    url: str, open_daemon: OpenHouse, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease is renewed no longer than the handler's time-out and a little more."""
+    monkeypatch.setattr(heartbeat, "OVERTIME_SECONDS", -59.0)
+    async with open_daemon(url, **{"workers.lease_seconds": 1.5, "workers.heartbeat_seconds": 0.2}) as house:
+        await house.send("gated")
+        await soon(gate.cut_short)
+        assert house.probe.counts["lease.renewed"] <= 8
+        gate.open.set()
+        await house.converges(30)
+
+
+async def test_nobody_is_judged_right_after_an_outage(
+    server: PostgresServer, url: str, open_daemon: OpenHouse, gate: Gate
+) -> None:
+    """After an outage one lease passes before lapsed leases of others are taken over."""
+    async with open_daemon(url, **{"workers.lease_seconds": 2, "workers.heartbeat_seconds": 0.2}) as house:
+        heart = house.daemon.heartbeat
+        assert heart is not None
+        await persist(as_async(heart.calm))
+        server.stop()
+        await persist(as_async(lambda: heart.beating_since is None))
+        server.start()
+        other = await Store.open(url, node="other", owner="other/first")
+        await put(other, [record("event", event_type="quick")], log_id="log of other")
+        now = now_us()
+        await other.claim([("event", 1)], now, now - 1)
+        neighbours = house.daemon.overview.neighbours
+        await persist(as_async(lambda: heart.beating_since is not None))
+        assert not heart.calm()
+        assert await neighbours.take_over() == 0
+        await house.reaches("event", "succeeded")
+        assert heart.calm()
+        await other.close()
+
+
+async def test_heart_that_stops_is_started_again(
+    url: str, open_daemon: OpenHouse, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect on the heart's thread is seen by the supervisor, which starts another one."""
+    async with open_daemon(url) as house:
+        heart = house.daemon.heartbeat
+        assert heart is not None
+        await persist(as_async(lambda: heart.beating_since is not None))
+        tick = heart.tick
+
+        async def fail(store: Store) -> float:
+            monkeypatch.setattr(heart, "tick", tick)
+            raise RuntimeError("the heart fails")
+
+        monkeypatch.setattr(heart, "tick", fail)
+        await house.probe.saw("service.restarted")
+        event_id = await house.send("gated")
+        await soon(gate.begun)
+        await house.probe.saw("lease.renewed")
+        gate.open.set()
+        await house.reaches(event_id, "succeeded")
+
+
+async def test_last_beat_says_goodbye(url: str, open_daemon: OpenHouse, tmp_path: Path) -> None:
+    """A daemon that ends in order is known to its neighbours as stopped, with nothing waiting on its disk."""
+    async with open_daemon(url) as house:
+        await house.send_many(20)
+        await house.converges()
+        name = house.daemon.store.node
+    store = await Store.open(url, node="other", owner="other/first")
+    (node,) = await store.nodes(now_us())
+    assert (node.name, node.stopped, node.waiting, node.durable_offset) == (name, True, 0, 20)
+    assert not node.alive(MINUTE_US)
+    await store.close()
+
+
+def as_async(condition: Any) -> Any:
+    """Return a condition as `persist` wants it."""
+
+    async def look() -> bool:
+        return bool(condition())
+
+    return look

@@ -1,0 +1,177 @@
+"""What the driver asks of a server before it trusts it, and what it leaves behind on a connection: nothing."""
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from replayforge.domain.errors import Refused, Unavailable
+from replayforge.domain.lifecycle import TRANSITIONS
+from replayforge.stores.driver import Fetch, Steps
+from replayforge.stores.lookups import ping
+from replayforge.stores.migrations import migrations
+from replayforge.stores.postgres import PostgresDriver, with_numbers
+from replayforge.stores.queries import DIALECTS, load_book
+from replayforge.stores.store import Store
+from tests.contract.store_backends import claimed, put, record, success
+from tests.integration.postgres.conftest import OpenHouse
+from tests.support.postgres_server import PostgresServer, require_postgres, unprivileged
+
+
+@pytest.fixture
+def further_server() -> Iterator[PostgresServer]:
+    """A server that is not started yet."""
+    require_postgres()
+    server = PostgresServer()
+    yield server
+    server.__exit__()
+
+
+async def test_server_without_fsync_is_refused(further_server: PostgresServer) -> None:
+    """A server that would lose what it acknowledged is refused by name."""
+    further_server.settings["fsync"] = "off"
+    further_server.start()
+    with pytest.raises(Refused, match="fsync = off"):
+        await PostgresDriver.open(further_server.url)
+
+
+async def test_starting_server_is_waited_for(further_server: PostgresServer) -> None:
+    """A server that comes up after the daemon is waited for."""
+    opening = asyncio.ensure_future(PostgresDriver.open(further_server.url))
+    await asyncio.to_thread(further_server.start)
+    driver = await opening
+    await driver.close()
+
+
+async def test_missing_server_is_refused_in_the_end() -> None:
+    """A server that never comes up is named, without the password."""
+    with pytest.raises(Refused) as refusal:
+        await PostgresDriver.open("postgresql://someone:secret@127.0.0.1:1/store", patience_seconds=0)
+    assert "127.0.0.1:1/store" in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+
+
+async def test_missing_database_is_refused_at_once(server: PostgresServer) -> None:
+    """No waiting makes a database appear that was never made."""
+    with pytest.raises(Refused, match="does not exist"):
+        await PostgresDriver.open(server.url.replace("/postgres", "/nowhere"), patience_seconds=60)
+
+
+async def test_every_statement_is_sound(url: str, server: PostgresServer) -> None:
+    """The server accepts every statement of the book as it stands."""
+    store = await Store.open(url, node="node", owner="node/first")
+    await store.close()
+    connection = await asyncpg.connect(url.replace("&call_seconds=1.0", ""))
+    for sql in load_book("postgres").values():
+        await connection.prepare(with_numbers(sql.replace("{filters}", ""))[0])
+    await connection.close()
+
+
+def test_schemas_allow_the_same_transitions() -> None:
+    """The constraint of every dialect allows exactly the transitions of the lifecycle."""
+    pairs = {f"{source}>{target}" for source, targets in TRANSITIONS.items() for target in targets}
+    for dialect in DIALECTS:
+        script = "\n".join(migrations(dialect))
+        constraint = script[script.index("CONSTRAINT lifecycle") : script.index("previous_state ||")]
+        assert {word.strip("'") for word in constraint.split() if ">" in word} == pairs
+
+
+async def test_nothing_stays_on_a_connection(url: str, server: PostgresServer) -> None:
+    """Behind a transaction pooler nothing is prepared or set on a connection beyond its transaction."""
+    store = await Store.open(f"{url}&pgbouncer=true", node="node", owner="node/first")
+    await store.settle([success(one) for one in await claimed(store, 5)])
+
+    driver = store.driver
+    assert isinstance(driver, PostgresDriver)
+    async with driver.connections.lend() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE NOT from_sql") <= 1
+        settings = await connection.fetch(
+            "SELECT name FROM pg_settings WHERE source = 'session' AND name IN"
+            " ('statement_timeout', 'lock_timeout', 'plan_cache_mode', 'synchronous_commit')"
+        )
+        assert settings == []
+        assert await connection.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+    await store.close()
+
+
+async def test_commits_are_durable_whatever_the_default(url: str, server: PostgresServer) -> None:
+    """A role that commits without waiting for the disk by default still waits for ours."""
+    store = await Store.open(f"{url}&synchronous_commit=off", node="node", owner="node/first")
+    seen: list[str] = []
+
+    def steps() -> Steps[None]:
+        rows = yield Fetch("durability")
+        seen.append(rows[0][0])
+
+    driver = store.driver
+    assert isinstance(driver, PostgresDriver)
+    driver.book = driver.book | {"durability": "SELECT current_setting('synchronous_commit')"}
+    await driver.write(steps)
+    assert seen == ["on"]
+    await store.close()
+
+
+async def test_texts_with_nul(url: str, server: PostgresServer) -> None:
+    """A text that PostgreSQL has no place for is kept with a picture of NUL, and payloads are kept byte by byte."""
+    store = await Store.open(url, node="node", owner="node/first")
+    payload = rb'{"a": "\u0000", "b": 1e400, "a": 1.10}'
+    await put(store, [record("event", payload, workflow_id="work\0flow")])
+    event, content = (await store.events_by_ids(["event"]))["event"]
+    assert (event.workflow_id, content.payload) == ("work\u2400flow", payload)
+    await store.close()
+
+
+@pytest.fixture
+def small_disk(further_server: PostgresServer) -> Iterator[Path]:
+    """A disk of 6 MiB that a server of its own may write."""
+    server = further_server.start()
+    account = unprivileged()
+    if account is None:
+        pytest.skip("only root can mount a small disk")
+    disk = server.directory / "small"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size=6m,uid={account.pw_uid},mode=700", "tmpfs", str(disk)]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield disk
+    server.kill()
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+async def fill(server: PostgresServer) -> None:
+    """Write until there is no room."""
+    while True:
+        await server.fetch("INSERT INTO filling SELECT repeat('x', 100) FROM generate_series(1, 700)")
+
+
+async def test_full_disk(further_server: PostgresServer, open_daemon: OpenHouse, small_disk: Path) -> None:
+    """While the database's disk is full events are accepted and wait; nothing is charged to them, and they end once
+    there is room."""
+    server = further_server
+    await server.fetch(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
+    async with open_daemon(f"{server.new_schema()}&default_tablespace=small") as house:
+        first = await house.send_many(20)
+        await house.converges()
+        await server.fetch("CREATE TABLE filling (line text) TABLESPACE small")
+        with pytest.raises(asyncpg.DiskFullError):
+            await fill(server)
+        ids = await house.send_many(400, payload={"text": "x" * 1500})
+        await house.probe.saw("store.failed")
+        assert "No space left" in str(house.probe.fields("store.failed")[0]["error"])
+        ids.append(await house.send())
+        await server.fetch("DROP TABLE filling")
+        ledger = await house.converges(40)
+        assert ledger["succeeded"] == len(first) + len(ids)
+        assert await house.daemon.store.error_insights(0) == []
+
+
+async def test_busy_pool_is_told(url: str, server: PostgresServer) -> None:
+    """When every connection is in use for too long, the caller hears of it instead of waiting for ever."""
+    driver = await PostgresDriver.open(url, connections=1)
+    async with driver.connections.lend():
+        with pytest.raises(Unavailable, match="every connection is in use"):
+            await driver.read(ping)
+    await driver.close()
