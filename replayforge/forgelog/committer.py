@@ -167,7 +167,7 @@ class Committer:
 
     def commit(self, items: list[Appending]) -> None:
         """Write the records of these calls and schedule their answers."""
-        first, written = self.writer.next_offset, 0
+        first, written, segment_id = self.writer.next_offset, 0, self.writer.segment_id
         try:
             for batch in split(items, self.options.limits):
                 self.writer.commit(batch)
@@ -187,6 +187,8 @@ class Committer:
             self.call(self.fail, items, as_poisoned(error))
         else:
             self.call(self.resolve, items, first)
+        if self.writer.segment_id != segment_id:
+            self.call(self.report, "log.rolled", self.writer.segment_id)
 
     def note_sync(self) -> None:
         """Count a sync, and report a slow one."""

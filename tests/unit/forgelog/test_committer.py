@@ -142,6 +142,13 @@ async def test_a_spare_that_finds_no_space_warns_a_segment_early(rig: Rig) -> No
     rig.heal()
 
 
+async def test_a_new_segment_is_reported(rig: Rig) -> None:
+    """Each new segment is a happening."""
+    await append_many(rig)
+    await rig.probe.saw("log.rolled")
+    assert rig.probe.counts["log.rolled"] == rig.log.stats().segment_count - 1
+
+
 async def test_no_handle_for_a_new_segment_is_busy(rig: Rig) -> None:
     """Without a free file handle the append is refused, and taken when there is one again."""
     rig.fail("allocate")
