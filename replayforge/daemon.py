@@ -95,7 +95,7 @@ def web_context(daemon: Daemon) -> Context:
         replayer=daemon.replayer,
         logbook=Logbook(daemon.log),
         supervisor=daemon.supervisor,
-        limits=Limits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max, config.retry.max_attempts),
+        limits=Limits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max),
         access=Access(server.api_keys, hosts),
         chaos=daemon.chaos,
         stored=daemon.dispatcher.wait_projected if config.ingest.ack == "stored" else None,

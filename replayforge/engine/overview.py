@@ -9,7 +9,7 @@ from typing import Any
 from replayforge import crashpoints
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
 from replayforge.domain.errors import NotFound, Refused, Rejected, Unavailable
-from replayforge.domain.event import Action, Attempt, Content, StoredEvent
+from replayforge.domain.event import Action, Attempt, Content, EventRecord, StoredEvent
 from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.domain.reports import EventFilter, Group, Ledger, LogCursor, Node, WorkflowSummary
 from replayforge.engine.dispatcher import Dispatcher
@@ -165,7 +165,7 @@ class Overview:
         """Return the failed attempts of the last so many seconds gathered by error."""
         return await self.store.error_insights(self.clock.now_us() - int(window_seconds * MICROSECONDS_PER_SECOND))
 
-    def attempts_max(self, event: StoredEvent) -> int:
+    def attempts_max(self, event: StoredEvent | EventRecord) -> int:
         """Return after how many failures a run of the event ends: its own number, its handler's, or the default."""
         worker = self.workers[0]
         return worker.handlers.policy(event.event_type, event.max_attempts, worker.rules.retry).max_attempts

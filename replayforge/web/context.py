@@ -15,12 +15,11 @@ from replayforge.supervisor import Supervisor
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may bring, and what an event gets that asks for nothing."""
+    """What one request may bring."""
 
     event_bytes_max: int = 1 << 20
     bulk_bytes_max: int = 32 << 20
     bulk_events_max: int = 1000
-    max_attempts: int = 10
 
 
 @dataclass(frozen=True, slots=True)

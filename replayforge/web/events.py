@@ -80,8 +80,8 @@ async def event_page(request: web.Request, wanted: EventFilter) -> dict[str, Any
     """Return one page of events that pass a filter."""
     context, limit = context_of(request), query_limit(request)
     found = await context.overview.list_events(wanted, query_cursor(request), limit + 1)
-    max_attempts = context.limits.max_attempts
-    items = [shapes.stored_event(event, content, max_attempts) for event, content in found]
+    attempts_max = context.overview.attempts_max
+    items = [shapes.stored_event(event, content, attempts_max(event)) for event, content in found]
     return page(items, [event.seq for event, _ in found], limit)
 
 
@@ -90,9 +90,9 @@ async def show_event(request: web.Request) -> web.Response:
     context = context_of(request)
     found = await context.overview.find(request.match_info["id"])
     if isinstance(found, Receipt):
-        event = shapes.received_event(found, context.intake.log.log_id, context.limits.max_attempts)
+        event = shapes.received_event(found, context.intake.log.log_id, context.overview.attempts_max(found.record))
         return json_response(asdict(event) | {"attempts": [], "runs": [], "actions": []})
-    return json_response(history_shape(found, context.limits.max_attempts))
+    return json_response(history_shape(found, context.overview.attempts_max(found.event)))
 
 
 def history_shape(found: History, max_attempts: int) -> dict[str, Any]:
@@ -176,7 +176,7 @@ async def show_timeline(request: web.Request) -> web.Response:
             "status": event.state.value,
             "run": event.run,
             "attempt_count": event.attempt_count,
-            "max_attempts": event.max_attempts or context.limits.max_attempts,
+            "max_attempts": context.overview.attempts_max(event),
             "last_error": event.last_error,
             "created_at": format_time(event.created_at_us),
             "updated_at": format_time(event.updated_at_us),

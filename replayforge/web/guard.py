@@ -69,7 +69,7 @@ def check_access(request: web.Request) -> None:
 
 def is_open(request: web.Request) -> bool:
     """Tell whether a path needs no key."""
-    return request.path.startswith(OPEN_PATHS)
+    return request.path.removeprefix(request.app[CONTEXT].base_path).startswith(OPEN_PATHS)
 
 
 def session_fits(request: web.Request, access: Access) -> bool:
