@@ -195,9 +195,11 @@ async def test_base_path(tmp_path: Path) -> None:
 @pytest.mark.xfail(strict=True, reason="web/app.py: the outer application has no guard, so it answers in plain text")
 async def test_beside_the_base_path(tmp_path: Path) -> None:
     """What lies beside the base path is a problem like any other."""
-    async with open_house(tmp_path, echo_handlers(), {"server.base_path": "/forge"}) as house:
-        async with house.http.get("/api/events") as response:
-            assert (response.status, response.content_type) == (404, "application/problem+json")
+    async with (
+        open_house(tmp_path, echo_handlers(), {"server.base_path": "/forge"}) as house,
+        house.http.get("/api/events") as response,
+    ):
+        assert (response.status, response.content_type) == (404, "application/problem+json")
 
 
 # ForgeLog over HTTP
