@@ -20,6 +20,7 @@ from replayforge.web.context import Access, Context, Limits
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SECOND_SIGNAL_EXIT_CODE = 130
+STRAGGLER_SECONDS = 1.0
 # The loop gives the interpreter's lock away at every send; the default of 5 ms is how long it would then wait for the
 # thread that writes the log or the store.
 SWITCH_INTERVAL_SECONDS = 0.0005
@@ -31,7 +32,20 @@ def run(loaded: LoadedConfig, adopt_store: bool = False) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     runner = asyncio.Runner(loop_factory=loop_factory())
     with runner:
-        return runner.run(serve(loaded, adopt_store))
+        code = runner.run(serve(loaded, adopt_store))
+        leave_stragglers(runner.get_loop(), code)
+    return code
+
+
+def leave_stragglers(loop: asyncio.AbstractEventLoop, code: int) -> None:
+    """End the process here and now if a handler swallows its cancellation; log and store are closed by then."""
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left and loop.run_until_complete(asyncio.wait(left, timeout=STRAGGLER_SECONDS))[1]:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -114,8 +114,10 @@ def cut_at_commas(body: bytes) -> list[bytes]:
             if token.end() != len(body):
                 break
             pieces.append(body[start : token.start()])
+            if not pieces[-1].strip() and len(pieces) > 1:
+                break
             return pieces
-    raise Malformed("The body is not valid JSON: its brackets or quotes do not match.")
+    raise Malformed("The body is not valid JSON: its brackets, commas or quotes do not match.")
 
 
 def check_slowly(body: bytes) -> None:

@@ -22,7 +22,7 @@ def build_app(context: Context) -> web.Application:
     status_page.install(app, context)
     if not context.base_path:
         return app
-    outer = web.Application(middlewares=[])
+    outer = web.Application(middlewares=[for_people, guard])
     outer[CONTEXT] = context
     outer.add_subapp(context.base_path, app)
     return outer

@@ -33,7 +33,8 @@ HEADERS = {
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Check the request, let it through, and see that every answer has an id and every error a form."""
     given = request.headers.get("X-Request-ID", "")
-    request_id = given if REQUEST_ID_FORM.fullmatch(given) else new_request_id()
+    # Below a base path the guard stands twice, around the whole and around what lies below; the first names it.
+    request_id = request.get(REQUEST_ID) or (given if REQUEST_ID_FORM.fullmatch(given) else new_request_id())
     request[REQUEST_ID] = request_id
     try:
         check_access(request)

@@ -192,7 +192,6 @@ async def test_base_path(tmp_path: Path) -> None:
             assert (response.status, response.content_type) == (404, "application/problem+json")
 
 
-@pytest.mark.xfail(strict=True, reason="web/app.py: the outer application has no guard, so it answers in plain text")
 async def test_beside_the_base_path(tmp_path: Path) -> None:
     """What lies beside the base path is a problem like any other."""
     async with (
