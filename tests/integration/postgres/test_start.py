@@ -1,6 +1,7 @@
 """What the driver asks of a server before it trusts it, and what it leaves behind on a connection: nothing."""
 
 import asyncio
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,26 @@ async def test_every_statement_is_sound(url: str, server: PostgresServer) -> Non
     for sql in load_book("postgres").values():
         await connection.prepare(with_numbers(sql.replace("{filters}", ""))[0])
     await connection.close()
+
+
+async def test_rows_are_found_by_their_keys(url: str, server: PostgresServer) -> None:
+    """On a table that was never analysed, claiming and settling look rows up by their keys instead of reading a whole
+    backlog through the index of queued events."""
+    store = await Store.open(url, node="node", owner="node/first")
+    await put(store, [record(f"event-{number}") for number in range(3000)])
+    connection = await asyncpg.connect(url.replace("&call_seconds=1.0", ""))
+    values = {"entries": '[["event-1",1]]', "leases": "[[1,1]]", "owner": "node/first"}
+    for name in ("claimable_events", "held_leases", "renew_leases"):
+        sql = load_book("postgres")[name]
+        for parameter, value in values.items():
+            sql = re.sub(rf"(?<!:):{parameter}\b", f"'{value}'", sql)
+        sql = re.sub(r"(?<!:):[a-z_]+", "1", sql)
+        plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {sql}"))
+        assert "events_pkey" in plan or "events_id_key" in plan
+        assert "events_queued" not in plan
+        assert "Seq Scan on events" not in plan
+    await connection.close()
+    await store.close()
 
 
 def test_schemas_allow_the_same_transitions() -> None:
