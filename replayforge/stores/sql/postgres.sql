@@ -2,8 +2,8 @@
 -- part. Lists travel as one JSON array. A batch is one statement over many rows: one typed array for each column.
 -- Whatever touches several events locks them in the order of their row numbers, and inserts go in the order of their
 -- ids, so that two daemons wait for each other instead of standing in each other's way. Where rows are named by their
--- keys, "state || ''" keeps the planner from reading every queued event through a partial index and looking for the
--- keys among those; it would, as long as the table was never analysed.
+-- keys, ANY says so once more, and "state || ''" hides the partial indexes: on a table that was never analysed the
+-- planner would rather read every queued event and look for the keys among those.
 
 -- fragment event_columns --
 seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
@@ -119,7 +119,8 @@ SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[])
 SELECT {claimed_columns}
 FROM jsonb_array_elements(:entries::jsonb) AS entry JOIN events AS e ON e.id = entry.value ->> 0
     JOIN contents AS c ON c.seq = e.seq
-WHERE e.run = (entry.value ->> 1)::bigint AND e.state || '' = 'queued' AND e.suspect = 0
+WHERE e.id = ANY (ARRAY(SELECT value ->> 0 FROM jsonb_array_elements(:entries::jsonb)))
+    AND e.run = (entry.value ->> 1)::bigint AND e.state || '' = 'queued' AND e.suspect = 0
 ORDER BY e.seq FOR UPDATE OF e
 
 -- claimable_suspect --
@@ -148,7 +149,8 @@ WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
 -- Those of the given (row number, token) pairs that this owner, or with NULL any owner, still holds.
 SELECT e.seq, e.lease_token
 FROM jsonb_array_elements(:leases::jsonb) AS lease JOIN events AS e ON e.seq = (lease.value ->> 0)::bigint
-WHERE e.state || '' = 'processing' AND e.lease_token = (lease.value ->> 1)::bigint
+WHERE e.seq = ANY (ARRAY(SELECT (value ->> 0)::bigint FROM jsonb_array_elements(:leases::jsonb)))
+    AND e.state || '' = 'processing' AND e.lease_token = (lease.value ->> 1)::bigint
     AND (:owner::text IS NULL OR e.lease_owner = :owner::text)
 ORDER BY e.seq FOR UPDATE OF e
 
@@ -183,7 +185,8 @@ FROM unnest(
     state, attempt_count, crashes, suspect, due_at_us, reason, last_error, error_signature, result, at_us, seq, token,
     owner
 )
-WHERE e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token AND e.lease_owner = g.owner
+WHERE e.seq = ANY ($11) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token
+    AND e.lease_owner = g.owner
 
 -- hand_back_events --
 -- Return claimed events that no worker started.
@@ -191,7 +194,8 @@ UPDATE events AS e
 SET previous_state = e.state, state = 'queued', lease_owner = NULL, lease_until_us = NULL,
     updated_at_us = g.at_us
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS g (at_us, seq, token, owner)
-WHERE e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token AND e.lease_owner = g.owner
+WHERE e.seq = ANY ($2) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token
+    AND e.lease_owner = g.owner
 
 -- in_flight --
 -- What a node's former incarnations left in processing.
@@ -209,7 +213,8 @@ FOR UPDATE SKIP LOCKED
 WITH held AS MATERIALIZED (
     SELECT e.seq AS held_seq
     FROM jsonb_array_elements(:leases::jsonb) AS lease JOIN events AS e ON e.seq = (lease.value ->> 0)::bigint
-    WHERE e.state || '' = 'processing' AND e.lease_owner = :owner AND e.lease_token = (lease.value ->> 1)::bigint
+    WHERE e.seq = ANY (ARRAY(SELECT (value ->> 0)::bigint FROM jsonb_array_elements(:leases::jsonb)))
+        AND e.state || '' = 'processing' AND e.lease_owner = :owner AND e.lease_token = (lease.value ->> 1)::bigint
     ORDER BY e.seq FOR UPDATE OF e
 )
 UPDATE events SET lease_until_us = {database_now_us} + :lease_us::bigint FROM held WHERE seq = held_seq

@@ -77,6 +77,7 @@ async def test_rows_are_found_by_their_keys(url: str, server: PostgresServer) ->
     store = await Store.open(url, node="node", owner="node/first")
     await put(store, [record(f"event-{number}") for number in range(3000)])
     connection = await asyncpg.connect(url.replace("&call_seconds=1.0", ""))
+    await connection.execute("SET enable_seqscan = off")
     values = {"entries": '[["event-1",1]]', "leases": "[[1,1]]", "owner": "node/first"}
     for name in ("claimable_events", "held_leases", "renew_leases"):
         sql = load_book("postgres")[name]
@@ -84,7 +85,7 @@ async def test_rows_are_found_by_their_keys(url: str, server: PostgresServer) ->
             sql = re.sub(rf"(?<!:):{parameter}\b", f"'{value}'", sql)
         sql = re.sub(r"(?<!:):[a-z_]+", "1", sql)
         plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {sql}"))
-        assert "events_pkey" in plan or "events_id_key" in plan
+        assert "events_pkey" in plan or "events_id_key" in plan, plan
         assert "events_queued" not in plan
         assert "Seq Scan on events" not in plan
     await connection.close()
