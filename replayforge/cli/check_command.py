@@ -8,11 +8,11 @@ from typing import Any
 import click
 import msgspec
 
-from replayforge.assembly import opened_for_check
 from replayforge.cli.options import as_json, config_file
 from replayforge.cli.progress import progress_bar
 from replayforge.config import Config, load_config
 from replayforge.engine.audit import Findings, audit
+from replayforge.opening import opened_for_check
 
 CLEAN_EXIT_CODE = 0
 NOT_CLEAN_EXIT_CODE = 1

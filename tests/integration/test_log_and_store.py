@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from replayforge.assembly import opened, opened_for_check
+from replayforge.assembly import opened
 from replayforge.domain.errors import Refused
 from replayforge.domain.event import Envelope, Event
 from replayforge.domain.lifecycle import State
@@ -17,6 +17,7 @@ from replayforge.engine.audit import Findings, audit
 from replayforge.engine.handlers import Context, Handlers
 from replayforge.engine.intake import Receipt
 from replayforge.engine.janitor import Chore
+from replayforge.opening import opened_for_check
 from replayforge.telemetry import Telemetry
 from tests.support.house import configuration, open_house
 from tests.support.probe import Probe
