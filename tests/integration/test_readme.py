@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from replayforge.config import load_config
 from tests.support.daemon_process import REPOSITORY, DaemonProcess
 
 README = (REPOSITORY / "README.md").read_text()
@@ -97,3 +98,12 @@ def test_every_file_that_the_readme_links_exists() -> None:
     targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
     assert targets
     assert [target for target in targets if not Path(REPOSITORY, target).exists()] == []
+
+
+def test_the_lines_for_several_machines_are_a_valid_configuration(tmp_path: Path) -> None:
+    """The two lines of configuration are accepted as they stand."""
+    (block,) = blocks("toml")
+    path = tmp_path / "replayforge.toml"
+    path.write_text(block)
+    config = load_config(path, {}, {}).config
+    assert (config.redis.url[:8], config.store.url[:13]) == ("redis://", "postgresql://"[:13])
