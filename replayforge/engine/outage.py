@@ -15,17 +15,24 @@ class Outage:
 
     def __init__(self, telemetry: Telemetry | None = None) -> None:
         self.telemetry = telemetry
+        self.reported = False
         self.delay_seconds = 0.0
+
+    def report(self, error: Unavailable) -> None:
+        """Report that the store does not answer, once for each outage."""
+        if not self.reported and self.telemetry is not None:
+            self.telemetry.emit("store.failed", error=str(error))
+        self.reported = True
 
     async def wait(self, error: Unavailable, stopping: asyncio.Event) -> None:
         """Wait before the next try, longer each time; returns early when stopping."""
-        if self.delay_seconds == 0 and self.telemetry is not None:
-            self.telemetry.emit("store.failed", error=str(error))
+        self.report(error)
         self.delay_seconds = min(MAX_SECONDS, max(FIRST_SECONDS, self.delay_seconds * 2))
         await wait_for_event(stopping, self.delay_seconds)
 
     def over(self) -> None:
         """Note that the dependency answered."""
-        if self.delay_seconds and self.telemetry is not None:
+        if self.reported and self.telemetry is not None:
             self.telemetry.emit("store.recovered")
+        self.reported = False
         self.delay_seconds = 0.0

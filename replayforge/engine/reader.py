@@ -49,6 +49,7 @@ class Reader:
         self.solo_seconds = solo_seconds
         self.suspects = True
         self.outage = Outage()
+        self.store_outage = Outage(telemetry)
         self.last_read_at = 0.0
         self.unacked: list[Delivery] = []
         self.claiming: asyncio.Future[list[Claimed]] | None = None
@@ -120,11 +121,16 @@ class Reader:
         """Claim the events of these entries, or with None a suspect, and lay them on the bench."""
         now_us = self.clock.now_us()
         lease_until_us = now_us + to_us(self.lease_seconds)
-        if entries is None:
-            suspect = await self.store.claim_suspect(now_us, lease_until_us)
-            claimed = [suspect] if suspect else []
-        else:
-            claimed = await self.store.claim(entries, now_us, lease_until_us)
+        try:
+            if entries is None:
+                suspect = await self.store.claim_suspect(now_us, lease_until_us)
+                claimed = [suspect] if suspect else []
+            else:
+                claimed = await self.store.claim(entries, now_us, lease_until_us)
+        except Unavailable as error:
+            self.store_outage.report(error)
+            raise
+        self.store_outage.over()
         crashpoints.reach("claim.committed")
         self.bench.put(claimed)
         self.telemetry.emit("event.claimed", len(claimed))

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -20,6 +21,7 @@ from replayforge.stores.queries import load_book
 CONNECTIONS = 8
 START_SECONDS = 30.0
 TRIES_MAX = 8
+READ_AGAIN_SECONDS = 0.5
 VERSION_MIN = 130_000
 MIGRATION_LOCK = 0x7265706C61796672  # "replayfr"
 PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
@@ -101,7 +103,21 @@ class PostgresDriver:
         return await self.shielded(self.persist(transaction))
 
     async def read(self, transaction: Transaction[Result]) -> Result:
-        """Carry out a transaction that only fetches, on one snapshot."""
+        """Carry out a transaction that only fetches, on one snapshot.
+
+        A connection that broke while nobody used it says so only now, and all such ones are discarded then; to read
+        once more does no harm.
+        """
+        started = time.monotonic()
+        try:
+            return await self.read_once(transaction)
+        except Unavailable:
+            if time.monotonic() - started > READ_AGAIN_SECONDS:
+                raise
+        return await self.read_once(transaction)
+
+    async def read_once(self, transaction: Transaction[Result]) -> Result:
+        """Try once to carry out a transaction that only fetches."""
         with mapped_errors(self.address.place):
             return await self.run(self.begin_read, transaction)
 

@@ -89,7 +89,10 @@ class House:
         """Return the ledger once everything accepted has ended."""
 
         async def look() -> dict[str, Any] | None:
-            report = await self.get("/api/convergence")
+            async with self.http.get("/api/convergence") as response:
+                if response.status == 503:  # the store is still on its way back
+                    return None
+                report = await document(response)
             return report["ledger"] if report["converged"] else None
 
         ledger = await persist(look, timeout_seconds)

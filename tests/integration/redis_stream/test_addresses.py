@@ -10,7 +10,7 @@ from replayforge.streams.redis_link import parse_sentinel_url
 from replayforge.streams.stream import Entry
 from tests.integration.redis_stream.conftest import OpenStream
 from tests.support.patience import persist
-from tests.support.redis_server import RedisSentinel, RedisServer, free_port
+from tests.support.redis_server import RedisSentinel, RedisServer, free_port, redis_binaries
 
 ENTRIES = [Entry(f"event-{number}", 1) for number in range(10)]
 
@@ -46,15 +46,25 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-async def test_tls(binary: str, tmp_path: Path, certificate: tuple[Path, Path], open_stream: OpenStream) -> None:
-    """A rediss URL checks the certificate against the authority it names."""
-    port = free_port()
+def started_with_tls(directory: Path, certificate: tuple[Path, Path]) -> tuple[RedisServer, int]:
+    """Start the first server at hand that was built with TLS, and return it with its TLS port."""
     files = ("--tls-cert-file", str(certificate[0]), "--tls-key-file", str(certificate[1]))
-    server = RedisServer(binary, tmp_path, "--tls-port", str(port), "--tls-auth-clients", "no", *files)
-    try:
-        server.start()
-    except AssertionError as error:
-        pytest.skip(f"{binary} was built without TLS: {error}")
+    for name, binary in redis_binaries().items():
+        port = free_port()
+        (directory / name).mkdir()
+        flags = ("--tls-port", str(port), "--tls-auth-clients", "no", *files)
+        server = RedisServer(binary, directory / name, *flags)
+        try:
+            server.start()
+        except AssertionError:
+            continue
+        return server, port
+    pytest.skip("no redis-server at hand was built with TLS")
+
+
+async def test_tls(tmp_path: Path, certificate: tuple[Path, Path], open_stream: OpenStream) -> None:
+    """A rediss URL checks the certificate against the authority it names."""
+    server, port = started_with_tls(tmp_path, certificate)
     with server:
         assert await carries_entries(open_stream, f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate[0]}")
 
