@@ -237,7 +237,7 @@ def stat_facts(report: CheckReport) -> list[tuple[str, str]]:
         ("segments", str(report.segments)),
         ("consumers", consumers),
         ("accepted losses", gaps),
-        ("end", "clean" if report.clean_end else "not closed cleanly"),
+        ("end", ("clean" if report.clean_end else "not closed cleanly") + (", POISONED" if report.poisoned else "")),
     ]
 
 
@@ -253,6 +253,8 @@ def tell_report(report: CheckReport) -> None:
     click.echo(words[report.verdict])
     segments = counted(report.segments, "segment")
     click.echo(f"Offsets {report.first_offset} to {report.last_offset} in {segments}; checked: {depth}.")
+    if report.poisoned:
+        click.echo("POISONED stands: the log gave up while it was written. The next start reads every live byte back.")
     for finding in report.findings:
         click.echo(f"  {finding.in_words()}")
     if report.verdict is Verdict.CORRUPT:

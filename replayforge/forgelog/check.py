@@ -14,10 +14,11 @@ from replayforge.forgelog.findings import CheckReport, Finding, Verdict
 from replayforge.forgelog.header import HEADER_BYTES, BadHeader, SegmentHeader, decode_header, segment_name
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest
 from replayforge.forgelog.record import DamagedRecord, decode_records
-from replayforge.forgelog.recovery import check_succession, judge_end, segment_ids
+from replayforge.forgelog.recovery import POISON_NAME, check_succession, judge_end, segment_ids
 from replayforge.forgelog.scan import Walk, Window, later_batches
 
 LIVE_CHECKS_MAX = 3
+NO_LOSS = "a marker is damaged here; no record is lost."
 
 
 class Check:
@@ -45,6 +46,7 @@ class Check:
         """Check the small files, the headers, the succession, the contents, and the floors."""
         names = self.files.list_directory(self.directory)
         self.report.live = is_live(self.files, self.directory)
+        self.report.poisoned = POISON_NAME in names
         ids = segment_ids(names)
         if MANIFEST_NAME not in names:
             if ids:
@@ -54,7 +56,10 @@ class Check:
         self.report.log_id, self.report.store_id = self.manifest.log_id, self.manifest.store_id
         self.report.projected_offset = self.manifest.projected_offset
         self.report.gaps = list(self.manifest.gaps)
-        self.report.consumers = load_consumers(self.files, self.directory)
+        try:
+            self.report.consumers = load_consumers(self.files, self.directory)
+        except LogRefused as refusal:  # nothing else depends on it
+            self.add_refusal(refusal)
         ids = segment_ids(self.files.list_directory(self.directory))  # again: all that the manifest names stands by now
         self.read_headers([number for number in ids if number >= self.manifest.first_segment])
         self.check_missing()
@@ -108,14 +113,14 @@ class Check:
                 self.add("E_MISSING", "the segment is missing.", segment=segment_name(number), segment_id=number,
                          first_lost=first_lost, last_lost=last_lost)  # fmt: skip
 
-    def range_of_missing(self, number: int, present: dict[int, SegmentHeader]) -> tuple[int | None, int | None]:
-        """Return the offsets a missing segment held, as far as its neighbours tell."""
+    def range_of_missing(self, number: int, present: dict[int, SegmentHeader]) -> tuple[int, int | None]:
+        """Return the offsets a missing segment held, as far as its neighbours tell, rather too many than too few."""
         before = [header for header in present.values() if header.segment_id < number]
         after = [header for header in present.values() if header.segment_id > number]
         last = min(after, key=lambda header: header.segment_id).previous_last_offset if after else None
         if last is None and self.manifest.last_offset:
             last = self.manifest.last_offset
-        first = self.walk_end(max(before, key=lambda header: header.segment_id)) if before else None
+        first = self.walk_end(max(before, key=lambda header: header.segment_id)) if before else 1  # at the least
         return first, last
 
     def walk_end(self, header: SegmentHeader) -> int:
@@ -128,7 +133,7 @@ class Check:
         finally:
             self.files.close(handle)
 
-    def complete_header_finding(self, number: int, first_lost: int | None, last_lost: int | None) -> None:
+    def complete_header_finding(self, number: int, first_lost: int, last_lost: int | None) -> None:
         """Add to the finding about an unreadable header which offsets it hides."""
         self.report.findings = [
             replace(finding, first_lost=first_lost, last_lost=last_lost) if finding.segment_id == number else finding
@@ -154,7 +159,7 @@ class Check:
     def add_short(self, header: SegmentHeader, size: int, end: int, successor: SegmentHeader) -> None:
         """Note a sealed segment that lost its end."""
         first, last = self.walk_end(header), successor.previous_last_offset
-        if self.manifest.gap_at(first) is None:
+        if not self.manifest.covers(first, last):
             self.add("E_SHORT", f"the segment has {size:,} of {end:,} bytes.", segment=header.name, position=size,
                      segment_id=header.segment_id, first_lost=first, last_lost=last)  # fmt: skip
 
@@ -201,7 +206,7 @@ class Check:
         accepted = self.manifest.gap_at(first)
         if accepted is None or accepted[1] < last:
             lost = last >= first
-            what = "the data is damaged here." if lost else "a marker is damaged here; no record is lost."
+            what = "the data is damaged here." if lost else NO_LOSS
             self.add("E_CORRUPT", what, segment=walk.header.name, segment_id=walk.header.segment_id,
                      position=walk.position, end=later[0], first_lost=first if lost else None,
                      last_lost=last if lost else None)  # fmt: skip
@@ -215,9 +220,7 @@ class Check:
         if sealed and walk.header.segment_id not in self.stated_ends:  # its successor is lost, and with it the end
             return
         if sealed:
-            self.add("E_CORRUPT", "the data is damaged from here to the end of the segment.", segment=walk.header.name,
-                     segment_id=walk.header.segment_id, position=walk.position, end=walk.stop,
-                     first_lost=walk.next_offset, last_lost=self.last_of_segment(walk.header.segment_id))  # fmt: skip
+            self.note_sealed_end(walk)
             return
         try:
             self.report.torn_bytes = judge_end(walk)
@@ -225,10 +228,15 @@ class Check:
             if not self.report.live:  # a batch that is being written now looks like this
                 self.add_refusal(refusal)
 
-    def last_of_segment(self, segment_id: int) -> int | None:
-        """Return the last offset of a sealed segment, which its successor states."""
-        stated = [one.previous_last_offset for one, _ in self.headers if one.previous_segment == segment_id]
-        return stated[0] if stated else None
+    def note_sealed_end(self, walk: Walk) -> None:
+        """Note damage up to the end of a sealed segment; its successor states the last offset it held."""
+        segment_id = walk.header.segment_id
+        last = next(one.previous_last_offset for one, _ in self.headers if one.previous_segment == segment_id)
+        lost = walk.next_offset <= last
+        what = "the data is damaged from here to the end of the segment." if lost else NO_LOSS
+        self.add("E_CORRUPT", what, segment=walk.header.name, segment_id=segment_id, position=walk.position,
+                 end=walk.stop, first_lost=walk.next_offset if lost else None,
+                 last_lost=last if lost else None)  # fmt: skip
 
     def note_tail(self, walk: Walk) -> None:
         """Note how the log ends; a torn tail is repaired by the next start."""

@@ -10,7 +10,7 @@ from replayforge.batching import Batcher
 from replayforge.domain.errors import Rejected
 from replayforge.forgelog.atomic import NotWhole, read_whole, replace_file, seal, unseal
 from replayforge.forgelog.disk import Disk
-from replayforge.forgelog.errors import LogRefused
+from replayforge.forgelog.errors import NEWER, LogRefused
 from replayforge.forgelog.files import Files
 
 CONSUMERS_NAME = "consumers.json"
@@ -40,7 +40,7 @@ def load_consumers(files: Files, directory: Path) -> dict[str, int]:
     except OSError as error:
         raise LogRefused("E_IO", f"it cannot be read ({error}).", segment=CONSUMERS_NAME) from error
     if content["format"] != FORMAT:
-        raise LogRefused("E_VERSION", "it was written by a later version.", segment=CONSUMERS_NAME)
+        raise LogRefused("E_VERSION", "it was written by a later version.", segment=CONSUMERS_NAME, remedy=NEWER)
     offsets: dict[str, int] = content["consumers"]
     return offsets
 

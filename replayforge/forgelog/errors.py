@@ -4,6 +4,8 @@ from replayforge.domain.errors import Corrupt, Full, OutcomeUnknown, Overloaded,
 
 REMEDY = "Look with `replayforge log verify --deep`, then see what `replayforge log repair` proposes."
 
+NEWER = "Use the newer ReplayForge; with this one, change nothing here."
+
 
 class LogFull(Full):
     """The disk of the log is full; the records were not accepted. The log accepts again when there is space.

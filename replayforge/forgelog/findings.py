@@ -44,6 +44,7 @@ class CheckReport:
     directory: str
     deep: bool
     live: bool = False
+    poisoned: bool = False  # the marker of a log that gave up stands; the next start reads every live byte back
     log_id: str | None = None
     store_id: str | None = None
     projected_offset: int = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from replayforge.forgelog.atomic import NotWhole, read_whole, replace_file, seal, unseal
 from replayforge.forgelog.disk import Disk
-from replayforge.forgelog.errors import LogRefused
+from replayforge.forgelog.errors import NEWER, LogRefused
 from replayforge.forgelog.files import Files
 
 MANIFEST_NAME = "MANIFEST"
@@ -33,6 +33,11 @@ class Manifest:
                 return first, last
         return None
 
+    def covers(self, first: int, last: int) -> bool:
+        """Tell whether the loss of all these offsets was accepted; true of none, when `last` is below `first`."""
+        accepted = self.gap_at(first)
+        return last < first or (accepted is not None and accepted[1] >= last)
+
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of a manifest file."""
@@ -46,7 +51,7 @@ def decode_manifest(data: bytes) -> Manifest:
     except NotWhole as error:
         raise LogRefused("E_MANIFEST", str(error), segment=MANIFEST_NAME, remedy=REBUILD) from None
     if content.pop("format") != FORMAT:
-        raise LogRefused("E_VERSION", "it was written by a later version.", segment=MANIFEST_NAME)
+        raise LogRefused("E_VERSION", "it was written by a later version.", segment=MANIFEST_NAME, remedy=NEWER)
     content["gaps"] = tuple((first, last) for first, last in content["gaps"])
     content["lost_segments"] = tuple(content["lost_segments"])
     return Manifest(**content)

@@ -7,7 +7,7 @@ from pathlib import Path
 from replayforge.forgelog.batch import CLEAN
 from replayforge.forgelog.consumers import load_consumers
 from replayforge.forgelog.disk import Disk
-from replayforge.forgelog.errors import LogRefused
+from replayforge.forgelog.errors import NEWER, REMEDY, LogRefused
 from replayforge.forgelog.header import HEADER_BYTES, BadHeader, SegmentHeader, decode_header, segment_name
 from replayforge.forgelog.manifest import MANIFEST_NAME, REBUILD, Manifest, load_manifest
 from replayforge.forgelog.scan import Fault, Walk, Window, later_batches, merge_gaps, written_end
@@ -151,7 +151,7 @@ def read_header(disk: Disk, directory: Path, number: int, manifest: Manifest) ->
         size = disk.files.size(handle)
         header = decode_header(disk.files.pread(handle, HEADER_BYTES, 0))
     except BadHeader as error:
-        raise LogRefused(error.code, str(error), segment=name) from None
+        raise refused_header(error, name) from None
     finally:
         disk.files.close(handle)
     if header.log_id.hex() != manifest.log_id:
@@ -159,6 +159,11 @@ def read_header(disk: Disk, directory: Path, number: int, manifest: Manifest) ->
     if header.segment_id != number:
         raise LogRefused("E_FOREIGN", f"this is the content of {header.name}.", segment=name)
     return header, size
+
+
+def refused_header(error: BadHeader, name: str) -> LogRefused:
+    """Return the refusal of a segment whose header cannot be believed; one of a later version wants a later program."""
+    return LogRefused(error.code, str(error), segment=name, remedy=NEWER if error.code == "E_VERSION" else REMEDY)
 
 
 def chain_segments(
@@ -195,25 +200,46 @@ def check_succession(header: SegmentHeader, successor: SegmentHeader, manifest: 
 def report_shortened(
     disk: Disk, directory: Path, header: SegmentHeader, size: int, successor: SegmentHeader, found: Found, lowest: int
 ) -> None:
-    """Refuse a sealed segment that is too short, unless everyone has read what it lost (rule 8)."""
+    """Refuse a sealed segment that is too short, unless everyone has read what it lost or it was accepted (rule 8)."""
     walk = walk_segment(disk, directory, header, size)
     first, last = walk.next_offset, successor.previous_last_offset
     what = f"the segment has {size:,} of {successor.previous_end:,} bytes."
-    if last > lowest and first <= last:
+    if found.manifest.covers(first, last):
+        found.warnings.append(f"{header.name}: {what} No record is lost but those whose loss was accepted.")
+        return
+    if last > lowest:
         raise LogRefused("E_SHORT", what, segment=header.name, position=walk.position, first_lost=first, last_lost=last)
     found.warnings.append(f"{header.name}: {what} Offsets {first} to {last} are lost; all readers had passed them.")
 
 
-def walk_segment(disk: Disk, directory: Path, header: SegmentHeader, size: int, *, stop: int | None = None) -> Walk:
-    """Walk over a whole segment, read from the disk; the walk keeps no open file."""
+def walk_segment(
+    disk: Disk, directory: Path, header: SegmentHeader, size: int, manifest: Manifest | None = None
+) -> Walk:
+    """Walk over a whole segment, read from the disk; the walk keeps no open file.
+
+    With a manifest it goes on behind damage that costs no record but those whose loss was accepted.
+    """
     handle = disk.files.open(directory / header.name)
     try:
         disk.files.drop_cache(handle)
-        walk = Walk(Window(disk.files, handle, size), header, stop=stop)
-        walk.run()
+        walk = Walk(Window(disk.files, handle, size), header)
+        if manifest is None:
+            walk.run()
+        else:
+            run_past_damage(walk, manifest)
         return walk
     finally:
         disk.files.close(handle)
+
+
+def run_past_damage(walk: Walk, manifest: Manifest) -> int:
+    """Walk on to the end, or to damage that costs more than was accepted; return how many places were passed."""
+    places = 0
+    walk.run()
+    while walk.fault is not None and walk.pass_damage(manifest.gap_at(walk.next_offset)):
+        places += 1
+        walk.run()
+    return places
 
 
 def read_tail(disk: Disk, directory: Path, last: tuple[SegmentHeader, int], found: Found) -> None:
@@ -228,10 +254,8 @@ def read_tail(disk: Disk, directory: Path, last: tuple[SegmentHeader, int], foun
         disk.sync_file(handle)
         disk.files.drop_cache(handle)
         walk = Walk(Window(disk.files, handle, size), header)
-        walk.run()
-        while walk.fault is not None and walk.pass_damage(found.manifest.gap_at(walk.next_offset)):
+        for _ in range(run_past_damage(walk, found.manifest)):
             found.warnings.append(f"{header.name}: passed a damaged place; no record behind it is lost.")
-            walk.run()
         accepted = found.manifest.gap_at(walk.next_offset)
         if accepted is not None:  # the operator knows that the log ends early
             walk.next_offset = accepted[1] + 1

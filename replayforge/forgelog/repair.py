@@ -12,13 +12,13 @@ from replayforge.forgelog.atomic import read_whole, replace_file, write_fully
 from replayforge.forgelog.check import read_header, verify
 from replayforge.forgelog.directory import take_lock
 from replayforge.forgelog.disk import Disk
-from replayforge.forgelog.errors import LogRefused
+from replayforge.forgelog.errors import NEWER, LogRefused
 from replayforge.forgelog.files import Files
 from replayforge.forgelog.findings import CheckReport, Finding, Verdict
 from replayforge.forgelog.header import BadHeader, SegmentHeader, mend_header, segment_name
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
 from replayforge.forgelog.options import LogOptions
-from replayforge.forgelog.recovery import segment_ids, walk_segment
+from replayforge.forgelog.recovery import refused_header, segment_ids, walk_segment
 from replayforge.forgelog.scan import merge_gaps
 from replayforge.forgelog.storage import Storage
 
@@ -30,7 +30,7 @@ GAP_SEGMENT_BYTES = 65_536  # a repair reserves little: the disk may be what is 
 class Action:
     """One step of a plan: what is done about which finding."""
 
-    kind: str  # mend_header | give_up_segment | accept_gap | rebuild_manifest | nothing
+    kind: str  # mend_header | give_up_segment | accept_gap | set_aside | rebuild_manifest | nothing
     what: str
     segment: str | None = None
     segment_id: int | None = None
@@ -59,8 +59,9 @@ class NotAccepted(Exception):
 def make_plan(files: Files, directory: Path) -> tuple[CheckReport, Plan]:
     """Check the log deeply and say what could be done; changes nothing."""
     report = verify(files, directory, deep=True)
-    if report.verdict is Verdict.IO_ERROR:
-        return report, Plan((), (), "The disk answers with errors. Copy the directory to a sound disk first.")
+    blocked = reason_against(files, directory, report)
+    if blocked is not None:
+        return report, Plan((), (), blocked)
     if any(finding.segment == MANIFEST_NAME for finding in report.findings):
         action = Action("rebuild_manifest", "make the manifest anew from the segments: `--rebuild-manifest`.")
         return report, Plan((action,), ())
@@ -73,30 +74,60 @@ def make_plan(files: Files, directory: Path) -> tuple[CheckReport, Plan]:
     return report, Plan(tuple(actions), merge_gaps(lost))
 
 
+def reason_against(files: Files, directory: Path, report: CheckReport) -> str | None:
+    """Return why nothing may be repaired, or cannot be; None when a plan can be made."""
+    if report.verdict is Verdict.IO_ERROR:
+        return "The disk answers with errors. Copy the directory to a sound disk first."
+    for finding in report.findings:
+        if finding.code == "E_VERSION" and not is_mendable(files, directory, finding):
+            return f"{finding.segment} was written by a later version. {NEWER}"
+        if finding.code == "E_NOT_A_FILE":
+            return f"{finding.segment} is not a regular file. Move it away by hand, then plan again."
+        if finding.code == "E_ORDER" and finding.first_lost is None:
+            return (
+                f"{finding.in_words()} Files of several copies of the log may be mixed, and no repair can tell which "
+                "are right: put all of them back from one copy."
+            )
+    return None
+
+
 def action_for(files: Files, directory: Path, finding: Finding, report: CheckReport) -> Action:
     """Return what can be done about one finding."""
     if finding.verdict is Verdict.TORN:
         return Action("nothing", "the next start leaves the torn bytes out; they stay where they are.", finding.segment)
-    if finding.code in ("E_HEADER", "E_FOREIGN", "E_NOT_A_FILE", "E_VERSION", "E_MISSING"):
-        return action_for_segment(files, directory, finding)
-    if finding.first_lost is None:
+    if finding.code == "E_CONSUMERS":
+        what = "it is set aside in quarantine/; every named consumer starts again from the first offset."
+        return Action("set_aside", what, finding.segment)
+    if finding.code in ("E_HEADER", "E_FOREIGN", "E_VERSION", "E_MISSING"):
+        return action_for_segment(files, directory, finding, report)
+    if finding.first_lost is None:  # a damaged marker: everything else without offsets is dealt with above
         return Action("nothing", "no record is lost; the next start passes it.", finding.segment)
     last = finding.last_lost if finding.last_lost is not None else highest_known(report, finding.first_lost)
     what = "the damaged bytes are copied to quarantine/, and readers are told of the gap."
     return Action("accept_gap", what, finding.segment, finding.segment_id, finding.first_lost, last)
 
 
-def action_for_segment(files: Files, directory: Path, finding: Finding) -> Action:
+def action_for_segment(files: Files, directory: Path, finding: Finding, report: CheckReport) -> Action:
     """Mend the header of a segment where the damage is small enough, else give the segment up."""
-    if finding.code == "E_HEADER" and finding.segment and mended(files, directory / finding.segment) is not None:
+    if is_mendable(files, directory, finding):
         what = "a few bits of the header are wrong and can be put right; no record is lost."
         return Action("mend_header", what, finding.segment, finding.segment_id)
     what = "the segment is set aside in quarantine/, and readers are told of the gap."
-    last = finding.last_lost if finding.last_lost is not None else finding.first_lost
-    first = finding.first_lost if finding.first_lost is not None else last
-    if first is not None and last is not None and last < first:
+    first, last = finding.first_lost, finding.last_lost
+    assert first is not None
+    if last is None:
+        last = highest_known(report, first)
+        what += " Nobody knows where it ended: it may have held more offsets than are named here."
+    if last < first:
         first = last = None
     return Action("give_up_segment", what, finding.segment, finding.segment_id, first, last)
+
+
+def is_mendable(files: Files, directory: Path, finding: Finding) -> bool:
+    """Tell whether the finding is a damaged header that can be put right, be it damaged in its version."""
+    if finding.code not in ("E_HEADER", "E_VERSION") or finding.segment_id is None or finding.segment is None:
+        return False
+    return mended(files, directory / finding.segment) is not None
 
 
 def highest_known(report: CheckReport, first_lost: int) -> int:
@@ -155,7 +186,7 @@ def carry_out(disk: Disk, directory: Path, action: Action) -> str:
         assert data is not None
         replace_file(disk, path, data)
         return f"mended the header of {path.name}; the damaged file is kept as {copy}"
-    if action.kind == "give_up_segment":
+    if action.kind in ("give_up_segment", "set_aside"):
         disk.files.unlink(path)
         disk.sync_directory(directory)
         return f"moved {path.name} to {copy}"
@@ -193,12 +224,13 @@ def rebuild_manifest(files: Files, directory: Path, *, apply: bool) -> Manifest:
 
     What only the manifest knew is lost: the store's mirror. The store itself still knows its cursor.
     """
+    refuse_newer_manifest(files, directory)
     headers: list[tuple[SegmentHeader, int]] = []
     for number in segment_ids(files.list_directory(directory)):
         try:
             headers.append(read_header(files, directory / segment_name(number)))
         except BadHeader as error:
-            raise LogRefused(error.code, str(error), segment=segment_name(number)) from None
+            raise refused_header(error, segment_name(number)) from None
     if not headers:
         raise LogRefused("E_MISSING", "there is no segment to make a manifest from.", remedy="Restore a copy.")
     if len({header.log_id for header, _ in headers}) > 1:
@@ -213,6 +245,17 @@ def rebuild_manifest(files: Files, directory: Path, *, apply: bool) -> Manifest:
     if apply:
         put_manifest(disk, directory, manifest)
     return manifest
+
+
+def refuse_newer_manifest(files: Files, directory: Path) -> None:
+    """Refuse to replace a manifest that is whole and of a later version; one that is lost or damaged is no obstacle."""
+    if MANIFEST_NAME not in files.list_directory(directory):
+        return
+    try:
+        load_manifest(files, directory)
+    except LogRefused as refusal:
+        if refusal.code in ("E_VERSION", "E_IO"):
+            raise
 
 
 def put_manifest(disk: Disk, directory: Path, manifest: Manifest) -> None:

@@ -107,14 +107,19 @@ class Storage:
         return Segment(entry.header, path, end=entry.end, last_offset=entry.last_offset, index=index)
 
     def verify_after_poison(self, found: Found) -> bool:
-        """After a failed sync, read every live byte back from the disk before anything is believed (rule 14)."""
+        """After the log gave up, read every live byte back from the disk before anything is believed (rule 14).
+
+        What the other rules pass is passed here too: losses that were accepted, and damage that costs no record.
+        """
         if POISON_NAME not in self.disk.files.list_directory(self.directory):
             return False
         for entry in found.segments:
-            walk = walk_segment(self.disk, self.directory, entry.header, entry.size, stop=entry.end)
-            if walk.position != entry.end:
+            if entry.size < entry.end:  # rule 8 has read it back already
+                continue
+            walk = walk_segment(self.disk, self.directory, entry.header, entry.end, found.manifest)
+            if walk.position != entry.end and not found.manifest.covers(walk.next_offset, entry.last_offset):
                 raise LogRefused(
-                    "E_CORRUPT", "a sync had failed, and the data did not survive.", segment=entry.header.name,
+                    "E_CORRUPT", "the log had given up, and the data did not survive.", segment=entry.header.name,
                     position=walk.position, first_lost=walk.next_offset, last_lost=entry.last_offset,
                 )  # fmt: skip
         return True
@@ -254,7 +259,8 @@ def found_nothing(disk: Disk, directory: Path) -> Found:
 
 def ending_of(found: Found) -> Ending:
     """Return where the found log ends, and the first segment id that was never used."""
-    log_id, unused = bytes.fromhex(found.manifest.log_id), found.manifest.last_segment + 1
+    log_id = bytes.fromhex(found.manifest.log_id)
+    unused = max(found.manifest.last_segment, *found.manifest.lost_segments, 0) + 1
     if found.tail is None:
         return Ending(log_id, unused_segment_id=unused)
     tail = found.tail

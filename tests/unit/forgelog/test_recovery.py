@@ -21,7 +21,7 @@ from replayforge.forgelog.header import HEADER_BYTES, decode_header, encode_head
 from replayforge.forgelog.manifest import Manifest, encode_manifest, load_manifest, save_manifest
 from replayforge.forgelog.options import LogOptions
 from replayforge.forgelog.record import NewRecord
-from replayforge.forgelog.repair import make_plan, rebuild_manifest
+from replayforge.forgelog.repair import apply_plan, make_plan, rebuild_manifest
 from replayforge.forgelog.scrubber import Scrubber
 from replayforge.forgelog.storage import read_identity
 from replayforge.forgelog.transfer import copy_log
@@ -165,6 +165,126 @@ def test_rule_8_a_short_segment(written: Written) -> None:
         read_all(degraded)
     _, plan = make_plan(SimFiles(image), DIRECTORY)
     assert plan.lost == (lost,)
+
+
+def repaired(image: Image) -> SimFiles:
+    """The image after the repair that its plan proposes, all losses accepted."""
+    files = SimFiles(image)
+    _, plan = make_plan(files, DIRECTORY)
+    assert plan.blocked is None
+    apply_plan(files, DIRECTORY, plan, list(plan.lost))
+    return files
+
+
+def first_segment_end(written: Written) -> tuple[int, int, int]:
+    """Where the last batch of the first segment begins and ends, and its last offset."""
+    return next(one[1:] for one in reversed(written.batches) if path_of(1).endswith(one[0]))
+
+
+@pytest.mark.parametrize("poisoned", [False, True])
+def test_a_short_segment_can_be_repaired(written: Written, poisoned: bool) -> None:
+    """Once the loss of a sealed segment's end is accepted the log opens, and all other records are read."""
+    begin, end, last = first_segment_end(written)
+    image = {**written.image, path_of(1): written.image[path_of(1)][: end - 1]}
+    if poisoned:
+        image[f"{DIRECTORY}/POISONED"] = b"EIO\n"
+    files = repaired(image)
+    storage = open_storage(files)
+    assert "accepted" in storage.report.warnings[0]
+    assert read_all(storage, last) == written.payloads[last:]
+    assert begin < end
+
+
+def test_after_a_poison_what_was_accepted_is_passed(written: Written) -> None:
+    """With word of a poison the start passes accepted losses and damaged markers as any other start does."""
+    poison = {f"{DIRECTORY}/POISONED": b"EIO\n"}
+    begin, end, last = first_segment_end(written)
+    for at, content in ((HEADER_BYTES + 50, b"\xff" * 8), (begin, bytes(end - begin))):
+        image = over({**written.image, **poison}, path_of(1), at, content)
+        assert refusal_of(image).code == "E_CORRUPT"
+        files = repaired(image)
+        assert f"{DIRECTORY}/POISONED" not in files.names
+        assert read_all(open_storage(files), last) == written.payloads[last:]
+    missing = {name: data for name, data in written.image.items() if name != path_of(2)}
+    missing[path_of(1)] = missing[path_of(1)].ljust(12_288, b"\0")
+    last_lost = decode_header(written.image[path_of(3)]).previous_last_offset
+    assert read_all(open_storage(repaired({**missing, **poison})), last_lost) == written.payloads[last_lost:]
+
+
+def test_a_damaged_marker_at_the_end_of_a_sealed_segment(written: Written) -> None:
+    """A damaged marker before the end that a successor states costs no record, not even after a poison."""
+    files = SimFiles(written.image)
+    storage = open_storage(files)
+    storage.writer.commit(records(2))
+    marker = storage.writer.position
+    storage.writer.mark()
+    storage.writer.roll()
+    image = over(files.image(), path_of(4), marker, bytes(48))
+    (finding,) = check(image).findings
+    assert (finding.code, finding.first_lost) == ("E_CORRUPT", None)
+    _, plan = make_plan(SimFiles(image), DIRECTORY)
+    assert [action.kind for action in plan.actions] == ["nothing"]
+    again = open_storage(SimFiles({**image, f"{DIRECTORY}/POISONED": b"EIO\n"}))
+    assert len(read_all(again)) == len(written.payloads) + 2
+
+
+def test_a_check_names_the_marker_of_a_poison(written: Written) -> None:
+    """A sound log that carries POISONED is not passed over in silence."""
+    assert check({**written.image, f"{DIRECTORY}/POISONED": b"EIO\n"}).poisoned
+    assert not check(written.image).poisoned
+
+
+def test_what_no_repair_can_help(written: Written) -> None:
+    """Segments that do not follow one another, a later version, and what is no file are refused, not repaired."""
+    header = decode_header(written.image[path_of(3)])
+    mixed = over(written.image, path_of(3), 0, encode_header(replace(header, previous_segment=1)))
+    assert "one copy" in (make_plan(SimFiles(mixed), DIRECTORY)[1].blocked or "")
+    newer = over(written.image, path_of(2), 8, b"\x07\0")
+    assert "newer ReplayForge" in (make_plan(SimFiles(newer), DIRECTORY)[1].blocked or "")
+    assert "newer ReplayForge" in str(refusal_of(newer))
+    manifest = {**written.image, MANIFEST: seal({"format": 2})}
+    assert "newer ReplayForge" in (make_plan(SimFiles(manifest), DIRECTORY)[1].blocked or "")
+    with pytest.raises(LogRefused, match="newer ReplayForge"):
+        rebuild_manifest(SimFiles(manifest), DIRECTORY, apply=True)
+    files = SimFiles(written.image)
+    files.names[path_of(2)] = SimFile(directory=True)
+    assert "by hand" in (make_plan(files, DIRECTORY)[1].blocked or "")
+
+
+def test_one_flipped_bit_in_a_version_is_mended(written: Written) -> None:
+    """A header that names a later version by a single wrong bit is put right, as its checksum proves it to be ours."""
+    files = repaired(over(written.image, path_of(2), 8, b"\x03"))
+    assert read_all(open_storage(files)) == written.payloads
+
+
+def test_a_damaged_consumers_file_is_set_aside(written: Written) -> None:
+    """Other damage is named beside it, and after the repair the log opens without named consumers."""
+    name = f"{DIRECTORY}/consumers.json"
+    image = over({**written.image, name: b"junk"}, path_of(1), HEADER_BYTES + 50, b"\xff" * 8)
+    assert codes(image) == ["E_CONSUMERS", "E_CORRUPT"]
+    files = repaired(image)
+    assert open_storage(files).consumers == {}
+    assert any("quarantine/consumers.json." in one for one in files.names)
+
+
+def test_the_price_of_the_first_segment(written: Written) -> None:
+    """With no segment before a missing one, all offsets up to the next are the price; with none behind, all known."""
+    _, _, last = first_segment_end(written)
+    for number, lost in ((1, (1, last)), (3, None)):
+        image = {name: data for name, data in written.image.items() if name != path_of(number)}
+        _, plan = make_plan(SimFiles(image), DIRECTORY)
+        assert lost is None or plan.lost == (lost,)
+    newborn = {MANIFEST: encode_manifest(Manifest("00" * 16, last_segment=1))}
+    _, plan = make_plan(SimFiles(newborn), DIRECTORY)
+    assert plan.lost == ((1, 1),)
+    assert "may have held more" in plan.actions[0].what
+
+
+def test_a_given_up_segment_is_never_given_out_again(written: Written) -> None:
+    """After the last segment was lost, unknown to the manifest, and given up, its number is not used for another."""
+    image = {name: data for name, data in written.image.items() if name != path_of(3)}
+    storage = open_storage(SimFiles(with_manifest(image, last_segment=2, lost_segments=(3,), last_offset=0)))
+    assert storage.segments[-1].header.segment_id == 4
 
 
 def test_rule_9_headers(written: Written) -> None:
