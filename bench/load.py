@@ -53,8 +53,8 @@ async def send_all(url: str, requests: int, per_request: int, connections: int) 
 
         async def send() -> None:
             for _ in left:
-                while await post() == OVERLOADED:
-                    await asyncio.sleep(1)  # noqa: ASYNC110  # what it waits for happens in another process
+                while await post() == OVERLOADED:  # noqa: ASYNC110  # room comes from another process
+                    await asyncio.sleep(1)
 
         async def post() -> int:
             async with session.post(path, data=body) as answer:
