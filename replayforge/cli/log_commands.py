@@ -63,7 +63,8 @@ def log() -> None:
     """Look at the write-ahead log, and repair it.
 
     Exit codes: 0 clean, 1 torn tail (the next start repairs it), 2 damaged, 3 wrong usage, 4 locked by a running
-    daemon, 5 the disk answers with errors. verify, dump and stat change nothing and also work while the daemon runs.
+    daemon, 5 the disk answers with errors. verify, dump and stat change nothing and also work while the daemon runs;
+    then they show what is written, and the last of it may not be durable yet.
     """
 
 

@@ -73,5 +73,6 @@ def replace_file(disk: Disk, path: Path, data: bytes) -> None:
         disk.sync_file(handle)
     finally:
         files.close(handle)
-    files.rename(temporary, path)
-    disk.sync_directory(path.parent)
+    with disk.names_of(path.parent) as sync_names:
+        files.rename(temporary, path)
+        sync_names()

@@ -1,4 +1,8 @@
-"""Checking a log from outside: everything that is wrong with it, not only the first thing. Changes nothing."""
+"""Checking a log from outside: everything that is wrong with it, not only the first thing. Changes nothing.
+
+It reads what is in the files, through the cache of the system: the end of a log that a process has open, or left behind
+without a sync, may not be durable yet.
+"""
 
 from dataclasses import replace
 from itertools import pairwise

@@ -53,11 +53,13 @@ class Committer:
 
     def append(self, records: Sequence[NewRecord], size: int) -> "asyncio.Future[int]":
         """Queue the records of one call; the future resolves after the sync that covers all of them."""
+        loop = self.loop = asyncio.get_running_loop()  # first: who poisons from now on answers in this loop
+        if self.poisoned is not None:
+            raise as_poisoned(self.poisoned)
         if self.queued_bytes + size > self.options.append_queue_bytes_max:
-            raise LogBusy(f"The append queue holds {self.queued_bytes:,} bytes already; nothing was accepted.")
+            raise LogBusy(f"The append queue holds {self.queued_bytes:,} bytes already")
         if self.queued_records + len(records) > self.options.append_queue_records_max:
-            raise LogBusy(f"The append queue holds {self.queued_records:,} records already; nothing was accepted.")
-        loop = self.loop = asyncio.get_running_loop()
+            raise LogBusy(f"The append queue holds {self.queued_records:,} records already")
         future: asyncio.Future[int] = loop.create_future()
         self.queued_bytes += size
         self.queued_records += len(records)
@@ -95,13 +97,13 @@ class Committer:
 
     async def wait_beyond(self, offset: int) -> int:
         """Return the durable end once it is beyond `offset`; raises LogClosed or LogPoisoned when it never will be."""
+        loop = self.loop = asyncio.get_running_loop()
         while self.durable_offset <= offset:
             if self.poisoned is not None:
                 raise as_poisoned(self.poisoned)
             if self.closing:
                 raise LogClosed
-            self.loop = asyncio.get_running_loop()
-            waiter: asyncio.Future[None] = self.loop.create_future()
+            waiter: asyncio.Future[None] = loop.create_future()
             self.waiters.add(waiter)
             try:
                 await waiter
@@ -181,7 +183,7 @@ class Committer:
             self.note_full()
             self.call(self.fail, items, LogFull(accepted=written))
         except LogBusy as error:
-            self.call(self.fail, items, error)
+            self.call(self.fail, items, LogBusy(error.reason, accepted=written))
         except BaseException as error:
             self.poison(error)  # before the callers hear of it, so that none of them finds the log still open
             self.call(self.fail, items, as_poisoned(error))

@@ -1,7 +1,9 @@
 """Syncs: the only place that asks a disk to make something durable, and that remembers when one failed."""
 
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from replayforge.domain.clock import Clock
@@ -21,7 +23,8 @@ class Disk:
         self.files = files
         self.clock = clock
         self.failed: OSError | None = None
-        self.syncing_since: float | None = None
+        self.lock = threading.Lock()
+        self.under_way: dict[object, float] = {}  # since when each sync of this moment runs
         self.latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
 
     def sync_data(self, handle: int) -> float:
@@ -35,24 +38,45 @@ class Disk:
         self.sync(lambda: self.files.fsync(handle))
 
     def sync_directory(self, path: Path) -> None:
-        """Make the names in a directory durable; raises SyncFailed."""
-        self.sync(lambda: self.files.sync_directory(path))
+        """Make the names in a directory durable; raises SyncFailed, or OSError when it could not even be tried."""
+        with self.names_of(path) as sync_names:
+            sync_names()
+
+    @contextmanager
+    def names_of(self, path: Path) -> Iterator[Callable[[], None]]:
+        """Open a directory and pass what makes its names durable.
+
+        Whoever renames within it finds out before, not after, that no handle is to be had.
+        """
+        handle = self.files.open_directory(path)
+        try:
+            yield lambda: self.sync_names(path, handle)
+        finally:
+            self.files.close(handle)
+
+    def sync_names(self, path: Path, handle: int) -> None:
+        """Make the names in an open directory durable; raises SyncFailed."""
+        self.sync(lambda: self.files.sync_directory(path, handle))
 
     def sync(self, act: Callable[[], None]) -> float:
         """Carry out one sync, exactly once."""
         if self.failed is not None:
             raise SyncFailed(self.failed.errno, f"an earlier sync failed ({self.failed}); none is tried again")
-        started = self.syncing_since = self.clock.monotonic()
+        token, started = object(), self.clock.monotonic()
+        with self.lock:
+            self.under_way[token] = started
         try:
             act()
         except OSError as error:
             self.failed = error
             raise SyncFailed(error.errno, f"sync failed: {error}") from error
         finally:
-            self.syncing_since = None
+            with self.lock:
+                del self.under_way[token]
         return self.clock.monotonic() - started
 
     def stalled_seconds(self) -> float:
-        """Return how long the sync that is under way has been running; 0 when there is none."""
-        since = self.syncing_since
+        """Return how long the longest of the syncs under way has been running; 0 when there is none."""
+        with self.lock:
+            since = min(self.under_way.values(), default=None)
         return 0.0 if since is None else self.clock.monotonic() - since

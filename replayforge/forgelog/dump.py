@@ -1,4 +1,8 @@
-"""Showing what is in a log, past any damage, in forms for people and for programs. Never shows a salt."""
+"""Showing what is in a log, past any damage, in forms for people and for programs. Never shows a salt.
+
+Of a log that a process has open it may show records whose sync has not returned: what it shows is in the file, which is
+not yet to say that it is durable.
+"""
 
 import base64
 import json

@@ -16,19 +16,25 @@ class LogFull(Full):
 
     retry_after_seconds = 5.0
 
-    def __init__(self, message: str | None = None, *, accepted: int = 0) -> None:
-        super().__init__(
-            message or "The disk of the log is full; nothing was accepted. It resumes when there is space."
-        )
+    def __init__(self, message: str = "The disk of the log is full", *, accepted: int = 0) -> None:
+        super().__init__(f"{message}; {accepted_in_words(accepted)} It resumes when there is space.")
         self.accepted = accepted
 
 
 class LogPoisoned(OutcomeUnknown):
-    """A sync of the log failed: whether the records survive is unknown, and nothing is accepted until a restart."""
+    """Writing the log failed: whether the records survive is unknown, and nothing is accepted until a restart."""
 
 
 class LogBusy(Overloaded):
-    """The append queue of the log is full; the records were not accepted."""
+    """The append queue of the log is full, or the process is out of handles; the records were not accepted.
+
+    `accepted` is what it is for LogFull.
+    """
+
+    def __init__(self, reason: str, *, accepted: int = 0) -> None:
+        super().__init__(f"{reason}; {accepted_in_words(accepted)}")
+        self.reason = reason
+        self.accepted = accepted
 
 
 class LogStalled(Unavailable):
@@ -99,6 +105,11 @@ class GapError(Corrupt):
         super().__init__(f"Offsets {first} to {last} are gone (retention or accepted loss); read on after {last}.")
         self.first = first
         self.last = last
+
+
+def accepted_in_words(accepted: int) -> str:
+    """Say how much of a call was accepted, as the end of a sentence."""
+    return f"of this call only the first {accepted:,} records were accepted." if accepted else "nothing was accepted."
 
 
 def lost_in_words(first: int | None, last: int | None) -> str:

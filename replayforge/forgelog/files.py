@@ -53,8 +53,12 @@ class Files(Protocol):
         """Make the data and the attributes of the file durable."""
         ...
 
-    def sync_directory(self, path: Path) -> None:
-        """Make the names in a directory durable."""
+    def open_directory(self, path: Path) -> int:
+        """Open a directory, for `sync_directory`."""
+        ...
+
+    def sync_directory(self, path: Path, handle: int) -> None:
+        """Make the names in a directory durable, through a handle from `open_directory`."""
         ...
 
     def rename(self, source: Path, target: Path) -> None:
@@ -156,13 +160,13 @@ class OsFiles:
         else:
             os.fsync(handle)
 
-    def sync_directory(self, path: Path) -> None:
-        """Make the names in a directory durable."""
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    def open_directory(self, path: Path) -> int:
+        """Open a directory, for `sync_directory`."""
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def sync_directory(self, path: Path, handle: int) -> None:
+        """Make the names in a directory durable, through a handle from `open_directory`."""
+        os.fsync(handle)
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file a new name, replacing what had it."""

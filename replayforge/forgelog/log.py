@@ -104,7 +104,8 @@ class ForgeLog:
         """Hand in records; the future gives the offset of the first, the others follow without a hole.
 
         It resolves only after the sync that covers all of them. Cancelling it never takes the records back. LogFull,
-        LogBusy, LogStalled and LogClosed mean "not accepted"; after LogPoisoned the outcome is unknown.
+        LogBusy, LogStalled and LogClosed mean "not accepted" (but for the head of a call too large for one batch, which
+        `accepted` of LogFull and LogBusy counts); after LogPoisoned the outcome is unknown.
         """
         self.refuse_append()
         return self.committer.append(records, self.options.limits.measure(records))
@@ -240,7 +241,7 @@ class ForgeLog:
     def reason(self) -> str:
         """Why an append would not be accepted now, in words; empty when it would."""
         if self.committer.poisoned is not None:
-            return f"a sync failed ({self.committer.poisoned}); restart to verify the log"
+            return f"writing the log failed ({self.committer.poisoned}); restart to verify the log"
         if self.committer.closing:
             return "the log is closed"
         if self.committer.full:

@@ -63,8 +63,9 @@ class Found:
 
 
 def recover(disk: Disk, directory: Path, *, floor: int = 0) -> Found | None:
-    """Read a log directory and return what it holds; None when there is no log yet. Changes nothing.
+    """Read a log directory and return what it holds; None when there is no log yet. Writes nothing.
 
+    It does sync the directory and the last segment, so that it judges only what is on the disk.
     `floor` is the highest offset the store knows. Raises LogRefused when going on could hide the loss of acknowledged
     records.
     """

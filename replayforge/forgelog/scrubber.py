@@ -7,6 +7,7 @@ from replayforge.forgelog.files import Files
 from replayforge.forgelog.manifest import Manifest
 from replayforge.forgelog.scan import Walk, Window
 from replayforge.forgelog.segment import Segment
+from replayforge.forgelog.writer import OUT_OF_HANDLES
 
 STEP_BYTES_MAX = 1 << 20
 PASS_SECONDS_MIN = 60.0
@@ -43,7 +44,10 @@ class Scrubber:
             self.segment_id, self.walk = 0, None
             self.passes += 1
             return ScrubStep(0, None, None, True, PASS_SECONDS_MIN)
-        walk, before = self.read_some(segment, manifest)
+        try:
+            walk, before = self.read_some(segment, manifest)
+        except OSError as error:
+            return self.pass_unreadable(segment, error)
         read = walk.position - before
         self.scrubbed_bytes += read
         damaged = walk.fault is not None and manifest.gap_at(walk.next_offset) is None
@@ -54,6 +58,17 @@ class Scrubber:
             read, segment.path.name if damaged else None, walk.position if damaged else None, False,
             max(read, 1) / self.bytes_per_second,
         )  # fmt: skip
+
+    def pass_unreadable(self, segment: Segment, error: OSError) -> ScrubStep:
+        """Go on behind a segment that gives no bytes: damage, unless retention took it or no handle was to be had."""
+        if error.errno in OUT_OF_HANDLES:
+            return ScrubStep(0, None, None, False, PASS_SECONDS_MIN)
+        position = self.walk.position if self.walk is not None and self.walk.header == segment.header else 0
+        self.segment_id, self.walk = segment.header.segment_id + 1, None
+        if segment.removed:
+            return ScrubStep(0, None, None, False, 0.0)
+        self.errors += 1
+        return ScrubStep(0, segment.path.name, position, False, 1 / self.bytes_per_second)
 
     def read_some(self, segment: Segment, manifest: Manifest) -> tuple[Walk, int]:
         """Go on with the walk over a segment from the disk, not from the cache; pass it and where it began."""

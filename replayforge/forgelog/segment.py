@@ -20,6 +20,7 @@ class Segment:
         self.complete = index is not None
         self.index = index or Index()
         self.walk: Walk | None = None
+        self.removed = False  # by retention
 
     def locate(self, offset: int, files: Files, handle: int, manifest: Manifest) -> int:
         """Return the position of the batch that holds `offset`; raises CorruptRecord when damage hides it."""

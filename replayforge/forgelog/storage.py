@@ -43,7 +43,7 @@ def read_identity(directory: Path, files: Files) -> LogIdentity | None:
 
 
 class Storage:
-    """An open log. The lock is held from `open` to `close` or `abandon`.
+    """An open log. The lock is held from `open` to `finish` or `abandon`.
 
     One thread writes; reads, retention and changes of the manifest may come from any other.
     """
@@ -192,6 +192,7 @@ class Storage:
             with self.reader.lock:
                 self.reader.show(kept)
                 for segment in gone:
+                    segment.removed = True
                     self.reader.handles.forget(segment.path)
         for segment in gone:
             with suppress(OSError):

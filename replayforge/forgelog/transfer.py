@@ -31,6 +31,8 @@ class Copied:
 def copy_log(files: Files, source: Path, target: Path) -> Copied:
     """Copy a log into an empty or new directory and verify the copy deeply; the source may be live.
 
+    The copy is durable. Of a live source it may hold records at its end whose sync had not returned there.
+
     Raises LogRefused, with nothing usable left in the target, when either is not sound: the manifest comes last.
     """
     before = verify(files, source, deep=True)

@@ -38,7 +38,7 @@ class Ending:
 
 
 class Writer:
-    """Writes batches. Used by one thread at a time; raises LogFull with nothing lost, any other error is fatal to it.
+    """Writes batches. Used by one thread at a time; LogFull and LogBusy lose nothing, any other error is fatal.
 
     `began` is called with each new segment after it is durable under its name; it may not raise.
     """
@@ -152,9 +152,10 @@ class Writer:
             self.spare = files.open(self.directory / SPARE_NAME, create=True)
         write_fully(files, self.spare, data, 0)
         self.disk.sync_data(self.spare)
-        files.rename(self.directory / SPARE_NAME, self.directory / header.name)
-        handle, self.spare = self.spare, None
-        self.disk.sync_directory(self.directory)
+        with self.disk.names_of(self.directory) as sync_names:
+            files.rename(self.directory / SPARE_NAME, self.directory / header.name)
+            handle, self.spare = self.spare, None
+            sync_names()
         return handle, header
 
     def next_header(self) -> SegmentHeader:
@@ -232,5 +233,5 @@ def as_unavailable(error: OSError) -> Exception:
     if error.errno in OUT_OF_SPACE:
         return LogFull()
     if error.errno in OUT_OF_HANDLES:
-        return LogBusy("The process has too many open files for a new segment; nothing was accepted.")
+        return LogBusy("The process has too many open files")
     return error

@@ -193,7 +193,7 @@ def acknowledge_before_sync(patch: Patch) -> None:
 
 def no_directory_sync(patch: Patch) -> None:
     """New names are never made durable."""
-    patch.setattr(Disk, "sync_directory", lambda self, path: None)
+    patch.setattr(Disk, "sync_names", lambda self, path, handle: None)
 
 
 def no_floor_check(patch: Patch) -> None:

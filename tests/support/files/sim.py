@@ -110,7 +110,13 @@ class SimFiles:
         file.durable = bytes(file.data)
         file.touched.clear()
 
-    def sync_directory(self, path: Path) -> None:
+    def open_directory(self, path: Path) -> int:
+        self.next_handle += 1
+        self.handles[self.next_handle] = SimFile(directory=True)
+        return self.next_handle
+
+    def sync_directory(self, path: Path, handle: int) -> None:
+        assert self.handles[handle].directory
         if self.changes:
             self.before("sync_directory")
         parent = str(path)

@@ -485,3 +485,68 @@ def test_an_open_without_space_or_handles(tmp_path: Path, code: int, error: type
     files = FaultFiles(OsFiles(), at=1, code=code, sticky=True, only=frozenset({"open", "pwrite"}))
     with pytest.raises(error):
         ForgeLog.open(tmp_path, files=files.files)
+
+
+async def test_want_of_handles_is_no_failed_sync(rig: Rig) -> None:
+    """A directory that cannot be opened was never synced: nothing is poisoned, no name has changed, and it goes on."""
+    rig.fail("open_directory", code=errno.EMFILE)
+    with pytest.raises(LogBusy, match="open files"):
+        await append_many(rig)
+    with pytest.raises(LogBusy):
+        rig.log.bind_store("store", 0)
+    accepted, segments = rig.log.durable_offset, list((rig.log.storage.directory).glob("*.flog"))
+    assert len(segments) == 1
+    rig.heal()
+    await append_many(rig)
+    assert rig.log.durable_offset == accepted + 20
+    assert rig.log.poisoned is None
+
+
+async def test_a_large_call_without_handles_says_how_much_of_it_stands(tmp_path: Path) -> None:
+    """When the handles run out in the middle of a call, the error counts what is durable and does not say "nothing"."""
+    rig = Rig(tmp_path, LogOptions(segment_bytes=8192, limits=Limits(batch_records_max=1)))
+    rig.fail("open_directory", code=errno.EMFILE)
+    with pytest.raises(LogBusy, match="only the first 3 records") as busy:
+        await rig.log.append([NewRecord(bytes(1000))] * 5)
+    assert busy.value.accepted == rig.log.durable_offset == 3
+    await rig.log.close()
+
+
+async def test_a_poison_before_the_first_append_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An append that was let in just before another thread poisoned the unused log is answered, not left to wait."""
+    log = ForgeLog.open(tmp_path)
+    monkeypatch.setattr(log, "refuse_append", lambda: log.committer.poison(OSError("elsewhere")))
+    with pytest.raises(LogPoisoned):
+        await asyncio.wait_for(log.append([NewRecord(b"x")]), 5)
+    await log.close()
+
+
+@pytest.mark.parametrize(("code", "damaged"), [(errno.EIO, True), (errno.EMFILE, False)])
+async def test_the_scrubber_reports_what_it_cannot_read(tmp_path: Path, code: int, damaged: bool) -> None:
+    """A segment that answers with an error counts as damaged and is passed; want of handles is waited for."""
+    rig = Rig(tmp_path, LogOptions(segment_bytes=3_000_000))
+    for _ in range(8):
+        await rig.log.append([NewRecord(bytes(600_000))])
+    assert rig.log.scrub_step().damaged_segment is None
+    position = rig.log.scrubber.walk.position if rig.log.scrubber.walk else 0
+    assert position > 0
+    rig.fail("open", code=code)
+    step = rig.log.scrub_step()
+    found = (step.damaged_segment, step.damaged_position)
+    assert found == ((rig.log.storage.segments[0].path.name, position) if damaged else (None, None))
+    rig.heal()
+    assert rig.log.scrub_step().pass_finished is damaged
+    assert rig.log.stats().scrub_errors == int(damaged)
+    await rig.log.close()
+
+
+async def test_the_scrubber_passes_what_retention_took(rig: Rig) -> None:
+    """A segment that retention removes under the scrubber is no damage; one that vanished otherwise is."""
+    await append_many(rig)
+    first, second = rig.log.storage.segments[:2]
+    sealed = [first, second]
+    rig.log.storage.remove([first])
+    second.path.unlink()
+    steps = [rig.log.scrubber.step(sealed, rig.log.storage.manifest) for _ in range(3)]
+    assert [step.damaged_segment for step in steps] == [None, second.path.name, None]
+    assert [step.pass_finished for step in steps] == [False, False, True]

@@ -141,6 +141,22 @@ async def test_a_failed_sync_is_never_tried_again() -> None:
     assert isinstance(as_unavailable(SyncFailed(errno.ENOSPC, "x")), SyncFailed)
 
 
+def test_a_sync_that_hangs_is_seen_past_one_that_ends() -> None:
+    """While one sync hangs, others that begin and end do not hide it."""
+    clock = FakeClock()
+    disk = Disk(SimFiles(), clock)
+    seen: list[float] = []
+
+    def hang() -> None:
+        clock.advance(seconds=5)
+        disk.sync(lambda: clock.advance(seconds=1))
+        seen.append(disk.stalled_seconds())
+
+    disk.sync(hang)
+    assert seen == [6.0]
+    assert disk.stalled_seconds() == 0
+
+
 def test_an_exact_limit_of_bytes() -> None:
     """Records that just fit the bytes asked for are all returned."""
     files = SimFiles()
