@@ -14,8 +14,8 @@ from replayforge.engine.window import Window
 from replayforge.forgelog.errors import GapError, LogClosed, LogPoisoned
 from replayforge.forgelog.log import ForgeLog
 from replayforge.forgelog.record import Record
+from replayforge.stores.projection import CursorMoved, Projection
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import CursorMoved, Projection
 from replayforge.telemetry import Telemetry
 
 RECORDS_MAX = 500

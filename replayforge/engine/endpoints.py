@@ -121,11 +121,11 @@ def with_endpoints(handlers: Handlers, endpoints: Iterable[HttpEndpoint], courie
 
     Raises Refused when a pattern is taken or an endpoint is wrong.
     """
-    registry = Handlers()
-    registry.include(handlers)
+    collected = Handlers()
+    collected.include(handlers)
     for settings in endpoints:
-        registry.add(handler_for(settings, courier))
-    return registry
+        collected.add(handler_for(settings, courier))
+    return collected
 
 
 def handler_for(settings: HttpEndpoint, courier: Courier) -> Handler:

@@ -147,15 +147,15 @@ def load_handlers(modules: Sequence[str]) -> Handlers:
 
     Every `Handlers` object at a module's top level counts. Raises Refused with the module and the reason.
     """
-    registry = Handlers()
+    collected = Handlers()
     for name in modules:
         module = import_handlers(name)
         found = [value for value in vars(module).values() if isinstance(value, Handlers)]
         if not found:
             raise Refused(f"The handler module {name} defines no Handlers(); write `handlers = Handlers()` in it.")
         for handlers in found:
-            registry.include(handlers)
-    return registry
+            collected.include(handlers)
+    return collected
 
 
 def import_handlers(name: str) -> Any:

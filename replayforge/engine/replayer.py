@@ -112,7 +112,7 @@ class Replayer:
         if target not in TRANSITIONS[State.HELD]:
             named = ", ".join(sorted(TRANSITIONS[State.HELD]))
             raise Rejected(f"A held event can become {named}, not {target}.")
-        await self.move(event, target, "resolved", reason)
+        await self.move(event, target, "decided", reason)
         if target is State.QUEUED:
             self.publisher.offer([(event.id, event.run)])
         return event

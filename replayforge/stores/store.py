@@ -13,8 +13,9 @@ from replayforge.stores.driver import Batch, Driver, Steps
 from replayforge.stores.lookups import Discrepancies
 from replayforge.stores.migrations import migrate
 from replayforge.stores.postgres import PostgresDriver
+from replayforge.stores.projection import Projected, Projection, project
 from replayforge.stores.sqlite import SqliteDriver
-from replayforge.stores.transactions import Claimed, Projected, Projection, Settlement
+from replayforge.stores.transactions import Claimed, Settlement
 
 
 class Store:
@@ -80,7 +81,7 @@ class Store:
 
     async def project(self, projection: Projection) -> Projected:
         """Insert the rows of a stretch of the log and move its cursor, in one transaction."""
-        return await self.driver.write(lambda: transactions.project(self.node, projection))
+        return await self.driver.write(lambda: project(self.node, projection))
 
     async def claim(self, entries: Sequence[tuple[str, int]], now_us: int, lease_until_us: int) -> list[Claimed]:
         """Take the queued ones of these (id, run) entries; those that lost a race are simply not returned."""

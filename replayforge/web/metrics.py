@@ -56,6 +56,6 @@ class Figures:
 async def prometheus(request: web.Request) -> web.Response:
     """Answer with all figures in Prometheus' text format."""
     overview = context_of(request).overview
-    registry = CollectorRegistry()
-    registry.register(Figures(overview, (await overview.convergence()).ledger))
-    return web.Response(body=generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4"})
+    collectors = CollectorRegistry()
+    collectors.register(Figures(overview, (await overview.convergence()).ledger))
+    return web.Response(body=generate_latest(collectors), headers={"Content-Type": "text/plain; version=0.0.4"})

@@ -9,8 +9,8 @@ import pytest
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.recovery import InFlight, Reclaim, triage
 from replayforge.domain.reports import Node
+from replayforge.stores.projection import CursorMoved, Projection
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import CursorMoved, Projection
 from tests.contract.store_backends import (
     BACKENDS,
     LOG,
