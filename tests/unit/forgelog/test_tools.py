@@ -275,3 +275,30 @@ def test_bench_fsync_measures(data: Path) -> None:
     assert [one["syncs"] for one in figures] == [5, 5]
     assert "p99" in run(data, "bench-fsync", "--syncs", "5").stdout
     assert sorted(data.iterdir()) == before
+
+
+def test_verify_and_stat_name_the_marker_of_a_poison(data: Path) -> None:
+    """Where the log gave up, the tools say so, although nothing is damaged."""
+    (data / "log" / "POISONED").write_text("EIO\n")
+    assert "POISONED stands" in run(data, "verify").stdout
+    assert "POISONED" in run(data, "stat").stdout
+    assert run_json(data, "verify")["poisoned"] is True
+
+
+def test_repair_of_the_consumers_file(data: Path) -> None:
+    """The plan says what a damaged consumers.json costs; carried out, it keeps the file and lets the log open."""
+    (data / "log" / "consumers.json").write_bytes(b"junk")
+    assert "starts again from the first offset" in run(data, "repair").stdout
+    done = run(data, "repair", "--apply")
+    assert "moved consumers.json to quarantine/" in done.stdout
+    assert run(data, "verify").exit_code == 0
+
+
+def test_repair_refuses_a_later_version(data: Path) -> None:
+    """Neither a plan nor a new manifest is offered for what a later version wrote."""
+    damage(segment(data, 2), 8, b"\x07\0")
+    for arguments in ((), ("--apply",), ("--rebuild-manifest", "--apply")):
+        result = run(data, "repair", *arguments)
+        assert result.exit_code == 2
+        assert "Use the newer ReplayForge" in result.output
+    assert not (data / "log" / "quarantine").exists()
