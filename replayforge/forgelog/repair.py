@@ -120,6 +120,8 @@ def action_for_segment(files: Files, directory: Path, finding: Finding, report: 
         what += " Nobody knows where it ended: it may have held more offsets than are named here."
     if last < first:
         first = last = None
+    elif first == 1 and finding.segment_id != 1:
+        what += " No segment stands before it: offsets that retention had removed are counted too."
     return Action("give_up_segment", what, finding.segment, finding.segment_id, first, last)
 
 

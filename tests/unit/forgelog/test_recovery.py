@@ -274,6 +274,12 @@ def test_the_price_of_the_first_segment(written: Written) -> None:
         image = {name: data for name, data in written.image.items() if name != path_of(number)}
         _, plan = make_plan(SimFiles(image), DIRECTORY)
         assert lost is None or plan.lost == (lost,)
+    retained = with_manifest(written.image, first_segment=2)
+    del retained[path_of(1)], retained[path_of(2)]
+    _, plan = make_plan(SimFiles(retained), DIRECTORY)
+    assert plan.lost[0][0] == 1
+    assert "retention had removed" in plan.actions[0].what
+    assert len(read_all(open_storage(repaired(retained)))) == len(written.payloads) - plan.lost[0][1]
     newborn = {MANIFEST: encode_manifest(Manifest("00" * 16, last_segment=1))}
     _, plan = make_plan(SimFiles(newborn), DIRECTORY)
     assert plan.lost == ((1, 1),)
