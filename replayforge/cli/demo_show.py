@@ -21,6 +21,9 @@ from replayforge.engine.checkout import STEPS, workload
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 0.25
 SUMMARY_SECONDS = 2.0
+# How long a crash waits for somebody to be at work, so that there is something to recover.
+WORK_SECONDS_MAX = 2.0
+WORK_POLL_SECONDS = 0.005
 # An event that kills the process runs alone from the second time on, and is buried after the third of those.
 FAST_DEATHS_MAX = 10
 LONG_LIFE_SECONDS = 10.0
@@ -137,20 +140,30 @@ class Show:
     # What is broken
 
     def crash_worker(self) -> None:
-        """Crash a worker that holds an event, if one does."""
-        workers = self.client.get("api", "workers").document()["items"]
-        busy = [worker for worker in workers if worker["current_event_id"]]
+        """Crash a worker that holds an event, if one does before long."""
+        busy, workers = self.wait_for_work()
         choice = busy or workers
         worker = choice[len(self.strikes) % len(choice)]
         holds = f" while it works on {worker['current_event_type']}" if busy else ", which is idle"
         tell(f"crashing {worker['worker_name']}{holds}")
         self.client.post("api", "chaos", "workers", worker["worker_name"], "crash")
 
+    def wait_for_work(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the workers that hold an event, as soon as one does or after a moment, and all workers."""
+        deadline = time.monotonic() + WORK_SECONDS_MAX
+        while True:
+            workers = self.client.get("api", "workers").document()["items"]
+            busy = [worker for worker in workers if worker["current_event_id"]]
+            if busy or time.monotonic() >= deadline:
+                return busy, workers
+            time.sleep(WORK_POLL_SECONDS)
+
     def kill_process(self) -> None:
         """kill -9 the daemon while it works, and start it again."""
         if not self.daemon.alive:
             return
         with contextlib.suppress(Unreachable, Problem):
+            self.wait_for_work()
             self.patients.remember_busy(self.client)
         in_hand = counted(len(self.patients.of_kill), "event")
         tell(f"kill -9 of the whole process {self.daemon.pid} with {in_hand} in hand")
