@@ -29,13 +29,13 @@ class Committer:
         disk: Disk,
         options: LogOptions,
         report: Report,
-        leave_word: Callable[[BaseException], None],
+        leave_poison_marker: Callable[[BaseException], None],
     ) -> None:
         self.writer = writer
         self.disk = disk
         self.options = options
         self.report = report
-        self.leave_word = leave_word
+        self.leave_poison_marker = leave_poison_marker
         self.queue: deque[Appending] = deque()
         self.wake = threading.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -211,7 +211,7 @@ class Committer:
         if self.poisoned is not None:
             return
         self.poisoned = error
-        self.leave_word(error)
+        self.leave_poison_marker(error)
         self.call(self.report, "log.poisoned", error)
         self.call(self.fail_queue)
         self.wake.set()

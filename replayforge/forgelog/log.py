@@ -16,7 +16,7 @@ from replayforge.forgelog.limits import MEBIBYTE
 from replayforge.forgelog.options import LogOptions
 from replayforge.forgelog.record import NewRecord, Record
 from replayforge.forgelog.recovery import RecoveryReport
-from replayforge.forgelog.retention import Retained, RetentionRule, SteadyClock, removable
+from replayforge.forgelog.retention import Retained, RetentionRule, SteadyClock, deletable
 from replayforge.forgelog.scrubber import Scrubber, ScrubStep
 from replayforge.forgelog.stats import LogStats, percentile
 from replayforge.forgelog.storage import LogIdentity, Storage
@@ -54,7 +54,9 @@ class ForgeLog:
         self.clock = clock
         self.telemetry = telemetry
         self.options = storage.options
-        self.committer = Committer(storage.writer, storage.disk, storage.options, self.report, storage.leave_word)
+        self.committer = Committer(
+            storage.writer, storage.disk, storage.options, self.report, storage.leave_poison_marker
+        )
         self.named = Consumers(storage.consumers, self.save_consumers)
         self.scrubber = Scrubber(storage.disk.files, storage.options.scrub_bytes_per_second)
         self.steady_clock = SteadyClock(clock)
@@ -206,12 +208,12 @@ class ForgeLog:
         if now_ns is None and rule.retention_seconds is not None and not self.jump_reported:
             self.jump_reported = True
             self.telemetry.emit("clock.jumped", drift_seconds=round(self.steady_clock.drift_seconds(), 3))
-        gone = removable(
+        gone = deletable(
             self.storage.segments, rule, projected_offset=min(projected_offset, self.durable_offset),
             slowest_consumer=min(self.named.offsets.values(), default=None), now_ns=now_ns,
         )  # fmt: skip
         with self.guarded():
-            gone = self.storage.remove(gone)
+            gone = self.storage.delete_segments(gone)
         if gone:
             self.telemetry.emit("log.retained", segments=len(gone), first_offset=self.first_offset)
         return Retained(len(gone), sum(segment.end for segment in gone), self.first_offset)

@@ -28,7 +28,7 @@ class Retained:
     first_offset: int
 
 
-def removable(
+def deletable(
     segments: Sequence[Segment], rule: RetentionRule, *, projected_offset: int, slowest_consumer: int | None,
     now_ns: int | None,
 ) -> list[Segment]:  # fmt: skip

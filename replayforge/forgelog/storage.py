@@ -88,7 +88,7 @@ class Storage:
     def begin(self, found: Found, started: float) -> None:
         """Make ready to write behind what was found."""
         poisoned = self.verify_after_poison(found)
-        self.remove_leftovers()
+        self.delete_leftovers()
         self.writer.roll()
         self.give_back_space(found)
         if poisoned:
@@ -124,7 +124,7 @@ class Storage:
                 )  # fmt: skip
         return True
 
-    def remove_leftovers(self) -> None:
+    def delete_leftovers(self) -> None:
         """Remove what an interrupted roll or retention left behind (rule 11)."""
         files = self.disk.files
         names = files.list_directory(self.directory)
@@ -176,7 +176,7 @@ class Storage:
                 return
             self.change_manifest(store_id=store_id, projected_offset=projected_offset)
 
-    def remove(self, segments: list[Segment]) -> list[Segment]:
+    def delete_segments(self, segments: list[Segment]) -> list[Segment]:
         """Remove these oldest segments: the manifest lets go of them first, durably, then the files go.
 
         Returns those that were still there. A file that cannot be removed now is removed by the next start.
@@ -231,11 +231,11 @@ class Storage:
     def abandon(self, poison: BaseException | None = None) -> None:
         """Unlock the log without another sync; `poison` leaves word for the next start."""
         if poison is not None:
-            self.leave_word(poison)
+            self.leave_poison_marker(poison)
         self.writer.abandon()
         self.release()
 
-    def leave_word(self, poison: BaseException) -> None:
+    def leave_poison_marker(self, poison: BaseException) -> None:
         """Leave the marker that makes the next start read everything back; best effort, and never synced."""
         try:
             handle = self.disk.files.open(self.directory / POISON_NAME, create=True)

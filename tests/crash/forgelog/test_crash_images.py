@@ -72,7 +72,7 @@ class Workload:
         gone = self.storage.segments[:-2]
         if gone:
             self.history.removable = gone[-1].last_offset
-            self.storage.remove(gone)
+            self.storage.delete_segments(gone)
 
     def reopen(self) -> None:
         if self.rng.random() < 0.5:

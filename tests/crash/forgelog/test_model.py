@@ -8,7 +8,7 @@ import pytest
 from replayforge.forgelog.consumers import save_consumers
 from replayforge.forgelog.errors import GapError
 from replayforge.forgelog.record import NewRecord
-from replayforge.forgelog.retention import RetentionRule, removable
+from replayforge.forgelog.retention import RetentionRule, deletable
 from replayforge.forgelog.storage import Storage
 from tests.crash.forgelog.conftest import Tally
 from tests.support.files.logs import DIRECTORY, open_storage
@@ -86,7 +86,7 @@ class Machine:
 
     def retain(self) -> None:
         limit = self.rng.choice([None, 1, 20_000])
-        gone = removable(
+        gone = deletable(
             self.log.segments,
             RetentionRule(self.rng.choice([None, 0.0]), limit),
             projected_offset=self.model.projected,
@@ -96,7 +96,7 @@ class Machine:
         for segment in gone:
             assert segment.last_offset <= self.model.projected
             assert limit is not None or segment.last_offset <= (self.model.slowest() or 1 << 53)
-        self.log.remove(gone)
+        self.log.delete_segments(gone)
         self.model.first = self.log.first_offset
 
     def crash(self) -> None:

@@ -294,7 +294,7 @@ def no_chain(patch: Patch) -> None:
 def unlink_before_the_manifest(patch: Patch) -> None:
     """Retention removes the files first and tells the manifest afterwards."""
 
-    def remove(self: Storage, gone: list[segment.Segment]) -> list[segment.Segment]:
+    def delete_segments(self: Storage, gone: list[segment.Segment]) -> list[segment.Segment]:
         for one in gone:
             self.disk.files.unlink(one.path)
         self.disk.sync_directory(self.directory)
@@ -303,7 +303,7 @@ def unlink_before_the_manifest(patch: Patch) -> None:
         self.reader.show(kept)
         return gone
 
-    patch.setattr(Storage, "remove", remove)
+    patch.setattr(Storage, "delete_segments", delete_segments)
 
 
 def offset_not_in_the_record(patch: Patch) -> None:

@@ -408,7 +408,7 @@ async def test_retention_by_age_stops_at_a_jumping_clock(tmp_path: Path) -> None
     oldest = rig.log.storage.segments[0]
     retained = rig.log.retain(60)
     assert retained.segments == 1
-    assert rig.log.storage.remove([oldest]) == []
+    assert rig.log.storage.delete_segments([oldest]) == []
     assert rig.log.first_offset == retained.first_offset
     assert retained.bytes > 10_000
     assert rig.probe.counts["log.retained"] == 1
@@ -545,7 +545,7 @@ async def test_the_scrubber_passes_what_retention_took(rig: Rig) -> None:
     await append_many(rig)
     first, second = rig.log.storage.segments[:2]
     sealed = [first, second]
-    rig.log.storage.remove([first])
+    rig.log.storage.delete_segments([first])
     second.path.unlink()
     steps = [rig.log.scrubber.step(sealed, rig.log.storage.manifest) for _ in range(3)]
     assert [step.damaged_segment for step in steps] == [None, second.path.name, None]
