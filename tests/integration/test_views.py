@@ -282,3 +282,13 @@ async def test_log_health(house: House) -> None:
     stats = await house.get("/forgelog/stats")
     assert stats["raft_state"] == "standalone"
     assert {"wal_size", "segment_count", "durable_offset", "leader_id"} <= stats.keys()
+
+
+async def test_clients_that_append_at_once_get_offsets_of_their_own(house: House) -> None:
+    """Fifty appends at the same moment get fifty offsets without a hole, and each offset reads what was put there."""
+    before = (await house.get("/forgelog/stats"))["durable_offset"]
+    offsets = await asyncio.gather(*(append(house, {"client": number}) for number in range(50)))
+    assert sorted(offsets) == list(range(before + 1, before + 51))
+    page = await house.get(f"/forgelog/read?offset={before}&limit=100")
+    read = {event["offset"]: event["event"]["client"] for event in page["events"]}
+    assert read == {offset: number for number, offset in enumerate(offsets)}
