@@ -50,7 +50,6 @@ class Reader:
         self.suspects = True
         self.outage = Outage()
         self.store_outage = Outage(telemetry)
-        self.last_read_at = 0.0
         self.unacked: list[Delivery] = []
         self.claiming: asyncio.Future[list[Claimed]] | None = None
 
@@ -95,7 +94,6 @@ class Reader:
             continue
         room = await self.bench.wait_for_room()
         self.unacked = await self.stream.read(min(room, CLAIM_MAX), 0 if self.suspects else READ_WAIT_SECONDS)
-        self.last_read_at = self.clock.monotonic()
         return await self.claim(self.unacked) if self.unacked else 0
 
     async def claim(self, deliveries: list[Delivery]) -> int:

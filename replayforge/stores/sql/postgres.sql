@@ -64,10 +64,6 @@ FROM unnest(
 ) AS g (through, inserted, copies, not_events, at_us, durable_offset, log_id, after, incarnation)
 WHERE c.log_id = g.log_id AND c.log_offset = g.after AND c.incarnation = g.incarnation
 
--- highest_log_offset --
--- The highest offset of the log with this id that any part of the store knows.
-SELECT coalesce(max(log_offset), 0) FROM cursors WHERE log_id = :log_id
-
 -- add_tallies --
 -- Add to the counters of a node.
 INSERT INTO tallies (node, name, amount) SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
@@ -276,10 +272,6 @@ SELECT min(due_at_us) FROM events WHERE state IN ('scheduled', 'retrying')
 -- Queued events in order, to put on the stream; suspects are not offered, they run alone.
 SELECT id, run FROM events WHERE state = 'queued' AND suspect = 0 AND seq > :after_seq ORDER BY seq LIMIT :count
 
--- queued_seqs --
--- Row numbers of queued events in order.
-SELECT seq FROM events WHERE state = 'queued' AND seq > :after_seq ORDER BY seq LIMIT :count
-
 -- any_suspect --
 -- One suspect that waits for its turn alone.
 SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 LIMIT 1
@@ -296,10 +288,6 @@ WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 -- list_events --
 -- Events that pass the filters, newest first, before a row number.
 SELECT {event_columns} FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT :count
-
--- list_recently_updated --
--- The newest events of a state, for the page.
-SELECT {event_columns} FROM events WHERE state = :state ORDER BY seq DESC LIMIT :count
 
 -- event_attempts --
 -- The attempts of one event, newest first.

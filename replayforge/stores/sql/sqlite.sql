@@ -53,10 +53,6 @@ SET log_offset = column1, inserted = inserted + column2, copies = copies + colum
 FROM (VALUES {rows})
 WHERE log_id = column7 AND log_offset = column8 AND incarnation = column9
 
--- highest_log_offset --
--- The highest offset of the log with this id that any part of the store knows.
-SELECT coalesce(max(log_offset), 0) FROM cursors WHERE log_id = :log_id
-
 -- add_tallies --
 -- Add to the counters of a node.
 INSERT INTO tallies (node, name, amount) VALUES {rows}
@@ -226,10 +222,6 @@ SELECT min(due_at_us) FROM events WHERE state IN ('scheduled', 'retrying')
 -- Queued events in order, to put on the stream; suspects are not offered, they run alone.
 SELECT id, run FROM events WHERE state = 'queued' AND suspect = 0 AND seq > :after_seq ORDER BY seq LIMIT :count
 
--- queued_seqs --
--- Row numbers of queued events in order.
-SELECT seq FROM events WHERE state = 'queued' AND seq > :after_seq ORDER BY seq LIMIT :count
-
 -- any_suspect --
 -- One suspect that waits for its turn alone.
 SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 LIMIT 1
@@ -245,10 +237,6 @@ SELECT {event_columns} FROM events WHERE id IN (SELECT value FROM json_each(:ids
 -- list_events --
 -- Events that pass the filters, newest first, before a row number.
 SELECT {event_columns} FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT :count
-
--- list_recently_updated --
--- The newest events of a state, for the page.
-SELECT {event_columns} FROM events WHERE state = :state ORDER BY seq DESC LIMIT :count
 
 -- event_attempts --
 -- The attempts of one event, newest first.
