@@ -163,7 +163,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     recovered = await reclaim_former(store, parts.handlers, clock, telemetry, owner_prefix)
     window = Window(config.ingest.backlog_events_max)
     waiting = rebuild_window(parts.log, window, cursor)
-    publisher = Publisher(store, parts.stream, telemetry, entries_max=config.stream.entries_max)
+    publisher = Publisher(store, parts.stream, telemetry)
     intake = Intake(parts.log, store, window, clock, telemetry)
     dispatcher = Dispatcher(
         parts.log, store, window, publisher, clock, telemetry, incarnation=parts.incarnation, projected=cursor

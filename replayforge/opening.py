@@ -61,7 +61,7 @@ def open_stream(config: Config, store_id: str, node: str, telemetry: Telemetry) 
     """Return the stream that the configuration names."""
     wanted = config.stream.backend
     if wanted == "embedded" or (wanted == "auto" and not config.redis.url):
-        return EmbeddedStream(telemetry)
+        return EmbeddedStream(telemetry, entries_max=config.stream.entries_max)
     return RedisStream(
         config.redis.url,
         store_id=store_id,
@@ -69,6 +69,7 @@ def open_stream(config: Config, store_id: str, node: str, telemetry: Telemetry) 
         telemetry=telemetry,
         stream_key=config.redis.stream,
         group=config.redis.group,
+        entries_max=config.stream.entries_max,
     )
 
 

@@ -11,20 +11,18 @@ from replayforge.streams.stream import Entry, Stream
 from replayforge.telemetry import Telemetry
 
 LOW_WATER_SHARE = 0.1
-PUBLISH_MAX = 1000
 
 
 class Publisher:
-    """Keeps the stream filled, never beyond `entries_max`. `behind` is true while queued rows may have no entry."""
+    """Keeps the stream filled, up to its `entries_max`. `behind` is true while queued rows may have no entry."""
 
     name = "publisher"
 
-    def __init__(self, store: Store, stream: Stream, telemetry: Telemetry, *, entries_max: int) -> None:
+    def __init__(self, store: Store, stream: Stream, telemetry: Telemetry) -> None:
         self.store = store
         self.stream = stream
         self.telemetry = telemetry
-        self.entries_max = entries_max
-        self.low_water = int(entries_max * LOW_WATER_SHARE)
+        self.low_water = int(stream.entries_max * LOW_WATER_SHARE)
         self.offered: list[tuple[str, int]] = []
         self.behind = True
         self.wake = asyncio.Event()
@@ -34,7 +32,7 @@ class Publisher:
         """Hand in (id, run) entries of rows that were just queued; what finds no room is left to the refill."""
         if not entries:
             return
-        if self.behind or len(self.offered) + len(entries) > self.entries_max:
+        if self.behind or len(self.offered) + len(entries) > self.stream.entries_max:
             self.behind = True
         else:
             self.offered.extend(entries)
@@ -72,21 +70,16 @@ class Publisher:
 
     async def tick(self) -> None:
         """Publish what was offered, then refill if the stream is low and the store may hold more."""
+        offered, self.offered = self.offered, []
+        if offered:
+            await self.publish(offered)
         if self.stream.wiped.is_set():
             self.stream.wiped.clear()
             self.behind = True
-        offered, self.offered = self.offered, []
-        if not offered and not self.behind:
-            return
-        # Another daemon may have filled the stream beyond the mark.
-        room = max(0, self.entries_max - await self.stream.depth())
-        if offered:
-            await self.publish(offered[:room])
-            if len(offered) > room:
-                self.behind = True
-            room = max(0, room - len(offered))
-        if self.behind and self.entries_max - room <= self.low_water:
-            await self.refill(room)
+        if self.behind:
+            depth = await self.stream.depth()
+            if depth <= self.low_water:
+                await self.refill(self.stream.entries_max - depth)
 
     async def refill(self, room: int) -> None:
         """Fetch queued rows in order, up to the high-water mark."""
@@ -95,12 +88,13 @@ class Publisher:
         if len(entries) == room:
             self.behind = True
         if entries:
-            await self.publish(entries)
-            self.telemetry.emit("stream.refilled", len(entries))
+            published = await self.publish(entries)
+            self.telemetry.emit("stream.refilled", published)
 
-    async def publish(self, entries: Sequence[tuple[str, int]]) -> None:
-        """Put entries on the stream in chunks."""
-        for start in range(0, len(entries), PUBLISH_MAX):
-            chunk = [Entry(event_id, run) for event_id, run in entries[start : start + PUBLISH_MAX]]
-            await self.stream.publish(chunk)
+    async def publish(self, entries: Sequence[tuple[str, int]]) -> int:
+        """Put on the stream what finds room there, and remember if anything did not; returns how many did."""
+        published = await self.stream.publish([Entry(event_id, run) for event_id, run in entries])
+        if published < len(entries):
+            self.behind = True
         crashpoints.reach("publish.done")
+        return published

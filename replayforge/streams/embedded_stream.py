@@ -17,8 +17,9 @@ class EmbeddedStream:
     An entry that is still queued is not queued a second time. A waiting reader wakes at once, without polling.
     """
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, telemetry: Telemetry, *, entries_max: int = 10_000) -> None:
         self.name = "embedded"
+        self.entries_max = entries_max
         self.wiped = asyncio.Event()
         self.telemetry = telemetry
         self.queued: OrderedDict[Entry, None] = OrderedDict()
@@ -30,12 +31,18 @@ class EmbeddedStream:
         """See Stream.open."""
         self.wiped.set()
 
-    async def publish(self, entries: Sequence[Entry]) -> None:
-        """See Stream.publish."""
-        if entries:
-            self.queued.update(dict.fromkeys(entries))
+    async def publish(self, entries: Sequence[Entry]) -> int:
+        """See Stream.publish; an entry that is queued already needs no room."""
+        published = 0
+        for entry in entries:
+            if entry not in self.queued and len(self.queued) + len(self.pending) >= self.entries_max:
+                break
+            self.queued[entry] = None
+            published += 1
+        if published:
             self.filled.set()
-            self.telemetry.emit("entry.published", len(entries))
+            self.telemetry.emit("entry.published", published)
+        return published
 
     async def read(self, count: int, wait_seconds: float) -> list[Delivery]:
         """See Stream.read."""

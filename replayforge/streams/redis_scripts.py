@@ -13,18 +13,21 @@ redis.call('SET', KEYS[2], ARGV[2])
 return ARGV[2]
 """
 
-# Adds entries to a stream that is there; never makes it, since it would come to life without its group. One script
-# costs a third of as many XADDs in a pipeline. KEYS: entries, generation. ARGV: event id, run, event id, run, ...
-# Returns how many were added, and the generation.
+# Adds entries to a stream that is there, as many as find room; never makes it, since it would come to life without its
+# group. The room is looked at in the same step, because several daemons that see the same room would each fill it.
+# One script costs a third of as many XADDs in a pipeline. KEYS: entries, generation. ARGV: most entries the stream may
+# hold, event id, run, event id, run, ... Returns whether the stream is there, how many were added, and the generation.
 PUBLISH = """
+local there = redis.call('EXISTS', KEYS[1])
 local added = 0
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  for index = 1, #ARGV, 2 do
-    redis.call('XADD', KEYS[1], '*', 'id', ARGV[index], 'run', ARGV[index + 1])
-    added = added + 1
+if there == 1 then
+  local room = math.max(0, tonumber(ARGV[1]) - redis.call('XLEN', KEYS[1]))
+  added = math.min(room, (#ARGV - 1) / 2)
+  for number = 1, added do
+    redis.call('XADD', KEYS[1], '*', 'id', ARGV[2 * number], 'run', ARGV[2 * number + 1])
   end
 end
-return {added, redis.call('GET', KEYS[2])}
+return {there, added, redis.call('GET', KEYS[2])}
 """
 
 # Acks and deletes. Not MULTI, because Redis refuses to queue anything while it is out of memory, and then the stream

@@ -41,6 +41,7 @@ class RedisStream:
         telemetry: Telemetry,
         stream_key: str = "replayforge",
         group: str = "replayforge",
+        entries_max: int = 10_000,
         block_seconds: float = 2.0,
         call_seconds: float = 8.0,
     ) -> None:
@@ -48,6 +49,7 @@ class RedisStream:
         self.wiped = asyncio.Event()
         self.node = node
         self.telemetry = telemetry
+        self.entries_max = entries_max
         self.block_seconds = block_seconds
         self.writer = RedisLink(url, call_seconds)
         self.reader = RedisLink(url, block_seconds + call_seconds)
@@ -80,24 +82,38 @@ class RedisStream:
 
     # The road of an entry
 
-    async def publish(self, entries: Sequence[Entry]) -> None:
-        """See Stream.publish; each batch of a thousand is added whole or not at all."""
+    async def publish(self, entries: Sequence[Entry]) -> int:
+        """See Stream.publish; each batch of a thousand is one step inside Redis."""
+        published = 0
         for batch in batches(entries):
-            await self.group.ensure()
-            if not await self.add(batch):
-                await self.group.make()
-                if not await self.add(batch):
-                    raise GroupGone
-            self.telemetry.emit("entry.published", len(batch))
+            added = await self.publish_batch(batch)
+            published += added
+            if added:
+                self.telemetry.emit("entry.published", added)
+            if added < len(batch):
+                break
+        return published
 
-    async def add(self, entries: Sequence[Entry]) -> bool:
-        """Add the entries in one round trip; False, and nothing added, when the stream is gone."""
+    async def publish_batch(self, entries: Sequence[Entry]) -> int:
+        """Add what finds room, to a stream made anew if it is gone; returns how many."""
+        await self.group.ensure()
+        added = await self.add(entries)
+        if added is None:
+            await self.group.make()
+            added = await self.add(entries)
+        if added is None:
+            raise GroupGone
+        return added
+
+    async def add(self, entries: Sequence[Entry]) -> int | None:
+        """Add what finds room, in one round trip, and return how many; None when the stream is gone."""
         words = [word for entry in entries for word in (entry.event_id, entry.run)]
+        keys = (self.key, self.group.generation_key)
         async with self.calling(self.writer, "publish") as client:
-            answer: Any = await client.eval(PUBLISH, 2, self.key, self.group.generation_key, *words)
-        added, generation = answer
-        self.group.doubt(generation=generation, gone=added < len(entries))
-        return bool(added == len(entries))
+            answer: Any = await client.eval(PUBLISH, len(keys), *keys, self.entries_max, *words)
+        there, added, generation = answer
+        self.group.doubt(generation=generation, gone=not there)
+        return int(added) if there else None
 
     async def read(self, count: int, wait_seconds: float) -> list[Delivery]:
         """See Stream.read."""

@@ -53,6 +53,7 @@ class Stream(Protocol):
 
     name: str
     wiped: asyncio.Event
+    entries_max: int
 
     async def open(self) -> None:
         """Make ready, and set `wiped`, for the publisher cannot know what is still there.
@@ -62,8 +63,11 @@ class Stream(Protocol):
         """
         ...
 
-    async def publish(self, entries: Sequence[Entry]) -> None:
-        """Put the entries at the end, in order. On failure any part of them may be on the stream."""
+    async def publish(self, entries: Sequence[Entry]) -> int:
+        """Put the entries at the end, in order, until the stream holds `entries_max`; return how many found room.
+
+        The limit holds however many daemons publish at once. On failure any part of the entries may be on the stream.
+        """
         ...
 
     async def read(self, count: int, wait_seconds: float) -> list[Delivery]:

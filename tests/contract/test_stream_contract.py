@@ -72,6 +72,23 @@ async def test_large_batch_arrives_whole(stream: Stream) -> None:
     assert await stream.depth() == 0
 
 
+async def test_never_beyond_its_limit(stream: Stream, house: StreamHouse) -> None:
+    """However many publish at once, the stream holds no more than `entries_max`; what found no room is not counted."""
+    other = await house.join("node-2")
+    stream.entries_max = other.entries_max = 25
+    batches = [[Entry(f"event-{batch}-{number}", 1) for number in range(10)] for batch in range(4)]
+    published = await asyncio.gather(
+        *(one.publish(batch) for one, batch in zip([stream, other] * 2, batches, strict=True))
+    )
+    assert sum(published) == await stream.depth() == 25
+    deliveries = await stream.read(100, 0)
+    for batch, count in zip(batches, published, strict=True):
+        assert [entry for entry in entries_in(deliveries) if entry in batch] == batch[:count]
+    assert await stream.publish(batches[3]) == 0
+    await stream.ack(deliveries[:5])
+    assert await stream.publish(batches[3]) == 5
+
+
 async def test_empty_calls_do_nothing(stream: Stream) -> None:
     """Publishing, acking and handing back nothing is allowed."""
     await stream.publish([])

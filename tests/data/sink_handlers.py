@@ -57,3 +57,12 @@ def blocking(event: Event, context: Context) -> str:
 async def doomed(event: Event, context: Context) -> None:
     note("started", event, context)
     raise RuntimeError("it always fails")
+
+
+@handlers.on("gated.*")
+async def gated(event: Event, context: Context) -> str:
+    while not os.path.exists("gate"):  # noqa: ASYNC110, ASYNC240 - the gate is opened from outside the process
+        await asyncio.sleep(0.05)
+    note("started", event, context)
+    note("ended", event, context)
+    return event.id
