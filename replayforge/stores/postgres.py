@@ -12,23 +12,19 @@ from typing import Any, Self
 import asyncpg
 import msgspec
 
-from replayforge.domain.errors import Refused, Unavailable
+from replayforge.domain.errors import Unavailable
 from replayforge.stores.driver import Batch, Result, Row, Statement, Transaction
-from replayforge.stores.postgres_errors import Rivalled, mapped_errors, refused
+from replayforge.stores.postgres_errors import Rivalled, mapped_errors
 from replayforge.stores.postgres_link import Address, Connections
+from replayforge.stores.postgres_start import usable
 from replayforge.stores.queries import load_book
 
 CONNECTIONS = 8
 START_SECONDS = 30.0
 TRIES_MAX = 8
 READ_AGAIN_SECONDS = 0.5
-VERSION_MIN = 130_000
 MIGRATION_LOCK = 0x7265706C61796672  # "replayfr"
 PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
-SETTINGS = """
-SELECT current_setting('server_version_num')::int, current_setting('server_version'), current_setting('fsync'),
-    pg_is_in_recovery()
-"""
 
 
 class PostgresDriver:
@@ -49,11 +45,13 @@ class PostgresDriver:
         self.running: set[asyncio.Task[Any]] = set()
         milliseconds = int(address.call_seconds * 1000)
         # A plan made for an empty table must not be used when it has grown, so plans are made for each call.
+        # Compiling them never pays, and that is said by the price: asyncpg switches `jit` itself while it asks for a
+        # type, and puts back for good what it found, which must not be what was meant for one transaction.
         self.begin = (
             "BEGIN ISOLATION LEVEL {};"
             f" SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds // 2};"
             f" SET LOCAL idle_in_transaction_session_timeout = {milliseconds};"
-            " SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off"
+            " SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit_above_cost = -1"
         )
         self.begin_write = (
             self.begin.format("READ COMMITTED READ WRITE")
@@ -65,38 +63,7 @@ class PostgresDriver:
     @classmethod
     async def open(cls, url: str, *, connections: int = CONNECTIONS, patience_seconds: float = START_SECONDS) -> Self:
         """Connect, waiting a while for a server that is starting; raises Refused when it cannot be used."""
-        driver = cls(Address.parse(url), connections)
-        try:
-            await driver.wait_until_usable(patience_seconds)
-        except BaseException:
-            await driver.close()
-            raise
-        return driver
-
-    async def wait_until_usable(self, patience_seconds: float) -> None:
-        """Return once the server has answered and is fit to keep acknowledged work."""
-        deadline = asyncio.get_running_loop().time() + patience_seconds
-        while True:
-            try:
-                return await self.check_settings()
-            except Unavailable as error:
-                if (refusal := refused(error, self.address.place)) is not None:
-                    raise refusal from error
-                if asyncio.get_running_loop().time() > deadline:
-                    raise Refused(f"{error} Waited {patience_seconds:g} s for it.") from error
-            await asyncio.sleep(0.2)
-
-    async def check_settings(self) -> None:
-        """Raise Refused when the server could lose what it has acknowledged, or is too old, or cannot be written."""
-        with mapped_errors(self.address.place):
-            async with self.connections.lend() as connection:
-                number, version, fsync, standby = await connection.fetchrow(SETTINGS)
-        if number < VERSION_MIN:
-            raise Refused(f"PostgreSQL {version} is too old: 13 or newer is needed.")
-        if fsync != "on":
-            raise Refused(f"{self.address.place} runs with fsync = off and would lose work in a crash; turn it on.")
-        if standby:
-            raise Refused(f"{self.address.place} is a standby that cannot be written; name the primary.")
+        return cls(await usable(Address.parse(url), patience_seconds), connections)
 
     async def write(self, transaction: Transaction[Result]) -> Result:
         """Carry out the transaction and commit it; it ends even when the caller is cancelled."""

@@ -14,6 +14,11 @@ RIVALLED = ("40001", "40P01", "23505")  # serialization_failure, deadlock_detect
 # then lock not available, database missing, read-only.
 PASSING = ("08", "25", "53", "57", "58", "28", "55P03", "3D000", "25006")
 HOPELESS = ("28", "3D000", "42501")  # a login or a database that is not there will not come by waiting
+# What a pooler that can never serve us says, and the remedy; the code is 08P01, as for one whose server is away.
+POOLER_REFUSALS = {
+    "unsupported startup parameter": "Set it for the role instead (ALTER ROLE … SET …), not in the store's URL.",
+    "statement pooling mode": "Set pool_mode to transaction or session there.",
+}
 
 
 class Rivalled(Unavailable):
@@ -59,4 +64,7 @@ def refused(error: BaseException, place: str) -> Refused | None:
     cause = error.__cause__
     if isinstance(cause, asyncpg.PostgresError) and sqlstate(cause).startswith(HOPELESS):
         return Refused(f"{place} lets nobody in: {cause}.")
+    for words, remedy in POOLER_REFUSALS.items():
+        if words in str(cause):
+            return Refused(f"{place} is a pooler that cannot be used so: {cause}. {remedy}")
     return None

@@ -21,8 +21,8 @@ STATEMENTS_CACHED = 200
 class Address:
     """A database by its URL. Options of ours stand in the query and are not handed on to the server.
 
-    `pgbouncer=true` is for a transaction pooler: nothing is left prepared on a connection. A call that has no answer
-    after `call_seconds` has failed.
+    Behind a transaction pooler nothing is left prepared on a connection; `pgbouncer=true` says that there is one that
+    cannot be told from a server. A call that has no answer after `call_seconds` has failed.
     """
 
     url: str

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,12 +14,11 @@ from typing import Any
 import pytest
 
 from tests.support.daemon_process import DaemonProcess, until
-from tests.support.fleet import LEASE_SECONDS, SWEEP_SECONDS, Fleet, bulk, event, node_of
+from tests.support.fleet import LEASE_SECONDS, SWEEP_SECONDS, Fleet, Sender, bulk, event, node_of
 from tests.support.postgres_server import PostgresServer, require_postgres, shared_server
 from tests.support.redis_server import MISSING, RedisServer, redis_binaries
 from tests.support.sink import started
 
-EVENTS_PER_REQUEST = 5
 SLACK_SECONDS = 8.0  # two cores, three daemons, two servers
 EVENTS = int(os.environ.get("REPLAYFORGE_TEST_EVENTS", "1500"))
 
@@ -43,29 +41,6 @@ def postgres() -> PostgresServer:
 def fleet(tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> Iterator[Fleet]:
     with Fleet(tmp_path, postgres, redis) as fleet:
         yield fleet
-
-
-class Sender(threading.Thread):
-    """Sends keyed events to one daemon after the other until each is acknowledged by one of them."""
-
-    def __init__(self, daemons: list[DaemonProcess], events: list[dict[str, Any]]) -> None:
-        super().__init__(daemon=True)
-        self.clients = [daemon.client() for daemon in daemons]
-        self.events = events
-        self.acknowledged: list[str] = []
-
-    def run(self) -> None:
-        for start in range(0, len(self.events), EVENTS_PER_REQUEST):
-            some = self.events[start : start + EVENTS_PER_REQUEST]
-            for turn in range(200):
-                client = self.clients[(start // EVENTS_PER_REQUEST + turn) % len(self.clients)]
-                try:
-                    answer = client.request("POST", "/api/events/bulk", bulk(some))
-                except (OSError, HTTPException):
-                    continue
-                if answer.status == 200 and answer.json()["rejected"] == 0:
-                    self.acknowledged += [item["id"] for item in answer.json()["items"]]
-                    break
 
 
 def test_one_of_three_is_killed_for_good(fleet: Fleet, redis: RedisServer) -> None:

@@ -1,7 +1,9 @@
 """Several real daemons on one Redis and one PostgreSQL, each in a process and a directory of its own."""
 
 import json
+import threading
 from collections import Counter
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,6 +12,7 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer
 from tests.support.sink import QUICK, SINK_HANDLERS, started
 
+EVENTS_PER_REQUEST = 5
 LEASE_SECONDS = 2.0
 SWEEP_SECONDS = 0.3
 SHORT = QUICK | {
@@ -23,12 +26,13 @@ SHORT = QUICK | {
 
 
 class Fleet:
-    """Daemons by name; `settings` hold for all of them."""
+    """Daemons by name; `settings` hold for all of them. `store_url` names their store without anything in between."""
 
     def __init__(self, directory: Path, postgres: PostgresServer, redis: RedisServer, **settings: Any) -> None:
         self.directory = directory
         self.postgres = postgres
-        self.settings = SHORT | {"store.url": postgres.new_schema(), "redis.url": redis.url} | settings
+        self.store_url = postgres.new_schema()
+        self.settings = SHORT | {"store.url": self.store_url, "redis.url": redis.url} | settings
         self.daemons: dict[str, DaemonProcess] = {}
 
     def start(self, name: str, *extra: str, handlers: Path = SINK_HANDLERS, **settings: Any) -> DaemonProcess:
@@ -70,8 +74,31 @@ class Fleet:
 
     def table(self, name: str) -> list[Any]:
         """Read a table past all daemons."""
-        schema = self.settings["store.url"].partition("search_path=")[2]
+        schema = self.store_url.partition("search_path=")[2]
         return self.postgres.query(f"SELECT * FROM {schema}.{name}")
+
+
+class Sender(threading.Thread):
+    """Sends keyed events to one daemon after the other until each is acknowledged by one of them."""
+
+    def __init__(self, daemons: list[DaemonProcess], events: list[dict[str, Any]]) -> None:
+        super().__init__(daemon=True)
+        self.clients = [daemon.client() for daemon in daemons]
+        self.events = events
+        self.acknowledged: list[str] = []
+
+    def run(self) -> None:
+        for start in range(0, len(self.events), EVENTS_PER_REQUEST):
+            some = self.events[start : start + EVENTS_PER_REQUEST]
+            for turn in range(200):
+                client = self.clients[(start // EVENTS_PER_REQUEST + turn) % len(self.clients)]
+                try:
+                    answer = client.request("POST", "/api/events/bulk", bulk(some))
+                except (OSError, HTTPException):
+                    continue
+                if answer.status == 200 and answer.json()["rejected"] == 0:
+                    self.acknowledged += [item["id"] for item in answer.json()["items"]]
+                    break
 
 
 def node_of(daemon: DaemonProcess) -> str:
