@@ -21,7 +21,9 @@ from replayforge.supervisor import wait_for_event
 from replayforge.telemetry import Telemetry
 
 ORPHANED_AFTER_SECONDS = 5.0
+PROMOTED_PER_STEP_MAX = 1000
 RETIRED_PER_STEP_MAX = 500
+NEXT_STEP_SECONDS = 0.05
 JITTER = 0.1
 
 
@@ -45,14 +47,24 @@ class Intervals:
 
 @dataclass(slots=True)
 class Chore:
-    """One duty: what to do, how often, when next (monotonic seconds), and how it went last."""
+    """One duty: what to do, how often, when next (monotonic seconds), and how it went last.
+
+    A chore that works in steps says how much one does at most: after a full one it goes on as soon as the other chores
+    have had their turn, for at its interval alone it would fall behind whatever comes in faster than that.
+    """
 
     name: str
     interval_seconds: float
     work: Callable[[], Awaitable[int]]
+    step_max: int | None = None
     due_at: float = 0.0
     last_count: int = 0
     last_error: str | None = None
+
+    @property
+    def more_to_do(self) -> bool:
+        """Tell whether the last step was a full one."""
+        return self.last_error is None and self.step_max is not None and self.last_count >= self.step_max
 
 
 class Janitor:
@@ -89,7 +101,7 @@ class Janitor:
         self.mirrored = -1
         self.missing: set[tuple[int, int]] = set()
         self.chores = [
-            Chore("promote", intervals.promote_seconds, self.promote),
+            Chore("promote", intervals.promote_seconds, self.promote, PROMOTED_PER_STEP_MAX),
             Chore("mirror", intervals.mirror_seconds, self.mirror),
             Chore("disk", intervals.disk_seconds, self.look_at_disk),
             Chore("refill", intervals.refill_seconds, self.refill),
@@ -97,7 +109,7 @@ class Janitor:
             Chore("stream_reclaim", intervals.stream_reclaim_seconds, self.reclaim_entries),
             Chore("scrub", intervals.mirror_seconds, self.scrub),
             Chore("retain_log", intervals.retention_seconds, self.retain_log),
-            Chore("retire_events", intervals.retention_seconds, self.retire_events),
+            Chore("retire_events", intervals.retention_seconds, self.retire_events, RETIRED_PER_STEP_MAX),
             *further_chores,
         ]
 
@@ -123,12 +135,13 @@ class Janitor:
         except Exception as error:
             chore.last_error = repr(error)
             self.telemetry.emit("chore.failed", chore=chore.name, error=chore.last_error)
+        interval_seconds = NEXT_STEP_SECONDS if chore.more_to_do else chore.interval_seconds
         jitter = self.rng.uniform(1 - JITTER, 1 + JITTER)
-        chore.due_at = self.clock.monotonic() + chore.interval_seconds * jitter
+        chore.due_at = self.clock.monotonic() + interval_seconds * jitter
 
     async def promote(self) -> int:
         """Queue what has waited for its time."""
-        entries, _ = await self.store.promote(self.clock.now_us())
+        entries, _ = await self.store.promote(self.clock.now_us(), PROMOTED_PER_STEP_MAX)
         if entries:
             crashpoints.reach("promote.committed")
             self.publisher.offer(entries)

@@ -98,6 +98,17 @@ async def test_the_check_fails_for_a_lost_event_even_where_retention_has_removed
     assert [offset for _, offset in findings.lost] == [30]
 
 
+async def test_a_chore_with_more_to_do_goes_on(tmp_path: Path) -> None:
+    """Retention removes all that has served its time when it is due, although one step removes no more than 500."""
+    settings = {"retention.succeeded_seconds": 0.01, "janitor.retention_seconds": 3600}
+    async with open_house(tmp_path, handlers(), settings) as house:
+        await house.send_many(1200)
+        await house.converges()
+        chore = next(chore for chore in house.daemon.janitor.chores if chore.name == "retire_events")
+        chore.due_at = 0
+        await house.probe.saw("event.retired", 1200)
+
+
 async def test_a_chore_that_ends_with_an_error_ends_neither_the_janitor_nor_the_other_chores(tmp_path: Path) -> None:
     """A chore that meets a defect is reported, tried again at its next time, and stops no other chore."""
 
