@@ -171,6 +171,17 @@ async def test_pooler_is_noticed(pooler: Pooler) -> None:
     await straight.close()
 
 
+async def test_session_pooling(postgres: PostgresServer) -> None:
+    """A pooler that lends for a whole session serves a daemon that it has a connection for each of its nine."""
+    with Pooler(postgres.new_schema(), pool_mode="session", default_pool_size=9) as pooler:
+        store = await Store.open(pooler.url, node="node", owner="node/first")
+        beside = store.beside(1)
+        await store.settle([success(one) for one in await claimed(store, 20)])
+        await asyncio.gather(*(one.ping() for one in (store, beside) for _ in range(20)))
+        await beside.close()
+        await store.close()
+
+
 async def test_settings_in_the_url_are_refused_at_once(pooler: Pooler) -> None:
     """A pooler that takes no setting from a URL will take none later either, so the remedy is named without waiting."""
     with pytest.raises(Refused, match=r"search_path.*ALTER ROLE"):
