@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.errors import Refused
 from replayforge.domain.event import Action, Attempt, Content, Meaning, StoredEvent
 from replayforge.domain.lifecycle import State
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
-from replayforge.stores import lookups, transactions
+from replayforge.stores import lookups, replays, transactions
 from replayforge.stores.driver import Batch, Driver, Steps
 from replayforge.stores.lookups import Discrepancies
 from replayforge.stores.migrations import migrate
@@ -160,6 +161,66 @@ class Store:
     async def history(self, event_id: str) -> tuple[StoredEvent, Content, list[Attempt], list[Action]] | None:
         """Return one event with everything that happened to it."""
         return await self.driver.read(lambda: lookups.history(event_id))
+
+    # Bulk replays
+
+    async def preview_replay(self, wanted: EventFilter) -> Preview:
+        """Return what a bulk replay of this filter would take."""
+        return await self.driver.read(lambda: replays.preview_matching(wanted))
+
+    async def preview_replay_of(self, ids: Sequence[str], states: frozenset[State]) -> Preview:
+        """Return what a bulk replay of the named events in these states would take."""
+        return await self.driver.read(lambda: replays.preview_named(ids, states))
+
+    async def create_replay(
+        self,
+        order: ReplayOrder,
+        wanted: EventFilter | None,
+        *,
+        ids: Sequence[str],
+        states: frozenset[State],
+        now_us: int,
+    ) -> tuple[ReplayJob, bool]:
+        """Make a bulk replay and freeze its membership: what passes the filter, or the ids in these states.
+
+        Returns it, and whether it is new. Raises Miscounted or Rejected, and has written nothing then.
+        """
+        return await self.driver.write(lambda: replays.create(order, wanted, ids, states, now_us))
+
+    async def advance_replay(self, seq: int, state: JobState, count: int, now_us: int) -> replays.Advance | None:
+        """Replay the next members at once; None when the job is in other hands, has moved on, or must wait."""
+        return await self.driver.write(lambda: replays.advance(self.node, seq, state, count, now_us))
+
+    async def any_replay_ended(self, seq: int, after_seq: int, count: int) -> tuple[bool, int]:
+        """Tell whether some of the next replayed members have come to their ends, and where the next look goes on."""
+        ended, next_seq = await self.driver.read(lambda: replays.look_at_open(seq, after_seq, count))
+        return bool(ended), next_seq
+
+    async def follow_replay(self, seq: int, after_seq: int, count: int, now_us: int) -> replays.Followed:
+        """Count those of the next replayed members that have come to their ends."""
+        return await self.driver.write(lambda: replays.follow(seq, after_seq, count, now_us))
+
+    async def move_replay(
+        self, job: ReplayJob, target: JobState, *, resumes_as: JobState, note: str, now_us: int
+    ) -> bool:
+        """Move a bulk replay from the state it was seen in; False when it moved meanwhile."""
+        return await self.driver.write(lambda: replays.move(job, target, resumes_as, note, now_us))
+
+    async def retire_replays(self, before_us: int, count: int) -> int:
+        """Remove a piece of the oldest bulk replay that ended before a time; returns how many members."""
+        return await self.driver.write(lambda: replays.retire(before_us, count))
+
+    async def find_replay(self, seq: int) -> tuple[ReplayJob, list[Skip]] | None:
+        """Return a bulk replay and why members of it were left alone."""
+        return await self.driver.read(lambda: replays.find(seq))
+
+    async def list_replays(self, *, before_seq: int | None, limit: int) -> list[ReplayJob]:
+        """Return bulk replays, newest first."""
+        return await self.driver.read(lambda: replays.list_jobs(before_seq, limit))
+
+    async def active_replays(self) -> list[ReplayJob]:
+        """Return the bulk replays that have something left to do or to follow."""
+        return await self.driver.read(replays.active)
 
     async def list_events(
         self, wanted: EventFilter, *, before_seq: int | None, limit: int

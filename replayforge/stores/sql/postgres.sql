@@ -412,3 +412,155 @@ SELECT state, count(*) FROM events GROUP BY state
 -- ping --
 -- Whether the store answers.
 SELECT 1
+
+-- fragment replay_columns --
+seq, state, resumes_as, note, reason, selection, members_max, canary, rate_per_second, request_key, digest, matched,
+total, replayed, skipped, succeeded, dead_lettered, moved_on, through_seq, created_at_us, updated_at_us
+
+-- insert_replay --
+-- A bulk replay without members yet; nothing when its request has made one before.
+INSERT INTO replays (
+    previous_state, state, resumes_as, note, reason, selection, members_max, canary, rate_per_second, request_key,
+    digest, matched, total, replayed, skipped, succeeded, dead_lettered, moved_on, through_seq, due_at_us,
+    created_at_us, updated_at_us
+)
+VALUES (
+    'new', 'pending', 'pending', '', :reason, :selection, :members_max, :canary, :rate_per_second, :request_key,
+    :digest, 0, 0, 0, 0, 0, 0, 0, 0, 0, :now_us::bigint, :now_us::bigint
+)
+ON CONFLICT (request_key) DO NOTHING RETURNING seq
+
+-- freeze_members --
+-- Everything that passes the filters becomes a member, the oldest first, up to a number.
+INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, standing, note)
+SELECT :replay_seq::bigint, seq, id, run, state, 'waiting', '' FROM events
+WHERE seq > 0 {filters} ORDER BY seq LIMIT :members_max
+
+-- insert_members --
+-- Events that were named become members.
+INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, standing, note)
+SELECT g.replay_seq, g.event_seq, g.event_id, g.run, g.state, 'waiting', ''
+FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::text[])
+    AS g (replay_seq, event_seq, event_id, run, state)
+
+-- count_members --
+-- How many members a bulk replay has.
+SELECT count(*) FROM replay_members WHERE replay_seq = :replay_seq
+
+-- size_replay --
+-- Note how many events fitted, and how many of them became members.
+UPDATE replays AS r SET matched = g.matched, total = g.total
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS g (matched, total, seq) WHERE r.seq = g.seq
+
+-- count_matching --
+-- How many events pass the filters, counted up to a number.
+SELECT count(*) FROM (SELECT seq FROM events WHERE seq > 0 {filters} LIMIT :count) AS matching
+
+-- sample_matching --
+-- The oldest events that pass the filters.
+SELECT id FROM events WHERE seq > 0 {filters} ORDER BY seq LIMIT :count
+
+-- groups_matching --
+-- The oldest events that pass the filters gathered by their error.
+SELECT kind, count(*)
+FROM (
+    SELECT coalesce(error_signature, reason, '') AS kind FROM events
+    WHERE seq > 0 {filters} ORDER BY seq LIMIT :scan_max
+) AS matching GROUP BY kind ORDER BY count(*) DESC, kind LIMIT :count
+
+-- events_named --
+-- How the events of these ids stand.
+SELECT seq, id, run, state, coalesce(error_signature, reason, '') FROM events
+WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb))) ORDER BY seq
+
+-- replay --
+-- One bulk replay.
+SELECT {replay_columns} FROM replays WHERE seq = :seq
+
+-- replay_by_key --
+-- The bulk replay that a request has made.
+SELECT {replay_columns} FROM replays WHERE request_key = :request_key
+
+-- list_replays --
+-- Bulk replays, newest first, before a number.
+SELECT {replay_columns} FROM replays WHERE seq < :before_seq ORDER BY seq DESC LIMIT :count
+
+-- active_replays --
+-- Bulk replays that have something left to do, or members whose end is not known yet.
+SELECT {replay_columns} FROM replays
+WHERE state IN ('pending', 'canary', 'running') OR replayed > succeeded + dead_lettered + moved_on
+ORDER BY seq LIMIT :count
+
+-- replay_skips --
+-- Why members of a bulk replay were left alone.
+SELECT note, count(*), min(event_id) FROM replay_members
+WHERE replay_seq = :replay_seq AND standing = 'skipped' GROUP BY note ORDER BY count(*) DESC LIMIT :count
+
+-- lock_replay --
+-- Take a bulk replay for this transaction, with how long it has to wait yet; none when another daemon has it.
+SELECT {replay_columns}, due_at_us - {database_now_us} FROM replays WHERE seq = :seq FOR UPDATE SKIP LOCKED
+
+-- waiting_members --
+-- The next members of a bulk replay, after a row number.
+SELECT event_seq, event_id, run, state FROM replay_members
+WHERE replay_seq = :replay_seq AND event_seq > :after_seq ORDER BY event_seq LIMIT :count
+
+-- open_members --
+-- Replayed members of a bulk replay whose end is not known yet, after a row number.
+SELECT event_seq, event_id, run, state FROM replay_members
+WHERE replay_seq = :replay_seq AND standing = 'replayed' AND event_seq > :after_seq
+ORDER BY event_seq LIMIT :count
+
+-- events_standing --
+-- How the events of these row numbers stand.
+SELECT seq, id, run, state FROM events
+WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
+
+-- lock_events --
+-- The same, and nobody may move them before this transaction ends.
+SELECT seq, id, run, state FROM events
+WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
+ORDER BY seq FOR UPDATE
+
+-- mark_members --
+-- Let members stand elsewhere than they did.
+UPDATE replay_members AS m SET standing = g.standing, note = g.note
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
+    AS g (standing, note, replay_seq, event_seq, before)
+WHERE m.event_seq = ANY ($4) AND m.replay_seq = g.replay_seq AND m.event_seq = g.event_seq
+    AND m.standing || '' = g.before
+
+-- add_to_replay --
+-- Count what became of members, and put off the next ones.
+UPDATE replays AS r
+SET replayed = r.replayed + g.replayed, skipped = r.skipped + g.skipped, succeeded = r.succeeded + g.succeeded,
+    dead_lettered = r.dead_lettered + g.dead_lettered, moved_on = r.moved_on + g.moved_on,
+    through_seq = greatest(r.through_seq, g.through_seq),
+    due_at_us = greatest(r.due_at_us, {database_now_us}) + g.pause_us, updated_at_us = g.at_us
+FROM unnest(
+    $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+    $9::bigint[]
+) AS g (replayed, skipped, succeeded, dead_lettered, moved_on, through_seq, pause_us, at_us, seq)
+WHERE r.seq = g.seq
+
+-- move_replay --
+-- Move a bulk replay from the state the caller saw.
+UPDATE replays AS r
+SET previous_state = r.state, state = g.target, resumes_as = g.resumes_as, note = g.note, updated_at_us = g.at_us
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[])
+    AS g (target, resumes_as, note, at_us, seq, state)
+WHERE r.seq = g.seq AND r.state = g.state
+
+-- retirable_replay --
+-- The oldest bulk replay that came to its end before a time.
+SELECT seq FROM replays
+WHERE state IN ('done', 'cancelled') AND updated_at_us < :before_us ORDER BY seq LIMIT 1
+
+-- delete_members --
+-- Remove members of bulk replays.
+DELETE FROM replay_members AS m USING unnest($1::bigint[], $2::bigint[]) AS g (replay_seq, event_seq)
+WHERE m.replay_seq = g.replay_seq AND m.event_seq = g.event_seq
+
+-- delete_replays --
+-- Remove bulk replays.
+DELETE FROM replays WHERE seq = ANY ($1::bigint[])

@@ -356,3 +356,149 @@ SELECT state, count(*) FROM events GROUP BY state
 -- ping --
 -- Whether the store answers.
 SELECT 1
+
+-- fragment replay_columns --
+seq, state, resumes_as, note, reason, selection, members_max, canary, rate_per_second, request_key, digest, matched,
+total, replayed, skipped, succeeded, dead_lettered, moved_on, through_seq, created_at_us, updated_at_us
+
+-- insert_replay --
+-- A bulk replay without members yet; nothing when its request has made one before.
+INSERT INTO replays (
+    previous_state, state, resumes_as, note, reason, selection, members_max, canary, rate_per_second, request_key,
+    digest, matched, total, replayed, skipped, succeeded, dead_lettered, moved_on, through_seq, due_at_us,
+    created_at_us, updated_at_us
+)
+VALUES (
+    'new', 'pending', 'pending', '', :reason, :selection, :members_max, :canary, :rate_per_second, :request_key,
+    :digest, 0, 0, 0, 0, 0, 0, 0, 0, 0, :now_us, :now_us
+)
+ON CONFLICT (request_key) DO NOTHING RETURNING seq
+
+-- freeze_members --
+-- Everything that passes the filters becomes a member, the oldest first, up to a number.
+INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, standing, note)
+SELECT :replay_seq, seq, id, run, state, 'waiting', '' FROM events
+WHERE seq > 0 {filters} ORDER BY seq LIMIT :members_max
+
+-- insert_members --
+-- Events that were named become members.
+INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, standing, note)
+SELECT column1, column2, column3, column4, column5, 'waiting', '' FROM (VALUES {rows})
+
+-- count_members --
+-- How many members a bulk replay has.
+SELECT count(*) FROM replay_members WHERE replay_seq = :replay_seq
+
+-- size_replay --
+-- Note how many events fitted, and how many of them became members.
+UPDATE replays SET matched = column1, total = column2 FROM (VALUES {rows}) WHERE seq = column3
+
+-- count_matching --
+-- How many events pass the filters, counted up to a number.
+SELECT count(*) FROM (SELECT seq FROM events WHERE seq > 0 {filters} LIMIT :count) AS matching
+
+-- sample_matching --
+-- The oldest events that pass the filters.
+SELECT id FROM events WHERE seq > 0 {filters} ORDER BY seq LIMIT :count
+
+-- groups_matching --
+-- The oldest events that pass the filters gathered by their error.
+SELECT kind, count(*)
+FROM (
+    SELECT coalesce(error_signature, reason, '') AS kind FROM events
+    WHERE seq > 0 {filters} ORDER BY seq LIMIT :scan_max
+) AS matching GROUP BY kind ORDER BY count(*) DESC, kind LIMIT :count
+
+-- events_named --
+-- How the events of these ids stand.
+SELECT seq, id, run, state, coalesce(error_signature, reason, '') FROM events
+WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY seq
+
+-- replay --
+-- One bulk replay.
+SELECT {replay_columns} FROM replays WHERE seq = :seq
+
+-- replay_by_key --
+-- The bulk replay that a request has made.
+SELECT {replay_columns} FROM replays WHERE request_key = :request_key
+
+-- list_replays --
+-- Bulk replays, newest first, before a number.
+SELECT {replay_columns} FROM replays WHERE seq < :before_seq ORDER BY seq DESC LIMIT :count
+
+-- active_replays --
+-- Bulk replays that have something left to do, or members whose end is not known yet.
+SELECT {replay_columns} FROM replays
+WHERE state IN ('pending', 'canary', 'running') OR replayed > succeeded + dead_lettered + moved_on
+ORDER BY seq LIMIT :count
+
+-- replay_skips --
+-- Why members of a bulk replay were left alone.
+SELECT note, count(*), min(event_id) FROM replay_members
+WHERE replay_seq = :replay_seq AND standing = 'skipped' GROUP BY note ORDER BY count(*) DESC LIMIT :count
+
+-- lock_replay --
+-- Take a bulk replay for this transaction, with how long it has to wait yet; none when another daemon has it.
+SELECT {replay_columns}, due_at_us - :now_us FROM replays WHERE seq = :seq
+
+-- waiting_members --
+-- The next members of a bulk replay, after a row number.
+SELECT json_group_array(json_array(event_seq, event_id, run, state))
+FROM (
+    SELECT event_seq, event_id, run, state FROM replay_members
+    WHERE replay_seq = :replay_seq AND event_seq > :after_seq ORDER BY event_seq LIMIT :count
+)
+
+-- open_members --
+-- Replayed members of a bulk replay whose end is not known yet, after a row number.
+SELECT json_group_array(json_array(event_seq, event_id, run, state))
+FROM (
+    SELECT event_seq, event_id, run, state FROM replay_members
+    WHERE replay_seq = :replay_seq AND standing = 'replayed' AND event_seq > :after_seq
+    ORDER BY event_seq LIMIT :count
+)
+
+-- events_standing --
+-- How the events of these row numbers stand.
+SELECT json_group_array(json_array(e.seq, e.id, e.run, e.state))
+FROM json_each(:seqs) AS wanted CROSS JOIN events AS e ON e.seq = wanted.value
+
+-- lock_events --
+-- The same, and nobody may move them before this transaction ends.
+SELECT json_group_array(json_array(e.seq, e.id, e.run, e.state))
+FROM json_each(:seqs) AS wanted CROSS JOIN events AS e ON e.seq = wanted.value
+
+-- mark_members --
+-- Let members stand elsewhere than they did.
+UPDATE replay_members SET standing = column1, note = column2
+FROM (VALUES {rows})
+WHERE replay_seq = column3 AND event_seq = column4 AND standing = column5
+
+-- add_to_replay --
+-- Count what became of members, and put off the next ones.
+UPDATE replays
+SET replayed = replayed + column1, skipped = skipped + column2, succeeded = succeeded + column3,
+    dead_lettered = dead_lettered + column4, moved_on = moved_on + column5, through_seq = max(through_seq, column6),
+    due_at_us = max(due_at_us, column8) + column7, updated_at_us = column8
+FROM (VALUES {rows})
+WHERE seq = column9
+
+-- move_replay --
+-- Move a bulk replay from the state the caller saw.
+UPDATE replays
+SET previous_state = state, state = column1, resumes_as = column2, note = column3, updated_at_us = column4
+FROM (VALUES {rows})
+WHERE seq = column5 AND state = column6
+
+-- retirable_replay --
+-- The oldest bulk replay that came to its end before a time.
+SELECT seq FROM replays
+WHERE state IN ('done', 'cancelled') AND updated_at_us < :before_us ORDER BY seq LIMIT 1
+
+-- delete_members --
+-- Remove members of bulk replays.
+DELETE FROM replay_members WHERE (replay_seq, event_seq) IN (VALUES {rows})
+
+-- delete_replays --
+-- Remove bulk replays.
+DELETE FROM replays WHERE seq IN (VALUES {rows})

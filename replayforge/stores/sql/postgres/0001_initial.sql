@@ -134,3 +134,58 @@ CREATE TABLE tallies (
     amount BIGINT NOT NULL,
     PRIMARY KEY (node, name)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+
+-- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.
+CREATE TABLE replays (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    previous_state TEXT COLLATE "C" NOT NULL,
+    state TEXT COLLATE "C" NOT NULL,
+    resumes_as TEXT COLLATE "C" NOT NULL,
+    note TEXT COLLATE "C" NOT NULL,
+    reason TEXT COLLATE "C" NOT NULL,
+    selection TEXT COLLATE "C" NOT NULL,
+    members_max BIGINT NOT NULL,
+    canary BIGINT NOT NULL,
+    rate_per_second DOUBLE PRECISION,
+    request_key TEXT COLLATE "C" UNIQUE,
+    digest TEXT COLLATE "C" NOT NULL,
+    matched BIGINT NOT NULL,
+    total BIGINT NOT NULL,
+    replayed BIGINT NOT NULL,
+    skipped BIGINT NOT NULL,
+    succeeded BIGINT NOT NULL,
+    dead_lettered BIGINT NOT NULL,
+    moved_on BIGINT NOT NULL,
+    through_seq BIGINT NOT NULL,
+    due_at_us BIGINT NOT NULL,
+    created_at_us BIGINT NOT NULL,
+    updated_at_us BIGINT NOT NULL,
+    -- One search in one text, as for events; "new" is where a job comes from.
+    CONSTRAINT job_lifecycle CHECK (strpos(
+        ' new>pending'
+        || ' pending>canary pending>running pending>paused pending>cancelled'
+        || ' canary>running canary>paused canary>cancelled'
+        || ' running>done running>paused running>cancelled'
+        || ' paused>pending paused>canary paused>running paused>cancelled' || ' ',
+        ' ' || previous_state || '>' || state || ' '
+    ) > 0),
+    CHECK (total >= replayed + skipped AND replayed >= succeeded + dead_lettered + moved_on)
+) WITH (fillfactor = 50);
+
+-- Who belongs to a bulk replay, with the run and the state that the event was seen in; frozen when the job is made.
+CREATE TABLE replay_members (
+    replay_seq BIGINT NOT NULL,
+    event_seq BIGINT NOT NULL,
+    event_id TEXT COLLATE "C" NOT NULL,
+    run BIGINT NOT NULL,
+    state TEXT COLLATE "C" NOT NULL,
+    standing TEXT COLLATE "C" NOT NULL CHECK (standing IN (
+        'waiting', 'replayed', 'skipped', 'succeeded', 'dead_lettered', 'moved_on'
+    )),
+    note TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (replay_seq, event_seq)
+);
+
+-- Those whose end is not known yet, and those that were left alone; both are few beside all.
+CREATE INDEX replay_members_open ON replay_members (replay_seq, event_seq) WHERE standing = 'replayed';
+CREATE INDEX replay_members_skipped ON replay_members (replay_seq, note) WHERE standing = 'skipped';

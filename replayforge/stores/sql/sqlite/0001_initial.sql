@@ -122,3 +122,58 @@ CREATE TABLE tallies (
     amount INTEGER NOT NULL,
     PRIMARY KEY (node, name)
 ) STRICT, WITHOUT ROWID;
+
+-- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.
+CREATE TABLE replays (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    previous_state TEXT NOT NULL,
+    state TEXT NOT NULL,
+    resumes_as TEXT NOT NULL,
+    note TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    selection TEXT NOT NULL,
+    members_max INTEGER NOT NULL,
+    canary INTEGER NOT NULL,
+    rate_per_second REAL,
+    request_key TEXT UNIQUE,
+    digest TEXT NOT NULL,
+    matched INTEGER NOT NULL,
+    total INTEGER NOT NULL,
+    replayed INTEGER NOT NULL,
+    skipped INTEGER NOT NULL,
+    succeeded INTEGER NOT NULL,
+    dead_lettered INTEGER NOT NULL,
+    moved_on INTEGER NOT NULL,
+    through_seq INTEGER NOT NULL,
+    due_at_us INTEGER NOT NULL,
+    created_at_us INTEGER NOT NULL,
+    updated_at_us INTEGER NOT NULL,
+    -- One search in one text, as for events; "new" is where a job comes from.
+    CONSTRAINT job_lifecycle CHECK (instr(
+        ' new>pending'
+        || ' pending>canary pending>running pending>paused pending>cancelled'
+        || ' canary>running canary>paused canary>cancelled'
+        || ' running>done running>paused running>cancelled'
+        || ' paused>pending paused>canary paused>running paused>cancelled' || ' ',
+        ' ' || previous_state || '>' || state || ' '
+    ) > 0),
+    CHECK (total >= replayed + skipped AND replayed >= succeeded + dead_lettered + moved_on)
+) STRICT;
+
+-- Who belongs to a bulk replay, with the run and the state that the event was seen in; frozen when the job is made.
+CREATE TABLE replay_members (
+    replay_seq INTEGER NOT NULL,
+    event_seq INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    standing TEXT NOT NULL CHECK (standing IN (
+        'waiting', 'replayed', 'skipped', 'succeeded', 'dead_lettered', 'moved_on'
+    )),
+    note TEXT NOT NULL,
+    PRIMARY KEY (replay_seq, event_seq)
+) STRICT, WITHOUT ROWID;
+
+-- Those whose end is not known yet, and those that were left alone; both are few beside all.
+CREATE INDEX replay_members_open ON replay_members (replay_seq, event_seq) WHERE standing = 'replayed';
+CREATE INDEX replay_members_skipped ON replay_members (replay_seq, note) WHERE standing = 'skipped';

@@ -1,0 +1,280 @@
+"""Bulk replays in the store: who belongs to one is frozen at once, and each batch of members is one transaction."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import msgspec
+
+from replayforge.domain.bulk_replay import (
+    MEMBERS_MAX,
+    JobState,
+    Member,
+    Preview,
+    ReplayJob,
+    ReplayOrder,
+    Skip,
+    Standing,
+    standing_now,
+    why_skipped,
+)
+from replayforge.domain.clock import to_us
+from replayforge.domain.errors import Conflict, Rejected
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import EventFilter
+from replayforge.stores.driver import Batch, Fetch, Row, Steps
+from replayforge.stores.lookups import SEQ_MAX, conditions
+from replayforge.stores.tallies import tally
+
+COUNT_MAX = MEMBERS_MAX + 1  # so that "more than can be members" is told from "just as many"
+SCAN_MAX = 10_000
+SAMPLE_MAX = 10
+GROUPS_MAX = 20
+SKIPS_MAX = 20
+ACTIVE_MAX = 100
+COLUMNS = [field.name for field in fields(ReplayJob)]
+
+Now = tuple[str, int, State]
+
+
+class Miscounted(Conflict):
+    """Another number of events fits than was expected, so nothing was done."""
+
+    def __init__(self, expected: int, found: int) -> None:
+        super().__init__(
+            f"{expected:,} events were expected and {found:,} fit now, so nothing was done; look at them again."
+        )
+        self.expected = expected
+        self.found = found
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What one batch did: (id, run) entries to publish, and how many members were left alone."""
+
+    entries: list[tuple[str, int]]
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What one look at replayed members found: how many came to their ends, and where the next look goes on."""
+
+    ended: int
+    next_seq: int
+
+
+# Making one
+
+
+def create(
+    order: ReplayOrder, wanted: EventFilter | None, named: Sequence[str], states: frozenset[State], now_us: int
+) -> Steps[tuple[ReplayJob, bool]]:
+    """Make a bulk replay of what passes the filter, or of the named events in these states, membership and all.
+
+    Returns the job, and whether it is new: a request that has made one before makes no second one. Raises Miscounted,
+    or Rejected when nothing fits; nothing is written then.
+    """
+    rows = yield Fetch("insert_replay", order_parameters(order, now_us))
+    if not rows:
+        known = yield Fetch("replay_by_key", {"request_key": order.request_key})
+        return replay_job(known[0]), False
+    seq = rows[0][0]
+    if wanted is None:
+        matched, total = yield from freeze_named(seq, named, states, order.members_max)
+    else:
+        matched, total = yield from freeze_matching(seq, wanted, order)
+    if order.expected_count is not None and order.expected_count != matched:
+        raise Miscounted(order.expected_count, matched)
+    if total == 0:
+        raise Rejected("No event fits, so there is nothing to replay.")
+    yield Batch("size_replay", [(matched, total, seq)])
+    made = yield Fetch("replay", {"seq": seq})
+    return replay_job(made[0]), True
+
+
+def order_parameters(order: ReplayOrder, now_us: int) -> dict[str, object]:
+    """Return the parameters that insert a job."""
+    return {
+        "reason": order.reason,
+        "selection": msgspec.json.encode(order.selection).decode(),
+        "members_max": order.members_max,
+        "canary": order.canary,
+        "rate_per_second": order.rate_per_second,
+        "request_key": order.request_key,
+        "digest": order.digest,
+        "now_us": now_us,
+    }
+
+
+def freeze_matching(seq: int, wanted: EventFilter, order: ReplayOrder) -> Steps[tuple[int, int]]:
+    """Make members of what passes the filter; returns how many fit and how many became members."""
+    filters, parameters = conditions(wanted)
+    yield Fetch("freeze_members", {**parameters, "replay_seq": seq, "members_max": order.members_max}, filters)
+    counted = yield Fetch("count_members", {"replay_seq": seq})
+    total = int(counted[0][0])
+    if total < order.members_max:
+        return total, total
+    matching = yield Fetch("count_matching", {**parameters, "count": COUNT_MAX}, filters)
+    return int(matching[0][0]), total
+
+
+def freeze_named(seq: int, ids: Sequence[str], states: frozenset[State], members_max: int) -> Steps[tuple[int, int]]:
+    """Make members of the named events that stand in one of the states; returns how many fit and became members."""
+    fitting = yield from named_events(ids, states)
+    members = [(seq, event_seq, event_id, run, state) for event_seq, event_id, run, state, _ in fitting[:members_max]]
+    yield Batch("insert_members", members)
+    return len(fitting), len(members)
+
+
+def named_events(ids: Sequence[str], states: frozenset[State]) -> Steps[list[Row]]:
+    """Fetch (row number, id, run, state, error) of the named events that stand in one of the states, oldest first."""
+    rows = yield Fetch("events_named", {"ids": list(ids)})
+    return [row for row in rows if row[3] in states]
+
+
+def preview_matching(wanted: EventFilter) -> Steps[Preview]:
+    """Fetch what a bulk replay of this filter would take."""
+    filters, parameters = conditions(wanted)
+    counted = yield Fetch("count_matching", {**parameters, "count": COUNT_MAX}, filters)
+    sample = yield Fetch("sample_matching", {**parameters, "count": SAMPLE_MAX}, filters)
+    groups = yield Fetch("groups_matching", {**parameters, "scan_max": SCAN_MAX, "count": GROUPS_MAX}, filters)
+    matched = int(counted[0][0])
+    return Preview(matched, matched == COUNT_MAX, [row[0] for row in sample], [(row[0], row[1]) for row in groups])
+
+
+def preview_named(ids: Sequence[str], states: frozenset[State]) -> Steps[Preview]:
+    """Fetch what a bulk replay of these events would take."""
+    fitting = yield from named_events(ids, states)
+    groups = Counter(str(row[4]) for row in fitting)
+    return Preview(len(fitting), False, [row[1] for row in fitting[:SAMPLE_MAX]], groups.most_common(GROUPS_MAX))
+
+
+# Carrying one on
+
+
+def advance(node: str, seq: int, state: JobState, count: int, now_us: int) -> Steps[Advance | None]:
+    """Replay the next members of a job that is in this state, and count them, at once.
+
+    Returns None when another daemon has the job in hand, it has moved on, or its rate asks for patience.
+    """
+    job = yield from locked(seq, state, now_us)
+    if job is None:
+        return None
+    rows = yield Fetch("waiting_members", {"replay_seq": seq, "after_seq": job.through_seq, "count": count})
+    members = [member(row) for row in rows]
+    standing = yield Fetch("lock_events", {"seqs": [one.seq for one in members]})
+    now = standings(standing)
+    notes = {one.seq: why_skipped(one, now.get(one.seq)) for one in members}
+    replayed = [one for one in members if not notes[one.seq]]
+    yield Batch("replay_event", [(now_us, one.seq, one.run, one.state) for one in replayed])
+    detail = f"{job.reason} (bulk replay {job.id})"
+    yield Batch("insert_actions", [(one.seq, now_us, one.run + 1, "replayed", detail) for one in replayed])
+    moved = Counter[State]({State.QUEUED: len(replayed)})
+    moved.subtract(one.state for one in replayed)
+    yield tally(node, moved)
+    yield Batch("mark_members", [marked(seq, one, notes[one.seq]) for one in members])
+    skipped = len(members) - len(replayed)
+    through = members[-1].seq if members else job.through_seq
+    pause_us = to_us(len(replayed) / job.rate_per_second) if job.rate_per_second else 0
+    yield Batch("add_to_replay", [(len(replayed), skipped, 0, 0, 0, through, pause_us, now_us, seq)])
+    return Advance([(one.event_id, one.run + 1) for one in replayed], skipped)
+
+
+def locked(seq: int, state: JobState, now_us: int) -> Steps[ReplayJob | None]:
+    """Take the job for this transaction, if it still is in this state and its rate allows the next batch."""
+    rows = yield Fetch("lock_replay", {"seq": seq, "now_us": now_us})
+    if not rows:
+        return None
+    job = replay_job(rows[0])
+    return job if job.state is state and rows[0][-1] <= 0 else None
+
+
+def marked(seq: int, one: Member, note: str) -> Row:
+    """Return the parameters that mark a member as replayed, or as skipped when a note says why."""
+    return (Standing.SKIPPED if note else Standing.REPLAYED, note, seq, one.seq, Standing.WAITING)
+
+
+def look_at_open(seq: int, after_seq: int, count: int) -> Steps[tuple[list[tuple[Member, Standing]], int]]:
+    """Fetch those of the next replayed members that have come to their ends, and where the next look goes on."""
+    rows = yield Fetch("open_members", {"replay_seq": seq, "after_seq": after_seq, "count": count})
+    members = [member(row) for row in rows]
+    standing = yield Fetch("events_standing", {"seqs": [one.seq for one in members]})
+    now = standings(standing)
+    ends = [(one, standing_now(one, now.get(one.seq))) for one in members]
+    ended: list[tuple[Member, Standing]] = [(one, end) for one, end in ends if end is not Standing.REPLAYED]
+    return ended, members[-1].seq if len(members) == count else 0
+
+
+def follow(seq: int, after_seq: int, count: int, now_us: int) -> Steps[Followed]:
+    """Count those of the next replayed members that have come to their ends; none while another daemon does."""
+    rows = yield Fetch("lock_replay", {"seq": seq, "now_us": now_us})
+    if not rows:
+        return Followed(0, after_seq)
+    ended, next_seq = yield from look_at_open(seq, after_seq, count)
+    yield Batch("mark_members", [(end, "", seq, one.seq, Standing.REPLAYED) for one, end in ended])
+    ends = Counter(end for _, end in ended)
+    row = (ends[Standing.SUCCEEDED], ends[Standing.DEAD_LETTERED], ends[Standing.MOVED_ON])
+    yield Batch("add_to_replay", [(0, 0, *row, 0, 0, now_us, seq)])
+    return Followed(len(ended), next_seq)
+
+
+def move(job: ReplayJob, target: JobState, resumes_as: JobState, note: str, now_us: int) -> Steps[bool]:
+    """Move a job from the state the caller saw; False when it moved meanwhile."""
+    changed = yield Batch("move_replay", [(target, resumes_as, note, now_us, job.seq, job.state)])
+    return bool(changed[0][0])
+
+
+def retire(before_us: int, count: int) -> Steps[int]:
+    """Remove members of the oldest job that ended before a time, and the job with its last ones; returns how many."""
+    rows = yield Fetch("retirable_replay", {"before_us": before_us})
+    if not rows:
+        return 0
+    seq = rows[0][0]
+    members = yield Fetch("waiting_members", {"replay_seq": seq, "after_seq": 0, "count": count})
+    yield Batch("delete_members", [(seq, row[0]) for row in members])
+    if len(members) < count:
+        yield Batch("delete_replays", [(seq,)])
+    return len(members)
+
+
+# Looking at them
+
+
+def find(seq: int) -> Steps[tuple[ReplayJob, list[Skip]] | None]:
+    """Fetch one job with why members of it were left alone."""
+    rows = yield Fetch("replay", {"seq": seq})
+    if not rows:
+        return None
+    skips = yield Fetch("replay_skips", {"replay_seq": seq, "count": SKIPS_MAX})
+    return replay_job(rows[0]), [Skip(*row) for row in skips]
+
+
+def list_jobs(before_seq: int | None, limit: int) -> Steps[list[ReplayJob]]:
+    """Fetch jobs, newest first."""
+    rows = yield Fetch("list_replays", {"before_seq": before_seq or SEQ_MAX, "count": limit})
+    return [replay_job(row) for row in rows]
+
+
+def active() -> Steps[list[ReplayJob]]:
+    """Fetch the oldest jobs that have something left to do or to follow."""
+    rows = yield Fetch("active_replays", {"count": ACTIVE_MAX})
+    return [replay_job(row) for row in rows]
+
+
+def replay_job(row: Row) -> ReplayJob:
+    """Read a row of the replay columns, whatever stands behind them."""
+    values = dict(zip(COLUMNS, row[: len(COLUMNS)], strict=True))
+    values["state"], values["resumes_as"] = JobState(values["state"]), JobState(values["resumes_as"])
+    values["selection"] = msgspec.json.decode(values["selection"])
+    return ReplayJob(**values)
+
+
+def member(row: Row) -> Member:
+    """Read a row of a member."""
+    return Member(row[0], row[1], row[2], State(row[3]))
+
+
+def standings(rows: Sequence[Row]) -> dict[int, Now]:
+    """Return row number -> (id, run, state) of events as they are now."""
+    return {row[0]: (row[1], row[2], State(row[3])) for row in rows}
