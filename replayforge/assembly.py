@@ -26,6 +26,8 @@ from replayforge.engine.overview import Overview
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.reader import Reader
 from replayforge.engine.recovery import rebuild_window, reclaim_former
+from replayforge.engine.replay_jobs import ReplayJobs
+from replayforge.engine.replay_runner import ReplayRunner
 from replayforge.engine.replayer import Replayer
 from replayforge.engine.settler import Settler
 from replayforge.engine.window import Window
@@ -59,6 +61,8 @@ class Daemon:
     reader: Reader
     janitor: Janitor
     replayer: Replayer
+    replay_jobs: ReplayJobs
+    replay_runner: ReplayRunner
     overview: Overview
     workers: list[Worker]
     supervisor: Supervisor
@@ -69,12 +73,13 @@ class Daemon:
     @property
     def services(self) -> list[str]:
         """The names of the services beside the workers."""
-        return [self.dispatcher.name, self.publisher.name, self.reader.name, self.janitor.name]
+        return [self.dispatcher.name, self.publisher.name, self.reader.name, self.janitor.name, self.replay_runner.name]
 
     def start(self) -> None:
         """Let every service run and the door open."""
         hearts = [] if self.heartbeat is None else [self.heartbeat]
-        services: list[Service] = [*hearts, self.publisher, self.dispatcher, self.reader, self.janitor, *self.workers]
+        services: list[Service] = [*hearts, self.publisher, self.dispatcher, self.reader, self.janitor]
+        services += [self.replay_runner, *self.workers]
         for service in services:
             self.supervisor.start(service)
         self.intake.accepting = True
@@ -83,7 +88,7 @@ class Daemon:
         """Close the door, hand back what nobody began, let running handlers finish within the grace period."""
         self.intake.accepting = False
         self.telemetry.emit("daemon.draining")
-        await self.supervisor.stop([self.reader.name, self.janitor.name], DRAIN_SECONDS)
+        await self.supervisor.stop([self.reader.name, self.janitor.name, self.replay_runner.name], DRAIN_SECONDS)
         unstarted = self.bench.close()
         leases = [(claimed.event.seq, claimed.event.lease_token) for claimed in unstarted]
         names = [worker.name for worker in self.workers]
@@ -194,6 +199,8 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         telemetry,
         lease_seconds=config.workers.lease_seconds,
     )
+    replay_runner = ReplayRunner(store, publisher, clock, telemetry)
+    replay_jobs = ReplayJobs(store, replay_runner.wake, clock, telemetry)
     janitor = Janitor(
         parts.log,
         intake,
@@ -206,7 +213,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         telemetry,
         intervals(config),
         parts.rng,
-        shared_chores(config, neighbours),
+        shared_chores(config, neighbours, replay_jobs),
     )
     supervisor = Supervisor(
         clock,
@@ -247,6 +254,8 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         reader=reader,
         janitor=janitor,
         replayer=Replayer(store, publisher, clock, telemetry),
+        replay_jobs=replay_jobs,
+        replay_runner=replay_runner,
         overview=overview,
         workers=workers,
         supervisor=supervisor,
@@ -265,13 +274,15 @@ def build_heartbeat(parts: Parts, bench: Workbench, workers: list[Worker]) -> He
     return Heartbeat(parts.store, bench, workers, parts.handlers, report, parts.clock, parts.telemetry, pace)
 
 
-def shared_chores(config: Config, neighbours: Neighbours) -> list[Chore]:
-    """Return the janitor's chores that concern other daemons; each finds nothing to do where there are none."""
+def shared_chores(config: Config, neighbours: Neighbours, replay_jobs: ReplayJobs) -> list[Chore]:
+    """Return the janitor's chores that concern other daemons, or what all daemons share."""
     seconds = config.janitor
+    dead_kept_seconds = config.retention.dead_seconds
     return [
         Chore("take_over", seconds.sweep_seconds, neighbours.take_over),
         Chore("look_for_suspects", seconds.sweep_seconds, neighbours.look_for_suspects),
         Chore("remove_dead_consumers", seconds.stream_reclaim_seconds, neighbours.remove_dead_consumers),
+        Chore("retire_replays", seconds.retention_seconds, lambda: replay_jobs.retire(dead_kept_seconds)),
         Chore("forget_nodes", seconds.retention_seconds, neighbours.forget_nodes),
         Chore("long_transactions", seconds.disk_seconds, neighbours.look_for_long_transactions),
     ]

@@ -108,6 +108,7 @@ def web_context(daemon: Daemon) -> Context:
         overview=daemon.overview,
         replayer=daemon.replayer,
         logbook=Logbook(daemon.log),
+        replay_jobs=daemon.replay_jobs,
         supervisor=daemon.supervisor,
         limits=Limits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max),
         access=Access(server.api_keys, hosts),

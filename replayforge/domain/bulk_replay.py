@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from replayforge.domain.errors import Conflict
 from replayforge.domain.lifecycle import TERMINAL, State
 
 MEMBERS_MAX = 200_000
@@ -42,6 +43,17 @@ JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.CANCELLED: frozenset(),
 }
 AT_WORK = frozenset({JobState.PENDING, JobState.CANARY, JobState.RUNNING})
+
+
+class Miscounted(Conflict):
+    """Another number of events fits than was expected, so nothing was done."""
+
+    def __init__(self, expected: int, found: int) -> None:
+        super().__init__(
+            f"{expected:,} events were expected and {found:,} fit now, so nothing was done; look at them again."
+        )
+        self.expected = expected
+        self.found = found
 
 
 @dataclass(frozen=True, slots=True)

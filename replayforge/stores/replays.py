@@ -10,6 +10,7 @@ from replayforge.domain.bulk_replay import (
     MEMBERS_MAX,
     JobState,
     Member,
+    Miscounted,
     Preview,
     ReplayJob,
     ReplayOrder,
@@ -19,7 +20,7 @@ from replayforge.domain.bulk_replay import (
     why_skipped,
 )
 from replayforge.domain.clock import to_us
-from replayforge.domain.errors import Conflict, Rejected
+from replayforge.domain.errors import Rejected
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.driver import Batch, Fetch, Row, Steps
@@ -35,17 +36,6 @@ ACTIVE_MAX = 100
 COLUMNS = [field.name for field in fields(ReplayJob)]
 
 Now = tuple[str, int, State]
-
-
-class Miscounted(Conflict):
-    """Another number of events fits than was expected, so nothing was done."""
-
-    def __init__(self, expected: int, found: int) -> None:
-        super().__init__(
-            f"{expected:,} events were expected and {found:,} fit now, so nothing was done; look at them again."
-        )
-        self.expected = expected
-        self.found = found
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from replayforge.web import dead_letters, demo, events, forgelog_api, ingest, metrics, operations, status_page
+from replayforge.web import dead_letters, demo, events, forgelog_api, ingest, metrics, operations, replays, status_page
 from replayforge.web.context import CONTEXT, Context
 from replayforge.web.error_pages import for_people
 from replayforge.web.guard import guard
@@ -45,6 +45,12 @@ def routes() -> list[web.RouteDef]:
         get("/api/workflows/{id:[^/]+}", events.show_workflow),
         get("/api/workflows/{id:[^/]+}/timeline", events.show_timeline),
         post("/api/workflows/{id:[^/]+}/replay", events.replay_workflow),
+        post("/api/replays", replays.create_replay),
+        get("/api/replays", replays.list_replays),
+        get("/api/replays/{id:[^/]+}", replays.show_replay),
+        post("/api/replays/{id:[^/]+}/pause", replays.pause_replay),
+        post("/api/replays/{id:[^/]+}/resume", replays.resume_replay),
+        post("/api/replays/{id:[^/]+}/cancel", replays.cancel_replay),
         get("/api/deadletters", dead_letters.list_dead_letters),
         post("/api/deadletters/{id:[^/]+}/replay", dead_letters.replay_dead_letter),
         post("/api/deadletters/{id:[^/]+}/discard", dead_letters.discard_dead_letter),

@@ -9,6 +9,7 @@ from replayforge.engine.chaos import Chaos
 from replayforge.engine.intake import Intake
 from replayforge.engine.logbook import Logbook
 from replayforge.engine.overview import Overview
+from replayforge.engine.replay_jobs import ReplayJobs
 from replayforge.engine.replayer import Replayer
 from replayforge.supervisor import Supervisor
 
@@ -37,6 +38,7 @@ class Context:
     intake: Intake
     overview: Overview
     replayer: Replayer
+    replay_jobs: ReplayJobs
     logbook: Logbook
     supervisor: Supervisor
     limits: Limits

@@ -18,10 +18,21 @@ from replayforge.web.events import ReasonRequest, ReplayRequest, WorkflowReplayR
 from replayforge.web.forgelog_api import CommitRequest
 from replayforge.web.operations import CrashRequest
 from replayforge.web.problems import CONTENT_TYPE
+from replayforge.web.replays import BulkReplayRequest, ReplayShape
 from replayforge.web.shapes import EventShape, json_response
 
 API_PREFIXES = ("/api/", "/forgelog/", "/health", "/metrics", "/openapi.json")
-STRUCTS = (Envelope, EventShape, ReplayRequest, WorkflowReplayRequest, ReasonRequest, CommitRequest, CrashRequest)
+STRUCTS = (
+    Envelope,
+    EventShape,
+    ReplayRequest,
+    WorkflowReplayRequest,
+    ReasonRequest,
+    BulkReplayRequest,
+    ReplayShape,
+    CommitRequest,
+    CrashRequest,
+)
 REFERENCE = "#/components/schemas/{name}"
 GROUPS = frozenset({"events", "workflows", "deadletters", "replays", "forgelog", "health"})
 LIST = ("limit", "cursor")
@@ -84,6 +95,12 @@ DETAILS: dict[str, Details] = {
     "GET /api/deadletters": Details(("group_by", "error", *LIST)),
     "POST /api/deadletters/{id}/replay": Details(body="ReasonRequest", answers=((202, ""),)),
     "POST /api/deadletters/{id}/discard": Details(body="ReasonRequest"),
+    "POST /api/replays": Details(body="BulkReplayRequest", answers=((202, "ReplayShape"), (200, ""))),
+    "GET /api/replays": Details(LIST, answers=((200, "ReplayShape[]"),)),
+    "GET /api/replays/{id}": Details(answers=((200, "ReplayShape"),)),
+    "POST /api/replays/{id}/pause": Details(answers=((200, "ReplayShape"),)),
+    "POST /api/replays/{id}/resume": Details(answers=((200, "ReplayShape"),)),
+    "POST /api/replays/{id}/cancel": Details(answers=((200, "ReplayShape"),)),
     "GET /api/insights/errors": Details(("window_seconds",)),
     "GET /api/stream": Details(("topics", "seen")),
     "POST /api/demo/generate-workload": Details(("count",)),
@@ -152,7 +169,7 @@ def describable(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:
     for field in msgspec.structs.fields(struct):
         raw = msgspec.Raw in (field.type, *get_args(field.type))
         default = {} if isinstance(field.default, msgspec.Raw) else field.default
-        names.append((field.name, Any if raw else field.type, msgspec.field(default=default)))
+        names.append((field.encode_name, Any if raw else field.type, msgspec.field(default=default)))
     return msgspec.defstruct(struct.__name__, names, namespace={"__doc__": struct.__doc__}, kw_only=True)
 
 

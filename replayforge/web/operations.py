@@ -125,7 +125,7 @@ async def metrics_json(request: web.Request) -> web.Response:
             # Between a failure and its next attempt an event is retrying; no event just stands there failed.
             "failed": states[State.RETRYING],
             "dead_lettered": states[State.DEAD_LETTERED],
-            "replay_requeued": counts["event.replayed"],
+            "replay_requeued": counts["event.replayed"] + counts["replay.advanced"],
             "incoming_pending": stream.pending,
             "retry_pending": 0,
             "counters": dict(counts),

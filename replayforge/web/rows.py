@@ -25,6 +25,8 @@ SENTENCES = {
     "attempt.fenced": "a result came too late and was dropped",
     "event.dead_lettered": "became a dead letter: {reason}",
     "event.replayed": "replayed as run {run}",
+    "replay.created": "bulk replay {replay} of {members} events was made",
+    "replay.moved": "bulk replay {replay} is {state}",
     "event.discarded": "discarded",
     "event.cancelled": "cancelled",
     "crash.simulated": "a crash of the {kind} was simulated",

@@ -10,14 +10,21 @@ from typing import Any
 
 import pytest
 
-from replayforge.domain.bulk_replay import JOB_TRANSITIONS, MEMBERS_MAX, JobState, ReplayJob, ReplayOrder, Standing
+from replayforge.domain.bulk_replay import (
+    JOB_TRANSITIONS,
+    MEMBERS_MAX,
+    JobState,
+    Miscounted,
+    ReplayJob,
+    ReplayOrder,
+    Standing,
+)
 from replayforge.domain.errors import Rejected
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import TERMINAL, Outcome, Reason, State
 from replayforge.domain.recovery import Verdict
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.driver import Batch, Fetch, Steps
-from replayforge.stores.replays import Miscounted
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Claimed, Settlement
 from tests.contract.store_backends import (

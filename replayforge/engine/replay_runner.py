@@ -1,0 +1,132 @@
+"""Carries bulk replays on: batch after batch at their rate, watching how the replayed events end."""
+
+import asyncio
+
+from replayforge import crashpoints
+from replayforge.domain.bulk_replay import AT_WORK, JobState, Move, ReplayJob, Take, next_step
+from replayforge.domain.clock import Clock
+from replayforge.domain.errors import Unavailable
+from replayforge.domain.lifecycle import State
+from replayforge.engine.outage import Outage
+from replayforge.engine.publisher import Publisher
+from replayforge.stores.store import Store
+from replayforge.supervisor import wait_for_event
+from replayforge.telemetry import Telemetry
+
+BATCH_MAX = 500
+BATCH_SECONDS = 0.25  # how much of its rate a job takes at once
+LOOK_MAX = 1_000
+LOOK_SECONDS = 0.25
+IDLE_SECONDS = 1.0
+# Without a rate a job goes as fast as the workers do: replayed events are older than what comes in, so a larger queue
+# of them would only make fresh events wait.
+QUEUED_MAX = 1_000
+QUEUE_SECONDS = 0.1
+
+
+class ReplayRunner:
+    """Every step is one transaction decided by the job's row alone, so any daemon may take it, after any crash."""
+
+    name = "replays"
+
+    def __init__(self, store: Store, publisher: Publisher, clock: Clock, telemetry: Telemetry) -> None:
+        self.store = store
+        self.publisher = publisher
+        self.clock = clock
+        self.telemetry = telemetry
+        self.news = asyncio.Event()
+        self.outage = Outage()
+        self.looked_through: dict[int, int] = {}
+        self.rests_until: dict[int, float] = {}
+
+    def wake(self) -> None:
+        """Say that a job was made or moved."""
+        self.news.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Carry on whatever job there is until told to stop."""
+        stop = asyncio.create_task(stopping.wait())
+        stop.add_done_callback(lambda _: self.wake())
+        try:
+            while not stopping.is_set():
+                self.news.clear()
+                try:
+                    await wait_for_event(self.news, await self.tick())
+                except Unavailable as error:
+                    # A batch whose answer was lost may have been committed, and nobody published it.
+                    self.publisher.fall_behind()
+                    await self.outage.wait(error, stopping)
+                else:
+                    self.outage.over()
+        finally:
+            stop.cancel()
+
+    async def tick(self) -> float:
+        """Give every job its turn and return the seconds until the next one is due."""
+        jobs = await self.store.active_replays()
+        present = {job.seq for job in jobs}
+        self.looked_through = {seq: place for seq, place in self.looked_through.items() if seq in present}
+        self.rests_until = {seq: until for seq, until in self.rests_until.items() if seq in present}
+        return min([await self.carry_on(job) for job in jobs], default=IDLE_SECONDS)
+
+    async def carry_on(self, job: ReplayJob) -> float:
+        """Do what the job has to do next, look after what it has replayed, and return when it wants its next turn."""
+        pause_seconds = await self.step(job)
+        if job.open:
+            pause_seconds = min(pause_seconds, await self.follow(job))
+        return pause_seconds
+
+    async def step(self, job: ReplayJob) -> float:
+        """Do what the job has to do next; returns the seconds until it may have more to do."""
+        match next_step(job):
+            case Take(count):
+                return await self.take(job, count)
+            case Move(target, note):
+                now_us = self.clock.now_us()
+                if await self.store.move_replay(job, target, resumes_as=JobState.RUNNING, note=note, now_us=now_us):
+                    self.telemetry.emit("replay.moved", replay=job.id, state=target.value, note=note)
+                return 0.0
+        return IDLE_SECONDS
+
+    async def take(self, job: ReplayJob, count: int) -> float:
+        """Replay the next members, unless the job's rate or the queue asks for patience."""
+        patience = self.rests_until.get(job.seq, 0.0) - self.clock.monotonic()
+        if patience > 0:
+            return patience
+        if job.rate_per_second is None and await self.queue_is_long():
+            return QUEUE_SECONDS
+        batch = min(count, batch_size(job.rate_per_second))
+        done = await self.store.advance_replay(job.seq, job.state, batch, self.clock.now_us())
+        if done is None:
+            return LOOK_SECONDS
+        crashpoints.reach("replay.committed")
+        self.publisher.offer(done.entries)
+        self.telemetry.emit("replay.advanced", len(done.entries), replay=job.id, skipped=done.skipped)
+        if job.rate_per_second is None:
+            return 0.0
+        pause_seconds = len(done.entries) / job.rate_per_second
+        self.rests_until[job.seq] = self.clock.monotonic() + pause_seconds
+        return pause_seconds
+
+    async def queue_is_long(self) -> bool:
+        """Tell whether the workers have enough to do already."""
+        _, tallies = await self.store.books()
+        return tallies.get(State.QUEUED, 0) >= QUEUED_MAX
+
+    async def follow(self, job: ReplayJob) -> float:
+        """Count those of the next replayed members that came to their ends; returns when to look again."""
+        place = self.looked_through.get(job.seq, 0)
+        any_ended, next_seq = await self.store.any_replay_ended(job.seq, place, LOOK_MAX)
+        if any_ended:
+            followed = await self.store.follow_replay(job.seq, place, LOOK_MAX, self.clock.now_us())
+            next_seq = followed.next_seq
+            self.telemetry.emit("replay.followed", followed.ended, replay=job.id)
+        self.looked_through[job.seq] = next_seq
+        return LOOK_SECONDS if any_ended or next_seq or job.state in AT_WORK else IDLE_SECONDS
+
+
+def batch_size(rate_per_second: float | None) -> int:
+    """Return how many members a job takes at once."""
+    if rate_per_second is None:
+        return BATCH_MAX
+    return max(1, min(BATCH_MAX, int(rate_per_second * BATCH_SECONDS)))
