@@ -62,7 +62,7 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "daemon.draining": ("info", "the daemon stops: no new events, running handlers may finish"),
     "daemon.stopped": ("info", "the daemon has stopped"),
     "chore.failed": ("error", "a chore of the janitor ended with an unexpected error and will be tried again"),
-    "clock.jumped": ("warning", "wall and monotonic clocks disagree"),
+    "clock.jumped": ("warning", "the wall clock was set; while it differs from that of the start, age removes nothing"),
     "crash.simulated": ("warning", "a simulated crash was carried out"),
     "request.failed": ("error", "a request ended in an unexpected error"),
 }

@@ -6,6 +6,9 @@ from functools import lru_cache
 from typing import Protocol
 
 MICROSECONDS_PER_SECOND = 1_000_000
+DRIFT_SECONDS_MAX = 300.0
+# Where the system has a clock that cannot be set and goes on while the machine sleeps, that one.
+ELAPSED_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
@@ -19,6 +22,10 @@ class Clock(Protocol):
         """Return seconds on a clock that never runs backwards."""
         ...
 
+    def elapsed(self) -> float:
+        """Return seconds on a clock that never runs backwards and goes on while the machine sleeps."""
+        ...
+
 
 class SystemClock:
     """The machine's own clocks."""
@@ -30,6 +37,31 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds on a clock that never runs backwards."""
         return time.monotonic()
+
+    def elapsed(self) -> float:
+        """Return seconds on a clock that never runs backwards and goes on while the machine sleeps."""
+        return time.clock_gettime(ELAPSED_CLOCK)
+
+
+class SteadyClock:
+    """Compares the wall clock with one that cannot be set, so that nothing is removed by age after a jump.
+
+    A clock that was put right looks the same as one that was put wrong: what agrees is the wall clock of the start.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.wall_us = clock.now_us()
+        self.elapsed = clock.elapsed()
+
+    def drift_seconds(self) -> float:
+        """Return by how much the wall clock has moved apart from the time that has passed since the start."""
+        passed_seconds = self.clock.elapsed() - self.elapsed
+        return (self.clock.now_us() - self.wall_us) / MICROSECONDS_PER_SECOND - passed_seconds
+
+    def now_us(self) -> int | None:
+        """Return the wall-clock time, or None while it stands where it cannot have come by itself."""
+        return None if abs(self.drift_seconds()) > DRIFT_SECONDS_MAX else self.clock.now_us()
 
 
 def to_us(seconds: float) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from replayforge import crashpoints
-from replayforge.domain.clock import Clock
+from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.event import Event
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.recovery import Result, Verdict, error_signature, judge
@@ -39,13 +39,15 @@ class Rules:
 
 @dataclass(slots=True)
 class Execution:
-    """One attempt of one claimed event. `thread` is set while a plain function runs on after its time-out."""
+    """One attempt of one claimed event. `started` is on the monotonic clock, so an attempt lasts as long as it lasted,
+    whatever the wall clock does meanwhile. `thread` is set while a plain function runs on after its time-out."""
 
     claimed: Claimed
     worker: str
     handler: Handler | None
     event: Event
     started_at_us: int
+    started: float
     details: dict[str, Any]
     thread: asyncio.Future[Any] | None = None
 
@@ -66,7 +68,8 @@ def begin(claimed: Claimed, worker: str, handlers: Handlers, rules: Rules, detai
         run=row.run,
         attempt=row.attempt_count + 1,
     )
-    return Execution(claimed, worker, handlers.find(row.event_type), event, rules.clock.now_us(), details)
+    clock, handler = rules.clock, handlers.find(row.event_type)
+    return Execution(claimed, worker, handler, event, clock.now_us(), clock.monotonic(), details)
 
 
 async def execute(
@@ -185,7 +188,7 @@ def settlement(execution: Execution, result: Result, decided: Verdict, rules: Ru
         verdict=decided,
         worker=execution.worker,
         started_at_us=execution.started_at_us,
-        ended_at_us=max(execution.started_at_us, rules.clock.now_us()),
+        ended_at_us=execution.started_at_us + to_us(rules.clock.monotonic() - execution.started),
         error=result.error,
         error_signature=None if result.error is None else error_signature(result.error),
         result=result.value,

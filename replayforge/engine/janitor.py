@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from replayforge import crashpoints
-from replayforge.domain.clock import Clock, to_us
+from replayforge.domain.clock import DRIFT_SECONDS_MAX, Clock, to_us
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.lifecycle import State
 from replayforge.engine.dispatcher import Dispatcher
@@ -20,7 +20,7 @@ from replayforge.streams.stream import Stream
 from replayforge.supervisor import wait_for_event
 from replayforge.telemetry import Telemetry
 
-ORPHANED_AFTER_SECONDS = 5.0
+ORPHANED_AFTER_SECONDS = 4.0  # less than from one sweep to the next, so that the second look decides
 PROMOTED_PER_STEP_MAX = 1000
 RETIRED_PER_STEP_MAX = 500
 NEXT_STEP_SECONDS = 0.05
@@ -99,15 +99,18 @@ class Janitor:
         self.intervals = intervals
         self.rng = rng
         self.mirrored = -1
-        self.missing: set[tuple[int, int]] = set()
+        self.missing: dict[tuple[int, int], float] = {}  # since when, on the monotonic clock
+        self.drift_seconds = 0.0
         self.chores = [
             Chore("promote", intervals.promote_seconds, self.promote, PROMOTED_PER_STEP_MAX),
             Chore("mirror", intervals.mirror_seconds, self.mirror),
+            Chore("clock", intervals.mirror_seconds, self.look_at_clock),
             Chore("disk", intervals.disk_seconds, self.look_at_disk),
             Chore("refill", intervals.refill_seconds, self.refill),
             Chore("sweep", intervals.sweep_seconds, self.sweep),
             Chore("stream_reclaim", intervals.stream_reclaim_seconds, self.reclaim_entries),
             Chore("scrub", intervals.mirror_seconds, self.scrub),
+            Chore("promote_stranded", intervals.retention_seconds, self.promote_stranded, PROMOTED_PER_STEP_MAX),
             Chore("retain_log", intervals.retention_seconds, self.retain_log),
             Chore("retire_events", intervals.retention_seconds, self.retire_events, RETIRED_PER_STEP_MAX),
             *further_chores,
@@ -142,11 +145,36 @@ class Janitor:
     async def promote(self) -> int:
         """Queue what has waited for its time."""
         entries, _ = await self.store.promote(self.clock.now_us(), PROMOTED_PER_STEP_MAX)
+        return self.publish_promoted(entries)
+
+    async def promote_stranded(self) -> int:
+        """Queue the retries that a clock which was set back would keep waiting until it is there again.
+
+        What was decided in a time yet to come was decided before the clock was set. A little of that is normal where
+        several daemons share a store: no two clocks are quite alike.
+        """
+        entries = await self.store.promote_stranded(
+            self.clock.now_us(), to_us(DRIFT_SECONDS_MAX), PROMOTED_PER_STEP_MAX
+        )
+        return self.publish_promoted(entries)
+
+    def publish_promoted(self, entries: Sequence[tuple[str, int]]) -> int:
+        """Put on the stream what was just queued; returns how many."""
         if entries:
             crashpoints.reach("promote.committed")
             self.publisher.offer(entries)
             self.telemetry.emit("event.promoted", len(entries))
         return len(entries)
+
+    async def look_at_clock(self) -> int:
+        """Warn each time the wall clock was set, also when it was set right; returns how often that was now, 0 or 1."""
+        drift_seconds = self.log.steady_clock.drift_seconds()
+        if abs(drift_seconds - self.drift_seconds) <= DRIFT_SECONDS_MAX:
+            return 0
+        self.drift_seconds = drift_seconds
+        remedy = "" if abs(drift_seconds) <= DRIFT_SECONDS_MAX else "set it right, or restart if it is right now"
+        self.telemetry.emit("clock.jumped", drift_seconds=round(drift_seconds, 3), remedy=remedy)
+        return 1
 
     async def mirror(self) -> int:
         """Tell the log how far the store has come, so that an older store is found out at the next start."""
@@ -174,15 +202,12 @@ class Janitor:
 
     async def sweep(self) -> int:
         """Queue again what this process claimed and then dropped, which only a crash inside it can do."""
-        before_us = self.clock.now_us() - to_us(ORPHANED_AFTER_SECONDS)
         held = await self.store.in_flight(self.store.owner)
-        missing = {
-            (seq, event.token)
-            for seq, event in held
-            if event.started_at_us < before_us and not self.bench.holds((seq, event.token))
-        }
-        # A claim whose answer is late is on its way to the bench; only what is missing twice was dropped.
-        orphans, self.missing = sorted(missing & self.missing), missing
+        now = self.clock.monotonic()
+        missing = [(seq, event.token) for seq, event in held if not self.bench.holds((seq, event.token))]
+        # A claim whose answer is late is on its way to the bench; only what stays missing was dropped.
+        self.missing = {lease: self.missing.get(lease, now) for lease in missing}
+        orphans = [lease for lease, since in self.missing.items() if now - since >= ORPHANED_AFTER_SECONDS]
         if not orphans:
             return 0
         returned = await self.store.hand_back(orphans, self.clock.now_us())
@@ -208,8 +233,10 @@ class Janitor:
         return retained.segments
 
     async def retire_events(self) -> int:
-        """Remove finished events that have been kept long enough."""
-        now_us = self.clock.now_us()
+        """Remove finished events that have been kept long enough, by a clock that can be trusted."""
+        now_us = self.log.steady_clock.now_us()
+        if now_us is None:
+            return 0
         kept_seconds = {
             State.SUCCEEDED: self.intervals.succeeded_kept_seconds,
             State.CANCELLED: self.intervals.succeeded_kept_seconds,

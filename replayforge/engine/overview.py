@@ -114,6 +114,7 @@ class Overview:
         self.clock = clock
         self.node = node
         self.started_at_us = started_at_us
+        self.started = clock.elapsed()
         self.recovered = recovered
         self.neighbours = neighbours
 
@@ -216,6 +217,10 @@ class Overview:
     async def stream_stats(self) -> StreamStats:
         """Describe the stream."""
         return await self.stream.stats()
+
+    def up_seconds(self) -> float:
+        """Return for how long this process has run."""
+        return self.clock.elapsed() - self.started
 
     def since(self, started: float) -> float:
         """Return the milliseconds since a monotonic moment."""

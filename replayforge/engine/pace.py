@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
+from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.lifecycle import ATTEMPT_SPENDING, TERMINAL, Outcome, State
 from replayforge.stores.transactions import Settlement
 
@@ -28,33 +28,32 @@ class Figures:
 
 
 class Pace:
-    """Remembers the newest attempts, and when events were replayed that have not ended yet; bounded in memory."""
+    """Remembers the newest attempts, and when events were replayed that have not ended yet; bounded in memory.
+
+    It measures on the monotonic clock: the wall clock may be set in between.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.ended: deque[tuple[int, int, bool]] = deque(maxlen=ATTEMPTS_MAX)
+        self.ended: deque[tuple[float, int, bool]] = deque(maxlen=ATTEMPTS_MAX)
         self.failures = 0
-        self.replayed_at_us: dict[str, int] = {}
+        self.replayed_at: dict[str, float] = {}
         self.replays_ended = 0
         self.replays_succeeded = 0
         self.replay_spans_us: deque[int] = deque(maxlen=REPLAYS_MAX)
 
     def listen(self, name: str, count: int, fields: dict[str, Any]) -> None:
         """Remember when an event was replayed."""
-        if name == "event.replayed" and len(self.replayed_at_us) < REPLAYS_MAX and "event_id" in fields:
-            self.replayed_at_us[fields["event_id"]] = self.clock.now_us()
+        if name == "event.replayed" and len(self.replayed_at) < REPLAYS_MAX and "event_id" in fields:
+            self.replayed_at[fields["event_id"]] = self.clock.monotonic()
 
     def note(self, settlements: Iterable[Settlement]) -> None:
         """Remember attempts whose outcome was committed."""
+        now = self.clock.monotonic()
         for settlement in settlements:
             outcome = settlement.outcome
-            self.ended.append(
-                (
-                    settlement.ended_at_us,
-                    settlement.ended_at_us - settlement.started_at_us,
-                    outcome is Outcome.SUCCEEDED,
-                )
-            )
+            duration_us = settlement.ended_at_us - settlement.started_at_us
+            self.ended.append((now, duration_us, outcome is Outcome.SUCCEEDED))
             self.failures += outcome in ATTEMPT_SPENDING
             if settlement.event.run > 1 and settlement.verdict.state in TERMINAL:
                 self.end_replay(settlement)
@@ -63,9 +62,9 @@ class Pace:
         """Note how a replay came to its end."""
         self.replays_ended += 1
         self.replays_succeeded += settlement.verdict.state is State.SUCCEEDED
-        replayed_at_us = self.replayed_at_us.pop(settlement.event.id, None)
-        if replayed_at_us is not None:
-            self.replay_spans_us.append(max(0, settlement.ended_at_us - replayed_at_us))
+        replayed_at = self.replayed_at.pop(settlement.event.id, None)
+        if replayed_at is not None:
+            self.replay_spans_us.append(to_us(self.clock.monotonic() - replayed_at))
 
     def figures(self) -> Figures:
         """Return what is known now."""
@@ -82,12 +81,12 @@ class Pace:
 
     def succeeded_per_second(self) -> float:
         """Return the rate over the last minute, or over as much of it as is remembered."""
-        now_us = self.clock.now_us()
-        since_us = now_us - int(WINDOW_SECONDS * MICROSECONDS_PER_SECOND)
+        now = self.clock.monotonic()
+        since = now - WINDOW_SECONDS
         if len(self.ended) == ATTEMPTS_MAX:
-            since_us = max(since_us, self.ended[0][0])
-        succeeded = sum(succeeded for ended_at_us, _, succeeded in self.ended if ended_at_us >= since_us)
-        return succeeded * MICROSECONDS_PER_SECOND / max(1, now_us - since_us)
+            since = max(since, self.ended[0][0])
+        succeeded = sum(succeeded for ended_at, _, succeeded in self.ended if ended_at >= since)
+        return succeeded / max(1e-6, now - since)
 
 
 def average_ms(spans_us: Sequence[int]) -> float | None:

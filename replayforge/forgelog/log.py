@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from replayforge.domain.clock import Clock, SystemClock
+from replayforge.domain.clock import Clock, SteadyClock, SystemClock
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.forgelog.committer import Committer, as_poisoned
 from replayforge.forgelog.consumers import Consumers, save_consumers
@@ -16,7 +16,7 @@ from replayforge.forgelog.limits import MEBIBYTE
 from replayforge.forgelog.options import LogOptions
 from replayforge.forgelog.record import NewRecord, Record
 from replayforge.forgelog.recovery import RecoveryReport
-from replayforge.forgelog.retention import Retained, RetentionRule, SteadyClock, deletable
+from replayforge.forgelog.retention import Retained, RetentionRule, deletable
 from replayforge.forgelog.scrubber import Scrubber, ScrubStep
 from replayforge.forgelog.stats import LogStats, percentile
 from replayforge.forgelog.storage import LogIdentity, Storage
@@ -64,7 +64,6 @@ class ForgeLog:
         self.recovery: RecoveryReport = storage.report
         self.pid = os.getpid()
         self.damaged_reads = 0
-        self.jump_reported = False
         self.ending: asyncio.Future[None] | None = None
 
     @classmethod
@@ -204,13 +203,11 @@ class ForgeLog:
     def retain(self, projected_offset: int) -> Retained:
         """Remove the whole segments that retention asks for and the dispatcher has passed; one bounded step."""
         rule = RetentionRule(self.options.retention_seconds, self.options.retention_bytes_max)
-        now_ns = self.steady_clock.now_ns()
-        if now_ns is None and rule.retention_seconds is not None and not self.jump_reported:
-            self.jump_reported = True
-            self.telemetry.emit("clock.jumped", drift_seconds=round(self.steady_clock.drift_seconds(), 3))
+        now_us = self.steady_clock.now_us()
         gone = deletable(
             self.storage.segments, rule, projected_offset=min(projected_offset, self.durable_offset),
-            slowest_consumer=min(self.named.offsets.values(), default=None), now_ns=now_ns,
+            slowest_consumer=min(self.named.offsets.values(), default=None),
+            now_ns=None if now_us is None else now_us * 1000,
         )  # fmt: skip
         with self.guarded():
             gone = self.storage.delete_segments(gone)

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from replayforge.domain.clock import Clock
 from replayforge.forgelog.segment import Segment
 
-CLOCK_DRIFT_SECONDS_MAX = 300.0
 SEGMENTS_PER_STEP = 16
 
 
@@ -56,20 +54,3 @@ def is_old(successor: Segment, retention_seconds: float | None, now_ns: int | No
     if retention_seconds is None or now_ns is None:
         return False
     return now_ns - successor.header.created_ns > retention_seconds * 1e9
-
-
-class SteadyClock:
-    """Compares the wall clock with the monotonic one: after a jump nothing is judged by age any more."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.wall_us = clock.now_us()
-        self.monotonic = clock.monotonic()
-
-    def drift_seconds(self) -> float:
-        """Return by how much the wall clock has moved apart from the monotonic one since the log was opened."""
-        return (self.clock.now_us() - self.wall_us) / 1e6 - (self.clock.monotonic() - self.monotonic)
-
-    def now_ns(self) -> int | None:
-        """Return the wall-clock time in nanoseconds, or None when it jumped."""
-        return None if abs(self.drift_seconds()) > CLOCK_DRIFT_SECONDS_MAX else self.clock.now_us() * 1000

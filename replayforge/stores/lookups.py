@@ -190,6 +190,12 @@ def any_suspect() -> Steps[bool]:
     return bool(rows)
 
 
+def any_stranded(beyond_us: int) -> Steps[bool]:
+    """Tell whether a retry waits that was decided beyond a time which has yet to come."""
+    rows = yield Fetch("any_stranded", {"beyond_us": beyond_us})
+    return bool(rows)
+
+
 def oldest_queued() -> Steps[int | None]:
     """Fetch when the longest waiting queued event was last touched."""
     rows = yield Fetch("oldest_queued")

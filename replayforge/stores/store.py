@@ -128,6 +128,16 @@ class Store:
             return [], due
         return await self.driver.write(lambda: transactions.promote(self.node, now_us, limit))
 
+    async def promote_stranded(self, now_us: int, ahead_us: int, limit: int = 1000) -> list[tuple[str, int]]:
+        """Queue retries that were decided more than `ahead_us` after now: the clock was set back since.
+
+        Returns their entries.
+        """
+        beyond_us = now_us + ahead_us
+        if not await self.driver.read(lambda: lookups.any_stranded(beyond_us)):
+            return []
+        return await self.driver.write(lambda: transactions.promote_stranded(self.node, now_us, beyond_us, limit))
+
     async def queued_entries(self, limit: int, after_seq: int = 0) -> list[tuple[str, int]]:
         """Return (id, run) of queued events, oldest first."""
         return await self.driver.read(lambda: lookups.queued_entries(after_seq, limit))

@@ -233,6 +233,13 @@ def promote(node: str, now_us: int, limit: int) -> Steps[tuple[list[tuple[str, i
     return [(row[0], row[1]) for row in rows], due[0][0]
 
 
+def promote_stranded(node: str, now_us: int, beyond_us: int, limit: int) -> Steps[list[tuple[str, int]]]:
+    """Queue retries that were decided beyond a time which has yet to come; returns their (id, run) entries."""
+    rows = yield Fetch("promote_stranded", {"now_us": now_us, "beyond_us": beyond_us, "count": limit})
+    yield tally(node, moves(State.RETRYING, [State.QUEUED] * len(rows)))
+    return [(row[0], row[1]) for row in rows]
+
+
 def replay(node: str, event: StoredEvent, now_us: int, reason: str) -> Steps[bool]:
     """Queue a finished event for a new run; False when it was replayed or moved meanwhile."""
     changed = yield Batch("replay_event", [(now_us, event.seq, event.run, event.state)])

@@ -155,7 +155,8 @@ def idle_gaps(start_us: int, end_us: int, busy: Sequence[tuple[int, int]]) -> li
     """Return the stretches without any attempt that are long, as such and as a share of the whole."""
     least = max(int(GAP_SECONDS_MIN * MICROSECONDS_PER_SECOND), int((end_us - start_us) * GAP_SHARE_MIN))
     gaps, at = [], start_us
-    for first, last in [*sorted(busy), (end_us, end_us)]:
+    for begun, last in [*sorted(busy), (end_us, end_us)]:
+        first = min(begun, end_us)  # an attempt may lie beyond the end where the wall clock was set back since
         if first - at > least:
             margin = (first - at) // 50
             gaps.append((at + margin, first - margin))

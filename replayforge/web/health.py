@@ -71,7 +71,7 @@ def missing_part(signs: Signs) -> Health | None:
 def restarted_process(signs: Signs) -> Health | None:
     """Tell whether the process came up after a crash a moment ago."""
     age = (signs.now_us - signs.started_at_us) / MICROSECONDS_PER_SECOND
-    if signs.unclean_start and age < RECENT_SECONDS:
+    if signs.unclean_start and 0 <= age < RECENT_SECONDS:
         at = format_time(signs.started_at_us)
         return Health("Recovering", "warn", "the process had died and was started again", "/runtime#recovery", at)
     return None
@@ -83,7 +83,7 @@ def restarted_service(signs: Signs) -> Health | None:
     newest = max(crashed, key=lambda guard: guard.last_error_at_us or 0, default=None)
     if newest is None or newest.last_error_at_us is None:
         return None
-    if signs.now_us - newest.last_error_at_us >= to_us(RECENT_SECONDS):
+    if not 0 <= signs.now_us - newest.last_error_at_us < to_us(RECENT_SECONDS):  # below 0 the clock was set back
         return None
     rest = "and is not back yet" if newest.state == "restarting" else f"and is {newest.state} again"
     place = "workers" if newest.service.name.startswith("worker-") else "supervisor"

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock, to_us
 from replayforge.telemetry import HAPPENINGS, Telemetry
 
 SAMPLE_SECONDS = 5.0
@@ -25,9 +25,9 @@ COUNTED = {
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The counters at one moment."""
+    """The counters at one moment of the monotonic clock, in seconds."""
 
-    at_us: int
+    at: float
     accepted: int
     attempts: int
     dead: int
@@ -88,7 +88,7 @@ class Pulse:
         """Return the counters as they are."""
         counts = self.telemetry.counts
         figures = {name: sum(counts[part] for part in parts) for name, parts in COUNTED.items()}
-        return Sample(self.clock.now_us(), **figures)
+        return Sample(self.clock.monotonic(), **figures)
 
     @property
     def lag_ms(self) -> float:
@@ -98,17 +98,21 @@ class Pulse:
     def rates(self) -> tuple[float, float]:
         """Return events accepted and attempts ended per second, over the last ten seconds or so."""
         now = self.now()
-        before_us = now.at_us - int(RATE_SECONDS * MICROSECONDS_PER_SECOND)
-        then = next((sample for sample in reversed(self.samples) if sample.at_us <= before_us), self.samples[0])
-        seconds = max(1.0, (now.at_us - then.at_us) / MICROSECONDS_PER_SECOND)
+        before = now.at - RATE_SECONDS
+        then = next((sample for sample in reversed(self.samples) if sample.at <= before), self.samples[0])
+        seconds = max(1.0, now.at - then.at)
         return (now.accepted - then.accepted) / seconds, (now.attempts - then.attempts) / seconds
 
     def minutes(self) -> list[Minute]:
-        """Return one bar for each of the last sixty minutes that this process has seen, oldest first."""
-        points = [*self.samples, self.now()]
+        """Return one bar for each of the last sixty minutes that this process has seen, oldest first.
+
+        They are counted back from now: a wall clock that was set meanwhile neither folds nor stretches them.
+        """
+        now, now_us = self.now(), self.clock.now_us()
+        points = [*self.samples, now]
         last_of: dict[int, Sample] = {}
         for sample in points:
-            last_of[sample.at_us // (60 * MICROSECONDS_PER_SECOND)] = sample
+            last_of[(now_us - to_us(now.at - sample.at)) // (60 * MICROSECONDS_PER_SECOND)] = sample
         before, bars = points[0], []
         for minute, sample in last_of.items():
             bars.append(difference(minute * 60 * MICROSECONDS_PER_SECOND, before, sample))

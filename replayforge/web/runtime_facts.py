@@ -4,7 +4,7 @@ import os
 import resource
 import sys
 
-from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
+from replayforge.domain.clock import format_time
 from replayforge.domain.reports import Node
 from replayforge.engine.janitor import Chore
 from replayforge.engine.overview import Overview, WorkerStatus
@@ -46,11 +46,10 @@ async def runtime_view(context: Context, pulse: Pulse) -> RuntimeView:
 
 def process_facts(overview: Overview, pulse: Pulse) -> list[Fact]:
     """Say what the process is."""
-    up = (overview.clock.now_us() - overview.started_at_us) / MICROSECONDS_PER_SECOND
     return [
         Fact("Process", str(os.getpid())),
         Fact("Node", overview.node),
-        Fact("Up", duration(up)),
+        Fact("Up", duration(overview.up_seconds())),
         Fact("Memory", size(memory_bytes()), "resident set"),
         Fact("Event loop late by", duration(pulse.lag_ms / 1000), "at its worst within the last minute"),
         Fact("Python", sys.version.split()[0]),

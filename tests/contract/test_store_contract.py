@@ -176,6 +176,22 @@ async def test_retry_waits_and_comes_back(store: Store) -> None:
     assert again.event.due_at_us is None
 
 
+async def test_a_retry_from_ahead_does_not_wait_for_its_time(store: Store) -> None:
+    """A retry decided in a time yet to come is queued at once, for the clock was set back; one that was decided lately,
+    however late it falls due, and what was scheduled that late, wait on."""
+    hour_us = 60 * MINUTE_US
+    ahead, lately = await claimed(store, 2)
+    await put(store, [record("scheduled", run_at_us=now_us() + 10 * hour_us)], after=2)
+    for one, ended_us in ((ahead, now_us() + hour_us), (lately, now_us())):
+        verdict = Verdict(State.RETRYING, 1, 0, due_at_us=ended_us + 2 * hour_us)
+        await store.settle([Settlement(one.event, Outcome.FAILED, verdict, "worker-1", ended_us, ended_us, "Boom")])
+    assert await store.promote_stranded(now_us() + 2 * hour_us, 5 * MINUTE_US) == []
+    assert await store.promote_stranded(now_us(), 5 * MINUTE_US) == [(ahead.event.id, 1)]
+    assert await store.promote_stranded(now_us(), 5 * MINUTE_US) == []
+    assert (await books(store)).states[State.QUEUED] == 1
+    assert (await store.discrepancies()).states[State.RETRYING] == 1
+
+
 def reclaims(left: list[tuple[int, InFlight]], hold: bool = False) -> list[tuple[int, Reclaim]]:
     rows = {event.event_id: seq for seq, event in left}
     return [(rows[one.event.event_id], one) for one in triage([event for _, event in left], lambda _: hold)]

@@ -1,4 +1,4 @@
-"""A clock that moves only when a test says so."""
+"""A clock that moves, or is set, only when a test says so."""
 
 
 class FakeClock:
@@ -11,6 +11,13 @@ class FakeClock:
 
     def monotonic(self) -> float:
         return self.monotonic_seconds
+
+    def elapsed(self) -> float:
+        return self.monotonic_seconds
+
+    def set_by(self, seconds: float) -> None:
+        """Set the wall clock; no time passes."""
+        self.wall_us += round(seconds * 1_000_000)
 
     def advance(self, seconds: float) -> None:
         self.wall_us += round(seconds * 1_000_000)

@@ -268,6 +268,23 @@ RETURNING id, run, previous_state, event_type
 -- When the next waiting event falls due.
 SELECT min(due_at_us) FROM events WHERE state IN ('scheduled', 'retrying')
 
+-- promote_stranded --
+-- Queue retries that were decided in a time yet to come.
+WITH stranded AS MATERIALIZED (
+    SELECT seq AS stranded_seq FROM events
+    WHERE state = 'retrying' AND due_at_us > :beyond_us::bigint AND updated_at_us > :beyond_us::bigint
+    ORDER BY due_at_us LIMIT :count FOR UPDATE SKIP LOCKED
+)
+UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us::bigint
+FROM stranded WHERE seq = stranded_seq AND state = 'retrying'
+RETURNING id, run
+
+-- any_stranded --
+-- One retry that was decided in a time yet to come: the clock was set back since.
+SELECT seq FROM events
+WHERE state = 'retrying' AND due_at_us > :beyond_us::bigint AND updated_at_us > :beyond_us::bigint
+LIMIT 1
+
 -- queued_entries --
 -- Queued events in order, to put on the stream; suspects are not offered, they run alone.
 SELECT id, run FROM events WHERE state = 'queued' AND suspect = 0 AND seq > :after_seq ORDER BY seq LIMIT :count

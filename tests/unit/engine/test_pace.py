@@ -63,6 +63,20 @@ def test_the_rate_beyond_what_is_remembered(clock: FakeClock) -> None:
     assert pace.figures().succeeded_per_second == pytest.approx(1000, rel=0.01)
 
 
+@pytest.mark.parametrize("seconds", [-3_600.0, 3_600.0])
+def test_the_rate_and_the_replays_do_not_go_by_a_wall_clock_that_is_set(clock: FakeClock, seconds: float) -> None:
+    """A wall clock that is set changes neither the rate of the last minute nor how long a replay took."""
+    pace = Pace(clock)
+    pace.listen("event.replayed", 1, {"event_id": "event", "run": 2})
+    pace.note([attempt(clock)] * (ATTEMPTS_MAX - 1))
+    clock.set_by(seconds)
+    clock.advance(WINDOW_SECONDS + 1)
+    pace.note([attempt(clock, run=2)])
+    figures = pace.figures()
+    assert figures.succeeded_per_second == pytest.approx(1 / WINDOW_SECONDS)
+    assert figures.replay_ms_average == (WINDOW_SECONDS + 1) * 1000
+
+
 def test_replays(clock: FakeClock) -> None:
     """A replay is measured from the moment it was asked for to its end; attempts in between end nothing."""
     pace = Pace(clock)

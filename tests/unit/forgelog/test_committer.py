@@ -398,7 +398,8 @@ async def test_the_scrubber_finds_damage_before_a_reader(tmp_path: Path) -> None
 
 
 async def test_retention_by_age_stops_at_a_jumping_clock(tmp_path: Path) -> None:
-    """Old segments go when everyone has passed them; after a jump of the clock age removes nothing more."""
+    """Old segments go when everyone has passed them; after a jump of the clock age removes nothing, until it
+    is back."""
     rig = Rig(tmp_path, LogOptions(segment_bytes=16_384, retention_seconds=3600))
     for _ in range(60):
         await rig.log.append([NewRecord(bytes(1000))])
@@ -415,7 +416,8 @@ async def test_retention_by_age_stops_at_a_jumping_clock(tmp_path: Path) -> None
     rig.clock.wall_us += 10_000_000_000
     await rig.log.commit("reader", 60)
     assert [rig.log.retain(60).segments for _ in range(3)] == [0, 0, 0]
-    assert rig.probe.counts["clock.jumped"] == 1
+    rig.clock.wall_us -= 10_000_000_000
+    assert rig.log.retain(60).segments > 0
     with pytest.raises(GapError):
         rig.log.read(0)
     await rig.log.close()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,6 +60,18 @@ def test_an_attempt_is_always_wide_enough_to_be_seen() -> None:
     (lane,) = timeline([EVENT], [ATTEMPT, second], 99 * SECOND).lanes
     assert [span.kind for span in lane.spans] == ["waiting", "failed", "backoff", "succeeded"]
     assert all(span.width >= BAR_WIDTH_MIN for span in lane.spans if span.kind in ("failed", "succeeded"))
+
+
+@pytest.mark.parametrize("ahead_seconds", [3_600, 10**9])
+def test_an_attempt_beyond_the_end_stays_in_the_picture(ahead_seconds: int) -> None:
+    """Where the wall clock was set back between two attempts, the first lies ahead of all the rest: on its edge."""
+    ahead = ahead_seconds * SECOND
+    first = replace(ATTEMPT, started_at_us=ahead, ended_at_us=ahead + SECOND)
+    second = replace(ATTEMPT, token=2, outcome=Outcome.SUCCEEDED, started_at_us=9 * SECOND, ended_at_us=10 * SECOND)
+    (lane,) = timeline([EVENT], [first, second], 99 * SECOND).lanes
+    assert {span.kind for span in lane.spans} >= {"failed", "succeeded"}
+    for span in lane.spans:
+        assert LABELS_WIDTH <= span.x <= span.x + span.width <= LABELS_WIDTH + TIME_WIDTH + BAR_WIDTH_MIN + 0.2
 
 
 def test_what_runs_now_reaches_to_now() -> None:

@@ -58,6 +58,9 @@ CASES: list[tuple[Signs, str, str, str]] = [
         "/runtime#supervisor",
     ),
     (replace(WELL, guards=[guard("running", 90)]), "Healthy", "ended", "/runtime"),
+    # The clock was set back since: how long ago it was cannot be said, but it does not stay recent until it is made up.
+    (replace(WELL, guards=[guard("running", -3600)]), "Healthy", "ended", "/runtime"),
+    (replace(WELL, unclean_start=True, started_at_us=NOW + 3600 * SECOND), "Healthy", "ended", "/runtime"),
     (
         replace(WELL, report=replace(FINE, ledger=replace(BOOKS, records=7))),
         "Attention",
