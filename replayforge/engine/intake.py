@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from replayforge import crashpoints
-from replayforge.batching import Batcher
 from replayforge.domain.clock import Clock, parse_time
 from replayforge.domain.document import Unacceptable
 from replayforge.domain.errors import Full, OutcomeUnknown, Overloaded, Rejected, ReplayForgeError, Unavailable
@@ -21,13 +20,12 @@ from replayforge.domain.event import (
     same_event,
 )
 from replayforge.domain.identity import event_id_for_key, new_event_id, to_bytes
+from replayforge.engine.known_events import KnownEvents
 from replayforge.engine.window import Waiting, Window
 from replayforge.forgelog.log import ForgeLog
 from replayforge.forgelog.record import NewRecord
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
-
-Known = dict[str, tuple[StoredEvent, Content]]
 
 
 class KeyReused(Rejected):
@@ -69,8 +67,7 @@ class Intake:
         self.window = window
         self.clock = clock
         self.telemetry = telemetry
-        self.store = store
-        self.lookups: Batcher[list[str], Known] = Batcher(self.look_up)
+        self.known = KnownEvents(store)
         self.accepting = False
         self.disk_low = False
 
@@ -161,7 +158,7 @@ class Intake:
     async def lead(self, records: list[EventRecord]) -> None:
         """Hand the records to the log that the store does not know; every place in the window is resolved later."""
         try:
-            known = await self.known([record.id for record in records if record.idempotency_key is not None])
+            known = await self.known.find([record.id for record in records if record.idempotency_key is not None])
         except BaseException as error:
             for record in records:
                 self.window.abandon(record.id, Unavailable(f"The request that led was ended: {error!r}."))
@@ -172,20 +169,6 @@ class Intake:
         fresh = [record for record in records if record.id not in known]
         if fresh:
             self.append(fresh)
-
-    async def known(self, ids: list[str]) -> Known:
-        """Return those of the ids that have a row; none while the store does not answer."""
-        if not ids:
-            return {}
-        try:
-            return await self.lookups.add(ids)
-        except Unavailable:
-            return {}
-
-    async def look_up(self, batches: list[list[str]]) -> list[Known]:
-        """Look several callers' ids up at once."""
-        found = await self.store.events_by_ids([event_id for ids in batches for event_id in ids])
-        return [found] * len(batches)
 
     def append(self, records: list[EventRecord]) -> None:
         """Hand the records to the log; the window learns the outcome even if the caller goes away meanwhile.

@@ -1,5 +1,6 @@
 """The database goes away, hangs, or refuses, while a daemon runs: the door stays open and everything ends once."""
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -80,6 +81,24 @@ async def test_partition(
             await house.probe.saw("store.failed")
         proxy.heal()
         await all_succeed(house, ids, effects)
+
+
+async def test_silent_server_holds_nobody_up(
+    proxy: CommitBreaker, far_url: str, open_daemon: OpenHouse, effects: Counter[str]
+) -> None:
+    """A key is looked up in a store that says nothing any more for a moment only, and once for everybody; when the
+    store speaks again, a key that was used is told at the door as before."""
+    async with open_daemon(far_url.replace("call_seconds=1.0", "call_seconds=20")) as house:
+        ids = [await house.send(idempotency_key="before")]
+        await house.reaches(ids[0], "succeeded")
+        proxy.blackhole()
+        async with asyncio.timeout(5):
+            ids += [await house.send(idempotency_key=f"key-{number}") for number in range(100)]
+        proxy.heal()
+        await all_succeed(house, ids, effects)
+        await house.send(idempotency_key="before")  # it finds out that the store is back
+        reused = {"workflow_id": "workflow", "event_type": "test", "payload": "other", "idempotency_key": "before"}
+        assert (await house.post("/api/events", reused))[0] == 422
 
 
 async def test_locked_table(server: PostgresServer, url: str, open_daemon: OpenHouse, effects: Counter[str]) -> None:

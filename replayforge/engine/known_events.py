@@ -1,0 +1,46 @@
+"""Tells the door which events have a row already, and keeps nobody waiting for a store that has fallen silent."""
+
+import asyncio
+from collections.abc import Sequence
+
+from replayforge.batching import Batcher
+from replayforge.domain.errors import Unavailable
+from replayforge.domain.event import Content, StoredEvent
+from replayforge.stores.store import Store
+
+LOOK_SECONDS_MAX = 1.0
+
+Known = dict[str, tuple[StoredEvent, Content]]
+
+
+class KnownEvents:
+    """Looks ids up in the store, several callers' at once.
+
+    A database whose machine is gone does not refuse, it says nothing, and a call takes its whole time-out to fail. So
+    nobody waits longer than `LOOK_SECONDS_MAX`; and once somebody had to, the look that hangs stands for all others
+    until it has ended, after which one caller at a time finds out whether the store speaks again.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.looks: Batcher[Sequence[str], Known] = Batcher(self.look)
+        self.silent = False
+
+    async def find(self, ids: Sequence[str]) -> Known:
+        """Return those of the ids that have a row; none while the store does not answer."""
+        if not ids or (self.silent and self.looks.runner is not None):
+            return {}
+        try:
+            async with asyncio.timeout(LOOK_SECONDS_MAX):
+                return await self.looks.add(ids)
+        except TimeoutError:
+            self.silent = True
+            return {}
+        except Unavailable:
+            return {}
+
+    async def look(self, batches: list[Sequence[str]]) -> list[Known]:
+        """Look several callers' ids up at once."""
+        found = await self.store.events_by_ids([event_id for ids in batches for event_id in ids])
+        self.silent = False
+        return [found] * len(batches)
