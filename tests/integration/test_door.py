@@ -311,7 +311,7 @@ async def test_only_json_is_taken(house: House, content_type: str) -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "body"),
-    [("gzip", gzip.compress(envelope())), ("GZIP", gzip.compress(envelope())), ("deflate", zlib.compress(envelope()))],
+    [("gzip", gzip.compress(envelope(), mtime=0)), ("GZIP", gzip.compress(envelope(), mtime=0)), ("deflate", zlib.compress(envelope()))],
 )
 async def test_encoded_bodies_are_refused(house: House, encoding: str, body: bytes) -> None:
     """A compressed body is 415, however right its content is."""
