@@ -311,7 +311,11 @@ async def test_only_json_is_taken(house: House, content_type: str) -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "body"),
-    [("gzip", gzip.compress(envelope(), mtime=0)), ("GZIP", gzip.compress(envelope(), mtime=0)), ("deflate", zlib.compress(envelope()))],
+    [
+        ("gzip", gzip.compress(envelope(), mtime=0)),
+        ("GZIP", gzip.compress(envelope(), mtime=0)),
+        ("deflate", zlib.compress(envelope())),
+    ],
 )
 async def test_encoded_bodies_are_refused(house: House, encoding: str, body: bytes) -> None:
     """A compressed body is 415, however right its content is."""
@@ -435,6 +439,35 @@ async def test_a_bulk_line_that_is_too_long(house: House) -> None:
     """A line above the size of an event is 413."""
     async with house.http.post("/api/events/bulk", data=io.BytesIO(b"x" * (2 << 20)), headers=NDJSON) as response:
         assert response.status == 413
+
+
+async def test_lines_before_a_line_that_is_too_long(house: House) -> None:
+    """Lines that were answered stay so; what ends the body in its midst is the last line, and no second answer."""
+    begun = asyncio.Event()
+
+    async def pieces() -> Any:
+        yield envelope() + b"\n"
+        await begun.wait()
+        yield b"x" * (2 << 20)
+
+    async with house.http.post("/api/events/bulk", data=pieces(), headers=NDJSON) as response:
+        assert response.status == 200
+        assert response.headers["X-Request-ID"]
+        begun.set()
+        first, last = [json.loads(line) async for line in response.content]
+    assert (first["index"], first["status"]) == (0, "received")
+    assert (last["index"], last["problem"]["status"]) == (1, 413)
+    assert await log_end(house) == 1
+
+
+async def test_large_events_one_after_the_other_on_one_connection(house: House) -> None:
+    """A body that comes in many packets leaves its connection as it was."""
+    connector = house.http.session.connector
+    assert connector is not None
+    for number in range(4):
+        await house.send("large", {"number": number, "text": "a" * 1_000_000})
+    assert sum(len(connections) for connections in connector._conns.values()) == 1
+    assert house.probe.counts["connection.refused"] == 0
 
 
 async def test_too_many_waiting_events_are_refused_with_a_time(house: House) -> None:
