@@ -16,11 +16,13 @@ from replayforge.domain.errors import Refused
 from replayforge.engine.logbook import Logbook
 from replayforge.telemetry import configure_logs
 from replayforge.web.app import build_app
+from replayforge.web.connection import Runner
 from replayforge.web.context import Access, Context, Limits
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SECOND_SIGNAL_EXIT_CODE = 130
 STRAGGLER_SECONDS = 1.0
+BACKLOG_MAX = 1024  # connections that wait to be accepted
 # The loop gives the interpreter's lock away at every send; the default of 5 ms is how long it would then wait for the
 # thread that writes the log or the store.
 SWITCH_INTERVAL_SECONDS = 0.0005
@@ -90,9 +92,9 @@ async def site(daemon: Daemon, listening: socket.socket) -> AsyncIterator[None]:
     """Serve HTTP on a socket."""
     host, port = listening.getsockname()[:2]
     daemon.url = f"http://{f'[{host}]' if ':' in host else host}:{port}{daemon.config.server.base_path}"
-    runner = web.AppRunner(build_app(web_context(daemon)), access_log=None, shutdown_timeout=DRAIN_SECONDS)
+    runner = Runner(build_app(web_context(daemon)), shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
-    await web.SockSite(runner, listening).start()
+    await web.SockSite(runner, listening, backlog=BACKLOG_MAX).start()
     try:
         yield
     finally:
@@ -107,8 +109,8 @@ def web_context(daemon: Daemon) -> Context:
         intake=daemon.intake,
         overview=daemon.overview,
         replayer=daemon.replayer,
-        logbook=Logbook(daemon.log),
         replay_jobs=daemon.replay_jobs,
+        logbook=Logbook(daemon.log),
         supervisor=daemon.supervisor,
         limits=Limits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max),
         access=Access(server.api_keys, hosts),
@@ -134,7 +136,7 @@ def listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-        listening.listen(1024)
+        listening.listen(BACKLOG_MAX)
     except OSError as error:
         listening.close()
         reason = os.strerror(error.errno) if error.errno else str(error)

@@ -64,6 +64,7 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "chore.failed": ("error", "a chore of the janitor ended with an unexpected error and will be tried again"),
     "clock.jumped": ("warning", "the wall clock was set; while it differs from that of the start, age removes nothing"),
     "crash.simulated": ("warning", "a simulated crash was carried out"),
+    "connection.refused": ("debug", "a connection was closed on: no HTTP, too long, too slow, or one too many"),
     "request.failed": ("error", "a request ended in an unexpected error"),
 }
 

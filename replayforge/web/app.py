@@ -7,14 +7,11 @@ from replayforge.web.context import CONTEXT, Context
 from replayforge.web.error_pages import for_people
 from replayforge.web.guard import guard
 
-HEADER_BYTES_MAX = 16_384
-
 
 def build_app(context: Context) -> web.Application:
     """Return the application; with a base path all of it lies below that path."""
     app = web.Application(
         middlewares=[for_people, guard],
-        handler_args={"max_field_size": HEADER_BYTES_MAX},
         client_max_size=max(context.limits.event_bytes_max, context.limits.bulk_bytes_max),
     )
     app[CONTEXT] = context
@@ -45,15 +42,15 @@ def routes() -> list[web.RouteDef]:
         get("/api/workflows/{id:[^/]+}", events.show_workflow),
         get("/api/workflows/{id:[^/]+}/timeline", events.show_timeline),
         post("/api/workflows/{id:[^/]+}/replay", events.replay_workflow),
+        get("/api/deadletters", dead_letters.list_dead_letters),
+        post("/api/deadletters/{id:[^/]+}/replay", dead_letters.replay_dead_letter),
+        post("/api/deadletters/{id:[^/]+}/discard", dead_letters.discard_dead_letter),
         post("/api/replays", replays.create_replay),
         get("/api/replays", replays.list_replays),
         get("/api/replays/{id:[^/]+}", replays.show_replay),
         post("/api/replays/{id:[^/]+}/pause", replays.pause_replay),
         post("/api/replays/{id:[^/]+}/resume", replays.resume_replay),
         post("/api/replays/{id:[^/]+}/cancel", replays.cancel_replay),
-        get("/api/deadletters", dead_letters.list_dead_letters),
-        post("/api/deadletters/{id:[^/]+}/replay", dead_letters.replay_dead_letter),
-        post("/api/deadletters/{id:[^/]+}/discard", dead_letters.discard_dead_letter),
         get("/api/convergence", operations.convergence),
         get("/api/workers", operations.workers),
         get("/api/supervisor", operations.supervisor),

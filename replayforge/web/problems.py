@@ -41,6 +41,10 @@ class Problem(Exception):
         self.pointer = pointer
 
 
+class FinalProblem(Problem):
+    """A problem after which the connection cannot be used any more; it is closed."""
+
+
 def describe(error: Exception, **members: Any) -> dict[str, Any]:
     """Return the members of the problem that an error is; raises the error itself when it is none of ours."""
     if isinstance(error, Problem):
@@ -73,13 +77,21 @@ def kind_of(error: Exception) -> tuple[int, str, str]:
     raise error
 
 
-def respond(request: web.Request, error: Exception, **members: Any) -> web.Response:
-    """Answer a request with the problem that an error is."""
+def respond(request: web.BaseRequest, error: Exception, **members: Any) -> web.Response:
+    """Answer a request with the problem that an error is.
+
+    Raises ConnectionResetError when an answer has begun already: breaking that off is all there is left to say.
+    """
+    if request.writer.output_size > 0:
+        raise ConnectionResetError("An answer that had begun cannot be finished.")
     problem = describe(error, **members)
     problem |= {"instance": request.path, "request_id": request.get(REQUEST_ID, "")}
     headers = {}
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
-    return web.Response(
+    response = web.Response(
         body=msgspec.json.encode(problem), status=problem["status"], content_type=CONTENT_TYPE, headers=headers
     )
+    if isinstance(error, FinalProblem):
+        response.force_close()
+    return response

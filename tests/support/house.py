@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiohttp import ClientResponse
+from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from replayforge.assembly import Daemon, opened
@@ -16,6 +16,7 @@ from replayforge.daemon import web_context
 from replayforge.engine.handlers import Handlers
 from replayforge.telemetry import Telemetry
 from replayforge.web.app import build_app
+from replayforge.web.connection import ConnectionLimits, Runner
 from tests.support.patience import persist
 from tests.support.probe import Probe
 
@@ -115,9 +116,23 @@ def configuration(directory: Path, settings: Mapping[str, Any] | None = None) ->
     return load_config(Path("/dev/null"), environment, {"data_dir": str(directory)}).config
 
 
+class DoorServer(TestServer):
+    """Serves as the daemon does, with its door before every connection."""
+
+    def __init__(self, app: web.Application, limits: ConnectionLimits) -> None:
+        super().__init__(app, host="127.0.0.1")
+        self.limits = limits
+
+    async def _make_runner(self, **_: Any) -> Runner:
+        return Runner(self.app, limits=self.limits)
+
+
 @asynccontextmanager
 async def open_house(
-    directory: Path, handlers: Handlers | None = None, settings: Mapping[str, Any] | None = None
+    directory: Path,
+    handlers: Handlers | None = None,
+    settings: Mapping[str, Any] | None = None,
+    limits: ConnectionLimits | None = None,
 ) -> AsyncIterator[House]:
     """Open, start and serve a daemon on a data directory; stop and close it at the end."""
     telemetry = Telemetry()
@@ -126,7 +141,7 @@ async def open_house(
     async with opened(config, handlers=handlers or Handlers(), telemetry=telemetry) as daemon:
         daemon.start()
         app = build_app(web_context(daemon))
-        async with TestClient(TestServer(app, host="127.0.0.1")) as client:
+        async with TestClient(DoorServer(app, limits or ConnectionLimits())) as client:
             try:
                 yield House(daemon, probe, client)
             finally:

@@ -1,0 +1,260 @@
+"""The connections at the door: how many there may be, how slow, and how long-winded; aiohttp reads what they bring.
+
+A connection costs one timer, and that only while something on it is unfinished; a request costs a few comparisons.
+"""
+
+import asyncio
+import resource
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+
+from replayforge.domain.errors import Unavailable
+from replayforge.domain.identity import new_request_id
+from replayforge.telemetry import Telemetry
+from replayforge.web import malformed, problems
+from replayforge.web.context import CONTEXT, REQUEST_ID
+from replayforge.web.guard import HEADERS
+from replayforge.web.problems import FinalProblem
+
+CONNECTIONS_MAX = 10_000
+# Files of log and store, connections to Redis and PostgreSQL, and what handlers open.
+HANDLES_KEPT = 128
+
+OPTIONS: dict[str, Any] = {
+    "max_line_size": malformed.ADDRESS_BYTES_MAX,
+    "max_field_size": malformed.HEADER_BYTES_MAX,
+    "max_headers": malformed.HEADERS_MAX,
+    "auto_decompress": False,  # encoded bodies are refused, so nobody can make us unpack one
+    "access_log": None,
+}
+
+
+def connections_max() -> int:
+    """Return how many connections leave the rest of the process enough file handles."""
+    handles, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if handles == resource.RLIM_INFINITY:
+        return CONNECTIONS_MAX
+    return min(CONNECTIONS_MAX, max(handles - HANDLES_KEPT, handles // 2))
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """How long a head may take, how little a body may bring in how long, and how many connections there may be."""
+
+    head_seconds: float = 10.0
+    body_seconds: float = 10.0
+    body_bytes_min: int = 1_000
+    connections_max: int = field(default_factory=connections_max)
+
+
+class Runner(web.AppRunner):
+    """Serves an application as aiohttp's runner does, through a door of ours."""
+
+    def __init__(
+        self, app: web.Application, *, limits: ConnectionLimits | None = None, shutdown_timeout: float = 60.0
+    ) -> None:
+        super().__init__(app, shutdown_timeout=shutdown_timeout)
+        self.limits = limits or ConnectionLimits()
+
+    async def _make_server(self) -> web.Server:
+        return Door(await super()._make_server(), self.limits, self.app[CONTEXT].overview.telemetry)
+
+
+class Door(web.Server):
+    """Makes the connections and sees that there are not too many."""
+
+    def __init__(self, server: web.Server, limits: ConnectionLimits, telemetry: Telemetry) -> None:
+        super().__init__(server.request_handler, request_factory=server.request_factory)
+        self.limits = limits
+        self.telemetry = telemetry
+        self.open = 0  # aiohttp's own list has those as well whose handlers outlive them
+
+    def __call__(self) -> "Connection":
+        """Return what handles the next connection."""
+        return Connection(self, self._loop)
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        """Count a connection."""
+        super().connection_made(handler, transport)
+        self.open += 1
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        """Count a connection no more."""
+        super().connection_lost(handler, exc)
+        self.open -= 1
+
+    def make_room(self) -> bool:
+        """Tell whether the newest connection may stay; if there are too many, the longest idle one goes for it."""
+        if self.open <= self.limits.connections_max:
+            return True
+        idle = [one for one in self.connections if isinstance(one, Connection) and one.is_idle()]
+        if idle:
+            min(idle, key=Connection.idle_until).force_close()
+        return bool(idle)
+
+
+class Connection(RequestHandler):
+    """One connection: lets whole requests pass, and ends with whoever is too slow, too long, or speaks no HTTP.
+
+    `body` is that of the last request that came in. While it is whole, further bytes are those of another head; a head
+    that has begun, and the first one of all, is due at `head_due`.
+    """
+
+    __slots__ = ("body", "body_bytes", "door", "head_bytes", "head_due", "timer")
+
+    def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(door, loop=loop, **OPTIONS)
+        self.door = door
+        self.timer: asyncio.TimerHandle | None = None
+        self.head_due: float | None = None
+        self.head_bytes = 0
+        self.body: StreamReader = EMPTY_PAYLOAD
+        self.body_bytes: int | None = None  # how far the body had come at the last look, if there was one
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the first request, or say that there is no room."""
+        super().connection_made(transport)
+        if self.door.make_room():
+            self.expect_head()
+        else:
+            self.refuse(Unavailable("All connections are in use; close some, or come back later."))
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the connection."""
+        if self.timer is not None:
+            self.timer.cancel()
+        super().connection_lost(exc)
+
+    def is_idle(self) -> bool:
+        """Tell whether nothing is being answered."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def idle_until(self) -> float:
+        """Return when an idle connection has been kept long enough."""
+        return self._next_keepalive_close_time
+
+    # What comes in
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes in, and see to what they leave unfinished."""
+        known, between = self._request_count, self.body.is_eof()
+        super().data_received(data)
+        if self._request_count != known:
+            self.enter(self._request_count - known, self.head_bytes + len(data))
+        elif between and data and not self._close and not self._upgraded:
+            self.extend_head(len(data))
+
+    def enter(self, count: int, head_bytes_most: int) -> None:
+        """Look at the requests that have just become known."""
+        self.head_due, self.head_bytes = None, 0
+        unfinished, messages = self.body, self._messages
+        for position in range(len(messages) - count, len(messages)):
+            message, self.body = messages[position]
+            if isinstance(message, _ErrInfo):
+                self._pause_transport_reading()  # for good: what comes after can only be wrong as well
+                if not unfinished.is_eof():  # aiohttp would leave whoever reads it waiting
+                    self.give_up(unfinished, malformed.problem_of(message.exc))
+            elif flaw := malformed.flaw_of(message, head_bytes_most):
+                while len(messages) > position:
+                    messages.pop()
+                self.refuse(flaw)
+                return
+        if not self.body.is_eof():
+            self.body_bytes = None
+            self.look_after(self.door.limits.body_seconds)
+
+    def extend_head(self, size: int) -> None:
+        """Note bytes of a head that is not whole yet."""
+        if self.head_due is None:
+            self.expect_head()
+        self.head_bytes += size
+        if self.head_bytes > malformed.ADDRESS_BYTES_MAX + malformed.HEADER_BYTES_MAX:
+            self.refuse(malformed.headers_too_large())
+
+    # How long it takes
+
+    def expect_head(self) -> None:
+        """Give the next head its time."""
+        seconds = self.door.limits.head_seconds
+        self.head_due = self._loop.time() + seconds
+        self.look_after(seconds)
+
+    def look_after(self, seconds: float) -> None:
+        """Look after some time; a look that is due before does as well, since it sees to the next one."""
+        if self.timer is None:
+            self.timer = self._loop.call_later(seconds, self.look)
+
+    def look(self) -> None:
+        """See what has become of what was unfinished."""
+        self.timer = None
+        if self._close or self._force_close:
+            return
+        if self._reading_paused or self._buffer_paused:  # it is we who keep the client waiting
+            self.body_bytes = None
+            self.look_after(self.door.limits.body_seconds)
+        elif self.head_due is not None:
+            self.look_at_head(self.head_due - self._loop.time())
+        elif not self.body.is_eof():
+            self.look_at_body()
+
+    def look_at_head(self, left_seconds: float) -> None:
+        """End with a head that is not whole in its time; without a word to whoever has not said one either."""
+        if left_seconds > 0:
+            self.look_after(left_seconds)
+        elif self.head_bytes:
+            self.refuse(malformed.too_slow("head"))
+        else:
+            self.force_close()
+
+    def look_at_body(self) -> None:
+        """Give up a body that has hardly grown since the last look."""
+        limits, came, before = self.door.limits, self.body.total_bytes, self.body_bytes
+        if before is not None and came - before < limits.body_bytes_min:
+            self.give_up(self.body, malformed.too_slow("body"))
+        else:
+            self.body_bytes = came
+            self.look_after(limits.body_seconds)
+
+    # What those hear who may not go on
+
+    def give_up(self, body: StreamReader, problem: FinalProblem) -> None:
+        """Let whoever reads a body answer with a problem, and read no more."""
+        self.note(problem)
+        self._close = True
+        self._lingering_time = 0.0
+        body.set_exception(problem)
+
+    def refuse(self, error: Exception) -> None:
+        """Answer with an error and read no more; while an earlier request is being answered, only close after it."""
+        self._messages.append((_ErrInfo(0, error, ""), EMPTY_PAYLOAD))
+        self._close = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what never became a request; what came is not repeated."""
+        if isinstance(exc, HttpProcessingError):
+            exc = malformed.problem_of(exc)
+        if not isinstance(exc, FinalProblem | Unavailable):
+            return super().handle_error(request, status, exc, message)
+        self.note(exc)
+        request[REQUEST_ID] = new_request_id()
+        response = problems.respond(request, exc)
+        response.headers.update(HEADERS | {"X-Request-ID": request[REQUEST_ID]})
+        response.force_close()
+        return response
+
+    def note(self, reason: Exception) -> None:
+        """Count a connection that is closed on."""
+        self.door.telemetry.emit("connection.refused", reason=str(reason))
