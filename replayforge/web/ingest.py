@@ -13,7 +13,8 @@ from replayforge.domain.event import Envelope
 from replayforge.domain.identity import event_id_for_key
 from replayforge.engine.intake import Receipt
 from replayforge.web import problems
-from replayforge.web.context import Context, context_of
+from replayforge.web.context import REQUEST_ID, Context, context_of
+from replayforge.web.guard import HEADERS
 from replayforge.web.problems import Problem
 from replayforge.web.reading import JSON, NDJSON, check_type, decode_envelope, read_body, read_lines
 from replayforge.web.shapes import encode, json_response, receipt_event
@@ -78,19 +79,27 @@ async def post_bulk(request: web.Request) -> web.StreamResponse:
 
 
 async def stream_lines(request: web.Request) -> web.StreamResponse:
-    """Accept NDJSON of any length: lines are taken as they come, and answered one line for each."""
+    """Accept NDJSON of any length: lines are taken as they come, and answered one line for each.
+
+    What ends a body in its midst, such as a line that is too long, is the last line of the answer.
+    """
     context = context_of(request)
-    response = web.StreamResponse(headers={"Content-Type": NDJSON})
+    response = web.StreamResponse(headers=HEADERS | {"Content-Type": NDJSON, "X-Request-ID": request[REQUEST_ID]})
     index = 0
-    async for lines in read_lines(request, context.limits.event_bytes_max):
-        events = [line for line in lines if line.strip()]
-        for start in range(0, len(events), LINES_PER_APPEND_MAX):
-            items = await accept_pieces(context, events[start : start + LINES_PER_APPEND_MAX], index)
-            index += len(items)
-            # The headers wait for the first answers, so that a request that fails at once gets its own status.
-            if not response.prepared:
-                await response.prepare(request)
-            await response.write(b"".join(encode(item) + b"\n" for item in items))
+    try:
+        async for lines in read_lines(request, context.limits.event_bytes_max):
+            events = [line for line in lines if line.strip()]
+            for start in range(0, len(events), LINES_PER_APPEND_MAX):
+                items = await accept_pieces(context, events[start : start + LINES_PER_APPEND_MAX], index)
+                index += len(items)
+                # The headers wait for the first answers, so that a request that fails at once gets its own status.
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write(b"".join(encode(item) + b"\n" for item in items))
+    except Problem as error:
+        if not response.prepared:
+            raise
+        await response.write(encode({"index": index, "problem": problems.describe(error)}) + b"\n")
     if not response.prepared:
         await response.prepare(request)
     await response.write_eof()
