@@ -185,7 +185,7 @@ async def test_cursor_of_another_incarnation_stops_the_projection(store: Store) 
 
 async def test_promoted_once(store: Store, other: Store) -> None:
     """Events that fell due are queued once, however many daemons promote at the same moment."""
-    later = now_us() + 50_000
+    later = now_us() + MINUTE_US
     await put(store, [record(f"event-{number}", run_at_us=later) for number in range(40)])
     results = await asyncio.gather(*(one.promote(later + 1) for one in (store, other, store, other)))
     entries = [entry for promoted, _ in results for entry in promoted]
