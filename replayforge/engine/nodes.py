@@ -97,6 +97,7 @@ class Neighbours:
         self.clock = clock
         self.telemetry = telemetry
         self.lease_us = to_us(lease_seconds)
+        self.long_transactions: list[str] = []
 
     async def nodes(self) -> list[Node]:
         """Return every daemon that shares the store, this one among them; none where a store cannot be shared."""
@@ -159,11 +160,20 @@ class Neighbours:
         return await self.store.forget_nodes(to_us(FORGOTTEN_AFTER_SECONDS), self.clock.now_us())
 
     async def look_for_long_transactions(self) -> int:
-        """Warn of foreign transactions that have been open for long."""
+        """Warn of foreign transactions that have been open for long, and keep them in words until they have ended."""
         found = await self.store.long_transactions(LONG_TRANSACTION_SECONDS)
         for process, seconds, statement in found:
             self.telemetry.emit("store.held", process=process, seconds=round(seconds), statement=statement)
+        self.long_transactions = [held_in_words(*one) for one in found]
         return len(found)
+
+
+def held_in_words(process: int, seconds: float, statement: str) -> str:
+    """Say of a foreign transaction what it does and how to end it."""
+    return (
+        f"A foreign transaction has been open in the database for {seconds:,.0f} s, which keeps it from cleaning up"
+        f" ({statement}): end it, or SELECT pg_terminate_backend({process})."
+    )
 
 
 def in_words(node: Node) -> str:

@@ -185,6 +185,7 @@ class Overview:
         backlog = sum(books.states.get(state, 0) for state in (State.QUEUED, State.PROCESSING, State.RETRYING))
         issues = issues_of(books, oldest, self.supervisor.guards.values())
         issues += [in_words(node) for node in gone if node.waiting or not node.stopped]
+        issues += self.neighbours.long_transactions
         converged = books.waiting == 0 and backlog == 0 and books.lost == 0
         return Convergence(converged, books, issues, backlog + books.waiting, max(0.0, oldest), living, gone)
 

@@ -53,9 +53,9 @@ class PostgresDriver:
             f" SET LOCAL idle_in_transaction_session_timeout = {milliseconds};"
             " SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit_above_cost = -1"
         )
+        # Not READ WRITE: who makes a database read-only by default means us as well.
         self.begin_write = (
-            self.begin.format("READ COMMITTED READ WRITE")
-            + "; SET LOCAL synchronous_commit = on; SET LOCAL enable_seqscan = off"
+            self.begin.format("READ COMMITTED") + "; SET LOCAL synchronous_commit = on; SET LOCAL enable_seqscan = off"
         )
         # Every list has an index in its order; before the first ANALYZE the planner would rather read it all and sort.
         self.begin_read = self.begin.format("REPEATABLE READ READ ONLY") + "; SET LOCAL enable_sort = off"

@@ -33,7 +33,7 @@ def mapped_errors(place: str) -> Iterator[None]:
     except asyncpg.PostgresError as error:
         raise mapped(error, place) from error
     except (OSError, TimeoutError, asyncpg.InternalClientError) as error:
-        raise Unavailable(f"{place} does not answer: {error or 'no answer in time'}.") from error
+        raise Unavailable(f"{place} does not answer: {str(error) or 'no answer in time'}.") from error
     except asyncpg.InterfaceError as error:
         if isinstance(error, ValueError) or "clos" not in str(error):
             raise

@@ -250,7 +250,7 @@ RETURNING node
 -- long_transactions --
 -- Transactions of others that keep dead rows from being cleaned up.
 SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8, left(query, 200) FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid()
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
     AND xact_start < clock_timestamp() - make_interval(secs => :seconds::float8)
 
 -- promote_due --
@@ -574,9 +574,8 @@ SELECT seq FROM replays
 WHERE state IN ('done', 'cancelled') AND updated_at_us < :before_us ORDER BY seq LIMIT 1
 
 -- delete_members --
--- Remove members of bulk replays.
-DELETE FROM replay_members AS m USING unnest($1::bigint[], $2::bigint[]) AS g (replay_seq, event_seq)
-WHERE m.replay_seq = g.replay_seq AND m.event_seq = g.event_seq
+-- Remove members of a bulk replay up to a row number.
+DELETE FROM replay_members WHERE replay_seq = :replay_seq AND event_seq <= :through_seq
 
 -- delete_replays --
 -- Remove bulk replays.
