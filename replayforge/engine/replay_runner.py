@@ -1,6 +1,7 @@
 """Carries bulk replays on: batch after batch at their rate, watching how the replayed events end."""
 
 import asyncio
+from dataclasses import dataclass
 
 from replayforge import crashpoints
 from replayforge.domain.bulk_replay import AT_WORK, JobState, Move, ReplayJob, Take, next_step
@@ -24,6 +25,15 @@ QUEUED_MAX = 1_000
 QUEUE_SECONDS = 0.1
 
 
+@dataclass(slots=True)
+class Place:
+    """Where this process is with a job; forgotten without harm. Times are seconds of the monotonic clock."""
+
+    take_at: float = 0.0
+    look_at: float = 0.0
+    looked_through: int = 0
+
+
 class ReplayRunner:
     """Every step is one transaction decided by the job's row alone, so any daemon may take it, after any crash."""
 
@@ -36,8 +46,7 @@ class ReplayRunner:
         self.telemetry = telemetry
         self.news = asyncio.Event()
         self.outage = Outage()
-        self.looked_through: dict[int, int] = {}
-        self.rests_until: dict[int, float] = {}
+        self.places: dict[int, Place] = {}
 
     def wake(self) -> None:
         """Say that a job was made or moved."""
@@ -64,34 +73,32 @@ class ReplayRunner:
     async def tick(self) -> float:
         """Give every job its turn and return the seconds until the next one is due."""
         jobs = await self.store.active_replays()
-        present = {job.seq for job in jobs}
-        self.looked_through = {seq: place for seq, place in self.looked_through.items() if seq in present}
-        self.rests_until = {seq: until for seq, until in self.rests_until.items() if seq in present}
-        return min([await self.carry_on(job) for job in jobs], default=IDLE_SECONDS)
+        self.places = {job.seq: self.places.get(job.seq) or Place() for job in jobs}
+        return min([await self.carry_on(job, self.places[job.seq]) for job in jobs], default=IDLE_SECONDS)
 
-    async def carry_on(self, job: ReplayJob) -> float:
+    async def carry_on(self, job: ReplayJob, place: Place) -> float:
         """Do what the job has to do next, look after what it has replayed, and return when it wants its next turn."""
-        pause_seconds = await self.step(job)
+        pause_seconds = await self.step(job, place)
         if job.open:
-            pause_seconds = min(pause_seconds, await self.follow(job))
+            pause_seconds = min(pause_seconds, await self.follow(job, place))
         return pause_seconds
 
-    async def step(self, job: ReplayJob) -> float:
+    async def step(self, job: ReplayJob, place: Place) -> float:
         """Do what the job has to do next; returns the seconds until it may have more to do."""
         match next_step(job):
             case Take(count):
-                return await self.take(job, count)
+                return await self.take(job, place, count)
             case Move(target, note):
                 now_us = self.clock.now_us()
+                # The only state to pause in by itself is the canary; whoever resumes it means the rest.
                 if await self.store.move_replay(job, target, resumes_as=JobState.RUNNING, note=note, now_us=now_us):
                     self.telemetry.emit("replay.moved", replay=job.id, state=target.value, note=note)
                 return 0.0
         return IDLE_SECONDS
 
-    async def take(self, job: ReplayJob, count: int) -> float:
+    async def take(self, job: ReplayJob, place: Place, count: int) -> float:
         """Replay the next members, unless the job's rate or the queue asks for patience."""
-        patience = self.rests_until.get(job.seq, 0.0) - self.clock.monotonic()
-        if patience > 0:
+        if (patience := place.take_at - self.clock.monotonic()) > 0:
             return patience
         if job.rate_per_second is None and await self.queue_is_long():
             return QUEUE_SECONDS
@@ -105,7 +112,7 @@ class ReplayRunner:
         if job.rate_per_second is None:
             return 0.0
         pause_seconds = len(done.entries) / job.rate_per_second
-        self.rests_until[job.seq] = self.clock.monotonic() + pause_seconds
+        place.take_at = self.clock.monotonic() + pause_seconds
         return pause_seconds
 
     async def queue_is_long(self) -> bool:
@@ -113,16 +120,19 @@ class ReplayRunner:
         _, tallies = await self.store.books()
         return tallies.get(State.QUEUED, 0) >= QUEUED_MAX
 
-    async def follow(self, job: ReplayJob) -> float:
+    async def follow(self, job: ReplayJob, place: Place) -> float:
         """Count those of the next replayed members that came to their ends; returns when to look again."""
-        place = self.looked_through.get(job.seq, 0)
-        any_ended, next_seq = await self.store.any_replay_ended(job.seq, place, LOOK_MAX)
+        if (patience := place.look_at - self.clock.monotonic()) > 0:
+            return patience
+        after_seq = place.looked_through
+        any_ended, place.looked_through = await self.store.any_replay_ended(job.seq, after_seq, LOOK_MAX)
         if any_ended:
-            followed = await self.store.follow_replay(job.seq, place, LOOK_MAX, self.clock.now_us())
-            next_seq = followed.next_seq
+            followed = await self.store.follow_replay(job.seq, after_seq, LOOK_MAX, self.clock.now_us())
+            place.looked_through = followed.next_seq
             self.telemetry.emit("replay.followed", followed.ended, replay=job.id)
-        self.looked_through[job.seq] = next_seq
-        return LOOK_SECONDS if any_ended or next_seq or job.state in AT_WORK else IDLE_SECONDS
+        pause_seconds = LOOK_SECONDS if any_ended or job.state in AT_WORK else IDLE_SECONDS
+        place.look_at = self.clock.monotonic() + pause_seconds
+        return pause_seconds
 
 
 def batch_size(rate_per_second: float | None) -> int:

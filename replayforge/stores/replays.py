@@ -222,7 +222,8 @@ def retire(before_us: int, count: int) -> Steps[int]:
         return 0
     seq = rows[0][0]
     members = yield Fetch("waiting_members", {"replay_seq": seq, "after_seq": 0, "count": count})
-    yield Batch("delete_members", [(seq, row[0]) for row in members])
+    if members:
+        yield Fetch("delete_members", {"replay_seq": seq, "through_seq": members[-1][0]})
     if len(members) < count:
         yield Batch("delete_replays", [(seq,)])
     return len(members)

@@ -514,8 +514,8 @@ SELECT seq FROM replays
 WHERE state IN ('done', 'cancelled') AND updated_at_us < :before_us ORDER BY seq LIMIT 1
 
 -- delete_members --
--- Remove members of bulk replays.
-DELETE FROM replay_members WHERE (replay_seq, event_seq) IN (VALUES {rows})
+-- Remove members of a bulk replay up to a row number.
+DELETE FROM replay_members WHERE replay_seq = :replay_seq AND event_seq <= :through_seq
 
 -- delete_replays --
 -- Remove bulk replays.
