@@ -97,7 +97,7 @@ class Client(threading.Thread):
     def next_event(self) -> dict[str, Any]:
         """Return a new event of a random type."""
         self.sent += 1
-        (event_type,) = self.rng.choices(list(ENDS), (200, 50, 1, 30, 5))
+        (event_type,) = self.rng.choices(list(ENDS), (200, 50, 4, 30, 5))
         return event(f"{self.number}-{self.sent}", event_type, seconds=SECONDS_OF.get(event_type, 0))
 
     def send(self, events: list[dict[str, Any]]) -> list[str] | None:
@@ -216,6 +216,8 @@ def judge_row(row: Any, attempts: list[Any], started: Counter[tuple[str, int]]) 
     deciding = next(attempt["token"] for attempt in attempts if attempt["ended_run"])
     if (row["id"], deciding) not in started:
         return "its outcome belongs to a start that nobody saw"
+    if deciding != row["lease_token"]:
+        return f"token {deciding} decided, although the event was handed out again under token {row['lease_token']}"
     return None
 
 
