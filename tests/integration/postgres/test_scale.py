@@ -7,14 +7,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_client
 
 from tests.support.daemon_process import DaemonProcess, until
-from tests.support.fleet import Fleet, bulk, event
+from tests.support.fleet import Fleet, bulk, event, node_of
 from tests.support.postgres_server import PostgresServer, require_postgres
 from tests.support.redis_server import MISSING, RedisServer, redis_binaries
 from tests.support.sink import lines_of
@@ -32,6 +34,19 @@ PATIENT = {
     "janitor.stream_idle_seconds": LEASE_SECONDS,
     "janitor.refill_seconds": 1.0,
 }
+
+STEPS = 10
+HEARTBEAT_UPDATES = 640
+# Finished events go as fast as they come; an acknowledged one is in the store, so that a guest may leave for good.
+FORGETFUL = {
+    "ingest.ack": "stored",
+    "retention.succeeded_seconds": 1.0,
+    "janitor.retention_seconds": 1.0,
+    "stream.entries_max": 1000,
+}
+
+# The heart beats often and no lease lapses, however slow the machine is.
+BEATING = {"workers.count": 16, "workers.lease_seconds": 30.0, "workers.heartbeat_seconds": 0.1}
 
 
 class DepthWatch(threading.Thread):
@@ -88,10 +103,14 @@ def send(daemon: DaemonProcess, event_type: str, first: int, count: int) -> list
     return [item["id"] for item in answer.json()["items"]]
 
 
+def schema_of(fleet: Fleet) -> str:
+    """Return the name of the schema that the daemons' store is."""
+    return fleet.store_url.partition("search_path=")[2]
+
+
 def in_state(fleet: Fleet, *states: str) -> int:
     """Return how many events are in these states, as the daemons have counted them."""
-    schema = fleet.settings["store.url"].partition("search_path=")[2]
-    sql = f"SELECT coalesce(sum(amount), 0)::bigint FROM {schema}.tallies WHERE name = ANY ($1)"
+    sql = f"SELECT coalesce(sum(amount), 0)::bigint FROM {schema_of(fleet)}.tallies WHERE name = ANY ($1)"
     return int(fleet.postgres.query(sql, list(states))[0][0])
 
 
@@ -117,7 +136,7 @@ def backlog(directory: Path, postgres: PostgresServer, redis: RedisServer, event
         assert max(standstills) < STANDSTILL_SECONDS_MAX
         assert fleet.starts() == dict.fromkeys(sent, 1)
         assert len(sent) == events
-        assert [until(daemon.converged)["ledger"]["lost"] for daemon in daemons] == [0, 0]
+        assert [until(daemon.converged, 60)["ledger"]["lost"] for daemon in daemons] == [0, 0]
         assert redis.admin.xlen(watch.key) == 0
 
 
@@ -168,3 +187,105 @@ def test_backlog_stays_in_the_store(tmp_path: Path, postgres: PostgresServer, re
 def test_backlog_of_two_hundred_thousand(tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> None:
     """The same at full size, with the `entries_max` that is the default."""
     backlog(tmp_path, postgres, redis, events=200_000, entries_max=10_000)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How many events come in each of ten steps, in which a guest helps, and what growth is borne after three."""
+
+    events: int
+    guest_every: int
+    growth_max: float
+
+
+def leave_no_trace(directory: Path, postgres: PostgresServer, redis: RedisServer, steps: Steps) -> None:
+    """Send ten steps of events while daemons come and go and finished events are retired; nothing may pile up."""
+    with Fleet(directory, postgres, redis, **FORGETFUL) as fleet:
+        stays = fleet.start("stays")
+        sizes = [bytes_after_step(fleet, stays, number, steps) for number in range(STEPS)]
+        ledger = until(stays.converged, 60)["ledger"]
+        assert (ledger["accepted"], ledger["lost"], ledger["open"]) == (STEPS * steps.events, 0, 0)
+        growth = max(sizes[3:]) / sizes[2]
+        say(f"the tables never took more than {growth:.2f} times what they took after three steps")
+        assert growth <= steps.growth_max
+        until(lambda: consumers(redis) == {node_of(stays)}, 20, "the readers of the dead to be forgotten")
+        (key,) = redis.admin.keys("*:entries")
+        (group,) = redis.admin.xinfo_groups(key)
+        assert (redis.admin.xlen(key), group["pending"]) == (0, 0)
+
+
+def bytes_after_step(fleet: Fleet, stays: DaemonProcess, number: int, steps: Steps) -> int:
+    """Send a step's events and return how many bytes the tables take once these have ended and earlier ones are gone.
+
+    Where a guest helps it takes half of them and leaves at once, one in order, the next by kill -9.
+    """
+    daemon = stays if number % steps.guest_every else fleet.start(f"guest-{number}")
+    for first in range(number * steps.events, (number + 1) * steps.events, EVENTS_PER_REQUEST // 2):
+        if first == number * steps.events + steps.events // 2:
+            if daemon is not stays:
+                (daemon.kill if number % 2 else daemon.terminate)()
+            daemon = stays
+        send(daemon, "quick", first, EVENTS_PER_REQUEST // 2)
+    until(stays.converged, 120, "the step to end")
+    until(lambda: in_state(fleet, "succeeded") <= steps.events, 60, "retention to keep up")
+    bytes_of, hot = sizes(fleet), table_facts(fleet, "events")
+    say(
+        f"{(number + 1) * steps.events:,} events: {sum(bytes_of.values()) >> 10:,} KiB, of these events"
+        f" {bytes_of['events'] >> 10:,}, contents {bytes_of['contents'] >> 10:,},"
+        f" attempts {bytes_of['attempts'] >> 10:,};"
+        f" {hot['n_dead_tup']:,} dead rows of events, vacuumed {hot['autovacuum_count']} times"
+    )
+    return sum(bytes_of.values())
+
+
+def sizes(fleet: Fleet) -> dict[str, int]:
+    """Return how many bytes each table takes, indexes and all."""
+    sql = "SELECT relname, pg_total_relation_size(relid) FROM pg_stat_user_tables WHERE schemaname = $1"
+    return {row[0]: row[1] for row in fleet.postgres.query(sql, schema_of(fleet))}
+
+
+def table_facts(fleet: Fleet, table: str) -> Any:
+    """Return what the server has counted about a table."""
+    sql = "SELECT * FROM pg_stat_user_tables WHERE schemaname = $1 AND relname = $2"
+    (facts,) = fleet.postgres.query(sql, schema_of(fleet), table)
+    return facts
+
+
+def consumers(redis: RedisServer) -> set[str]:
+    """Return the names of the readers that the stream knows."""
+    (key,) = redis.admin.keys("*:entries")
+    (group,) = redis.admin.xinfo_groups(key)
+    return {one["name"] for one in redis.admin.xinfo_consumers(key, group["name"])}
+
+
+def test_nothing_piles_up(tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> None:
+    """Ten thousand events, served by daemons that come and go, leave an empty stream that knows only who lives, and
+    tables that have long stopped growing: without retention or vacuum they would have grown threefold."""
+    leave_no_trace(tmp_path, postgres, redis, Steps(events=1000, guest_every=3, growth_max=2.0))
+
+
+@pytest.mark.soak
+def test_nothing_piles_up_of_a_hundred_thousand(tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> None:
+    """The same at full size."""
+    leave_no_trace(tmp_path, postgres, redis, Steps(events=10_000, guest_every=1, growth_max=1.5))
+
+
+def test_heartbeats_leave_the_indexes_alone(tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> None:
+    """Renewing a lease writes the row where it lies: PostgreSQL counts (nearly) every such update as heap-only."""
+    with Fleet(tmp_path, postgres, redis, **BEATING) as fleet:
+        daemon = fleet.start("daemon")
+        send(daemon, "quick", 0, EVENTS_PER_REQUEST)
+        until(daemon.converged, 60)
+        for number in range(16):
+            daemon.http.post("/api/events", event(f"slow-{number}", "slow.one", seconds=30))
+        until(lambda: len(fleet.starts()) == EVENTS_PER_REQUEST + 16, 20, "the handlers to start")
+        others = 2 * EVENTS_PER_REQUEST + 16  # claims and outcomes, which move the event to another index
+
+        def beaten() -> tuple[int, int] | None:
+            facts = table_facts(fleet, "events")
+            beats = facts["n_tup_upd"] - others
+            return (beats, facts["n_tup_hot_upd"]) if beats >= HEARTBEAT_UPDATES else None
+
+        beats, hot = until(beaten, 30, "the heart to have beaten often enough, and the server to have counted it")
+        say(f"{hot:,} of {beats:,} renewals were heap-only")
+        assert hot >= beats * 0.9
