@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,16 @@ class Running:
 
 
 @contextlib.contextmanager
-def daemon(data_dir: Path, *flags: str, handler_seconds: float = 0) -> Iterator[Running]:
-    """Run the daemon on a free port until the block ends; its handler takes `handler_seconds`."""
+def daemon(
+    data_dir: Path, *flags: str, handler_seconds: float = 0, settings: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """Run the daemon on a free port until the block ends; its handler takes `handler_seconds`.
+
+    `settings` are keys such as "store.url".
+    """
     command = [sys.executable, "-m", "replayforge", "serve", "--port", "0", "--data-dir", str(data_dir)]
-    environment = {"BENCH_SECONDS": str(handler_seconds)}
+    chosen = {f"REPLAYFORGE__{key.replace('.', '__').upper()}": value for key, value in (settings or {}).items()}
+    environment = {"BENCH_SECONDS": str(handler_seconds), **chosen}
     with started([*command, "--handlers", str(HANDLERS), *flags], environment) as running:
         yield running
 

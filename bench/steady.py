@@ -1,0 +1,48 @@
+"""Load at a constant rate, from a process of its own: it never waits for an answer before it sends the next event.
+
+Every event is a line of the output: when it was due (by the clock that all processes share), the seconds from then
+until its answer had come, the status (0 for none), and whether it had an idempotency key, as every second one has.
+"""
+
+import asyncio
+import json
+import sys
+import time
+import uuid
+
+import aiohttp
+
+from bench.load import EVENT
+
+SECONDS_MAX = 60.0
+
+
+async def send_on(url: str, per_second: float) -> None:
+    """Send until the process is ended; what is sent late counts as late, as it would for whoever waits."""
+    limit = aiohttp.ClientTimeout(total=SECONDS_MAX)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(url, connector=connector, timeout=limit) as session, asyncio.TaskGroup() as group:
+        started = time.monotonic()
+        number = 0
+        while True:
+            due = started + number / per_second
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            group.create_task(send(session, due, keyed=bool(number % 2)))
+            number += 1
+
+
+async def send(session: aiohttp.ClientSession, due: float, *, keyed: bool) -> None:
+    """Send one event and write down how it went."""
+    event = EVENT | {"idempotency_key": uuid.uuid4().hex} if keyed else EVENT
+    headers = {"Content-Type": "application/json"}
+    try:
+        async with session.post("/api/events", data=json.dumps(event), headers=headers) as answer:
+            await answer.read()
+            status = answer.status
+    except (OSError, TimeoutError, aiohttp.ClientError):
+        status = 0
+    sys.stdout.write(f"{due:.6f} {time.monotonic() - due:.6f} {status} {keyed:d}\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(send_on(sys.argv[1], float(sys.argv[2])))
