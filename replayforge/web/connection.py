@@ -156,7 +156,7 @@ class Connection(RequestHandler):
         for position in range(len(messages) - count, len(messages)):
             message, self.body = messages[position]
             if isinstance(message, _ErrInfo):
-                self._pause_transport_reading()  # for good: what comes after can only be wrong as well
+                self._pause_transport_reading()  # for good: what follows can only be wrong as well
                 if not unfinished.is_eof():  # aiohttp would leave whoever reads it waiting
                     self.give_up(unfinished, malformed.problem_of(message.exc))
             elif flaw := malformed.flaw_of(message, head_bytes_most):
@@ -230,9 +230,10 @@ class Connection(RequestHandler):
         body.set_exception(problem)
 
     def refuse(self, error: Exception) -> None:
-        """Answer with an error and read no more; while an earlier request is being answered, only close after it."""
+        """Read no more, answer with an error once everything before it is answered, and close."""
+        self._pause_transport_reading()
+        self.head_due = None
         self._messages.append((_ErrInfo(0, error, ""), EMPTY_PAYLOAD))
-        self._close = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -252,7 +253,6 @@ class Connection(RequestHandler):
         request[REQUEST_ID] = new_request_id()
         response = problems.respond(request, exc)
         response.headers.update(HEADERS | {"X-Request-ID": request[REQUEST_ID]})
-        response.force_close()
         return response
 
     def note(self, reason: Exception) -> None:

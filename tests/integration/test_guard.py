@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from replayforge.daemon import web_context
+from replayforge.web.connection import ConnectionLimits
+from replayforge.web.context import CONTEXT
+from replayforge.web.guard import guard
 from tests.integration.conftest import echo_handlers
-from tests.support.house import House, open_house
+from tests.support.house import DoorServer, House, open_house
+from tests.support.raw_http import say
 
 EVENT = b'{"workflow_id":"w","event_type":"t"}'
 
@@ -62,6 +68,24 @@ async def test_pipelined_requests_are_answered_in_order(house: House) -> None:
     one = POST + b"Content-Length: %d\r\n\r\n" % len(EVENT) + EVENT
     answer = await raw(house, one * 3 + GET + b"Connection: close\r\n\r\n")
     assert [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [201, 201, 201, 200]
+
+
+async def test_an_answer_that_has_begun_is_broken_off(house: House) -> None:
+    """An error in the midst of an answer ends the connection; a second answer never stands in the first."""
+
+    async def break_down(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"begun")
+        raise RuntimeError("broken down")
+
+    app = web.Application(middlewares=[guard])
+    app[CONTEXT] = web_context(house.daemon)
+    app.router.add_get("/", break_down)
+    async with DoorServer(app, ConnectionLimits()) as server:
+        said = await say(int(server.port or 0), b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert said.answer.endswith(b"\r\n\r\n5\r\nbegun\r\n")
+    assert house.probe.counts["request.failed"] == 1
 
 
 # Hosts and sites
