@@ -18,8 +18,8 @@ from replayforge.web.flash import Flash, is_ours, see_other
 from replayforge.web.operations import require_chaos
 from replayforge.web.problems import Problem
 from replayforge.web.rendering import Page, show
-from replayforge.web.selection import GROUP_EVENTS_MAX, read_selection, selected
-from replayforge.web.words import STATES, plural, segment, workflow_path
+from replayforge.web.selection import GROUP_EVENTS_MAX, Selection, read_selection, selected
+from replayforge.web.words import STATES, link, plural, segment, workflow_path
 
 TOGETHER = 50
 SAMPLE_MAX = 5
@@ -56,6 +56,7 @@ async def confirm(request: web.Request) -> web.Response:
         verb=verb,
         count=len(events),
         more=len(events) == GROUP_EVENTS_MAX,
+        all_of_it=bulk_replay_link(context.base_path, verb, selection, events),
         sample=rows.event_rows(events[:SAMPLE_MAX], context.overview),
         what=selection.group or "",
         hidden=selection.hidden,
@@ -64,6 +65,21 @@ async def confirm(request: web.Request) -> web.Response:
     )
     title = f"{verb.capitalize()} {plural(len(events), 'event')}"
     return await show(request, Page("confirm.html", title, "events"), view)
+
+
+def bulk_replay_link(base: str, verb: str, selection: Selection, events: Sequence[StoredEvent]) -> str:
+    """Return the link to a bulk replay of the whole group, or nothing where a filter cannot name that very group."""
+    names = {"error": "error", "type": "type", "service": "service"}
+    by_reason = selection.group_by == "error" and events[0].error_signature != selection.group
+    if (
+        verb != "replay"
+        or selection.group_by not in names
+        or not selection.group
+        or by_reason
+        or "*" in selection.group
+    ):
+        return ""
+    return link(f"{base}/replays/new", {"status": State.DEAD_LETTERED, names[selection.group_by]: selection.group})
 
 
 async def act(request: web.Request) -> web.Response:
@@ -108,12 +124,12 @@ def one(replayer: Replayer, order: Order, event: StoredEvent) -> Awaitable[Store
 def outcome(order: Order, events: Sequence[StoredEvent], done: int, refusals: list[str]) -> Flash:
     """Say what came of it."""
     what = f"{plural(done, 'event')} {DONE[order.verb]}."
-    link = f"/events/{segment(events[0].id)}" if len(events) == 1 else ""
+    path = f"/events/{segment(events[0].id)}" if len(events) == 1 else ""
     if not events:
         return Flash("err", "Nothing was done: none of the selected events exists any more.")
     if not refusals:
-        return Flash("ok", what, link)
-    return Flash("warn" if done else "err", f"{what} {plural(len(refusals), 'event')} left alone: {refusals[0]}", link)
+        return Flash("ok", what, path)
+    return Flash("warn" if done else "err", f"{what} {plural(len(refusals), 'event')} left alone: {refusals[0]}", path)
 
 
 async def replay_workflow(request: web.Request) -> web.Response:

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND
 from replayforge.domain.errors import NotFound
-from replayforge.domain.lifecycle import State
+from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.domain.reports import EventFilter
 from replayforge.engine.intake import Receipt
 from replayforge.engine.overview import History
@@ -53,6 +53,7 @@ async def events(request: web.Request) -> web.Response:
     view = views.EventsView(
         filters=filters,
         filtered=filters != views.Filters(),
+        replayable=replayable(filters.status),
         states=views.state_counts(report),
         since_choices=SINCE_CHOICES,
         rows=rows.event_rows([event for event, _ in found[:PAGE_SIZE]], context.overview),
@@ -80,6 +81,12 @@ def read_filters(request: web.Request) -> views.Filters:
         since=since,
         q=query.get("q", "").strip(),
     )
+
+
+def replayable(status: str) -> str:
+    """Return the words for those of the listed events that a bulk replay would take, or nothing."""
+    chosen = status or State.DEAD_LETTERED
+    return words.STATES[chosen][1] if chosen in TERMINAL else ""
 
 
 def event_filter(filters: views.Filters, now_us: int) -> EventFilter:

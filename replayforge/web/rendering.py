@@ -20,6 +20,7 @@ from replayforge.web.guard import SESSION_COOKIE
 from replayforge.web.health import Health, Signs, judge
 from replayforge.web.live import happened
 from replayforge.web.remembered import Remembered
+from replayforge.web.replay_rows import JOB_STATES
 
 THEME_COOKIE = "replayforge_theme"
 THEMES = ("auto", "light", "dark")
@@ -76,6 +77,7 @@ def build_environment() -> jinja2.Environment:
         workflow_path=words.workflow_path,
         STATES=words.STATES,
         OUTCOMES=words.OUTCOMES,
+        JOB_STATES=JOB_STATES,
     )
     environment.globals["parts"] = environment.get_template("parts.html").module
     return environment

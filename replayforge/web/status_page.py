@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from replayforge.web import actions, api_page, assets, live, openapi, pages, rendering, sending, session
+from replayforge.web import actions, api_page, assets, live, openapi, pages, rendering, replay_pages, sending, session
 from replayforge.web.context import CONTEXT, Context
 from replayforge.web.live import HUB, Hub
 from replayforge.web.pulse import PULSE, Pulse
@@ -73,6 +73,11 @@ def routes() -> list[web.RouteDef]:
         get("/workflows", pages.workflows),
         get("/workflows/{id:[^/]+}", pages.workflow),
         get("/dead-letters", pages.dead_letters),
+        get("/replays", replay_pages.replays),
+        get("/replays/new", replay_pages.ask),
+        post("/replays", replay_pages.make),
+        get("/replays/{id:[^/]+}", replay_pages.replay),
+        post("/replays/{id:[^/]+}/{verb}", replay_pages.move),
         get("/runtime", pages.runtime),
         get("/search", pages.search),
         get("/send", sending.show_form),

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from replayforge.domain.bulk_replay import Skip
 from replayforge.engine.overview import Convergence
 from replayforge.web.charts import Bars, Timeline
+from replayforge.web.replay_rows import ReplayRow
 from replayforge.web.rows import (
     ActionRow,
     ActivityRow,
@@ -48,10 +50,14 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class EventsView:
-    """The list of events. `states` are (state, how many); `older` is the link to the next page, or empty."""
+    """The list of events. `states` are (state, how many); `older` is the link to the next page, or empty.
+
+    `replayable` are the words for those of the events that a bulk replay would take, or empty.
+    """
 
     filters: Filters
     filtered: bool
+    replayable: str
     states: list[tuple[str, int]]
     since_choices: list[tuple[str, str]]
     rows: list[EventRow]
@@ -111,6 +117,41 @@ class DeadLettersView:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplaysView:
+    """The list of bulk replays."""
+
+    rows: list[ReplayRow]
+    first_page: bool
+    older: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayView:
+    """One bulk replay, and why members of it were left alone."""
+
+    replay: ReplayRow
+    skips: list[Skip]
+
+
+@dataclass(frozen=True, slots=True)
+class NewReplayView:
+    """The question before a bulk replay is made: how many events, of which errors, and what the form carries along.
+
+    `again` is where the question is asked, for an answer that makes no sense.
+    """
+
+    what: str
+    count: int
+    more: bool
+    members_max: int
+    groups: list[tuple[str, int]]
+    hidden: list[tuple[str, str]]
+    needs_force: bool
+    again: str
+    back: str
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeView:
     """The daemon itself, part by part."""
 
@@ -131,12 +172,14 @@ class RuntimeView:
 class ConfirmView:
     """A question before something is done: which verb, to how many events, and what the form carries along.
 
-    `more` tells that the group has more events than are taken at once.
+    `more` tells that the group has more events than are taken at once; `all_of_it` is the link to a bulk replay of it,
+    or empty.
     """
 
     verb: str
     count: int
     more: bool
+    all_of_it: str
     sample: list[EventRow]
     what: str
     hidden: list[tuple[str, str]]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.conftest import Look, reaches, send
-from tests.support.daemon_process import DaemonProcess
+from tests.support.daemon_process import DaemonProcess, until
 
 axe = pytest.importorskip("axe_playwright_python", reason="BROWSER TESTS SKIPPED: axe-playwright-python is missing")
 
@@ -18,7 +18,10 @@ def test_axe_finds_nothing_on_any_page(daemon: DaemonProcess, look: Look, theme:
     reaches(daemon, dead, "dead_lettered")
     reaches(daemon, send(daemon, "later.receipt"), "retrying")
     paths = ["/", "/events", f"/events/{dead}", "/workflows", "/workflows/order-1", "/dead-letters", "/runtime"]
-    paths += ["/docs", "/send", "/nope", f"/confirm/discard?id={dead}"]
+    assert daemon.http.post("/api/replays", {"ids": [dead], "reason": "r", "canary": 1}).status == 202
+    until(lambda: daemon.http.get("/api/replays/rpl_1")["status"] == "paused")
+    reaches(daemon, dead, "dead_lettered")
+    paths += ["/replays", "/replays/rpl_1", "/replays/new", "/docs", "/send", "/nope", f"/confirm/discard?id={dead}"]
     tab = look("/", theme=theme)
     found = []
     for width in (1440, 320):

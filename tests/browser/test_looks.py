@@ -47,6 +47,8 @@ def paths(ids: dict[str, str]) -> list[str]:
         "/workflows/checkout-1",
         "/dead-letters",
         "/dead-letters?group_by=type&group=bad.payment",
+        "/replays",
+        "/replays/new?error=TimeoutError:%20timeout%20from%20gateway-N",
         "/runtime",
         "/send",
         f"/send?from={ids['dead']}",

@@ -76,6 +76,32 @@ def test_chosen_events_are_replayed_and_a_second_submit_changes_nothing(daemon: 
     assert daemon.http.get(f"/api/events/{left}")["status"] == "dead_lettered"
 
 
+def test_all_that_match_are_replayed_by_a_job(daemon: DaemonProcess, plain: Watched, tmp_path: Path) -> None:
+    """From the filtered list to the question, to the job, which is paused, resumed and cancelled; the list knows it."""
+    ids = dead(daemon, 3)
+    (tmp_path / "mended").touch()
+    page = plain.open("/events?status=dead_lettered&type=bad.*").page
+    page.click("button:text-is('Replay all dead-lettered that match…')")
+    assert plain.text("h1") == "Replay 3 events?"
+    page.fill("input[name=reason]", "the gateway is back")
+    page.fill("input[name=rate_per_second]", "0.2")
+    page.click("button:text-is('Replay them')")
+    expect(page.locator("#flash")).to_contain_text("Bulk replay rpl_1 of 3 events was made")
+    page.click("button:text-is('Pause')")
+    expect(page.locator("#job-state")).to_contain_text("paused")
+    page.click("button:text-is('Resume')")
+    page.click("button:text-is('Cancel')")
+    expect(page.locator("#flash")).to_contain_text("is cancelled")
+    page.click("nav.main a:text-is('Replays')")
+    page.click("button:text-is('Replay all dead letters…')")
+    page.fill("input[name=reason]", "now all of them")
+    page.click("button:text-is('Replay them')")
+    assert {reaches(daemon, event_id, "succeeded")["run"] for event_id in ids} == {2}
+    page.goto(f"{daemon.url}/replays")
+    expect(page.locator("#row-rpl_2")).to_contain_text("done")
+    expect(page.locator("#row-rpl_1")).to_contain_text("cancelled")
+
+
 def test_a_succeeded_event_runs_again_only_when_that_is_meant(daemon: DaemonProcess, plain: Watched) -> None:
     """Replaying a succeeded event needs the tick that says so."""
     event_id = send(daemon, "shop.step")
