@@ -129,6 +129,12 @@ class RedisServer:
         statistics = self.admin.info("commandstats")
         return int(statistics.get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
+    def nothing_on_streams(self) -> bool:
+        """Tell whether every stream is empty, and nothing that was read from it is pending."""
+        keys = self.admin.keys("*:entries")
+        pending = [group["pending"] for key in keys for group in self.admin.xinfo_groups(key)]
+        return not any(self.admin.xlen(key) for key in keys) and not any(pending)
+
     def command(self, *words: str | int) -> Any:
         """Send one command on a connection of the test's own."""
         return self.admin.execute_command(*words)
