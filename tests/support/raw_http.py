@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-CLOSED_SECONDS = 10.0
+CLOSED_SECONDS = 30.0  # patience for the slowest goodbye: a body is given up after two times ten seconds
 
 
 @dataclass(frozen=True, slots=True)
