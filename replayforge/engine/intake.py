@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from replayforge import crashpoints
+from replayforge.batching import gathered
 from replayforge.domain.clock import Clock, parse_time
 from replayforge.domain.document import Unacceptable
 from replayforge.domain.errors import Full, OutcomeUnknown, Overloaded, Rejected, ReplayForgeError, Unavailable
@@ -68,6 +69,8 @@ class Intake:
         self.clock = clock
         self.telemetry = telemetry
         self.known = KnownEvents(store)
+        self.arriving: list[tuple[EventRecord, NewRecord]] = []
+        self.handing_over: asyncio.Task[None] | None = None
         self.accepting = False
         self.disk_low = False
 
@@ -171,14 +174,22 @@ class Intake:
             self.append(fresh)
 
     def append(self, records: list[EventRecord]) -> None:
-        """Hand the records to the log; the window learns the outcome even if the caller goes away meanwhile.
+        """Hand the records to the log, together with what others bring in the same turns of the loop.
 
-        What is handed over at once fits one batch of the log, so it is durable as a whole or not at all.
+        The window learns the outcome even if the caller goes away meanwhile.
         """
-        limits, size = self.log.options.limits, 0
+        self.arriving.extend([(record, new_record(record)) for record in records])
+        if self.handing_over is None:
+            self.handing_over = asyncio.create_task(self.hand_over(), name="intake")
+
+    async def hand_over(self) -> None:
+        """Cut what arrived into pieces that each fit one batch of the log, so durable as a whole or not at all."""
+        limits = self.log.options.limits
+        await gathered(self.arriving, limits.batch_records_max)
+        arrived, self.arriving, self.handing_over = self.arriving, [], None
         batch: list[tuple[EventRecord, NewRecord]] = []
-        pairs = [(record, new_record(record)) for record in records]
-        for record, encoded in pairs:
+        size = 0
+        for record, encoded in arrived:
             if batch and (len(batch) == limits.batch_records_max or size >= limits.batch_bytes_max // 2):
                 self.append_batch(batch)
                 batch, size = [], 0
@@ -191,7 +202,7 @@ class Intake:
         records = [record for record, _ in pairs]
         try:
             durable = self.log.append([encoded for _, encoded in pairs])
-        except Unavailable as error:
+        except Exception as error:  # whatever it is, those who wait must hear of it
             for record in records:
                 self.window.abandon(record.id, error)
             return

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from replayforge.batching import Batcher
+from replayforge.batching import TURNS_MAX, Batcher
 from replayforge.domain.errors import Unavailable
 
 
@@ -15,6 +15,7 @@ class Flushes:
         self.batches: list[list[int]] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.begun = asyncio.Event()
         self.error: Exception | None = None
         self.running = 0
 
@@ -22,6 +23,7 @@ class Flushes:
         self.running += 1
         assert self.running == 1, "two flushes at once"
         self.batches.append(items)
+        self.begun.set()
         await self.gate.wait()
         self.running -= 1
         if self.error is not None:
@@ -42,11 +44,37 @@ async def test_those_who_come_meanwhile_share_the_next_flush() -> None:
     batcher = Batcher(flushes.flush)
     flushes.gate.clear()
     futures = [batcher.submit(0)]
-    await asyncio.sleep(0)
+    await flushes.begun.wait()
     futures += [batcher.submit(item) for item in range(1, 8)]
     flushes.gate.set()
     assert await asyncio.gather(*futures) == [item * 10 for item in range(8)]
     assert flushes.batches == [[0], list(range(1, 8))]
+
+
+async def test_those_who_come_in_neighbouring_turns_share_one_flush() -> None:
+    """What several requests bring in one burst takes a few turns of the loop to arrive, and is flushed together."""
+    flushes = Flushes()
+    batcher = Batcher(flushes.flush)
+
+    async def arrive(turns: int) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await batcher.add(turns)
+
+    await asyncio.gather(*(arrive(turns) for turns in range(0, 2 * TURNS_MAX // 3, 2)))
+    assert flushes.batches == [list(range(0, 2 * TURNS_MAX // 3, 2))]
+
+
+async def test_a_burst_without_end_does_not_put_a_flush_off_for_ever() -> None:
+    """While every turn brings one more item, a flush begins all the same."""
+    flushes = Flushes()
+    batcher = Batcher(flushes.flush)
+    futures = [batcher.submit(0)]
+    while not flushes.begun.is_set():
+        await asyncio.sleep(0)
+        futures.append(batcher.submit(len(futures)))
+    await asyncio.gather(*futures)
+    assert TURNS_MAX <= len(flushes.batches[0]) <= TURNS_MAX + 2
 
 
 async def test_batches_are_bounded() -> None:
@@ -86,8 +114,7 @@ async def test_a_cancelled_caller_takes_nothing_along() -> None:
     flushes.gate.clear()
     gone = asyncio.create_task(batcher.add(1))
     stays = asyncio.create_task(batcher.add(2))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await flushes.begun.wait()
     gone.cancel()
     flushes.gate.set()
     assert await stays == 20
