@@ -26,6 +26,10 @@ decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 # Escaped ASCII (could hide a key's name), surrogates, exponents and digit runs that may not fit a float or an int:
 # with an exponent of two digits a number overflows from 210 digits on.
 SUSPICIOUS = re.compile(rb"\\u(?:00[2-7]|[dD][89a-fA-F])|[eE][+-]?\d{3}|\d{200}")
+# With digits and exponents made alike and signs left out, three plain searches clear nearly every body, four times
+# as fast as the pattern.
+ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
+TRACES = (b"\\u", b"e000", b"0" * 24)
 
 
 class Malformed(Rejected):
@@ -63,9 +67,15 @@ def decode_document(
     except msgspec.DecodeError as error:
         check_slowly(body)
         raise Malformed(f"The body is not valid JSON: {error}.") from None
-    if SUSPICIOUS.search(body) or any(body.count(name) > 1 for name in names):
+    if is_suspicious(body) or (names and max(map(body.count, names)) > 1):
         check_slowly(body)
     return document
+
+
+def is_suspicious(body: bytes) -> bool:
+    """Tell whether the body holds bytes that only a slow look can judge."""
+    alike = body.translate(ALIKE, b"+-")
+    return any(trace in alike for trace in TRACES) and SUSPICIOUS.search(body) is not None
 
 
 def check_depth(body: bytes, depth_max: int) -> None:
