@@ -170,10 +170,19 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     waiting = rebuild_window(parts.log, window, cursor)
     publisher = Publisher(store, parts.stream, telemetry)
     intake = Intake(parts.log, store, window, clock, telemetry)
-    dispatcher = Dispatcher(
-        parts.log, store, window, publisher, clock, telemetry, incarnation=parts.incarnation, projected=cursor
-    )
     bench = Workbench(clock, workers=config.workers.count)
+    dispatcher = Dispatcher(
+        parts.log,
+        store,
+        window,
+        publisher,
+        bench,
+        clock,
+        telemetry,
+        incarnation=parts.incarnation,
+        projected=cursor,
+        lease_seconds=config.workers.lease_seconds,
+    )
     settler = Settler(store, bench, telemetry)
     chaos = build_chaos(config, telemetry, parts.rng)
     workers = build_workers(parts, bench, settler, publisher, chaos)

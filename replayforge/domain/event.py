@@ -67,8 +67,7 @@ encode_record = msgspec.json.Encoder().encode
 decode_record = msgspec.json.Decoder(EventRecord).decode
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
+class StoredEvent(msgspec.Struct, frozen=True):
     """An event and what has become of it, as the store's row says. Times are microseconds since the epoch."""
 
     seq: int
@@ -99,12 +98,23 @@ class StoredEvent:
     result: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(msgspec.Struct, frozen=True):
     """The bytes that came with an event."""
 
     payload: bytes
     metadata: bytes
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """An event in the hands of this process, with what came with it."""
+
+    event: StoredEvent
+    content: Content
+
+    @property
+    def lease(self) -> tuple[int, int]:
+        """The (row number, token) pair it is held under."""
+        return (self.event.seq, self.event.lease_token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class Reason(StrEnum):
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.RECEIVED: frozenset({State.QUEUED, State.SCHEDULED, State.DEAD_LETTERED}),
+    State.RECEIVED: frozenset({State.QUEUED, State.PROCESSING, State.SCHEDULED, State.DEAD_LETTERED}),
     State.SCHEDULED: frozenset({State.QUEUED, State.CANCELLED}),
     State.QUEUED: frozenset({State.PROCESSING, State.DEAD_LETTERED, State.CANCELLED}),
     State.PROCESSING: frozenset(

@@ -1,20 +1,21 @@
-"""Projects the log into the store: rows and cursor in one transaction, then the entries go to the publisher."""
+"""Projects the log into the store: rows and cursor in one transaction; what no worker is free for is published."""
 
 import asyncio
 
 import msgspec
 
 from replayforge import crashpoints
-from replayforge.domain.clock import Clock
+from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.errors import Fatal, OutcomeUnknown, Unavailable
 from replayforge.domain.event import EVENT_RECORD_TYPE, EventRecord, decode_record
 from replayforge.engine.outage import Outage
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.window import Window
+from replayforge.engine.workbench import Workbench
 from replayforge.forgelog.errors import GapError, LogClosed, LogPoisoned
 from replayforge.forgelog.log import ForgeLog
 from replayforge.forgelog.record import Record
-from replayforge.stores.projection import CursorMoved, Projection
+from replayforge.stores.projection import CursorMoved, Projected, Projection
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 
@@ -23,7 +24,10 @@ STORED_SECONDS_MAX = 10.0
 
 
 class Dispatcher:
-    """Follows the log from the store's cursor. `projected` is the offset up to which rows are committed."""
+    """Follows the log from the store's cursor. `projected` is the offset up to which rows are committed.
+
+    While workers are free an event is claimed in the transaction that inserts it, and needs no entry on the stream.
+    """
 
     name = "dispatcher"
 
@@ -33,20 +37,24 @@ class Dispatcher:
         store: Store,
         window: Window,
         publisher: Publisher,
+        bench: Workbench,
         clock: Clock,
         telemetry: Telemetry,
         *,
         incarnation: str,
         projected: int,
+        lease_seconds: float,
     ) -> None:
         self.log = log
         self.store = store
         self.window = window
         self.publisher = publisher
+        self.bench = bench
         self.clock = clock
         self.telemetry = telemetry
         self.incarnation = incarnation
         self.projected = projected
+        self.lease_us = to_us(lease_seconds)
         self.certain = False
         self.moved = asyncio.Condition()
         self.outage = Outage(telemetry)
@@ -95,20 +103,38 @@ class Dispatcher:
         if not records:
             return 0
         crashpoints.reach("dispatch.read")
-        projection = self.projection(records)
+        events = self.events_of(records)
+        reserved = self.bench.reserve(len(events))
+        try:
+            await self.project(self.stretch(records[-1].offset, events, claims_max=reserved))
+        finally:
+            self.bench.release(reserved)
+        return len(records)
+
+    async def project(self, projection: Projection) -> None:
+        """Commit one stretch, and hand what is in it to the workers or to the publisher."""
         # Until the answer is here nobody knows whether the commit happened, so the place is looked up again.
         self.certain = False
         try:
             projected = await self.store.project(projection)
         except CursorMoved:
             await self.find_own_commit(projection)
-            return 0
+            return
         self.certain = True
         crashpoints.reach("dispatch.committed")
+        await self.hand_on(projected)
         await self.arrive(projection.through)
+        self.report(projection, projected)
+
+    async def hand_on(self, projected: Projected) -> None:
+        """Lay what was claimed on the bench and publish the rest; a bench that was closed meanwhile takes nothing."""
         self.publisher.offer(projected.queued)
-        self.report(projection, projected.inserted, projected.copies, projected.key_reused)
-        return len(records)
+        if self.bench.closed:
+            leases = [claimed.lease for claimed in projected.claimed]
+            await self.store.hand_back(leases, self.clock.now_us())
+        elif projected.claimed:
+            self.bench.put(projected.claimed)
+            self.telemetry.emit("event.claimed", len(projected.claimed))
 
     async def pass_over(self, gap: GapError) -> int:
         """Move the cursor over records that are gone: removed by retention, or given up by an operator."""
@@ -162,8 +188,8 @@ class Dispatcher:
                 " with the same key."
             ) from None
 
-    def projection(self, records: list[Record]) -> Projection:
-        """Read a stretch of the log as events; records that are none are counted and passed over."""
+    def events_of(self, records: list[Record]) -> list[tuple[int, EventRecord]]:
+        """Read a stretch of the log as events, each with its offset; records that are none are passed over."""
         events: list[tuple[int, EventRecord]] = []
         for record in records:
             event = decoded(record)
@@ -171,9 +197,9 @@ class Dispatcher:
                 events.append((record.offset, event))
             elif record.type == EVENT_RECORD_TYPE:
                 self.telemetry.emit("event.unreadable", offset=record.offset)
-        return self.stretch(records[-1].offset, events)
+        return events
 
-    def stretch(self, through: int, events: list[tuple[int, EventRecord]]) -> Projection:
+    def stretch(self, through: int, events: list[tuple[int, EventRecord]], *, claims_max: int = 0) -> Projection:
         """Return the projection of everything beyond the cursor through an offset."""
         return Projection(
             log_id=self.log.log_id,
@@ -184,15 +210,17 @@ class Dispatcher:
             not_events=through - self.projected - len(events),
             now_us=self.clock.now_us(),
             durable=self.log.durable_offset,
+            claims_max=claims_max,
+            lease_us=self.lease_us,
         )
 
-    def report(self, projection: Projection, inserted: int, copies: int, key_reused: int) -> None:
+    def report(self, projection: Projection, projected: Projected) -> None:
         """Tell what became of the stretch."""
-        self.telemetry.emit("event.dispatched", inserted)
-        if copies:
-            self.telemetry.emit("event.copied", copies, through=projection.through)
-        if key_reused:
-            self.telemetry.emit("event.dead_lettered", key_reused, reason="key_reused")
+        self.telemetry.emit("event.dispatched", projected.inserted)
+        if projected.copies:
+            self.telemetry.emit("event.copied", projected.copies, through=projection.through)
+        if projected.key_reused:
+            self.telemetry.emit("event.dead_lettered", projected.key_reused, reason="key_reused")
 
 
 def decoded(record: Record) -> EventRecord | None:

@@ -10,13 +10,13 @@ import msgspec
 
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock, to_us
-from replayforge.domain.event import Event
+from replayforge.domain.event import Claimed, Event
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.recovery import Result, Verdict, error_signature, judge
 from replayforge.domain.retry import Permanent, Retry, RetryPolicy
 from replayforge.engine.chaos import Chaos
 from replayforge.engine.handlers import Context, Handler, HandlerExited, Handlers, call
-from replayforge.stores.transactions import Claimed, Settlement
+from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
 
 ERROR_CHARACTERS_MAX = 8_000

@@ -9,12 +9,12 @@ from typing import Any
 
 from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.errors import Unavailable
+from replayforge.domain.event import Claimed
 from replayforge.domain.reports import Node
 from replayforge.engine.handlers import Handlers
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Claimed
 from replayforge.supervisor import wait_for_event
 from replayforge.telemetry import Telemetry
 

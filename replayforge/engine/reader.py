@@ -6,11 +6,11 @@ from collections.abc import Awaitable
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.errors import Unavailable
+from replayforge.domain.event import Claimed
 from replayforge.engine.outage import Outage
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.workbench import Workbench
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Claimed
 from replayforge.streams.stream import Delivery, Stream
 from replayforge.telemetry import Telemetry
 
@@ -47,7 +47,6 @@ class Reader:
         self.telemetry = telemetry
         self.lease_seconds = lease_seconds
         self.solo_seconds = solo_seconds
-        self.suspects = True
         self.outage = Outage()
         self.store_outage = Outage(telemetry)
         self.unacked: list[Delivery] = []
@@ -55,7 +54,7 @@ class Reader:
 
     def look_for_suspects(self) -> None:
         """Say that there may be suspects in the store."""
-        self.suspects = True
+        self.bench.suspects_first = True
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Read and claim until told to stop; a claim that has begun is finished all the same."""
@@ -90,10 +89,12 @@ class Reader:
 
     async def tick(self) -> int:
         """Run the suspects, then claim one batch; returns how many events were claimed."""
-        while self.suspects and await self.run_suspect():
+        while self.bench.suspects_first and await self.run_suspect():
             continue
         room = await self.bench.wait_for_room()
-        self.unacked = await self.stream.read(min(room, CLAIM_MAX), 0 if self.suspects else READ_WAIT_SECONDS)
+        self.unacked = await self.stream.read(
+            min(room, CLAIM_MAX), 0 if self.bench.suspects_first else READ_WAIT_SECONDS
+        )
         return await self.claim(self.unacked) if self.unacked else 0
 
     async def claim(self, deliveries: list[Delivery]) -> int:
@@ -140,7 +141,7 @@ class Reader:
         False when there was none, or when it runs on beyond its time, so that everything else has its turn now.
         """
         if not await self.store.any_suspect():
-            self.suspects = False
+            self.bench.suspects_first = False
             return False
         await within(self.bench.wait_until_idle(), self.solo_seconds)
         claimed = await self.claim_and_put(None)

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 
 from replayforge.domain.clock import Clock
-from replayforge.stores.transactions import Claimed
+from replayforge.domain.event import Claimed
 
 Lease = tuple[int, int]  # row number, token
 
@@ -36,6 +36,21 @@ class Workbench:
         self.window_started = 0.0
         self.window_count = 0
         self.prefetch = 0
+        self.reserved = 0
+        self.suspects_first = True  # while it holds only the reader may claim, which runs the suspects alone
+
+    def reserve(self, count: int) -> int:
+        """Keep room for up to `count` events that the caller is about to claim; returns for how many."""
+        if self.closed or self.suspects_first:
+            return 0
+        room = max(0, min(count, self.room()))
+        self.reserved += room
+        return room
+
+    def release(self, count: int) -> None:
+        """Give up room that was reserved, once the events lie on the bench or will not come."""
+        self.reserved -= count
+        self.changed.set()
 
     def put(self, claimed: Iterable[Claimed]) -> None:
         """Lay claimed events down; idle workers get theirs at once."""
@@ -119,7 +134,7 @@ class Workbench:
         """Return how many more events may be claimed: one for each free worker, and as many as are sure to be begun
         within a few hundredths of a second at the present rate."""
         self.measure()
-        return self.workers - self.hanging + self.prefetch - len(self.known) + len(self.settling)
+        return self.workers - self.hanging + self.prefetch - self.reserved - len(self.known) + len(self.settling)
 
     def measure(self) -> None:
         """Set the prefetch to what was put away within the last measuring window."""
@@ -138,8 +153,8 @@ class Workbench:
         return room
 
     async def wait_until_idle(self) -> None:
-        """Return when nothing is in this process's hands."""
-        while self.known:
+        """Return when nothing is in this process's hands, nor about to come."""
+        while self.known or self.reserved:
             self.changed.clear()
             await self.changed.wait()
 

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from replayforge.domain.errors import Unavailable
+from replayforge.domain.event import Claimed
 from replayforge.domain.lifecycle import State
 from replayforge.domain.recovery import InFlight, after_crash
 from replayforge.engine.chaos import Chaos
@@ -14,7 +15,7 @@ from replayforge.engine.publisher import Publisher
 from replayforge.engine.settler import Settler
 from replayforge.engine.workbench import Workbench
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Claimed, Settlement
+from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
 
 

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replayforge.domain.errors import Fatal
-from replayforge.domain.event import EventRecord, same_event
+from replayforge.domain.event import Claimed, Content, EventRecord, StoredEvent, same_event
 from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import Reason, State
 from replayforge.stores.driver import Batch, Fetch, Row, Steps
 from replayforge.stores.tallies import tally
-
-STATE = 12  # where new_row puts the state
 
 
 class CursorMoved(Fatal):
@@ -20,7 +18,10 @@ class CursorMoved(Fatal):
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A stretch of a log, (after, through], on its way into the store; `durable` is where the log ends by now."""
+    """A stretch of a log, (after, through], on its way into the store; `durable` is where the log ends by now.
+
+    The first `claims_max` events of it that are due are claimed as they are inserted, for `lease_us`.
+    """
 
     log_id: str
     incarnation: str
@@ -30,37 +31,56 @@ class Projection:
     not_events: int
     now_us: int
     durable: int = 0
+    claims_max: int = 0
+    lease_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """What became of a stretch of a log: (id, run) of what can be published, and how many records were what."""
+    """What became of a stretch of a log: what was claimed, (id, run) of what can be published, and the counts."""
 
+    claimed: list[Claimed]
     queued: list[tuple[str, int]]
     inserted: int
     copies: int
     key_reused: int
 
 
-def project(node: str, projection: Projection) -> Steps[Projected]:
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """A record that gets a row: under which id, and, when its key was used before, for which event."""
+
+    log_offset: int
+    record: EventRecord
+    id: str
+    first_id: str | None = None
+
+
+def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
     """Move the cursor and insert the rows of a stretch of the log; raises CursorMoved when the cursor is elsewhere."""
     ids = [record.id for _, record in projection.records]
     known = yield Fetch("known_contents", {"ids": ids})
-    fresh, copies, reused = sort_out(projection, known)
+    fresh, copies = sort_out(projection, known)
     moved = yield Batch("advance_cursor", [advance(projection, len(fresh), copies)])
     if moved[0][0] != 1:
         raise CursorMoved(
             f"The store's cursor for log {projection.log_id} is not at offset {projection.after}: another daemon runs"
             " on a copy of this log, or the store was restored while this daemon ran. Stop one of them and restart."
         )
+    rows: list[Claimed] = []
     if fresh:
         seqs = yield Fetch("reserve_seqs", {"count": len(fresh)})
-        rows = [(seq, *row) for (seq,), row in zip(seqs, fresh, strict=True)]
-        yield Batch("insert_events", [row[:-2] for row in rows])
-        yield Batch("insert_contents", [(row[0], *row[-2:]) for row in rows])
-        yield tally(node, Counter(row[STATE] for row in fresh))
-    queued = [(row[0], 1) for row in fresh if row[STATE] == State.QUEUED]
-    return Projected(queued, len(fresh), copies, reused)
+        rows = new_rows(projection, owner, [seq for (seq,) in seqs], fresh)
+        yield Batch("insert_events", [inserted_row(row.event, projection.lease_us) for row in rows])
+        yield Batch("insert_contents", [(row.event.seq, row.content.payload, row.content.metadata) for row in rows])
+        yield tally(node, Counter(row.event.state for row in rows))
+    return Projected(
+        claimed=[row for row in rows if row.event.state is State.PROCESSING],
+        queued=[(row.event.id, row.event.run) for row in rows if row.event.state is State.QUEUED],
+        inserted=len(rows),
+        copies=copies,
+        key_reused=sum(new.first_id is not None for new in fresh),
+    )
 
 
 def advance(projection: Projection, inserted: int, copies: int) -> Row:
@@ -78,61 +98,113 @@ def advance(projection: Projection, inserted: int, copies: int) -> Row:
     )
 
 
-def sort_out(projection: Projection, known: Sequence[Row]) -> tuple[list[Row], int, int]:
-    """Tell new events from copies of known ones and from other content under a used key.
-
-    Returns (rows to insert, copies, rows among them whose key was used for other content).
-    """
+def sort_out(projection: Projection, known: Sequence[Row]) -> tuple[list[NewEvent], int]:
+    """Tell new events, and other content under a used key, from copies of known ones, which are only counted."""
     contents = {row[0]: (row[1], row[2], as_bytes(row[3]), as_bytes(row[4])) for row in known}
-    rows: list[Row] = []
-    copies = reused = 0
+    fresh: list[NewEvent] = []
+    copies = 0
     for offset, record in projection.records:
         first = contents.get(record.id)
         if first is None:
             contents[record.id] = record.meaning
-            rows.append(new_row(projection, offset, record, record.id, None))
+            fresh.append(NewEvent(offset, record, record.id))
         elif same_event(first, record.meaning):
             copies += 1
         else:
-            reused += 1
             own_id = event_id_for_reuse(record.id, projection.log_id, offset)
-            rows.append(new_row(projection, offset, record, own_id, record.id))
-    return rows, copies, reused
+            fresh.append(NewEvent(offset, record, own_id, record.id))
+    return fresh, copies
 
 
-def new_row(projection: Projection, offset: int, record: EventRecord, event_id: str, first_id: str | None) -> Row:
-    """Return the row of a new event without its number, its payload and metadata last.
+def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Sequence[NewEvent]) -> list[Claimed]:
+    """Return the rows of new events with what came with them, the first due ones already in the owner's hands."""
+    rows: list[Claimed] = []
+    claims_left = projection.claims_max
+    for seq, new in zip(seqs, fresh, strict=True):
+        state = first_state(new, projection.now_us)
+        if state is State.QUEUED and claims_left > 0:
+            state = State.PROCESSING
+            claims_left -= 1
+        rows.append(Claimed(new_event(projection, owner, seq, new, state), content_of(new.record)))
+    return rows
 
-    `first_id` is given when the key was used before: such a row is a dead letter from the start.
-    """
-    now_us = projection.now_us
-    later = record.run_at_us is not None and record.run_at_us > now_us
-    state = State.SCHEDULED if later else State.QUEUED
+
+def first_state(new: NewEvent, now_us: int) -> State:
+    """Return where a new event begins; one whose key was used before is a dead letter from the start."""
+    if new.first_id is not None:
+        return State.DEAD_LETTERED
+    later = new.record.run_at_us is not None and new.record.run_at_us > now_us
+    return State.SCHEDULED if later else State.QUEUED
+
+
+def new_event(projection: Projection, owner: str, seq: int, new: NewEvent, state: State) -> StoredEvent:
+    """Return the row of a new event."""
+    record, claimed = new.record, state is State.PROCESSING
     reason = error = None
-    if first_id is not None:
-        state, reason = State.DEAD_LETTERED, Reason.KEY_REUSED
-        error = f"The idempotency key {record.idempotency_key!r} already names event {first_id} with other content."
-    return (
-        event_id,
-        record.application_name,
-        record.workflow_id,
-        record.event_type,
-        record.service_name,
-        record.idempotency_key,
-        record.created_at_us,
-        now_us,
-        projection.log_id,
-        offset,
-        record.replay_of,
-        record.max_attempts,
-        state,
-        record.run_at_us if state is State.SCHEDULED else None,
-        reason,
-        error,
-        reason,
-        bytes(record.payload),
-        bytes(record.metadata),
+    if new.first_id is not None:
+        reason = Reason.KEY_REUSED
+        error = f"The idempotency key {record.idempotency_key!r} already names event {new.first_id} with other content."
+    return StoredEvent(
+        seq=seq,
+        id=new.id,
+        application_name=record.application_name,
+        workflow_id=record.workflow_id,
+        event_type=record.event_type,
+        service_name=record.service_name,
+        idempotency_key=record.idempotency_key,
+        created_at_us=record.created_at_us,
+        updated_at_us=projection.now_us,
+        log_id=projection.log_id,
+        log_offset=new.log_offset,
+        replay_of=record.replay_of,
+        max_attempts=record.max_attempts,
+        state=state,
+        run=1,
+        attempt_count=0,
+        starts=int(claimed),
+        crashes=0,
+        lease_owner=owner if claimed else None,
+        lease_token=int(claimed),
+        lease_until_us=projection.now_us + projection.lease_us if claimed else None,
+        due_at_us=record.run_at_us if state is State.SCHEDULED else None,
+        reason=reason,
+        last_error=error,
+        error_signature=reason,
+        result=None,
     )
+
+
+def inserted_row(event: StoredEvent, lease_us: int) -> Row:
+    """Return the parameters that insert a new event; the lease is judged by the store's own clock."""
+    return (
+        event.seq,
+        event.id,
+        event.application_name,
+        event.workflow_id,
+        event.event_type,
+        event.service_name,
+        event.idempotency_key,
+        event.created_at_us,
+        event.updated_at_us,
+        event.log_id,
+        event.log_offset,
+        event.replay_of,
+        event.max_attempts,
+        event.state,
+        event.starts,
+        event.lease_owner,
+        event.lease_token,
+        None if event.lease_owner is None else lease_us,
+        event.due_at_us,
+        event.reason,
+        event.last_error,
+        event.error_signature,
+    )
+
+
+def content_of(record: EventRecord) -> Content:
+    """Return what came with an event."""
+    return Content(bytes(record.payload), bytes(record.metadata))
 
 
 def as_bytes(text: str | bytes) -> bytes:

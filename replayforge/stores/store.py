@@ -5,7 +5,7 @@ from pathlib import Path
 
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.errors import Refused
-from replayforge.domain.event import Action, Attempt, Content, Meaning, StoredEvent
+from replayforge.domain.event import Action, Attempt, Claimed, Content, Meaning, StoredEvent
 from replayforge.domain.lifecycle import State
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
@@ -16,7 +16,7 @@ from replayforge.stores.migrations import migrate
 from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
 from replayforge.stores.sqlite import SqliteDriver
-from replayforge.stores.transactions import Claimed, Settlement
+from replayforge.stores.transactions import Settlement
 
 
 class Store:
@@ -82,7 +82,7 @@ class Store:
 
     async def project(self, projection: Projection) -> Projected:
         """Insert the rows of a stretch of the log and move its cursor, in one transaction."""
-        return await self.driver.write(lambda: project(self.node, projection))
+        return await self.driver.write(lambda: project(self.node, self.owner, projection))
 
     async def claim(self, entries: Sequence[tuple[str, int]], now_us: int, lease_until_us: int) -> list[Claimed]:
         """Take the queued ones of these (id, run) entries; those that lost a race are simply not returned."""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from replayforge.domain.event import Content, StoredEvent
+from replayforge.domain.event import Claimed, Content, StoredEvent
 from replayforge.domain.lifecycle import OPEN, Outcome, State
 from replayforge.domain.recovery import InFlight, Reclaim, Verdict, error_signature
 from replayforge.domain.reports import Node
@@ -13,19 +13,6 @@ from replayforge.stores.projection import as_bytes
 from replayforge.stores.tallies import moves, tally
 
 Decide = Callable[[Sequence[tuple[int, InFlight]]], Sequence[tuple[int, Reclaim]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """An event in the hands of this process, with what came with it."""
-
-    event: StoredEvent
-    content: Content
-
-    @property
-    def lease(self) -> tuple[int, int]:
-        """The (row number, token) pair it is held under."""
-        return (self.event.seq, self.event.lease_token)
 
 
 @dataclass(frozen=True, slots=True)

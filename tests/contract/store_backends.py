@@ -7,12 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from replayforge.domain.event import EventRecord
+from replayforge.domain.event import Claimed, EventRecord
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.recovery import Verdict
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Claimed, Settlement
+from replayforge.stores.transactions import Settlement
 from tests.support.postgres_server import require_postgres, shared_server
 
 BACKENDS = ["sqlite", "postgres"]

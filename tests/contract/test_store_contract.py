@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from replayforge.domain.event import StoredEvent
+from replayforge.domain.event import Claimed, StoredEvent
 from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State
 from replayforge.domain.recovery import InFlight, Reclaim, Verdict, triage
 from replayforge.domain.reports import EventFilter, Ledger
 from replayforge.engine.overview import ledger
 from replayforge.stores.driver import Batch, Steps
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Claimed, Settlement
+from replayforge.stores.transactions import Settlement
 from tests.contract.store_backends import (
     BACKENDS,
     LOG,

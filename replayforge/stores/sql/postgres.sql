@@ -88,19 +88,21 @@ SELECT nextval('event_seqs') FROM generate_series(1, :count::bigint)
 INSERT INTO events (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
     log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
-    lease_token, due_at_us, reason, last_error, error_signature
+    lease_owner, lease_token, lease_until_us, due_at_us, reason, last_error, error_signature
 )
 SELECT
     g.seq, g.id, g.application_name, g.workflow_id, g.event_type, g.service_name, g.idempotency_key, g.created_at_us,
-    g.updated_at_us, g.log_id, g.log_offset, g.replay_of, g.max_attempts, 'received', g.state, 1, 0, 0, 0, 0, 0,
-    g.due_at_us, g.reason, g.last_error, g.error_signature
+    g.updated_at_us, g.log_id, g.log_offset, g.replay_of, g.max_attempts, 'received', g.state, 1, 0, g.starts, 0, 0,
+    g.lease_owner, g.lease_token, {database_now_us} + g.lease_us, g.due_at_us, g.reason, g.last_error,
+    g.error_signature
 FROM unnest(
     $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[],
-    $10::text[], $11::bigint[], $12::text[], $13::bigint[], $14::text[], $15::bigint[], $16::text[], $17::text[],
-    $18::text[]
+    $10::text[], $11::bigint[], $12::text[], $13::bigint[], $14::text[], $15::bigint[], $16::text[], $17::bigint[],
+    $18::bigint[], $19::bigint[], $20::text[], $21::text[], $22::text[]
 ) AS g (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
-    log_id, log_offset, replay_of, max_attempts, state, due_at_us, reason, last_error, error_signature
+    log_id, log_offset, replay_of, max_attempts, state, starts, lease_owner, lease_token, lease_us, due_at_us,
+    reason, last_error, error_signature
 )
 ORDER BY g.id
 

@@ -79,11 +79,12 @@ SELECT json_group_array(json_array(i + (SELECT coalesce(max(seq), 0) FROM events
 INSERT INTO events (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
     log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
-    lease_token, due_at_us, reason, last_error, error_signature
+    lease_owner, lease_token, lease_until_us, due_at_us, reason, last_error, error_signature
 )
 SELECT
     column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12,
-    column13, 'received', column14, 1, 0, 0, 0, 0, 0, column15, column16, column17, column18
+    column13, 'received', column14, 1, 0, column15, 0, 0, column16, column17, column9 + column18, column19, column20,
+    column21, column22
 FROM (VALUES {rows})
 
 -- insert_contents --

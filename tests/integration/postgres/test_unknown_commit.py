@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from replayforge.domain.errors import Unavailable
+from replayforge.domain.event import Claimed
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Node
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Claimed
 from tests.contract.store_backends import MINUTE_US, claimed, now_us, put, record, success
 from tests.integration.postgres.conftest import OpenHouse
 from tests.integration.postgres.network import CommitBreaker

@@ -7,10 +7,9 @@ import msgspec
 import pytest
 
 from replayforge.domain.errors import Unavailable
-from replayforge.domain.event import EventRecord
+from replayforge.domain.event import Claimed, EventRecord
 from replayforge.engine.window import Window
 from replayforge.engine.workbench import Workbench
-from replayforge.stores.transactions import Claimed
 from tests.support.clock import FakeClock
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from replayforge.domain.event import Attempt, StoredEvent
 from replayforge.domain.lifecycle import Outcome, State
@@ -76,14 +77,14 @@ def test_an_attempt_beyond_the_end_stays_in_the_picture(ahead_seconds: int) -> N
 
 def test_what_runs_now_reaches_to_now() -> None:
     """An event in hand is drawn as running up to this moment."""
-    picture = timeline([replace(EVENT, state=State.PROCESSING, updated_at_us=SECOND)], [], 5 * SECOND)
+    picture = timeline([structs.replace(EVENT, state=State.PROCESSING, updated_at_us=SECOND)], [], 5 * SECOND)
     assert [span.kind for span in picture.lanes[0].spans] == ["running"]
     assert picture.seconds == 5
 
 
 def test_a_huge_workflow_shows_both_its_ends() -> None:
     """Beyond what a picture can show, the middle is left out and counted."""
-    events = [replace(EVENT, id=f"e{number}") for number in range(ROWS_MAX + 50)]
+    events = [structs.replace(EVENT, id=f"e{number}") for number in range(ROWS_MAX + 50)]
     picture = timeline(events, [], 0)
     assert (len(picture.lanes), picture.left_out) == (ROWS_MAX, 50)
     assert (picture.lanes[0].event_id, picture.lanes[-1].event_id) == ("e0", f"e{ROWS_MAX + 49}")

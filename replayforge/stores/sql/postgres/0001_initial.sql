@@ -36,7 +36,7 @@ CREATE TABLE events (
     result BYTEA,
     -- One search in one text: a list of 23 pairs would be built anew for every row that is written.
     CONSTRAINT lifecycle CHECK (strpos(
-        ' received>queued received>scheduled received>dead_lettered'
+        ' received>queued received>processing received>scheduled received>dead_lettered'
         || ' scheduled>queued scheduled>cancelled'
         || ' queued>processing queued>dead_lettered queued>cancelled'
         || ' processing>succeeded processing>retrying processing>dead_lettered processing>queued processing>held'
