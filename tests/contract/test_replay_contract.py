@@ -20,13 +20,13 @@ from replayforge.domain.bulk_replay import (
     Standing,
 )
 from replayforge.domain.errors import Rejected
-from replayforge.domain.event import StoredEvent
+from replayforge.domain.event import Claimed, StoredEvent
 from replayforge.domain.lifecycle import TERMINAL, Outcome, Reason, State
 from replayforge.domain.recovery import Verdict
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Claimed, Settlement
+from replayforge.stores.transactions import Settlement
 from tests.contract.store_backends import (
     BACKENDS,
     MINUTE_US,

@@ -3,10 +3,11 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from replayforge.domain.event import Claimed, StoredEvent
 from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State
@@ -14,6 +15,7 @@ from replayforge.domain.recovery import InFlight, Reclaim, Verdict, triage
 from replayforge.domain.reports import EventFilter, Ledger
 from replayforge.engine.overview import ledger
 from replayforge.stores.driver import Batch, Steps
+from replayforge.stores.projection import Projection
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from tests.contract.store_backends import (
@@ -111,6 +113,49 @@ async def test_copies_of_settled_events(store: Store) -> None:
     assert (again.inserted, again.copies, again.key_reused) == (1, 1, 1)
 
 
+async def test_events_are_claimed_as_they_are_inserted(store: Store) -> None:
+    """The first due events of a stretch, as many as there is room for, are in the owner's hands with their rows."""
+    now = now_us()
+    first = record("event-1", b'{"a": 1}', idempotency_key="k")
+    records = [
+        record("later", run_at_us=now + MINUTE_US),
+        first,
+        record("event-1", b'{"a": 2}', idempotency_key="k"),
+        first,
+        record("event-2"),
+        record("event-3"),
+    ]
+    await store.open_cursor(LOG, "incarnation", 0, now)
+    numbered = list(enumerate(records, start=1))
+    projected = await store.project(
+        Projection(LOG, "incarnation", 0, 6, numbered, 0, now, claims_max=2, lease_us=MINUTE_US)
+    )
+    assert [one.event.id for one in projected.claimed] == ["event-1", "event-2"]
+    assert projected.claimed[0].content.payload == b'{"a": 1}'
+    assert projected.queued == [("event-3", 1)]
+    assert (projected.inserted, projected.copies, projected.key_reused) == (5, 1, 1)
+    for one in projected.claimed:
+        row = await stored(store, one.event.id)
+        assert row.lease_until_us is not None
+        assert row == structs.replace(one.event, lease_until_us=row.lease_until_us)
+        assert (row.state, row.starts, row.lease_owner, row.lease_token) == (State.PROCESSING, 1, store.owner, 1)
+        assert abs(row.lease_until_us - now - MINUTE_US) < MINUTE_US / 2
+    assert (await stored(store, "later")).state is State.SCHEDULED
+    assert (await books(store)).open == 4
+    assert await store.settle([success(one) for one in projected.claimed]) == []
+    assert (await books(store)).states[State.SUCCEEDED] == 2
+
+
+async def test_what_was_claimed_as_it_was_inserted_lapses_like_any_claim(store: Store) -> None:
+    """Its lease is judged by the store's clock, and its owner's late outcome is fenced."""
+    await store.open_cursor(LOG, "incarnation", 0, now_us())
+    stretch = Projection(LOG, "incarnation", 0, 1, [(1, record("e"))], 0, now_us(), claims_max=9, lease_us=-1)
+    projected = await store.project(stretch)
+    taken = await store.take_over(reclaims, "lease lapsed", now_us())
+    assert [one.event.event_id for one in taken] == ["e"]
+    assert await store.settle([success(projected.claimed[0])]) != []
+
+
 async def test_order_of_the_log_is_the_order_of_the_queue(store: Store) -> None:
     """Events are queued in the order of the log, across projections, and lists show the newest first."""
     names = [f"event-{number}" for number in range(20)]
@@ -192,7 +237,7 @@ async def test_a_retry_from_ahead_does_not_wait_for_its_time(store: Store) -> No
     assert (await store.discrepancies()).states[State.RETRYING] == 1
 
 
-def reclaims(left: list[tuple[int, InFlight]], hold: bool = False) -> list[tuple[int, Reclaim]]:
+def reclaims(left: Sequence[tuple[int, InFlight]], hold: bool = False) -> list[tuple[int, Reclaim]]:
     rows = {event.event_id: seq for seq, event in left}
     return [(rows[one.event.event_id], one) for one in triage([event for _, event in left], lambda _: hold)]
 

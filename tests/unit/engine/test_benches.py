@@ -58,6 +58,34 @@ async def test_putting_away_makes_room() -> None:
     assert not bench.holds((1, 1))
 
 
+async def test_reserved_room_is_nobody_elses() -> None:
+    """What is kept for events that are about to come is not offered again, until it is given up or filled."""
+    bench = Workbench(FakeClock(), workers=3)
+    bench.suspects_first = False
+    assert bench.reserve(2) == 2
+    assert bench.room() == 1
+    assert bench.reserve(5) == 1
+    assert bench.reserve(5) == 0
+    waiting = asyncio.create_task(bench.wait_until_idle())
+    await asyncio.sleep(0)
+    assert not waiting.done(), "events are about to come"
+    bench.release(1)
+    assert bench.room() == 1
+    bench.put(rows(1, 2))
+    bench.release(2)
+    assert bench.room() == 1
+
+
+async def test_nothing_is_reserved_while_suspects_run_alone_or_after_closing() -> None:
+    """What may have killed the process runs with nothing beside it, and a closed bench takes nothing."""
+    bench = Workbench(FakeClock(), workers=3)
+    assert bench.suspects_first
+    assert bench.reserve(3) == 0
+    bench.suspects_first = False
+    bench.close()
+    assert bench.reserve(3) == 0
+
+
 async def test_an_event_handed_to_a_cancelled_worker_goes_to_the_next() -> None:
     """An event that was handed out just as the worker's wait was cancelled is not lost."""
     bench = Workbench(FakeClock(), workers=2)
