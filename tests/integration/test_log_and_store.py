@@ -168,3 +168,24 @@ async def test_one_large_request_is_accepted_in_batches_that_are_durable_as_a_wh
         ledger = await house.converges()
         assert (ledger["accepted"], ledger["succeeded"]) == (12, 12)
         assert house.daemon.log.stats().committed_batches >= 3
+
+
+async def test_what_was_claimed_for_a_bench_that_closed_meanwhile_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event whose insertion claims it while the daemon begins to stop is queued again, and no attempt is charged."""
+    async with open_house(tmp_path, handlers(), {"janitor.refill_seconds": 60}) as house:
+        store, bench = house.daemon.store, house.daemon.bench
+        project, projected = store.project, list[Projected]()
+
+        async def close_meanwhile(projection: Projection) -> Projected:
+            projected.append(await project(projection))
+            bench.close()
+            return projected[-1]
+
+        await house.reaches(await house.send(), "succeeded")  # by then suspects are ruled out
+        monkeypatch.setattr(store, "project", close_meanwhile)
+        event_id = await house.send()
+        shown = await house.reaches(event_id, "queued")
+        assert [claimed.event.id for claimed in projected[0].claimed] == [event_id]
+        assert (shown["starts"], shown["attempt_count"]) == (1, 0)
