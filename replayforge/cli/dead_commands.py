@@ -10,8 +10,10 @@ from replayforge.cli.client import Client
 from replayforge.cli.events_commands import dry_run, show_page
 from replayforge.cli.options import as_json, event_filters, with_client
 from replayforge.cli.output import complain, counted, plain, relative, table, verbatim
+from replayforge.cli.replays_commands import follow, show_preview, wait
 
 DEAD = {"status": "dead_lettered"}
+NOTHING_NAMED = "Name dead letters by their ids, or by filters, or all of them with --all."
 
 ids_or_filters = click.argument("ids", metavar="[ID...]", nargs=-1)
 everything = click.option("--all", "everything", is_flag=True, help="Every dead letter there is.")
@@ -69,15 +71,78 @@ def group_row(group: Mapping[str, Any]) -> tuple[str, ...]:
 @ids_or_filters
 @event_filters
 @everything
-@click.option("--reason", help="Why, for those who look at it later.")
+@click.option("--reason", help="Why, for those who look at it later; needed unless ids are named.")
+@click.option("--rate", "rate_per_second", type=float, help="How many a second.  [default: as fast as the workers]")
+@click.option("--max", type=int, help="How many at most, the oldest first.")
+@click.option("--canary", type=int, help="How many to try first; the others follow if none of these fails for good.")
+@click.option("--detach", is_flag=True, help="Do not wait: the daemon goes on by itself.")
+@wait
 @dry_run
 @yes
+@as_json
 @with_client
 @click.pass_context
-def replay(context: click.Context, /, client: Client, *, reason: str | None, **selection: Any) -> None:
-    """Run dead letters again: those named, those that match the filters, or --all."""
+def replay(
+    context: click.Context, /, client: Client, *, ids: tuple[str, ...], reason: str | None, **options: Any
+) -> None:
+    """Run dead letters again: those named, one by one; those that match the filters, or --all, as a bulk replay.
+
+    A bulk replay goes on in the daemon, whatever becomes of this command; `replays` looks after it.
+    """
+    if not ids:
+        context.exit(replay_matching(client, reason=reason, **options))
+    selection = {name: options.pop(name) for name in ("filters", "everything", "dry_run", "yes")}
+    if any(options.values()):
+        raise click.UsageError("Named dead letters are replayed one by one; the other options need filters.")
     body = {"reason": reason} if reason else {}
-    act_on_selection(context, client, ("replay", "replayed"), body, **selection)
+    act_on_selection(context, client, ("replay", "replayed"), body, ids=ids, **selection)
+
+
+def replay_matching(
+    client: Client,
+    *,
+    filters: Mapping[str, Any],
+    everything: bool,
+    reason: str | None,
+    dry_run: bool,
+    yes: bool,
+    json_wanted: bool,
+    **options: Any,
+) -> int:
+    """Make a bulk replay of what matches, once its number was confirmed, and return the exit code."""
+    given = {name: value for name, value in filters.items() if value}
+    if not everything and not given:
+        raise click.UsageError(NOTHING_NAMED)
+    if not dry_run and not (reason or "").strip():
+        raise click.UsageError("A bulk replay needs a reason, so that the next person knows why: --reason TEXT.")
+    order = {name: options[name] for name in ("rate_per_second", "max", "canary") if options[name] is not None}
+    order["filter"] = {**DEAD, **given}
+    reply = client.post("api", "replays", document={**order, "dry_run": True})
+    found = reply.document()
+    if dry_run and json_wanted:
+        verbatim(reply.body)
+    elif dry_run or not found["count"]:
+        show_preview(found, "dead letter")
+    else:
+        if not yes:
+            confirm(f"Replay {counted(found['would_replay'], 'dead letter')}?")
+        order |= {"reason": reason, "expected_count": found["count"]}
+        return carry_out(client, order, json_wanted=json_wanted, detach=options["detach"], wait=options["wait"])
+    return 0
+
+
+def carry_out(client: Client, order: Mapping[str, Any], *, json_wanted: bool, detach: bool, wait: bool) -> int:
+    """Make a bulk replay, follow it unless it is to be left alone, and return the exit code."""
+    reply = client.post("api", "replays", document=order)
+    job = reply.document()
+    if not detach:
+        complain(f"Bulk replay {job['id']} of {counted(job['total'], 'dead letter')} goes on in the daemon.")
+        return follow(client, job["id"], to_every_end=wait, json_wanted=json_wanted)
+    if json_wanted:
+        verbatim(reply.body)
+    else:
+        click.echo(f"{job['id']} of {counted(job['total'], 'dead letter')}; see `replays watch {job['id']}`")
+    return 0
 
 
 @dead.command("discard")
@@ -110,7 +175,7 @@ def act_on_selection(
     infinitive, participle = verb
     chosen_by_filter = everything or any(filters.values())
     if bool(ids) == chosen_by_filter:
-        raise click.UsageError("Name dead letters by their ids, or by filters, or all of them with --all.")
+        raise click.UsageError(NOTHING_NAMED)
     targets = ids or tuple(event["id"] for event in matching(client, {**DEAD, **filters}))
     if dry_run or not targets:
         preview(targets, infinitive)

@@ -30,6 +30,7 @@ COMMANDS = {
     "send": Place("send_command", "send", "Send one event, or a file of events with --bulk."),
     "events": Place("events_commands", "events", "Look at events and act on them."),
     "dead": Place("dead_commands", "dead", "Look at dead letters, replay or discard them."),
+    "replays": Place("replays_commands", "replays", "Look at bulk replays, pause, resume or cancel them."),
     "workflows": Place("workflows_commands", "workflows", "Look at workflows."),
     "status": Place("status_command", "status", "Say whether everything accepted has come to its end."),
     "check": Place("check_command", "check", "Compare the log with the store, event by event, while no daemon runs."),

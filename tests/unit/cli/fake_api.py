@@ -31,6 +31,7 @@ class FakeApi:
         self.peers: list[object] = []
         self.headers: list[dict[str, str]] = []
         self.faults: list[Fault] = []
+        self.replays: dict[str, dict[str, Any]] = {}
         self.converged = True
         self.url = ""
         self.loop = asyncio.new_event_loop()
@@ -68,6 +69,10 @@ class FakeApi:
                 web.get("/api/events/{id}", self.show_event),
                 web.post("/api/{kind:events|deadletters}/{id}/{action}", self.act),
                 web.get("/api/deadletters", self.groups),
+                web.post("/api/replays", self.post_replay),
+                web.get("/api/replays", self.list_replays),
+                web.get("/api/replays/{id}", self.show_replay),
+                web.post("/api/replays/{id}/{verb:pause|resume|cancel}", self.move_replay),
                 web.get("/api/convergence", self.convergence),
                 web.get("/api/workflows/{id}", self.workflow),
                 web.get("/api/workflows/{id}/timeline", self.timeline),
@@ -155,6 +160,47 @@ class FakeApi:
     async def groups(self, request: web.Request) -> web.StreamResponse:
         group = {"group": "TimeoutError: N s", "count": 28, "first_at": "2026-01-01T00:00:00Z", "last_at": None}
         return web.json_response({"group_by": request.query["group_by"], "items": [group]})
+
+    async def post_replay(self, request: web.Request) -> web.StreamResponse:
+        """Say what would be taken, or make a bulk replay that takes two events at each look."""
+        asked = msgspec.json.decode(await request.read())
+        found = [event["id"] for event in self.events.values() if event["status"] == "dead_lettered"]
+        total = min(len(found), asked.get("max", 200_000))
+        if asked.get("dry_run"):
+            groups = [{"group": "TimeoutError: N s", "count": len(found)}] if found else []
+            answer = {"count": len(found), "more": False, "would_replay": total, "sample": found, "groups": groups}
+            return web.json_response(answer)
+        if asked["expected_count"] != len(found):
+            return problem(409, "The state has moved on", f"{len(found)} fit now.")
+        figures = dict.fromkeys(("replayed", "skipped", "succeeded", "dead_lettered", "moved_on", "open"), 0)
+        made = {"id": f"rpl_{len(self.replays) + 1}", "status": "running", "note": "", "reason": asked["reason"]}
+        times = {"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}
+        job = made | figures | times | {"total": total, "waiting": total, "rate_per_second": None}
+        self.replays[job["id"]] = job
+        return web.json_response(job, status=202)
+
+    async def list_replays(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"items": list(self.replays.values()), "next_cursor": None, "has_more": False})
+
+    async def show_replay(self, request: web.Request) -> web.StreamResponse:
+        if request.match_info["id"] not in self.replays:
+            return problem(404, "There is nothing of this name", "No such bulk replay.")
+        job = self.replays[request.match_info["id"]]
+        if job["status"] == "running":
+            step = min(2, job["waiting"])
+            job["waiting"] -= step
+            job["replayed"] += step
+            job["open"] += step
+            job["status"] = "running" if job["waiting"] else "done"
+        elif job["open"]:
+            job["succeeded"], job["open"] = job["succeeded"] + job["open"], 0
+        return web.json_response(job)
+
+    async def move_replay(self, request: web.Request) -> web.StreamResponse:
+        job = self.replays[request.match_info["id"]]
+        job["status"] = {"pause": "paused", "resume": "running", "cancel": "cancelled"}[request.match_info["verb"]]
+        job["note"] = f"{request.match_info['verb']} by hand"
+        return web.json_response(job)
 
     async def convergence(self, request: web.Request) -> web.StreamResponse:
         issues = [] if self.converged else ["2 events are queued"]

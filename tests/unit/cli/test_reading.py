@@ -8,7 +8,7 @@ import pytest
 
 from replayforge.domain.clock import SystemClock, parse_time, to_us
 from tests.unit.cli.conftest import Cli
-from tests.unit.cli.fake_api import LEDGER, FakeApi, refusing
+from tests.unit.cli.fake_api import LEDGER, FakeApi, hang_up, refusing
 
 
 def test_events_ls(ask: Cli, api: FakeApi) -> None:
@@ -118,20 +118,88 @@ def test_dead_groups(ask: Cli, api: FakeApi) -> None:
     assert api.requests[0][2] == {"group_by": "type"}
 
 
-def test_dead_replay_asks_with_the_number(ask: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A filter chooses from every page, and nothing happens before a yes."""
-    monkeypatch.setattr("replayforge.cli.actions.PAGE_EVENTS", 2)
+def test_dead_replay_of_named_ones(ask: Cli, api: FakeApi) -> None:
+    """Named dead letters are replayed one by one, and take no options of a bulk replay."""
+    api.add("id-1")
+    ended = ask("dead", "replay", "id-1", "--reason", "mended")
+    assert (ended.code, ended.out) == (0, "replayed 1 of 1\n")
+    assert (api.requests[-1][1], api.bodies[-1]) == ("/api/deadletters/id-1/replay", b'{"reason":"mended"}')
+    assert ask("dead", "replay", "id-1", "--rate", "5").code == 64
+
+
+@pytest.fixture
+def letters(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> FakeApi:
+    """A daemon with five dead letters; nobody waits between two looks."""
+    monkeypatch.setattr("replayforge.cli.replays_commands.LOOK_SECONDS", 0)
     for number in range(5):
         api.add(f"id-{number}")
     api.add("fine", "succeeded")
+    return api
+
+
+def test_dead_replay_asks_with_the_number(ask: Cli, letters: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What matches is counted first, and no bulk replay is made before a yes to that number."""
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    ended = ask("dead", "replay", "--all")
+    ended = ask("dead", "replay", "--all", "--reason", "mended")
     assert ended.code == 1
     assert "Replay 5 dead letters?" in ended.err + ended.out
-    assert all(method == "GET" for method, _, _ in api.requests)
+    assert letters.replays == {}
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    assert ask("dead", "replay", "--type", "payment.*").out.endswith("replayed 5 of 5\n")
-    assert api.events["fine"]["status"] == "succeeded"
+    ended = ask("dead", "replay", "--type", "payment.*", "--reason", "mended", "--rate", "20", "--canary", "1")
+    assert (ended.code, ended.out.splitlines()[-1]) == (0, "rpl_1 is done: replayed 5 of 5 · 5 open")
+    made = next(body for body in letters.bodies if b"expected_count" in body)
+    assert json.loads(made) == {
+        "rate_per_second": 20,
+        "canary": 1,
+        "filter": {"status": "dead_lettered", "event_type": "payment.*"},
+        "reason": "mended",
+        "expected_count": 5,
+    }
+
+
+def test_dead_replay_waits_for_the_ends(ask: Cli, letters: FakeApi) -> None:
+    """--wait goes on until every replayed event has ended, --detach does not wait at all, --json prints the job."""
+    bulk = ("dead", "replay", "--all", "--yes", "--reason", "mended")
+    assert ask(*bulk, "--wait").out == "rpl_1 is done: replayed 5 of 5 · 5 succeeded\n"
+    assert ask(*bulk, "--detach").out == "rpl_2 of 5 dead letters; see `replays watch rpl_2`\n"
+    assert letters.replays["rpl_2"]["replayed"] == 0
+    assert json.loads(ask(*bulk, "--json", "--max", "3").out)["replayed"] == 3
+
+
+def test_watching_survives_a_restart_of_the_daemon(ask: Cli, letters: FakeApi) -> None:
+    """While the daemon is being restarted the command waits, and goes on where it was."""
+    bulk = ("dead", "replay", "--all", "--detach", "--yes", "--reason", "mended")
+    assert ask(*bulk).code == 0
+    letters.faults = [letters.show_replay, refusing(503, "Draining"), hang_up]
+    ended = ask("replays", "watch", "rpl_1")
+    assert (ended.code, ended.out) == (0, "rpl_1 is done: replayed 5 of 5 · 5 open\n")
+    assert letters.faults == []
+
+
+def test_bulk_replay_that_rests(ask: Cli, letters: FakeApi) -> None:
+    """A paused or cancelled bulk replay ends the watching with exit code 1 and the reason."""
+    ask("dead", "replay", "--all", "--detach", "--yes", "--reason", "mended")
+    assert ask("replays", "pause", "rpl_1").out == "rpl_1 is paused: replayed 0 of 5\npause by hand\n"
+    ended = ask("replays", "watch", "rpl_1")
+    assert (ended.code, ended.out.splitlines()[-1]) == (1, "pause by hand")
+    assert "is running" in ask("replays", "resume", "rpl_1").out
+    assert "is cancelled" in ask("replays", "cancel", "rpl_1").out
+    assert ask("replays", "watch", "rpl_9").code == 1
+
+
+def test_replays_are_listed_and_shown(ask: Cli, letters: FakeApi) -> None:
+    """The list has one line for each; one is shown with all its figures; --json is the answer itself."""
+    assert ask("replays", "ls").err == "There are no bulk replays.\n"
+    ask("dead", "replay", "--all", "--detach", "--yes", "--reason", "evil \x1b[31m")
+    out = ask("replays", "ls").out
+    assert out.splitlines()[1].split()[:5] == ["rpl_1", "running", "0", "of", "5"]
+    assert "\x1b" not in out
+    letters.replays["rpl_1"]["skips"] = [{"count": 2, "sample": "id-1", "reason": "It was replayed."}]
+    out = ask("replays", "show", "rpl_1").out
+    assert "2 of 5, as fast as the workers" in out
+    assert "left alone 2, such as id-1: It was replayed." in out
+    assert json.loads(ask("replays", "show", "rpl_1", "--json").out)["id"] == "rpl_1"
+    assert json.loads(ask("replays", "ls", "--json").out)["items"]
 
 
 def test_dead_discard(ask: Cli, api: FakeApi) -> None:
@@ -144,13 +212,28 @@ def test_dead_discard(ask: Cli, api: FakeApi) -> None:
     assert api.bodies[-1] == b'{"reason":"test data"}'
 
 
-def test_dead_dry_run(ask: Cli, api: FakeApi) -> None:
-    """--dry-run lists the ids and sends nothing."""
-    api.add("id-1")
-    ended = ask("dead", "replay", "--all", "--dry-run")
-    assert (ended.code, ended.out) == (0, "id-1\n")
-    assert "Would replay 1 dead letter; nothing was done." in ended.err
-    assert all(method == "GET" for method, _, _ in api.requests)
+def test_dead_dry_run(ask: Cli, letters: FakeApi) -> None:
+    """--dry-run says how many of which errors would be replayed, and lists what would be discarded; nothing is done."""
+    ended = ask("dead", "replay", "--all", "--dry-run", "--max", "4")
+    assert ended.code == 0
+    assert ended.out.splitlines()[1].split() == ["5", "TimeoutError:", "N", "s"]
+    assert ended.err == "Would replay 4 dead letters of 5; nothing was done.\n"
+    assert json.loads(ask("dead", "replay", "--all", "--dry-run", "--json").out)["count"] == 5
+    assert ask("dead", "discard", "id-1", "--reason", "r", "--dry-run").out == "id-1\n"
+    assert letters.replays == {}
+    assert all(event["status"] in ("dead_lettered", "succeeded") for event in letters.events.values())
+
+
+def test_dead_replay_of_nothing(ask: Cli) -> None:
+    """Where nothing matches, nothing is asked and nothing made."""
+    ended = ask("dead", "replay", "--all", "--reason", "mended")
+    assert (ended.code, ended.err) == (0, "Would replay 0 dead letters; nothing was done.\n")
+
+
+def test_bulk_replay_needs_a_reason(ask: Cli, api: FakeApi) -> None:
+    """Without a reason nothing is sent."""
+    assert ask("dead", "replay", "--all", "--yes").code == 64
+    assert api.requests == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["id-1", "--all"], ["id-1", "--type", "x"]])
