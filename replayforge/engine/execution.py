@@ -91,7 +91,9 @@ async def execute(
     crashpoints.reach("attempt.started")
     result = await run(execution, rules, chaos)
     crashpoints.reach("attempt.finished")
-    return settlement(execution, result, verdict(execution, result, handlers, rules), rules), execution.thread
+    ended_at_us = execution.started_at_us + to_us(rules.clock.monotonic() - execution.started)
+    decided = verdict(execution, result, handlers, rules, ended_at_us)
+    return settlement(execution, result, decided, ended_at_us), execution.thread
 
 
 async def run(execution: Execution, rules: Rules, chaos: Chaos | None) -> Result:
@@ -165,7 +167,7 @@ def words_of(error: Exception) -> str:
         return f"(its own words raise {type(raised).__name__})"
 
 
-def verdict(execution: Execution, result: Result, handlers: Handlers, rules: Rules) -> Verdict:
+def verdict(execution: Execution, result: Result, handlers: Handlers, rules: Rules, ended_at_us: int) -> Verdict:
     """Decide what follows from the result."""
     row = execution.claimed.event
     if execution.handler is None:
@@ -175,12 +177,12 @@ def verdict(execution: Execution, result: Result, handlers: Handlers, rules: Rul
         attempt_count=row.attempt_count,
         crashes=row.crashes,
         policy=handlers.policy(row.event_type, row.max_attempts, rules.retry),
-        now_us=rules.clock.now_us(),
+        now_us=ended_at_us,
         rng=rules.rng,
     )
 
 
-def settlement(execution: Execution, result: Result, decided: Verdict, rules: Rules) -> Settlement:
+def settlement(execution: Execution, result: Result, decided: Verdict, ended_at_us: int) -> Settlement:
     """Put together what is to be committed."""
     return Settlement(
         event=execution.claimed.event,
@@ -188,7 +190,7 @@ def settlement(execution: Execution, result: Result, decided: Verdict, rules: Ru
         verdict=decided,
         worker=execution.worker,
         started_at_us=execution.started_at_us,
-        ended_at_us=execution.started_at_us + to_us(rules.clock.monotonic() - execution.started),
+        ended_at_us=ended_at_us,
         error=result.error,
         error_signature=None if result.error is None else error_signature(result.error),
         result=result.value,

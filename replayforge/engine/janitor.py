@@ -233,7 +233,10 @@ class Janitor:
         return retained.segments
 
     async def retire_events(self) -> int:
-        """Remove finished events that have been kept long enough, by a clock that can be trusted."""
+        """Remove finished events that have been kept long enough, by a clock that can be trusted.
+
+        In an embedded store, what ended while the clock was set back looks as old as the clock said it was.
+        """
         now_us = self.log.steady_clock.now_us()
         if now_us is None:
             return 0

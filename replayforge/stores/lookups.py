@@ -190,9 +190,9 @@ def any_suspect() -> Steps[bool]:
     return bool(rows)
 
 
-def any_stranded(beyond_us: int) -> Steps[bool]:
-    """Tell whether a retry waits that was decided beyond a time which has yet to come."""
-    rows = yield Fetch("any_stranded", {"beyond_us": beyond_us})
+def any_stranded(now_us: int, ahead_us: int) -> Steps[bool]:
+    """Tell whether a retry waits that was decided further ahead of now."""
+    rows = yield Fetch("any_stranded", {"now_us": now_us, "ahead_us": ahead_us})
     return bool(rows)
 
 
@@ -202,9 +202,9 @@ def oldest_queued() -> Steps[int | None]:
     return rows[0][0] if rows else None
 
 
-def next_due() -> Steps[int | None]:
-    """Fetch when the next waiting event falls due."""
-    rows = yield Fetch("next_due")
+def next_due(now_us: int) -> Steps[int | None]:
+    """Fetch when the next waiting event falls due, by the clock of who asks."""
+    rows = yield Fetch("next_due", {"now_us": now_us})
     due: int | None = rows[0][0]
     return due
 

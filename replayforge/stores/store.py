@@ -123,7 +123,7 @@ class Store:
 
     async def promote(self, now_us: int, limit: int = 1000) -> tuple[list[tuple[str, int]], int | None]:
         """Queue waiting events that fell due; returns their entries and when the next falls due."""
-        due = await self.driver.read(lookups.next_due)
+        due = await self.driver.read(lambda: lookups.next_due(now_us))
         if due is None or due > now_us:
             return [], due
         return await self.driver.write(lambda: transactions.promote(self.node, now_us, limit))
@@ -133,10 +133,9 @@ class Store:
 
         Returns their entries.
         """
-        beyond_us = now_us + ahead_us
-        if not await self.driver.read(lambda: lookups.any_stranded(beyond_us)):
+        if not await self.driver.read(lambda: lookups.any_stranded(now_us, ahead_us)):
             return []
-        return await self.driver.write(lambda: transactions.promote_stranded(self.node, now_us, beyond_us, limit))
+        return await self.driver.write(lambda: transactions.promote_stranded(self.node, now_us, ahead_us, limit))
 
     async def queued_entries(self, limit: int, after_seq: int = 0) -> list[tuple[str, int]]:
         """Return (id, run) of queued events, oldest first."""
@@ -161,16 +160,6 @@ class Store:
         return await self.driver.write(
             lambda: transactions.move(self.node, event, target, action, detail, now_us),
         )
-
-    # What people see
-
-    async def events_by_ids(self, ids: Sequence[str]) -> dict[str, tuple[StoredEvent, Content]]:
-        """Return the events of these ids that have a row."""
-        return await self.driver.read(lambda: lookups.events_by_ids(ids))
-
-    async def history(self, event_id: str) -> tuple[StoredEvent, Content, list[Attempt], list[Action]] | None:
-        """Return one event with everything that happened to it."""
-        return await self.driver.read(lambda: lookups.history(event_id))
 
     # Bulk replays
 
@@ -231,6 +220,16 @@ class Store:
     async def active_replays(self) -> list[ReplayJob]:
         """Return the bulk replays that have something left to do or to follow."""
         return await self.driver.read(replays.active)
+
+    # What people see
+
+    async def events_by_ids(self, ids: Sequence[str]) -> dict[str, tuple[StoredEvent, Content]]:
+        """Return the events of these ids that have a row."""
+        return await self.driver.read(lambda: lookups.events_by_ids(ids))
+
+    async def history(self, event_id: str) -> tuple[StoredEvent, Content, list[Attempt], list[Action]] | None:
+        """Return one event with everything that happened to it."""
+        return await self.driver.read(lambda: lookups.history(event_id))
 
     async def list_events(
         self, wanted: EventFilter, *, before_seq: int | None, limit: int

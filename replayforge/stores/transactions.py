@@ -216,13 +216,13 @@ def promote(node: str, now_us: int, limit: int) -> Steps[tuple[list[tuple[str, i
     rows = yield Fetch("promote_due", {"now_us": now_us, "count": limit})
     before = Counter(State(row[2]) for row in rows)
     yield tally(node, {**{state: -count for state, count in before.items()}, State.QUEUED: len(rows)})
-    due = yield Fetch("next_due")
+    due = yield Fetch("next_due", {"now_us": now_us})
     return [(row[0], row[1]) for row in rows], due[0][0]
 
 
-def promote_stranded(node: str, now_us: int, beyond_us: int, limit: int) -> Steps[list[tuple[str, int]]]:
-    """Queue retries that were decided beyond a time which has yet to come; returns their (id, run) entries."""
-    rows = yield Fetch("promote_stranded", {"now_us": now_us, "beyond_us": beyond_us, "count": limit})
+def promote_stranded(node: str, now_us: int, ahead_us: int, limit: int) -> Steps[list[tuple[str, int]]]:
+    """Queue retries that were decided further ahead of now; returns their (id, run) entries."""
+    rows = yield Fetch("promote_stranded", {"now_us": now_us, "ahead_us": ahead_us, "count": limit})
     yield tally(node, moves(State.RETRYING, [State.QUEUED] * len(rows)))
     return [(row[0], row[1]) for row in rows]
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from replayforge.domain.lifecycle import Outcome, State
-from replayforge.domain.recovery import InFlight, Reclaim, triage
+from replayforge.domain.recovery import InFlight, Reclaim, Verdict, triage
 from replayforge.domain.reports import Node
 from replayforge.stores.projection import CursorMoved, Projection
 from replayforge.stores.store import Store
+from replayforge.stores.transactions import Settlement
 from tests.contract.store_backends import (
     BACKENDS,
     LOG,
@@ -185,9 +186,12 @@ async def test_cursor_of_another_incarnation_stops_the_projection(store: Store) 
 
 async def test_promoted_once(store: Store, other: Store) -> None:
     """Events that fell due are queued once, however many daemons promote at the same moment."""
-    later = now_us() + MINUTE_US
-    await put(store, [record(f"event-{number}", run_at_us=later) for number in range(40)])
-    results = await asyncio.gather(*(one.promote(later + 1) for one in (store, other, store, other)))
+    failed = [
+        Settlement(one.event, Outcome.FAILED, Verdict(State.RETRYING, 1, 0, now_us()), "worker-1", 1, now_us(), "Boom")
+        for one in await claimed(store, 40)
+    ]
+    await store.settle(failed)
+    results = await asyncio.gather(*(one.promote(now_us()) for one in (store, other, store, other)))
     entries = [entry for promoted, _ in results for entry in promoted]
     assert sorted(entries) == sorted((f"event-{number}", 1) for number in range(40))
 

@@ -11,7 +11,7 @@ log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, 
 lease_until_us, due_at_us, reason, last_error, error_signature, result
 
 -- fragment database_now_us --
--- The database's own clock, by which leases are judged: no two daemons' clocks need agree.
+-- The database's own clock, by which leases, waiting times and ages are judged: no two daemons' clocks need agree.
 (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 
 -- fragment lease_until_us --
@@ -170,12 +170,12 @@ SELECT * FROM unnest(
 )
 
 -- settle_events --
--- Commit what an attempt decided, if its lease still stands.
+-- Commit what an attempt decided, if its lease still stands; a delay begins now.
 UPDATE events AS e
 SET previous_state = e.state, state = g.state, attempt_count = g.attempt_count, crashes = g.crashes,
-    suspect = g.suspect, due_at_us = g.due_at_us, reason = g.reason, last_error = g.last_error,
-    error_signature = g.error_signature, result = g.result, lease_owner = NULL, lease_until_us = NULL,
-    updated_at_us = g.at_us
+    suspect = g.suspect, due_at_us = {database_now_us} + (g.due_at_us - g.at_us), reason = g.reason,
+    last_error = g.last_error, error_signature = g.error_signature, result = g.result, lease_owner = NULL,
+    lease_until_us = NULL, updated_at_us = {database_now_us}
 FROM unnest(
     $1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[],
     $9::bytea[], $10::bigint[], $11::bigint[], $12::bigint[], $13::text[]
@@ -256,10 +256,10 @@ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <
     AND xact_start < clock_timestamp() - make_interval(secs => :seconds::float8)
 
 -- promote_due --
--- Queue what was waiting for its time.
+-- Queue what was waiting for its time. The time is asked once, or the index could not be gone down by it.
 WITH due AS MATERIALIZED (
     SELECT seq AS due_seq, state AS due_state FROM events
-    WHERE state IN ('scheduled', 'retrying') AND due_at_us <= :now_us::bigint
+    WHERE state IN ('scheduled', 'retrying') AND due_at_us <= (SELECT {database_now_us})
     ORDER BY due_at_us LIMIT :count FOR UPDATE SKIP LOCKED
 )
 UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us::bigint
@@ -267,14 +267,15 @@ FROM due WHERE seq = due_seq AND state = due_state
 RETURNING id, run, previous_state, event_type
 
 -- next_due --
--- When the next waiting event falls due.
-SELECT min(due_at_us) FROM events WHERE state IN ('scheduled', 'retrying')
+-- When the next waiting event falls due, by the clock of who asks.
+SELECT min(due_at_us) - {database_now_us} + :now_us::bigint FROM events WHERE state IN ('scheduled', 'retrying')
 
 -- promote_stranded --
 -- Queue retries that were decided in a time yet to come.
 WITH stranded AS MATERIALIZED (
     SELECT seq AS stranded_seq FROM events
-    WHERE state = 'retrying' AND due_at_us > :beyond_us::bigint AND updated_at_us > :beyond_us::bigint
+    WHERE state = 'retrying' AND due_at_us > (SELECT {database_now_us}) + :ahead_us::bigint
+        AND updated_at_us > (SELECT {database_now_us}) + :ahead_us::bigint
     ORDER BY due_at_us LIMIT :count FOR UPDATE SKIP LOCKED
 )
 UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us::bigint
@@ -284,7 +285,8 @@ RETURNING id, run
 -- any_stranded --
 -- One retry that was decided in a time yet to come: the clock was set back since.
 SELECT seq FROM events
-WHERE state = 'retrying' AND due_at_us > :beyond_us::bigint AND updated_at_us > :beyond_us::bigint
+WHERE state = 'retrying' AND due_at_us > (SELECT {database_now_us}) + :ahead_us::bigint
+    AND updated_at_us > (SELECT {database_now_us}) + :ahead_us::bigint
 LIMIT 1
 
 -- queued_entries --

@@ -216,7 +216,7 @@ WHERE seq IN (
 RETURNING id, run, previous_state, event_type
 
 -- next_due --
--- When the next waiting event falls due.
+-- When the next waiting event falls due, by the clock of who asks.
 SELECT min(due_at_us) FROM events WHERE state IN ('scheduled', 'retrying')
 
 -- promote_stranded --
@@ -224,8 +224,8 @@ SELECT min(due_at_us) FROM events WHERE state IN ('scheduled', 'retrying')
 UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us
 WHERE seq IN (
     SELECT seq FROM events
-    WHERE state IN ('scheduled', 'retrying') AND due_at_us > :beyond_us AND state = 'retrying'
-        AND updated_at_us > :beyond_us
+    WHERE state IN ('scheduled', 'retrying') AND due_at_us > :now_us + :ahead_us AND state = 'retrying'
+        AND updated_at_us > :now_us + :ahead_us
     ORDER BY due_at_us LIMIT :count
 )
 RETURNING id, run
@@ -233,8 +233,8 @@ RETURNING id, run
 -- any_stranded --
 -- One retry that was decided in a time yet to come: the clock was set back since.
 SELECT seq FROM events
-WHERE state IN ('scheduled', 'retrying') AND due_at_us > :beyond_us AND state = 'retrying'
-    AND updated_at_us > :beyond_us
+WHERE state IN ('scheduled', 'retrying') AND due_at_us > :now_us + :ahead_us AND state = 'retrying'
+    AND updated_at_us > :now_us + :ahead_us
 LIMIT 1
 
 -- queued_entries --

@@ -123,6 +123,7 @@ async def test_transactions_that_lose_now_and_then(
 
 async def test_every_transaction_serializable_by_default(
     patient_url: str,
+    server: PostgresServer,
     administrator: asyncpg.Connection,
     open_daemon: OpenHouse,
     handlers: Handlers,
@@ -138,6 +139,7 @@ async def test_every_transaction_serializable_by_default(
             await other.converges()
             await all_succeed_at_once(house, ids, effects)
             assert [*house.probe.fields("store.failed"), *other.probe.fields("store.failed")] == []
+    assert "could not serialize access" not in server.log()
 
 
 async def test_read_only_database(
