@@ -162,6 +162,9 @@ def test_a_history_is_the_same_with_and_without_jumps(pair: tuple[JumpingDaemon,
         for daemon in pair:
             wait_for_the_middle([daemon], ids, number)
         look_at_everything(jumps)
+        if number and shift < JUMPS[number - 1]:
+            retried = ids[f"flaky-{number - 1}"]
+            until(lambda: started(jumps.directory)[retried] == 2, 8, "a retry the clock was set back under")  # noqa: B023
         if number == 0:
             zoned = jumps.http.get(f"/api/events/{ids['quick-0-0']}")["created_at"]
             assert abs(datetime.fromisoformat(zoned).timestamp() - began) < 30
