@@ -3,6 +3,7 @@
 import json
 import threading
 from collections import Counter
+from collections.abc import Collection
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
@@ -64,6 +65,16 @@ class Fleet:
         """Return event id -> (state, starts), as the database has it."""
         return {row["id"]: (row["state"], row["starts"]) for row in self.table("events")}
 
+    def held_by(self, owner_prefix: str) -> dict[str, int]:
+        """Return event id -> starts of what owners whose name begins like this have under a lease."""
+        rows = self.select("SELECT id, starts FROM {}.events WHERE starts_with(lease_owner, $1)", owner_prefix)
+        return {row["id"]: row["starts"] for row in rows}
+
+    def handed_out(self, ids: Collection[str]) -> dict[str, int]:
+        """Return event id -> starts for these events."""
+        rows = self.select("SELECT id, starts FROM {}.events WHERE id = ANY ($1)", list(ids))
+        return {row["id"]: row["starts"] for row in rows}
+
     def attempts(self) -> dict[str, list[str]]:
         """Return event id -> the outcomes of its attempts, in order."""
         ids = {row["seq"]: row["id"] for row in self.table("events")}
@@ -74,8 +85,11 @@ class Fleet:
 
     def table(self, name: str) -> list[Any]:
         """Read a table past all daemons."""
-        schema = self.store_url.partition("search_path=")[2]
-        return self.postgres.query(f"SELECT * FROM {schema}.{name}")
+        return self.select(f"SELECT * FROM {{}}.{name}")
+
+    def select(self, sql: str, *parameters: Any) -> list[Any]:
+        """Read from the daemons' tables, whose schema stands for {} in the statement, past all daemons."""
+        return self.postgres.query(sql.format(self.store_url.partition("search_path=")[2]), *parameters)
 
 
 class Sender(threading.Thread):
@@ -99,6 +113,8 @@ class Sender(threading.Thread):
                 if answer.status == 200 and answer.json()["rejected"] == 0:
                     self.acknowledged += [item["id"] for item in answer.json()["items"]]
                     break
+        for client in self.clients:
+            client.close()
 
 
 def node_of(daemon: DaemonProcess) -> str:
