@@ -10,7 +10,7 @@ from pathlib import Path
 
 from replayforge import crashpoints
 from replayforge.config import Config
-from replayforge.domain.clock import Clock, SystemClock
+from replayforge.domain.clock import Clock, SteadyClock, SystemClock
 from replayforge.domain.errors import ReplayForgeError, Unavailable
 from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.chaos import Chaos
@@ -222,7 +222,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         telemetry,
         intervals(config),
         parts.rng,
-        shared_chores(config, neighbours, replay_jobs),
+        shared_chores(config, neighbours, replay_jobs, parts.log.steady_clock),
     )
     supervisor = Supervisor(
         clock,
@@ -283,15 +283,19 @@ def build_heartbeat(parts: Parts, bench: Workbench, workers: list[Worker]) -> He
     return Heartbeat(parts.store, bench, workers, parts.handlers, report, parts.clock, parts.telemetry, pace)
 
 
-def shared_chores(config: Config, neighbours: Neighbours, replay_jobs: ReplayJobs) -> list[Chore]:
+def shared_chores(
+    config: Config, neighbours: Neighbours, replay_jobs: ReplayJobs, steady_clock: SteadyClock
+) -> list[Chore]:
     """Return the janitor's chores that concern other daemons, or what all daemons share."""
     seconds = config.janitor
-    dead_kept_seconds = config.retention.dead_seconds
+    kept_seconds = config.retention.dead_seconds
     return [
         Chore("take_over", seconds.sweep_seconds, neighbours.take_over),
         Chore("look_for_suspects", seconds.sweep_seconds, neighbours.look_for_suspects),
         Chore("remove_dead_consumers", seconds.stream_reclaim_seconds, neighbours.remove_dead_consumers),
-        Chore("retire_replays", seconds.retention_seconds, lambda: replay_jobs.retire(dead_kept_seconds)),
+        Chore(
+            "retire_replays", seconds.retention_seconds, lambda: replay_jobs.retire(steady_clock.now_us(), kept_seconds)
+        ),
         Chore("forget_nodes", seconds.retention_seconds, neighbours.forget_nodes),
         Chore("long_transactions", seconds.disk_seconds, neighbours.look_for_long_transactions),
     ]

@@ -123,11 +123,16 @@ class ReplayJobs:
         self.wake()
         return (await self.find(job.id))[0]
 
-    async def retire(self, kept_seconds: float) -> int:
-        """Remove bulk replays that came to their ends so long ago, piece by piece; 0 keeps them for ever."""
-        before_us = self.clock.now_us() - to_us(kept_seconds)
+    async def retire(self, now_us: int | None, kept_seconds: float) -> int:
+        """Remove bulk replays that came to their ends so long ago, piece by piece; 0 keeps them for ever.
+
+        Nothing is removed while the time is not known for sure.
+        """
+        if now_us is None or kept_seconds <= 0:
+            return 0
+        before_us = now_us - to_us(kept_seconds)
         retired = 0
-        for _ in range(RETIRE_STEPS_MAX if kept_seconds > 0 else 0):
+        for _ in range(RETIRE_STEPS_MAX):
             step = await self.store.retire_replays(before_us, RETIRED_PER_STEP_MAX)
             retired += step
             if not step:

@@ -403,3 +403,15 @@ async def test_jobs_go_on_at_the_next_start(tmp_path: Path) -> None:
         left = await house.get(f"/api/replays/{paused['id']}")
         assert (left["status"], left["waiting"]) == ("paused", 9)
         assert set(await runs(house, ids[:20])) == {2}
+
+
+async def test_old_jobs_are_removed(house: House) -> None:
+    """A job that ended long ago is removed when dead letters of that age are; never while the time is in doubt."""
+    await dead(house, 3)
+    job = await job_in(house, await make(house), "done", ended=True)
+    jobs, later_us = house.daemon.replay_jobs, house.daemon.clock.now_us() + 60_000_000
+    assert [await jobs.retire(*given) for given in ((None, 1), (later_us, 0), (later_us, 3600))] == [0, 0, 0]
+    assert (await house.get(f"/api/replays/{job['id']}"))["id"] == job["id"]
+    assert await jobs.retire(later_us, 1) == 3
+    assert (await house.http.get(f"/api/replays/{job['id']}")).status == 404
+    assert any(chore.name == "retire_replays" for chore in house.daemon.janitor.chores)
