@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from replayforge import crashpoints
 from replayforge.domain.bulk_replay import AT_WORK, JobState, Move, ReplayJob, Take, next_step
-from replayforge.domain.clock import Clock
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.lifecycle import State
 from replayforge.engine.outage import Outage
@@ -18,6 +18,7 @@ BATCH_MAX = 500
 BATCH_SECONDS = 0.25  # how much of its rate a job takes at once
 LOOK_MAX = 1_000
 LOOK_SECONDS = 0.25
+CATCH_UP_SECONDS = 0.05
 IDLE_SECONDS = 1.0
 # Without a rate a job goes as fast as the workers do: replayed events are older than what comes in, so a larger queue
 # of them would only make fresh events wait.
@@ -106,12 +107,11 @@ class ReplayRunner:
         done = await self.store.advance_replay(job.seq, job.state, batch, self.clock.now_us())
         if done is None:
             return LOOK_SECONDS
-        crashpoints.reach("replay.committed")
-        self.publisher.offer(done.entries)
-        self.telemetry.emit("replay.advanced", len(done.entries), replay=job.id, skipped=done.skipped)
-        if job.rate_per_second is None:
-            return 0.0
-        pause_seconds = len(done.entries) / job.rate_per_second
+        if done.entries or done.skipped:
+            crashpoints.reach("replay.committed")
+            self.publisher.offer(done.entries)
+            self.telemetry.emit("replay.advanced", len(done.entries), replay=job.id, skipped=done.skipped)
+        pause_seconds = done.wait_us / MICROSECONDS_PER_SECOND
         place.take_at = self.clock.monotonic() + pause_seconds
         return pause_seconds
 
@@ -124,15 +124,22 @@ class ReplayRunner:
         """Count those of the next replayed members that came to their ends; returns when to look again."""
         if (patience := place.look_at - self.clock.monotonic()) > 0:
             return patience
-        after_seq = place.looked_through
+        after_seq, ended = place.looked_through, 0
         any_ended, place.looked_through = await self.store.any_replay_ended(job.seq, after_seq, LOOK_MAX)
         if any_ended:
             followed = await self.store.follow_replay(job.seq, after_seq, LOOK_MAX, self.clock.now_us())
-            place.looked_through = followed.next_seq
-            self.telemetry.emit("replay.followed", followed.ended, replay=job.id)
-        pause_seconds = LOOK_SECONDS if any_ended or job.state in AT_WORK else IDLE_SECONDS
+            ended, place.looked_through = followed.ended, followed.next_seq
+            self.telemetry.emit("replay.followed", ended, replay=job.id)
+        pause_seconds = look_again_seconds(job, ended)
         place.look_at = self.clock.monotonic() + pause_seconds
         return pause_seconds
+
+
+def look_again_seconds(job: ReplayJob, ended: int) -> float:
+    """Return when to look at a job's open members again, after a look that found so many at their ends."""
+    if ended > LOOK_MAX / 2:
+        return CATCH_UP_SECONDS
+    return LOOK_SECONDS if ended or job.state in AT_WORK else IDLE_SECONDS
 
 
 def batch_size(rate_per_second: float | None) -> int:

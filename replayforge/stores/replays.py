@@ -28,6 +28,7 @@ from replayforge.stores.lookups import SEQ_MAX, conditions
 from replayforge.stores.tallies import tally
 
 COUNT_MAX = MEMBERS_MAX + 1  # so that "more than can be members" is told from "just as many"
+SLACK_US = 250_000  # how much of a delay a rate may catch up with
 SCAN_MAX = 10_000
 SAMPLE_MAX = 10
 GROUPS_MAX = 20
@@ -40,10 +41,14 @@ Now = tuple[str, int, State]
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """What one batch did: (id, run) entries to publish, and how many members were left alone."""
+    """What one batch did: (id, run) entries to publish, how many members were left alone, how long the next one waits.
+
+    Before its time a batch does nothing.
+    """
 
     entries: list[tuple[str, int]]
     skipped: int
+    wait_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +151,14 @@ def preview_named(ids: Sequence[str], states: frozenset[State]) -> Steps[Preview
 def advance(node: str, seq: int, state: JobState, count: int, now_us: int) -> Steps[Advance | None]:
     """Replay the next members of a job that is in this state, and count them, at once.
 
-    Returns None when another daemon has the job in hand, it has moved on, or its rate asks for patience.
+    Returns None when another daemon has the job in hand, or it has moved on.
     """
-    job = yield from locked(seq, state, now_us)
-    if job is None:
+    rows = yield Fetch("lock_replay", {"seq": seq, "now_us": now_us})
+    if not rows or (job := replay_job(rows[0])).state is not state:
         return None
+    wait_us = rows[0][-1]
+    if wait_us > 0:
+        return Advance([], 0, wait_us)
     rows = yield Fetch("waiting_members", {"replay_seq": seq, "after_seq": job.through_seq, "count": count})
     members = [member(row) for row in rows]
     standing = yield Fetch("lock_events", {"seqs": [one.seq for one in members]})
@@ -167,17 +175,9 @@ def advance(node: str, seq: int, state: JobState, count: int, now_us: int) -> St
     skipped = len(members) - len(replayed)
     through = members[-1].seq if members else job.through_seq
     pause_us = to_us(len(replayed) / job.rate_per_second) if job.rate_per_second else 0
-    yield Batch("add_to_replay", [(len(replayed), skipped, 0, 0, 0, through, pause_us, now_us, seq)])
-    return Advance([(one.event_id, one.run + 1) for one in replayed], skipped)
-
-
-def locked(seq: int, state: JobState, now_us: int) -> Steps[ReplayJob | None]:
-    """Take the job for this transaction, if it still is in this state and its rate allows the next batch."""
-    rows = yield Fetch("lock_replay", {"seq": seq, "now_us": now_us})
-    if not rows:
-        return None
-    job = replay_job(rows[0])
-    return job if job.state is state and rows[0][-1] <= 0 else None
+    yield Batch("add_to_replay", [(len(replayed), skipped, 0, 0, 0, through, pause_us, SLACK_US, now_us, seq)])
+    wait_us = max(wait_us, -SLACK_US) + pause_us
+    return Advance([(one.event_id, one.run + 1) for one in replayed], skipped, max(0, wait_us))
 
 
 def marked(seq: int, one: Member, note: str) -> Row:
@@ -205,7 +205,7 @@ def follow(seq: int, after_seq: int, count: int, now_us: int) -> Steps[Followed]
     yield Batch("mark_members", [(end, "", seq, one.seq, Standing.REPLAYED) for one, end in ended])
     ends = Counter(end for _, end in ended)
     row = (ends[Standing.SUCCEEDED], ends[Standing.DEAD_LETTERED], ends[Standing.MOVED_ON])
-    yield Batch("add_to_replay", [(0, 0, *row, 0, 0, now_us, seq)])
+    yield Batch("add_to_replay", [(0, 0, *row, 0, 0, SLACK_US, now_us, seq)])
     return Followed(len(ended), next_seq)
 
 

@@ -187,7 +187,7 @@ class Store:
         return await self.driver.write(lambda: replays.create(order, wanted, ids, states, now_us))
 
     async def advance_replay(self, seq: int, state: JobState, count: int, now_us: int) -> replays.Advance | None:
-        """Replay the next members at once; None when the job is in other hands, has moved on, or must wait."""
+        """Replay the next members at once; None when the job is in other hands or has moved on."""
         return await self.driver.write(lambda: replays.advance(self.node, seq, state, count, now_us))
 
     async def any_replay_ended(self, seq: int, after_seq: int, count: int) -> tuple[bool, int]:

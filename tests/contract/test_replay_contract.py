@@ -309,12 +309,16 @@ async def test_two_jobs_share_their_members(store: Store) -> None:
     assert (second.replayed, second.skipped) == (1, 5)
 
 
-async def test_rate_puts_the_next_batch_off(store: Store) -> None:
-    """With a rate the next batch is refused before its time, whichever daemon asks."""
+async def test_rate_puts_the_next_batch_off(store: Store, other: Store) -> None:
+    """With a rate the next batch does nothing before its time, whichever daemon asks, and says how long to wait."""
     await dead(store, 4)
     job = await running(store, rate_per_second=0.01)
-    assert await store.advance_replay(job.seq, JobState.RUNNING, 1, now_us()) is not None
-    assert await store.advance_replay(job.seq, JobState.RUNNING, 1, now_us()) is None
+    first = await store.advance_replay(job.seq, JobState.RUNNING, 1, now_us())
+    again = await other.advance_replay(job.seq, JobState.RUNNING, 1, now_us())
+    assert first is not None
+    assert again is not None
+    assert (len(first.entries), again.entries) == (1, [])
+    assert 98_000_000 < again.wait_us <= first.wait_us <= 100_000_000
     assert (await found(store, job)).replayed == 1
 
 

@@ -447,7 +447,7 @@ INSERT INTO replays (
 )
 VALUES (
     'new', 'pending', 'pending', '', :reason, :selection, :members_max, :canary, :rate_per_second, :request_key,
-    :digest, 0, 0, 0, 0, 0, 0, 0, 0, 0, :now_us::bigint, :now_us::bigint
+    :digest, 0, 0, 0, 0, 0, 0, 0, 0, {database_now_us}, :now_us::bigint, :now_us::bigint
 )
 ON CONFLICT (request_key) DO NOTHING RETURNING seq
 
@@ -557,11 +557,11 @@ UPDATE replays AS r
 SET replayed = r.replayed + g.replayed, skipped = r.skipped + g.skipped, succeeded = r.succeeded + g.succeeded,
     dead_lettered = r.dead_lettered + g.dead_lettered, moved_on = r.moved_on + g.moved_on,
     through_seq = greatest(r.through_seq, g.through_seq),
-    due_at_us = greatest(r.due_at_us, {database_now_us}) + g.pause_us, updated_at_us = g.at_us
+    due_at_us = greatest(r.due_at_us, {database_now_us} - g.slack_us) + g.pause_us, updated_at_us = g.at_us
 FROM unnest(
     $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-    $9::bigint[]
-) AS g (replayed, skipped, succeeded, dead_lettered, moved_on, through_seq, pause_us, at_us, seq)
+    $9::bigint[], $10::bigint[]
+) AS g (replayed, skipped, succeeded, dead_lettered, moved_on, through_seq, pause_us, slack_us, at_us, seq)
 WHERE r.seq = g.seq
 
 -- move_replay --

@@ -389,7 +389,7 @@ INSERT INTO replays (
 )
 VALUES (
     'new', 'pending', 'pending', '', :reason, :selection, :members_max, :canary, :rate_per_second, :request_key,
-    :digest, 0, 0, 0, 0, 0, 0, 0, 0, 0, :now_us, :now_us
+    :digest, 0, 0, 0, 0, 0, 0, 0, 0, :now_us, :now_us, :now_us
 )
 ON CONFLICT (request_key) DO NOTHING RETURNING seq
 
@@ -498,9 +498,9 @@ WHERE replay_seq = column3 AND event_seq = column4 AND standing = column5
 UPDATE replays
 SET replayed = replayed + column1, skipped = skipped + column2, succeeded = succeeded + column3,
     dead_lettered = dead_lettered + column4, moved_on = moved_on + column5, through_seq = max(through_seq, column6),
-    due_at_us = max(due_at_us, column8) + column7, updated_at_us = column8
+    due_at_us = max(due_at_us, column9 - column8) + column7, updated_at_us = column9
 FROM (VALUES {rows})
-WHERE seq = column9
+WHERE seq = column10
 
 -- move_replay --
 -- Move a bulk replay from the state the caller saw.
