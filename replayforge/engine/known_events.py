@@ -9,6 +9,7 @@ from replayforge.domain.event import Content, StoredEvent
 from replayforge.stores.store import Store
 
 LOOK_SECONDS_MAX = 1.0
+PAUSE_SECONDS = 0.5
 
 Known = dict[str, tuple[StoredEvent, Content]]
 
@@ -18,17 +19,20 @@ class KnownEvents:
 
     A database whose machine is gone does not refuse, it says nothing, and a call takes its whole time-out to fail. So
     nobody waits longer than `LOOK_SECONDS_MAX`; and once somebody had to, the look that hangs stands for all others
-    until it has ended, after which one caller at a time finds out whether the store speaks again.
+    until it has ended, after which one caller at a time finds out whether the store speaks again. One that refuses is
+    not asked again for `PAUSE_SECONDS`: it costs the door two attempts to connect to hear the same once more.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.looks: Batcher[Sequence[str], Known] = Batcher(self.look)
         self.silent = False
+        self.pause_ends = 0.0  # on the loop's clock
 
     async def find(self, ids: Sequence[str]) -> Known:
         """Return those of the ids that have a row; none while the store does not answer."""
-        if not ids or (self.silent and self.looks.runner is not None):
+        loop = asyncio.get_running_loop()
+        if not ids or loop.time() < self.pause_ends or (self.silent and self.looks.runner is not None):
             return {}
         try:
             async with asyncio.timeout(LOOK_SECONDS_MAX):
@@ -37,6 +41,7 @@ class KnownEvents:
             self.silent = True
             return {}
         except Unavailable:
+            self.pause_ends = loop.time() + PAUSE_SECONDS
             return {}
 
     async def look(self, batches: list[Sequence[str]]) -> list[Known]:

@@ -4,13 +4,15 @@ The store is really taken away: another connection renames its table, or holds i
 """
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from replayforge.engine.known_events import PAUSE_SECONDS
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
 
@@ -89,6 +91,26 @@ async def test_duplicates_among_themselves_while_the_store_is_away(house: House,
         assert statuses == [201, 200, 422]
     ledger = await house.converges()
     assert (ledger["accepted"], ledger["succeeded"]) == (1, 1)
+
+
+async def test_a_store_that_refuses_is_not_asked_for_every_key(
+    house: House, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One refusal stands for a moment: the door does not hear the same answer for each event that comes meanwhile."""
+    look, looks = house.daemon.store.events_by_ids, 0
+
+    async def count(ids: Sequence[str]) -> Any:
+        nonlocal looks
+        looks += 1
+        return await look(ids)
+
+    monkeypatch.setattr(house.daemon.store, "events_by_ids", count)
+    began = time.monotonic()
+    with no_answers(directory):
+        for number in range(100):
+            assert (await house.post("/api/events", KEYED | {"idempotency_key": str(number)}))[0] == 201
+        assert 1 <= looks <= 1 + (time.monotonic() - began) / PAUSE_SECONDS
+    assert (await house.converges())["succeeded"] == 100
 
 
 async def test_an_outage_in_the_middle_of_everything(tmp_path: Path) -> None:
