@@ -7,7 +7,7 @@ import msgspec
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.errors import Fatal, OutcomeUnknown, Unavailable
-from replayforge.domain.event import EVENT_RECORD_TYPE, EventRecord, decode_record
+from replayforge.domain.event import EVENT_RECORD_TYPE, Claimed, EventRecord, decode_record
 from replayforge.engine.outage import Outage
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.window import Window
@@ -166,9 +166,21 @@ class Dispatcher:
             )
         self.certain = True
         if standing[0] > self.projected:
-            # Rows may have been committed by a transaction whose answer was lost; the refill finds their entries.
+            # A transaction whose answer was lost has committed rows; the refill finds the entries of those it queued.
+            await self.hand_back_unanswered()
             self.publisher.fall_behind()
         await self.arrive(standing[0])
+
+    async def hand_back_unanswered(self) -> None:
+        """Queue again what that transaction claimed: nobody was told that the events are in this process's hands."""
+        try:
+            records = self.log.read(self.projected, records_max=RECORDS_MAX)
+        except GapError:  # what was passed over had no events to claim
+            return
+        rows = await self.store.events_by_ids([event.id for _, event in self.events_of(records)])
+        claims = [Claimed(event, content) for event, content in rows.values() if event.lease_owner == self.store.owner]
+        unanswered = [claimed.lease for claimed in claims if not self.bench.holds(claimed.lease)]
+        await self.store.hand_back(unanswered, self.clock.now_us())
 
     async def arrive(self, offset: int) -> None:
         """Note that everything up to `offset` has its row."""

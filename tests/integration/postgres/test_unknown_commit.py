@@ -9,6 +9,7 @@ from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Claimed
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Node
+from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
 from tests.contract.store_backends import MINUTE_US, claimed, now_us, put, record, success
 from tests.integration.postgres.conftest import OpenHouse
@@ -57,6 +58,7 @@ async def test_claim_without_answer_is_handed_back(url: str, open_daemon: OpenHo
     async with open_daemon(url) as house:
         first = await house.send()
         await house.reaches(first, "succeeded")
+        house.daemon.bench.reserve = lambda count: 0  # type: ignore[method-assign]  # so that it comes by the stream
         claims = house.daemon.store.claim
 
         async def lose_answer(entries: Any, now: int, until: int) -> list[Claimed]:
@@ -71,6 +73,25 @@ async def test_claim_without_answer_is_handed_back(url: str, open_daemon: OpenHo
         assert [one["reason"] for one in house.probe.fields("attempt.reclaimed")] == [
             "claimed by this process and dropped"
         ]
+
+
+async def test_insertion_without_answer_is_handed_back(url: str, open_daemon: OpenHouse, effects: Counter[str]) -> None:
+    """Events that were claimed as they were inserted, by a COMMIT without an answer, run once, and need no sweep."""
+    async with open_daemon(url) as house:
+        first = await house.send()
+        await house.reaches(first, "succeeded")
+        project = house.daemon.store.project
+
+        async def lose_answer(projection: Projection) -> Projected:
+            house.daemon.store.project = project  # type: ignore[method-assign]
+            assert len((await project(projection)).claimed) == 1
+            raise Unavailable("the answer was lost")
+
+        house.daemon.store.project = lose_answer  # type: ignore[method-assign]
+        second = await house.send()
+        event = await house.reaches(second, "succeeded", timeout_seconds=20)
+        assert (event["starts"], effects[second]) == (2, 1)
+        assert house.probe.counts["attempt.reclaimed"] == 0
 
 
 async def test_storm_of_lost_answers(
