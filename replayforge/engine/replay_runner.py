@@ -87,8 +87,8 @@ class ReplayRunner:
     async def step(self, job: ReplayJob, place: Place) -> float:
         """Do what the job has to do next; returns the seconds until it may have more to do."""
         match next_step(job):
-            case Take(count):
-                return await self.take(job, place, count)
+            case Take():
+                return await self.take(job, place)
             case Move(target, note):
                 now_us = self.clock.now_us()
                 # The only state to pause in by itself is the canary; whoever resumes it means the rest.
@@ -97,14 +97,13 @@ class ReplayRunner:
                 return 0.0
         return IDLE_SECONDS
 
-    async def take(self, job: ReplayJob, place: Place, count: int) -> float:
+    async def take(self, job: ReplayJob, place: Place) -> float:
         """Replay the next members, unless the job's rate or the queue asks for patience."""
         if (patience := place.take_at - self.clock.monotonic()) > 0:
             return patience
         if job.rate_per_second is None and await self.queue_is_long():
             return QUEUE_SECONDS
-        batch = min(count, batch_size(job.rate_per_second))
-        done = await self.store.advance_replay(job.seq, job.state, batch, self.clock.now_us())
+        done = await self.store.advance_replay(job.seq, batch_size(job.rate_per_second), self.clock.now_us())
         if done is None:
             return LOOK_SECONDS
         if done.entries or done.skipped:

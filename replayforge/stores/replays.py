@@ -16,6 +16,8 @@ from replayforge.domain.bulk_replay import (
     ReplayOrder,
     Skip,
     Standing,
+    Take,
+    next_step,
     standing_now,
     why_skipped,
 )
@@ -148,17 +150,21 @@ def preview_named(ids: Sequence[str], states: frozenset[State]) -> Steps[Preview
 # Carrying one on
 
 
-def advance(node: str, seq: int, state: JobState, count: int, now_us: int) -> Steps[Advance | None]:
-    """Replay the next members of a job that is in this state, and count them, at once.
+def advance(node: str, seq: int, count_max: int, now_us: int) -> Steps[Advance | None]:
+    """Replay the next members of a job, as many as its row asks for now, and count them, at once.
 
-    Returns None when another daemon has the job in hand, or it has moved on.
+    Returns None when another daemon has the job in hand, or it asks for something else by now.
     """
     rows = yield Fetch("lock_replay", {"seq": seq, "now_us": now_us})
-    if not rows or (job := replay_job(rows[0])).state is not state:
+    if not rows:
         return None
-    wait_us = rows[0][-1]
+    job, wait_us = replay_job(rows[0]), rows[0][-1]
+    step = next_step(job)
+    if not isinstance(step, Take):
+        return None
     if wait_us > 0:
         return Advance([], 0, wait_us)
+    count = min(step.count, count_max)
     rows = yield Fetch("waiting_members", {"replay_seq": seq, "after_seq": job.through_seq, "count": count})
     members = [member(row) for row in rows]
     standing = yield Fetch("lock_events", {"seqs": [one.seq for one in members]})

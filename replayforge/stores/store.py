@@ -186,9 +186,9 @@ class Store:
         """
         return await self.driver.write(lambda: replays.create(order, wanted, ids, states, now_us))
 
-    async def advance_replay(self, seq: int, state: JobState, count: int, now_us: int) -> replays.Advance | None:
-        """Replay the next members at once; None when the job is in other hands or has moved on."""
-        return await self.driver.write(lambda: replays.advance(self.node, seq, state, count, now_us))
+    async def advance_replay(self, seq: int, count_max: int, now_us: int) -> replays.Advance | None:
+        """Replay the next members at once; None when the job is in other hands or asks for something else by now."""
+        return await self.driver.write(lambda: replays.advance(self.node, seq, count_max, now_us))
 
     async def any_replay_ended(self, seq: int, after_seq: int, count: int) -> tuple[bool, int]:
         """Tell whether some of the next replayed members have come to their ends, and where the next look goes on."""

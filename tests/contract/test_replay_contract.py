@@ -218,7 +218,7 @@ async def test_batch_replays_in_order(store: Store) -> None:
     """A batch queues the next members for a new run, notes why, and counts them, all at once."""
     names = await dead(store, 5)
     job = await running(store)
-    done = await store.advance_replay(job.seq, JobState.RUNNING, 2, now_us())
+    done = await store.advance_replay(job.seq, 2, now_us())
     assert done is not None
     assert (done.entries, done.skipped) == ([(name, 2) for name in names[:2]], 0)
     assert await store.queued_entries(10) == done.entries
@@ -239,7 +239,7 @@ async def test_what_moved_meanwhile_is_skipped_with_the_reason(store: Store) -> 
     await store.replay(await stored(store, names[0]), now_us(), "by hand")
     await store.move(await stored(store, names[1]), State.DISCARDED, "discarded", "old", now_us())
     await remove(store, names[2])
-    done = await store.advance_replay(job.seq, JobState.RUNNING, 10, now_us())
+    done = await store.advance_replay(job.seq, 10, now_us())
     assert done is not None
     assert (done.entries, done.skipped) == ([(name, 2) for name in names[3:]], 3)
     standing = await store.find_replay(job.seq)
@@ -276,7 +276,7 @@ async def test_number_that_went_to_another_event(store: Store) -> None:
         yield Batch("size_replay", [(2, 2, job.seq)])
 
     await store.driver.write(rename)
-    done = await store.advance_replay(job.seq, JobState.RUNNING, 10, now_us())
+    done = await store.advance_replay(job.seq, 10, now_us())
     assert done is not None
     assert (done.entries, done.skipped) == ([(name, 2)], 1)
     assert (await stored(store, newcomer.id)).state is State.DEAD_LETTERED
@@ -288,9 +288,7 @@ async def test_two_daemons_replay_each_member_once(store: Store, other: Store) -
     job = await running(store)
     entries: list[tuple[str, int]] = []
     while (await found(store, job)).waiting:
-        both = await asyncio.gather(
-            *(one.advance_replay(job.seq, JobState.RUNNING, 7, now_us()) for one in (store, other, store, other))
-        )
+        both = await asyncio.gather(*(one.advance_replay(job.seq, 7, now_us()) for one in (store, other, store, other)))
         entries += [entry for done in both if done for entry in done.entries]
     assert sorted(entries) == [(name, 2) for name in names]
     assert (await found(store, job)).replayed == 60
@@ -303,7 +301,7 @@ async def test_two_jobs_share_their_members(store: Store) -> None:
     await dead(store, 6)
     first, second = await running(store), await running(store)
     for count, job in ((4, first), (5, second), (9, first), (9, second)):
-        await store.advance_replay(job.seq, JobState.RUNNING, count, now_us())
+        await store.advance_replay(job.seq, count, now_us())
     first, second = await found(store, first), await found(store, second)
     assert (first.replayed, first.skipped) == (5, 1)
     assert (second.replayed, second.skipped) == (1, 5)
@@ -313,8 +311,8 @@ async def test_rate_puts_the_next_batch_off(store: Store, other: Store) -> None:
     """With a rate the next batch does nothing before its time, whichever daemon asks, and says how long to wait."""
     await dead(store, 4)
     job = await running(store, rate_per_second=0.01)
-    first = await store.advance_replay(job.seq, JobState.RUNNING, 1, now_us())
-    again = await other.advance_replay(job.seq, JobState.RUNNING, 1, now_us())
+    first = await store.advance_replay(job.seq, 1, now_us())
+    again = await other.advance_replay(job.seq, 1, now_us())
     assert first is not None
     assert again is not None
     assert (len(first.entries), again.entries) == (1, [])
@@ -322,12 +320,21 @@ async def test_rate_puts_the_next_batch_off(store: Store, other: Store) -> None:
     assert (await found(store, job)).replayed == 1
 
 
-async def test_batch_needs_the_state_it_was_meant_for(store: Store) -> None:
+async def test_canary_is_never_larger_than_was_said(store: Store, other: Store) -> None:
+    """However many daemons see a canary that has not begun, no more than its number are replayed before its end."""
+    await dead(store, 10)
+    job = await moved(store, await create(store, canary=3), JobState.CANARY)
+    await asyncio.gather(*(one.advance_replay(job.seq, 9, now_us()) for one in (store, other, store, other)))
+    assert await store.advance_replay(job.seq, 9, now_us()) is None
+    assert (await found(store, job)).replayed == 3
+
+
+async def test_batch_needs_a_job_that_asks_for_it(store: Store) -> None:
     """A job that was paused or cancelled a moment ago replays nothing."""
     await dead(store, 4)
     job = await running(store)
     job = await moved(store, job, JobState.PAUSED)
-    assert await store.advance_replay(job.seq, JobState.RUNNING, 1, now_us()) is None
+    assert await store.advance_replay(job.seq, 1, now_us()) is None
     assert (await found(store, job)).waiting == 4
 
 
@@ -338,7 +345,7 @@ async def test_figures_follow_the_ends(store: Store, other: Store) -> None:
     """Succeeded, dead again, moved on and open are what became of the runs that the job gave, each counted once."""
     names = await dead(store, 5)
     job = await running(store)
-    await store.advance_replay(job.seq, JobState.RUNNING, 10, now_us())
+    await store.advance_replay(job.seq, 10, now_us())
     assert await store.any_replay_ended(job.seq, 0, 100) == (False, 0)
     cancelled = await stored(store, names[4])
     await store.move(cancelled, State.CANCELLED, "cancelled", "", now_us())
@@ -361,7 +368,7 @@ async def test_looks_go_on_where_they_ended(store: Store) -> None:
     """Looks of a few members at a time see each of them, and begin anew at the end."""
     await dead(store, 5)
     job = await running(store)
-    await store.advance_replay(job.seq, JobState.RUNNING, 10, now_us())
+    await store.advance_replay(job.seq, 10, now_us())
     last = (await claim_all(store))[-1]
     await store.settle([success(last)])
     place, places = 0, []
@@ -383,7 +390,7 @@ async def test_figures_agree_with_the_rows_through_random_histories(store: Store
     for _ in range(80):
         job, one, step = rng.choice(jobs), rng.choice((store, other)), rng.randrange(5)
         if step == 0:
-            await one.advance_replay(job.seq, JobState.RUNNING, rng.randrange(1, 9), now_us())
+            await one.advance_replay(job.seq, rng.randrange(1, 9), now_us())
         elif step == 1:
             await one.follow_replay(job.seq, 0, rng.randrange(1, 20), now_us())
         elif step == 2:

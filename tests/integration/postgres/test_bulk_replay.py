@@ -61,8 +61,8 @@ async def test_batch_whose_answer_was_lost(far_url: str, proxy: CommitBreaker) -
     job = await running(store)
     proxy.break_commits(1)
     with pytest.raises(Unavailable):
-        await store.advance_replay(job.seq, job.state, 2, now_us())
-    done = await store.advance_replay(job.seq, job.state, 9, now_us())
+        await store.advance_replay(job.seq, 2, now_us())
+    done = await store.advance_replay(job.seq, 9, now_us())
     assert done is not None
     assert done.entries == [(name, 2) for name in names[2:]]
     assert await store.queued_entries(9) == [(name, 2) for name in names]

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from replayforge.domain.bulk_replay import JobState
 from tests.contract.store_backends import MINUTE_US, now_us, store_house
 from tests.contract.test_replay_contract import dead, running
 
@@ -15,7 +14,7 @@ async def test_delay_is_caught_up_with_in_part(tmp_path: Path) -> None:
         job = await running(store, rate_per_second=4)
         at_us, waits = now_us() + MINUTE_US, []
         for late_us in (0, 100_000, 0):
-            done = await store.advance_replay(job.seq, JobState.RUNNING, 1, at_us + late_us)
+            done = await store.advance_replay(job.seq, 1, at_us + late_us)
             assert done is not None
             assert len(done.entries) == 1
             waits.append(done.wait_us)
