@@ -19,6 +19,10 @@ from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
 
 
+# A handler that never waits keeps the loop to itself; after so many in a row the others have their turn.
+TURN_ATTEMPTS = 16
+
+
 class Worker:
     """One of N coroutines that run handlers. `busy_since_us` is set while a handler runs."""
 
@@ -58,6 +62,8 @@ class Worker:
             if claimed is None:
                 return
             await self.work(claimed)
+            if self.settled_count % TURN_ATTEMPTS == 0:
+                await asyncio.sleep(0)
 
     async def work(self, claimed: Claimed) -> None:
         """Run one attempt and hand its outcome in; the next event may be taken while that one is being committed."""

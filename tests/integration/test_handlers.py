@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from replayforge import Context, Event, Handlers, Permanent, Retry
+from replayforge.engine.worker import TURN_ATTEMPTS
 from tests.support.house import House, open_house
 from tests.support.patience import persist
 
@@ -292,6 +293,24 @@ async def test_slow_handler_delays_nobody(tmp_path: Path) -> None:
         assert (await house.event(slow_id))["status"] == "processing"
         gate.set()
         await house.reaches(slow_id, "succeeded")
+
+
+async def test_handlers_that_never_wait_leave_the_loop_its_turns(tmp_path: Path) -> None:
+    """However many events lie ready for a worker, requests and timers have their turn after a few of them."""
+    handlers, began, turn = Handlers(), Counter[int](), 0
+
+    @handlers.on("test")
+    async def note(event: Event, context: Context) -> None:
+        began[turn] += 1
+
+    async with open_house(tmp_path, handlers, {"workers.count": 1}) as house:
+        bench = house.daemon.bench
+        bench.room = lambda: 300  # type: ignore[method-assign]  # as after a while of many quick events
+        await house.send_many(300)
+        while began.total() < 300:
+            turn += 1
+            await asyncio.sleep(0)
+    assert max(began.values()) <= TURN_ATTEMPTS
 
 
 async def test_backlog_stays_in_the_store(tmp_path: Path) -> None:

@@ -86,6 +86,23 @@ async def test_nothing_is_reserved_while_suspects_run_alone_or_after_closing() -
     assert bench.reserve(3) == 0
 
 
+async def test_room_is_offered_by_halves_while_enough_waits() -> None:
+    """While workers find events to begin, the next lot is worth a claim only when it is half of what is fetched ahead."""
+    clock = FakeClock()
+    bench = Workbench(clock, workers=1)
+    bench.prefetch, bench.window_started = 8, clock.monotonic()
+    bench.put(rows(*range(1, 10)))
+    waiting = asyncio.create_task(bench.wait_for_room())
+    for _ in range(3):
+        await bench.take("one")
+        bench.let_go("one")
+        await asyncio.sleep(0)
+    assert (bench.room(), waiting.done()) == (3, False)
+    await bench.take("one")
+    bench.let_go("one")
+    assert await waiting == 4
+
+
 async def test_an_event_handed_to_a_cancelled_worker_goes_to_the_next() -> None:
     """An event that was handed out just as the worker's wait was cancelled is not lost."""
     bench = Workbench(FakeClock(), workers=2)
