@@ -146,8 +146,10 @@ class Workbench:
             self.window_started, self.window_count = now, self.put_away_count
 
     async def wait_for_room(self) -> int:
-        """Return how many events may be claimed, once it is worth a claim: while workers still find enough to begin, only
-        half of what is fetched ahead is, so that one lot is claimed while another one runs."""
+        """Return how many events may be claimed, once that is worth a claim.
+
+        While workers still find events to begin, half of what is fetched ahead is: one lot is claimed as another runs.
+        """
         while (room := self.room()) <= 0 or (self.waiting and room < self.prefetch // 2):
             self.changed.clear()
             await self.changed.wait()

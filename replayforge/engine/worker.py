@@ -18,7 +18,6 @@ from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
 
-
 # A handler that never waits keeps the loop to itself; after so many in a row the others have their turn.
 TURN_ATTEMPTS = 16
 

@@ -87,7 +87,7 @@ async def test_nothing_is_reserved_while_suspects_run_alone_or_after_closing() -
 
 
 async def test_room_is_offered_by_halves_while_enough_waits() -> None:
-    """While workers find events to begin, the next lot is worth a claim only when it is half of what is fetched ahead."""
+    """While workers find events to begin, the next lot is worth a claim when it is half of what is fetched ahead."""
     clock = FakeClock()
     bench = Workbench(clock, workers=1)
     bench.prefetch, bench.window_started = 8, clock.monotonic()
