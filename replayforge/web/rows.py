@@ -26,7 +26,7 @@ SENTENCES = {
     "event.dead_lettered": "became a dead letter: {reason}",
     "event.replayed": "replayed as run {run}",
     "replay.created": "bulk replay {replay} of {members} events was made",
-    "replay.moved": "bulk replay {replay} is {state}",
+    "replay.moved": "bulk replay {replay}: {state}",
     "event.discarded": "discarded",
     "event.cancelled": "cancelled",
     "crash.simulated": "a crash of the {kind} was simulated",
@@ -290,7 +290,8 @@ def group_rows(groups: Sequence[Group]) -> list[GroupRow]:
 
 def activity_row(happening: Happening) -> ActivityRow:
     """Say a happening in words."""
-    fields = {name: first_line(str(value)).replace("_", " ") for name, value in happening.fields.items()}
+    fields = {name: first_line(str(value)) for name, value in happening.fields.items()}
+    fields |= {name: fields[name].replace("_", " ") for name in fields.keys() & {"reason", "state", "verdict"}}
     try:
         text = SENTENCES.get(happening.name, "").format(**fields)
     except KeyError:
