@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -23,6 +24,7 @@ from replayforge.web.context import Access, Context, Limits
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SECOND_SIGNAL_EXIT_CODE = 130
 STRAGGLER_SECONDS = 1.0
+HANDLES_WANTED = 65_536
 BACKLOG_MAX = 1024  # connections that wait to be accepted
 # The loop gives the interpreter's lock away at every send; the default of 5 ms is how long it would then wait for the
 # thread that writes the log or the store.
@@ -33,11 +35,20 @@ def run(loaded: LoadedConfig, adopt_store: bool = False) -> int:
     """Run the daemon until a signal or a failure ends it; returns the exit code."""
     configure_logs(loaded.config.logging.format)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    raise_handle_limit()
     runner = asyncio.Runner(loop_factory=loop_factory())
     with runner:
         code = runner.run(serve(loaded, adopt_store))
         leave_stragglers(runner.get_loop(), code)
     return code
+
+
+def raise_handle_limit() -> None:
+    """Open as many files as the system allows: each segment of the log and each connection needs one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = HANDLES_WANTED if hard == resource.RLIM_INFINITY else min(hard, HANDLES_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def leave_stragglers(loop: asyncio.AbstractEventLoop, code: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from replayforge.daemon import HANDLES_WANTED
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.raw_http import Said
 
@@ -171,15 +172,22 @@ def test_no_handles_left_is_no_end(daemon: DaemonProcess) -> None:
     until(daemon.converged, what="the events accepted meanwhile")
 
 
-def test_connections_leave_handles_for_the_rest(tmp_path: Path) -> None:
-    """A daemon that may open few handles keeps half of them from connections, and tells the others so."""
+def test_a_daemon_takes_all_the_handles_it_may_have(tmp_path: Path) -> None:
+    """What a shell hands down is often a thousand, which a large log and its clients would use up."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    daemon = DaemonProcess(tmp_path)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
     try:
-        daemon.start()
+        daemon = DaemonProcess(tmp_path).start()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with daemon:
+        taken, _ = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    assert taken == min(hard, HANDLES_WANTED)
+
+
+def test_connections_leave_handles_for_the_rest(tmp_path: Path) -> None:
+    """A daemon that may open few handles keeps half of them from connections, and tells the others so."""
+    daemon = DaemonProcess(tmp_path, handles_max=200).start()
     poll = b"GET /forgelog/read?wait_seconds=15 HTTP/1.1\r\n" + HOST + b"\r\n"
     with daemon, ExitStack() as stack:
         for _ in range(100):

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -91,13 +92,14 @@ class DaemonProcess:
     """`python -m replayforge serve` on a data directory below `directory`, on a free port.
 
     `settings` are keys such as "workers.count", handed over in the environment. Standard error of every start goes to
-    the file `stderr`, one after the other.
+    the file `stderr`, one after the other. `handles_max` is how many files it may open.
     """
 
     directory: Path
     handlers: Path | None = None
     flags: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    handles_max: int | None = None
     process: subprocess.Popen[str] | None = None
     url: str = ""
     announced: list[str] = field(default_factory=list)
@@ -144,7 +146,7 @@ class DaemonProcess:
         with self.stderr.open("a") as stderr:
             self.process = subprocess.Popen(
                 self.command(*extra), stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=self.directory,
-                env=self.environment(),
+                env=self.environment(), preexec_fn=self.limit_handles if self.handles_max else None,
             )  # fmt: skip
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -158,6 +160,11 @@ class DaemonProcess:
         self.reader.start()
         self.own = HttpClient(self.url)
         return self
+
+    def limit_handles(self) -> None:
+        """In the child: let it open no more files than that, for good."""
+        assert self.handles_max is not None
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.handles_max, self.handles_max))
 
     def listen(self, process: subprocess.Popen[str]) -> None:
         """Keep whatever else the process says, until it has nothing more to say."""
