@@ -26,7 +26,8 @@ STORED_SECONDS_MAX = 10.0
 class Dispatcher:
     """Follows the log from the store's cursor. `projected` is the offset up to which rows are committed.
 
-    While workers are free an event is claimed in the transaction that inserts it, and needs no entry on the stream.
+    While workers are free and nothing older waits, an event is claimed in the transaction that inserts it, and needs no
+    entry on the stream.
     """
 
     name = "dispatcher"
@@ -129,6 +130,8 @@ class Dispatcher:
     async def hand_on(self, projected: Projected) -> None:
         """Lay what was claimed on the bench and publish the rest; a bench that was closed meanwhile takes nothing."""
         self.publisher.offer(projected.queued)
+        if projected.queued:
+            self.bench.older_first = True
         if self.bench.closed:
             leases = [claimed.lease for claimed in projected.claimed]
             await self.store.hand_back(leases, self.clock.now_us())

@@ -50,6 +50,7 @@ class Reader:
         self.outage = Outage()
         self.store_outage = Outage(telemetry)
         self.unacked: list[Delivery] = []
+        self.more = False  # whether more entries may lie behind those that were read last
         self.claiming: asyncio.Future[list[Claimed]] | None = None
 
     def look_for_suspects(self) -> None:
@@ -92,9 +93,10 @@ class Reader:
         while self.bench.suspects_first and await self.run_suspect():
             continue
         room = await self.bench.wait_for_room()
-        self.unacked = await self.stream.read(
-            min(room, CLAIM_MAX), 0 if self.bench.suspects_first else READ_WAIT_SECONDS
-        )
+        count, in_haste = min(room, CLAIM_MAX), self.bench.suspects_first or self.more
+        self.unacked = await self.stream.read(count, 0 if in_haste else READ_WAIT_SECONDS)
+        self.more = len(self.unacked) == count
+        self.bench.older_first = self.more or self.publisher.behind
         return await self.claim(self.unacked) if self.unacked else 0
 
     async def claim(self, deliveries: list[Delivery]) -> int:

@@ -37,11 +37,14 @@ class Workbench:
         self.window_count = 0
         self.prefetch = 0
         self.reserved = 0
-        self.suspects_first = True  # while it holds only the reader may claim, which runs the suspects alone
+        # While one of these holds only the reader may claim: suspects run alone, and what is fresh must not overtake
+        # what waits on the stream.
+        self.suspects_first = True
+        self.older_first = False
 
     def reserve(self, count: int) -> int:
         """Keep room for up to `count` events that the caller is about to claim; returns for how many."""
-        if self.closed or self.suspects_first:
+        if self.closed or self.suspects_first or self.older_first:
             return 0
         room = max(0, min(count, self.room()))
         self.reserved += room

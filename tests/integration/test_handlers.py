@@ -313,6 +313,25 @@ async def test_handlers_that_never_wait_leave_the_loop_its_turns(tmp_path: Path)
     assert max(began.values()) <= TURN_ATTEMPTS
 
 
+async def test_what_waits_is_not_overtaken(tmp_path: Path) -> None:
+    """Events that come in while a backlog is worked off run after it, although workers fall free all the time."""
+    handlers, gate, order = Handlers(), asyncio.Event(), list[str]()
+
+    @handlers.on("test")
+    async def note(event: Event, context: Context) -> None:
+        order.append(event.id)
+        await gate.wait()
+        await asyncio.sleep(0)
+
+    async with open_house(tmp_path, handlers, {"workers.count": 2, "stream.entries_max": 100}) as house:
+        sent = await house.send_many(500)
+        gate.set()
+        while len(order) < 400:
+            sent += await house.send_many(10)
+        await house.converges()
+        assert order == sent
+
+
 async def test_backlog_stays_in_the_store(tmp_path: Path) -> None:
     """A backlog of 20,000 never puts more than `entries_max` on the stream, nor in memory, and all of it ends."""
     handlers, gate, depths = Handlers(), asyncio.Event(), list[int]()
