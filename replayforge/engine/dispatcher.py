@@ -130,8 +130,6 @@ class Dispatcher:
     async def hand_on(self, projected: Projected) -> None:
         """Lay what was claimed on the bench and publish the rest; a bench that was closed meanwhile takes nothing."""
         self.publisher.offer(projected.queued)
-        if projected.queued:
-            self.bench.older_first = True
         if self.bench.closed:
             leases = [claimed.lease for claimed in projected.claimed]
             await self.store.hand_back(leases, self.clock.now_us())
