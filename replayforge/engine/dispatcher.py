@@ -26,8 +26,8 @@ STORED_SECONDS_MAX = 10.0
 class Dispatcher:
     """Follows the log from the store's cursor. `projected` is the offset up to which rows are committed.
 
-    While workers are free and nothing older waits, an event is claimed in the transaction that inserts it, and needs no
-    entry on the stream.
+    While workers are free and the reader sees no backlog, an event is claimed in the transaction that inserts it, and
+    needs no entry on the stream. A few may so overtake others; a backlog that the reader sees is worked off first.
     """
 
     name = "dispatcher"

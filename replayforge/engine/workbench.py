@@ -37,8 +37,8 @@ class Workbench:
         self.window_count = 0
         self.prefetch = 0
         self.reserved = 0
-        # While one of these holds only the reader may claim: suspects run alone, and what is fresh must not overtake
-        # what waits on the stream.
+        # While one of these holds only the reader may claim: suspects run alone, and a steady stream of fresh
+        # events must not starve the backlog that the reader sees.
         self.suspects_first = True
         self.older_first = False
 
