@@ -24,6 +24,8 @@ from replayforge.web.problems import FinalProblem
 CONNECTIONS_MAX = 10_000
 # Files of log and store, connections to Redis and PostgreSQL, and what handlers open.
 HANDLES_KEPT = 128
+# What a new connection may take to say its first word before it counts as idle: its request may be on the way.
+FIRST_WORD_SECONDS = 1.0
 
 OPTIONS: dict[str, Any] = {
     "max_line_size": malformed.ADDRESS_BYTES_MAX,
@@ -105,12 +107,13 @@ class Connection(RequestHandler):
     that has begun, and the first one of all, is due at `head_due`.
     """
 
-    __slots__ = ("body", "body_bytes", "door", "head_bytes", "head_due", "timer")
+    __slots__ = ("body", "body_bytes", "door", "head_bytes", "head_due", "made_at", "timer")
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(door, loop=loop, **OPTIONS)
         self.door = door
         self.timer: asyncio.TimerHandle | None = None
+        self.made_at = loop.time()
         self.head_due: float | None = None
         self.head_bytes = 0
         self.body: StreamReader = EMPTY_PAYLOAD
@@ -131,8 +134,10 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
 
     def is_idle(self) -> bool:
-        """Tell whether nothing is being answered."""
-        return self._waiter is not None and not self._waiter.done()
+        """Tell whether nothing is being answered, and nothing is about to be asked for the first time."""
+        if self._waiter is None or self._waiter.done():
+            return False
+        return bool(self._request_count) or self._loop.time() - self.made_at > FIRST_WORD_SECONDS
 
     def idle_until(self) -> float:
         """Return when an idle connection has been kept long enough."""

@@ -3,6 +3,7 @@
 import gzip
 import os
 import resource
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -190,9 +191,11 @@ def test_connections_leave_handles_for_the_rest(tmp_path: Path) -> None:
     daemon = DaemonProcess(tmp_path, handles_max=200).start()
     poll = b"GET /forgelog/read?wait_seconds=15 HTTP/1.1\r\n" + HOST + b"\r\n"
     with daemon, ExitStack() as stack:
+        os.kill(daemon.pid, signal.SIGSTOP)  # it finds the connections before it has read any of them
         for _ in range(100):
             stack.enter_context(connect(daemon)).sendall(poll)
-        until(lambda: pour(daemon, b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n", b"", 0).status == 503)
+        os.kill(daemon.pid, signal.SIGCONT)
+        until(lambda: pour(daemon, b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n", b"", 0).status == 503, what="a refusal")
         assert handles(daemon) < 150
         stack.close()
         until(lambda: daemon.client().request("GET", "/health").status == 200)

@@ -273,6 +273,26 @@ async def test_the_longest_idle_connection_makes_room(tmp_path: Path) -> None:
                 assert (await loop.sock_recv(connections[turn], 65_536)).startswith(b"HTTP/1.1 200")
 
 
+async def test_a_request_on_its_way_is_not_cut_off(tmp_path: Path) -> None:
+    """A connection that has just been made keeps its place; one that stays silent gives it up."""
+    async with open_house(tmp_path, echo_handlers(), limits=ConnectionLimits(connections_max=2)) as house:
+        loop = asyncio.get_running_loop()
+        poll = b"GET /forgelog/read?wait_seconds=3 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        with closing() as connections:
+            for _ in range(2):
+                connections.append(await connect(port_of(house)))
+            await loop.sock_sendall(connections[0], poll)
+            assert (await say(port_of(house), GET + b"Connection: close\r\n\r\n")).status == 503
+            await loop.sock_sendall(connections[1], GET + b"\r\n")
+            assert (await loop.sock_recv(connections[1], 65_536)).startswith(b"HTTP/1.1 200")
+            connections.pop().close()
+            connections.append(await connect(port_of(house)))
+            async with asyncio.timeout(10):
+                while (await say(port_of(house), GET + b"Connection: close\r\n\r\n")).status != 200:
+                    await back_off()
+            assert (await hear(connections[1])).answer == b""
+
+
 async def test_one_connection_too_many_hears_so(tmp_path: Path) -> None:
     """When every connection is at work the next one is 503 with a time, and room is there again once one has ended."""
     async with open_house(tmp_path, echo_handlers(), limits=ConnectionLimits(connections_max=3)) as house:
