@@ -195,7 +195,8 @@ def test_connections_leave_handles_for_the_rest(tmp_path: Path) -> None:
         for _ in range(100):
             stack.enter_context(connect(daemon)).sendall(poll)
         os.kill(daemon.pid, signal.SIGCONT)
-        until(lambda: pour(daemon, b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n", b"", 0).status == 503, what="a refusal")
+        hello = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"
+        until(lambda: pour(daemon, hello, b"", 0).status == 503, what="a refusal")
         assert handles(daemon) < 150
         stack.close()
         until(lambda: daemon.client().request("GET", "/health").status == 200)
