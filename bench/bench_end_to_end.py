@@ -2,11 +2,14 @@
 
 import json
 import statistics
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.load import EVENT, python_client, wrk_requests_per_second
 from bench.processes import Running, daemon, directory, hello
+from bench.servers import settings
 
 ROUNDS = 3
 WRK_SECONDS = 5
@@ -66,23 +69,32 @@ DRIVES = (
 )
 
 
+def measured(drive: Drive, running: Running, bare: Running) -> str:
+    """Measure some rounds, bare HTTP between them; returns one line of the table."""
+    greetings, rounds = [], []
+    for _ in range(ROUNDS):
+        greetings.append(Drive("", 1, wrk=drive.wrk)(bare.url) or 0.0)
+        rounds.append(measure(running, drive))
+    accepted, ended, cpu = (
+        statistics.median(getattr(one, name) for one in rounds) for name in ("accepted", "ended", "cpu_us")
+    )
+    bare_rate = statistics.median(greetings)
+    ratio = ended / bare_rate if bare_rate else 0.0
+    return f"{accepted:11,.0f} {ended:9,.0f} {cpu:13,.0f} {bare_rate:13,.0f} {ratio:6.2f}"
+
+
 def main() -> None:
-    """Print one line for each way to load, medians of three rounds."""
+    """Print one line for each way to load each of the two kinds of store and stream, medians of three rounds."""
     print(f"{'load':46} {'accepted/s':>11} {'ended/s':>9} {'CPU us/event':>13} {'bare hello/s':>13} {'ratio':>6}")
     with directory() as folder, hello() as bare:
         for number, drive in enumerate(DRIVES):
             with daemon(folder / str(number)) as running:
-                greetings = [Drive("", 1, wrk=drive.wrk)(bare.url) or 0.0 for _ in range(1)]
-                rounds = []
-                for _ in range(ROUNDS):
-                    rounds.append(measure(running, drive))
-                    greetings.append(Drive("", 1, wrk=drive.wrk)(bare.url) or 0.0)
-            accepted, ended, cpu = (
-                statistics.median(getattr(one, name) for one in rounds) for name in ("accepted", "ended", "cpu_us")
-            )
-            bare_rate = statistics.median(greetings)
-            ratio = ended / bare_rate if bare_rate else 0.0
-            print(f"{drive.name:46} {accepted:11,.0f} {ended:9,.0f} {cpu:13,.0f} {bare_rate:13,.0f} {ratio:6.2f}")
+                print(f"{drive.name:46} {measured(drive, running, bare)}", flush=True)
+        print("Redis (everysec) and PostgreSQL; CPU is the daemon's alone:")
+        with tempfile.TemporaryDirectory() as scratch, settings(Path(scratch)) as shared:
+            for number, drive in enumerate(DRIVES):
+                with daemon(folder / f"shared-{number}", settings=shared) as running:
+                    print(f"{drive.name:46} {measured(drive, running, bare)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -110,16 +110,18 @@ class Server:
 
 
 class Redis(Server):
-    """A redis-server with nothing on disk, but for what it is made to load."""
+    """A redis-server with nothing on disk, but for what it is made to load, or with its usual log of a second."""
 
     load_seconds_per_key = 0.0
+    logged = False
 
     def command(self) -> list[str]:
         """See Server."""
         server = str(program("redis-server", "apt-get install redis-server (7 or newer)"))
         delay = ("--key-load-delay", str(int(self.load_seconds_per_key * 1e6)))
         answers = ("--loading-process-events-interval-bytes", "1024")  # while it loads, too
-        return [server, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *delay, *answers]
+        log = ("--appendonly", "yes", "--appendfsync", "everysec") if self.logged else ()
+        return [server, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *delay, *answers, *log]
 
     def say(self, *words: str | int) -> bytes:
         """Send one command and return its answer; raises RuntimeError for a refusal other than LOADING."""
@@ -233,6 +235,19 @@ class Line:
                     target.write(data)
         await self.whole.wait()
         target.close()
+
+
+@contextlib.contextmanager
+def settings(folder: Path) -> Iterator[dict[str, str]]:
+    """Run a Redis that syncs its log every second and a PostgreSQL; give the settings of a daemon that uses them."""
+    folder.chmod(0o711)  # for whoever runs PostgreSQL
+    redis = Redis(folder / "redis")
+    redis.logged = True
+    with redis, Postgres(folder / "postgres") as postgres:
+        yield {
+            "redis.url": f"redis://127.0.0.1:{redis.port}/0",
+            "store.url": f"postgresql://{USER}@127.0.0.1:{postgres.port}/postgres",
+        }
 
 
 @contextlib.contextmanager

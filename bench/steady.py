@@ -1,7 +1,8 @@
 """Load at a constant rate, from a process of its own: it never waits for an answer before it sends the next event.
 
 Every event is a line of the output: when it was due (by the clock that all processes share), the seconds from then
-until its answer had come, the status (0 for none), and whether it had an idempotency key, as every second one has.
+until its answer had come, the status (0 for none), whether it had an idempotency key, as every second one has, and its
+id (- where there was no answer).
 """
 
 import asyncio
@@ -37,11 +38,12 @@ async def send(session: aiohttp.ClientSession, due: float, *, keyed: bool) -> No
     headers = {"Content-Type": "application/json"}
     try:
         async with session.post("/api/events", data=json.dumps(event), headers=headers) as answer:
+            place = answer.headers.get("Location", "-")
             await answer.read()
             status = answer.status
     except (OSError, TimeoutError, aiohttp.ClientError):
-        status = 0
-    sys.stdout.write(f"{due:.6f} {time.monotonic() - due:.6f} {status} {keyed:d}\n")
+        status, place = 0, "-"
+    sys.stdout.write(f"{due:.6f} {time.monotonic() - due:.6f} {status} {keyed:d} {place.rpartition('/')[2]}\n")
 
 
 if __name__ == "__main__":
