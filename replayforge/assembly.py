@@ -14,6 +14,7 @@ from replayforge.domain.clock import Clock, SteadyClock, SystemClock
 from replayforge.domain.errors import ReplayForgeError, Unavailable
 from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.chaos import Chaos
+from replayforge.engine.chronicler import Chronicler
 from replayforge.engine.dispatcher import Dispatcher
 from replayforge.engine.endpoints import Courier, with_endpoints
 from replayforge.engine.execution import Rules
@@ -68,6 +69,7 @@ class Daemon:
     supervisor: Supervisor
     heartbeat: Heartbeat | None
     chaos: Chaos | None
+    chronicler: Chronicler
     url: str = ""
 
     @property
@@ -99,6 +101,7 @@ class Daemon:
                 await worker.interrupt()
             await self.settler.finish()
             await self.store.hand_back(leases, self.clock.now_us())
+            await self.chronicler.write()
         await self.supervisor.stop([self.dispatcher.name, self.publisher.name], DRAIN_SECONDS)
         await self.supervisor.stop([Heartbeat.name], DRAIN_SECONDS)
         with contextlib.suppress(ReplayForgeError):
@@ -165,6 +168,9 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     config, clock, telemetry, store = parts.config, parts.clock, parts.telemetry, parts.store
     # Where one process has the store for itself, whatever is in processing was left by one that is gone.
     owner_prefix = f"{parts.node}/" if store.shared else ""
+    chronicler = Chronicler(store, clock, telemetry)
+    if not parts.log.recovery.clean and parts.log.recovery.last_offset > 0:
+        chronicler.note_restart(1, {})
     recovered = await reclaim_former(store, parts.handlers, clock, telemetry, owner_prefix)
     window = Window(config.ingest.backlog_events_max)
     waiting = rebuild_window(parts.log, window, cursor)
@@ -222,7 +228,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         telemetry,
         intervals(config),
         parts.rng,
-        shared_chores(config, neighbours, replay_jobs, parts.log.steady_clock),
+        shared_chores(config, neighbours, replay_jobs, chronicler, parts.log.steady_clock),
     )
     supervisor = Supervisor(
         clock,
@@ -270,6 +276,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         supervisor=supervisor,
         heartbeat=heartbeat,
         chaos=chaos,
+        chronicler=chronicler,
     )
 
 
@@ -284,7 +291,11 @@ def build_heartbeat(parts: Parts, bench: Workbench, workers: list[Worker]) -> He
 
 
 def shared_chores(
-    config: Config, neighbours: Neighbours, replay_jobs: ReplayJobs, steady_clock: SteadyClock
+    config: Config,
+    neighbours: Neighbours,
+    replay_jobs: ReplayJobs,
+    chronicler: Chronicler,
+    steady_clock: SteadyClock,
 ) -> list[Chore]:
     """Return the janitor's chores that concern other daemons, or what all daemons share."""
     seconds = config.janitor
@@ -296,6 +307,8 @@ def shared_chores(
         Chore(
             "retire_replays", seconds.retention_seconds, lambda: replay_jobs.retire(steady_clock.now_us(), kept_seconds)
         ),
+        Chore("write_chronicle", seconds.chronicle_seconds, chronicler.write),
+        Chore("retire_chronicle", seconds.retention_seconds, lambda: chronicler.retire(steady_clock.now_us())),
         Chore("forget_nodes", seconds.retention_seconds, neighbours.forget_nodes),
         Chore("long_transactions", seconds.disk_seconds, neighbours.look_for_long_transactions),
     ]

@@ -46,6 +46,7 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "event.discarded": ("info", "a dead letter was discarded"),
     "event.cancelled": ("info", "an event was cancelled"),
     "event.retired": ("info", "retention removed finished events from the store"),
+    "chronicle.written": ("debug", "what was counted lately was written to the chronicle"),
     "service.started": ("debug", "a service began to run"),
     "service.crashed": ("error", "a service ended with an error and will be restarted"),
     "service.restarted": ("info", "a service runs again after a crash"),

@@ -126,6 +126,7 @@ class JanitorConfig(Struct, frozen=True):
     stream_idle_seconds: Seconds = 60.0
     retention_seconds: Seconds = 60.0
     disk_seconds: Seconds = 60.0
+    chronicle_seconds: Seconds = 5.0
 
 
 class SupervisorConfig(Struct, frozen=True):

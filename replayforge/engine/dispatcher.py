@@ -1,6 +1,7 @@
 """Projects the log into the store: rows and cursor in one transaction; what no worker is free for is published."""
 
 import asyncio
+from collections import Counter
 
 import msgspec
 
@@ -8,6 +9,7 @@ from replayforge import crashpoints
 from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.errors import Fatal, OutcomeUnknown, Unavailable
 from replayforge.domain.event import EVENT_RECORD_TYPE, Claimed, EventRecord, decode_record
+from replayforge.domain.lifecycle import Reason
 from replayforge.engine.outage import Outage
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.window import Window
@@ -232,8 +234,8 @@ class Dispatcher:
         self.telemetry.emit("event.dispatched", projected.inserted)
         if projected.copies:
             self.telemetry.emit("event.copied", projected.copies, through=projection.through)
-        if projected.key_reused:
-            self.telemetry.emit("event.dead_lettered", projected.key_reused, reason="key_reused")
+        for event_type, count in Counter(projected.key_reused).items():
+            self.telemetry.emit("event.dead_lettered", count, event_type=event_type, reason=Reason.KEY_REUSED)
 
 
 def decoded(record: Record) -> EventRecord | None:

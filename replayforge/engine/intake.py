@@ -215,7 +215,7 @@ class Intake:
             for record in records:
                 self.window.abandon(record.id, error)
             return
-        self.telemetry.emit("event.accepted", len(records))
+        self.telemetry.emit("event.accepted", len(records), records=records)
         for offset, record in enumerate(records, start=durable.result()):
             self.window.became_durable(record.id, offset)
         crashpoints.reach("log.appended", len(records))

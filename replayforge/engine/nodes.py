@@ -15,6 +15,7 @@ from replayforge.engine.handlers import Handlers
 from replayforge.engine.heartbeat import Heartbeat
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.reader import Reader
+from replayforge.engine.recovery import report_reclaimed
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
 from replayforge.forgelog.log import ForgeLog
@@ -126,7 +127,7 @@ class Neighbours:
             return 0
         taken = await self.store.take_over(self.decide, LAPSED, self.clock.now_us())
         if taken:
-            self.telemetry.emit("attempt.reclaimed", len(taken), reason=LAPSED)
+            report_reclaimed(self.telemetry, taken, LAPSED)
             self.publisher.fall_behind()
         return len(taken)
 

@@ -1,5 +1,6 @@
 """What happens once at start-up: the store and the log are held against each other, and old leases are void."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from replayforge.domain.errors import Refused
 from replayforge.domain.event import EVENT_RECORD_TYPE
 from replayforge.domain.identity import from_bytes
 from replayforge.domain.lifecycle import State
-from replayforge.domain.recovery import triage
+from replayforge.domain.recovery import Reclaim, triage
 from replayforge.domain.reports import LogCursor
 from replayforge.engine.handlers import Handlers
 from replayforge.engine.window import Window
@@ -77,7 +78,7 @@ async def reclaim_former(
         await store.reclaim(pairs, "The process died while this event was in flight.", clock.now_us()) if pairs else []
     )
     if taken:
-        telemetry.emit("attempt.reclaimed", len(taken), reason="the process died")
+        report_reclaimed(telemetry, taken, "the process died")
     states = [reclaim.verdict.state for reclaim in taken]
     return Recovered(
         requeued=states.count(State.QUEUED),
@@ -85,6 +86,17 @@ async def reclaim_former(
         held=states.count(State.HELD),
         waiting=0,
     )
+
+
+def report_reclaimed(telemetry: Telemetry, taken: Sequence[Reclaim], reason: str) -> None:
+    """Tell what was taken back after a crash, and what the crash buried."""
+    types = Counter(reclaim.event.event_type for reclaim in taken)
+    telemetry.emit("attempt.reclaimed", len(taken), reason=reason, types=dict(types))
+    for event, verdict in ((reclaim.event, reclaim.verdict) for reclaim in taken):
+        if verdict.state is State.DEAD_LETTERED:
+            telemetry.emit(
+                "event.dead_lettered", event_id=event.event_id, event_type=event.event_type, reason=verdict.reason
+            )
 
 
 def rebuild_window(log: ForgeLog, window: Window, cursor: int) -> int:

@@ -80,17 +80,20 @@ class Settler:
             else:
                 self.outage.over()
                 crashpoints.reach("settle.committed")
-                self.report(settlements, fenced)
                 lost = set(map(id, fenced))
-                self.pace.note(settlement for settlement in settlements if id(settlement) not in lost)
+                committed = [settlement for settlement in settlements if id(settlement) not in lost]
+                self.report(committed, fenced)
+                self.pace.note(committed)
                 return [id(settlement) not in lost for settlement in settlements]
 
-    def report(self, settlements: list[Settlement], fenced: list[Settlement]) -> None:
+    def report(self, committed: list[Settlement], fenced: list[Settlement]) -> None:
         """Tell what was committed and what was dropped."""
-        self.telemetry.emit("attempt.settled", len(settlements) - len(fenced))
+        self.telemetry.emit("attempt.settled", len(committed), settlements=committed)
         for settlement in fenced:
             self.telemetry.emit("attempt.fenced", event_id=settlement.event.id, token=settlement.event.lease_token)
-        for settlement in settlements:
+        for settlement in committed:
             if settlement.verdict.state is State.DEAD_LETTERED:
-                reason = settlement.verdict.reason
-                self.telemetry.emit("event.dead_lettered", event_id=settlement.event.id, reason=reason)
+                event, reason = settlement.event, settlement.verdict.reason
+                self.telemetry.emit(
+                    "event.dead_lettered", event_id=event.id, event_type=event.event_type, reason=reason
+                )

@@ -163,6 +163,10 @@ class Worker:
         )
         decided = after_crash(lost, charged=True, hold=self.handlers.holds_on_crash(row.event_type), suspect=False)
         await self.store.reclaim([(row.seq, decided)], reason, now_us)
-        self.telemetry.emit("attempt.reclaimed", event_id=row.id, verdict=decided.verdict.state)
-        if decided.verdict.state is State.QUEUED:
+        state, types = decided.verdict.state, {row.event_type: 1}
+        self.telemetry.emit("attempt.reclaimed", event_id=row.id, verdict=state, types=types)
+        if state is State.DEAD_LETTERED:
+            poison = decided.verdict.reason
+            self.telemetry.emit("event.dead_lettered", event_id=row.id, event_type=row.event_type, reason=poison)
+        if state is State.QUEUED:
             self.publisher.offer([(row.id, row.run)])

@@ -43,7 +43,7 @@ class Projected:
     queued: list[tuple[str, int]]
     inserted: int
     copies: int
-    key_reused: int
+    key_reused: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
         queued=[(row.event.id, row.event.run) for row in rows if row.event.state is State.QUEUED],
         inserted=len(rows),
         copies=copies,
-        key_reused=sum(new.first_id is not None for new in fresh),
+        key_reused=[new.record.event_type for new in fresh if new.first_id is not None],
     )
 
 

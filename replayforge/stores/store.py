@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
+from replayforge.domain.chronicle import Chronicle, Range
 from replayforge.domain.errors import Refused
 from replayforge.domain.event import Action, Attempt, Claimed, Content, Meaning, StoredEvent
 from replayforge.domain.lifecycle import State
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
-from replayforge.stores import lookups, replays, transactions
+from replayforge.stores import chronicle, lookups, replays, transactions
+from replayforge.stores.chronicle import Amount, StepAmount
 from replayforge.stores.driver import Batch, Driver, Steps
 from replayforge.stores.lookups import Discrepancies
 from replayforge.stores.migrations import migrate
@@ -257,6 +259,10 @@ class Store:
         """Return failed attempts since a time gathered by error."""
         return await self.driver.read(lambda: lookups.error_insights(since_us, limit))
 
+    async def queued_types(self, count_max: int) -> dict[str, int]:
+        """Return how many events of each type are queued, counting no more than so many in all."""
+        return await self.driver.read(lambda: chronicle.queued_types(count_max))
+
     async def oldest_queued(self) -> int | None:
         """Return when the longest waiting queued event was last touched."""
         return await self.driver.read(lookups.oldest_queued)
@@ -276,6 +282,24 @@ class Store:
     async def long_transactions(self, seconds: float) -> list[tuple[int, float, str]]:
         """Return (process, seconds, statement) of foreign transactions that have been open for longer."""
         return await self.driver.read(lambda: lookups.long_transactions(seconds))
+
+    # The chronicle
+
+    async def write_chronicle(self, amounts: Sequence[StepAmount]) -> None:
+        """Note what this node has counted by now; writing the same twice changes nothing."""
+        await self.driver.write(lambda: chronicle.write(self.node, amounts))
+
+    async def own_chronicle(self, step_seconds: int, at_us: int) -> list[Amount]:
+        """Return what this node has written about one step."""
+        return await self.driver.read(lambda: chronicle.own(self.node, step_seconds, at_us))
+
+    async def read_chronicle(self, chosen: Range, now_us: int) -> Chronicle:
+        """Return what happened within a range on all nodes together."""
+        return await self.driver.read(lambda: chronicle.read(chosen, now_us))
+
+    async def retire_chronicle(self, step_seconds: int, before_us: int, limit: int = 5000) -> int:
+        """Remove a piece of the steps that began before a time; returns how many amounts."""
+        return await self.driver.write(lambda: chronicle.retire(step_seconds, before_us, limit))
 
     # The offline check
 

@@ -104,7 +104,7 @@ async def test_copies_and_reused_keys_are_told_apart(store: Store) -> None:
     same = record("event-1", b'{"b":[1.00],"a":1}', idempotency_key="k")
     other = record("event-1", b'{"a": 2}', idempotency_key="k")
     projected = await put(store, [first, same, other, same, other])
-    assert (projected.inserted, projected.copies, projected.key_reused) == (3, 2, 2)
+    assert (projected.inserted, projected.copies, len(projected.key_reused)) == (3, 2, 2)
     assert projected.queued == [("event-1", 1)]
     letters = await store.list_events(EventFilter(state=State.DEAD_LETTERED), before_seq=None, limit=10)
     assert [event.reason for event, _ in letters] == [Reason.KEY_REUSED] * 2
@@ -117,7 +117,7 @@ async def test_copies_of_settled_events(store: Store) -> None:
     """A record that comes again in a later stretch of the log is compared with the row."""
     await put(store, [record("event-1", b'{"a":1}')])
     again = await put(store, [record("event-1", b'{"a":1}'), record("event-1", b'{"a":true}')], after=1)
-    assert (again.inserted, again.copies, again.key_reused) == (1, 1, 1)
+    assert (again.inserted, again.copies, len(again.key_reused)) == (1, 1, 1)
 
 
 async def test_events_are_claimed_as_they_are_inserted(store: Store) -> None:
@@ -140,7 +140,7 @@ async def test_events_are_claimed_as_they_are_inserted(store: Store) -> None:
     assert [one.event.id for one in projected.claimed] == ["event-1", "event-2"]
     assert projected.claimed[0].content.payload == b'{"a": 1}'
     assert projected.queued == [("event-3", 1)]
-    assert (projected.inserted, projected.copies, projected.key_reused) == (5, 1, 1)
+    assert (projected.inserted, projected.copies, projected.key_reused) == (5, 1, ["test"])
     for one in projected.claimed:
         row = await stored(store, one.event.id)
         assert row.lease_until_us is not None

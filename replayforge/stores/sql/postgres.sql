@@ -584,3 +584,59 @@ DELETE FROM replay_members WHERE replay_seq = :replay_seq AND event_seq <= :thro
 -- delete_replays --
 -- Remove bulk replays.
 DELETE FROM replays WHERE seq = ANY ($1::bigint[])
+
+-- write_chronicle --
+-- What a node has counted by now; an amount replaces the one before, so it may be written twice.
+INSERT INTO chronicle (step_seconds, at_us, node, event_type, name, amount)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[])
+ON CONFLICT (step_seconds, at_us, node, event_type, name) DO UPDATE SET amount = excluded.amount
+
+-- own_chronicle --
+-- What a node has written about one step.
+SELECT event_type, name, amount FROM chronicle
+WHERE step_seconds = :step_seconds AND at_us = :at_us AND node = :node
+
+-- chronicle_periods --
+-- Step by step, what happened, on all nodes together.
+SELECT at_us, name, sum(amount)::bigint FROM chronicle
+WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us
+    AND name NOT LIKE 'latency%'
+GROUP BY at_us, name
+
+-- chronicle_latencies --
+-- How many events took how long, on all nodes together.
+SELECT name, sum(amount)::bigint FROM chronicle
+WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us AND name LIKE 'latency%'
+GROUP BY name
+
+-- chronicle_types --
+-- What happened to the busiest event types; what has no type happened to a daemon.
+SELECT event_type, name, sum(amount)::bigint FROM chronicle
+WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us AND event_type IN (
+    SELECT event_type FROM chronicle
+    WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us AND event_type <> ''
+        AND name IN ('accepted', 'succeeded', 'retried', 'dead_lettered')
+    GROUP BY event_type ORDER BY sum(amount) DESC, event_type LIMIT :count
+)
+GROUP BY event_type, name
+
+-- chronicle_settled --
+-- Step by step, how many attempts of these types came to an end.
+SELECT event_type, at_us, sum(amount)::bigint FROM chronicle
+WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us
+    AND event_type = ANY (ARRAY(SELECT jsonb_array_elements_text(:types::jsonb)))
+    AND name IN ('succeeded', 'retried', 'dead_lettered')
+GROUP BY event_type, at_us
+
+-- retire_chronicle --
+-- Remove the oldest steps of a length that began before a time.
+DELETE FROM chronicle WHERE (step_seconds, at_us, node, event_type, name) IN (
+    SELECT step_seconds, at_us, node, event_type, name FROM chronicle
+    WHERE step_seconds = :step_seconds AND at_us < :before_us ORDER BY at_us LIMIT :count
+)
+RETURNING amount
+
+-- queued_types --
+-- The types of queued events, of so many of them.
+SELECT event_type, count(*) FROM (SELECT event_type FROM events WHERE state = 'queued' LIMIT :count) AS queued
+GROUP BY event_type

@@ -177,3 +177,14 @@ CREATE TABLE replay_members (
 -- Those whose end is not known yet, and those that were left alone; both are few beside all.
 CREATE INDEX replay_members_open ON replay_members (replay_seq, event_seq) WHERE standing = 'replayed';
 CREATE INDEX replay_members_skipped ON replay_members (replay_seq, note) WHERE standing = 'skipped';
+
+-- The chronicle: how often what happened, summed up by steps of time; `amount` is what its node has counted so far.
+CREATE TABLE chronicle (
+    step_seconds INTEGER NOT NULL,
+    at_us INTEGER NOT NULL,
+    node TEXT NOT NULL,
+    event_type TEXT NOT NULL,
+    name TEXT NOT NULL,
+    amount INTEGER NOT NULL,
+    PRIMARY KEY (step_seconds, at_us, node, event_type, name)
+) STRICT, WITHOUT ROWID;
