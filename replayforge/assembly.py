@@ -16,8 +16,11 @@ from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.chaos import Chaos
 from replayforge.engine.chronicler import Chronicler
 from replayforge.engine.dispatcher import Dispatcher
+from replayforge.engine.doorkeeper import SORTED_PER_STEP_MAX, Doorkeeper
 from replayforge.engine.endpoints import Courier, with_endpoints
 from replayforge.engine.execution import Rules
+from replayforge.engine.gates import Gates
+from replayforge.engine.handler_report import HandlerReporter
 from replayforge.engine.handlers import Handlers, load_handlers
 from replayforge.engine.heartbeat import Heartbeat, Pace
 from replayforge.engine.intake import Intake
@@ -26,6 +29,7 @@ from replayforge.engine.nodes import Neighbours, reporter
 from replayforge.engine.overview import Overview
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.reader import Reader
+from replayforge.engine.recaller import Recaller
 from replayforge.engine.recovery import rebuild_window, reclaim_former
 from replayforge.engine.replay_jobs import ReplayJobs
 from replayforge.engine.replay_runner import ReplayRunner
@@ -60,10 +64,13 @@ class Daemon:
     dispatcher: Dispatcher
     publisher: Publisher
     reader: Reader
+    recaller: Recaller
     janitor: Janitor
     replayer: Replayer
     replay_jobs: ReplayJobs
     replay_runner: ReplayRunner
+    doorkeeper: Doorkeeper
+    handler_reporter: HandlerReporter
     overview: Overview
     workers: list[Worker]
     supervisor: Supervisor
@@ -81,7 +88,7 @@ class Daemon:
         """Let every service run and the door open."""
         hearts = [] if self.heartbeat is None else [self.heartbeat]
         services: list[Service] = [*hearts, self.publisher, self.dispatcher, self.reader, self.janitor]
-        services += [self.replay_runner, *self.workers]
+        services += [self.recaller, self.replay_runner, *self.workers]
         for service in services:
             self.supervisor.start(service)
         self.intake.accepting = True
@@ -90,7 +97,8 @@ class Daemon:
         """Close the door, hand back what nobody began, let running handlers finish within the grace period."""
         self.intake.accepting = False
         self.telemetry.emit("daemon.draining")
-        await self.supervisor.stop([self.reader.name, self.janitor.name, self.replay_runner.name], DRAIN_SECONDS)
+        claiming = [self.reader.name, self.recaller.name, self.janitor.name, self.replay_runner.name]
+        await self.supervisor.stop(claiming, DRAIN_SECONDS)
         unstarted = self.bench.close()
         leases = [(claimed.event.seq, claimed.event.lease_token) for claimed in unstarted]
         names = [worker.name for worker in self.workers]
@@ -177,12 +185,17 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     publisher = Publisher(store, parts.stream, telemetry)
     intake = Intake(parts.log, store, window, clock, telemetry)
     bench = Workbench(clock, workers=config.workers.count)
+    gates = Gates(parts.handlers, clock, telemetry)
+    bench.left = gates.leave
+    doorkeeper = Doorkeeper(store, bench, gates, publisher, clock, telemetry)
+    await doorkeeper.look()
     dispatcher = Dispatcher(
         parts.log,
         store,
         window,
         publisher,
         bench,
+        gates,
         clock,
         telemetry,
         incarnation=parts.incarnation,
@@ -191,17 +204,19 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     )
     settler = Settler(store, bench, telemetry)
     chaos = build_chaos(config, telemetry, parts.rng)
-    workers = build_workers(parts, bench, settler, publisher, chaos)
+    workers = build_workers(parts, bench, gates, settler, publisher, chaos)
     reader = Reader(
         parts.stream,
         store,
         bench,
+        gates,
         publisher,
         clock,
         telemetry,
         lease_seconds=config.workers.lease_seconds,
         solo_seconds=config.workers.solo_seconds,
     )
+    recaller = Recaller(store, bench, gates, publisher, clock, telemetry, lease_seconds=config.workers.lease_seconds)
     heartbeat = build_heartbeat(parts, bench, workers)
     neighbours = Neighbours(
         store,
@@ -228,7 +243,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         telemetry,
         intervals(config),
         parts.rng,
-        shared_chores(config, neighbours, replay_jobs, chronicler, parts.log.steady_clock),
+        shared_chores(config, neighbours, doorkeeper, replay_jobs, chronicler, parts.log.steady_clock),
     )
     supervisor = Supervisor(
         clock,
@@ -253,6 +268,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         started_at_us=clock.now_us(),
         recovered=replace(recovered, waiting=waiting),
         neighbours=neighbours,
+        gates=gates,
     )
     return Daemon(
         config=config,
@@ -267,10 +283,13 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         dispatcher=dispatcher,
         publisher=publisher,
         reader=reader,
+        recaller=recaller,
         janitor=janitor,
         replayer=Replayer(store, publisher, clock, telemetry),
         replay_jobs=replay_jobs,
         replay_runner=replay_runner,
+        doorkeeper=doorkeeper,
+        handler_reporter=HandlerReporter(store, bench, gates),
         overview=overview,
         workers=workers,
         supervisor=supervisor,
@@ -293,6 +312,7 @@ def build_heartbeat(parts: Parts, bench: Workbench, workers: list[Worker]) -> He
 def shared_chores(
     config: Config,
     neighbours: Neighbours,
+    doorkeeper: Doorkeeper,
     replay_jobs: ReplayJobs,
     chronicler: Chronicler,
     steady_clock: SteadyClock,
@@ -303,6 +323,8 @@ def shared_chores(
     return [
         Chore("take_over", seconds.sweep_seconds, neighbours.take_over),
         Chore("look_for_suspects", seconds.sweep_seconds, neighbours.look_for_suspects),
+        Chore("look_at_handlers", seconds.refill_seconds, doorkeeper.look),
+        Chore("clear_the_way", seconds.refill_seconds, doorkeeper.clear_the_way, SORTED_PER_STEP_MAX),
         Chore("remove_dead_consumers", seconds.stream_reclaim_seconds, neighbours.remove_dead_consumers),
         Chore(
             "retire_replays", seconds.retention_seconds, lambda: replay_jobs.retire(steady_clock.now_us(), kept_seconds)
@@ -323,7 +345,7 @@ def build_chaos(config: Config, telemetry: Telemetry, rng: random.Random) -> Cha
 
 
 def build_workers(
-    parts: Parts, bench: Workbench, settler: Settler, publisher: Publisher, chaos: Chaos | None
+    parts: Parts, bench: Workbench, gates: Gates, settler: Settler, publisher: Publisher, chaos: Chaos | None
 ) -> list[Worker]:
     """Return as many workers as are configured."""
     retry = parts.config.retry
@@ -331,7 +353,16 @@ def build_workers(
     rules = Rules(policy, parts.config.workers.handler_timeout_seconds, parts.clock, parts.rng)
     return [
         Worker(
-            f"worker-{number}", bench, parts.handlers, settler, parts.store, publisher, rules, parts.telemetry, chaos
+            f"worker-{number}",
+            bench,
+            parts.handlers,
+            gates,
+            settler,
+            parts.store,
+            publisher,
+            rules,
+            parts.telemetry,
+            chaos,
         )
         for number in range(1, parts.config.workers.count + 1)
     ]

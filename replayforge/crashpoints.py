@@ -19,6 +19,7 @@ POINTS = {
     "attempt.finished": "a handler has returned and nothing was recorded",
     "settle.committed": "the outcome is committed",
     "replay.committed": "a replay is committed and nothing was published",
+    "recall.committed": "events that had waited for their handler are claimed and no worker has them",
     "promote.committed": "a due event is queued and nothing was published",
 }
 

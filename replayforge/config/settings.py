@@ -145,6 +145,8 @@ class HttpEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
     secret: str = ""
     timeout_seconds: Seconds = 30.0
     allow_private: bool = False
+    concurrency_max: Count | None = None
+    breaker: bool = True
 
 
 class HandlersConfig(Struct, frozen=True):
@@ -153,7 +155,7 @@ class HandlersConfig(Struct, frozen=True):
     modules: Texts = ()
     http: Annotated[
         tuple[HttpEndpoint, ...],
-        Meta(description="tables of match, url, secret, timeout_seconds, allow_private"),
+        Meta(description="tables of match, url, secret, timeout_seconds, allow_private, concurrency_max, breaker"),
     ] = ()
 
 

@@ -68,7 +68,10 @@ decode_record = msgspec.json.Decoder(EventRecord).decode
 
 
 class StoredEvent(msgspec.Struct, frozen=True):
-    """An event and what has become of it, as the store's row says. Times are microseconds since the epoch."""
+    """An event and what has become of it, as the store's row says. Times are microseconds since the epoch.
+
+    `waits_for` is the pattern of the handler that a queued event waits for, which is not willing to take it now.
+    """
 
     seq: int
     id: str
@@ -96,6 +99,7 @@ class StoredEvent(msgspec.Struct, frozen=True):
     last_error: str | None
     error_signature: str | None
     result: bytes | None
+    waits_for: str | None = None
 
 
 class Content(msgspec.Struct, frozen=True):

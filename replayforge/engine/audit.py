@@ -12,6 +12,7 @@ from replayforge.engine.overview import ledger
 from replayforge.forgelog.errors import GapError
 from replayforge.forgelog.log import ForgeLog
 from replayforge.stores.store import Store
+from replayforge.stores.tallies import waiting_of
 
 RECORDS_PER_STEP = 1000
 
@@ -54,6 +55,12 @@ async def audit(log: ForgeLog, store: Store, progress: Callable[[int], None]) ->
         f"{state.value}: {wrong.states.get(state, 0):,} rows, {tallies.get(state, 0):,} on the books"
         for state in State
         if wrong.states.get(state, 0) != tallies.get(state, 0)
+    ]
+    waiting = waiting_of(tallies)
+    findings.miscounted += [
+        f"waiting for {pattern!r}: {wrong.waiting.get(pattern, 0):,} rows, {waiting.get(pattern, 0):,} on the books"
+        for pattern in sorted(wrong.waiting.keys() | waiting.keys())
+        if wrong.waiting.get(pattern, 0) != waiting.get(pattern, 0)
     ]
     after, cursor = log.first_offset - 1, log.durable_offset - books.waiting
     while after < cursor:

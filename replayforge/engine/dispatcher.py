@@ -6,10 +6,12 @@ from collections import Counter
 import msgspec
 
 from replayforge import crashpoints
+from replayforge.domain.admission import ALL_WELCOME, Admission
 from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.errors import Fatal, OutcomeUnknown, Unavailable
 from replayforge.domain.event import EVENT_RECORD_TYPE, Claimed, EventRecord, decode_record
 from replayforge.domain.lifecycle import Reason
+from replayforge.engine.gates import Gates
 from replayforge.engine.outage import Outage
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.window import Window
@@ -41,6 +43,7 @@ class Dispatcher:
         window: Window,
         publisher: Publisher,
         bench: Workbench,
+        gates: Gates,
         clock: Clock,
         telemetry: Telemetry,
         *,
@@ -53,6 +56,7 @@ class Dispatcher:
         self.window = window
         self.publisher = publisher
         self.bench = bench
+        self.gates = gates
         self.clock = clock
         self.telemetry = telemetry
         self.incarnation = incarnation
@@ -108,8 +112,10 @@ class Dispatcher:
         crashpoints.reach("dispatch.read")
         events = self.events_of(records)
         reserved = self.bench.reserve(len(events))
+        types = (event.event_type for _, event in events)
         try:
-            await self.project(self.stretch(records[-1].offset, events, claims_max=reserved))
+            with self.gates.admission(reserved, types) as admission:
+                await self.project(self.stretch(records[-1].offset, events, admission, claims_max=reserved))
         finally:
             self.bench.release(reserved)
         return len(records)
@@ -132,10 +138,12 @@ class Dispatcher:
     async def hand_on(self, projected: Projected) -> None:
         """Lay what was claimed on the bench and publish the rest; a bench that was closed meanwhile takes nothing."""
         self.publisher.offer(projected.queued)
+        self.gates.note_turned_away(projected.turned_away)
         if self.bench.closed:
             leases = [claimed.lease for claimed in projected.claimed]
             await self.store.hand_back(leases, self.clock.now_us())
         elif projected.claimed:
+            self.gates.seat(projected.claimed)
             self.bench.put(projected.claimed)
             self.telemetry.emit("event.claimed", len(projected.claimed))
 
@@ -214,7 +222,14 @@ class Dispatcher:
                 self.telemetry.emit("event.unreadable", offset=record.offset)
         return events
 
-    def stretch(self, through: int, events: list[tuple[int, EventRecord]], *, claims_max: int = 0) -> Projection:
+    def stretch(
+        self,
+        through: int,
+        events: list[tuple[int, EventRecord]],
+        admission: Admission = ALL_WELCOME,
+        *,
+        claims_max: int = 0,
+    ) -> Projection:
         """Return the projection of everything beyond the cursor through an offset."""
         return Projection(
             log_id=self.log.log_id,
@@ -227,6 +242,7 @@ class Dispatcher:
             durable=self.log.durable_offset,
             claims_max=claims_max,
             lease_us=self.lease_us,
+            admission=admission,
         )
 
     def report(self, projection: Projection, projected: Projected) -> None:

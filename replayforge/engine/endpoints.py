@@ -135,7 +135,14 @@ def handler_for(settings: HttpEndpoint, courier: Courier) -> Handler:
     except ValueError as error:
         raise Refused(f"The HTTP endpoint for {settings.match!r} cannot be used: {error}.") from None
     endpoint = Endpoint(url, key, settings.allow_private, courier)
-    return Handler(settings.match, endpoint.deliver, timeout_seconds=settings.timeout_seconds)
+    return Handler(
+        settings.match,
+        endpoint.deliver,
+        timeout_seconds=settings.timeout_seconds,
+        concurrency_max=settings.concurrency_max,
+        endpoint=str(url.origin()),
+        breaker=settings.breaker,
+    )
 
 
 def checked_url(settings: HttpEndpoint) -> URL:

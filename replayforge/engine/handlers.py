@@ -56,13 +56,20 @@ class Context:
 
 @dataclass(frozen=True)
 class Handler:
-    """One registered function and the rules it runs under; None means the configured default."""
+    """One registered function and the rules it runs under; None means the configured default, or no limit.
+
+    `endpoint` is the origin of the URL that an HTTP endpoint has; `breaker` says whether it is left alone for a while
+    after failures in a row.
+    """
 
     pattern: str
     function: HandlerFunction
     max_attempts: int | None = None
     timeout_seconds: float | None = None
     on_crash: Literal["retry", "hold"] = "retry"
+    concurrency_max: int | None = None
+    endpoint: str = ""
+    breaker: bool = False
 
     @cached_property
     def is_async(self) -> bool:
@@ -71,7 +78,9 @@ class Handler:
 
     @property
     def name(self) -> str:
-        """How people know the function."""
+        """How people know the function, or the endpoint."""
+        if self.endpoint:
+            return self.endpoint
         return f"{self.function.__module__}.{getattr(self.function, '__qualname__', repr(self.function))}"
 
     @property
@@ -94,15 +103,17 @@ class Handlers:
         max_attempts: int | None = None,
         timeout_seconds: float | None = None,
         on_crash: Literal["retry", "hold"] = "retry",
+        concurrency_max: int | None = None,
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """Register the decorated function for event types that match `pattern`, in which `*` stands for anything.
 
         An async function runs on the event loop, a plain one in a thread of its own. Its return value, if any, must
-        be JSON and is kept as the outcome.
+        be JSON and is kept as the outcome. At most `concurrency_max` attempts run at once in one daemon; further events
+        wait in the store, and in nobody's way.
         """
 
         def register(function: HandlerFunction) -> HandlerFunction:
-            self.add(Handler(pattern, function, max_attempts, timeout_seconds, on_crash))
+            self.add(Handler(pattern, function, max_attempts, timeout_seconds, on_crash, concurrency_max))
             return function
 
         return register
@@ -111,6 +122,8 @@ class Handlers:
         """Register a handler; raises Refused when its pattern is taken."""
         if any(other.pattern == handler.pattern for other in self.registered):
             raise Refused(f"Two handlers are registered for the pattern {handler.pattern!r}; keep one.")
+        if handler.concurrency_max is not None and handler.concurrency_max < 1:
+            raise Refused(f"The handler for {handler.pattern!r} would never run: let concurrency_max be 1 or more.")
         self.registered.append(handler)
         self.found.clear()
 
@@ -120,13 +133,16 @@ class Handlers:
             self.add(handler)
 
     def find(self, event_type: str) -> Handler | None:
-        """Return the handler with the most specific pattern that matches, or None."""
-        if event_type not in self.found:
+        """Return the handler with the most specific pattern that matches, or None; safe in any thread."""
+        try:
+            return self.found[event_type]
+        except KeyError:
             matching = [one for one in self.registered if fnmatch.fnmatchcase(event_type, one.pattern)]
-            if len(self.found) > 10_000:  # event types come from outside; the memory of them is bounded
-                self.found.clear()
-            self.found[event_type] = max(matching, key=lambda one: one.specificity, default=None)
-        return self.found[event_type]
+        handler = max(matching, key=lambda one: one.specificity, default=None)
+        if len(self.found) > 10_000:  # event types come from outside; the memory of them is bounded
+            self.found.clear()
+        self.found[event_type] = handler
+        return handler
 
     def policy(self, event_type: str, own_max_attempts: int | None, default: RetryPolicy) -> RetryPolicy:
         """Return the retry policy of an event: its own number of attempts, else its handler's, else the default."""

@@ -7,12 +7,14 @@ from types import MappingProxyType
 from typing import Any
 
 from replayforge import crashpoints
+from replayforge.domain.admission import EVERYTHING, Pause
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
 from replayforge.domain.errors import NotFound, Refused, Rejected, Unavailable
 from replayforge.domain.event import Action, Attempt, Content, EventRecord, StoredEvent
 from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.domain.reports import EventFilter, Group, Ledger, LogCursor, Node, WorkflowSummary
 from replayforge.engine.dispatcher import Dispatcher
+from replayforge.engine.gates import Gates
 from replayforge.engine.intake import Intake, Receipt
 from replayforge.engine.janitor import Janitor
 from replayforge.engine.nodes import Neighbours, in_words
@@ -21,6 +23,7 @@ from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
 from replayforge.forgelog.log import ForgeLog
 from replayforge.stores.store import Store
+from replayforge.stores.tallies import waiting_of
 from replayforge.streams.stream import Stream, StreamStats
 from replayforge.supervisor import Guard, Supervisor
 from replayforge.telemetry import Telemetry
@@ -33,7 +36,8 @@ OLDEST_QUEUED_SECONDS_MAX = 60
 class Convergence:
     """Whether everything that is due has ended, and if not, what stands in the way, in words.
 
-    `living` are the other daemons that share the store, `gone` those whose logs cannot be reached.
+    `living` are the other daemons that share the store, `gone` those whose logs cannot be reached. `paused` events wait
+    for handlers that somebody has paused; they are not due. `broken` are the handlers whose breakers are not closed.
     """
 
     converged: bool
@@ -43,6 +47,9 @@ class Convergence:
     oldest_queued_seconds: float
     living: list[Node]
     gone: list[Node]
+    paused: int = 0
+    pauses: Sequence[Pause] = ()
+    broken: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,7 @@ class Overview:
         started_at_us: int,
         recovered: Recovered,
         neighbours: Neighbours,
+        gates: Gates,
     ) -> None:
         self.log = log
         self.store = store
@@ -117,6 +125,7 @@ class Overview:
         self.started = clock.elapsed()
         self.recovered = recovered
         self.neighbours = neighbours
+        self.gates = gates
 
     # Events
 
@@ -139,6 +148,14 @@ class Overview:
     ) -> list[tuple[StoredEvent, Content]]:
         """Return events that pass the filter, newest first."""
         return await self.store.list_events(wanted, before_seq=before_seq, limit=limit)
+
+    async def look_up(self, text: str, limit: int) -> list[StoredEvent]:
+        """Return events whose id, workflow or key begins with a text, newest first, a few for each of the three."""
+        return await self.store.look_up(text, limit)
+
+    async def count_events(self, wanted: EventFilter, count_max: int) -> int:
+        """Return how many events pass the filter, counted up to a number."""
+        return await self.store.count_events(wanted, count_max)
 
     async def workflow(self, workflow_id: str) -> WorkflowSummary:
         """Return how the events of a workflow stand; raises NotFound."""
@@ -182,12 +199,30 @@ class Overview:
         books = ledger(self.log.log_id, self.log.durable_offset, cursors, tallies, ends)
         queued_at_us = await self.store.oldest_queued()
         oldest = 0.0 if queued_at_us is None else (self.clock.now_us() - queued_at_us) / MICROSECONDS_PER_SECOND
-        backlog = sum(books.states.get(state, 0) for state in (State.QUEUED, State.PROCESSING, State.RETRYING))
+        waiting = waiting_of(tallies)
+        paused = {pattern: count for pattern, count in waiting.items() if self.gates.is_paused(pattern)}
+        due = sum(books.states.get(state, 0) for state in (State.QUEUED, State.PROCESSING, State.RETRYING))
+        backlog = due - sum(paused.values())
+        pauses = sorted(self.gates.pauses.values(), key=lambda pause: pause.since_us)
+        broken = [pattern for pattern, gate in self.gates.guarded.items() if gate.breaker.tripped]
         issues = issues_of(books, oldest, self.supervisor.guards.values())
+        issues += [paused_in_words(pause, paused) for pause in pauses]
+        issues += [broken_in_words(pattern, waiting.get(pattern, 0)) for pattern in broken]
         issues += [in_words(node) for node in gone if node.waiting or not node.stopped]
         issues += self.neighbours.long_transactions
         converged = books.waiting == 0 and backlog == 0 and books.lost == 0
-        return Convergence(converged, books, issues, backlog + books.waiting, max(0.0, oldest), living, gone)
+        return Convergence(
+            converged=converged,
+            ledger=books,
+            issues=issues,
+            backlog=backlog + books.waiting,
+            oldest_queued_seconds=max(0.0, oldest),
+            living=living,
+            gone=gone,
+            paused=sum(paused.values()),
+            pauses=pauses,
+            broken=broken,
+        )
 
     # The daemon
 
@@ -311,6 +346,19 @@ def issues_of(books: Ledger, oldest_queued_seconds: float, guards: Iterable[Guar
         issues.append(f"The oldest queued event has waited {oldest_queued_seconds:,.0f} s.")
     issues += [f"{guard.service.name} is {guard.state}: {guard.last_error}" for guard in guards if ailing(guard)]
     return issues
+
+
+def paused_in_words(pause: Pause, paused: Mapping[str, int]) -> str:
+    """Say of a pause for how many events it makes wait."""
+    if pause.pattern == EVERYTHING:
+        return f"Everything is paused by {pause.by} ({pause.reason}): {sum(paused.values()):,} events wait."
+    count = paused.get(pause.pattern, 0)
+    return f"The handler {pause.pattern} is paused by {pause.by} ({pause.reason}): {count:,} events wait for it."
+
+
+def broken_in_words(pattern: str, waiting: int) -> str:
+    """Say of an endpoint that it is left alone for a while."""
+    return f"The endpoint for {pattern} fails again and again, so its breaker is open: {waiting:,} events wait for it."
 
 
 def ailing(guard: Guard) -> bool:

@@ -7,6 +7,7 @@ from replayforge import crashpoints
 from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Claimed
+from replayforge.engine.gates import Gates
 from replayforge.engine.outage import Outage
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.workbench import Workbench
@@ -32,6 +33,7 @@ class Reader:
         stream: Stream,
         store: Store,
         bench: Workbench,
+        gates: Gates,
         publisher: Publisher,
         clock: Clock,
         telemetry: Telemetry,
@@ -42,6 +44,7 @@ class Reader:
         self.stream = stream
         self.store = store
         self.bench = bench
+        self.gates = gates
         self.publisher = publisher
         self.clock = clock
         self.telemetry = telemetry
@@ -124,18 +127,22 @@ class Reader:
         lease_until_us = now_us + to_us(self.lease_seconds)
         try:
             if entries is None:
-                suspect = await self.store.claim_suspect(now_us, lease_until_us)
-                claimed = [suspect] if suspect else []
+                with self.gates.admission(1, alone=True) as admission:
+                    claim = await self.store.claim_suspect(now_us, lease_until_us, admission)
+                    self.gates.seat(claim.taken)
             else:
-                claimed = await self.store.claim(entries, now_us, lease_until_us)
+                with self.gates.admission(len(entries)) as admission:
+                    claim = await self.store.claim(entries, now_us, lease_until_us, admission)
+                    self.gates.seat(claim.taken)
         except Unavailable as error:
             self.store_outage.report(error)
             raise
         self.store_outage.over()
         crashpoints.reach("claim.committed")
-        self.bench.put(claimed)
-        self.telemetry.emit("event.claimed", len(claimed))
-        return claimed
+        self.gates.note_turned_away(claim.turned_away)
+        self.bench.put(claim.taken)
+        self.telemetry.emit("event.claimed", len(claim.taken))
+        return claim.taken
 
     async def run_suspect(self) -> bool:
         """Run the oldest suspect with nothing else in flight, as far as that can be had within `solo_seconds`.

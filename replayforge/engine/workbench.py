@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.event import Claimed
@@ -41,10 +41,14 @@ class Workbench:
         # events must not starve the backlog that the reader sees.
         self.suspects_first = True
         self.older_first = False
+        self.left: Callable[[Lease], None] = lambda lease: None  # told of each event that no worker has or will have
 
-    def reserve(self, count: int) -> int:
-        """Keep room for up to `count` events that the caller is about to claim; returns for how many."""
-        if self.closed or self.suspects_first or self.older_first:
+    def reserve(self, count: int, *, fresh: bool = True) -> int:
+        """Keep room for up to `count` events that the caller is about to claim; returns for how many.
+
+        `fresh` ones, that have not waited yet, give way to a backlog.
+        """
+        if self.closed or self.suspects_first or (fresh and self.older_first):
             return 0
         room = max(0, min(count, self.room()))
         self.reserved += room
@@ -96,7 +100,9 @@ class Workbench:
         self.closed = True
         withdrawn = list(self.waiting)
         self.waiting.clear()
-        self.known.difference_update(one.lease for one in withdrawn)
+        for one in withdrawn:
+            self.known.discard(one.lease)
+            self.left(one.lease)
         self.hand_out()
         self.changed.set()
         return withdrawn
@@ -111,6 +117,7 @@ class Workbench:
         for one in dropped:
             self.waiting.remove(one)
             self.known.discard(one.lease)
+            self.left(one.lease)
         self.changed.set()
         return len(dropped)
 
@@ -119,6 +126,7 @@ class Workbench:
         claimed = self.in_hands.pop(worker, None)
         if claimed is not None:
             self.settling.add(claimed.lease)
+            self.left(claimed.lease)
         self.changed.set()
         return claimed
 

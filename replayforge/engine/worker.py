@@ -9,6 +9,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.recovery import InFlight, after_crash
 from replayforge.engine.chaos import Chaos
 from replayforge.engine.execution import Rules, execute, interruption
+from replayforge.engine.gates import Gates
 from replayforge.engine.handlers import Handlers
 from replayforge.engine.outage import Outage
 from replayforge.engine.publisher import Publisher
@@ -30,6 +31,7 @@ class Worker:
         name: str,
         bench: Workbench,
         handlers: Handlers,
+        gates: Gates,
         settler: Settler,
         store: Store,
         publisher: Publisher,
@@ -40,6 +42,7 @@ class Worker:
         self.name = name
         self.bench = bench
         self.handlers = handlers
+        self.gates = gates
         self.settler = settler
         self.store = store
         self.publisher = publisher
@@ -80,17 +83,19 @@ class Worker:
             self.task.uncancel()
             self.abandoned = None
         self.busy_since_us = None
+        self.gates.note(settlement)
         await self.settler.hand_in(settlement)
         self.settled_count += 1
         self.bench.let_go(self.name)
         if thread is not None:
-            await self.wait_for_thread(thread)
+            await self.wait_for_thread(thread, claimed.event.event_type)
 
-    async def wait_for_thread(self, thread: asyncio.Future[Any]) -> None:
+    async def wait_for_thread(self, thread: asyncio.Future[Any], event_type: str) -> None:
         """Keep the slot taken until a plain function returns that ran on after its time-out: it cannot be stopped."""
         self.bench.hanging += 1
         try:
-            await asyncio.wait([thread])
+            with self.gates.lingering(event_type):
+                await asyncio.wait([thread])
         finally:
             self.bench.hanging -= 1
 

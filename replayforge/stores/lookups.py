@@ -15,11 +15,12 @@ from replayforge.stores.transactions import stored_event
 @dataclass(frozen=True, slots=True)
 class Discrepancies:
     """(event id, run, outcomes) of runs that ended twice, (row number, token) of attempts whose event is gone, and
-    how many rows stand in each state, counted one by one."""
+    how many rows stand in each state, and wait for each handler, counted one by one."""
 
     doubled: list[tuple[str, int, int]]
     orphans: list[tuple[int, int]]
     states: dict[State, int]
+    waiting: dict[str, int]
 
 
 SEQ_MAX = 2**62
@@ -44,6 +45,16 @@ TEXT = (
     " UNION SELECT seq FROM events WHERE idempotency_key >= :text AND idempotency_key < :text_end"
     " UNION SELECT seq FROM events WHERE id >= :text AND id < :text_end)"
 )
+# The same for whoever is still typing: a few of each kind, since nearly every event may begin with so little.
+BEGINNING = (
+    "AND seq IN (SELECT seq FROM (SELECT seq FROM events WHERE id >= :text AND id < :text_end"
+    " ORDER BY id LIMIT :each) AS by_id"
+    " UNION SELECT seq FROM (SELECT seq FROM events WHERE workflow_id >= :text AND workflow_id < :text_end"
+    " ORDER BY workflow_id LIMIT :each) AS by_workflow"
+    " UNION SELECT seq FROM (SELECT seq FROM events WHERE idempotency_key >= :text AND idempotency_key < :text_end"
+    " ORDER BY idempotency_key LIMIT :each) AS by_key)"
+)
+TEXT_END = "\U0010ffff"
 
 
 def cursor(log_id: str) -> Steps[tuple[int, str] | None]:
@@ -122,6 +133,20 @@ def list_events(wanted: EventFilter, before_seq: int | None, limit: int) -> Step
     return [(event, contents[event.seq]) for event in events]
 
 
+def look_up(text: str, limit: int) -> Steps[list[StoredEvent]]:
+    """Fetch events whose id, workflow or key begins with a text, newest first, at most `limit` for each."""
+    parameters = {"text": text, "text_end": text + TEXT_END, "each": limit, "before_seq": SEQ_MAX, "count": 3 * limit}
+    rows = yield Fetch("list_events", parameters, BEGINNING)
+    return [stored_event(row) for row in rows]
+
+
+def count_events(wanted: EventFilter, count_max: int) -> Steps[int]:
+    """Count the events that pass the filter, up to a number."""
+    filters, parameters = conditions(wanted)
+    rows = yield Fetch("count_matching", parameters | {"count": count_max}, filters)
+    return int(rows[0][0])
+
+
 def conditions(wanted: EventFilter) -> tuple[str, dict[str, Any]]:
     """Return the SQL conditions of a filter and their parameters."""
     parameters = {name: getattr(wanted, name) for name in FILTERS if getattr(wanted, name) is not None}
@@ -132,7 +157,7 @@ def conditions(wanted: EventFilter) -> tuple[str, dict[str, Any]]:
     if wanted.text:
         fragments.append(TEXT)
         key_id = event_id_for_key(wanted.application_name or "default", wanted.text)
-        parameters |= {"text": wanted.text, "key_id": key_id, "text_end": wanted.text + "\U0010ffff"}
+        parameters |= {"text": wanted.text, "key_id": key_id, "text_end": wanted.text + TEXT_END}
     return " ".join(fragments), parameters
 
 
@@ -169,6 +194,12 @@ def timeline(workflow_id: str, limit: int) -> Steps[tuple[list[StoredEvent], lis
 def dead_letter_groups(group_by: str, limit: int) -> Steps[list[Group]]:
     """Fetch the newest 10,000 dead letters gathered by `error`, `type`, `service` or `reason`."""
     rows = yield Fetch("dead_letter_groups", {"group_by": group_by, "scan_max": SCAN_MAX, "count": limit})
+    return [Group(str(row[0]), *row[1:]) for row in rows]
+
+
+def handlerless(limit: int) -> Steps[list[Group]]:
+    """Fetch those of the newest 10,000 dead letters that found no handler, gathered by type."""
+    rows = yield Fetch("handlerless", {"scan_max": SCAN_MAX, "count": limit})
     return [Group(str(row[0]), *row[1:]) for row in rows]
 
 
@@ -231,8 +262,10 @@ def discrepancies(limit: int) -> Steps[Discrepancies]:
     doubled = yield Fetch("check_doubled", {"count": limit})
     orphans = yield Fetch("check_orphans", {"count": limit})
     states = yield Fetch("check_states")
+    waiting = yield Fetch("check_waiting")
     return Discrepancies(
         doubled=[(row[0], row[1], row[2]) for row in doubled],
         orphans=[(row[0], row[1]) for row in orphans],
         states={State(row[0]): row[1] for row in states},
+        waiting={row[0]: row[1] for row in waiting},
     )

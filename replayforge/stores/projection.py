@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from replayforge.domain.admission import ALL_WELCOME, Admission
 from replayforge.domain.errors import Fatal
 from replayforge.domain.event import Claimed, Content, EventRecord, StoredEvent, same_event
 from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import Reason, State
 from replayforge.stores.driver import Batch, Fetch, Row, Steps
-from replayforge.stores.tallies import tally
+from replayforge.stores.tallies import tally, tally_waiting
 
 
 class CursorMoved(Fatal):
@@ -20,7 +21,8 @@ class CursorMoved(Fatal):
 class Projection:
     """A stretch of a log, (after, through], on its way into the store; `durable` is where the log ends by now.
 
-    The first `claims_max` events of it that are due are claimed as they are inserted, for `lease_us`.
+    The first `claims_max` events of it that are due and have admission are claimed as they are inserted, for
+    `lease_us`; those without admission wait for their handlers.
     """
 
     log_id: str
@@ -33,17 +35,22 @@ class Projection:
     durable: int = 0
     claims_max: int = 0
     lease_us: int = 0
+    admission: Admission = ALL_WELCOME
 
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """What became of a stretch of a log: what was claimed, (id, run) of what can be published, and the counts."""
+    """What became of a stretch of a log: what was claimed, (id, run) of what can be published, and the counts.
+
+    `turned_away` says for each handler without room how many have to wait for it.
+    """
 
     claimed: list[Claimed]
     queued: list[tuple[str, int]]
     inserted: int
     copies: int
     key_reused: list[str]
+    turned_away: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +75,29 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
             " on a copy of this log, or the store was restored while this daemon ran. Stop one of them and restart."
         )
     rows: list[Claimed] = []
+    turned_away: Counter[str] = Counter()
     if fresh:
         seqs = yield Fetch("reserve_seqs", {"count": len(fresh)})
         rows = new_rows(projection, owner, [seq for (seq,) in seqs], fresh)
         yield Batch("insert_events", [inserted_row(row.event, projection.lease_us) for row in rows])
         yield Batch("insert_contents", [(row.event.seq, row.content.payload, row.content.metadata) for row in rows])
         yield tally(node, Counter(row.event.state for row in rows))
+        turned_away.update(row.event.waits_for for row in rows if row.event.waits_for is not None)
+        if turned_away:
+            yield tally_waiting(node, turned_away)
     return Projected(
         claimed=[row for row in rows if row.event.state is State.PROCESSING],
-        queued=[(row.event.id, row.event.run) for row in rows if row.event.state is State.QUEUED],
+        queued=[(row.event.id, row.event.run) for row in rows if is_ready(row.event)],
         inserted=len(rows),
         copies=copies,
         key_reused=[new.record.event_type for new in fresh if new.first_id is not None],
+        turned_away=dict(turned_away),
     )
+
+
+def is_ready(event: StoredEvent) -> bool:
+    """Tell whether an event is queued and waits for no handler."""
+    return event.state is State.QUEUED and event.waits_for is None
 
 
 def advance(projection: Projection, inserted: int, copies: int) -> Row:
@@ -119,13 +136,15 @@ def sort_out(projection: Projection, known: Sequence[Row]) -> tuple[list[NewEven
 def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Sequence[NewEvent]) -> list[Claimed]:
     """Return the rows of new events with what came with them, the first due ones already in the owner's hands."""
     rows: list[Claimed] = []
-    claims_left = projection.claims_max
+    claims_left, turnstile = projection.claims_max, projection.admission.turnstile()
     for seq, new in zip(seqs, fresh, strict=True):
-        state = first_state(new, projection.now_us)
-        if state is State.QUEUED and claims_left > 0:
+        state, event_type = first_state(new, projection.now_us), new.record.event_type
+        waits_for = turnstile.waits_for(event_type) if state is State.QUEUED else None
+        if state is State.QUEUED and waits_for is None and claims_left > 0:
             state = State.PROCESSING
             claims_left -= 1
-        rows.append(Claimed(new_event(projection, owner, seq, new, state), content_of(new.record)))
+            turnstile.let_in(event_type)
+        rows.append(Claimed(new_event(projection, owner, seq, new, state, waits_for), content_of(new.record)))
     return rows
 
 
@@ -137,7 +156,9 @@ def first_state(new: NewEvent, now_us: int) -> State:
     return State.SCHEDULED if later else State.QUEUED
 
 
-def new_event(projection: Projection, owner: str, seq: int, new: NewEvent, state: State) -> StoredEvent:
+def new_event(
+    projection: Projection, owner: str, seq: int, new: NewEvent, state: State, waits_for: str | None
+) -> StoredEvent:
     """Return the row of a new event."""
     record, claimed = new.record, state is State.PROCESSING
     reason = error = None
@@ -171,6 +192,7 @@ def new_event(projection: Projection, owner: str, seq: int, new: NewEvent, state
         last_error=error,
         error_signature=reason,
         result=None,
+        waits_for=waits_for,
     )
 
 
@@ -199,6 +221,7 @@ def inserted_row(event: StoredEvent, lease_us: int) -> Row:
         event.reason,
         event.last_error,
         event.error_signature,
+        event.waits_for,
     )
 
 

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from replayforge.domain.admission import ALL_WELCOME, Admission, Pause
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.chronicle import Chronicle, Range
 from replayforge.domain.errors import Refused
-from replayforge.domain.event import Action, Attempt, Claimed, Content, Meaning, StoredEvent
+from replayforge.domain.event import Action, Attempt, Content, Meaning, StoredEvent
 from replayforge.domain.lifecycle import State
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
-from replayforge.stores import chronicle, lookups, replays, transactions
+from replayforge.stores import chronicle, lookups, replays, transactions, waiting
 from replayforge.stores.chronicle import Amount, StepAmount
 from replayforge.stores.driver import Batch, Driver, Steps
 from replayforge.stores.lookups import Discrepancies
@@ -18,7 +19,8 @@ from replayforge.stores.migrations import migrate
 from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
 from replayforge.stores.sqlite import SqliteDriver
-from replayforge.stores.transactions import Settlement
+from replayforge.stores.transactions import Claim, Settlement
+from replayforge.stores.waiting import Recalled, Sorted
 
 
 class Store:
@@ -86,18 +88,38 @@ class Store:
         """Insert the rows of a stretch of the log and move its cursor, in one transaction."""
         return await self.driver.write(lambda: project(self.node, self.owner, projection))
 
-    async def claim(self, entries: Sequence[tuple[str, int]], now_us: int, lease_until_us: int) -> list[Claimed]:
-        """Take the queued ones of these (id, run) entries; those that lost a race are simply not returned."""
+    async def claim(
+        self, entries: Sequence[tuple[str, int]], now_us: int, lease_until_us: int, admission: Admission = ALL_WELCOME
+    ) -> Claim:
+        """Take the queued ones of these (id, run) entries; those that lost a race are simply not returned.
+
+        Those without admission wait for their handlers from now on.
+        """
         return await self.driver.write(
-            lambda: transactions.claim(self.node, self.owner, entries, now_us, lease_until_us),
+            lambda: transactions.claim(self.node, self.owner, entries, admission, now_us, lease_until_us),
         )
 
-    async def claim_suspect(self, now_us: int, lease_until_us: int) -> Claimed | None:
-        """Take the likeliest suspect, which is to run alone."""
-        claimed = await self.driver.write(
-            lambda: transactions.claim(self.node, self.owner, None, now_us, lease_until_us),
+    async def claim_suspect(self, now_us: int, lease_until_us: int, admission: Admission = ALL_WELCOME) -> Claim:
+        """Take the likeliest suspect that has admission, which is to run alone."""
+        return await self.driver.write(
+            lambda: transactions.claim_suspect(self.node, self.owner, admission, now_us, lease_until_us),
         )
-        return claimed[0] if claimed else None
+
+    async def recall(
+        self, pattern: str, admission: Admission, count: int, now_us: int, lease_until_us: int
+    ) -> Recalled:
+        """Claim the oldest events that wait for a handler, up to a number."""
+        return await self.driver.write(
+            lambda: waiting.recall(self.node, self.owner, pattern, admission, count, now_us, lease_until_us)
+        )
+
+    async def release(self, pattern: str, count: int) -> Recalled:
+        """Queue the oldest events that wait for a handler as any other; they are looked at anew when claimed."""
+        return await self.driver.write(lambda: waiting.release(self.node, pattern, count))
+
+    async def sort_out(self, admission: Admission, after_seq: int, count: int) -> Sorted:
+        """Let those of the next queued events wait whose handlers have no room."""
+        return await self.driver.write(lambda: waiting.sort_out(self.node, admission, after_seq, count))
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         """Commit outcomes; returns those that came after their lease was lost."""
@@ -162,6 +184,20 @@ class Store:
         return await self.driver.write(
             lambda: transactions.move(self.node, event, target, action, detail, now_us),
         )
+
+    # Pauses
+
+    async def pause(self, pause: Pause) -> None:
+        """Pause a handler; one that is paused already stays as it is."""
+        await self.driver.write(lambda: waiting.pause(pause))
+
+    async def resume(self, pattern: str) -> bool:
+        """Take the pause off a handler; False when there is none."""
+        return await self.driver.write(lambda: waiting.resume(pattern))
+
+    async def standing(self) -> tuple[list[Pause], dict[str, int]]:
+        """Return the pauses, and how many events wait for each handler."""
+        return await self.driver.read(waiting.standing)
 
     # Bulk replays
 
@@ -239,6 +275,14 @@ class Store:
         """Return events that pass the filter, newest first; `before_seq` goes on where an earlier list ended."""
         return await self.driver.read(lambda: lookups.list_events(wanted, before_seq, limit))
 
+    async def look_up(self, text: str, limit: int) -> list[StoredEvent]:
+        """Return events whose id, workflow or key begins with a text, newest first, a few for each of the three."""
+        return await self.driver.read(lambda: lookups.look_up(text, limit))
+
+    async def count_events(self, wanted: EventFilter, count_max: int) -> int:
+        """Return how many events pass the filter, counted up to a number."""
+        return await self.driver.read(lambda: lookups.count_events(wanted, count_max))
+
     async def workflow(self, workflow_id: str) -> WorkflowSummary | None:
         """Return how the events of a workflow stand."""
         return await self.driver.read(lambda: lookups.workflow(workflow_id))
@@ -254,6 +298,10 @@ class Store:
     async def dead_letter_groups(self, group_by: str, limit: int = 100) -> list[Group]:
         """Return the newest dead letters gathered by error, type, service or reason."""
         return await self.driver.read(lambda: lookups.dead_letter_groups(group_by, limit))
+
+    async def handlerless(self, limit: int = 20) -> list[Group]:
+        """Return the newest dead letters that found no handler, gathered by type."""
+        return await self.driver.read(lambda: lookups.handlerless(limit))
 
     async def error_insights(self, since_us: int, limit: int = 50) -> list[Group]:
         """Return failed attempts since a time gathered by error."""

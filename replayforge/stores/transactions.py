@@ -1,16 +1,17 @@
 """Everything that changes the store, each as one transaction: a generator that fetches, decides and writes."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from replayforge.domain.admission import Admission
 from replayforge.domain.event import Claimed, Content, StoredEvent
 from replayforge.domain.lifecycle import OPEN, Outcome, State
 from replayforge.domain.recovery import InFlight, Reclaim, Verdict, error_signature
 from replayforge.domain.reports import Node
 from replayforge.stores.driver import Batch, Fetch, Row, Steps
 from replayforge.stores.projection import as_bytes
-from replayforge.stores.tallies import moves, tally
+from replayforge.stores.tallies import WAITS_FOR, moves, tally, tally_waiting
 
 Decide = Callable[[Sequence[tuple[int, InFlight]]], Sequence[tuple[int, Reclaim]]]
 
@@ -35,23 +36,69 @@ class Settlement:
         return (self.event.seq, self.event.lease_token)
 
 
+SUSPECTS_PER_CLAIM_MAX = 100
 RETIRE_SCAN_MAX = 2000  # how many of the oldest rows one look for something to retire may read
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The events that were claimed, and for each handler that had no room how many have to wait for it."""
+
+    taken: list[Claimed]
+    turned_away: dict[str, int]
+
+
 def claim(
-    node: str, owner: str, entries: Sequence[tuple[str, int]] | None, now_us: int, lease_until_us: int
-) -> Steps[list[Claimed]]:
-    """Take the queued ones of these (id, run) entries under a lease; with None, the likeliest suspect."""
+    node: str, owner: str, entries: Sequence[tuple[str, int]], admission: Admission, now_us: int, lease_until_us: int
+) -> Steps[Claim]:
+    """Take the queued ones of these (id, run) entries under a lease; those without admission begin to wait."""
     lease = {"owner": owner, "now_us": now_us, "lease_until_us": lease_until_us}
-    if entries is None:
+    rows = yield Fetch("claimable_events", {**lease, "entries": list(dict(entries).items())})
+    return (yield from admit(node, [as_claimed(row) for row in rows], admission, lease))
+
+
+def claim_suspect(node: str, owner: str, admission: Admission, now_us: int, lease_until_us: int) -> Steps[Claim]:
+    """Take the likeliest suspect that has admission; likelier ones that have none wait for their handlers."""
+    lease = {"owner": owner, "now_us": now_us, "lease_until_us": lease_until_us}
+    turned_away: Counter[str] = Counter()
+    for _ in range(SUSPECTS_PER_CLAIM_MAX):
         rows = yield Fetch("claimable_suspect", lease)
-    else:
-        rows = yield Fetch("claimable_events", {**lease, "entries": list(dict(entries).items())})
-    if not rows:
-        return []
-    yield Fetch("claim_events", {**lease, "seqs": [row[0] for row in rows]})
-    yield tally(node, {State.QUEUED: -len(rows), State.PROCESSING: len(rows)})
-    return [Claimed(stored_event(row[:-2]), Content(as_bytes(row[-2]), as_bytes(row[-1]))) for row in rows]
+        claimed = yield from admit(node, [as_claimed(row) for row in rows], admission, lease)
+        turned_away.update(claimed.turned_away)
+        if claimed.taken or not rows:
+            return Claim(claimed.taken, dict(turned_away))
+    return Claim([], dict(turned_away))
+
+
+def admit(node: str, events: Sequence[Claimed], admission: Admission, lease: Mapping[str, object]) -> Steps[Claim]:
+    """Take those of the events that have admission; the others wait for their handlers."""
+    turnstile = admission.turnstile()
+    taken: list[Claimed] = []
+    away: list[tuple[str, int]] = []
+    for one in events:
+        pattern = turnstile.waits_for(one.event.event_type)
+        if pattern is None:
+            turnstile.let_in(one.event.event_type)
+            taken.append(one)
+        else:
+            away.append((pattern, one.event.seq))
+    if away:
+        yield Batch("let_wait", away)
+        yield tally_waiting(node, turnstile.turned_away)
+    if taken:
+        yield from take_events(node, taken, lease)
+    return Claim(taken, dict(turnstile.turned_away))
+
+
+def take_events(node: str, events: Sequence[Claimed], lease: Mapping[str, object]) -> Steps[None]:
+    """Take queued events, which were fetched as they will be, under a lease."""
+    yield Fetch("claim_events", {**lease, "seqs": [one.event.seq for one in events]})
+    yield tally(node, {State.QUEUED: -len(events), State.PROCESSING: len(events)})
+
+
+def as_claimed(row: Row) -> Claimed:
+    """Read a row of the claimed columns."""
+    return Claimed(stored_event(row[:-2]), Content(as_bytes(row[-2]), as_bytes(row[-1])))
 
 
 def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[list[Settlement]]:
@@ -243,12 +290,23 @@ def move(
     """Move an event by hand from the state the caller saw; False when it moved meanwhile."""
     reason = detail if target is State.DISCARDED else None
     row = (target, reason, due_at_us, now_us, event.seq, event.run, event.state)
+    waits_for = yield from what_it_waits_for(event)
     changed = yield Batch("move_event", [row])
     if changed[0][0] != 1:
         return False
+    if waits_for is not None:
+        yield tally(node, {WAITS_FOR + waits_for: -1})
     yield Batch("insert_actions", [(event.seq, now_us, event.run, action, detail)])
     yield tally(node, moves(event.state, [target]))
     return True
+
+
+def what_it_waits_for(event: StoredEvent) -> Steps[str | None]:
+    """Fetch which handler a queued event waits for by now, and let nobody change that before the transaction ends."""
+    if event.state is not State.QUEUED:
+        return None
+    rows = yield Fetch("waiting", {"seq": event.seq})
+    return rows[0][0] if rows else None
 
 
 def retire(node: str, state: State, before_us: int, limit: int) -> Steps[int]:

@@ -84,7 +84,7 @@ async def claimed(store: Store, count: int = 1, lease_us: int = MINUTE_US, **fie
     """Put some events and claim them; a lease of a negative length has lapsed already."""
     projected = await put(store, [record(f"event-{number}", **fields) for number in range(count)])  # type: ignore[arg-type]
     now = now_us()
-    return await store.claim(projected.queued, now, now + lease_us)
+    return (await store.claim(projected.queued, now, now + lease_us)).taken
 
 
 def success(one: Claimed) -> Settlement:

@@ -92,7 +92,7 @@ async def test_payload_is_kept_in_its_own_bytes(store: Store, payload: bytes) ->
     """Payload and metadata come back byte for byte: with the row, with the claim, and in lists."""
     projected = await put(store, [record("event-1", payload)])
     ((_, content),) = (await store.events_by_ids(["event-1"])).values()
-    (taken,) = await store.claim(projected.queued, now_us(), now_us() + MINUTE_US)
+    (taken,) = (await store.claim(projected.queued, now_us(), now_us() + MINUTE_US)).taken
     ((_, listed),) = await store.list_events(ANY, before_seq=None, limit=10)
     assert content.payload == taken.content.payload == listed.payload == payload
     assert content.metadata == b"{}"
@@ -228,7 +228,7 @@ async def test_retry_waits_and_comes_back(store: Store) -> None:
     event = await stored(store, one.event.id)
     assert (event.state, event.attempt_count, event.last_error) == (State.RETRYING, 1, "Boom")
     (entry,), _ = await store.promote(now_us())
-    (again,) = await store.claim([entry], now_us(), now_us() + MINUTE_US)
+    (again,) = (await store.claim([entry], now_us(), now_us() + MINUTE_US)).taken
     assert (again.event.lease_token, again.event.starts) == (2, 2)
     assert again.event.due_at_us is None
 
@@ -262,15 +262,14 @@ async def test_suspects_are_kept_apart(store: Store) -> None:
     left = await store.in_flight("")
     assert len(await store.reclaim(reclaims(left), "the process died", now_us())) == 3
     assert await store.queued_entries(10) == []
-    assert await store.claim([(one.event.id, 1) for one in taken], now_us(), now_us() + MINUTE_US) == []
+    assert (await store.claim([(one.event.id, 1) for one in taken], now_us(), now_us() + MINUTE_US)).taken == []
     solo: list[str] = []
     while await store.any_suspect():
-        one = await store.claim_suspect(now_us(), now_us() + MINUTE_US)
-        assert one is not None
+        (one,) = (await store.claim_suspect(now_us(), now_us() + MINUTE_US)).taken
         solo.append(one.event.id)
         await store.settle([success(one)])
     assert sorted(solo) == sorted(one.event.id for one in taken)
-    assert await store.claim_suspect(now_us(), now_us() + MINUTE_US) is None
+    assert (await store.claim_suspect(now_us(), now_us() + MINUTE_US)).taken == []
 
 
 async def test_likeliest_suspect_comes_first(store: Store) -> None:
@@ -281,12 +280,10 @@ async def test_likeliest_suspect_comes_first(store: Store) -> None:
         at_us = now_us() + step * 1000
         await store.claim([(name, 1)], at_us, at_us + MINUTE_US)
     await store.reclaim(reclaims(await store.in_flight("")), "the process died", now_us())
-    first = await store.claim_suspect(now_us(), now_us() + MINUTE_US)
-    assert first is not None
+    (first,) = (await store.claim_suspect(now_us(), now_us() + MINUTE_US)).taken
     assert first.event.id == "last"
     await store.reclaim(reclaims(await store.in_flight("")), "the process died", now_us() - MINUTE_US)
-    again = await store.claim_suspect(now_us(), now_us() + MINUTE_US)
-    assert again is not None
+    (again,) = (await store.claim_suspect(now_us(), now_us() + MINUTE_US)).taken
     assert (again.event.id, again.event.crashes) == ("last", 1)
 
 
@@ -348,6 +345,24 @@ async def test_pages_lose_and_double_nothing(store: Store) -> None:
         await put(store, [record(f"new-{after}")], after=after)
         after += 1
     assert seen == [f"event-{number}" for number in range(24, -1, -1)]
+
+
+async def test_the_beginning_of_a_name_finds_a_few_of_each_kind(store: Store) -> None:
+    """Whoever types sees events whose id, workflow or key begins so, newest first, however many there are."""
+    many = [record(f"event-{number}", workflow_id="order-1") for number in range(30)]
+    await put(store, [*many, record("order-x"), record("k", idempotency_key="order-9")])
+    found = [event.id for event in await store.look_up("order-", 4)]
+    assert found[:2] == ["k", "order-x"]
+    assert len(found) == 6
+    assert {event.workflow_id for event in await store.look_up("order-1", 4)} == {"order-1"}
+    assert await store.look_up("nothing", 4) == []
+
+
+async def test_events_are_counted_up_to_a_number(store: Store) -> None:
+    """A count obeys the filter and stops where it is told to."""
+    await put(store, [record(f"event-{number}", event_type="ab"[number % 2]) for number in range(9)])
+    assert await store.count_events(EventFilter(event_type="a"), 100) == 5
+    assert await store.count_events(EventFilter(event_type="a"), 3) == 3
 
 
 async def test_filters(store: Store) -> None:
@@ -422,7 +437,7 @@ async def test_books_balance_through_random_histories(store: Store) -> None:
             end += len(names)
         elif step == 1:
             entries = await store.queued_entries(rng.randrange(1, 10))
-            hands += await store.claim(entries, now_us(), now_us() + MINUTE_US)
+            hands += (await store.claim(entries, now_us(), now_us() + MINUTE_US)).taken
         elif step == 2 and hands:
             states = (State.SUCCEEDED, State.RETRYING, State.DEAD_LETTERED, State.QUEUED)
             picked = [hands.pop(rng.randrange(len(hands))) for _ in range(min(len(hands), rng.randrange(1, 6)))]

@@ -21,7 +21,7 @@ async def test_a_stale_outcome_does_not_ride_in_on_a_valid_one(house: StoreHouse
     (first,) = await claimed(store)
     assert await store.hand_back([first.lease], now_us()) == 1
     now = now_us()
-    (second,) = await store.claim([(first.event.id, 1)], now, now + MINUTE_US)
+    (second,) = (await store.claim([(first.event.id, 1)], now, now + MINUTE_US)).taken
     stale, valid = success(first), success(second)
     assert await store.settle([stale, valid]) == [stale]
     history = await store.history(first.event.id)
@@ -37,5 +37,5 @@ async def test_a_hand_out_that_was_handed_back_still_counts_as_a_start(house: St
     (first,) = await claimed(store)
     await store.hand_back([first.lease], now_us())
     now = now_us()
-    (second,) = await store.claim([(first.event.id, 1)], now, now + MINUTE_US)
+    (second,) = (await store.claim([(first.event.id, 1)], now, now + MINUTE_US)).taken
     assert second.event.starts == 2

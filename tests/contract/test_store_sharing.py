@@ -69,14 +69,14 @@ async def test_event_is_claimed_once(store: Store, other: Store) -> None:
     both = await asyncio.gather(
         *(one.claim(part, now, now + MINUTE_US) for one in (store, other) for part in (entries[::2], entries[::-1]))
     )
-    taken = [one.event.id for part in both for one in part]
+    taken = [one.event.id for part in both for one in part.taken]
     assert sorted(taken) == sorted(event_id for event_id, _ in entries)
 
 
 async def test_claim_of_an_earlier_run_takes_nothing(store: Store) -> None:
     """An entry of another run than the row's finds nothing to claim."""
     await put(store, [record("event")])
-    assert await store.claim([("event", 2)], now_us(), now_us() + MINUTE_US) == []
+    assert (await store.claim([("event", 2)], now_us(), now_us() + MINUTE_US)).taken == []
 
 
 async def test_standing_lease_is_left_alone(store: Store, other: Store) -> None:
@@ -122,8 +122,7 @@ async def test_result_after_a_take_over_is_fenced(store: Store, other: Store) ->
     (zombie,) = await claimed(store, lease_us=-1)
     await take_over(other)
     now = now_us()
-    again = await other.claim_suspect(now, now + MINUTE_US)
-    assert again is not None
+    (again,) = (await other.claim_suspect(now, now + MINUTE_US)).taken
     late = success(zombie)
     assert await store.settle([late]) == [late]
     assert await other.settle([success(again)]) == []

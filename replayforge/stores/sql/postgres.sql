@@ -8,7 +8,7 @@
 -- fragment event_columns --
 seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
 log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, crashes, lease_owner, lease_token,
-lease_until_us, due_at_us, reason, last_error, error_signature, result
+lease_until_us, due_at_us, reason, last_error, error_signature, result, waits_for
 
 -- fragment database_now_us --
 -- The database's own clock, by which leases, waiting times and ages are judged: no two daemons' clocks need agree.
@@ -21,7 +21,7 @@ lease_until_us, due_at_us, reason, last_error, error_signature, result
 e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.idempotency_key, e.created_at_us,
 :now_us::bigint, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count,
 e.starts + 1, e.crashes, :owner::text, e.lease_token + 1, {lease_until_us}, NULL, e.reason, e.last_error,
-e.error_signature, NULL, c.payload, c.metadata
+e.error_signature, NULL, NULL, c.payload, c.metadata
 
 -- fragment attempt_columns --
 e.id, a.token, a.run, a.number, a.outcome, a.ended_run, a.owner, a.worker, a.started_at_us, a.ended_at_us, a.error,
@@ -88,21 +88,21 @@ SELECT nextval('event_seqs') FROM generate_series(1, :count::bigint)
 INSERT INTO events (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
     log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
-    lease_owner, lease_token, lease_until_us, due_at_us, reason, last_error, error_signature
+    lease_owner, lease_token, lease_until_us, due_at_us, reason, last_error, error_signature, waits_for
 )
 SELECT
     g.seq, g.id, g.application_name, g.workflow_id, g.event_type, g.service_name, g.idempotency_key, g.created_at_us,
     g.updated_at_us, g.log_id, g.log_offset, g.replay_of, g.max_attempts, 'received', g.state, 1, 0, g.starts, 0, 0,
     g.lease_owner, g.lease_token, {database_now_us} + g.lease_us, g.due_at_us, g.reason, g.last_error,
-    g.error_signature
+    g.error_signature, g.waits_for
 FROM unnest(
     $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[],
     $10::text[], $11::bigint[], $12::text[], $13::bigint[], $14::text[], $15::bigint[], $16::text[], $17::bigint[],
-    $18::bigint[], $19::bigint[], $20::text[], $21::text[], $22::text[]
+    $18::bigint[], $19::bigint[], $20::text[], $21::text[], $22::text[], $23::text[]
 ) AS g (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
     log_id, log_offset, replay_of, max_attempts, state, starts, lease_owner, lease_token, lease_us, due_at_us,
-    reason, last_error, error_signature
+    reason, last_error, error_signature, waits_for
 )
 ORDER BY g.id
 
@@ -113,12 +113,13 @@ SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[])
 
 -- claimable_events --
 -- Queued events as they will be once claimed, with what came with them; an entry of an earlier run, or of an event that
--- was claimed already, finds nothing. Suspects are left out, they run alone.
+-- was claimed already, finds nothing. Suspects are left out, they run alone, and so is what waits for its handler.
 SELECT {claimed_columns}
 FROM jsonb_array_elements(:entries::jsonb) AS entry JOIN events AS e ON e.id = entry.value ->> 0
     JOIN contents AS c ON c.seq = e.seq
 WHERE e.id = ANY (ARRAY(SELECT value ->> 0 FROM jsonb_array_elements(:entries::jsonb)))
     AND e.run = (entry.value ->> 1)::bigint AND e.state || '' = 'queued' AND e.suspect = 0
+    AND e.waits_for IS NULL
 ORDER BY e.seq FOR UPDATE OF e
 
 -- claimable_suspect --
@@ -126,7 +127,7 @@ ORDER BY e.seq FOR UPDATE OF e
 -- was started last. Were it the oldest, one that outlives its time alone would shield the guilty one for ever.
 SELECT {claimed_columns}
 FROM events AS e JOIN contents AS c ON c.seq = e.seq
-WHERE e.state = 'queued' AND e.suspect = 1
+WHERE e.state = 'queued' AND e.suspect = 1 AND e.waits_for IS NULL
 ORDER BY e.crashes DESC,
     (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = e.seq) DESC, e.seq LIMIT 1
 FOR UPDATE OF e SKIP LOCKED
@@ -135,8 +136,46 @@ FOR UPDATE OF e SKIP LOCKED
 -- Take events under a lease.
 UPDATE events
 SET previous_state = state, state = 'processing', lease_owner = :owner::text, lease_token = lease_token + 1,
-    lease_until_us = {lease_until_us}, starts = starts + 1, due_at_us = NULL, updated_at_us = :now_us::bigint
+    lease_until_us = {lease_until_us}, starts = starts + 1, due_at_us = NULL, waits_for = NULL,
+    updated_at_us = :now_us::bigint
 WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND state = 'queued'
+
+-- let_wait --
+-- Let queued events wait for their handlers, out of the way of all others; with NULL they wait no longer.
+UPDATE events AS e SET waits_for = g.waits_for FROM unnest($1::text[], $2::bigint[]) AS g (waits_for, seq)
+WHERE e.seq = ANY ($2) AND e.seq = g.seq AND e.state || '' = 'queued'
+
+-- waiting_events --
+-- The oldest events that wait for a handler, as they will be once claimed, with what came with them.
+SELECT {claimed_columns}, e.suspect
+FROM events AS e JOIN contents AS c ON c.seq = e.seq
+WHERE e.waits_for = :pattern ORDER BY e.seq LIMIT :count FOR UPDATE OF e SKIP LOCKED
+
+-- waiting_entries --
+-- The oldest events that wait for a handler, as entries of the stream.
+SELECT seq, id, run, suspect FROM events WHERE waits_for = :pattern ORDER BY seq LIMIT :count FOR UPDATE SKIP LOCKED
+
+-- ready_types --
+-- The types of queued events that wait for no handler yet, in order, after a row number.
+SELECT seq, event_type FROM events
+WHERE state = 'queued' AND waits_for IS NULL AND seq > :after_seq ORDER BY seq LIMIT :count FOR UPDATE SKIP LOCKED
+
+-- waiting --
+-- What an event waits for, given its row number.
+SELECT waits_for FROM events WHERE seq = :seq FOR UPDATE
+
+-- pauses --
+-- The handlers that are paused.
+SELECT pattern, reason, paused_by, since_us FROM pauses ORDER BY pattern
+
+-- insert_pause --
+-- Pause a handler; one that is paused already stays as it is.
+INSERT INTO pauses (pattern, reason, paused_by, since_us)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) ON CONFLICT (pattern) DO NOTHING
+
+-- delete_pause --
+-- Take the pause off a handler.
+DELETE FROM pauses WHERE pattern = ANY ($1::text[])
 
 -- contents --
 -- What came with the events of these row numbers.
@@ -290,12 +329,13 @@ WHERE state = 'retrying' AND due_at_us > (SELECT {database_now_us}) + :ahead_us:
 LIMIT 1
 
 -- queued_entries --
--- Queued events in order, to put on the stream; suspects are not offered, they run alone.
-SELECT id, run FROM events WHERE state = 'queued' AND suspect = 0 AND seq > :after_seq ORDER BY seq LIMIT :count
+-- Queued events in order, to put on the stream; suspects, which run alone, and what waits for its handler are not.
+SELECT id, run FROM events
+WHERE state = 'queued' AND suspect = 0 AND waits_for IS NULL AND seq > :after_seq ORDER BY seq LIMIT :count
 
 -- any_suspect --
 -- One suspect that waits for its turn alone.
-SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 LIMIT 1
+SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 AND waits_for IS NULL LIMIT 1
 
 -- event --
 -- One event by id.
@@ -351,6 +391,14 @@ FROM (
     FROM events WHERE state = 'dead_lettered' ORDER BY seq DESC LIMIT :scan_max
 ) AS newest GROUP BY kind ORDER BY count(*) DESC LIMIT :count
 
+-- handlerless --
+-- Those of the newest dead letters that found no handler, gathered by type.
+SELECT event_type, count(*), min(updated_at_us), max(updated_at_us), 1, max(id)
+FROM (
+    SELECT updated_at_us, event_type, id, reason FROM events
+    WHERE state = 'dead_lettered' ORDER BY seq DESC LIMIT :scan_max
+) AS newest WHERE reason = 'no_handler' GROUP BY event_type ORDER BY count(*) DESC, event_type LIMIT :count
+
 -- error_insights --
 -- The newest failed attempts gathered by error.
 SELECT error_signature, count(*), min(ended_at_us), max(ended_at_us), max(error)
@@ -361,8 +409,8 @@ FROM (
 ) AS newest GROUP BY error_signature ORDER BY count(*) DESC LIMIT :count
 
 -- oldest_queued --
--- When the longest waiting queued event was last touched.
-SELECT updated_at_us FROM events WHERE state = 'queued' ORDER BY seq LIMIT 1
+-- When the longest waiting queued event was last touched, of those that do not wait for their handler.
+SELECT updated_at_us FROM events WHERE state = 'queued' AND waits_for IS NULL ORDER BY seq LIMIT 1
 
 -- replay_event --
 -- Queue a finished event for a new run, if it still is in the run the caller saw.
@@ -376,7 +424,7 @@ WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state
 -- Move an event by hand from the state the caller saw.
 UPDATE events AS e
 SET previous_state = e.state, state = g.target, reason = coalesce(g.reason, e.reason), due_at_us = g.due_at_us,
-    updated_at_us = g.at_us
+    waits_for = NULL, updated_at_us = g.at_us
 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[])
     AS g (target, reason, due_at_us, at_us, seq, run, state)
 WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state
@@ -429,6 +477,10 @@ WHERE e.seq IS NULL LIMIT :count
 -- check_states --
 -- How many rows stand in each state, counted.
 SELECT state, count(*) FROM events GROUP BY state
+
+-- check_waiting --
+-- How many rows wait for each handler, counted.
+SELECT waits_for, count(*) FROM events WHERE waits_for IS NOT NULL GROUP BY waits_for
 
 -- ping --
 -- Whether the store answers.

@@ -7,12 +7,12 @@
 -- fragment event_columns --
 seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
 log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, crashes, lease_owner, lease_token,
-lease_until_us, due_at_us, reason, last_error, error_signature, result
+lease_until_us, due_at_us, reason, last_error, error_signature, result, waits_for
 
 -- fragment claimed_columns --
 e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.idempotency_key, e.created_at_us,
 :now_us, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count, e.starts + 1,
-e.crashes, :owner, e.lease_token + 1, :lease_until_us, NULL, e.reason, e.last_error, e.error_signature, NULL,
+e.crashes, :owner, e.lease_token + 1, :lease_until_us, NULL, e.reason, e.last_error, e.error_signature, NULL, NULL,
 CAST(c.payload AS TEXT), CAST(c.metadata AS TEXT)
 
 -- fragment attempt_columns --
@@ -79,12 +79,12 @@ SELECT json_group_array(json_array(i + (SELECT coalesce(max(seq), 0) FROM events
 INSERT INTO events (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
     log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
-    lease_owner, lease_token, lease_until_us, due_at_us, reason, last_error, error_signature
+    lease_owner, lease_token, lease_until_us, due_at_us, reason, last_error, error_signature, waits_for
 )
 SELECT
     column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12,
     column13, 'received', column14, 1, 0, column15, 0, 0, column16, column17, column9 + column18, column19, column20,
-    column21, column22
+    column21, column22, column23
 FROM (VALUES {rows})
 
 -- insert_contents --
@@ -93,11 +93,11 @@ INSERT INTO contents (seq, payload, metadata) VALUES {rows}
 
 -- claimable_events --
 -- Queued events as they will be once claimed, with what came with them; an entry of an earlier run, or of an event that
--- was claimed already, finds nothing. Suspects are left out, they run alone.
+-- was claimed already, finds nothing. Suspects are left out, they run alone, and so is what waits for its handler.
 SELECT json_group_array(json_array({claimed_columns}))
 FROM json_each(:entries) AS entry CROSS JOIN events AS e ON e.id = entry.value ->> 0
     JOIN contents AS c ON c.seq = e.seq
-WHERE e.run = entry.value ->> 1 AND e.state = 'queued' AND e.suspect = 0
+WHERE e.run = entry.value ->> 1 AND e.state = 'queued' AND e.suspect = 0 AND e.waits_for IS NULL
 
 -- claimable_suspect --
 -- The suspect as it will be once claimed that most likely killed the process: it crashed most often, or, among equals,
@@ -105,7 +105,7 @@ WHERE e.run = entry.value ->> 1 AND e.state = 'queued' AND e.suspect = 0
 SELECT json_group_array(json_array({claimed_columns}))
 FROM events AS e JOIN contents AS c ON c.seq = e.seq
 WHERE e.seq = (
-    SELECT s.seq FROM events AS s WHERE s.state = 'queued' AND s.suspect = 1
+    SELECT s.seq FROM events AS s WHERE s.state = 'queued' AND s.suspect = 1 AND s.waits_for IS NULL
     ORDER BY s.crashes DESC,
         (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = s.seq) DESC, s.seq LIMIT 1
 )
@@ -114,8 +114,43 @@ WHERE e.seq = (
 -- Take events under a lease.
 UPDATE events
 SET previous_state = state, state = 'processing', lease_owner = :owner, lease_token = lease_token + 1,
-    lease_until_us = :lease_until_us, starts = starts + 1, due_at_us = NULL, updated_at_us = :now_us
+    lease_until_us = :lease_until_us, starts = starts + 1, due_at_us = NULL, waits_for = NULL, updated_at_us = :now_us
 WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'queued'
+
+-- let_wait --
+-- Let queued events wait for their handlers, out of the way of all others; with NULL they wait no longer.
+UPDATE events SET waits_for = column1 FROM (VALUES {rows}) WHERE seq = column2 AND state = 'queued'
+
+-- waiting_events --
+-- The oldest events that wait for a handler, as they will be once claimed, with what came with them.
+SELECT json_group_array(json_array({claimed_columns}, e.suspect))
+FROM events AS e JOIN contents AS c ON c.seq = e.seq
+WHERE e.seq IN (SELECT seq FROM events WHERE waits_for = :pattern ORDER BY seq LIMIT :count)
+
+-- waiting_entries --
+-- The oldest events that wait for a handler, as entries of the stream.
+SELECT seq, id, run, suspect FROM events WHERE waits_for = :pattern ORDER BY seq LIMIT :count
+
+-- ready_types --
+-- The types of queued events that wait for no handler yet, in order, after a row number.
+SELECT seq, event_type FROM events INDEXED BY events_ready
+WHERE state = 'queued' AND waits_for IS NULL AND seq > :after_seq ORDER BY seq LIMIT :count
+
+-- waiting --
+-- What an event waits for, given its row number.
+SELECT waits_for FROM events WHERE seq = :seq
+
+-- pauses --
+-- The handlers that are paused.
+SELECT pattern, reason, paused_by, since_us FROM pauses ORDER BY pattern
+
+-- insert_pause --
+-- Pause a handler; one that is paused already stays as it is.
+INSERT INTO pauses (pattern, reason, paused_by, since_us) VALUES {rows} ON CONFLICT (pattern) DO NOTHING
+
+-- delete_pause --
+-- Take the pause off a handler.
+DELETE FROM pauses WHERE pattern IN (VALUES {rows})
 
 -- contents --
 -- What came with the events of these row numbers.
@@ -238,12 +273,13 @@ WHERE state IN ('scheduled', 'retrying') AND due_at_us > :now_us + :ahead_us AND
 LIMIT 1
 
 -- queued_entries --
--- Queued events in order, to put on the stream; suspects are not offered, they run alone.
-SELECT id, run FROM events WHERE state = 'queued' AND suspect = 0 AND seq > :after_seq ORDER BY seq LIMIT :count
+-- Queued events in order, to put on the stream; suspects, which run alone, and what waits for its handler are not.
+SELECT id, run FROM events INDEXED BY events_ready
+WHERE state = 'queued' AND suspect = 0 AND waits_for IS NULL AND seq > :after_seq ORDER BY seq LIMIT :count
 
 -- any_suspect --
 -- One suspect that waits for its turn alone.
-SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 LIMIT 1
+SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 AND waits_for IS NULL LIMIT 1
 
 -- event --
 -- One event by id.
@@ -298,6 +334,14 @@ FROM (
     FROM events WHERE state = 'dead_lettered' ORDER BY seq DESC LIMIT :scan_max
 ) GROUP BY grouping ORDER BY count(*) DESC LIMIT :count
 
+-- handlerless --
+-- Those of the newest dead letters that found no handler, gathered by type.
+SELECT event_type, count(*), min(updated_at_us), max(updated_at_us), 1, max(id)
+FROM (
+    SELECT updated_at_us, event_type, id, reason FROM events
+    WHERE state = 'dead_lettered' ORDER BY seq DESC LIMIT :scan_max
+) AS newest WHERE reason = 'no_handler' GROUP BY event_type ORDER BY count(*) DESC, event_type LIMIT :count
+
 -- error_insights --
 -- The newest failed attempts gathered by error.
 SELECT error_signature, count(*), min(ended_at_us), max(ended_at_us), max(error)
@@ -308,8 +352,9 @@ FROM (
 ) GROUP BY error_signature ORDER BY count(*) DESC LIMIT :count
 
 -- oldest_queued --
--- When the longest waiting queued event was last touched.
-SELECT updated_at_us FROM events WHERE state = 'queued' ORDER BY seq LIMIT 1
+-- When the longest waiting queued event was last touched, of those that do not wait for their handler.
+SELECT updated_at_us FROM events INDEXED BY events_ready
+WHERE state = 'queued' AND waits_for IS NULL ORDER BY seq LIMIT 1
 
 -- replay_event --
 -- Queue a finished event for a new run, if it still is in the run the caller saw.
@@ -323,7 +368,7 @@ WHERE seq = column2 AND run = column3 AND state = column4
 -- Move an event by hand from the state the caller saw.
 UPDATE events
 SET previous_state = state, state = column1, reason = coalesce(column2, reason), due_at_us = column3,
-    updated_at_us = column4
+    waits_for = NULL, updated_at_us = column4
 FROM (VALUES {rows})
 WHERE seq = column5 AND run = column6 AND state = column7
 
@@ -371,6 +416,10 @@ WHERE e.seq IS NULL LIMIT :count
 -- check_states --
 -- How many rows stand in each state, counted.
 SELECT state, count(*) FROM events GROUP BY state
+
+-- check_waiting --
+-- How many rows wait for each handler, counted.
+SELECT waits_for, count(*) FROM events WHERE waits_for IS NOT NULL GROUP BY waits_for
 
 -- ping --
 -- Whether the store answers.

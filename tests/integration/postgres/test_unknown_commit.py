@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from replayforge.domain.admission import Admission
 from replayforge.domain.errors import Unavailable
-from replayforge.domain.event import Claimed
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Node
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
+from replayforge.stores.transactions import Claim
 from tests.contract.store_backends import MINUTE_US, claimed, now_us, put, record, success
 from tests.integration.postgres.conftest import OpenHouse
 from tests.integration.postgres.network import CommitBreaker
@@ -53,17 +54,22 @@ async def test_projected_again(far_url: str, proxy: CommitBreaker) -> None:
     await store.close()
 
 
+def no_room(count: int, *, fresh: bool = True) -> int:
+    """Claim nothing as it is inserted."""
+    return 0
+
+
 async def test_claim_without_answer_is_handed_back(url: str, open_daemon: OpenHouse, effects: Counter[str]) -> None:
     """Events claimed by a COMMIT without an answer are handed back by the sweep and run once."""
     async with open_daemon(url) as house:
         first = await house.send()
         await house.reaches(first, "succeeded")
-        house.daemon.bench.reserve = lambda count: 0  # type: ignore[method-assign]  # so that it comes by the stream
+        house.daemon.bench.reserve = no_room  # type: ignore[method-assign]  # so that it comes by the stream
         claims = house.daemon.store.claim
 
-        async def lose_answer(entries: Any, now: int, until: int) -> list[Claimed]:
+        async def lose_answer(entries: Any, now: int, until: int, admission: Admission) -> Claim:
             house.daemon.store.claim = claims  # type: ignore[method-assign]
-            assert len(await claims(entries, now, until)) == 1
+            assert len((await claims(entries, now, until, admission)).taken) == 1
             raise Unavailable("the answer was lost")
 
         house.daemon.store.claim = lose_answer  # type: ignore[assignment,method-assign]

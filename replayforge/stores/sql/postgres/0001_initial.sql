@@ -34,6 +34,8 @@ CREATE TABLE events (
     last_error TEXT COLLATE "C",
     error_signature TEXT COLLATE "C",
     result BYTEA,
+    -- The pattern of the handler that a queued event waits for, because it is paused or has enough to do.
+    waits_for TEXT COLLATE "C" CHECK (waits_for IS NULL OR state = 'queued'),
     -- One search in one text: a list of 23 pairs would be built anew for every row that is written.
     CONSTRAINT lifecycle CHECK (strpos(
         ' received>queued received>processing received>scheduled received>dead_lettered'
@@ -57,7 +59,10 @@ CREATE SEQUENCE event_seqs CACHE 1;
 
 -- Partial ones are small and hold what work looks for; a heartbeat touches none of them.
 CREATE INDEX events_queued ON events (seq) WHERE state = 'queued';
-CREATE INDEX events_suspect ON events (seq) WHERE state = 'queued' AND suspect = 1;
+-- What may be claimed lies apart from what waits for its handler, however much that is.
+CREATE INDEX events_ready ON events (seq) WHERE state = 'queued' AND waits_for IS NULL;
+CREATE INDEX events_by_handler ON events (waits_for, seq) WHERE waits_for IS NOT NULL;
+CREATE INDEX events_suspect ON events (seq) WHERE state = 'queued' AND suspect = 1 AND waits_for IS NULL;
 CREATE INDEX events_processing ON events (seq) WHERE state = 'processing';
 CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying');
 CREATE INDEX events_aside ON events (state, seq)
@@ -134,6 +139,14 @@ CREATE TABLE tallies (
     amount BIGINT NOT NULL,
     PRIMARY KEY (node, name)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+
+-- The handlers that somebody has paused.
+CREATE TABLE pauses (
+    pattern TEXT COLLATE "C" PRIMARY KEY,
+    reason TEXT COLLATE "C" NOT NULL,
+    paused_by TEXT COLLATE "C" NOT NULL,
+    since_us BIGINT NOT NULL
+);
 
 -- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.
 CREATE TABLE replays (

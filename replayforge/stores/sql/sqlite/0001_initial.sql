@@ -33,6 +33,8 @@ CREATE TABLE events (
     last_error TEXT,
     error_signature TEXT,
     result BLOB,
+    -- The pattern of the handler that a queued event waits for, because it is paused or has enough to do.
+    waits_for TEXT CHECK (waits_for IS NULL OR state = 'queued'),
     -- One search in one text: a list of 23 pairs would be built anew for every row that is written.
     CONSTRAINT lifecycle CHECK (instr(
         ' received>queued received>processing received>scheduled received>dead_lettered'
@@ -53,7 +55,10 @@ CREATE INDEX events_by_state ON events (state, seq);
 CREATE INDEX events_by_workflow ON events (workflow_id, seq);
 CREATE INDEX events_by_type ON events (event_type, seq);
 CREATE INDEX events_by_key ON events (idempotency_key) WHERE idempotency_key IS NOT NULL;
-CREATE INDEX events_suspect ON events (seq) WHERE state = 'queued' AND suspect = 1;
+-- What may be claimed lies apart from what waits for its handler, however much that is.
+CREATE INDEX events_ready ON events (seq) WHERE state = 'queued' AND waits_for IS NULL;
+CREATE INDEX events_by_handler ON events (waits_for, seq) WHERE waits_for IS NOT NULL;
+CREATE INDEX events_suspect ON events (seq) WHERE state = 'queued' AND suspect = 1 AND waits_for IS NULL;
 CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying');
 
 CREATE TABLE contents (
@@ -121,6 +126,14 @@ CREATE TABLE tallies (
     name TEXT NOT NULL,
     amount INTEGER NOT NULL,
     PRIMARY KEY (node, name)
+) STRICT, WITHOUT ROWID;
+
+-- The handlers that somebody has paused.
+CREATE TABLE pauses (
+    pattern TEXT PRIMARY KEY,
+    reason TEXT NOT NULL,
+    paused_by TEXT NOT NULL,
+    since_us INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.

@@ -1,0 +1,62 @@
+"""Which queued events may be claimed now: some handlers are paused, at their limit or behind an open breaker."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+EVERYTHING = "*"  # a pause under this name holds for every handler
+NO_HANDLER = ""  # what an event waits for that no handler takes
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A handler, or with EVERYTHING all of them, that is given no events until somebody resumes it."""
+
+    pattern: str
+    reason: str
+    by: str
+    since_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How many more events each guarded handler may be given; a handler that is not named takes any number.
+
+    Handlers go by their patterns. `pattern_of` names the handler of an event type; any thread may call it.
+    """
+
+    room: Mapping[str, int]
+    pattern_of: Callable[[str], str]
+
+    def turnstile(self) -> "Turnstile":
+        """Return what counts events through, for one try of one transaction."""
+        return Turnstile(self)
+
+
+class Turnstile:
+    """Counts events through to their handlers until there is no more room for them."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.left = dict(admission.room)
+        self.pattern_of = admission.pattern_of
+        self.turned_away: Counter[str] = Counter()
+
+    def waits_for(self, event_type: str) -> str | None:
+        """Return the handler that an event of this type has to wait for, or None when it may be claimed."""
+        if not self.left:
+            return None
+        pattern = self.pattern_of(event_type)
+        if self.left.get(pattern, 1) > 0:
+            return None
+        self.turned_away[pattern] += 1
+        return pattern
+
+    def let_in(self, event_type: str) -> None:
+        """Count an event through that is being claimed."""
+        if self.left:
+            pattern = self.pattern_of(event_type)
+            if pattern in self.left:
+                self.left[pattern] -= 1
+
+
+ALL_WELCOME = Admission({}, lambda event_type: NO_HANDLER)

@@ -1,0 +1,103 @@
+"""Pauses handlers and resumes them, sees what other daemons have paused, and clears the way of what has to wait."""
+
+from collections.abc import Mapping
+
+from replayforge.domain.admission import EVERYTHING, Admission, Pause
+from replayforge.domain.clock import Clock
+from replayforge.domain.errors import NotFound, Rejected
+from replayforge.engine.gates import Gates
+from replayforge.engine.publisher import Publisher
+from replayforge.engine.workbench import Workbench
+from replayforge.stores.store import Store
+from replayforge.telemetry import Telemetry
+
+SORTED_PER_STEP_MAX = 1000
+RELEASED_PER_STEP_MAX = 1000
+
+
+class Doorkeeper:
+    """Every pause is a row in the store, so it holds for all daemons, and for those that start later."""
+
+    def __init__(
+        self, store: Store, bench: Workbench, gates: Gates, publisher: Publisher, clock: Clock, telemetry: Telemetry
+    ) -> None:
+        self.store = store
+        self.bench = bench
+        self.gates = gates
+        self.publisher = publisher
+        self.clock = clock
+        self.telemetry = telemetry
+        self.sort_after: int | None = None
+
+    async def pause(self, pattern: str, reason: str, by: str) -> Pause:
+        """Give a handler no more events until it is resumed; attempts that have begun end as they will.
+
+        With EVERYTHING that holds for all handlers. Raises NotFound for a pattern without a handler, and Rejected
+        without a reason. A handler that is paused already stays as it is.
+        """
+        if pattern != EVERYTHING and pattern not in self.gates.gates:
+            raise NotFound(f"There is no handler for the pattern {pattern!r}.")
+        if not reason.strip():
+            raise Rejected("A pause needs a reason, so that the next person knows why.")
+        wanted = Pause(pattern, reason, by, self.clock.now_us())
+        await self.store.pause(wanted)
+        await self.look()
+        pause = self.gates.pauses.get(pattern, wanted)
+        if pause == wanted:
+            self.telemetry.emit("handler.paused", handler=pattern, reason=reason, by=by)
+        return pause
+
+    async def resume(self, pattern: str) -> None:
+        """Give a handler events again, those first that have waited; raises NotFound when it is not paused."""
+        if not await self.store.resume(pattern):
+            raise NotFound(f"Nothing is paused under the pattern {pattern!r}.")
+        await self.look()
+        self.telemetry.emit("handler.resumed", handler=pattern)
+
+    # Chores
+
+    async def look(self) -> int:
+        """See which handlers are paused and for which events wait; returns how many events wait."""
+        pauses, waiting = await self.store.standing()
+        freshly_paused = self.gates.see_pauses(pauses)
+        for pattern in waiting.keys() & self.gates.gates.keys():
+            self.gates.note_waiting(pattern, waiting=True)
+        if freshly_paused:
+            self.sort_after = 0
+            await self.take_back()
+        await self.release_strangers(waiting)
+        return sum(waiting.values())
+
+    async def take_back(self) -> None:
+        """Return those events of paused handlers that lie on the bench and that no worker has begun."""
+        unbegun = [one for one in self.bench.waiting if self.is_paused(one.event.event_type)]
+        leases = [one.lease for one in unbegun]
+        self.bench.withdraw(leases)
+        if leases:
+            await self.store.hand_back(leases, self.clock.now_us())
+
+    def is_paused(self, event_type: str) -> bool:
+        """Tell whether the handler for events of a type is paused."""
+        return self.gates.is_paused(self.gates.pattern_of(event_type))
+
+    async def release_strangers(self, waiting: Mapping[str, int]) -> None:
+        """Queue as any other what waits for a handler that this daemon does not have and that nobody has paused."""
+        for pattern in waiting.keys() - self.gates.gates.keys():
+            if not self.gates.is_paused(pattern):
+                released = await self.store.release(pattern, RELEASED_PER_STEP_MAX)
+                self.publisher.offer(released.entries)
+                self.bench.suspects_first |= released.suspects > 0
+
+    async def clear_the_way(self) -> int:
+        """Let a piece of the queue wait whose handlers are paused, so that the rest need not stand behind it.
+
+        Begun after each pause and carried on to the end of the queue; returns how many rows were looked at.
+        """
+        if self.sort_after is None:
+            return 0
+        shut = {gate.pattern: 0 for gate in self.gates.gates.values() if gate.pause is not None}
+        admission = Admission(shut, self.gates.pattern_of)
+        done = await self.store.sort_out(admission, self.sort_after, SORTED_PER_STEP_MAX)
+        self.gates.note_turned_away(done.turned_away)
+        self.sort_after = done.next_seq
+        return SORTED_PER_STEP_MAX if done.next_seq is not None else 0

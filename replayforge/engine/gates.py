@@ -1,0 +1,239 @@
+"""Which handlers may be given events now: pauses, limits and breakers, and how each handler has fared."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from replayforge.domain.admission import ALL_WELCOME, EVERYTHING, NO_HANDLER, Admission, Pause
+from replayforge.domain.breaker import CLOSED, BreakerState
+from replayforge.domain.clock import Clock
+from replayforge.domain.event import Claimed
+from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Outcome, Reason
+from replayforge.engine.handlers import Handler, Handlers
+from replayforge.engine.workbench import Lease
+from replayforge.stores.transactions import Settlement
+from replayforge.telemetry import Telemetry
+
+
+class Gate:
+    """What stands before one handler; the one without a handler stands before event types that none takes.
+
+    `waiting` is true while events may wait for the handler in the store, and `turned_away` counts those that this
+    process let wait. `in_hands` are events of a guarded handler that this process has claimed and whose attempts have
+    not ended, `promised` is room that a claim under way may fill, `probe` the one event that a half-open breaker let
+    through.
+    """
+
+    def __init__(self, handler: Handler | None) -> None:
+        self.handler = handler
+        self.pattern = handler.pattern if handler else NO_HANDLER
+        self.concurrency_max = handler.concurrency_max if handler else None
+        self.pause: Pause | None = None
+        self.breaker = CLOSED
+        self.probe: Lease | None = None
+        self.in_hands = 0
+        self.promised = 0
+        self.waiting = False
+        self.turned_away = 0
+        self.successes = 0
+        self.failures = 0
+
+    @property
+    def guarded(self) -> bool:
+        """Whether an event of this handler has to be looked at before it is claimed."""
+        return self.concurrency_max is not None or self.waiting or self.pause is not None or self.breaker.tripped
+
+    def room(self, now: float) -> int | None:
+        """Return how many more events the handler may be given; None for any number."""
+        if self.pause is not None:
+            return 0
+        rooms = []
+        if self.concurrency_max is not None:
+            rooms.append(max(0, self.concurrency_max - self.in_hands - self.promised))
+        if self.breaker.tripped:
+            may_try = self.breaker.state(now) is BreakerState.HALF_OPEN and self.probe is None and not self.promised
+            rooms.append(int(may_try))
+        return min(rooms, default=None)
+
+
+class Gates:
+    """One gate for each handler, and one for event types without any. `news` is set when a gate may have opened.
+
+    While events wait for a handler, fresh ones of the same handler go behind them. As long as nothing is guarded, a
+    claim costs one look at an empty dict.
+    """
+
+    def __init__(self, handlers: Handlers, clock: Clock, telemetry: Telemetry) -> None:
+        self.handlers = handlers
+        self.clock = clock
+        self.telemetry = telemetry
+        self.gates = {gate.pattern: gate for gate in map(Gate, [*handlers.registered, None])}
+        self.guarded = {pattern: gate for pattern, gate in self.gates.items() if gate.guarded}
+        self.seats: dict[Lease, Gate] = {}
+        self.pauses: dict[str, Pause] = {}
+        self.news = asyncio.Event()
+
+    def pattern_of(self, event_type: str) -> str:
+        """Return the pattern of the handler that takes events of a type; safe in any thread."""
+        handler = self.handlers.find(event_type)
+        return handler.pattern if handler else NO_HANDLER
+
+    def is_paused(self, pattern: str) -> bool:
+        """Tell whether a handler is paused, by its own pattern or with everything."""
+        return EVERYTHING in self.pauses or pattern in self.pauses
+
+    # Claims
+
+    @contextlib.contextmanager
+    def admission(
+        self, count: int, event_types: Iterable[str] | None = None, *, alone: bool = False
+    ) -> Iterator[Admission]:
+        """Promise room to a claim of so many events; what it has not filled at the end is free again.
+
+        With `event_types`, those that are about to be claimed, no more is promised than these can fill. An event that
+        is to run `alone` goes before those that wait.
+        """
+        if not self.guarded:
+            yield ALL_WELCOME
+            return
+        room = self.room_for(count, event_types, alone=alone)
+        self.promise(room, 1)
+        try:
+            yield Admission(room, self.pattern_of)
+        finally:
+            self.promise(room, -1)
+
+    def room_for(self, count: int, event_types: Iterable[str] | None, *, alone: bool) -> dict[str, int]:
+        """Return the room that each guarded handler has for a claim."""
+        now = self.clock.monotonic()
+        wanted = None if event_types is None else Counter(map(self.pattern_of, event_types))
+        room = {}
+        for pattern, gate in self.guarded.items():
+            free = 0 if gate.waiting and not alone else gate.room(now)
+            most = count if wanted is None else wanted[pattern]
+            room[pattern] = most if free is None else min(free, most)
+        return room
+
+    def promise(self, room: Mapping[str, int], sign: int) -> None:
+        """Promise this room, or take the promise back."""
+        for pattern, count in room.items():
+            gate = self.gates[pattern]
+            gate.promised += sign * count
+            if sign < 0 and gate.waiting:
+                self.news.set()
+
+    def seat(self, claimed: Sequence[Claimed]) -> None:
+        """Note that these events are in this process's hands."""
+        if not self.guarded:
+            return
+        for one in claimed:
+            gate = self.guarded.get(self.pattern_of(one.event.event_type))
+            if gate is not None:
+                self.seats[one.lease] = gate
+                gate.in_hands += 1
+                if gate.breaker.tripped:
+                    gate.probe = one.lease
+
+    def leave(self, lease: Lease) -> None:
+        """Note that the attempt of an event has ended, or will not begin."""
+        gate = self.seats.pop(lease, None)
+        if gate is not None:
+            gate.in_hands -= 1
+            if gate.probe == lease:
+                gate.probe = None
+            self.news.set()
+
+    @contextlib.contextmanager
+    def lingering(self, event_type: str) -> Iterator[None]:
+        """Keep a handler's place taken by a plain function that runs on after its attempt has ended."""
+        gate = self.gates[self.pattern_of(event_type)]
+        gate.in_hands += 1
+        try:
+            yield
+        finally:
+            gate.in_hands -= 1
+            self.news.set()
+
+    def note_turned_away(self, turned_away: Mapping[str, int]) -> None:
+        """Note how many events began to wait for handlers."""
+        for pattern, count in turned_away.items():
+            self.gates[pattern].turned_away += count
+            self.note_waiting(pattern, waiting=True)
+
+    def note_waiting(self, pattern: str, *, waiting: bool) -> None:
+        """Note whether events may wait for a handler."""
+        gate = self.gates[pattern]
+        gate.waiting = waiting
+        self.update(gate)
+
+    def update(self, gate: Gate) -> None:
+        """Note anew whether a handler is guarded, after something about it has changed."""
+        if gate.guarded:
+            self.guarded[gate.pattern] = gate
+        else:
+            self.guarded.pop(gate.pattern, None)
+        if gate.waiting:
+            self.news.set()
+
+    # Who may have what waits for it
+
+    def willing(self) -> list[Gate]:
+        """Return the gates that would let events through which wait before them."""
+        now = self.clock.monotonic()
+        return [gate for gate in self.guarded.values() if gate.waiting and gate.room(now) != 0]
+
+    def seconds_until_probe(self) -> float | None:
+        """Return when the next breaker lets one event through that waits; None when there is no such breaker."""
+        now = self.clock.monotonic()
+        shut = (gate for gate in self.guarded.values() if gate.waiting and gate.pause is None)
+        times = (gate.breaker.open_until for gate in shut if gate.breaker.state(now) is BreakerState.OPEN)
+        earliest = min(times, default=None)
+        return None if earliest is None else earliest - now
+
+    # What is learnt
+
+    def see_pauses(self, pauses: Iterable[Pause]) -> set[str]:
+        """Take note of all pauses there are; returns the patterns of the handlers that have just been paused."""
+        self.pauses = {pause.pattern: pause for pause in pauses}
+        fresh = set()
+        for gate in self.gates.values():
+            before, gate.pause = gate.pause, self.pauses.get(gate.pattern) or self.pauses.get(EVERYTHING)
+            if gate.pause is not None and before is None:
+                fresh.add(gate.pattern)
+            if gate.pause is None and before is not None:
+                gate.waiting = True
+            self.update(gate)
+        return fresh
+
+    def note(self, settlement: Settlement) -> None:
+        """Note how an attempt went; an endpoint that fails in a row has its breaker opened."""
+        gate = self.gates[self.pattern_of(settlement.event.event_type)]
+        succeeded = settlement.outcome is Outcome.SUCCEEDED
+        failed = settlement.outcome in ATTEMPT_SPENDING
+        gate.successes += succeeded
+        gate.failures += failed
+        if gate.handler is None or not gate.handler.breaker:
+            return
+        if gate.breaker.tripped and settlement.lease != gate.probe:
+            return  # it had begun before the breaker opened, and tells nothing new
+        if succeeded or settlement.verdict.reason is Reason.PERMANENT:
+            self.close_breaker(gate)
+        elif failed:
+            self.count_failure(gate)
+
+    def close_breaker(self, gate: Gate) -> None:
+        """Let everything through again, since the endpoint has answered."""
+        was_open, gate.breaker = gate.breaker.tripped, CLOSED
+        if was_open:
+            self.update(gate)
+            self.telemetry.emit("breaker.closed", handler=gate.pattern)
+
+    def count_failure(self, gate: Gate) -> None:
+        """Count one more failure in a row, which may open the breaker."""
+        now = self.clock.monotonic()
+        gate.breaker = gate.breaker.failed(now)
+        if gate.breaker.tripped:
+            self.update(gate)
+            seconds = round(gate.breaker.open_until - now, 3)
+            self.telemetry.emit("breaker.opened", handler=gate.pattern, failures=gate.breaker.failures, seconds=seconds)
