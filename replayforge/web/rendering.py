@@ -29,7 +29,7 @@ REGIONS_HEADER = "X-Live-Regions"
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """What every page shows around its content; `base` and `static` begin every link."""
+    """What every page shows around its content; `base` and `static` begin every link, `keyed`: programs need a key."""
 
     title: str
     section: str
@@ -42,6 +42,7 @@ class Shell:
     flash: flash.Flash | None
     chaos: bool
     signed_in: bool
+    keyed: bool
     now: str
     seen: int
     bare: bool = False
@@ -150,6 +151,7 @@ def bare_shell(request: web.Request, page: Page) -> Shell:
         flash=None,
         chaos=False,
         signed_in=False,
+        keyed=False,
         now="",
         seen=0,
         bare=True,
@@ -180,6 +182,7 @@ async def build_shell(request: web.Request, page: Page, *, partial: bool) -> She
         flash=None if partial else flash.read(request),
         chaos=context.chaos is not None,
         signed_in=SESSION_COOKIE in request.cookies,
+        keyed=bool(context.access.api_keys),
         now=format_time(now_us),
         seen=seen,
     )

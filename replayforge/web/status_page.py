@@ -7,7 +7,19 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from replayforge.web import actions, api_page, assets, live, openapi, pages, rendering, replay_pages, sending, session
+from replayforge.web import (
+    actions,
+    api_page,
+    assets,
+    live,
+    lookup,
+    openapi,
+    pages,
+    rendering,
+    replay_pages,
+    sending,
+    session,
+)
 from replayforge.web.context import CONTEXT, Context
 from replayforge.web.live import HUB, Hub
 from replayforge.web.pulse import PULSE, Pulse
@@ -80,6 +92,7 @@ def routes() -> list[web.RouteDef]:
         post("/replays/{id:[^/]+}/{verb}", replay_pages.move),
         get("/runtime", pages.runtime),
         get("/search", pages.search),
+        get("/lookup", lookup.look_up),
         get("/send", sending.show_form),
         post("/send", sending.send),
         get("/confirm/{verb}", actions.confirm),

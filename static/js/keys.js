@@ -7,7 +7,9 @@ const PAGES = { o: "/", e: "/events", w: "/workflows", d: "/dead-letters", r: "/
 const HELP = [
   ["g then o e w d r", "overview, events, workflows, dead letters, runtime"],
   ["/", "search"], ["j k", "next and previous row"], ["Enter", "open the row"], ["x", "tick the row"],
+  ["Shift+x", "tick all rows from the last one ticked"], ["c", "copy as a curl command"],
   ["r", "replay (asks first)"], ["p", "pause or resume live updates"], ["t", "next theme"], ["?", "this help"],
+  ["Ctrl+K", "commands; also ⌘K, also while the single keys are off"],
 ];
 
 let current = null;
@@ -45,6 +47,11 @@ function help() {
   openDialog(template.content);
 }
 
+function tick(withShift) {
+  const box = current?.querySelector("td.tick input");
+  box?.dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true, shiftKey: withShift }));
+}
+
 function replay() {
   const own = document.querySelector("[data-key=r]");
   const bulk = document.querySelector("#bulk button:not(:disabled)");
@@ -56,7 +63,8 @@ function actions(togglePause) {
     "/": () => document.getElementById("search").focus(),
     "?": help, p: togglePause, r: replay,
     j: () => move(1), k: () => move(-1),
-    x: () => current?.querySelector("td.tick input")?.click(),
+    x: () => tick(false), X: () => tick(true),
+    c: () => document.querySelector("[data-key=c]")?.click(),
     t: () => document.getElementById("theme").click(),
     g: () => { goes = true; setTimeout(() => { goes = false; }, 1000); },
     Enter: () => { if (current && !document.activeElement.matches("a, button, summary")) location.assign(current.dataset.row); },

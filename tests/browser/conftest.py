@@ -28,9 +28,17 @@ FLAGS = [
     "--no-first-run",
     "--disable-gpu",
     "--disable-quic",
+    # A name that is not localhost: on plain http the browser trusts it less.
+    "--host-resolver-rules=MAP replay.test 127.0.0.1",
 ]
 HANDLERS = Path(__file__).parent / "handlers_for_pages.py"
-QUICK = {"retry.base_seconds": 600, "workers.count": 4, "supervisor.grace_seconds": 1, "supervisor.restarts_max": 100}
+QUICK = {
+    "retry.base_seconds": 600,
+    "workers.count": 4,
+    "supervisor.grace_seconds": 1,
+    "supervisor.restarts_max": 100,
+    "server.allowed_hosts": ["127.0.0.1", "replay.test"],
+}
 TIMEOUT_MS = 10_000
 
 

@@ -1,5 +1,7 @@
 """The pages without a mouse."""
 
+import re
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from playwright.sync_api import expect
@@ -78,6 +80,36 @@ def test_a_range_is_ticked_with_shift_and_a_page_with_one_box(daemon: DaemonProc
     tab.page.check("#tick-all")
     assert tab.text("#bulk-count") == "6 chosen:"
     assert tab.page.locator("#bulk button:disabled").count() == 0
+
+
+def test_keys_tick_a_range(daemon: DaemonProcess, look: Look) -> None:
+    """x ticks the row, Shift+x all from there to here."""
+    for number in range(4):
+        reaches(daemon, send(daemon, "shop.step", {"n": number}), "succeeded")
+    tab = look("/events").live()
+    for key in ("j", "x", "j", "j", "Shift+X"):
+        tab.page.keyboard.press(key)
+    assert tab.text("#bulk-count") == "3 chosen:"
+
+
+def test_times_are_shown_as_the_reader_likes_them(daemon: DaemonProcess, look: Look) -> None:
+    """How long ago, by the local clock or in UTC: the choice is remembered, and the others are in the title."""
+    event_id = send(daemon, "shop.step")
+    reaches(daemon, event_id, "succeeded")
+    tab = look(f"/events/{event_id}", timezone_id="Asia/Kolkata", locale="en-GB").live()
+    accepted = tab.page.locator("#event-state time")
+    iso = accepted.get_attribute("datetime") or ""
+    utc = f"{iso[:10]} {iso[11:19]} UTC"
+    expect(accepted).to_have_text(re.compile("ago|now"))
+    assert utc in (accepted.get_attribute("title") or "")
+    tab.page.click("#times")
+    local = (datetime.fromisoformat(iso) + timedelta(hours=5, minutes=30)).strftime("%d/%m/%Y, %H:%M:%S")
+    expect(accepted).to_have_text(local)
+    tab.page.click("#times")
+    expect(accepted).to_have_text(utc)
+    tab.open("/events").live()
+    expect(tab.page.locator("tbody time")).to_have_text(utc)
+    assert local in (tab.page.locator("tbody time").get_attribute("title") or "")
 
 
 def test_news_are_spoken_once(daemon: DaemonProcess, look: Look) -> None:
