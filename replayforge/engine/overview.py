@@ -157,14 +157,6 @@ class Overview:
         """Return how many events pass the filter, counted up to a number."""
         return await self.store.count_events(wanted, count_max)
 
-    async def look_up(self, text: str, limit: int) -> list[StoredEvent]:
-        """Return events whose id, workflow or key begins with a text, newest first, a few for each of the three."""
-        return await self.store.look_up(text, limit)
-
-    async def count_events(self, wanted: EventFilter, count_max: int) -> int:
-        """Return how many events pass the filter, counted up to a number."""
-        return await self.store.count_events(wanted, count_max)
-
     async def workflow(self, workflow_id: str) -> WorkflowSummary:
         """Return how the events of a workflow stand; raises NotFound."""
         summary = await self.store.workflow(workflow_id)

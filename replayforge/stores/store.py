@@ -283,14 +283,6 @@ class Store:
         """Return how many events pass the filter, counted up to a number."""
         return await self.driver.read(lambda: lookups.count_events(wanted, count_max))
 
-    async def look_up(self, text: str, limit: int) -> list[StoredEvent]:
-        """Return events whose id, workflow or key begins with a text, newest first, a few for each of the three."""
-        return await self.driver.read(lambda: lookups.look_up(text, limit))
-
-    async def count_events(self, wanted: EventFilter, count_max: int) -> int:
-        """Return how many events pass the filter, counted up to a number."""
-        return await self.driver.read(lambda: lookups.count_events(wanted, count_max))
-
     async def workflow(self, workflow_id: str) -> WorkflowSummary | None:
         """Return how the events of a workflow stand."""
         return await self.driver.read(lambda: lookups.workflow(workflow_id))

@@ -365,24 +365,6 @@ async def test_events_are_counted_up_to_a_number(store: Store) -> None:
     assert await store.count_events(EventFilter(event_type="a"), 3) == 3
 
 
-async def test_the_beginning_of_a_name_finds_a_few_of_each_kind(store: Store) -> None:
-    """Whoever types sees events whose id, workflow or key begins so, newest first, however many there are."""
-    many = [record(f"event-{number}", workflow_id="order-1") for number in range(30)]
-    await put(store, [*many, record("order-x"), record("k", idempotency_key="order-9")])
-    found = [event.id for event in await store.look_up("order-", 4)]
-    assert found[:2] == ["k", "order-x"]
-    assert len(found) == 6
-    assert {event.workflow_id for event in await store.look_up("order-1", 4)} == {"order-1"}
-    assert await store.look_up("nothing", 4) == []
-
-
-async def test_events_are_counted_up_to_a_number(store: Store) -> None:
-    """A count obeys the filter and stops where it is told to."""
-    await put(store, [record(f"event-{number}", event_type="ab"[number % 2]) for number in range(9)])
-    assert await store.count_events(EventFilter(event_type="a"), 100) == 5
-    assert await store.count_events(EventFilter(event_type="a"), 3) == 3
-
-
 async def test_filters(store: Store) -> None:
     """Each filter finds what it names and nothing else, and filters add up."""
     await put(
