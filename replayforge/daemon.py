@@ -129,6 +129,7 @@ def web_context(daemon: Daemon) -> Context:
         limits=Limits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max),
         access=Access(server.api_keys, hosts),
         chaos=daemon.chaos,
+        chronicler=daemon.chronicler,
         stored=daemon.dispatcher.wait_projected if config.ingest.ack == "stored" else None,
         base_path=server.base_path,
     )

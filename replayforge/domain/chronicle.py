@@ -94,6 +94,11 @@ class Period:
         """How many attempts came to an end that counts."""
         return self.succeeded + self.retried + self.dead_lettered
 
+    @property
+    def crashes(self) -> int:
+        """How much crashed: a worker that died took an attempt along, so both are not added up."""
+        return max(self.crashed, self.restarted)
+
 
 @dataclass(frozen=True, slots=True)
 class TypeChronicle:

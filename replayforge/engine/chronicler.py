@@ -16,6 +16,8 @@ from replayforge.domain.chronicle import (
     RESTARTED,
     RETRIED,
     SUCCEEDED,
+    Chronicle,
+    Range,
     TypeCounts,
     start_of,
 )
@@ -62,7 +64,7 @@ class Chronicler:
     """Counts by event type, in plain numbers. What a kill -9 can take is what was counted since the last write.
 
     While the store is away the counts stay in memory: they are bounded in types, and by the length of the ranges in
-    time. Everything is counted on the event loop.
+    time. Everything is counted on the event loop. `writes` is how often something was written.
     """
 
     def __init__(self, store: Store, clock: Clock, telemetry: Telemetry) -> None:
@@ -72,6 +74,7 @@ class Chronicler:
         self.fresh = TypeCounts()
         self.since_start = [0] * len(NAMES)
         self.latency_us_since_start = 0
+        self.writes = 0
         self.pages: dict[tuple[int, int], Page] = {}
         self.notes: dict[str, Callable[[int, dict[str, Any]], None]] = {
             "event.accepted": self.note_accepted,
@@ -145,6 +148,7 @@ class Chronicler:
         amounts = [amount for page in pages for amount in page.amounts()]
         if amounts:
             await self.store.write_chronicle(amounts)
+            self.writes += 1
             self.telemetry.emit("chronicle.written", len(amounts))
         for page in pages:
             page.unwritten.clear()
@@ -160,6 +164,10 @@ class Chronicler:
                 page.add(fresh)
         self.since_start = [sum(column) for column in zip(self.since_start, *fresh.by_type.values(), strict=True)]
         self.pages = {key: page for key, page in self.pages.items() if is_needed(page, now_us)}
+
+    async def read(self, chosen: Range) -> Chronicle:
+        """Return what happened within a range on all daemons, as far as they have written it."""
+        return await self.store.read_chronicle(chosen, self.clock.now_us())
 
     async def retire(self, now_us: int | None) -> int:
         """Remove what lies further back than its range reaches; nothing while the time is in doubt."""

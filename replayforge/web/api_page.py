@@ -42,9 +42,8 @@ class DocsView:
 
 async def docs(request: web.Request) -> web.Response:
     """Show the API."""
-    base_path = context_of(request).base_path
-    origin = f"{request.scheme}://{request.host}{base_path}"
-    view = DocsView(groups=groups(document(request.app, base_path)), example=example(origin))
+    described = document(request.app, context_of(request).base_path)
+    view = DocsView(groups=groups(described), example=example(origin_of(request)))
     return await show(request, Page("docs.html", "API", "docs"), view)
 
 
@@ -87,6 +86,11 @@ def kind_of(shape: dict[str, Any]) -> str:
     if "enum" in shape:
         return " | ".join(map(str, shape["enum"]))
     return str(shape.get("format") or shape.get("type") or "any JSON")
+
+
+def origin_of(request: web.Request) -> str:
+    """Return the address that the daemon goes by for whoever asks."""
+    return f"{request.scheme}://{request.host}{context_of(request).base_path}"
 
 
 def example(origin: str) -> str:

@@ -1,79 +1,17 @@
-"""Pictures as numbers: where each bar of the throughput and of a workflow's timeline lies; the templates draw them."""
+"""The picture of a workflow as numbers: where each bar of its timeline lies; the template draws it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND
 from replayforge.domain.event import Attempt, StoredEvent
 from replayforge.domain.lifecycle import ATTEMPT_SPENDING, OPEN, State
-from replayforge.web.pulse import Minute
 from replayforge.web.words import duration
 
-BARS_WIDTH, BARS_HEIGHT, BARS_MAX = 720, 120, 60
 LABELS_WIDTH, TIME_WIDTH, ROW_HEIGHT, AXIS_HEIGHT = 220, 1000, 28, 28
 BAR_WIDTH_MIN = 3.0
 ROWS_MAX = 200
 GAP_SHARE_MIN, GAP_SECONDS_MIN, GAP_WIDTH = 0.12, 1.0, 44.0
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One minute: heights of the two stacked parts from the ground up, and how often something crashed."""
-
-    x: float
-    width: float
-    done_height: float
-    dead_height: float
-    at: str
-    attempts: int
-    dead: int
-    accepted: int
-    crashes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Bars:
-    """The throughput of the last hour, minute by minute."""
-
-    width: int
-    height: int
-    highest: int
-    bars: list[Bar]
-
-
-def throughput(minutes: Sequence[Minute]) -> Bars:
-    """Lay the minutes side by side, the newest at the right edge."""
-    highest = max((minute.attempts for minute in minutes), default=0)
-    step = BARS_WIDTH / BARS_MAX
-    left = BARS_WIDTH - step * len(minutes)
-    return Bars(
-        BARS_WIDTH,
-        BARS_HEIGHT,
-        highest,
-        [bar(minute, left + index * step, step, highest) for index, minute in enumerate(minutes)],
-    )
-
-
-def bar(minute: Minute, x: float, step: float, highest: int) -> Bar:
-    """Return the bar of one minute; what is there at all can be seen."""
-    scale = (BARS_HEIGHT - 16) / max(highest, 1)
-    dead = min(minute.dead, minute.attempts)
-    return Bar(
-        x=round(x + 1, 1),
-        width=round(step - 2, 1),
-        done_height=height((minute.attempts - dead) * scale),
-        dead_height=height(dead * scale),
-        at=format_time(minute.at_us),
-        attempts=minute.attempts,
-        dead=minute.dead,
-        accepted=minute.accepted,
-        crashes=minute.crashes,
-    )
-
-
-def height(value: float) -> float:
-    """Return a height that can be seen unless it is nothing."""
-    return round(max(value, 2.0), 1) if value > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)

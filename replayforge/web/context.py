@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from replayforge.engine.chaos import Chaos
+from replayforge.engine.chronicler import Chronicler
 from replayforge.engine.intake import Intake
 from replayforge.engine.logbook import Logbook
 from replayforge.engine.overview import Overview
@@ -44,6 +45,7 @@ class Context:
     limits: Limits
     access: Access
     chaos: Chaos | None
+    chronicler: Chronicler
     stored: Callable[[int], Awaitable[None]] | None
     base_path: str = ""
 

@@ -52,6 +52,7 @@ TOPICS: dict[str, frozenset[str]] = {
     "log.filled": frozenset({"parts", "activity"}),
     "log.poisoned": frozenset({"parts", "activity"}),
     "log.rolled": frozenset({"parts"}),
+    "chronicle.written": frozenset({"chronicle"}),
 }
 
 ALL_TOPICS = frozenset[str]().union(*TOPICS.values(), {"rates", "time"})

@@ -1,14 +1,19 @@
 """Figures for Prometheus, read when they are asked for."""
 
 from collections.abc import Iterable
+from itertools import accumulate
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from replayforge.domain.chronicle import FIRST_LATENCY
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND
+from replayforge.domain.histogram import EDGES_US
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Ledger
+from replayforge.engine.chronicler import Chronicler
 from replayforge.engine.overview import Overview
 from replayforge.telemetry import HAPPENINGS
 from replayforge.web.context import context_of
@@ -17,8 +22,9 @@ from replayforge.web.context import context_of
 class Figures:
     """One reading of the daemon as a Prometheus collector."""
 
-    def __init__(self, overview: Overview, books: Ledger) -> None:
+    def __init__(self, overview: Overview, chronicler: Chronicler, books: Ledger) -> None:
         self.overview = overview
+        self.chronicler = chronicler
         self.books = books
 
     def collect(self) -> Iterable[Metric]:
@@ -34,7 +40,18 @@ class Figures:
         yield GaugeMetricFamily("replayforge_accepted", "Events acknowledged", value=self.books.accepted)
         yield GaugeMetricFamily("replayforge_lost", "Acknowledged events without a row", value=self.books.lost)
         yield GaugeMetricFamily("replayforge_waiting", "Accepted events without a row yet", value=self.books.waiting)
+        yield self.latency()
         yield from self.log_figures()
+
+    def latency(self) -> Metric:
+        """Return how long first runs took from acceptance to their recorded end, since this process began."""
+        counts = self.chronicler.counts_since_start()[FIRST_LATENCY:]
+        edges = [*(f"{edge_us / MICROSECONDS_PER_SECOND:g}" for edge_us in EDGES_US), "+Inf"]
+        buckets = list(zip(edges, accumulate(counts), strict=True))
+        sum_seconds = self.chronicler.latency_us_since_start / MICROSECONDS_PER_SECOND
+        name = "replayforge_latency_seconds"
+        words = "From acceptance to the recorded end of the first run"
+        return HistogramMetricFamily(name, words, buckets=buckets, sum_value=sum_seconds)
 
     def log_figures(self) -> Iterable[Metric]:
         """Yield the figures of ForgeLog."""
@@ -55,7 +72,7 @@ class Figures:
 
 async def prometheus(request: web.Request) -> web.Response:
     """Answer with all figures in Prometheus' text format."""
-    overview = context_of(request).overview
+    context = context_of(request)
     collectors = CollectorRegistry()
-    collectors.register(Figures(overview, (await overview.convergence()).ledger))
+    collectors.register(Figures(context.overview, context.chronicler, (await context.overview.convergence()).ledger))
     return web.Response(body=generate_latest(collectors), headers={"Content-Type": "text/plain; version=0.0.4"})

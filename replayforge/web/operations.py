@@ -7,16 +7,21 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from replayforge.domain.chronicle import RANGES
 from replayforge.domain.clock import format_time
+from replayforge.domain.histogram import quantile_us
 from replayforge.domain.lifecycle import OPEN, State
 from replayforge.engine.nodes import decode_workers
 from replayforge.engine.overview import Check, Convergence
 from replayforge.supervisor import Guard
 from replayforge.web import shapes
 from replayforge.web.context import Context, context_of
+from replayforge.web.past import past_of
 from replayforge.web.problems import Problem
+from replayforge.web.pulse import PULSE
 from replayforge.web.reading import query_float, read_object
 from replayforge.web.shapes import json_response
+from replayforge.web.trends import SHARES
 
 DAY_SECONDS = 86_400.0
 FAILURES_WINDOW_SECONDS = 900.0
@@ -119,6 +124,7 @@ async def metrics_json(request: web.Request) -> web.Response:
     return json_response(
         report
         | paces(context)
+        | await latencies(request)
         | {
             **{state.value: states[state] for state in OPEN},
             "succeeded": states[State.SUCCEEDED],
@@ -131,6 +137,18 @@ async def metrics_json(request: web.Request) -> web.Response:
             "counters": dict(counts),
         }
     )
+
+
+async def latencies(request: web.Request) -> dict[str, Any]:
+    """Return how fast events come and go here, and how long those of the last hour took on all daemons."""
+    past = await past_of(request, RANGES["1h"])
+    accepted_per_second, done_per_second = request.config_dict[PULSE].rates()
+    quantiles = {name: quantile_us(past.chronicle.latencies, share) for name, share in SHARES.items()}
+    return {
+        "accepted_per_sec": round(accepted_per_second, 3),
+        "done_per_sec": round(done_per_second, 3),
+        **{f"{name}_latency_ms": None if found is None else found / 1000 for name, found in quantiles.items()},
+    }
 
 
 def paces(context: Context) -> dict[str, Any]:

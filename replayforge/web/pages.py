@@ -17,29 +17,17 @@ from replayforge.web.reading import bad_query, query_cursor
 from replayforge.web.rendering import Page, show
 from replayforge.web.runtime_facts import runtime_view
 from replayforge.web.selection import group_letters
-from replayforge.web.tiles import tiles
 
 PAGE_SIZE = 50
-RECENT_SIZE = 12
-ACTIVITY_SIZE = 8
-SINCE = {"15m": 900, "1h": 3600, "24h": 86_400, "7d": 604_800}
-SINCE_CHOICES = [("", "any time"), ("15m", "15 minutes"), ("1h", "1 hour"), ("24h", "24 hours"), ("7d", "7 days")]
-
-
-async def overview(request: web.Request) -> web.Response:
-    """Show how things stand: figures, throughput, the newest events, what happened lately."""
-    context, pulse = context_of(request), request.config_dict[PULSE]
-    report = await context.overview.convergence()
-    found = await context.overview.list_events(EventFilter(), None, RECENT_SIZE)
-    view = views.OverviewView(
-        tiles=tiles(report, context.overview.worker_statuses(), pulse.rates()),
-        bars=charts.throughput(pulse.minutes()),
-        rows=rows.event_rows([event for event, _ in found], context.overview),
-        activity=rows.activity_rows(list(pulse.happenings), ACTIVITY_SIZE),
-        ledger=report.ledger.in_words(),
-        issues=report.issues,
-    )
-    return await show(request, Page("overview.html", "Overview", "overview"), view)
+SINCE = {"15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800}
+SINCE_CHOICES = [
+    ("", "any time"),
+    ("15m", "15 minutes"),
+    ("1h", "1 hour"),
+    ("6h", "6 hours"),
+    ("24h", "24 hours"),
+    ("7d", "7 days"),
+]
 
 
 async def events(request: web.Request) -> web.Response:

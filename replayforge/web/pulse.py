@@ -1,4 +1,4 @@
-"""What the pages know of the last hour: rates, one bar for each minute, and the happenings worth a line."""
+"""What the pages know of this moment: how fast events come and go, and the happenings worth a line."""
 
 import asyncio
 from collections import deque
@@ -7,42 +7,25 @@ from typing import Any
 
 from aiohttp import web
 
-from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock, to_us
-from replayforge.telemetry import HAPPENINGS, Telemetry
+from replayforge.domain.chronicle import ACCEPTED, DEAD_LETTERED, INDEX, SUCCEEDED
+from replayforge.domain.clock import Clock
+from replayforge.engine.chronicler import Chronicler
+from replayforge.telemetry import HAPPENINGS
 
 SAMPLE_SECONDS = 5.0
 RATE_SECONDS = 10.0
-MINUTES = 60
+SAMPLES_MAX = 4  # enough for one that is older than the span of a rate
 HAPPENINGS_MAX = 60
 QUIET = frozenset({"log.opened", "log.retained", "daemon.started", "service.restarted", "event.copied"})
-COUNTED = {
-    "accepted": ("event.accepted",),
-    "attempts": ("attempt.settled",),
-    "dead": ("event.dead_lettered",),
-    "crashes": ("worker.crashed", "service.crashed"),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The counters at one moment of the monotonic clock, in seconds."""
+    """How many events were accepted and how many came to an end by one moment of the monotonic clock, in seconds."""
 
     at: float
     accepted: int
-    attempts: int
-    dead: int
-    crashes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Minute:
-    """What happened in one minute."""
-
-    at_us: int
-    accepted: int
-    attempts: int
-    dead: int
-    crashes: int
+    done: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +45,10 @@ class Pulse:
     It knows nothing of the time before this process. `lag_ms` is how late the event loop was at its worst of late.
     """
 
-    def __init__(self, telemetry: Telemetry, clock: Clock) -> None:
-        self.telemetry = telemetry
+    def __init__(self, chronicler: Chronicler, clock: Clock) -> None:
+        self.chronicler = chronicler
         self.clock = clock
-        self.samples: deque[Sample] = deque(maxlen=int((MINUTES + 1) * 60 / SAMPLE_SECONDS))
+        self.samples: deque[Sample] = deque(maxlen=SAMPLES_MAX)
         self.happenings: deque[Happening] = deque(maxlen=HAPPENINGS_MAX)
         self.lags_ms: deque[float] = deque(maxlen=12)
         self.samples.append(self.now())
@@ -86,9 +69,9 @@ class Pulse:
 
     def now(self) -> Sample:
         """Return the counters as they are."""
-        counts = self.telemetry.counts
-        figures = {name: sum(counts[part] for part in parts) for name, parts in COUNTED.items()}
-        return Sample(self.clock.monotonic(), **figures)
+        counts = self.chronicler.counts_since_start()
+        done = counts[INDEX[SUCCEEDED]] + counts[INDEX[DEAD_LETTERED]]
+        return Sample(self.clock.monotonic(), counts[INDEX[ACCEPTED]], done)
 
     @property
     def lag_ms(self) -> float:
@@ -96,39 +79,12 @@ class Pulse:
         return max(self.lags_ms, default=0.0)
 
     def rates(self) -> tuple[float, float]:
-        """Return events accepted and attempts ended per second, over the last ten seconds or so."""
+        """Return how many events a second were accepted and came to an end, over the last ten seconds or so."""
         now = self.now()
         before = now.at - RATE_SECONDS
         then = next((sample for sample in reversed(self.samples) if sample.at <= before), self.samples[0])
         seconds = max(1.0, now.at - then.at)
-        return (now.accepted - then.accepted) / seconds, (now.attempts - then.attempts) / seconds
-
-    def minutes(self) -> list[Minute]:
-        """Return one bar for each of the last sixty minutes that this process has seen, oldest first.
-
-        They are counted back from now: a wall clock that was set meanwhile neither folds nor stretches them.
-        """
-        now, now_us = self.now(), self.clock.now_us()
-        points = [*self.samples, now]
-        last_of: dict[int, Sample] = {}
-        for sample in points:
-            last_of[(now_us - to_us(now.at - sample.at)) // (60 * MICROSECONDS_PER_SECOND)] = sample
-        before, bars = points[0], []
-        for minute, sample in last_of.items():
-            bars.append(difference(minute * 60 * MICROSECONDS_PER_SECOND, before, sample))
-            before = sample
-        return bars[-MINUTES:]
-
-
-def difference(at_us: int, before: Sample, after: Sample) -> Minute:
-    """Return what happened between two samples."""
-    return Minute(
-        at_us,
-        after.accepted - before.accepted,
-        after.attempts - before.attempts,
-        after.dead - before.dead,
-        after.crashes - before.crashes,
-    )
+        return (now.accepted - then.accepted) / seconds, (now.done - then.done) / seconds
 
 
 PULSE: web.AppKey[Pulse] = web.AppKey("pulse", Pulse)

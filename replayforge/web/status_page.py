@@ -14,7 +14,9 @@ from replayforge.web import (
     live,
     lookup,
     openapi,
+    overview_page,
     pages,
+    past,
     rendering,
     replay_pages,
     sending,
@@ -34,7 +36,8 @@ def install(app: web.Application, context: Context) -> None:
     app[assets.ASSETS] = assets.load_assets(assets.static_root())
     app[rendering.ENVIRONMENT] = rendering.build_environment()
     app[rendering.LETTERS] = Remembered(context.overview.clock)
-    app[PULSE] = Pulse(context.overview.telemetry, context.overview.clock)
+    app[PULSE] = Pulse(context.chronicler, context.overview.clock)
+    app[past.MEMORY] = past.Memory(context.chronicler, context.overview.clock)
     app[HUB] = Hub()
     app.router.add_routes(routes())
     app.cleanup_ctx.append(kept_alive)
@@ -78,7 +81,7 @@ def routes() -> list[web.RouteDef]:
     """Return the paths of the status page."""
     get, post = web.get, web.post
     return [
-        get("/", pages.overview),
+        get("/", overview_page.overview),
         get("/events", pages.events),
         get("/events/{id}", pages.event),
         get("/events/{id}/{part:payload|metadata|result}", pages.event_part),

@@ -2,14 +2,22 @@
 
 from collections.abc import Sequence
 
+from replayforge.domain.chronicle import Range
 from replayforge.domain.lifecycle import State
 from replayforge.engine.overview import Convergence, WorkerStatus
 from replayforge.web.rows import Tile
+from replayforge.web.trends import SHARES, Latency
 from replayforge.web.words import count, duration
 
 
-def tiles(report: Convergence, workers: Sequence[WorkerStatus], rates: tuple[float, float]) -> list[Tile]:
-    """Return the figures in the order in which an event meets them."""
+def tiles(
+    report: Convergence,
+    workers: Sequence[WorkerStatus],
+    rates: tuple[float, float],
+    latency: Latency,
+    chosen: Range,
+) -> list[Tile]:
+    """Return the figures in the order in which an event meets them, and how long that took within the range."""
     states = report.ledger.states
     busy = sum(worker.state == "busy" for worker in workers)
     dead, retrying = states[State.DEAD_LETTERED], states[State.RETRYING]
@@ -17,7 +25,7 @@ def tiles(report: Convergence, workers: Sequence[WorkerStatus], rates: tuple[flo
     shown = [
         Tile("accepted", "accepted", count(report.ledger.accepted), "/events"),
         Tile("ingested", "arriving", f"{count(rates[0])}/s", "/events"),
-        Tile("attempted", "attempts", f"{count(rates[1])}/s", "/events"),
+        Tile("done", "done", f"{count(rates[1])}/s", "/events"),
         Tile("queued", "queued", count(states[State.QUEUED]), "/events?status=queued"),
         Tile("oldest", "oldest queued", duration(report.oldest_queued_seconds), "/events?status=queued"),
         Tile("running", "workers busy", f"{busy}/{len(workers)}", "/runtime#workers"),
@@ -27,4 +35,6 @@ def tiles(report: Convergence, workers: Sequence[WorkerStatus], rates: tuple[flo
     ]
     if waiting:
         shown.insert(3, Tile("waiting", "wait for rows", count(waiting), "/runtime#log"))
-    return shown
+    words = {mark.name: mark.words for mark in latency.marks}
+    link = f"/?range={chosen.name}#latency-title"
+    return shown + [Tile(name, f"{name}, {chosen.name}", words.get(name, "–"), link) for name in SHARES]

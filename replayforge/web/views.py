@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from replayforge.domain.bulk_replay import Skip
 from replayforge.engine.overview import Convergence
-from replayforge.web.charts import Bars, Timeline
+from replayforge.web.charts import Timeline
 from replayforge.web.replay_rows import ReplayRow
 from replayforge.web.rows import (
     ActionRow,
@@ -20,17 +20,23 @@ from replayforge.web.rows import (
     WorkerRow,
     WorkflowRow,
 )
+from replayforge.web.trends import Bars, Latency, TypeRow
 from replayforge.web.words import Text
 
 
 @dataclass(frozen=True, slots=True)
 class OverviewView:
-    """The first page."""
+    """The first page; its charts look back over the range of this name."""
 
     tiles: list[Tile]
+    range_name: str
+    range_names: list[str]
     bars: Bars
+    latency: Latency
+    types: list[TypeRow]
     rows: list[EventRow]
     activity: list[ActivityRow]
+    example: str
     ledger: str
     issues: list[str]
 

@@ -104,7 +104,7 @@ async def test_every_page_says_what_it_may_load_and_is_kept_by_nobody(house: Hou
             assert "default-src 'none'" in response.headers["Content-Security-Policy"]
             assert response.headers["Cache-Control"] == "no-store"
     assets = re.findall(r'(?:href|src)="(/static/[^"]+)"', text)
-    assert len(assets) == 4
+    assert len(assets) == 5
     for path in [*assets, assets[0].rpartition("/")[0] + "/js/live.js"]:
         async with house.http.get(path) as response:
             assert (response.status, response.headers["Cache-Control"]) == (200, "public, max-age=31536000, immutable")

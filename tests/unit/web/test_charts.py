@@ -1,4 +1,4 @@
-"""Where things lie in the pictures."""
+"""Where things lie in the picture of a workflow."""
 
 from dataclasses import replace
 
@@ -16,10 +16,8 @@ from replayforge.web.charts import (
     ROWS_MAX,
     TIME_WIDTH,
     Scale,
-    throughput,
     timeline,
 )
-from replayforge.web.pulse import Minute
 
 SECOND = 1_000_000
 EVENT = StoredEvent(
@@ -88,12 +86,3 @@ def test_a_huge_workflow_shows_both_its_ends() -> None:
     picture = timeline(events, [], 0)
     assert (len(picture.lanes), picture.left_out) == (ROWS_MAX, 50)
     assert (picture.lanes[0].event_id, picture.lanes[-1].event_id) == ("e0", f"e{ROWS_MAX + 49}")
-
-
-def test_no_minute_is_higher_than_the_picture() -> None:
-    """Stacked parts fit, a single dead letter among thousands can be seen, and an empty minute is empty."""
-    minutes = [Minute(0, 10, 5000, 1, 0), Minute(60, 0, 0, 0, 0), Minute(120, 1, 3, 3, 1)]
-    picture = throughput(minutes)
-    assert all(bar.done_height + bar.dead_height <= picture.height for bar in picture.bars)
-    assert [bar.dead_height > 0 for bar in picture.bars] == [True, False, True]
-    assert picture.bars[1].done_height == 0

@@ -1,30 +1,33 @@
-"""The bars of the last hour, on a clock that the test moves and sets."""
+"""How fast events come and go, on a clock that the test moves and sets."""
+
+from pathlib import Path
 
 import pytest
 
+from replayforge.domain.event import EventRecord
+from replayforge.engine.chronicler import Chronicler
+from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 from replayforge.web.pulse import Pulse
 from tests.support.clock import FakeClock
 
-
-def sampled(pulse: Pulse, clock: FakeClock, minutes: int) -> None:
-    """Let minutes pass, with one accepted event and one sample in each."""
-    for _ in range(minutes):
-        clock.advance(60)
-        pulse.telemetry.emit("event.accepted")
-        pulse.samples.append(pulse.now())
+RECORD = EventRecord("event-1", "app", "workflow", "test", 0)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -120.0, -3_600.0, 3_600.0, -3_652 * 86_400.0])
-def test_a_wall_clock_that_is_set_neither_folds_nor_stretches_the_hour(seconds: float) -> None:
-    """Each minute keeps its one event, minutes follow each other, and the newest is the present one."""
-    clock = FakeClock(1_763_800_000_000_000 // 60_000_000 * 60_000_000)
-    pulse = Pulse(Telemetry(), clock)
-    sampled(pulse, clock, 5)
-    clock.set_by(seconds)
-    sampled(pulse, clock, 5)
-    minutes = pulse.minutes()
-    assert [minute.accepted for minute in minutes] == [0] + [1] * 10
-    assert [minutes[-1].at_us - minute.at_us for minute in minutes] == [60_000_000 * age for age in range(10, -1, -1)]
-    assert minutes[-1].at_us == clock.now_us()
-    assert pulse.rates()[0] == pytest.approx(1 / 60)
+async def test_a_wall_clock_that_is_set_changes_no_rate(tmp_path: Path, seconds: float) -> None:
+    """Three events in each five seconds are 0.6 a second, whatever the wall clock says meanwhile."""
+    clock, telemetry = FakeClock(), Telemetry()
+    store = await Store.open(f"sqlite:///{tmp_path}/store.db", node="node-1", owner="node-1/first")
+    chronicler = Chronicler(store, clock, telemetry)
+    pulse = Pulse(chronicler, clock)
+    for number in range(20):
+        clock.advance(5)
+        if number == 10:
+            clock.set_by(seconds)
+        telemetry.emit("event.accepted", 3, records=[RECORD] * 3)
+        telemetry.emit("event.dead_lettered", 2, event_type="test")
+        await chronicler.write()  # what was written is still counted
+        pulse.samples.append(pulse.now())
+    assert pulse.rates() == pytest.approx((0.6, 0.4))
+    await store.close()

@@ -1,0 +1,51 @@
+"""What pages are shown of the past: the chronicle of a range, remembered for as long as asking for it costs little."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from replayforge.domain.chronicle import Chronicle, Range
+from replayforge.domain.clock import Clock
+from replayforge.engine.chronicler import Chronicler
+from replayforge.web.context import Context, context_of
+from replayforge.web.remembered import Remembered
+
+QUEUED_COUNTED_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The chronicle of a range, and the types of what is queued now, counted up to a number."""
+
+    chronicle: Chronicle
+    queued: Mapping[str, int]
+
+
+class Memory:
+    """Remembers the past of each range; what this daemon has written since makes it ask again."""
+
+    def __init__(self, chronicler: Chronicler, clock: Clock) -> None:
+        self.chronicler = chronicler
+        self.clock = clock
+        self.remembered: dict[tuple[Range, int], Remembered[Past]] = {}
+
+    def of(self, chosen: Range) -> Remembered[Past]:
+        """Return what is remembered of a range since the last write."""
+        writes = self.chronicler.writes
+        self.remembered = {key: kept for key, kept in self.remembered.items() if key[1] == writes}
+        return self.remembered.setdefault((chosen, writes), Remembered(self.clock))
+
+
+MEMORY: web.AppKey[Memory] = web.AppKey("memory", Memory)
+
+
+async def past_of(request: web.Request, chosen: Range) -> Past:
+    """Return what happened within a range, a little late where finding it takes long."""
+    context = context_of(request)
+    return await request.config_dict[MEMORY].of(chosen).get(lambda: look_back(context, chosen))
+
+
+async def look_back(context: Context, chosen: Range) -> Past:
+    """Ask the store what happened within a range."""
+    return Past(await context.chronicler.read(chosen), await context.overview.store.queued_types(QUEUED_COUNTED_MAX))
