@@ -124,6 +124,8 @@ def web_context(daemon: Daemon) -> Context:
         overview=daemon.overview,
         replayer=daemon.replayer,
         replay_jobs=daemon.replay_jobs,
+        doorkeeper=daemon.doorkeeper,
+        handler_reporter=daemon.handler_reporter,
         logbook=Logbook(daemon.log),
         supervisor=daemon.supervisor,
         limits=Limits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max),
@@ -132,6 +134,7 @@ def web_context(daemon: Daemon) -> Context:
         chronicler=daemon.chronicler,
         stored=daemon.dispatcher.wait_projected if config.ingest.ack == "stored" else None,
         base_path=server.base_path,
+        masked_names=server.masked_names,
     )
 
 

@@ -35,7 +35,7 @@ class Doorkeeper:
         With EVERYTHING that holds for all handlers. Raises NotFound for a pattern without a handler, and Rejected
         without a reason. A handler that is paused already stays as it is.
         """
-        if pattern != EVERYTHING and pattern not in self.gates.gates:
+        if pattern != EVERYTHING and (not pattern or pattern not in self.gates.gates):
             raise NotFound(f"There is no handler for the pattern {pattern!r}.")
         if not reason.strip():
             raise Rejected("A pause needs a reason, so that the next person knows why.")

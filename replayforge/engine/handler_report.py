@@ -53,6 +53,10 @@ class HandlerReporter:
         self.bench = bench
         self.gates = gates
 
+    def knows(self, pattern: str) -> bool:
+        """Tell whether this daemon has a handler of this pattern."""
+        return bool(pattern) and pattern in self.gates.gates
+
     async def report(self) -> HandlersReport:
         """Return how every handler stands."""
         pauses, waiting = await self.store.standing()

@@ -2,7 +2,18 @@
 
 from aiohttp import web
 
-from replayforge.web import dead_letters, demo, events, forgelog_api, ingest, metrics, operations, replays, status_page
+from replayforge.web import (
+    dead_letters,
+    demo,
+    events,
+    forgelog_api,
+    handlers,
+    ingest,
+    metrics,
+    operations,
+    replays,
+    status_page,
+)
 from replayforge.web.context import CONTEXT, Context
 from replayforge.web.error_pages import for_people
 from replayforge.web.guard import guard
@@ -16,6 +27,7 @@ def build_app(context: Context) -> web.Application:
     )
     app[CONTEXT] = context
     app.router.add_routes(routes())
+    app.on_shutdown.append(forgelog_api.let_readers_go)
     status_page.install(app, context)
     if not context.base_path:
         return app
@@ -51,6 +63,9 @@ def routes() -> list[web.RouteDef]:
         post("/api/replays/{id:[^/]+}/pause", replays.pause_replay),
         post("/api/replays/{id:[^/]+}/resume", replays.resume_replay),
         post("/api/replays/{id:[^/]+}/cancel", replays.cancel_replay),
+        get("/api/handlers", handlers.list_handlers),
+        post("/api/handlers/{pattern:[^/]+}/pause", handlers.pause_handler),
+        post("/api/handlers/{pattern:[^/]+}/resume", handlers.resume_handler),
         get("/api/convergence", operations.convergence),
         get("/api/workers", operations.workers),
         get("/api/supervisor", operations.supervisor),

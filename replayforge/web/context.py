@@ -7,6 +7,8 @@ from aiohttp import web
 
 from replayforge.engine.chaos import Chaos
 from replayforge.engine.chronicler import Chronicler
+from replayforge.engine.doorkeeper import Doorkeeper
+from replayforge.engine.handler_report import HandlerReporter
 from replayforge.engine.intake import Intake
 from replayforge.engine.logbook import Logbook
 from replayforge.engine.overview import Overview
@@ -34,12 +36,17 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Everything a web handler may use. `stored` waits until a log offset has its row; None for ack = "log"."""
+    """Everything a web handler may use. `stored` waits until a log offset has its row; None for ack = "log".
+
+    `masked_names` are those whose values the pages hide.
+    """
 
     intake: Intake
     overview: Overview
     replayer: Replayer
     replay_jobs: ReplayJobs
+    doorkeeper: Doorkeeper
+    handler_reporter: HandlerReporter
     logbook: Logbook
     supervisor: Supervisor
     limits: Limits
@@ -48,6 +55,7 @@ class Context:
     chronicler: Chronicler
     stored: Callable[[int], Awaitable[None]] | None
     base_path: str = ""
+    masked_names: tuple[str, ...] = ()
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)

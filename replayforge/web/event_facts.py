@@ -45,6 +45,8 @@ def ending(event: StoredEvent) -> list[Fact]:
     """Return how the event stands."""
     took = duration((event.updated_at_us - event.created_at_us) / MICROSECONDS_PER_SECOND)
     facts = [Fact("From first to last", took, "from its acceptance to its last change")]
+    if event.waits_for is not None:
+        facts.append(Fact("Waits for", event.waits_for or "no handler", "its handler takes none now", "/handlers"))
     if event.crashes:
         facts.append(Fact("Crashes charged", count(event.crashes), "after three it is buried as poison"))
     if event.reason:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from replayforge.domain.admission import EVERYTHING
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time, to_us
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Group
@@ -45,7 +46,17 @@ class Signs:
 
 def judge(signs: Signs) -> Health:
     """Return the worst of what is true now; the more urgent questions are asked first."""
-    questions = (down, missing_part, restarted_process, restarted_service, books, waiting, dead_letters)
+    questions = (
+        down,
+        missing_part,
+        restarted_process,
+        restarted_service,
+        books,
+        waiting,
+        paused,
+        failing,
+        dead_letters,
+    )
     answers = (question(signs) for question in questions)
     return next((answer for answer in answers if answer is not None), healthy(signs))
 
@@ -114,6 +125,24 @@ def waiting(signs: Signs) -> Health | None:
         cause = f"the oldest queued event has waited {duration(signs.report.oldest_queued_seconds)}"
         return Health("Attention", "warn", cause, "/events?status=queued")
     return None
+
+
+def paused(signs: Signs) -> Health | None:
+    """Tell whether somebody has paused a handler, or everything, and not resumed it."""
+    if signs.report is None or not signs.report.pauses:
+        return None
+    pause, more = signs.report.pauses[0], len(signs.report.pauses) - 1
+    what = "everything" if pause.pattern == EVERYTHING else f"the handler {pause.pattern}"
+    others = f" and {plural(more, 'other')}" if more else ""
+    rest = f"by {pause.by}: {pause.reason}"
+    return Health("Attention", "warn", f"{what}{others} paused", "/handlers", format_time(pause.since_us), rest)
+
+
+def failing(signs: Signs) -> Health | None:
+    """Tell whether an endpoint fails so often that it is left alone."""
+    if signs.report is None or not signs.report.broken:
+        return None
+    return Health("Attention", "warn", f"the endpoint for {signs.report.broken[0]} fails again and again", "/handlers")
 
 
 def dead_letters(signs: Signs) -> Health | None:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from replayforge.domain.errors import Unavailable
 from replayforge.telemetry import Telemetry
+from replayforge.web.connection import given_up_with_client
 from replayforge.web.context import REQUEST_ID, context_of
 from replayforge.web.guard import HEADERS
 
@@ -29,6 +30,11 @@ TOPICS: dict[str, frozenset[str]] = {
     "attempt.reclaimed": frozenset({"events", "workers", "activity"}),
     "attempt.fenced": frozenset({"activity"}),
     "event.dead_lettered": frozenset({"events", "dead", "activity"}),
+    "event.recalled": frozenset({"handlers"}),
+    "handler.paused": frozenset({"handlers", "events", "activity"}),
+    "handler.resumed": frozenset({"handlers", "events", "activity"}),
+    "breaker.opened": frozenset({"handlers", "activity"}),
+    "breaker.closed": frozenset({"handlers", "activity"}),
     "event.promoted": frozenset({"events"}),
     "event.replayed": frozenset({"events", "dead", "activity"}),
     "replay.created": frozenset({"replays", "activity"}),
@@ -147,9 +153,8 @@ async def stream(request: web.Request) -> web.StreamResponse:
     """Answer with hints for as long as the page is open."""
     hub = request.config_dict[HUB]
     wanted = topics_of(request)
-    with hub.client() as queue:
+    with given_up_with_client(request), hub.client() as queue:
         response = web.StreamResponse(headers=stream_headers(request))
-        # A browser that went away is noticed at the next write, which the heartbeat bounds.
         with contextlib.suppress(ConnectionResetError, TimeoutError):
             await response.prepare(request)
             await greet(request, response)

@@ -16,10 +16,11 @@ from replayforge.domain.lifecycle import State
 from replayforge.web.context import context_of
 from replayforge.web.events import ReasonRequest, ReplayRequest, WorkflowReplayRequest
 from replayforge.web.forgelog_api import CommitRequest
+from replayforge.web.handlers import HandlerShape, PauseRequest
 from replayforge.web.operations import CrashRequest
 from replayforge.web.problems import CONTENT_TYPE
 from replayforge.web.replays import BulkReplayRequest, ReplayShape
-from replayforge.web.shapes import EventShape, json_response
+from replayforge.web.shapes import EventShape, PauseShape, json_response
 
 API_PREFIXES = ("/api/", "/forgelog/", "/health", "/metrics", "/openapi.json")
 STRUCTS = (
@@ -30,11 +31,14 @@ STRUCTS = (
     ReasonRequest,
     BulkReplayRequest,
     ReplayShape,
+    HandlerShape,
+    PauseRequest,
+    PauseShape,
     CommitRequest,
     CrashRequest,
 )
 REFERENCE = "#/components/schemas/{name}"
-GROUPS = frozenset({"events", "workflows", "deadletters", "replays", "forgelog", "health"})
+GROUPS = frozenset({"events", "workflows", "deadletters", "replays", "handlers", "forgelog", "health"})
 LIST = ("limit", "cursor")
 
 # Query parameters: name -> (schema, what it does).
@@ -101,6 +105,8 @@ DETAILS: dict[str, Details] = {
     "POST /api/replays/{id}/pause": Details(answers=((200, "ReplayShape"),)),
     "POST /api/replays/{id}/resume": Details(answers=((200, "ReplayShape"),)),
     "POST /api/replays/{id}/cancel": Details(answers=((200, "ReplayShape"),)),
+    "GET /api/handlers": Details(answers=((200, "HandlerShape[]"),)),
+    "POST /api/handlers/{pattern}/pause": Details(body="PauseRequest", answers=((200, "PauseShape"),)),
     "GET /api/insights/errors": Details(("window_seconds",)),
     "GET /api/stream": Details(("topics", "seen")),
     "POST /api/demo/generate-workload": Details(("count",)),
@@ -170,6 +176,8 @@ def describable(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:
         raw = msgspec.Raw in (field.type, *get_args(field.type))
         default = {} if isinstance(field.default, msgspec.Raw) else field.default
         names.append((field.encode_name, Any if raw else field.type, msgspec.field(default=default)))
+    if all(kind is not Any for _, kind, _ in names):
+        return struct  # others may refer to it
     return msgspec.defstruct(struct.__name__, names, namespace={"__doc__": struct.__doc__}, kw_only=True)
 
 

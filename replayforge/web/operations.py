@@ -59,6 +59,8 @@ async def convergence_report(context: Context) -> dict[str, Any]:
         "processing_events": states[State.PROCESSING],
         "retrying_events": states[State.RETRYING],
         "held_events": states[State.HELD],
+        "paused_events": report.paused,
+        "pauses": [shapes.pause_shape(pause) for pause in report.pauses],
         "dead_lettered_events": states[State.DEAD_LETTERED],
         "dlq_events": states[State.DEAD_LETTERED],
         "pending_events": report.backlog,

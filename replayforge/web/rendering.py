@@ -17,6 +17,7 @@ from replayforge.web import flash, words
 from replayforge.web.assets import ASSETS
 from replayforge.web.context import context_of
 from replayforge.web.guard import SESSION_COOKIE
+from replayforge.web.handler_rows import HANDLER_STATES
 from replayforge.web.health import Health, Signs, judge
 from replayforge.web.live import happened
 from replayforge.web.remembered import Remembered
@@ -79,6 +80,7 @@ def build_environment() -> jinja2.Environment:
         STATES=words.STATES,
         OUTCOMES=words.OUTCOMES,
         JOB_STATES=JOB_STATES,
+        HANDLER_STATES=HANDLER_STATES,
     )
     environment.globals["parts"] = environment.get_template("parts.html").module
     return environment

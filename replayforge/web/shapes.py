@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import asdict
 
+from replayforge.domain.admission import Pause
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.domain.event import Action, Attempt, Content, StoredEvent
 from replayforge.domain.lifecycle import State
@@ -44,6 +45,7 @@ class EventShape(msgspec.Struct):
     reason: str | None
     replay_of: str | None
     result: msgspec.Raw | None
+    waits_for: str | None
 
 
 class ShownEvent(EventShape):
@@ -53,6 +55,15 @@ class ShownEvent(EventShape):
     payload_json: msgspec.Raw
     metadata_json: msgspec.Raw
     next_retry_at: str | None
+
+
+class PauseShape(msgspec.Struct):
+    """A pause as the API shows it; the pattern `*` pauses everything."""
+
+    pattern: str
+    since: str
+    reason: str
+    by: str
 
 
 def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -110,6 +121,7 @@ def received_shape(receipt: Receipt, log_id: str, max_attempts: int) -> EventSha
         reason=None,
         replay_of=record.replay_of,
         result=None,
+        waits_for=None,
     )
 
 
@@ -140,6 +152,7 @@ def stored_shape(event: StoredEvent, content: Content, max_attempts: int, *, dup
         reason=event.reason,
         replay_of=event.replay_of,
         result=None if event.result is None else msgspec.Raw(event.result),
+        waits_for=event.waits_for,
     )
 
 
@@ -258,3 +271,8 @@ def worker(status: WorkerStatus, node: str, now_us: int) -> dict[str, Any]:
         "last_error": status.last_error,
         "details": status.details,
     }
+
+
+def pause_shape(pause: Pause) -> PauseShape:
+    """Show a pause."""
+    return PauseShape(pause.pattern, format_time(pause.since_us), pause.reason, pause.by)

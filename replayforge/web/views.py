@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from replayforge.domain.bulk_replay import Skip
 from replayforge.engine.overview import Convergence
 from replayforge.web.charts import Timeline
+from replayforge.web.handler_rows import HandlerRow, OrphanRow
 from replayforge.web.replay_rows import ReplayRow
 from replayforge.web.rows import (
     ActionRow,
@@ -20,6 +21,7 @@ from replayforge.web.rows import (
     WorkerRow,
     WorkflowRow,
 )
+from replayforge.web.shapes import PauseShape
 from replayforge.web.trends import Bars, Latency, TypeRow
 from replayforge.web.words import Text
 
@@ -72,6 +74,17 @@ class EventsView:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldView:
+    """What an event holds, as its reader wants to see it; `readings` are the other ways, each with its link."""
+
+    payload: Text
+    metadata: Text
+    result: Text | None
+    indented: bool
+    readings: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class EventView:
     """One event with its history; `verbs` are the actions its state allows."""
 
@@ -80,9 +93,7 @@ class EventView:
     verbs: frozenset[str]
     attempts: list[AttemptRow]
     actions: list[ActionRow]
-    payload: Text
-    metadata: Text
-    result: Text | None
+    holds: HeldView
     replay_of: str
 
 
@@ -120,6 +131,25 @@ class DeadLettersView:
     rows: list[EventRow]
     first_page: bool
     older: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandlersView:
+    """All handlers, whether everything is paused, pauses of unknown handlers, and types that found no handler."""
+
+    rows: list[HandlerRow]
+    everything: PauseShape | None
+    strange: list[PauseShape]
+    orphans: list[OrphanRow]
+
+
+@dataclass(frozen=True, slots=True)
+class PauseView:
+    """The question before a handler, or everything, is paused."""
+
+    pattern: str
+    everything: bool
+    back: str
 
 
 @dataclass(frozen=True, slots=True)

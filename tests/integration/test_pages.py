@@ -31,6 +31,8 @@ VIEW_OF: dict[str, Any] = {
     "replays.html": views.ReplaysView,
     "replay.html": views.ReplayView,
     "new_replay.html": views.NewReplayView,
+    "handlers.html": views.HandlersView,
+    "pause_handler.html": views.PauseView,
     "runtime.html": views.RuntimeView,
     "confirm.html": views.ConfirmView,
     "send.html": views.SendView,
