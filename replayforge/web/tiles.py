@@ -27,7 +27,7 @@ def tiles(
         Tile("ingested", "arriving", f"{count(rates[0])}/s", "/events"),
         Tile("done", "done", f"{count(rates[1])}/s", "/events"),
         Tile("queued", "queued", count(states[State.QUEUED]), "/events?status=queued"),
-        Tile("oldest", "oldest queued", duration(report.oldest_queued_seconds), "/events?status=queued"),
+        Tile("oldest", "oldest", duration(report.oldest_queued_seconds), "/events?status=queued"),
         Tile("running", "workers busy", f"{busy}/{len(workers)}", "/runtime#workers"),
         Tile("retrying", "retrying", count(retrying), "/events?status=retrying", "warn" if retrying else ""),
         Tile("succeeded", "succeeded", count(states[State.SUCCEEDED]), "/events?status=succeeded", "ok"),

@@ -17,6 +17,12 @@ SEEN_HEIGHT = 2.0
 DAY_SECONDS = 86_400
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 IN_WORDS = {"1h": "last hour", "6h": "last 6 hours", "24h": "last 24 hours", "7d": "last 7 days"}
+AXIS_WORDS = {
+    "1h": ("1 h ago", "30 min ago", "now"),
+    "6h": ("6 h ago", "3 h ago", "now"),
+    "24h": ("24 h ago", "12 h ago", "now"),
+    "7d": ("7 d ago", "3 d 12 h ago", "now"),
+}
 STEP_WORDS = {60: "minute", 300: "5 minutes", 900: "15 minutes", 7200: "2 hours"}
 
 
@@ -50,8 +56,7 @@ class Bars:
     highest: int
     range_words: str
     step_words: str
-    middle: str
-    oldest: str
+    axis_words: tuple[str, ...]
 
     @property
     def is_empty(self) -> bool:
@@ -126,8 +131,7 @@ def throughput(chronicle: Chronicle) -> Bars:
         highest=highest,
         range_words=IN_WORDS[chosen.name],
         step_words=STEP_WORDS[chosen.step_seconds],
-        middle=f"{duration(chosen.seconds / 2)} ago",
-        oldest=f"{duration(chosen.seconds)} ago",
+        axis_words=AXIS_WORDS[chosen.name],
     )
 
 
@@ -209,11 +213,10 @@ def spoken(duration_us: float) -> str:
 def type_rows(chronicle: Chronicle, queued: Mapping[str, int], queued_max: int) -> list[TypeRow]:
     """Return a row for each of the busiest types. `queued` is what was found among so many queued events."""
     or_more = "+" if sum(queued.values()) >= queued_max else ""
-    highest = max((max(one.settled) for one in chronicle.types), default=0)
-    return [type_row(one, chronicle.range, highest, queued.get(one.event_type, 0), or_more) for one in chronicle.types]
+    return [type_row(one, chronicle.range, queued.get(one.event_type, 0), or_more) for one in chronicle.types]
 
 
-def type_row(one: TypeChronicle, chosen: Range, highest: int, queued: int, or_more: str) -> TypeRow:
+def type_row(one: TypeChronicle, chosen: Range, queued: int, or_more: str) -> TypeRow:
     """Return the row of one type; every figure leads to the events behind it."""
     p95 = quantile_us(one.latencies, SHARES["p95"])
 
@@ -233,14 +236,14 @@ def type_row(one: TypeChronicle, chosen: Range, highest: int, queued: int, or_mo
         p95="–" if p95 is None else spoken(p95),
         queued=count(queued) + or_more,
         queued_link=events(State.QUEUED, ""),
-        spark=spark(one.settled, highest),
+        spark=spark(one.settled),
         spark_title=f"at most {count(max(one.settled))} attempts ended in {STEP_WORDS[chosen.step_seconds]}",
     )
 
 
-def spark(settled: Sequence[int], highest: int) -> str:
-    """Return the points of a line through the periods; all lines of a table are drawn to the same scale."""
+def spark(settled: Sequence[int]) -> str:
+    """Return the points of a line through the periods, the highest one at the top."""
     step = SPARK_WIDTH / max(1, len(settled) - 1)
-    scale = (SPARK_HEIGHT - 2) / max(1, highest)
+    scale = (SPARK_HEIGHT - 2) / max(*settled, 1)
     points = ((index * step, SPARK_HEIGHT - 1 - number * scale) for index, number in enumerate(settled))
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

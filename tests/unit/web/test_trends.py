@@ -125,9 +125,10 @@ def test_a_bounded_count_says_that_there_are_more() -> None:
     assert [row.queued for row in rows] == ["7+", "3+"]
 
 
-def test_lines_share_a_scale() -> None:
-    """The highest period of all types touches the top, half of it the middle, and nothing the ground."""
-    assert spark((0, 5, 10), 10) == f"0.0,{SPARK_HEIGHT - 1:.1f} 50.0,{SPARK_HEIGHT / 2:.1f} 100.0,1.0"
+def test_the_highest_period_of_a_line_is_at_its_top() -> None:
+    """Half of it lies in the middle, nothing on the ground, and a line of nothing is flat."""
+    assert spark((0, 0)) == f"0.0,{SPARK_HEIGHT - 1:.1f} 100.0,{SPARK_HEIGHT - 1:.1f}"
+    assert spark((0, 5, 10)) == f"0.0,{SPARK_HEIGHT - 1:.1f} 50.0,{SPARK_HEIGHT / 2:.1f} 100.0,1.0"
 
 
 @pytest.mark.parametrize(
