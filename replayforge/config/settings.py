@@ -48,6 +48,20 @@ class ServerConfig(Struct, frozen=True):
     bulk_bytes_max: Size = 32 * MEBIBYTE
     bulk_events_max: Count = 1000
     base_path: UrlPath = ""
+    masked_names: Texts = (
+        "password",
+        "passwd",
+        "secret",
+        "token",
+        "api_key",
+        "private_key",
+        "authorization",
+        "cookie",
+        "card_number",
+        "cvc",
+        "cvv",
+        "iban",
+    )
 
 
 class LogConfig(Struct, frozen=True):

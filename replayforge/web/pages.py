@@ -6,12 +6,9 @@ from replayforge.domain.clock import MICROSECONDS_PER_SECOND
 from replayforge.domain.errors import NotFound
 from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.domain.reports import EventFilter
-from replayforge.engine.intake import Receipt
-from replayforge.engine.overview import History
 from replayforge.web import charts, flash, rows, views, words
-from replayforge.web.context import Context, context_of
+from replayforge.web.context import context_of
 from replayforge.web.dead_letters import GROUPINGS
-from replayforge.web.event_facts import history_facts, receipt_facts
 from replayforge.web.pulse import PULSE
 from replayforge.web.reading import bad_query, query_cursor
 from replayforge.web.rendering import Page, show
@@ -96,58 +93,6 @@ def older(request: web.Request, cursors: list[int]) -> str:
         return ""
     kept = {name: value for name, value in request.query.items() if name != "cursor"}
     return words.link(request.path, kept | {"cursor": cursors[PAGE_SIZE - 1]})
-
-
-async def event(request: web.Request) -> web.Response:
-    """Show one event with all that happened to it."""
-    context = context_of(request)
-    found = await context.overview.find(request.match_info["id"])
-    view = received_view(found) if isinstance(found, Receipt) else history_view(found, context)
-    return await show(request, Page("event.html", view.event.event_type, "events"), view)
-
-
-def received_view(receipt: Receipt) -> views.EventView:
-    """Return the view of an event that is durable and not dispatched yet."""
-    return views.EventView(
-        event=rows.received_row(receipt),
-        facts=receipt_facts(receipt),
-        verbs=frozenset(),
-        attempts=[],
-        actions=[],
-        payload=words.excerpt(bytes(receipt.record.payload)),
-        metadata=words.excerpt(bytes(receipt.record.metadata)),
-        result=None,
-        replay_of=receipt.record.replay_of or "",
-    )
-
-
-def history_view(found: History, context: Context) -> views.EventView:
-    """Return the view of an event with its history."""
-    return views.EventView(
-        event=rows.event_row(found.event, context.overview.attempts_max(found.event)),
-        facts=history_facts(found),
-        verbs=rows.verbs_of(found.event.state),
-        attempts=[rows.attempt_row(attempt) for attempt in found.attempts],
-        actions=[rows.action_row(action) for action in found.actions],
-        payload=words.excerpt(found.content.payload),
-        metadata=words.excerpt(found.content.metadata),
-        result=None if found.event.result is None else words.excerpt(found.event.result),
-        replay_of=found.event.replay_of or "",
-    )
-
-
-async def event_part(request: web.Request) -> web.Response:
-    """Answer with the exact bytes of an event's payload, metadata or result, as text."""
-    context, part = context_of(request), request.match_info["part"]
-    found = await context.overview.find(request.match_info["id"])
-    if isinstance(found, Receipt):
-        bodies = {"payload": bytes(found.record.payload), "metadata": bytes(found.record.metadata), "result": None}
-    else:
-        bodies = {"payload": found.content.payload, "metadata": found.content.metadata, "result": found.event.result}
-    body = bodies[part]
-    if body is None:
-        raise NotFound(f"Event {request.match_info['id']} has no {part}.")
-    return web.Response(body=body, content_type="text/plain", charset="utf-8", headers={"Cache-Control": "no-store"})
 
 
 async def workflows(request: web.Request) -> web.Response:

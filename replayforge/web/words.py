@@ -33,11 +33,12 @@ OUTCOMES: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What of a larger text is shown; `cut` tells that there is more."""
+    """What of a larger text is shown; `cut` tells that there is more, `masked_count` how many values are hidden."""
 
     text: str
     bytes_count: int
     cut: bool
+    masked_count: int = 0
 
 
 def excerpt(body: bytes) -> Text:
