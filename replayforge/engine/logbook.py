@@ -1,6 +1,7 @@
 """ForgeLog as other services may use it over HTTP: append anything, read on, commit how far one has read."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 from replayforge.domain.errors import Rejected, Unavailable
@@ -36,6 +37,8 @@ class Logbook:
 
     def __init__(self, log: ForgeLog) -> None:
         self.log = log
+        self.patiences: set[asyncio.Timeout] = set()
+        self.closed = False
 
     async def append(self, payload: bytes) -> int:
         """Append a record that is no event; returns its offset once it is durable."""
@@ -43,7 +46,7 @@ class Logbook:
 
     async def read(self, after: int, limit: int, wait_seconds: float) -> Page:
         """Return records after an offset, waiting up to `wait_seconds` for the first one."""
-        if self.log.durable_offset <= after and wait_seconds > 0:
+        if self.log.durable_offset <= after and wait_seconds > 0 and not self.closed:
             await self.wait(after, min(wait_seconds, WAIT_SECONDS_MAX))
         if self.log.durable_offset <= after:
             return Page([], after)
@@ -55,12 +58,21 @@ class Logbook:
         return Page(rows, rows[-1][0] if rows else after)
 
     async def wait(self, after: int, seconds: float) -> None:
-        """Return when there is a record after `after`, or when the time is over."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.log.wait_beyond(after)
-        except (TimeoutError, Unavailable):
-            return
+        """Return when there is a record after `after`, when the time is over, or when there will be none any more."""
+        with contextlib.suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(seconds) as patience:
+                self.patiences.add(patience)
+                try:
+                    await self.log.wait_beyond(after)
+                finally:
+                    self.patiences.discard(patience)
+
+    def close(self) -> None:
+        """Let nobody wait any longer: whoever does gets what there is; safe twice."""
+        self.closed = True
+        for patience in self.patiences:
+            if not patience.expired():
+                patience.reschedule(0)
 
     async def commit(self, consumer: str, offset: int) -> None:
         """Note durably how far a named consumer has read."""

@@ -1,10 +1,12 @@
-"""The connections at the door: how many there may be, how slow, and how long-winded; aiohttp reads what they bring.
+"""The connections at the door: how many, how slow and how long-winded they may be; aiohttp reads what they bring.
 
 A connection costs one timer, and that only while something on it is unfinished; a request costs a few comparisons.
 """
 
 import asyncio
+import contextlib
 import resource
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +26,8 @@ from replayforge.web.problems import FinalProblem
 CONNECTIONS_MAX = 10_000
 # Files of log and store, connections to Redis and PostgreSQL, and what handlers open.
 HANDLES_KEPT = 128
+# What all answers together may hold in memory that their clients have not taken yet.
+UNTAKEN_BYTES_MAX = 128 << 20
 # What a new connection may take to say its first word before it counts as idle: its request may be on the way.
 FIRST_WORD_SECONDS = 1.0
 
@@ -46,11 +50,17 @@ def connections_max() -> int:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """How long a head may take, how little a body may bring in how long, and how many connections there may be."""
+    """How slow a client may be, how much all of them may leave untaken, and how many connections there may be.
+
+    A head is whole in its time. A body brings at least `bytes_min` in each `body_seconds`, and of an answer as much is
+    taken in each `answer_seconds`.
+    """
 
     head_seconds: float = 10.0
     body_seconds: float = 10.0
-    body_bytes_min: int = 1_000
+    answer_seconds: float = 30.0
+    bytes_min: int = 1_000
+    untaken_bytes_max: int = UNTAKEN_BYTES_MAX
     connections_max: int = field(default_factory=connections_max)
 
 
@@ -75,6 +85,7 @@ class Door(web.Server):
         self.limits = limits
         self.telemetry = telemetry
         self.open = 0  # aiohttp's own list has those as well whose handlers outlive them
+        self.clogged: dict[Connection, None] = {}  # those with more to send than their clients take, in that order
 
     def __call__(self) -> "Connection":
         """Return what handles the next connection."""
@@ -99,15 +110,27 @@ class Door(web.Server):
             min(idle, key=Connection.idle_until).force_close()
         return bool(idle)
 
+    def bound_untaken(self) -> None:
+        """Break off the answers that have been left untaken the longest, if all together are too much."""
+        total = sum(one.untaken_bytes() for one in self.clogged)
+        for one in list(self.clogged):
+            if total <= self.limits.untaken_bytes_max:
+                break
+            total -= one.untaken_bytes()
+            one.break_off("Too many answers wait to be taken.")
+
 
 class Connection(RequestHandler):
     """One connection: lets whole requests pass, and ends with whoever is too slow, too long, or speaks no HTTP.
 
     `body` is that of the last request that came in. While it is whole, further bytes are those of another head; a head
-    that has begun, and the first one of all, is due at `head_due`.
+    that has begun, and the first one of all, is due at `head_due`. aiohttp forgets its transport when it closes it;
+    `line` is kept until everything has been sent.
     """
 
-    __slots__ = ("body", "body_bytes", "door", "head_bytes", "head_due", "made_at", "timer")
+    __slots__ = (
+        "answer_bytes", "body", "body_bytes", "door", "head_bytes", "head_due", "line", "made_at", "timer", "waiting",
+    )  # fmt: skip
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(door, loop=loop, **OPTIONS)
@@ -116,12 +139,17 @@ class Connection(RequestHandler):
         self.made_at = loop.time()
         self.head_due: float | None = None
         self.head_bytes = 0
+        self.line: asyncio.Transport | None = None
         self.body: StreamReader = EMPTY_PAYLOAD
-        self.body_bytes: int | None = None  # how far the body had come at the last look, if there was one
+        # How far the body had come, and how much was left of the answer, at the last look if there was one.
+        self.body_bytes: int | None = None
+        self.answer_bytes: int | None = None
+        self.waiting: asyncio.Task[None] | None = None  # what is for this client only, and ends with it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first request, or say that there is no room."""
         super().connection_made(transport)
+        self.line = self.transport
         if self.door.make_room():
             self.expect_head()
         else:
@@ -129,8 +157,12 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the connection."""
+        self.line = None
+        self.door.clogged.pop(self, None)
         if self.timer is not None:
             self.timer.cancel()
+        if self.waiting is not None:
+            self.waiting.cancel()
         super().connection_lost(exc)
 
     def is_idle(self) -> bool:
@@ -197,9 +229,11 @@ class Connection(RequestHandler):
     def look(self) -> None:
         """See what has become of what was unfinished."""
         self.timer = None
-        if self._close or self._force_close:
+        if self.writing_paused or self.line is None or self.line.is_closing():
+            self.look_at_answer()
+        elif self._close:
             return
-        if self._reading_paused or self._buffer_paused:  # it is we who keep the client waiting
+        elif self._reading_paused or self._buffer_paused:  # it is we who keep the client waiting
             self.body_bytes = None
             self.look_after(self.door.limits.body_seconds)
         elif self.head_due is not None:
@@ -219,11 +253,70 @@ class Connection(RequestHandler):
     def look_at_body(self) -> None:
         """Give up a body that has hardly grown since the last look."""
         limits, came, before = self.door.limits, self.body.total_bytes, self.body_bytes
-        if before is not None and came - before < limits.body_bytes_min:
+        if before is not None and came - before < limits.bytes_min:
             self.give_up(self.body, malformed.too_slow("body"))
         else:
             self.body_bytes = came
             self.look_after(limits.body_seconds)
+
+    # What is taken of the answers
+
+    def pause_writing(self) -> None:
+        """See that the client takes what is more than the system holds for it."""
+        super().pause_writing()
+        self.answer_bytes = None
+        self.look_after(self.door.limits.answer_seconds)
+        self.door.clogged[self] = None
+        self.door.bound_untaken()
+
+    def resume_writing(self) -> None:
+        """Note that the client has taken it."""
+        super().resume_writing()
+        self.door.clogged.pop(self, None)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer and let go of it; aiohttp would keep it until the next one, which may never come."""
+        finished = await super().finish_response(request, resp, start_time)
+        if isinstance(resp, web.Response):
+            resp.body = None
+        return finished
+
+    async def start(self) -> None:
+        """Answer requests for as long as there are any, and see that the last answers are taken as well."""
+        await super().start()
+        self.see_out()
+
+    def force_close(self) -> None:
+        """Close the connection once everything has been sent, and see that it is taken."""
+        super().force_close()
+        self.see_out()
+
+    def see_out(self) -> None:
+        """Give the client its time for what is left of the answers; a connection may only close after them."""
+        if self.untaken_bytes():
+            self.answer_bytes = None
+            self.look_after(self.door.limits.answer_seconds)
+
+    def untaken_bytes(self) -> int:
+        """Return how much there is still to be sent."""
+        return 0 if self.line is None else self.line.get_write_buffer_size()
+
+    def look_at_answer(self) -> None:
+        """Break off an answer of which hardly anything was taken since the last look."""
+        limits, left, before = self.door.limits, self.untaken_bytes(), self.answer_bytes
+        if before is not None and before - left < limits.bytes_min:
+            self.break_off("Its answer was not taken in time.")
+        elif left:
+            self.answer_bytes = left
+            self.look_after(limits.answer_seconds)
+
+    def break_off(self, reason: str) -> None:
+        """Close the connection at once, whatever is still to be sent."""
+        self.note(reason)
+        if self.line is not None:
+            self.line.abort()
 
     # What those hear who may not go on
 
@@ -260,6 +353,18 @@ class Connection(RequestHandler):
         response.headers.update(HEADERS | {"X-Request-ID": request[REQUEST_ID]})
         return response
 
-    def note(self, reason: Exception) -> None:
+    def note(self, reason: Exception | str) -> None:
         """Count a connection that is closed on."""
         self.door.telemetry.emit("connection.refused", reason=str(reason))
+
+
+@contextlib.contextmanager
+def given_up_with_client(request: web.Request) -> Iterator[None]:
+    """Cancel what is awaited inside when the client goes away; only for what nobody but the client waits for."""
+    connection = request.protocol
+    assert isinstance(connection, Connection)
+    connection.waiting = asyncio.current_task()
+    try:
+        yield
+    finally:
+        connection.waiting = None

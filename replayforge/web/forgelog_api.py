@@ -7,7 +7,8 @@ from aiohttp import web
 
 from replayforge.domain.clock import format_time
 from replayforge.domain.document import decode_document
-from replayforge.web.context import context_of
+from replayforge.web.connection import given_up_with_client
+from replayforge.web.context import CONTEXT, context_of
 from replayforge.web.reading import JSON, check_type, query_float, query_int, read_body, read_object
 from replayforge.web.shapes import json_response
 
@@ -39,12 +40,18 @@ async def read(request: web.Request) -> web.Response:
     after = query_int(request, "offset", 0, low=0, high=OFFSET_MAX)
     limit = query_int(request, "limit", 100, low=1, high=READ_LIMIT_MAX)
     wait_seconds = query_float(request, "wait_seconds", 0, low=0, high=30)
-    found = await context_of(request).logbook.read(after, limit, wait_seconds)
+    with given_up_with_client(request):
+        found = await context_of(request).logbook.read(after, limit, wait_seconds)
     events = [
         {"offset": offset, "appended_at": format_time(at_us), "event": as_json(payload)}
         for offset, at_us, payload in found.records
     ]
     return json_response({"events": events, "next_offset": found.next_offset})
+
+
+async def let_readers_go(app: web.Application) -> None:
+    """Answer those who wait for records, else they would hold up the exit."""
+    app[CONTEXT].logbook.close()
 
 
 def as_json(payload: bytes) -> msgspec.Raw:

@@ -8,6 +8,7 @@ from replayforge.web.problems import FinalProblem
 ADDRESS_BYTES_MAX = 8_192
 HEADER_BYTES_MAX = 16_384  # all headers of a request together
 HEADERS_MAX = 128
+CONTINUE = "100-continue"
 VERSIONS = (HttpVersion11, HttpVersion10)
 
 
@@ -31,6 +32,8 @@ def flaw_of(message: RawRequestMessage, head_bytes_most: int) -> FinalProblem | 
         return malformed("It names another version.")
     if message.chunked and not is_plainly_chunked(message):
         return malformed("Its Transfer-Encoding may only be chunked.")
+    if message.headers.get("Expect", CONTINUE).lower() != CONTINUE:
+        return unmet()
     if head_bytes_most > HEADER_BYTES_MAX and header_bytes(message) > HEADER_BYTES_MAX:
         return headers_too_large()
     return None
@@ -50,6 +53,12 @@ def malformed(place: str) -> FinalProblem:
     """Return the problem of what is no HTTP."""
     detail = f"The request is not HTTP/1.1 as RFC 9112 has it. {place} The connection is closed."
     return FinalProblem(400, "malformed-request", "The request is malformed", detail)
+
+
+def unmet() -> FinalProblem:
+    """Return the problem of a request that expects what nobody does."""
+    detail = f"The only thing that a request may expect is {CONTINUE}; leave the header out."
+    return FinalProblem(417, "expectation-failed", "The expectation is not met", detail)
 
 
 def address_too_long() -> FinalProblem:

@@ -227,6 +227,16 @@ async def test_malformed_http_is_refused_and_harms_nobody(house: House, family: 
     assert posted.status == 201
 
 
+@pytest.mark.parametrize("expected", [b"rubbish", b"", b"100-continue, rubbish", b"200-ok"])
+async def test_nothing_else_can_be_expected_than_to_continue(house: House, expected: bytes) -> None:
+    """Any other expectation is 417, as a problem like all others, and nothing is accepted."""
+    head = POST + b"Content-Length: 36\r\nExpect: "
+    check_refusal(await say(int(house.http.port or 0), head + expected + b"\r\n\r\n", EVENT), 417)
+    assert (await house.get("/forgelog/stats"))["last_offset"] == 0
+    said = await say(int(house.http.port or 0), head + b"100-Continue\r\nConnection: close\r\n\r\n", EVENT)
+    assert (said.status, said.answer.count(b"HTTP/1.1 201 ")) == (100, 1)
+
+
 def fields(count: int, size: int) -> bytes:
     """Return header lines of a size each."""
     return b"".join(b"X%04d: %s\r\n" % (number, b"a" * (size - 9)) for number in range(count))
