@@ -153,9 +153,9 @@ class Overview:
         """Return events whose id, workflow or key begins with a text, newest first, a few for each of the three."""
         return await self.store.look_up(text, limit)
 
-    async def count_events(self, wanted: EventFilter, count_max: int) -> int:
-        """Return how many events pass the filter, counted up to a number."""
-        return await self.store.count_events(wanted, count_max)
+    async def count_newest(self, wanted: EventFilter, scan_max: int) -> int:
+        """Return how many of the newest events pass the filter."""
+        return await self.store.count_newest(wanted, scan_max)
 
     async def workflow(self, workflow_id: str) -> WorkflowSummary:
         """Return how the events of a workflow stand; raises NotFound."""

@@ -140,10 +140,10 @@ def look_up(text: str, limit: int) -> Steps[list[StoredEvent]]:
     return [stored_event(row) for row in rows]
 
 
-def count_events(wanted: EventFilter, count_max: int) -> Steps[int]:
-    """Count the events that pass the filter, up to a number."""
+def count_newest(wanted: EventFilter, scan_max: int) -> Steps[int]:
+    """Count those of the newest events that pass the filter."""
     filters, parameters = conditions(wanted)
-    rows = yield Fetch("count_matching", parameters | {"count": count_max}, filters)
+    rows = yield Fetch("count_newest", parameters | {"scan_max": scan_max}, filters)
     return int(rows[0][0])
 
 

@@ -279,9 +279,9 @@ class Store:
         """Return events whose id, workflow or key begins with a text, newest first, a few for each of the three."""
         return await self.driver.read(lambda: lookups.look_up(text, limit))
 
-    async def count_events(self, wanted: EventFilter, count_max: int) -> int:
-        """Return how many events pass the filter, counted up to a number."""
-        return await self.driver.read(lambda: lookups.count_events(wanted, count_max))
+    async def count_newest(self, wanted: EventFilter, scan_max: int) -> int:
+        """Return how many of the newest events pass the filter."""
+        return await self.driver.read(lambda: lookups.count_newest(wanted, scan_max))
 
     async def workflow(self, workflow_id: str) -> WorkflowSummary | None:
         """Return how the events of a workflow stand."""

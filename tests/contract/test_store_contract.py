@@ -358,11 +358,12 @@ async def test_the_beginning_of_a_name_finds_a_few_of_each_kind(store: Store) ->
     assert await store.look_up("nothing", 4) == []
 
 
-async def test_events_are_counted_up_to_a_number(store: Store) -> None:
-    """A count obeys the filter and stops where it is told to."""
+async def test_the_newest_events_are_counted(store: Store) -> None:
+    """A count obeys the filter and looks at no more than the newest events."""
     await put(store, [record(f"event-{number}", event_type="ab"[number % 2]) for number in range(9)])
-    assert await store.count_events(EventFilter(event_type="a"), 100) == 5
-    assert await store.count_events(EventFilter(event_type="a"), 3) == 3
+    assert await store.count_newest(EventFilter(event_type="a"), 100) == 5
+    assert await store.count_newest(EventFilter(event_type="a"), 4) == 2
+    assert await store.count_newest(EventFilter(event_type="a", text="event-8"), 100) == 1
 
 
 async def test_filters(store: Store) -> None:

@@ -350,6 +350,10 @@ WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 -- Events that pass the filters, newest first, before a row number.
 SELECT {event_columns} FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT :count
 
+-- count_newest --
+-- How many of the newest events pass the filters.
+SELECT count(*) FROM (SELECT * FROM events ORDER BY seq DESC LIMIT :scan_max) AS newest WHERE seq > 0 {filters}
+
 -- event_attempts --
 -- The attempts of one event, newest first.
 SELECT {attempt_columns} FROM attempts AS a JOIN events AS e ON e.seq = a.event_seq
