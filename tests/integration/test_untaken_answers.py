@@ -7,6 +7,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from aiohttp.web_protocol import RequestHandler
 
 from replayforge.web.connection import Connection, ConnectionLimits, Door
 from replayforge.web.live import ALL_TOPICS, HUB, offer
@@ -59,10 +60,11 @@ async def greedy(house: House, request: bytes) -> tuple[socket.socket, Connectio
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     await loop.sock_connect(connection, ("127.0.0.1", int(house.http.port or 0)))
 
-    async def made() -> Connection | None:
-        return next((one for one in door_of(house).connections if one not in known), None)
+    async def made() -> list[RequestHandler]:
+        return [one for one in door_of(house).connections if one not in known]
 
-    ours = await persist(made)
+    (ours,) = await persist(made)
+    assert isinstance(ours, Connection)
     assert ours.line is not None
     ours.line.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     await loop.sock_sendall(connection, request)
