@@ -6,6 +6,7 @@ from replayforge.web import (
     dead_letters,
     demo,
     events,
+    export,
     forgelog_api,
     handlers,
     ingest,
@@ -28,6 +29,7 @@ def build_app(context: Context) -> web.Application:
     app[CONTEXT] = context
     app.router.add_routes(routes())
     app.on_shutdown.append(forgelog_api.let_readers_go)
+    export.install(app)
     status_page.install(app, context)
     if not context.base_path:
         return app
@@ -45,6 +47,7 @@ def routes() -> list[web.RouteDef]:
         post("/api/events/bulk", ingest.post_bulk),
         get("/api/events", events.list_events),
         get("/api/events/recent", events.recent_events),
+        get("/api/events/export", export.export_events),
         get("/api/events/{id:[^/]+}", events.show_event),
         post("/api/events/{id:[^/]+}/replay", events.replay_event),
         post("/api/events/{id:[^/]+}/retry", events.retry_event),

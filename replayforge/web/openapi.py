@@ -83,12 +83,12 @@ EVENT_FILTERS = (
     "since",
     "until",
     "q",
-    *LIST,
 )
 DETAILS: dict[str, Details] = {
     "POST /api/events": Details(body="Envelope", answers=((201, "EventShape"), (200, "EventShape"))),
     "POST /api/events/bulk": Details(body="Envelope[]"),
-    "GET /api/events": Details(EVENT_FILTERS, answers=((200, "EventShape[]"),)),
+    "GET /api/events": Details((*EVENT_FILTERS, *LIST), answers=((200, "EventShape[]"),)),
+    "GET /api/events/export": Details(EVENT_FILTERS),
     "GET /api/events/recent": Details(("limit",), answers=((200, "EventShape[]"),)),
     "GET /api/events/{id}": Details(answers=((200, "EventShape"),)),
     "POST /api/events/{id}/replay": Details(body="ReplayRequest", answers=((202, ""),)),

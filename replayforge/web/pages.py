@@ -2,10 +2,11 @@
 
 from aiohttp import web
 
-from replayforge.domain.clock import MICROSECONDS_PER_SECOND
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.domain.errors import NotFound
 from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.domain.reports import EventFilter
+from replayforge.engine.overview import Convergence, Overview
 from replayforge.web import charts, flash, rows, views, words
 from replayforge.web.context import context_of
 from replayforge.web.dead_letters import GROUPINGS
@@ -16,6 +17,7 @@ from replayforge.web.runtime_facts import runtime_view
 from replayforge.web.selection import group_letters
 
 PAGE_SIZE = 50
+COUNTED_MAX = 10_000
 SINCE = {"15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800}
 SINCE_CHOICES = [
     ("", "any time"),
@@ -38,6 +40,8 @@ async def events(request: web.Request) -> web.Response:
     view = views.EventsView(
         filters=filters,
         filtered=filters != views.Filters(),
+        matching=await matching(context.overview, filters, wanted, report),
+        query=api_query(filters, context.overview.clock.now_us()),
         replayable=replayable(filters.status),
         states=views.state_counts(report),
         since_choices=SINCE_CHOICES,
@@ -66,6 +70,32 @@ def read_filters(request: web.Request) -> views.Filters:
         since=since,
         q=query.get("q", "").strip(),
     )
+
+
+async def matching(overview: Overview, filters: views.Filters, wanted: EventFilter, report: Convergence) -> str:
+    """Say how many events pass the filters: exactly where the books know it, else among the newest ones."""
+    states = report.ledger.states
+    if filters == views.Filters(status=filters.status):
+        number = states[State(filters.status)] if filters.status else sum(states.values())
+        return words.plural(number, "event")
+    number = await overview.count_newest(wanted, COUNTED_MAX)
+    among = f" of the newest {COUNTED_MAX:,}" if sum(states.values()) > COUNTED_MAX else ""
+    return f"{words.plural(number, 'event')}{among} {'matches' if number == 1 else 'match'}"
+
+
+def api_query(filters: views.Filters, now_us: int) -> dict[str, str]:
+    """Return the filters with the names of the API; a distance of time becomes a time."""
+    since_us = now_us - SINCE[filters.since] * MICROSECONDS_PER_SECOND if filters.since else None
+    given = {
+        "status": filters.status,
+        "event_type": filters.type,
+        "service_name": filters.service,
+        "workflow_id": filters.workflow,
+        "error": filters.error,
+        "since": "" if since_us is None else format_time(since_us),
+        "q": filters.q,
+    }
+    return {name: value for name, value in given.items() if value}
 
 
 def replayable(status: str) -> str:

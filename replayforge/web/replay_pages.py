@@ -7,7 +7,6 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from replayforge.domain.bulk_replay import MEMBERS_MAX, ReplayJob
-from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.domain.document import Unacceptable
 from replayforge.domain.errors import NotFound, Rejected
 from replayforge.domain.identity import new_request_id
@@ -17,7 +16,7 @@ from replayforge.web import views
 from replayforge.web.actions import back_of, read_form
 from replayforge.web.context import context_of
 from replayforge.web.flash import Flash, is_ours, see_other
-from replayforge.web.pages import PAGE_SIZE, SINCE, older, read_filters
+from replayforge.web.pages import PAGE_SIZE, api_query, older, read_filters
 from replayforge.web.problems import Problem
 from replayforge.web.reading import query_cursor
 from replayforge.web.rendering import Page, show
@@ -76,20 +75,11 @@ async def ask(request: web.Request) -> web.Response:
 
 
 def given_filter(filters: views.Filters, now_us: int) -> dict[str, str]:
-    """Return the filters of a page with the names of the API; a distance of time becomes a time."""
-    since_us = now_us - SINCE[filters.since] * MICROSECONDS_PER_SECOND if filters.since else None
-    given = {
-        "status": filters.status or State.DEAD_LETTERED.value,
-        "event_type": filters.type,
-        "service_name": filters.service,
-        "workflow_id": filters.workflow,
-        "error": filters.error,
-        "since": "" if since_us is None else format_time(since_us),
-        "q": filters.q,
-    }
+    """Return the filters of a page with the names of the API; without a state, dead letters are meant."""
+    given = {"status": State.DEAD_LETTERED.value} | api_query(filters, now_us)
     if given["status"] not in TERMINAL:
         raise Unacceptable("Only finished events can be replayed; filter by one of their states.", "?status")
-    return {name: value for name, value in given.items() if value}
+    return given
 
 
 async def make(request: web.Request) -> web.Response:

@@ -60,11 +60,14 @@ class Filters:
 class EventsView:
     """The list of events. `states` are (state, how many); `older` is the link to the next page, or empty.
 
-    `replayable` are the words for those of the events that a bulk replay would take, or empty.
+    `matching` says how many there are; `query` asks the API for the same. `replayable` are the words for those of the
+    events that a bulk replay would take, or empty.
     """
 
     filters: Filters
     filtered: bool
+    matching: str
+    query: dict[str, str]
     replayable: str
     states: list[tuple[str, int]]
     since_choices: list[tuple[str, str]]
