@@ -150,10 +150,10 @@ async def test_waiting_for_idleness_and_for_one_event() -> None:
     await bench.take("one")
     await bench.take("two")
     bench.put_away((1, 1))
-    await asyncio.wait_for(done, 1)
+    await asyncio.wait_for(done, 10)
     assert not idle.done()
     bench.put_away((2, 1))
-    await asyncio.wait_for(idle, 1)
+    await asyncio.wait_for(idle, 10)
 
 
 def record(event_id: str) -> EventRecord:
