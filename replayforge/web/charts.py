@@ -9,8 +9,9 @@ from replayforge.domain.lifecycle import ATTEMPT_SPENDING, OPEN, State
 from replayforge.web.words import duration
 
 LABELS_WIDTH, TIME_WIDTH, ROW_HEIGHT, AXIS_HEIGHT = 220, 1000, 28, 28
-BAR_WIDTH_MIN = 3.0
+BAR_WIDTH_MIN, LABEL_WIDTH_MIN = 3.0, 70.0
 ROWS_MAX = 200
+FAILED = frozenset({State.DEAD_LETTERED, State.DISCARDED, State.HELD, State.RETRYING})
 GAP_SHARE_MIN, GAP_SECONDS_MIN, GAP_WIDTH = 0.12, 1.0, 44.0
 
 
@@ -102,8 +103,10 @@ def idle_gaps(start_us: int, end_us: int, busy: Sequence[tuple[int, int]]) -> li
     return gaps
 
 
-def timeline(events: Sequence[StoredEvent], attempts: Sequence[Attempt], now_us: int) -> Timeline:
-    """Draw the events of a workflow below each other on one time axis."""
+def timeline(
+    events: Sequence[StoredEvent], attempts: Sequence[Attempt], now_us: int, *, idle_shown: bool = False
+) -> Timeline:
+    """Draw the events of a workflow below each other on one time axis, idle stretches short unless they are shown."""
     shown = shown_events(events)
     by_event: dict[str, list[Attempt]] = {event.id: [] for event in shown}
     for attempt in attempts:
@@ -112,9 +115,9 @@ def timeline(events: Sequence[StoredEvent], attempts: Sequence[Attempt], now_us:
     is_open = any(event.state in OPEN for event in shown)
     start_us = min(event.created_at_us for event in shown)
     end_us = now_us if is_open else max(event.updated_at_us for event in shown)
-    busy = [(attempt.started_at_us, attempt.ended_at_us) for attempt in attempts]
+    busy = [(one.started_at_us, one.ended_at_us) for one in attempts if one.event_id in by_event]
     busy += [(event.updated_at_us, now_us) for event in shown if event.state is State.PROCESSING]
-    scale = Scale(start_us, end_us, busy)
+    scale = Scale(start_us, end_us, [(start_us, end_us)] if idle_shown else busy)
     lanes = [lane(index, event, by_event[event.id], scale, now_us) for index, event in enumerate(shown)]
     return Timeline(
         width=LABELS_WIDTH + TIME_WIDTH + 20,
@@ -127,8 +130,12 @@ def timeline(events: Sequence[StoredEvent], attempts: Sequence[Attempt], now_us:
 
 
 def shown_events(events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
-    """Return the first and the last hundred events when there are more than a picture can show."""
-    return events if len(events) <= ROWS_MAX else [*events[: ROWS_MAX // 2], *events[-ROWS_MAX // 2 :]]
+    """Return the events that a picture can show: of too many the first and last hundred, and what failed between."""
+    if len(events) <= ROWS_MAX:
+        return events
+    half = ROWS_MAX // 2
+    between = [event for event in events[half:-half] if event.state in FAILED]
+    return [*events[:half], *between[:half], *events[-half:]]
 
 
 def lane(index: int, event: StoredEvent, attempts: Sequence[Attempt], scale: Scale, now_us: int) -> Lane:
@@ -172,9 +179,11 @@ def span(kind: str, first_us: int, last_us: int, scale: Scale, title: str) -> Sp
 
 def ticks(scale: Scale) -> list[Tick]:
     """Mark the ends of the axis, and each shortened stretch with its length."""
-    marks = [Tick(scale.x(scale.start_us), "0 s")]
+    gaps = []
     for first, last in scale.gaps:
         label = f"idle {duration((last - first) / MICROSECONDS_PER_SECOND)}"
-        marks.append(Tick(round((scale.x(first) + scale.x(last)) / 2, 1), label, gap=True))
+        gaps.append(Tick(round((scale.x(first) + scale.x(last)) / 2, 1), label, gap=True))
+    start = scale.x(scale.start_us)
+    crowded = bool(gaps) and gaps[0].x - start < LABEL_WIDTH_MIN
     total = duration((scale.end_us - scale.start_us) / MICROSECONDS_PER_SECOND)
-    return [*marks, Tick(scale.x(scale.end_us), total)]
+    return [Tick(start, "" if crowded else "0 s"), *gaps, Tick(scale.x(scale.end_us), total)]

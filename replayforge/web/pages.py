@@ -141,19 +141,25 @@ async def workflow(request: web.Request) -> web.Response:
     """Show one workflow as a picture and as a table."""
     context, workflow_id = context_of(request), request.match_info["id"]
     summary = await context.overview.workflow(workflow_id)
-    found, attempts = await context.overview.timeline(workflow_id)
+    events, attempts = await context.overview.timeline(workflow_id)
+    only_failed, idle_shown = request.query.get("only") == "failed", request.query.get("idle") == "shown"
+    failed = [event for event in events if event.state in charts.FAILED]
+    found = failed if only_failed else events
     of_event: dict[str, list[rows.AttemptRow]] = {event.id: [] for event in found}
     for attempt in attempts:
         if attempt.event_id in of_event:
             of_event[attempt.event_id].append(rows.attempt_row(attempt))
-    shown = charts.shown_events(found)
+    shown, now_us = charts.shown_events(found), context.overview.clock.now_us()
     view = views.WorkflowView(
         workflow_id=workflow_id,
         totals=rows.workflow_row(summary),
-        timeline=charts.timeline(found, attempts, context.overview.clock.now_us()),
+        only_failed=only_failed,
+        failed=len(failed),
+        idle_shown=idle_shown,
+        timeline=charts.timeline(found, attempts, now_us, idle_shown=idle_shown) if found else None,
         rows=rows.event_rows(shown, context.overview),
         attempts=of_event,
-        replayable=sum(event.state in rows.REPLAYABLE - {State.SUCCEEDED} for event in found),
+        replayable=sum(event.state in rows.REPLAYABLE - {State.SUCCEEDED} for event in events),
     )
     return await show(request, Page("workflow.html", workflow_id, "workflows"), view)
 

@@ -111,11 +111,17 @@ class WorkflowsView:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowView:
-    """One workflow: its totals, its picture, and the same as a table."""
+    """One workflow: its totals, its picture, and the same as a table; with `only_failed`, of the failed events alone.
+
+    There is no picture of nothing.
+    """
 
     workflow_id: str
     totals: WorkflowRow
-    timeline: Timeline
+    only_failed: bool
+    failed: int
+    idle_shown: bool
+    timeline: Timeline | None
     rows: list[EventRow]
     attempts: dict[str, list[AttemptRow]]
     replayable: int

@@ -80,9 +80,23 @@ def test_what_runs_now_reaches_to_now() -> None:
     assert picture.seconds == 5
 
 
-def test_a_huge_workflow_shows_both_its_ends() -> None:
-    """Beyond what a picture can show, the middle is left out and counted."""
-    events = [structs.replace(EVENT, id=f"e{number}") for number in range(ROWS_MAX + 50)]
+def test_a_huge_workflow_shows_both_its_ends_and_what_failed() -> None:
+    """Beyond what a picture can show, the middle is left out and counted, except for what failed there."""
+    events = [structs.replace(EVENT, id=f"e{number}", state=State.SUCCEEDED) for number in range(ROWS_MAX + 50)]
     picture = timeline(events, [], 0)
     assert (len(picture.lanes), picture.left_out) == (ROWS_MAX, 50)
     assert (picture.lanes[0].event_id, picture.lanes[-1].event_id) == ("e0", f"e{ROWS_MAX + 49}")
+    middle = ROWS_MAX // 2
+    events[middle + 7] = structs.replace(EVENT, id="failed", state=State.DEAD_LETTERED)
+    picture = timeline(events, [], 0)
+    assert (picture.lanes[middle].event_id, picture.left_out) == ("failed", 49)
+
+
+def test_idle_time_is_cut_unless_it_is_asked_for() -> None:
+    """A long stretch in which nothing ran is drawn short and marked; shown, it takes its share of the axis."""
+    later = replace(ATTEMPT, started_at_us=90 * SECOND, ended_at_us=91 * SECOND)
+    event = structs.replace(EVENT, state=State.SUCCEEDED, updated_at_us=91 * SECOND)
+    cut = timeline([event], [later], 99 * SECOND)
+    whole = timeline([event], [later], 99 * SECOND, idle_shown=True)
+    assert [any(tick.gap for tick in picture.ticks) for picture in (cut, whole)] == [True, False]
+    assert whole.lanes[0].spans[-1].width < cut.lanes[0].spans[-1].width / 10
