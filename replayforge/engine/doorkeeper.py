@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from replayforge.domain.admission import EVERYTHING, Admission, Pause
 from replayforge.domain.clock import Clock
-from replayforge.domain.errors import NotFound, Rejected
+from replayforge.domain.errors import NotFound, Rejected, Unavailable
 from replayforge.engine.gates import Gates
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.workbench import Workbench
@@ -64,21 +64,20 @@ class Doorkeeper:
             self.gates.note_waiting(pattern, waiting=True)
         if freshly_paused:
             self.sort_after = 0
-            await self.take_back()
+        await self.take_back()
         await self.release_strangers(waiting)
         return sum(waiting.values())
 
     async def take_back(self) -> None:
-        """Return those events of paused handlers that lie on the bench and that no worker has begun."""
-        unbegun = [one for one in self.bench.waiting if self.is_paused(one.event.event_type)]
-        leases = [one.lease for one in unbegun]
-        self.bench.withdraw(leases)
-        if leases:
-            await self.store.hand_back(leases, self.clock.now_us())
+        """Return what lies on the bench for paused handlers; nothing of it has begun, and others have room then.
 
-    def is_paused(self, event_type: str) -> bool:
-        """Tell whether the handler for events of a type is paused."""
-        return self.gates.is_paused(self.gates.pattern_of(event_type))
+        A claim that was under way as the handler was paused has laid it there.
+        """
+        leases = [one.lease for one in self.bench.waiting if self.gates.shuts_out(one)]
+        if leases:
+            self.bench.withdraw(leases)
+            await self.store.hand_back(leases, self.clock.now_us())
+            self.sort_after = 0
 
     async def release_strangers(self, waiting: Mapping[str, int]) -> None:
         """Queue as any other what waits for a handler that this daemon does not have and that nobody has paused."""
@@ -97,7 +96,13 @@ class Doorkeeper:
             return 0
         shut = {gate.pattern: 0 for gate in self.gates.gates.values() if gate.pause is not None}
         admission = Admission(shut, self.gates.pattern_of)
-        done = await self.store.sort_out(admission, self.sort_after, SORTED_PER_STEP_MAX)
+        after, self.sort_after = self.sort_after, None
+        try:
+            done = await self.store.sort_out(admission, after, SORTED_PER_STEP_MAX)
+        except Unavailable:
+            self.sort_after = 0
+            raise
         self.gates.note_turned_away(done.turned_away)
-        self.sort_after = done.next_seq
+        if self.sort_after is None:  # else another pause has come meanwhile, and it begins anew
+            self.sort_after = done.next_seq
         return SORTED_PER_STEP_MAX if done.next_seq is not None else 0

@@ -120,7 +120,7 @@ class Gates:
         for pattern, count in room.items():
             gate = self.gates[pattern]
             gate.promised += sign * count
-            if sign < 0 and gate.waiting:
+            if sign < 0 and count and gate.waiting:
                 self.news.set()
 
     def seat(self, claimed: Sequence[Claimed]) -> None:
@@ -134,6 +134,13 @@ class Gates:
                 gate.in_hands += 1
                 if gate.breaker.tripped:
                     gate.probe = one.lease
+
+    def shuts_out(self, claimed: Claimed) -> bool:
+        """Tell whether an event may not begin now, because its handler was paused or failed since it was claimed."""
+        gate = self.guarded.get(self.pattern_of(claimed.event.event_type)) if self.guarded else None
+        if gate is None:
+            return False
+        return gate.pause is not None or (gate.breaker.tripped and gate.probe != claimed.lease)
 
     def leave(self, lease: Lease) -> None:
         """Note that the attempt of an event has ended, or will not begin."""

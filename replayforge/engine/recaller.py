@@ -68,28 +68,41 @@ class Recaller:
 
     async def tick(self) -> float:
         """Recall for every willing handler once; returns the seconds until more may be recalled without any news."""
-        willing = self.gates.willing()
-        for gate in willing:
-            if not await self.recall_for(gate):
-                return ROOM_SECONDS
-        if willing:
+        for gate in self.gates.willing():
+            reserved = self.bench.reserve(RECALL_MAX, fresh=False)
+            if not reserved:
+                await self.wait_for_room()
+                return 0.0
+            try:
+                await self.recall_for(gate, reserved)
+            finally:
+                self.bench.release(reserved)
+        if self.gates.willing():
             return 0.0
         seconds = self.gates.seconds_until_probe()
         return IDLE_SECONDS if seconds is None else max(0.0, seconds)
 
-    async def recall_for(self, gate: Gate) -> bool:
-        """Claim what the handler may have of the events that wait for it; False when the bench has no room."""
-        reserved = self.bench.reserve(RECALL_MAX, fresh=False)
+    async def wait_for_room(self) -> None:
+        """Return when a worker may have become free, so that it is taken in turns with the reader, or on news."""
+        self.bench.changed.clear()
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.bench.changed, self.gates.news)]
+        try:
+            await asyncio.wait(waits, timeout=ROOM_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+
+    async def recall_for(self, gate: Gate, reserved: int) -> None:
+        """Claim what the handler may have of the events that wait for it, as far as the bench has room."""
         room = gate.room(self.clock.monotonic())
         count = reserved if room is None else min(reserved, room)
+        if not count:
+            return
         self.gates.promise({gate.pattern: count}, 1)
         try:
-            if count:
-                await self.recall(gate, count)
+            await self.recall(gate, count)
         finally:
             self.gates.promise({gate.pattern: count}, -1)
-            self.bench.release(reserved)
-        return reserved > 0
 
     async def recall(self, gate: Gate, count: int) -> None:
         """Claim the oldest events that wait for a handler and lay them on the bench."""

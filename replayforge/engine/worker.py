@@ -63,6 +63,9 @@ class Worker:
             claimed = await self.bench.take(self.name)
             if claimed is None:
                 return
+            if self.gates.shuts_out(claimed):
+                await self.hand_back(claimed)
+                continue
             await self.work(claimed)
             if self.settled_count % TURN_ATTEMPTS == 0:
                 await asyncio.sleep(0)
@@ -89,6 +92,17 @@ class Worker:
         self.bench.let_go(self.name)
         if thread is not None:
             await self.wait_for_thread(thread, claimed.event.event_type)
+
+    async def hand_back(self, claimed: Claimed) -> None:
+        """Return an event that may not begin now; what the store does not take is found by the sweep."""
+        try:
+            await self.store.hand_back([claimed.lease], self.rules.clock.now_us())
+        except Unavailable:
+            return
+        finally:
+            self.bench.let_go(self.name)
+            self.bench.put_away(claimed.lease)
+        self.publisher.offer([(claimed.event.id, claimed.event.run)])
 
     async def wait_for_thread(self, thread: asyncio.Future[Any], event_type: str) -> None:
         """Keep the slot taken until a plain function returns that ran on after its time-out: it cannot be stopped."""

@@ -14,9 +14,10 @@ from replayforge.crashpoints import EXIT_CODE, POINTS
 from tests.support.daemon_process import Answer, DaemonProcess, until
 from tests.support.sink import QUICK, SINK_HANDLERS, ended
 
-# A dead letter that is replayed, a failed attempt and a start time are what the last points need.
+# A dead letter that is replayed, a failed attempt, and a handler at its limit are what the last points need.
 EVENTS: list[dict[str, Any]] = [
     *({"event_type": "quick.one", "idempotency_key": f"quick-{number}"} for number in range(10)),
+    *({"event_type": "narrow.one", "idempotency_key": f"narrow-{number}"} for number in range(5)),
     {"event_type": "flaky.one", "idempotency_key": "flaky", "payload": {"failures": 1}},
     {"event_type": "doomed.one", "idempotency_key": "doomed"},
 ]

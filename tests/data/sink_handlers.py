@@ -36,6 +36,14 @@ async def slow(event: Event, context: Context) -> str:
     return event.id
 
 
+@handlers.on("narrow.*", concurrency_max=2)
+async def narrow(event: Event, context: Context) -> str:
+    note("started", event, context)
+    await asyncio.sleep(event.payload.get("seconds", 0.1))
+    note("ended", event, context)
+    return event.id
+
+
 @handlers.on("flaky.*", max_attempts=50)
 async def flaky(event: Event, context: Context) -> str:
     note("started", event, context)
