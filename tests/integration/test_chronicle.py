@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,20 @@ def clock() -> FakeClock:
     return FakeClock(MINUTE_US)
 
 
-async def open_store(directory: Path) -> Store:
-    return await Store.open(f"sqlite:///{directory}/store.db", node="node-1", owner="node-1/first")
+@asynccontextmanager
+async def opened(directory: Path, kind: type[Store] = Store) -> AsyncIterator[Store]:
+    """Open the store of a directory; it is closed at the end, whatever happens: an open one would keep pytest alive."""
+    store = await kind.open(f"sqlite:///{directory}/store.db", node="node-1", owner="node-1/first")
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await open_store(tmp_path)
-    yield store
-    await store.close()
+    async with opened(tmp_path) as store:
+        yield store
 
 
 @pytest.fixture
@@ -102,25 +108,22 @@ async def test_a_clock_that_is_set_erases_no_minute(scribe: Scribe, seconds: flo
 
 async def test_a_store_that_is_away_costs_no_count(tmp_path: Path, clock: FakeClock) -> None:
     """What cannot be written stays in memory, each minute by itself, and is written once the store is back."""
-    store = await open_store(tmp_path)
-    scribe = Scribe(store, clock)
-    await store.close()
+    async with opened(tmp_path) as store:
+        scribe = Scribe(store, clock)
     for minute in range(5):
         scribe.accept(minute + 1)
         with pytest.raises(Unavailable):
             await scribe.chronicler.write()
         clock.advance(60)
-    scribe.chronicler.store = await open_store(tmp_path)
-    await scribe.chronicler.write()
-    assert await scribe.accepted() == [1, 2, 3, 4, 5]
-    await scribe.chronicler.store.close()
+    async with opened(tmp_path) as scribe.chronicler.store:
+        await scribe.chronicler.write()
+        assert await scribe.accepted() == [1, 2, 3, 4, 5]
 
 
 async def test_memory_is_bounded_however_long_the_store_is_away(tmp_path: Path, clock: FakeClock) -> None:
     """Three weeks of ever new event types leave no more pages than the ranges have periods, each with few types."""
-    store = await open_store(tmp_path)
-    scribe = Scribe(store, clock)
-    await store.close()
+    async with opened(tmp_path) as store:
+        scribe = Scribe(store, clock)
     for hour in range(21 * 24):
         for number in range(TYPES_MAX + 10):
             scribe.accept(1, f"type-{hour}-{number}")
@@ -147,15 +150,14 @@ class Deaf(Store):
 
 async def test_a_lost_answer_counts_nothing_twice(tmp_path: Path, clock: FakeClock) -> None:
     """What was committed without our knowing is written once more, and is the same."""
-    store = await Deaf.open(f"sqlite:///{tmp_path}/store.db", node="node-1", owner="node-1/first")
-    scribe = Scribe(store, clock)
-    scribe.accept(7)
-    with pytest.raises(Unavailable):
+    async with opened(tmp_path, Deaf) as store:
+        scribe = Scribe(store, clock)
+        scribe.accept(7)
+        with pytest.raises(Unavailable):
+            await scribe.chronicler.write()
+        scribe.accept(1)
         await scribe.chronicler.write()
-    scribe.accept(1)
-    await scribe.chronicler.write()
-    assert await scribe.accepted() == [8]
-    await store.close()
+        assert await scribe.accepted() == [8]
 
 
 async def test_nothing_is_removed_while_the_time_is_in_doubt(scribe: Scribe) -> None:

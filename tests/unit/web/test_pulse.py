@@ -16,18 +16,25 @@ RECORD = EventRecord("event-1", "app", "workflow", "test", 0)
 
 @pytest.mark.parametrize("seconds", [0.0, -120.0, -3_600.0, 3_600.0, -3_652 * 86_400.0])
 async def test_a_wall_clock_that_is_set_changes_no_rate(tmp_path: Path, seconds: float) -> None:
-    """Three events in each five seconds are 0.6 a second, whatever the wall clock says meanwhile."""
-    clock, telemetry = FakeClock(), Telemetry()
+    """Three events in five seconds are 0.6 a second, whatever the wall clock says meanwhile."""
+    clock = FakeClock()
     store = await Store.open(f"sqlite:///{tmp_path}/store.db", node="node-1", owner="node-1/first")
-    chronicler = Chronicler(store, clock, telemetry)
+    try:
+        pulse = await sampled(Chronicler(store, clock, Telemetry()), clock, seconds)
+    finally:
+        await store.close()  # an open one would keep pytest alive
+    assert pulse.rates() == pytest.approx((0.6, 0.4))
+
+
+async def sampled(chronicler: Chronicler, clock: FakeClock, seconds: float) -> Pulse:
+    """Let twenty times five seconds pass, with three accepted events and two ended ones each."""
     pulse = Pulse(chronicler, clock)
     for number in range(20):
         clock.advance(5)
         if number == 10:
             clock.set_by(seconds)
-        telemetry.emit("event.accepted", 3, records=[RECORD] * 3)
-        telemetry.emit("event.dead_lettered", 2, event_type="test")
+        chronicler.telemetry.emit("event.accepted", 3, records=[RECORD] * 3)
+        chronicler.telemetry.emit("event.dead_lettered", 2, event_type="test")
         await chronicler.write()  # what was written is still counted
         pulse.samples.append(pulse.now())
-    assert pulse.rates() == pytest.approx((0.6, 0.4))
-    await store.close()
+    return pulse
