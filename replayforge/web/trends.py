@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from replayforge.domain.chronicle import Chronicle, Period, Range, TypeChronicle
+from replayforge.domain.chronicle import OTHERS, Chronicle, Period, Range, TypeChronicle
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.domain.histogram import bounds_us, bucket_of, quantile_us
 from replayforge.domain.lifecycle import State
@@ -219,9 +219,10 @@ def type_rows(chronicle: Chronicle, queued: Mapping[str, int], queued_max: int) 
 def type_row(one: TypeChronicle, chosen: Range, queued: int, or_more: str) -> TypeRow:
     """Return the row of one type; every figure leads to the events behind it."""
     p95 = quantile_us(one.latencies, SHARES["p95"])
+    named = "" if one.event_type == OTHERS else one.event_type  # the others have no name in common to list them by
 
     def events(status: str = "", since: str = chosen.name) -> str:
-        return link("/events", {"type": one.event_type, "status": status, "since": since})
+        return link("/events", {"type": named, "status": status, "since": since})
 
     return TypeRow(
         event_type=one.event_type,

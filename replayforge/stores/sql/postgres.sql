@@ -685,10 +685,10 @@ WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us
 GROUP BY event_type, at_us
 
 -- retire_chronicle --
--- Remove the oldest steps of a length that began before a time.
+-- Remove the oldest steps of a length that began before a time; those that another daemon is removing are its own.
 DELETE FROM chronicle WHERE (step_seconds, at_us, node, event_type, name) IN (
     SELECT step_seconds, at_us, node, event_type, name FROM chronicle
-    WHERE step_seconds = :step_seconds AND at_us < :before_us ORDER BY at_us LIMIT :count
+    WHERE step_seconds = :step_seconds AND at_us < :before_us ORDER BY at_us LIMIT :count FOR UPDATE SKIP LOCKED
 )
 RETURNING amount
 

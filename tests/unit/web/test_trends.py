@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replayforge.domain.chronicle import RANGES, Chronicle, Period, Range, TypeChronicle, chronicle
+from replayforge.domain.chronicle import OTHERS, RANGES, Chronicle, Period, Range, TypeChronicle, chronicle
 from replayforge.domain.histogram import BUCKETS, EDGES_US, bucket_of
 from replayforge.web.trends import COLUMNS_MIN, SPARK_HEIGHT, latency, spark, spoken, throughput, type_rows
 
@@ -111,6 +111,12 @@ def test_a_row_leads_to_the_events_behind_its_figures() -> None:
     assert row.link == "/events?type=a%26b%3Dc+%231&since=1h"
     assert row.dead_link == "/events?type=a%26b%3Dc+%231&status=dead_lettered&since=1h"
     assert row.queued_link == "/events?type=a%26b%3Dc+%231&status=queued"
+
+
+def test_the_others_lead_to_a_list_of_all() -> None:
+    """Types that were counted together cannot be listed by a name."""
+    (row,) = type_rows(Chronicle(HOUR, (), NOTHING, (of_type(event_type=OTHERS),)), {}, 9)
+    assert (row.event_type, row.dead_link) == (OTHERS, "/events?status=dead_lettered&since=1h")
 
 
 def test_a_share_is_never_rounded_up_to_all() -> None:
