@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from replayforge.engine.overview import Overview
 from replayforge.web import (
     actions,
     api_page,
@@ -29,7 +30,7 @@ from replayforge.web.live import HUB, Hub
 from replayforge.web.pulse import PULSE, Pulse
 from replayforge.web.remembered import Remembered
 
-RATES, TIME = frozenset({"rates"}), frozenset({"time"})
+RATES, TIME, PARTS = frozenset({"rates"}), frozenset({"time"}), frozenset({"parts"})
 SAMPLES_PER_LOOK = 6
 
 
@@ -52,7 +53,7 @@ async def kept_alive(app: web.Application) -> AsyncIterator[None]:
     hub, pulse, telemetry = app[HUB], app[PULSE], app[CONTEXT].overview.telemetry
     hub.open()
     telemetry.listeners += [pulse.listen, hub.listen]
-    sampling = asyncio.create_task(sample(pulse, hub), name="pulse")
+    sampling = asyncio.create_task(sample(pulse, hub, app[CONTEXT].overview), name="pulse")
     yield
     sampling.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -61,14 +62,18 @@ async def kept_alive(app: web.Application) -> AsyncIterator[None]:
         telemetry.listeners.remove(listener)
 
 
-async def sample(pulse: Pulse, hub: Hub) -> None:
-    """Take samples, and tell open pages when the rates have changed."""
-    shown = pulse.rates()
+async def sample(pulse: Pulse, hub: Hub, overview: Overview) -> None:
+    """Take samples, and tell open pages when the rates have changed, or whether a part works."""
+    shown, working = pulse.rates(), ""
     for number in itertools.count(1):
         await pulse.tick()
         # Some words are true for a while only, such as that something crashed a moment ago.
         if number % SAMPLES_PER_LOOK == 0:
             hub.mark(TIME)
+        # While nothing happens nobody else notices that the store is away.
+        if hub.clients and (found := " ".join(check.status for check in await overview.checks())) != working:
+            working = found
+            hub.mark(PARTS)
         if (rates := pulse.rates()) != shown:
             shown = rates
             hub.mark(RATES)

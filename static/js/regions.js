@@ -37,7 +37,8 @@ export async function refresh(signal) {
   const names = regions().map((region) => region.dataset.live).filter((name) => dirty.has(name));
   if (names.length === 0) return;
   const asked = names.join(",");
-  const headers = { "X-Live-Regions": asked };
+  // As a page and not as data: while the daemon cannot show this page, its frame still says why.
+  const headers = { "X-Live-Regions": asked, Accept: "text/html" };
   if (tag && tagOf === asked) headers["If-None-Match"] = tag;
   for (const name of names) dirty.delete(name);
   let response;
