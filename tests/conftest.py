@@ -1,12 +1,19 @@
 """What holds for every test: a skip is loud, and where nothing may be missing it is a failure."""
 
 import os
+import signal
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 
 NO_SKIPS = os.environ.get("REPLAYFORGE_NO_SKIPS") == "1"
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, and let every daemon hear it: a shell takes that from whatever it runs in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(hookwrapper=True)

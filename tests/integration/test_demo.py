@@ -25,14 +25,9 @@ from replayforge.engine import checkout
 from replayforge.web.reading import decode_envelope
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, Ended, until
 from tests.support.house import House, open_house
+from tests.support.ports import free_port
 
 SAMPLE = REPOSITORY / "tests" / "data" / "checkout.ndjson"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def run(directory: Path, *arguments: str) -> Ended:

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.postgres_server import SUPERUSER, as_account, environment, unprivileged
-from tests.support.redis_server import free_port
 
 SBIN = Path("/usr/sbin")  # where Debian puts it, and where not everybody's PATH leads
 MISSING = "no pgbouncer: neither on PATH nor in /usr/sbin (apt-get install pgbouncer)"

