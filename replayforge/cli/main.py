@@ -31,6 +31,7 @@ COMMANDS = {
     "events": Place("events_commands", "events", "Look at events and act on them."),
     "dead": Place("dead_commands", "dead", "Look at dead letters, replay or discard them."),
     "replays": Place("replays_commands", "replays", "Look at bulk replays, pause, resume or cancel them."),
+    "handlers": Place("handlers_commands", "handlers", "Look at handlers, pause or resume them."),
     "workflows": Place("workflows_commands", "workflows", "Look at workflows."),
     "status": Place("status_command", "status", "Say whether everything accepted has come to its end."),
     "check": Place("check_command", "check", "Compare the log with the store, event by event, while no daemon runs."),

@@ -34,8 +34,8 @@ def send(daemon: DaemonProcess, name: str, event_type: str) -> None:
 
 
 def handler(daemon: DaemonProcess, pattern: str) -> dict[str, Any]:
-    items = daemon.http.get("/api/handlers")["items"]
-    return next(item for item in items if item["pattern"] == pattern)  # type: ignore[no-any-return]
+    items: list[dict[str, Any]] = daemon.http.get("/api/handlers")["items"]
+    return next(item for item in items if item["pattern"] == pattern)
 
 
 def most_at_once(daemon: DaemonProcess, ids: set[str]) -> int:
