@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from replayforge.domain.admission import EVERYTHING
-from replayforge.domain.lifecycle import Reason, State
+from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Group
 from replayforge.web.handlers import HandlerShape
 from replayforge.web.words import count, duration, link, plural
@@ -98,6 +98,6 @@ def verb_of(shape: HandlerShape) -> str:
 
 def orphan_row(group: Group, *, has_handler: bool) -> OrphanRow:
     """Return a row for the dead letters of a type that found no handler."""
-    query = {"status": State.DEAD_LETTERED, "type": group.name, "error": Reason.NO_HANDLER}
+    query = {"status": State.DEAD_LETTERED, "type": group.name}
     path = "/replays/new" if has_handler else "/events"
     return OrphanRow(group.name, group.count, has_handler, link(path, query))

@@ -131,9 +131,10 @@ def paused(signs: Signs) -> Health | None:
     """Tell whether somebody has paused a handler, or everything, and not resumed it."""
     if signs.report is None or not signs.report.pauses:
         return None
-    pause, more = signs.report.pauses[0], len(signs.report.pauses) - 1
-    what = "everything" if pause.pattern == EVERYTHING else f"the handler {pause.pattern}"
-    others = f" and {plural(more, 'other')}" if more else ""
+    pause = min(signs.report.pauses, key=lambda pause: pause.pattern != EVERYTHING)
+    is_all, more = pause.pattern == EVERYTHING, len(signs.report.pauses) - 1
+    what = "everything" if is_all else f"the handler {pause.pattern}"
+    others = f" and {plural(more, 'other')}" if more and not is_all else ""
     rest = f"by {pause.by}: {pause.reason}"
     return Health("Attention", "warn", f"{what}{others} paused", "/handlers", format_time(pause.since_us), rest)
 

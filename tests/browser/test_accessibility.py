@@ -21,7 +21,8 @@ def test_axe_finds_nothing_on_any_page(daemon: DaemonProcess, look: Look, theme:
     assert daemon.http.post("/api/replays", {"ids": [dead], "reason": "r", "canary": 1}).status == 202
     until(lambda: daemon.http.get("/api/replays/rpl_1")["status"] == "paused")
     reaches(daemon, dead, "dead_lettered")
-    paths += ["/replays", "/replays/rpl_1", "/replays/new", "/docs", "/send", "/nope", f"/confirm/discard?id={dead}"]
+    assert daemon.http.post("/api/handlers/later.*/pause", {"reason": "r"}).status == 200
+    paths += ["/handlers", "/handlers/pause?pattern=*", "/replays", "/replays/rpl_1", "/replays/new", "/docs", "/send", "/nope", f"/confirm/discard?id={dead}"]
     tab = look("/", theme=theme)
     found = []
     for width in (1440, 320):

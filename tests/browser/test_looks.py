@@ -49,6 +49,8 @@ def paths(ids: dict[str, str]) -> list[str]:
         "/dead-letters?group_by=type&group=bad.payment",
         "/replays",
         "/replays/new?error=TimeoutError:%20timeout%20from%20gateway-N",
+        "/handlers",
+        "/handlers/pause?pattern=bad.*",
         "/runtime",
         "/send",
         f"/send?from={ids['dead']}",

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from replayforge.domain.admission import Pause
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Group, Ledger, Node
 from replayforge.engine.overview import Check, Convergence
@@ -16,6 +17,7 @@ NOW = 10_000 * SECOND
 BOOKS = Ledger(5, 0, 0, 0, 5, dict.fromkeys(State, 0) | {State.SUCCEEDED: 5}, 0)
 FINE = Convergence(True, BOOKS, [], 0, 0.0, [], [])
 GONE = Node("far-away", "log", "i", "host", 7, 0, durable_offset=10, projected_offset=7)
+PAUSE = Pause("bank.*", "it is down", "ann", NOW - SECOND)
 WELL = Signs("", [Check("store", "ok", 1.0), Check("stream", "ok", 1.0)], [], FINE, [], False, 0, NOW)
 
 
@@ -82,6 +84,19 @@ CASES: list[tuple[Signs, str, str, str]] = [
         "/dead-letters",
     ),
     (replace(WELL, report=with_states(dead_lettered=35), dead_letters=letters(4000)), "Healthy", "ended", "/runtime"),
+    (
+        replace(WELL, report=replace(FINE, pauses=[PAUSE, PAUSE])),
+        "Attention",
+        "the handler bank.* and 1 other paused at 02:46:39 by ann: it is down",
+        "/handlers",
+    ),
+    (
+        replace(WELL, report=replace(FINE, pauses=[PAUSE, replace(PAUSE, pattern="*")])),
+        "Attention",
+        "everything paused",
+        "/handlers",
+    ),
+    (replace(WELL, report=replace(FINE, broken=["bank.*"])), "Attention", "for bank.* fails", "/handlers"),
     (replace(WELL, report=None, checks=[Check("store", "degraded", 0, "gone")]), "Attention", "gone", "/runtime#store"),
 ]
 
