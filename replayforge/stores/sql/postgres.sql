@@ -666,11 +666,11 @@ WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us AND
 GROUP BY name
 
 -- chronicle_types --
--- What happened to the busiest event types; what has no type happened to a daemon.
+-- What happened to the busiest event types; a restart is of no type, so it makes none busy.
 SELECT event_type, name, sum(amount)::bigint FROM chronicle
 WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us AND event_type IN (
     SELECT event_type FROM chronicle
-    WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us AND event_type <> ''
+    WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us
         AND name IN ('accepted', 'succeeded', 'retried', 'dead_lettered')
     GROUP BY event_type ORDER BY sum(amount) DESC, event_type LIMIT :count
 )
