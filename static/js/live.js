@@ -1,6 +1,6 @@
 // Keeps the page up to date: listens for hints, refetches what changed, and says how the connection stands.
 
-import { markDirty, refresh } from "./regions.js";
+import { markDirty, refresh, watchPointer } from "./regions.js";
 
 const REFRESH_MS = 1000;
 const POLL_MS = 5000;
@@ -128,7 +128,8 @@ export function startLive() {
   });
   addEventListener("pagehide", disconnect);
   addEventListener("pageshow", (event) => { if (event.persisted) connect(); });
-  for (const name of ["focusout", "change", "mouseout"]) document.addEventListener(name, () => setTimeout(resume, 0));
+  watchPointer();
+  for (const name of ["focusout", "change", "mouseout", "pointerup"]) document.addEventListener(name, () => setTimeout(resume, 0));
   document.addEventListener("close", resume, true);
   return { togglePause };
 }

@@ -7,10 +7,18 @@ const dirty = new Set();
 const regions = () => [...document.querySelectorAll("[data-live]")];
 let tag = "";
 let tagOf = "";
+let pressed = null;
+
+// Nothing moves between the press of a button and its release: the click would go to what has come under the pointer.
+export function watchPointer() {
+  addEventListener("pointerdown", (event) => { pressed = event.target; }, true);
+  for (const name of ["pointerup", "pointercancel", "dragend"]) addEventListener(name, () => { pressed = null; }, true);
+}
 
 function holdsAttention(region) {
   const focused = document.activeElement;
   return document.querySelector("dialog[open]") !== null
+    || region.contains(pressed)
     || region.querySelector("input[type=checkbox]:checked") !== null
     || (focused !== document.body && region.contains(focused) && focused.matches("input:not([type=checkbox]), select, textarea"))
     || selecting(region);

@@ -22,6 +22,12 @@ async def fail(event: Event, context: Context) -> None:
         raise TimeoutError(f"timeout from gateway-{event.payload.get('n', 1)}")
 
 
+@handlers.on("loud.*", max_attempts=1)
+async def fail_at_length(event: Event, context: Context) -> None:
+    """Fail for good, with ten thousand lines to say about it."""
+    raise ValueError("\n".join(f"line {number} of {event.payload}" for number in range(10_000)))
+
+
 @handlers.on("later.*")
 async def fail_for_now(event: Event, context: Context) -> None:
     """Fail, so that the event waits for another attempt."""

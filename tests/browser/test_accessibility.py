@@ -22,7 +22,9 @@ def test_axe_finds_nothing_on_any_page(daemon: DaemonProcess, look: Look, theme:
     until(lambda: daemon.http.get("/api/replays/rpl_1")["status"] == "paused")
     reaches(daemon, dead, "dead_lettered")
     assert daemon.http.post("/api/handlers/later.*/pause", {"reason": "r"}).status == 200
-    paths += ["/handlers", "/handlers/pause?pattern=*", "/replays", "/replays/rpl_1", "/replays/new", "/docs", "/send", "/nope", f"/confirm/discard?id={dead}"]
+    paths += [f"/events/{dead}?layout=indented&secrets=shown", "/workflows/order-1?only=failed&idle=shown"]
+    paths += ["/handlers", "/handlers/pause?pattern=*", "/replays", "/replays/rpl_1", "/replays/new"]
+    paths += ["/docs", "/send", "/nope", f"/confirm/discard?id={dead}"]
     tab = look("/", theme=theme)
     found = []
     for width in (1440, 320):
@@ -32,6 +34,12 @@ def test_axe_finds_nothing_on_any_page(daemon: DaemonProcess, look: Look, theme:
             if path == "/dead-letters":
                 tab.page.click("td.verbs button >> nth=0")
                 tab.page.wait_for_selector("dialog[open]")
+            if path == "/events":
+                tab.page.click("#save-view summary")
+                tab.page.fill("#save-view input", f"view {width}")
+                tab.page.keyboard.press("Enter")
+                tab.page.keyboard.press("Control+k")
+                tab.page.wait_for_selector("dialog[open] [role=option]")
             tab.page.evaluate(source)
             violations = tab.page.evaluate("axe.run(document).then((result) => result.violations)")
             found += [(width, path, one["id"], one["nodes"][0]["html"]) for one in violations]

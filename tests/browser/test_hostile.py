@@ -48,10 +48,10 @@ def test_links_to_odd_names_arrive(daemon: DaemonProcess, look: Look) -> None:
 
 def test_a_long_payload_is_cut_on_the_page_and_whole_behind_its_link(daemon: DaemonProcess, look: Look) -> None:
     """The page shows the first 16 KB of the exact text; the link gives every byte."""
-    text = '{"big": "' + "ä" * 60_000 + '", "n": 9007199254740993.00}'
-    body = ('{"workflow_id": "w", "event_type": "shop.big", "payload": ' + text + "}").encode()
+    text = '{"big": "' + "ä" * 500_000 + '", "n": 9007199254740993.00}'
+    body = ('{"workflow_id": "w", "event_type": "bad.big", "payload": ' + text + "}").encode()
     event_id = daemon.http.request("POST", "/api/events", body).json()["id"]
-    reaches(daemon, event_id, "succeeded")
+    reaches(daemon, event_id, "dead_lettered")
     tab = look(f"/events/{event_id}").live()
     shown = tab.page.locator("pre[aria-label=Payload]").text_content() or ""
     assert text.startswith(shown)
@@ -59,6 +59,22 @@ def test_a_long_payload_is_cut_on_the_page_and_whole_behind_its_link(daemon: Dae
     answer = daemon.http.request("GET", f"/events/{event_id}/payload")
     assert answer.body == text.encode()
     assert answer.headers["content-type"].startswith("text/plain")
+
+
+def test_an_endless_error_is_cut_on_every_page(daemon: DaemonProcess, look: Look) -> None:
+    """Ten thousand lines of error are one line in lists and no more than 16 KB anywhere, scripts in them inert."""
+    event_id = send(daemon, "loud.error", {"x": SCRIPT})
+    reaches(daemon, event_id, "dead_lettered")
+    tab = look(f"/events/{event_id}").live()
+    shown = tab.page.locator(".attempts pre").text_content() or ""
+    assert SCRIPT in shown
+    assert 10 < shown.count("\n") < 10_000
+    assert len(shown.encode()) <= 16_384
+    for path in ("/events", "/dead-letters", "/workflows/order-1"):
+        tab.open(path).live()
+        assert len(tab.page.content()) < 100_000, path
+        assert tab.page.evaluate("window.hacked") is None
+    assert tab.complaints == []
 
 
 def test_the_copy_button_copies_every_digit(daemon: DaemonProcess, look: Look) -> None:
