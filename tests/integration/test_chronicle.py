@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,15 @@ import pytest
 from replayforge.domain.chronicle import OTHERS, RANGES, TYPES_MAX, Chronicle, Period
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import EventRecord
+from replayforge.domain.lifecycle import Reason, State
+from replayforge.domain.recovery import Verdict
 from replayforge.engine.chronicler import Chronicler
+from replayforge.engine.settler import Settler
+from replayforge.engine.workbench import Workbench
 from replayforge.stores.chronicle import StepAmount
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
+from tests.contract.store_backends import claimed, success
 from tests.integration.conftest import echo_handlers
 from tests.support.clock import FakeClock
 from tests.support.daemon_process import DaemonProcess, until
@@ -173,6 +179,18 @@ async def test_nothing_is_removed_while_the_time_is_in_doubt(scribe: Scribe) -> 
     )  # the step of a minute; longer ones are kept longer
     assert await scribe.accepted() == [2]
     assert sum(period.accepted for period in (await scribe.chronicler.read(RANGES["6h"])).periods) == 3
+
+
+async def test_a_result_that_came_too_late_is_no_dead_letter(store: Store, scribe: Scribe) -> None:
+    """What is fenced is reported as fenced and counted nowhere: the event is in other hands by now."""
+    (late,) = await claimed(store)
+    await store.hand_back([late.lease], scribe.clock.now_us())
+    verdict = Verdict(State.DEAD_LETTERED, 1, 0, reason=Reason.PERMANENT)
+    settler = Settler(store, Workbench(scribe.clock, workers=1), scribe.telemetry)
+    assert await settler.commit([replace(success(late), verdict=verdict)]) == [False]
+    counts = scribe.telemetry.counts
+    assert (counts["attempt.fenced"], counts["attempt.settled"], counts["event.dead_lettered"]) == (1, 0, 0)
+    assert sum(scribe.chronicler.counts_since_start()) == 0
 
 
 # A whole daemon
