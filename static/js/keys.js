@@ -3,9 +3,9 @@
 import { openDialog } from "./dialogs.js";
 
 const OFF = "replayforge.keys";
-const PAGES = { o: "/", e: "/events", w: "/workflows", d: "/dead-letters", r: "/runtime" };
+const PAGES = { o: "/", e: "/events", w: "/workflows", d: "/dead-letters", h: "/handlers", r: "/runtime" };
 const HELP = [
-  ["g then o e w d r", "overview, events, workflows, dead letters, runtime"],
+  ["g then o e w d h r", "overview, events, workflows, dead letters, handlers, runtime"],
   ["/", "search"], ["j k", "next and previous row"], ["Enter", "open the row"], ["x", "tick the row"],
   ["Shift+x", "tick all rows from the last one ticked"], ["c", "copy as a curl command"],
   ["r", "replay (asks first)"], ["p", "pause or resume live updates"], ["t", "next theme"], ["?", "this help"],

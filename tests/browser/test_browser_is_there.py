@@ -2,9 +2,12 @@
 
 import importlib.util
 import os
+import re
+from pathlib import Path
 
 import pytest
 
+import tests.browser
 from tests.browser.conftest import CHROMIUM
 
 
@@ -15,3 +18,11 @@ def test_a_browser_and_its_driver_are_there() -> None:
     if missing and not os.environ.get("CI"):
         pytest.skip(f"BROWSER TESTS SKIPPED: install {' and '.join(missing)}")
     assert missing == []
+
+
+def test_every_case_is_shown_by_tests_that_exist() -> None:
+    """The list of what has to hold has all its numbers, and every test that it names is there."""
+    cases = tests.browser.__doc__ or ""
+    written = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert [int(number) for number in re.findall(r"^ ?(\d+) ", cases, re.MULTILINE)] == list(range(1, 19))
+    assert [name for name in re.findall(r"test_\w+", cases) if f"def {name}(" not in written] == []
