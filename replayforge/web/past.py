@@ -12,6 +12,7 @@ from replayforge.web.context import Context, context_of
 from replayforge.web.remembered import Remembered
 
 QUEUED_COUNTED_MAX = 1000
+CHEAP_SECONDS = 0.05  # one percent of the time between two writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +24,21 @@ class Past:
 
 
 class Memory:
-    """Remembers the past of each range; what this daemon has written since makes it ask again."""
+    """Remembers the past of each range; what this daemon has written since makes it ask again, if that costs little."""
 
     def __init__(self, chronicler: Chronicler, clock: Clock) -> None:
         self.chronicler = chronicler
         self.clock = clock
-        self.remembered: dict[tuple[Range, int], Remembered[Past]] = {}
+        self.writes_seen = 0
+        self.remembered: dict[Range, Remembered[Past]] = {}
 
     def of(self, chosen: Range) -> Remembered[Past]:
-        """Return what is remembered of a range since the last write."""
-        writes = self.chronicler.writes
-        self.remembered = {key: kept for key, kept in self.remembered.items() if key[1] == writes}
-        return self.remembered.setdefault((chosen, writes), Remembered(self.clock))
+        """Return what is remembered of a range."""
+        if self.chronicler.writes != self.writes_seen:
+            self.writes_seen = self.chronicler.writes
+            kept = {one: past for one, past in self.remembered.items() if past.cost_seconds > CHEAP_SECONDS}
+            self.remembered = kept
+        return self.remembered.setdefault(chosen, Remembered(self.clock))
 
 
 MEMORY: web.AppKey[Memory] = web.AppKey("memory", Memory)

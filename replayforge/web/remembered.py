@@ -12,12 +12,14 @@ Answer = TypeVar("Answer")
 class Remembered(Generic[Answer]):
     """Asks again when the answer is old, but never spends more than half a percent of the time on asking.
 
-    A cheap answer is therefore always fresh, and one that takes 20 ms is at most 4 s old.
+    A cheap answer is therefore always fresh, and one that takes 20 ms is at most 4 s old. `cost_seconds` is how long it
+    took to find the answer at hand.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.fresh_until = 0.0
+        self.cost_seconds = 0.0
         self.answer: Answer | None = None
 
     async def get(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -26,5 +28,6 @@ class Remembered(Generic[Answer]):
         if self.answer is None or started >= self.fresh_until:
             self.answer = await ask()
             ended = self.clock.monotonic()
-            self.fresh_until = ended + (ended - started) / SHARE_OF_TIME
+            self.cost_seconds = ended - started
+            self.fresh_until = ended + self.cost_seconds / SHARE_OF_TIME
         return self.answer
