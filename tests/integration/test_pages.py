@@ -206,8 +206,9 @@ async def test_a_key_opens_a_session_for_the_pages(locked: House) -> None:
     """Without a key a page leads to the login and back; the session cookie is out of reach; signing out ends it."""
     async with locked.http.get("/runtime?x=1", headers=HTML, allow_redirects=False) as response:
         assert (response.status, response.headers["Location"]) == (303, "/login?next=%2Fruntime%3Fx%3D1")
-    async with locked.http.get("/api/events", headers=HTML) as response:
-        assert response.status == 401
+    for closed in ("/api/events", "/api/events/export"):
+        assert (await locked.http.get(closed, headers=HTML)).status == 401
+    assert (await locked.http.get("/lookup?q=ab")).status == 401
     status, text = await page(locked, "/login?next=/runtime")
     assert (status, "accepted" in text, 'name="key"' in text) == (200, False, True)
     async with locked.http.post("/login", data={"key": "wrong", "next": "/runtime"}, headers=HTML) as response:
@@ -217,7 +218,9 @@ async def test_a_key_opens_a_session_for_the_pages(locked: House) -> None:
         assert (response.status, response.headers["Location"]) == (303, "/runtime")
         cookie = response.headers["Set-Cookie"]
     assert all(word in cookie for word in ("HttpOnly", "SameSite=Strict", "Path=/"))
-    assert (await page(locked, "/runtime"))[0] == 200
+    status, text = await page(locked, "/runtime")
+    assert (status, 'data-keyed="yes"' in text) == (200, True)
+    assert (await locked.http.get("/lookup?q=ab")).status == 200
     async with locked.http.post("/logout", headers=HTML, allow_redirects=False) as response:
         assert response.headers["Location"] == "/login"
     assert (await page(locked, "/runtime"))[0] == 303
