@@ -84,6 +84,11 @@ class Watched:
         """Return the text of the first match."""
         return self.page.locator(selector).first.inner_text()
 
+    def clipboard(self) -> str:
+        """Return what lies on the clipboard; the page needs the permission to read it."""
+        self.page.bring_to_front()
+        return str(self.page.evaluate("navigator.clipboard.readText()"))
+
     def foreign(self) -> list[str]:
         """Return the requests that went to another host."""
         own = urlsplit(self.url).netloc
