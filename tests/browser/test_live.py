@@ -37,7 +37,7 @@ def test_numbers_follow_the_api(daemon: DaemonProcess, look: Look) -> None:
         send(daemon, "shop.step", {"n": number})
     expect(tab.page.locator("#tile-succeeded .value")).to_have_text("7")
     expect(tab.page.locator("#tile-accepted .value")).to_have_text("7")
-    expect(tab.page.locator("#main tbody tr[id]")).to_have_count(7)
+    expect(tab.page.locator("#main tbody tr[data-row]")).to_have_count(7)
 
 
 def test_an_open_dialog_stays_open(daemon: DaemonProcess, look: Look) -> None:
