@@ -28,7 +28,7 @@ def tiles(
         Tile("done", "done", f"{count(rates[1])}/s", "/events"),
         Tile("queued", "queued", count(states[State.QUEUED]), "/events?status=queued"),
         Tile("oldest", "oldest", duration(report.oldest_queued_seconds), "/events?status=queued"),
-        Tile("running", "workers busy", f"{busy}/{len(workers)}", "/runtime#workers"),
+        Tile("running", "running", f"{busy}/{len(workers)}", "/runtime#workers"),
         Tile("retrying", "retrying", count(retrying), "/events?status=retrying", "warn" if retrying else ""),
         Tile("succeeded", "succeeded", count(states[State.SUCCEEDED]), "/events?status=succeeded", "ok"),
         Tile("dead", "dead letters", count(dead), "/dead-letters", "err" if dead else ""),
