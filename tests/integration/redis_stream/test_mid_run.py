@@ -59,7 +59,9 @@ class Road:
     async def sweep(self) -> None:
         while True:
             try:
-                await self.settle([delivery.entry for delivery in await self.stream.reclaim(0.3, 100)])
+                deliveries = await self.stream.reclaim(0.3, 100)
+                await self.settle([delivery.entry for delivery in deliveries])
+                await self.stream.ack(deliveries)
             except Unavailable:
                 await back_off()
             await back_off(0.2)
