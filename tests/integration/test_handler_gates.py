@@ -115,7 +115,8 @@ async def test_paused_events_are_named_apart(house: House) -> None:
     await pause(house, "slow.*")
     event_id = await house.send("slow.one")
     await waits(house, "slow.*", 1)
-    assert (await house.event(event_id))["waits_for"] == "slow.*"
+    event = await house.event(event_id)
+    assert (event["status"], event["waits_for"], event["starts"]) == ("queued", "slow.*", 0)
     report = await house.get("/api/convergence")
     assert (report["converged"], report["paused_events"], report["queued_events"]) == (True, 1, 1)
     assert report["pauses"][0] | {"since": ""} == {"pattern": "slow.*", "since": "", "by": "the API", **REASON}
