@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from replayforge.web.words import SHOWN_BYTES_MAX, Text
 
 MASK = '"•••"'
-PIECE = re.compile(r'\s+|"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}:,]|[^\s"\[\]{}:,]+|"', re.DOTALL)
+STRING = r'"(?:[^"\\]++|\\.)*+"'
+PIECE = re.compile(rf'\s+|{STRING}|[\[\]{{}}:,]|[^\s"\[\]{{}}:,]+|"', re.DOTALL)
+BRACKET = re.compile(rf"{STRING}|[\[\]{{}}]", re.DOTALL)
 STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 INDENT = "  "
 
@@ -23,28 +25,37 @@ class Reading:
 
 def shown(body: bytes, reading: Reading) -> Text:
     """Return the first 16 KB of a JSON document; no more of it is looked at than that takes."""
-    pieces: Iterator[str] = (piece[0] for piece in PIECE.finditer(body.decode("utf-8", "backslashreplace")))
-    pieces = masked(pieces, [plain(name) for name in reading.masked_names])
+    pieces = masked(body.decode("utf-8", "backslashreplace"), [plain(name) for name in reading.masked_names])
     taken, cut = take(indented(pieces) if reading.indented else pieces)
     text = "".join(taken).encode("utf-8", "backslashreplace")[:SHOWN_BYTES_MAX].decode("utf-8", "ignore")
     return Text(text, len(body), cut, sum(piece is MASK for piece in taken))
 
 
-def masked(pieces: Iterable[str], secrets: Sequence[str]) -> Iterator[str]:
-    """Pass pieces on, with the mask in place of every value whose name holds one of the secret words."""
-    name, is_secret, depth = "", False, 0
-    for piece in pieces:
-        if depth:
-            depth += STEPS.get(piece, 0)
-        elif is_secret and not piece.isspace():
-            is_secret, depth = False, STEPS.get(piece, 0)
+def masked(text: str, secrets: Sequence[str]) -> Iterator[str]:
+    """Cut JSON into pieces, with the mask in place of every value whose name holds one of the secret words."""
+    name, is_secret, at = "", False, 0
+    while found := PIECE.match(text, at):
+        piece, at = found[0], found.end()
+        if is_secret and not piece.isspace():
+            is_secret = False
+            at = end_of_value(text, found.start()) if piece in STEPS else at
             yield MASK
-        else:
-            if piece == ":":
-                is_secret = any(secret in name for secret in secrets)
-            elif piece[0] == '"':
-                name = plain(json.loads(piece)) if "\\" in piece else plain(piece)
-            yield piece
+            continue
+        if piece == ":":
+            is_secret = any(secret in name for secret in secrets)
+        elif piece[0] == '"':
+            name = plain(json.loads(piece)) if "\\" in piece else plain(piece)
+        yield piece
+
+
+def end_of_value(text: str, start: int) -> int:
+    """Return where the array or object ends that begins at a place."""
+    depth = 0
+    for bracket in BRACKET.finditer(text, start):
+        depth += STEPS.get(bracket[0], 0)
+        if not depth:
+            return bracket.end()
+    return len(text)
 
 
 def plain(name: str) -> str:
