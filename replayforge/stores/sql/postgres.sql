@@ -146,14 +146,17 @@ UPDATE events AS e SET waits_for = g.waits_for FROM unnest($1::text[], $2::bigin
 WHERE e.seq = ANY ($2) AND e.seq = g.seq AND e.state || '' = 'queued'
 
 -- waiting_events --
--- The oldest events that wait for a handler, as they will be once claimed, with what came with them.
+-- The oldest events that wait for a handler, as they will be once claimed, with what came with them. A range of one
+-- value has no order but that of its own index; for an equal value the planner would go down all events there are.
 SELECT {claimed_columns}, e.suspect
 FROM events AS e JOIN contents AS c ON c.seq = e.seq
-WHERE e.waits_for = :pattern ORDER BY e.seq LIMIT :count FOR UPDATE OF e SKIP LOCKED
+WHERE e.waits_for >= :pattern AND e.waits_for <= :pattern
+ORDER BY e.waits_for, e.seq LIMIT :count FOR UPDATE OF e SKIP LOCKED
 
 -- waiting_entries --
 -- The oldest events that wait for a handler, as entries of the stream.
-SELECT seq, id, run, suspect FROM events WHERE waits_for = :pattern ORDER BY seq LIMIT :count FOR UPDATE SKIP LOCKED
+SELECT seq, id, run, suspect FROM events
+WHERE waits_for >= :pattern AND waits_for <= :pattern ORDER BY waits_for, seq LIMIT :count FOR UPDATE SKIP LOCKED
 
 -- ready_types --
 -- The types of queued events that wait for no handler yet, in order, after a row number.

@@ -125,11 +125,14 @@ UPDATE events SET waits_for = column1 FROM (VALUES {rows}) WHERE seq = column2 A
 -- The oldest events that wait for a handler, as they will be once claimed, with what came with them.
 SELECT json_group_array(json_array({claimed_columns}, e.suspect))
 FROM events AS e JOIN contents AS c ON c.seq = e.seq
-WHERE e.seq IN (SELECT seq FROM events WHERE waits_for = :pattern ORDER BY seq LIMIT :count)
+WHERE e.seq IN (
+    SELECT seq FROM events INDEXED BY events_by_handler WHERE waits_for = :pattern ORDER BY seq LIMIT :count
+)
 
 -- waiting_entries --
 -- The oldest events that wait for a handler, as entries of the stream.
-SELECT seq, id, run, suspect FROM events WHERE waits_for = :pattern ORDER BY seq LIMIT :count
+SELECT seq, id, run, suspect FROM events INDEXED BY events_by_handler
+WHERE waits_for = :pattern ORDER BY seq LIMIT :count
 
 -- ready_types --
 -- The types of queued events that wait for no handler yet, in order, after a row number.
