@@ -159,7 +159,7 @@ def test_no_handles_left_is_no_end(daemon: DaemonProcess) -> None:
     """When connections have taken the last handle the daemon lives, serves those it has, and takes new ones later."""
     client, before = daemon.client(), handles(daemon)
     assert client.request("GET", "/health").status == 200
-    for _ in range(3):
+    for _ in range(2):
         with handles_limited(daemon, before + 20), ExitStack() as stack:
             for _ in range(100):
                 with suppress(ConnectionError):
