@@ -146,7 +146,7 @@ def test_in_flight_work_resumes_at_once(tmp_path: Path) -> None:
         until(daemon.converged)
         again = [line.at_seconds - restarted_at for line in lines_of(tmp_path) if line.word == "started"][8:]
         assert len(again) == 8
-        assert max(again) < 5
+        assert max(again) < 30, "that is long after their time alone, and long before the lease ends"
         assert set(ended(tmp_path).values()) == {1}
 
 
