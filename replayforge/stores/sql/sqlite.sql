@@ -105,7 +105,8 @@ WHERE e.run = entry.value ->> 1 AND e.state = 'queued' AND e.suspect = 0 AND e.w
 SELECT json_group_array(json_array({claimed_columns}))
 FROM events AS e JOIN contents AS c ON c.seq = e.seq
 WHERE e.seq = (
-    SELECT s.seq FROM events AS s WHERE s.state = 'queued' AND s.suspect = 1 AND s.waits_for IS NULL
+    SELECT s.seq FROM events AS s INDEXED BY events_suspect
+    WHERE s.state = 'queued' AND s.suspect = 1 AND s.waits_for IS NULL
     ORDER BY s.crashes DESC,
         (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = s.seq) DESC, s.seq LIMIT 1
 )
@@ -282,7 +283,8 @@ WHERE state = 'queued' AND suspect = 0 AND waits_for IS NULL AND seq > :after_se
 
 -- any_suspect --
 -- One suspect that waits for its turn alone.
-SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 AND waits_for IS NULL LIMIT 1
+SELECT seq FROM events INDEXED BY events_suspect
+WHERE state = 'queued' AND suspect = 1 AND waits_for IS NULL LIMIT 1
 
 -- event --
 -- One event by id.

@@ -1,0 +1,34 @@
+"""What SQLite makes of the queries that work looks for its next event with: each goes down an index of its own."""
+
+import re
+import sqlite3
+from contextlib import closing
+from importlib.resources import files
+
+import pytest
+
+from replayforge.stores.queries import load_book
+
+BOOK = load_book("sqlite")
+SCHEMA = files("replayforge.stores").joinpath("sql/sqlite/0001_initial.sql").read_text()
+INDEXES = {
+    "queued_entries": "events_ready",
+    "oldest_queued": "events_ready",
+    "ready_types": "events_ready",
+    "any_suspect": "events_suspect",
+    "claimable_suspect": "events_suspect",
+    "waiting_events": "events_by_handler",
+    "waiting_entries": "events_by_handler",
+}
+
+
+@pytest.mark.parametrize(("name", "index"), INDEXES.items())
+def test_next_events_are_found_by_an_index_of_their_own(name: str, index: str) -> None:
+    """However much waits for a handler or has ended, nobody who looks for something else walks over it."""
+    sql = BOOK[name]
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(SCHEMA)
+        plan = database.execute(f"EXPLAIN QUERY PLAN {sql}", dict.fromkeys(re.findall(r":([a-z_]+)", sql), 0))
+        steps = [step for *_, step in plan]
+    assert any(step.endswith(f"INDEX {index}") or f"INDEX {index} " in step for step in steps), steps
+    assert not any("events_by_state" in step for step in steps), steps
