@@ -7,7 +7,7 @@ from tests.support.daemon_process import DaemonProcess, until
 from tests.support.sink import QUICK, SINK_HANDLERS, ended, started
 
 EVENTS = 100
-KILLS = 2
+KILLS = 1
 REASON = {"reason": "a test"}
 
 
