@@ -293,6 +293,12 @@ class Connection(RequestHandler):
         super().force_close()
         self.see_out()
 
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Give the last answer its time to be taken, but once; aiohttp alone would wait for the client twice."""
+        due = self._loop.call_later(timeout or 0.0, self.break_off, "The daemon stops.")
+        await super().shutdown(timeout)
+        due.cancel()
+
     def see_out(self) -> None:
         """Give the client its time for what is left of the answers; a connection may only close after them."""
         if self.untaken_bytes():

@@ -112,6 +112,16 @@ async def test_what_is_left_of_the_last_answer_is_seen_out(large_house: House) -
     client.close()
 
 
+async def test_who_takes_nothing_holds_up_the_exit_but_once(tmp_path: Path) -> None:
+    """A connection that is shut down gives its answer a time to be taken, and is broken off then."""
+    async with open_large_house(tmp_path, ConnectionLimits()) as house:
+        client, ours = await greedy(house, READ + b"\r\n")
+        await until_clogged(house, 1)
+        await ours.shutdown(0.2)
+        assert house.probe.fields("connection.refused") == [{"reason": "The daemon stops."}]
+        client.close()
+
+
 async def test_who_takes_no_hints_is_let_go(large_house: House) -> None:
     """A page that opened the stream of hints and went to sleep with its connection open does not stay for ever."""
     client, ours = await greedy(large_house, b"GET /api/stream HTTP/1.1\r\n" + HOST + b"\r\n")
