@@ -57,6 +57,7 @@ class Palette {
     request?.abort();
     const text = this.field.value.trim();
     const known = matching(this.commands, text);
+    this.chosen = null;
     this.show(text ? [...known, searching(text)] : known);
     if (text.length > 1) timer = setTimeout(() => this.add(known, text), LOOK_UP_MS);
   }
@@ -65,16 +66,17 @@ class Palette {
     try {
       const places = await lookUp(text);
       if (this.field.isConnected && this.field.value.trim() === text) {
-        this.show([...known, ...places, searching(text)], this.at < known.length ? this.at : 0);
+        this.show([...known, ...places, searching(text)]);
       }
     } catch { /* the daemon is away, or somebody typed on; the search is there in any case */ }
   }
 
-  show(found, at = 0) {
+  show(found) {
     this.found = found.slice(0, SHOWN_MAX);
     this.list.replaceChildren(...this.found.map((one, index) => this.option(one, index)));
     this.count.textContent = `${this.found.length} found`;
-    this.choose(at);
+    // What somebody has moved to stays chosen when more is found; else the best comes first.
+    this.choose(Math.max(0, this.found.findIndex(({ label }) => label === this.chosen)));
   }
 
   option(one, index) {
@@ -99,7 +101,7 @@ class Palette {
 
   pressed(event) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (step) { event.preventDefault(); this.choose(this.at + step); }
+    if (step) { event.preventDefault(); this.choose(this.at + step); this.chosen = this.found[this.at]?.label; }
     if (event.key === "Enter" && !event.isComposing) { event.preventDefault(); if (this.at >= 0) this.run(this.found[this.at]); }
   }
 

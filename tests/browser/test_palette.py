@@ -3,7 +3,7 @@
 from playwright.sync_api import Request, expect
 
 from tests.browser.conftest import Look, reaches, send
-from tests.support.daemon_process import DaemonProcess
+from tests.support.daemon_process import DaemonProcess, until
 
 
 def test_it_goes_to_pages_events_and_workflows(daemon: DaemonProcess, look: Look) -> None:
@@ -23,6 +23,7 @@ def test_it_goes_to_pages_events_and_workflows(daemon: DaemonProcess, look: Look
     keys.press("ArrowDown")
     expect(tab.page.locator("[aria-selected=true]")).to_have_text("Search for “runt” search")
     keys.press("ArrowDown")
+    expect(tab.page.locator("[aria-selected=true]")).to_have_text("Runtime page")
     keys.press("Enter")
     tab.page.wait_for_url("**/runtime")
     for typed, label, place in (
@@ -75,3 +76,21 @@ def test_it_asks_the_daemon_once_somebody_pauses(daemon: DaemonProcess, look: Lo
     tab.page.route("**/lookup?*", lambda route: route.abort())
     tab.page.keyboard.type("k")
     expect(tab.page.locator("dialog[open] [role=option]")).to_have_text(["Search for “check” search"])
+
+
+def test_what_is_chosen_stays_chosen_when_more_is_found(daemon: DaemonProcess, look: Look) -> None:
+    """An answer that comes late is put in without taking the choice away."""
+    reaches(daemon, send(daemon, "shop.started", workflow_id="runtime-7"), "succeeded")
+    tab = look("/").live()
+    tab.page.evaluate(
+        """() => { const real = window.fetch; window.fetch = (url, options) => /lookup/.test(url)
+          ? new Promise((resolve) => { window.asked = url; window.answer = () => resolve(real(url, options)); })
+          : real(url, options); }"""
+    )
+    tab.page.keyboard.press("Control+k")
+    tab.page.keyboard.type("runtime")
+    until(lambda: tab.page.evaluate("window.asked?.endsWith('=runtime')"))
+    tab.page.keyboard.press("ArrowDown")
+    tab.page.evaluate("void window.answer()")
+    expect(tab.page.locator("dialog[open] [role=option]")).to_have_count(4)
+    expect(tab.page.locator("[aria-selected=true]")).to_have_text("Search for “runtime” search")
