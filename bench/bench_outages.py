@@ -95,7 +95,7 @@ def outages(redis: Redis, redis_line: Line, postgres: Postgres, postgres_line: L
 @contextlib.contextmanager
 def steady_load(running: Running, output: IO[str]) -> Iterator[None]:
     """Send at a constant rate until the block ends; every POST becomes a line of the output."""
-    command = [sys.executable, "-m", "bench.steady", running.url, str(POSTS_PER_SECOND)]
+    command = [sys.executable, "-m", "bench.steady", running.url, str(POSTS_PER_SECOND), "keys"]
     sender = subprocess.Popen(command, stdout=output)
     try:
         yield

@@ -1,8 +1,8 @@
 """Load at a constant rate, from a process of its own: it never waits for an answer before it sends the next event.
 
 Every event is a line of the output: when it was due (by the clock that all processes share), the seconds from then
-until its answer had come, the status (0 for none), whether it had an idempotency key, as every second one has, and its
-id (- where there was no answer).
+until its answer had come, the status (0 for none), whether it had an idempotency key, as every second one has if asked,
+and its id (- where there was no answer).
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from bench.load import EVENT
 SECONDS_MAX = 60.0
 
 
-async def send_on(url: str, per_second: float) -> None:
+async def send_on(url: str, per_second: float, *, keys: bool) -> None:
     """Send until the process is ended; what is sent late counts as late, as it would for whoever waits."""
     limit = aiohttp.ClientTimeout(total=SECONDS_MAX)
     connector = aiohttp.TCPConnector(limit=0)
@@ -28,7 +28,7 @@ async def send_on(url: str, per_second: float) -> None:
         while True:
             due = started + number / per_second
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            group.create_task(send(session, due, keyed=bool(number % 2)))
+            group.create_task(send(session, due, keyed=keys and bool(number % 2)))
             number += 1
 
 
@@ -47,4 +47,4 @@ async def send(session: aiohttp.ClientSession, due: float, *, keyed: bool) -> No
 
 
 if __name__ == "__main__":
-    asyncio.run(send_on(sys.argv[1], float(sys.argv[2])))
+    asyncio.run(send_on(sys.argv[1], float(sys.argv[2]), keys=sys.argv[3:] == ["keys"]))

@@ -89,11 +89,10 @@ async def test_dead_letters_are_gathered(house: House) -> None:
 
 async def test_books(house: House) -> None:
     """The ledger adds up, and converged is said only when nothing that is due waits or runs."""
+    await house.reaches(await house.send("t", idempotency_key="k"), "succeeded")
     await house.send("t", idempotency_key="k")
-    await house.send("t", idempotency_key="k")
-    await house.send("fails")
-    running = await house.send("waits")
-    await house.reaches(running, "processing")
+    await house.reaches(await house.send("fails"), "dead_lettered")
+    await house.reaches(await house.send("waits"), "processing")
     report = await house.get("/api/convergence")
     assert (report["converged"], report["convergence_state"], report["processing_events"]) == (False, "recovering", 1)
     ledger = await house.converges()
