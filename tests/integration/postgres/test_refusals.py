@@ -124,7 +124,6 @@ async def test_transactions_that_lose_now_and_then(
 async def test_every_transaction_serializable_by_default(
     patient_url: str,
     server: PostgresServer,
-    administrator: asyncpg.Connection,
     open_daemon: OpenHouse,
     handlers: Handlers,
     effects: Counter[str],
@@ -132,7 +131,7 @@ async def test_every_transaction_serializable_by_default(
 ) -> None:
     """Where the database says that every transaction be serializable, two daemons still never stand in each other's
     way: ours say for themselves how strict they are."""
-    async with changed(administrator, default_transaction_isolation="serializable"):
+    async with changed(patient_url, default_transaction_isolation="serializable"):
         settings = {"store.url": patient_url}
         async with open_daemon(patient_url) as house, open_house(tmp_path / "other", handlers, settings) as other:
             ids = [*await accept(house, 40), *await accept(other, 40)]
@@ -143,13 +142,17 @@ async def test_every_transaction_serializable_by_default(
 
 
 async def test_read_only_database(
-    url: str, administrator: asyncpg.Connection, open_daemon: OpenHouse, effects: Counter[str]
+    url: str,
+    patient_url: str,
+    administrator: asyncpg.Connection,
+    open_daemon: OpenHouse,
+    effects: Counter[str],
 ) -> None:
     """A database that was made read-only is not written to past that word: work waits until it may be written again."""
     async with open_daemon(url) as house:
         ids = await accept(house)
         await house.converges()
-        async with changed(administrator, default_transaction_read_only="on"):
+        async with changed(patient_url, default_transaction_read_only="on"):
             ids += await accept(house)
             await failure(house, "read-only transaction")
             assert await administrator.fetchval("SELECT count(*) FROM events") == 10
@@ -207,16 +210,34 @@ async def test_long_transaction_is_named_until_it_ends(
 
 
 @asynccontextmanager
-async def changed(administrator: asyncpg.Connection, **settings: str) -> AsyncIterator[None]:
+async def changed(url: str, **settings: str) -> AsyncIterator[None]:
     """Give the whole server another setting, which also its open sessions take over, and take it back."""
+    administrator = await asyncpg.connect(url, server_settings={"default_transaction_read_only": "off"})
+    try:
+        for name, value in settings.items():
+            await administrator.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        await reload(administrator, url)
+        yield
+    finally:
+        for name in settings:
+            await administrator.execute(f"ALTER SYSTEM RESET {name}")
+        await reload(administrator, url)
+        await administrator.close()
 
-    async def reload(sql: str) -> None:
-        await administrator.execute("SET default_transaction_read_only = off")
-        await administrator.execute(sql)
-        await administrator.execute("SELECT pg_reload_conf()")
 
-    for name, value in settings.items():
-        await reload(f"ALTER SYSTEM SET {name} = '{value}'")
-    yield
-    for name in settings:
-        await reload(f"ALTER SYSTEM RESET {name}")
+async def reload(administrator: asyncpg.Connection, url: str) -> None:
+    """Let every session read the settings anew before its next statement.
+
+    The server has told all of them when it starts a session that knows the new ones.
+    """
+    before = await administrator.fetchval("SELECT pg_conf_load_time()")
+    await administrator.execute("SELECT pg_reload_conf()")
+
+    async def reloaded() -> bool:
+        fresh = await asyncpg.connect(url)
+        try:
+            return bool(await fresh.fetchval("SELECT pg_conf_load_time()") > before)
+        finally:
+            await fresh.close()
+
+    await persist(reloaded)
