@@ -21,9 +21,9 @@ from bench.processes import Running, daemon, directory
 from bench.servers import settings
 
 EVENTS_PER_SECOND = 50
-SECONDS = 5.0
+SECONDS = 30.0
 LOOK_SECONDS = 0.0005
-WARM_UP_SECONDS = 2.0
+WARM_UP_SECONDS = 5.0
 ENDED = "SELECT seq, id FROM events WHERE state = 'succeeded' AND seq > {}"
 
 Look = Callable[[int], Awaitable[list[tuple[int, str]]]]
