@@ -50,7 +50,7 @@ async def test_stopped_server(server: PostgresServer, url: str, open_daemon: Ope
     """An ordered restart of the server, which ends every session, costs nothing."""
     async with open_daemon(url) as house:
         ids = await house.send_many(200)
-        server.stop()
+        await asyncio.to_thread(server.stop)  # it waits for sessions of ours that this loop has begun to open
         ids += await house.send_many(20)
         server.start()
         await all_succeed(house, ids, effects)
