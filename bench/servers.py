@@ -13,6 +13,7 @@ import string
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -46,7 +47,7 @@ def postgres_folders() -> list[Path]:
     return sorted(DEBIAN.glob("*/bin"), reverse=True) + wheel
 
 
-class Server:
+class Server(ABC):
     """A process that listens on `port`, and keeps it over a kill and another start."""
 
     def __init__(self, folder: Path, account: pwd.struct_passwd | None = None) -> None:
@@ -64,9 +65,9 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
+    @abstractmethod
     def command(self) -> list[str]:
         """Return what starts the server."""
-        raise NotImplementedError
 
     def start(self) -> Self:
         """Start it and return once it listens."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 EVERYTHING = "*"  # a pause under this name holds for every handler
 NO_HANDLER = ""  # what an event waits for that no handler takes
 
+PatternOf = Callable[[str], str]  # names the handler of an event type; any thread may call it
+
 
 @dataclass(frozen=True, slots=True)
 class Pause:
@@ -22,11 +24,11 @@ class Pause:
 class Admission:
     """How many more events each guarded handler may be given; a handler that is not named takes any number.
 
-    Handlers go by their patterns. `pattern_of` names the handler of an event type; any thread may call it.
+    Handlers go by their patterns.
     """
 
     room: Mapping[str, int]
-    pattern_of: Callable[[str], str]
+    pattern_of: PatternOf
 
     def turnstile(self) -> "Turnstile":
         """Return what counts events through, for one try of one transaction."""

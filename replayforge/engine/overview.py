@@ -149,6 +149,10 @@ class Overview:
         """Return events that pass the filter, newest first."""
         return await self.store.list_events(wanted, before_seq=before_seq, limit=limit)
 
+    async def list_rows(self, wanted: EventFilter, before_seq: int | None, limit: int) -> list[StoredEvent]:
+        """Return the same without what came with the events, which may be large."""
+        return await self.store.list_rows(wanted, before_seq=before_seq, limit=limit)
+
     async def look_up(self, text: str, limit: int) -> list[StoredEvent]:
         """Return events whose id, workflow or key begins with a text, newest first, a few for each of the three."""
         return await self.store.look_up(text, limit)

@@ -3,7 +3,6 @@
 import asyncio
 
 from replayforge import crashpoints
-from replayforge.domain.admission import Admission
 from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.errors import Unavailable
 from replayforge.engine.gates import Gate, Gates
@@ -107,8 +106,8 @@ class Recaller:
     async def recall(self, gate: Gate, count: int) -> None:
         """Claim the oldest events that wait for a handler and lay them on the bench."""
         turned_away, now_us = gate.turned_away, self.clock.now_us()
-        admission = Admission({}, self.gates.pattern_of)
-        recalled = await self.store.recall(gate.pattern, admission, count, now_us, now_us + self.lease_us)
+        until_us = now_us + self.lease_us
+        recalled = await self.store.recall(gate.pattern, self.gates.pattern_of, count, now_us, until_us)
         crashpoints.reach("recall.committed")
         self.gates.seat(recalled.taken)
         self.bench.put(recalled.taken)

@@ -125,12 +125,17 @@ def history(event_id: str) -> Steps[tuple[StoredEvent, Content, list[Attempt], l
 
 def list_events(wanted: EventFilter, before_seq: int | None, limit: int) -> Steps[list[tuple[StoredEvent, Content]]]:
     """Fetch events that pass the filter, newest first, with their contents."""
+    events = yield from list_rows(wanted, before_seq, limit)
+    contents = yield from contents_of(events)
+    return [(event, contents[event.seq]) for event in events]
+
+
+def list_rows(wanted: EventFilter, before_seq: int | None, limit: int) -> Steps[list[StoredEvent]]:
+    """Fetch events that pass the filter, newest first, without their contents, which may be large."""
     filters, parameters = conditions(wanted)
     parameters |= {"before_seq": before_seq or SEQ_MAX, "count": limit}
     rows = yield Fetch("list_events", parameters, filters)
-    events = [stored_event(row) for row in rows]
-    contents = yield from contents_of(events)
-    return [(event, contents[event.seq]) for event in events]
+    return [stored_event(row) for row in rows]
 
 
 def look_up(text: str, limit: int) -> Steps[list[StoredEvent]]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from replayforge.domain.admission import ALL_WELCOME, Admission, Pause
+from replayforge.domain.admission import ALL_WELCOME, Admission, PatternOf, Pause
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.chronicle import Chronicle, Range
 from replayforge.domain.errors import Refused
@@ -106,11 +106,11 @@ class Store:
         )
 
     async def recall(
-        self, pattern: str, admission: Admission, count: int, now_us: int, lease_until_us: int
+        self, pattern: str, pattern_of: PatternOf, count: int, now_us: int, lease_until_us: int
     ) -> Recalled:
-        """Claim the oldest events that wait for a handler, up to a number."""
+        """Claim the oldest events that wait for a handler, up to a number; those of another one by now are let go."""
         return await self.driver.write(
-            lambda: waiting.recall(self.node, self.owner, pattern, admission, count, now_us, lease_until_us)
+            lambda: waiting.recall(self.node, self.owner, pattern, pattern_of, count, now_us, lease_until_us)
         )
 
     async def release(self, pattern: str, count: int) -> Recalled:
@@ -274,6 +274,10 @@ class Store:
     ) -> list[tuple[StoredEvent, Content]]:
         """Return events that pass the filter, newest first; `before_seq` goes on where an earlier list ended."""
         return await self.driver.read(lambda: lookups.list_events(wanted, before_seq, limit))
+
+    async def list_rows(self, wanted: EventFilter, *, before_seq: int | None, limit: int) -> list[StoredEvent]:
+        """Return the same without what came with the events, which may be large."""
+        return await self.driver.read(lambda: lookups.list_rows(wanted, before_seq, limit))
 
     async def look_up(self, text: str, limit: int) -> list[StoredEvent]:
         """Return events whose id, workflow or key begins with a text, newest first, a few for each of the three."""

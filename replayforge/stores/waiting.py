@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from replayforge.domain.admission import Admission, Pause
+from replayforge.domain.admission import Admission, PatternOf, Pause
 from replayforge.domain.event import Claimed
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.tallies import WAITS_FOR, tally, tally_waiting, waiting_of
@@ -33,14 +33,14 @@ class Sorted:
 
 
 def recall(
-    node: str, owner: str, pattern: str, admission: Admission, count: int, now_us: int, lease_until_us: int
+    node: str, owner: str, pattern: str, pattern_of: PatternOf, count: int, now_us: int, lease_until_us: int
 ) -> Steps[Recalled]:
     """Claim the oldest events that wait for a handler; what is a suspect, or another handler's by now, is let go."""
     lease = {"owner": owner, "now_us": now_us, "lease_until_us": lease_until_us}
     rows = yield Fetch("waiting_events", {**lease, "pattern": pattern, "count": count})
     rows = sorted(rows, key=lambda row: int(row[0]))
     events = [(as_claimed(row[:-1]), bool(row[-1])) for row in rows]
-    ours = [one for one, suspect in events if not suspect and admission.pattern_of(one.event.event_type) == pattern]
+    ours = [one for one, suspect in events if not suspect and pattern_of(one.event.event_type) == pattern]
     kept = {one.event.seq for one in ours}
     others = [(one, suspect) for one, suspect in events if one.event.seq not in kept]
     yield from let_go(node, pattern, [one.event.seq for one, _ in others])

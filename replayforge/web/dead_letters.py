@@ -27,9 +27,9 @@ async def list_dead_letters(request: web.Request) -> web.Response:
         return json_response({"group_by": group_by, "items": [shapes.group(group) for group in groups]})
     limit = query_limit(request)
     wanted = EventFilter(state=State.DEAD_LETTERED, error_signature=request.query.get("error") or None)
-    found = await context.overview.list_events(wanted, query_cursor(request), limit + 1)
-    items = [dead_letter(event) for event, _ in found]
-    return json_response(page(items, [event.seq for event, _ in found], limit))
+    found = await context.overview.list_rows(wanted, query_cursor(request), limit + 1)
+    items = [dead_letter(event) for event in found]
+    return json_response(page(items, [event.seq for event in found], limit))
 
 
 def dead_letter(event: StoredEvent) -> dict[str, Any]:

@@ -21,7 +21,7 @@ async def overview(request: web.Request) -> web.Response:
     """Show how things stand: figures, throughput, latency, event types, the newest events, what happened lately."""
     context, pulse, chosen = context_of(request), request.config_dict[PULSE], read_range(request)
     report = await context.overview.convergence()
-    found = await context.overview.list_events(EventFilter(), None, RECENT_SIZE)
+    found = await context.overview.list_rows(EventFilter(), None, RECENT_SIZE)
     past = await past_of(request, chosen)
     latency = trends.latency(past.chronicle.latencies)
     view = views.OverviewView(
@@ -31,7 +31,7 @@ async def overview(request: web.Request) -> web.Response:
         bars=trends.throughput(past.chronicle),
         latency=latency,
         types=trends.type_rows(past.chronicle, past.queued, QUEUED_COUNTED_MAX),
-        rows=rows.event_rows([event for event, _ in found], context.overview),
+        rows=rows.event_rows(found, context.overview),
         activity=rows.activity_rows(list(pulse.happenings), ACTIVITY_SIZE),
         example=example(origin_of(request)),
         ledger=report.ledger.in_words(),

@@ -35,7 +35,7 @@ async def events(request: web.Request) -> web.Response:
     filters = read_filters(request)
     wanted = event_filter(filters, context.overview.clock.now_us())
     cursor = query_cursor(request)
-    found = await context.overview.list_events(wanted, cursor, PAGE_SIZE + 1)
+    found = await context.overview.list_rows(wanted, cursor, PAGE_SIZE + 1)
     report = await context.overview.convergence()
     view = views.EventsView(
         filters=filters,
@@ -45,9 +45,9 @@ async def events(request: web.Request) -> web.Response:
         replayable=replayable(filters.status),
         states=views.state_counts(report),
         since_choices=SINCE_CHOICES,
-        rows=rows.event_rows([event for event, _ in found[:PAGE_SIZE]], context.overview),
+        rows=rows.event_rows(found[:PAGE_SIZE], context.overview),
         first_page=cursor is None,
-        older=older(request, [event.seq for event, _ in found]),
+        older=older(request, [event.seq for event in found]),
     )
     return await show(request, Page("events.html", "Events", "events"), view)
 

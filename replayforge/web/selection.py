@@ -81,12 +81,12 @@ async def scan(
         service_name=group if group_by == "service" and group else None,
     )
     for _ in range(SCANNED_MAX // STEP):
-        found = await overview.list_events(wanted, before_seq, STEP)
-        for event, _ in found:
+        found = await overview.list_rows(wanted, before_seq, STEP)
+        for event in found:
             yield event
         if len(found) < STEP:
             return
-        before_seq = found[-1][0].seq
+        before_seq = found[-1].seq
 
 
 def grouping(event: StoredEvent, group_by: str) -> str:

@@ -1,24 +1,15 @@
 """What the chronicle may expect of any store: sums of all nodes, writing twice, types, retention."""
 
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
-
-import pytest
+from collections.abc import Sequence
 
 from replayforge.domain.chronicle import LATENCIES, NO_TYPE, RANGES, Period
 from replayforge.stores.chronicle import TYPES_SHOWN_MAX
 from replayforge.stores.store import Store
-from tests.contract.store_backends import BACKENDS, StoreHouse, put, record, store_house
+from tests.contract.store_backends import StoreHouse, put, record
 
 HOUR = RANGES["1h"]
 NOW_US = 1_763_800_000_123_456
 STARTS = HOUR.periods(NOW_US)
-
-
-@pytest.fixture(params=BACKENDS)
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreHouse]:
-    async with store_house(request.param, tmp_path) as house:
-        yield house
 
 
 async def write(store: Store, amounts: Sequence[tuple[int, str, str, int]], step_seconds: int = 60) -> None:

@@ -4,8 +4,6 @@ import asyncio
 import random
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,33 +26,14 @@ from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from tests.contract.store_backends import (
-    BACKENDS,
     MINUTE_US,
-    StoreHouse,
     now_us,
     put,
     record,
-    store_house,
     success,
 )
 
 DEAD = EventFilter(state=State.DEAD_LETTERED)
-
-
-@pytest.fixture(params=BACKENDS)
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreHouse]:
-    async with store_house(request.param, tmp_path) as house:
-        yield house
-
-
-@pytest.fixture
-async def store(house: StoreHouse) -> Store:
-    return await house.join()
-
-
-@pytest.fixture
-async def other(house: StoreHouse, store: Store) -> Store:
-    return await house.join("node-2")
 
 
 def failure(one: Claimed, error: str = "Boom: N") -> Settlement:

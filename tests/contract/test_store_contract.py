@@ -3,8 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 from msgspec import structs
@@ -19,32 +18,18 @@ from replayforge.stores.projection import Projection
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from tests.contract.store_backends import (
-    BACKENDS,
     LOG,
     MINUTE_US,
-    StoreHouse,
     claimed,
     now_us,
     put,
     record,
-    store_house,
     success,
 )
 from tests.support.patience import persist
 
 ANY = EventFilter()
 SOON_US = 1_000_000
-
-
-@pytest.fixture(params=BACKENDS)
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreHouse]:
-    async with store_house(request.param, tmp_path) as house:
-        yield house
-
-
-@pytest.fixture
-async def store(house: StoreHouse) -> Store:
-    return await house.join()
 
 
 async def promoted(store: Store) -> list[tuple[str, int]]:
@@ -93,7 +78,8 @@ async def test_payload_is_kept_in_its_own_bytes(store: Store, payload: bytes) ->
     projected = await put(store, [record("event-1", payload)])
     ((_, content),) = (await store.events_by_ids(["event-1"])).values()
     (taken,) = (await store.claim(projected.queued, now_us(), now_us() + MINUTE_US)).taken
-    ((_, listed),) = await store.list_events(ANY, before_seq=None, limit=10)
+    ((event, listed),) = await store.list_events(ANY, before_seq=None, limit=10)
+    assert await store.list_rows(ANY, before_seq=None, limit=10) == [event]
     assert content.payload == taken.content.payload == listed.payload == payload
     assert content.metadata == b"{}"
 

@@ -1,18 +1,7 @@
 """An outcome counts under exactly the lease it was handed out with."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
-
 from replayforge.domain.lifecycle import State
-from tests.contract.store_backends import BACKENDS, MINUTE_US, StoreHouse, claimed, now_us, store_house, success
-
-
-@pytest.fixture(params=BACKENDS)
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreHouse]:
-    async with store_house(request.param, tmp_path) as house:
-        yield house
+from tests.contract.store_backends import MINUTE_US, StoreHouse, claimed, now_us, success
 
 
 async def test_a_stale_outcome_does_not_ride_in_on_a_valid_one(house: StoreHouse) -> None:

@@ -1,8 +1,7 @@
 """What several daemons may expect of one store, whichever it is: claims, leases, fencing, take-over, cursors, nodes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -13,7 +12,6 @@ from replayforge.stores.projection import CursorMoved, Projection
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from tests.contract.store_backends import (
-    BACKENDS,
     LOG,
     MINUTE_US,
     StoreHouse,
@@ -21,25 +19,8 @@ from tests.contract.store_backends import (
     now_us,
     put,
     record,
-    store_house,
     success,
 )
-
-
-@pytest.fixture(params=BACKENDS)
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreHouse]:
-    async with store_house(request.param, tmp_path) as house:
-        yield house
-
-
-@pytest.fixture
-async def store(house: StoreHouse) -> Store:
-    return await house.join()
-
-
-@pytest.fixture
-async def other(house: StoreHouse, store: Store) -> Store:
-    return await house.join("node-2")
 
 
 def decide(left: Sequence[tuple[int, InFlight]]) -> list[tuple[int, Reclaim]]:

@@ -1,12 +1,8 @@
 """What one daemon may expect of its store where handlers are not willing: events wait, and are called when they are."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
-import pytest
-
-from replayforge.domain.admission import EVERYTHING, Admission, Pause
+from replayforge.domain.admission import EVERYTHING, Admission, PatternOf, Pause
 from replayforge.domain.event import Claimed, EventRecord
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.recovery import InFlight, Reclaim, Verdict, triage
@@ -17,27 +13,14 @@ from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from replayforge.stores.waiting import Recalled
 from tests.contract.store_backends import (
-    BACKENDS,
     LOG,
     MINUTE_US,
     StoreHouse,
     now_us,
     put,
     record,
-    store_house,
     success,
 )
-
-
-@pytest.fixture(params=BACKENDS)
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreHouse]:
-    async with store_house(request.param, tmp_path) as house:
-        yield house
-
-
-@pytest.fixture
-async def store(house: StoreHouse) -> Store:
-    return await house.join()
 
 
 def room(**left: int) -> Admission:
@@ -55,9 +38,9 @@ async def project(store: Store, records: list[EventRecord], admission: Admission
     return await store.project(stretch)
 
 
-async def recall(store: Store, pattern: str, count: int = 100, admission: Admission | None = None) -> Recalled:
+async def recall(store: Store, pattern: str, count: int = 100, pattern_of: PatternOf = str) -> Recalled:
     now = now_us()
-    return await store.recall(pattern, admission or room(), count, now, now + MINUTE_US)
+    return await store.recall(pattern, pattern_of, count, now, now + MINUTE_US)
 
 
 async def waiting(store: Store) -> dict[str, int]:
@@ -135,7 +118,7 @@ async def test_recall_claims_the_oldest_first(store: Store) -> None:
 async def test_recall_lets_go_what_is_another_handlers_by_now(store: Store) -> None:
     """An event whose type has another handler since is queued as any other, not claimed for the old one."""
     await project(store, kinds("a", "b"), Admission({"old": 0}, lambda event_type: "old"))
-    recalled = await recall(store, "old", 10, Admission({}, {"a": "old", "b": "new"}.__getitem__))
+    recalled = await recall(store, "old", 10, {"a": "old", "b": "new"}.__getitem__)
     assert [one.event.id for one in recalled.taken] == ["event-0"]
     assert recalled.entries == [("event-1", 1)]
     assert await store.queued_entries(10) == [("event-1", 1)]
