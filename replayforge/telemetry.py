@@ -4,7 +4,8 @@ import logging
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import structlog
@@ -75,6 +76,9 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
 }
 
 Listener = Callable[[str, int, dict[str, Any]], None]
+
+# event_id, event_type, run and attempt while a handler's code runs, in its task and in its threads; else None.
+attempt_context: ContextVar[Mapping[str, Any] | None] = ContextVar("attempt_context", default=None)
 
 
 class Telemetry:
