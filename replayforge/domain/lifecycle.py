@@ -56,6 +56,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 TERMINAL = frozenset({State.SUCCEEDED, State.DEAD_LETTERED, State.DISCARDED, State.CANCELLED})
 OPEN = frozenset(State) - TERMINAL - {State.RECEIVED}
+# What a replay of failed events runs anew. Cancelled and discarded ones were ended by a person, who decided that they
+# are not to run; a held one still waits for such a decision.
+FAILED = frozenset({State.DEAD_LETTERED})
 ATTEMPT_SPENDING = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
 
 

@@ -28,7 +28,6 @@ class WorkflowSummary:
     workflow_id: str
     cursor: int
     totals: dict[State, int]
-    failed: int
     created_at_us: int
     updated_at_us: int
 
@@ -36,6 +35,11 @@ class WorkflowSummary:
     def total(self) -> int:
         """How many events the workflow has."""
         return sum(self.totals.values())
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed and wait for another attempt; what has ended is counted under its own state."""
+        return self.totals.get(State.RETRYING, 0)
 
     @property
     def in_flight(self) -> int:

@@ -6,13 +6,12 @@ from replayforge import crashpoints
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Conflict, NotFound, Rejected
 from replayforge.domain.event import Content, StoredEvent
-from replayforge.domain.lifecycle import TRANSITIONS, State
+from replayforge.domain.lifecycle import FAILED, TRANSITIONS, State
 from replayforge.engine.publisher import Publisher
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 
 REPLAYABLE = frozenset({State.DEAD_LETTERED, State.DISCARDED, State.CANCELLED, State.SUCCEEDED})
-FAILED = frozenset({State.DEAD_LETTERED, State.DISCARDED, State.CANCELLED})
 WORKFLOW_EVENTS_MAX = 10_000
 
 

@@ -185,8 +185,7 @@ def list_workflows(before_seq: int | None, limit: int) -> Steps[list[WorkflowSum
 def summary(workflow_id: str, seq: int, rows: Sequence[Row]) -> WorkflowSummary:
     """Add up the totals of a workflow."""
     totals = {State(row[0]): int(row[1]) for row in rows}
-    failed = sum(int(row[2] or 0) for row in rows)
-    return WorkflowSummary(workflow_id, seq, totals, failed, min(row[4] for row in rows), max(row[3] for row in rows))
+    return WorkflowSummary(workflow_id, seq, totals, min(row[3] for row in rows), max(row[2] for row in rows))
 
 
 def timeline(workflow_id: str, limit: int) -> Steps[tuple[list[StoredEvent], list[Attempt]]]:

@@ -11,7 +11,7 @@ from replayforge.web.words import duration
 LABELS_WIDTH, TIME_WIDTH, ROW_HEIGHT, AXIS_HEIGHT = 220, 1000, 28, 28
 BAR_WIDTH_MIN, LABEL_WIDTH_MIN = 3.0, 70.0
 ROWS_MAX = 200
-FAILED = frozenset({State.DEAD_LETTERED, State.DISCARDED, State.HELD, State.RETRYING})
+TROUBLED = frozenset({State.DEAD_LETTERED, State.HELD, State.RETRYING})
 GAP_SHARE_MIN, GAP_SECONDS_MIN, GAP_WIDTH = 0.12, 1.0, 44.0
 
 
@@ -134,7 +134,7 @@ def shown_events(events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
     if len(events) <= ROWS_MAX:
         return events
     half = ROWS_MAX // 2
-    between = [event for event in events[half:-half] if event.state in FAILED]
+    between = [event for event in events[half:-half] if event.state in TROUBLED]
     return [*events[:half], *between[:half], *events[-half:]]
 
 

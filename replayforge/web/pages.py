@@ -4,7 +4,7 @@ from aiohttp import web
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.domain.errors import NotFound
-from replayforge.domain.lifecycle import TERMINAL, State
+from replayforge.domain.lifecycle import FAILED, TERMINAL, State
 from replayforge.domain.reports import EventFilter
 from replayforge.engine.overview import Convergence, Overview
 from replayforge.web import charts, flash, rows, views, words
@@ -143,7 +143,7 @@ async def workflow(request: web.Request) -> web.Response:
     summary = await context.overview.workflow(workflow_id)
     events, attempts = await context.overview.timeline(workflow_id)
     only_failed, idle_shown = request.query.get("only") == "failed", request.query.get("idle") == "shown"
-    failed = [event for event in events if event.state in charts.FAILED]
+    failed = [event for event in events if event.state in charts.TROUBLED]
     found = failed if only_failed else events
     of_event: dict[str, list[rows.AttemptRow]] = {event.id: [] for event in found}
     for attempt in attempts:
@@ -159,7 +159,7 @@ async def workflow(request: web.Request) -> web.Response:
         timeline=charts.timeline(found, attempts, now_us, idle_shown=idle_shown) if found else None,
         rows=rows.event_rows(shown, context.overview),
         attempts=of_event,
-        replayable=sum(event.state in rows.REPLAYABLE - {State.SUCCEEDED} for event in events),
+        replayable=sum(event.state in FAILED for event in events),
     )
     return await show(request, Page("workflow.html", workflow_id, "workflows"), view)
 

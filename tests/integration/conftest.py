@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from replayforge.domain.event import Event
+from replayforge.domain.retry import Retry
 from replayforge.engine.handlers import Context, Handlers
 from tests.support.house import House, open_house
 
@@ -26,6 +27,10 @@ def echo_handlers() -> Handlers:
     @handlers.on("fails.later", max_attempts=100)
     async def fails_later(event: Event, context: Context) -> None:
         raise RuntimeError("it fails")
+
+    @handlers.on("postponed")
+    async def postponed(event: Event, context: Context) -> None:
+        raise Retry("it fails for now", after=3600)
 
     @handlers.on("waits")
     async def waits(event: Event, context: Context) -> None:

@@ -180,6 +180,37 @@ async def test_workflow_replay(house: House, only: str, replayed: int) -> None:
     assert (await house.post("/api/workflows/flow/replay", {"only": "some"}))[0] == 422
 
 
+async def test_what_a_person_ended_did_not_fail(house: House) -> None:
+    """Cancelled and discarded events are no failures: no replay of what failed runs them, no total counts them.
+
+    What has failed once and waits for another attempt is counted as failed, and is not replayed.
+    """
+    timer = await house.send("t", workflow_id="flow", run_at=later())
+    ended = [await house.send("postponed", workflow_id="flow") for _ in range(2)]
+    letters = [await house.send("fails", workflow_id="flow") for _ in range(2)]
+    for event_id in ended:
+        await house.reaches(event_id, "retrying")
+    for event_id in letters:
+        await house.reaches(event_id, "dead_lettered")
+    for event_id in (timer, ended[0]):
+        assert (await house.post(f"/api/events/{event_id}/cancel", {"reason": "refunded by hand"}))[0] == 200
+    await house.post(f"/api/deadletters/{letters[0]}/discard", {"reason": "old"})
+    totals = await house.get("/api/workflows/flow")
+    assert [totals[name] for name in ("failed", "dead_lettered", "in_flight", "has_failures")] == [1, 1, 1, True]
+    async with house.http.get("/workflows/flow?only=failed") as response:
+        page = await response.text()
+    assert "Replay 1 failed event<" in page
+    assert [event_id in page for event_id in (timer, *letters, *ended)] == [False, False, True, False, True]
+    _, answer = await house.post("/api/workflows/flow/replay", {"only": "failed", "reason": "again"})
+    assert answer["ids"] == [letters[1]]
+    assert (await house.event(timer))["status"] == "cancelled"
+    await house.reaches(letters[1], "dead_lettered")
+    await house.post(f"/api/deadletters/{letters[1]}/discard", {"reason": "old"})
+    await house.post(f"/api/events/{ended[1]}/cancel")
+    totals = await house.get("/api/workflows/flow")
+    assert (totals["failed"], totals["has_failures"]) == (0, False)
+
+
 async def test_timeline_shows_everything_in_order(house: House) -> None:
     """A timeline holds the workflow's events in order, each with its attempts."""
     ids = [await house.send(event_type, workflow_id="flow") for event_type in ("t", "fails", "t")]

@@ -322,8 +322,8 @@ SELECT {attempt_columns} FROM attempts AS a JOIN events AS e ON e.seq = a.event_
 WHERE e.workflow_id = :workflow_id ORDER BY a.started_at_us LIMIT :count
 
 -- workflow_totals --
--- How many events of one workflow stand in each state, how many are on their way to another attempt after a failure.
-SELECT state, count(*), sum(last_error IS NOT NULL), max(updated_at_us), min(created_at_us)
+-- How many events of one workflow stand in each state, and when they were touched.
+SELECT state, count(*), max(updated_at_us), min(created_at_us)
 FROM events WHERE workflow_id = :workflow_id GROUP BY state
 
 -- list_workflows --
