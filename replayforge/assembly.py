@@ -25,6 +25,7 @@ from replayforge.engine.handlers import Handlers, load_handlers
 from replayforge.engine.heartbeat import Heartbeat, Pace
 from replayforge.engine.intake import Intake
 from replayforge.engine.janitor import Chore, Intervals, Janitor
+from replayforge.engine.loop_watch import LoopWatch
 from replayforge.engine.nodes import Neighbours, reporter
 from replayforge.engine.overview import Overview
 from replayforge.engine.publisher import Publisher
@@ -77,6 +78,7 @@ class Daemon:
     heartbeat: Heartbeat | None
     chaos: Chaos | None
     chronicler: Chronicler
+    loop_watch: LoopWatch
     url: str = ""
 
     @property
@@ -86,6 +88,7 @@ class Daemon:
 
     def start(self) -> None:
         """Let every service run and the door open."""
+        self.loop_watch.start()
         hearts = [] if self.heartbeat is None else [self.heartbeat]
         services: list[Service] = [*hearts, self.publisher, self.dispatcher, self.reader, self.janitor]
         services += [self.recaller, self.replay_runner, *self.workers]
@@ -152,7 +155,9 @@ async def opened(
         with contextlib.suppress(Unavailable):
             await stream.open()
         parts = Parts(config, node, incarnation, clock, telemetry, random.Random(), log, store, stream, handlers)
-        yield await build(parts, cursor)
+        daemon = await build(parts, cursor)
+        stack.callback(daemon.loop_watch.stop)
+        yield daemon
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +257,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         restart_window_seconds=config.supervisor.restart_window_seconds,
         rng=parts.rng,
     )
+    loop_watch = LoopWatch(bench, parts.handlers, telemetry)
     overview = Overview(
         log=parts.log,
         store=store,
@@ -269,6 +275,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         recovered=replace(recovered, waiting=waiting),
         neighbours=neighbours,
         gates=gates,
+        loop_watch=loop_watch,
     )
     return Daemon(
         config=config,
@@ -296,6 +303,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         heartbeat=heartbeat,
         chaos=chaos,
         chronicler=chronicler,
+        loop_watch=loop_watch,
     )
 
 

@@ -68,6 +68,8 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "daemon.started": ("info", "the daemon accepts events"),
     "daemon.draining": ("info", "the daemon stops: no new events, running handlers may finish"),
     "daemon.stopped": ("info", "the daemon has stopped"),
+    "loop.blocked": ("warning", "something holds the event loop, so nothing else can run: here is who, and where"),
+    "loop.turned": ("info", "the event loop turns again after something had held it"),
     "chore.failed": ("error", "a chore of the janitor ended with an unexpected error and will be tried again"),
     "clock.jumped": ("warning", "the wall clock was set; while it differs from that of the start, age removes nothing"),
     "crash.simulated": ("warning", "a simulated crash was carried out"),

@@ -17,6 +17,7 @@ from replayforge.engine.dispatcher import Dispatcher
 from replayforge.engine.gates import Gates
 from replayforge.engine.intake import Intake, Receipt
 from replayforge.engine.janitor import Janitor
+from replayforge.engine.loop_watch import LoopWatch
 from replayforge.engine.nodes import Neighbours, in_words
 from replayforge.engine.recovery import Recovered
 from replayforge.engine.workbench import Workbench
@@ -108,6 +109,7 @@ class Overview:
         recovered: Recovered,
         neighbours: Neighbours,
         gates: Gates,
+        loop_watch: LoopWatch,
     ) -> None:
         self.log = log
         self.store = store
@@ -126,6 +128,7 @@ class Overview:
         self.recovered = recovered
         self.neighbours = neighbours
         self.gates = gates
+        self.loop_watch = loop_watch
 
     # Events
 
@@ -214,6 +217,7 @@ class Overview:
         issues += [broken_in_words(pattern, waiting.get(pattern, 0)) for pattern in broken]
         issues += [in_words(node) for node in gone if node.waiting or not node.stopped]
         issues += self.neighbours.long_transactions
+        issues += self.loop_watch.issues()
         converged = books.waiting == 0 and backlog == 0 and books.lost == 0
         return Convergence(
             converged=converged,

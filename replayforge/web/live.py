@@ -49,6 +49,7 @@ TOPICS: dict[str, frozenset[str]] = {
     "service.restarted": frozenset({"workers", "activity"}),
     "service.gave_up": frozenset({"workers", "activity"}),
     "worker.crashed": frozenset({"workers", "activity"}),
+    "loop.turned": frozenset({"parts", "activity"}),
     "crash.simulated": frozenset({"activity"}),
     "store.failed": frozenset({"parts", "activity"}),
     "store.recovered": frozenset({"parts", "activity"}),

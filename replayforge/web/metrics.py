@@ -42,6 +42,17 @@ class Figures:
         yield GaugeMetricFamily("replayforge_waiting", "Accepted events without a row yet", value=self.books.waiting)
         yield self.latency()
         yield from self.log_figures()
+        yield from self.loop_figures()
+
+    def loop_figures(self) -> Iterable[Metric]:
+        """Yield how often and for how long each handler has held the event loop."""
+        watch = self.overview.loop_watch
+        count = CounterMetricFamily("replayforge_loop_blocked", "Times the event loop was held", labels=["handler"])
+        held = CounterMetricFamily("replayforge_loop_blocked_seconds", "Seconds it was held", labels=["handler"])
+        for handler, seconds in watch.seconds.copy().items():
+            count.add_metric([handler], watch.count[handler])
+            held.add_metric([handler], seconds)
+        yield from (count, held)
 
     def latency(self) -> Metric:
         """Return how long first runs took from acceptance to their recorded end, since this process began."""

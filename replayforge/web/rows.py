@@ -29,6 +29,8 @@ SENTENCES = {
     "replay.moved": "bulk replay {replay}: {state}",
     "event.discarded": "discarded",
     "event.cancelled": "cancelled",
+    "loop.blocked": "the event loop is held by {handler}",
+    "loop.turned": "the event loop turns again: {handler} held it for {seconds} s",
     "crash.simulated": "a crash of the {kind} was simulated",
 }
 

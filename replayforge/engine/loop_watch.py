@@ -1,0 +1,256 @@
+"""Watches the event loop from a thread of its own, and says who holds it when it does not turn."""
+
+import asyncio
+import math
+import selectors
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from replayforge.domain.event import Claimed
+from replayforge.engine.handlers import Handlers
+from replayforge.engine.workbench import Workbench
+from replayforge.telemetry import Telemetry, attempt_context
+
+LIMIT_SECONDS = 0.25
+BEAT_SECONDS = 0.1
+LOOK_SECONDS = 0.1
+REMEMBERED_SECONDS = 300.0
+WARNED_EVERY_SECONDS = 10.0
+FRAMES_MAX = 20
+STACK_CHARACTERS_MAX = 8_000
+NO_HANDLER = "none"
+ATTEMPT_TASK = "attempt "
+OURS = str(Path(__file__).parents[1])
+ASYNCIO = str(Path(asyncio.__file__).parent)
+LOOP_FUNCTIONS = frozenset({"run", "_run", "_run_once", "run_forever", "run_until_complete"})
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """One time in which the loop did not turn. `handler` is "none" where no attempt held it; `seconds` grow until it
+    turns again."""
+
+    handler: str
+    event_id: str
+    event_type: str
+    task: str
+    place: str
+    stack: str
+    began: float
+    seconds: float
+
+    @property
+    def ended(self) -> float:
+        """The moment up to which the loop is known to have stood still."""
+        return self.began + self.seconds
+
+    def in_words(self, now: float) -> str:
+        """Say who held the loop, for how long, and how long ago."""
+        who = f"The handler {self.handler} (event {self.event_id})" if self.event_id else f"Not a handler ({self.task})"
+        ago = max(0.0, now - self.ended)
+        return f"{who} held the event loop for {self.seconds:.1f} s, {ago:.0f} s ago, at {self.place}."
+
+
+class LoopWatch:
+    """Warns as soon as the loop has not turned for `limit_seconds`, with the stack that holds it, while it lasts.
+
+    `count` and `seconds` are by handler. A warning about the same handler comes every ten seconds at most. It costs a
+    timer of the loop and a short look of a thread, a few times a second.
+    """
+
+    def __init__(
+        self,
+        bench: Workbench,
+        handlers: Handlers,
+        telemetry: Telemetry,
+        *,
+        limit_seconds: float = LIMIT_SECONDS,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.bench = bench
+        self.handlers = handlers
+        self.telemetry = telemetry
+        self.limit_seconds = limit_seconds
+        self.clock = clock
+        self.count: dict[str, int] = {}
+        self.seconds: dict[str, float] = {}
+        self.lately: dict[str, Stall] = {}  # the longest of each handler, for a while
+        self.current: Stall | None = None
+        self.warned: dict[str, float] = {}
+        self.told = False
+        self.turned_at = math.inf  # what a start does before the first turn concerns nobody yet
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread_id = 0
+        self.timer: asyncio.TimerHandle | None = None
+        self.stopping = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    # On the loop
+
+    def start(self) -> None:
+        """Begin to watch the running loop, whose thread this is; a second time changes nothing."""
+        if self.thread is not None:
+            return
+        self.loop, self.thread_id = asyncio.get_running_loop(), threading.get_ident()
+        self.timer = self.loop.call_later(BEAT_SECONDS, self.beat)
+        self.thread = threading.Thread(target=self.watch, name="loop watch", daemon=True)
+        self.thread.start()
+
+    def beat(self) -> None:
+        """Say that the loop turns, and again in a moment."""
+        self.turned_at = self.clock()
+        assert self.loop is not None
+        self.timer = self.loop.call_later(BEAT_SECONDS, self.beat)
+
+    def stop(self) -> None:
+        """Watch no more; harmless before the start and a second time."""
+        self.stopping.set()
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.thread is not None:
+            self.thread.join(1.0)
+
+    # On the watching thread
+
+    def watch(self) -> None:
+        """Look again and again until told to stop."""
+        while not self.stopping.wait(self.pause_seconds()):
+            self.look()
+
+    def pause_seconds(self) -> float:
+        """Return when to look again: as soon as the loop could have stood still for too long."""
+        if self.current is not None:
+            return LOOK_SECONDS
+        left = self.turned_at + self.limit_seconds - self.clock()
+        return left if 0 < left <= self.limit_seconds else LOOK_SECONDS
+
+    def look(self) -> None:
+        """Take in whether the loop has turned since the last look."""
+        now, turned_at = self.clock(), self.turned_at
+        if self.current is not None and turned_at > self.current.began:
+            self.end(self.current, turned_at)
+        if now - turned_at < self.limit_seconds:
+            return
+        if self.current is not None:
+            self.current = replace(self.current, seconds=now - self.current.began)
+        elif (frame := sys._current_frames().get(self.thread_id)) is not None:  # noqa: SLF001 - the only way to see it
+            self.begin(frame, turned_at, now)
+
+    def begin(self, frame: FrameType, began: float, now: float) -> None:
+        """Note who holds the loop; nobody does when it only waits, which is a process that was stopped as a whole."""
+        if is_waiting(frame) or self.turned_at > began:
+            return
+        task, claimed = self.holder()
+        handler = NO_HANDLER
+        if claimed is not None:
+            found = self.handlers.find(claimed.event.event_type)
+            handler = found.name if found is not None else NO_HANDLER
+        self.current = Stall(
+            handler=handler,
+            event_id=claimed.event.id if claimed else "",
+            event_type=claimed.event.event_type if claimed else "",
+            task=task,
+            place=place_of(frame),
+            stack=stack_of(frame),
+            began=began,
+            seconds=now - began,
+        )
+        self.told = now >= self.warned.get(handler, now)
+        if self.told:
+            self.warned[handler] = now + WARNED_EVERY_SECONDS
+            self.report("loop.blocked", self.current, stack=self.current.stack)
+
+    def end(self, stall: Stall, at: float) -> None:
+        """Add a stall up, now that the loop turns again."""
+        stall = replace(stall, seconds=at - stall.began)
+        self.count[stall.handler] = self.count.get(stall.handler, 0) + 1
+        self.seconds[stall.handler] = self.seconds.get(stall.handler, 0.0) + stall.seconds
+        known = self.lately.get(stall.handler)
+        if known is None or stall.seconds >= known.seconds or at - known.ended > REMEMBERED_SECONDS:
+            self.lately[stall.handler] = stall
+        self.current = None
+        if self.told:
+            self.report("loop.turned", stall)
+
+    def report(self, name: str, stall: Stall, **more: Any) -> None:
+        """Tell telemetry of a stall."""
+        named = {"event_id": stall.event_id, "event_type": stall.event_type, "task": stall.task}
+        fields: dict[str, Any] = {key: value for key, value in named.items() if value}
+        self.telemetry.emit(name, handler=stall.handler, seconds=round(stall.seconds, 3), **fields, **more)
+
+    def holder(self) -> tuple[str, Claimed | None]:
+        """Return the name of the task that runs, and the event whose attempt it is part of, if it is."""
+        assert self.loop is not None
+        task = asyncio.current_task(self.loop)
+        if task is None:
+            return "a callback", None
+        name, held = task.get_name(), dict(self.bench.in_hands)
+        if name in held:
+            return name, held[name]
+        event_id = name.removeprefix(ATTEMPT_TASK) if name.startswith(ATTEMPT_TASK) else event_of(task)
+        return name, next((claimed for claimed in held.values() if claimed.event.id == event_id), None)
+
+    # For people
+
+    def issues(self) -> list[str]:
+        """Say what holds the loop, or held it within the last five minutes: the longest time of each handler."""
+        now, current = self.clock(), self.current
+        stalls = [*self.lately.copy().values(), *([current] if current is not None else [])]
+        return [stall.in_words(now) for stall in stalls if now - stall.ended < REMEMBERED_SECONDS]
+
+
+def event_of(task: "asyncio.Task[object]") -> str:
+    """Return the id of the event in whose context a task runs; Python before 3.12 does not say."""
+    get_context = getattr(task, "get_context", None)
+    context = get_context().get(attempt_context) if get_context is not None else None
+    return str(context.get("event_id", "")) if context else ""
+
+
+def outward(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield a frame and those that called it."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def is_loop(frame: FrameType) -> bool:
+    """Tell whether a frame is the loop's own rather than of what it runs; uvloop has none, so its runner's is asked."""
+    code = frame.f_code
+    return code.co_filename.startswith(ASYNCIO) and code.co_name in LOOP_FUNCTIONS
+
+
+def is_waiting(frame: FrameType) -> bool:
+    """Tell whether a thread at this frame waits in its loop for something to do."""
+    return is_loop(frame) or frame.f_code.co_filename == selectors.__file__
+
+
+def user_frames(frame: FrameType) -> list[FrameType]:
+    """Return the frames that the loop runs, the innermost first: the user's, or ours where there are none of theirs."""
+    running = list(takewhile(lambda one: not is_loop(one), outward(frame)))
+    theirs = list(running)
+    while theirs and theirs[-1].f_code.co_filename.startswith(OURS):
+        theirs.pop()
+    return theirs or running
+
+
+def place_of(frame: FrameType) -> str:
+    """Return where the user's code stands: file, line and function."""
+    at = next((one for one in user_frames(frame) if "/lib/python" not in one.f_code.co_filename), frame)
+    return f"{at.f_code.co_filename}:{at.f_lineno} in {at.f_code.co_name}"
+
+
+def stack_of(frame: FrameType) -> str:
+    """Return the stack at a frame as text, the innermost last."""
+    chosen = [(one, one.f_lineno) for one in user_frames(frame)[:FRAMES_MAX]]
+    lines = traceback.StackSummary.extract(iter(reversed(chosen))).format()
+    return "".join(lines)[-STACK_CHARACTERS_MAX:]
