@@ -1,5 +1,6 @@
 """Time as a thing that is handed in, so that rules about time can be tested without waiting."""
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -7,6 +8,10 @@ from typing import Protocol
 
 MICROSECONDS_PER_SECOND = 1_000_000
 DRIFT_SECONDS_MAX = 300.0
+TIME_FORM = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ]([01]\d:[0-5]\d|2[0-3]:[0-5]\d):([0-5]\d|60)(\.\d+)?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
+)
 # Where the system has a clock that cannot be set and goes on while the machine sleeps, that one.
 ELAPSED_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -82,16 +87,20 @@ def format_second(seconds: int) -> str:
 
 
 def parse_time(text: str) -> int:
-    """Read an RFC 3339 time; a time without a zone is UTC.
+    """Read an RFC 3339 time, and nothing else that ISO 8601 knows; a leap second is the first one of the next minute.
 
-    Returns microseconds since the Unix epoch, exactly. Raises ValueError when the text is no such time, or one that
-    cannot be written in UTC because it lies outside the years 1 to 9999 there.
+    Returns microseconds since the Unix epoch, what is finer cut off. Raises ValueError when the text is no such time,
+    or one that cannot be written in UTC because it lies outside the years 1 to 9999 there.
     """
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
+    found = TIME_FORM.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text[:40]!r} is no RFC 3339 time.")
+    date, minute, second, fraction, offset = found.groups()
+    leap = second == "60"
+    zone = offset.upper().replace("Z", "+00:00")
+    moment = datetime.fromisoformat(f"{date}T{minute}:{'59' if leap else second}{(fraction or '')[:7]}{zone}")
     try:
-        moment = moment.astimezone(UTC)
+        moment = moment.astimezone(UTC) + timedelta(seconds=leap)
     except OverflowError:
-        raise ValueError(f"{text!r} lies outside the years 1 to 9999.") from None
+        raise ValueError(f"{text[:40]!r} lies outside the years 1 to 9999.") from None
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

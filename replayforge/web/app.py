@@ -15,9 +15,10 @@ from replayforge.web import (
     replays,
     status_page,
 )
-from replayforge.web.context import CONTEXT, Context
+from replayforge.web.context import CONTEXT, PARAMETERS, Context
 from replayforge.web.error_pages import for_people
 from replayforge.web.guard import guard
+from replayforge.web.openapi import parameters_of
 
 
 def build_app(context: Context) -> web.Application:
@@ -31,6 +32,7 @@ def build_app(context: Context) -> web.Application:
     app.on_shutdown.append(forgelog_api.let_readers_go)
     export.install(app)
     status_page.install(app, context)
+    app[PARAMETERS] = parameters_of(app, context.base_path)
     if not context.base_path:
         return app
     outer = web.Application(middlewares=[for_people, guard])

@@ -59,6 +59,8 @@ class Context:
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+# Which query parameters each path of the API knows, by method and path.
+PARAMETERS: web.AppKey[dict[str, frozenset[str]]] = web.AppKey("parameters", dict)
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
 

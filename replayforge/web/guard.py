@@ -11,13 +11,30 @@ from aiohttp.typedefs import Handler
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.identity import new_request_id
 from replayforge.web import problems
-from replayforge.web.context import CONTEXT, REQUEST_ID, Access, context_of
+from replayforge.web.context import CONTEXT, PARAMETERS, REQUEST_ID, Access, context_of
 from replayforge.web.problems import Problem
 
 SESSION_COOKIE = "replayforge_session"
 REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = ("/health", "/static/", "/login")
+DECISIVE_HEADERS = (
+    "Idempotency-Key",
+    "X-API-Key",
+    "Authorization",
+    "Content-Type",
+    "Content-Encoding",
+    "Origin",
+    "Sec-Fetch-Site",
+)
+# The names of the original beside ours; and the one name of which a page takes several.
+SHORT_PARAMETERS = {
+    "type": "event_type",
+    "service": "service_name",
+    "workflow": "workflow_id",
+    "application": "application_name",
+}
+LISTED_PARAMETERS = frozenset({"id"})
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -37,7 +54,9 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     request_id = request.get(REQUEST_ID) or (given if REQUEST_ID_FORM.fullmatch(given) else new_request_id())
     request[REQUEST_ID] = request_id
     try:
+        check_headers(request)
         check_access(request)
+        check_query(request)
         response = await handler(request)
     except (ReplayForgeError, Problem) as error:
         response = problems.respond(request, error)
@@ -52,6 +71,47 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
     return response
+
+
+def check_headers(request: web.Request) -> None:
+    """Refuse a request that says two things at once in a header that decides what becomes of it."""
+    for name in DECISIVE_HEADERS:
+        given = request.headers.getall(name, ())
+        if len(given) > 1 and len(set(given)) > 1:
+            detail = f"The header {name} is given {len(given)} times, and not the same; send it once."
+            raise Problem(400, "doubled-header", "A header is given twice", detail)
+
+
+def check_query(request: web.Request) -> None:
+    """Refuse parameters that are given twice, and those that a path of the API does not know.
+
+    Pages pass over what they do not know: links gather what mail programs and searches hang on them.
+    """
+    if not request.query_string:
+        return
+    known = known_parameters(request)
+    seen: set[str] = set()
+    for given in request.query:
+        name = SHORT_PARAMETERS.get(given, given)
+        if known is not None and name not in known:
+            accepted = ", ".join(sorted(known)) or "none"
+            detail = f"There is no parameter {given!r} here; known: {accepted}."
+            raise Problem(400, "unknown-parameter", "A parameter is unknown", detail, f"?{given}")
+        twice = name in seen or len(request.query.getall(given)) > 1
+        if twice and name not in LISTED_PARAMETERS:
+            detail = f"The parameter {name!r} is given twice; send it once."
+            raise Problem(400, "doubled-parameter", "A parameter is given twice", detail, f"?{given}")
+        seen.add(name)
+
+
+def known_parameters(request: web.Request) -> frozenset[str] | None:
+    """Return the parameters that the path knows, or None where it does not mind others."""
+    route = request.match_info.route
+    if route.resource is None:
+        return None
+    path = route.resource.canonical.removeprefix(request.app[CONTEXT].base_path)
+    method = "GET" if request.method == "HEAD" else request.method
+    return request.config_dict.get(PARAMETERS, {}).get(f"{method} {path}")
 
 
 def check_access(request: web.Request) -> None:

@@ -189,6 +189,12 @@ def api_routes(app: web.Application, base_path: str) -> Iterator[tuple[str, str,
             yield route.method, path, route.handler
 
 
+def parameters_of(app: web.Application, base_path: str) -> dict[str, frozenset[str]]:
+    """Return which query parameters each method and path of the API knows."""
+    names = (f"{method} {path}" for method, path, _ in api_routes(app, base_path))
+    return {name: frozenset(DETAILS.get(name, Details()).query) for name in names}
+
+
 def operation(method: str, path: str, handler: Handler) -> dict[str, Any]:
     """Describe one path and method."""
     details = DETAILS.get(f"{method} {path}", Details())

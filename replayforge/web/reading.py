@@ -1,5 +1,6 @@
 """Reading what a request brings: bodies within their limits, query parameters within their ranges."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
@@ -14,20 +15,33 @@ from replayforge.web.problems import Problem
 LIST_LIMIT_MAX = 200
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+JSON_SUFFIX = re.compile(r"application/[a-z0-9][a-z0-9!#$&^_.+-]*\+json")
+CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
 decode_envelope_bytes = msgspec.json.Decoder(Envelope).decode
 Shape = TypeVar("Shape")
 
 
 def check_type(request: web.Request, *accepted: str) -> str:
-    """Return the body's media type; raises 415 for one that is not accepted, or for any content encoding."""
+    """Return which of the accepted media types the body has, `application/*+json` being JSON.
+
+    Raises 415 for another one, for text in anything but UTF-8, and for any content encoding.
+    """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Problem(415, "unsupported-encoding", "The encoding is not supported", "Send the body without encoding.")
-    if request.content_type not in accepted:
+    given = JSON if JSON_SUFFIX.fullmatch(request.content_type) else request.content_type
+    if given not in accepted:
         named = " or ".join(accepted)
-        detail = f"The body has type {request.content_type!r}; send {named} and say so in Content-Type."
-        raise Problem(415, "unsupported-media-type", "The media type is not supported", detail)
-    return request.content_type
+        raise unsupported(f"The body has type {given!r}; send {named} and say so in Content-Type.")
+    charset = request.charset
+    if charset is not None and charset.lower() not in CHARSETS:
+        raise unsupported(f"The body is said to be {charset[:40]!r}; send UTF-8.")
+    return given
+
+
+def unsupported(detail: str) -> Problem:
+    """Return the problem of a body of a kind that nobody reads."""
+    return Problem(415, "unsupported-media-type", "The media type is not supported", detail)
 
 
 async def read_body(request: web.Request, bytes_max: int) -> bytes:
@@ -114,7 +128,7 @@ def query_time(request: web.Request, name: str) -> int | None:
     if not text:
         return None
     try:
-        return parse_time(text.replace(" ", "+"))
+        return parse_time(re.sub(r" (?=\d\d:\d\d$)", "+", text))  # a plus that was not escaped arrives as a space
     except ValueError:
         raise bad_query(name, text, "an RFC 3339 time such as 2026-11-22T10:00:00Z") from None
 
