@@ -1,9 +1,12 @@
 """HTTP endpoints as handlers: an event is POSTed and signed, and the answer's status decides what becomes of it."""
 
+import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,13 +26,18 @@ from replayforge.domain.errors import Refused, Rejected
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Permanent, Retry
 from replayforge.engine.addresses import CheckedResolver, LookUp, look_up, objection, written_address
+from replayforge.engine.endpoint_connection import connector
 from replayforge.engine.execution import RESULT_BYTES_MAX
 from replayforge.engine.handlers import Context, Handler, Handlers
 
-RETRIED_STATUSES = frozenset({408, 425, 429})
+# 401, 403 and 404 are what a bad deploy of the endpoint, or one that is under way, says of every event.
+RETRIED_STATUSES = frozenset({401, 403, 404, 408, 425, 429})
 RETRY_AFTER_SECONDS_MAX = 86_400.0
 EXCERPT_CHARACTERS_MAX = 500
-KEEP_ALIVE_SECONDS = 4.0  # servers commonly close an idle connection after five, and a POST on it would be in doubt
+BODY_SECONDS_MAX = 5.0  # for the body of an answer, which decides nothing
+BODY_SECONDS_MIN = 0.05  # however little time the attempt has left
+HEADER_BYTES_MAX = 8192  # for a line; servers commonly have no room for longer ones
+CONTROLS = re.compile("[\x00-\x1f\x7f]")
 KEY_PREFIX = "whsec_"
 
 
@@ -53,14 +61,8 @@ class Courier:
 
     def opened(self, *, allow_private: bool) -> aiohttp.ClientSession:
         """Open a session that keeps no cookies, waits as long as the handler may and unpacks nothing."""
-        connector = aiohttp.TCPConnector(
-            resolver=CheckedResolver(self.look_up, allow_private=allow_private),
-            use_dns_cache=False,
-            keepalive_timeout=KEEP_ALIVE_SECONDS,
-            limit=0,
-        )
         return aiohttp.ClientSession(
-            connector=connector,
+            connector=connector(CheckedResolver(self.look_up, allow_private=allow_private)),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             headers={"User-Agent": "ReplayForge", "Accept": "application/json", "Accept-Encoding": "identity"},
@@ -85,32 +87,43 @@ class Endpoint:
     async def deliver(self, event: Event, context: Context) -> msgspec.Raw | None:
         """POST the event and return the JSON of a 2xx answer, if it has any.
 
-        Raises Retry when another attempt may succeed, Permanent when none can. No error shows the path of the URL,
-        which may be a secret.
+        The status alone decides, whatever becomes of the body behind it. Raises Retry when another attempt may
+        succeed, Permanent when none can. No error shows the path of the URL, which may be a secret.
         """
         session = self.courier.session(allow_private=self.allow_private)
         # BytesIO, because aiohttp warns of large bytes; they are sent unchanged and with their length either way.
         body, headers = io.BytesIO(event.payload_bytes), self.headers(event, context)
         try:
             async with session.post(self.url, data=body, headers=headers, allow_redirects=False) as response:
-                answer = await beginning(response)
+                answer = await beginning(response, context.deadline)
         except (aiohttp.ClientError, OSError) as error:
             raise Retry(f"{self.url.origin()} did not answer: {cause(error, self.url)}") from None
         if 200 <= response.status < 300:
-            return result(answer)
+            return result(answer) if response.content.at_eof() else None
         raise failure(str(self.url.origin()), response.status, response.headers, answer, self.courier.clock.now_us())
 
     def headers(self, event: Event, context: Context) -> dict[str, str]:
-        """Return what the endpoint is told beside the payload; only time, attempt and token change from try to try."""
+        """Return what the endpoint is told beside the payload; only time, attempt and token change from try to try.
+
+        Names are UTF-8, as they were accepted; the metadata, any JSON, is base64.
+        """
         timestamp = str(self.courier.clock.now_us() // MICROSECONDS_PER_SECOND)
         headers = {
             "Content-Type": "application/json",
             "webhook-id": event.id,
             "webhook-timestamp": timestamp,
             "replayforge-attempt": str(event.attempt),
-            "replayforge-workflow-id": event.workflow_id,
+            "replayforge-run": str(event.run),
             "replayforge-lease-token": str(context.lease_token),
+            "replayforge-event-type": in_a_header(event.event_type),
+            "replayforge-workflow-id": in_a_header(event.workflow_id),
+            "replayforge-application": in_a_header(event.application),
+            **metadata_header(event.metadata_bytes),
         }
+        if event.service:
+            headers["replayforge-service"] = in_a_header(event.service)
+        if event.idempotency_key is not None:
+            headers["replayforge-idempotency-key"] = in_a_header(event.idempotency_key)
         if self.key:
             headers["webhook-signature"] = signature(self.key, event.id, timestamp, event.payload_bytes)
         return headers
@@ -183,13 +196,33 @@ def signature(key: bytes, event_id: str, timestamp: str, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, message, hashlib.sha256)).decode()
 
 
-async def beginning(response: aiohttp.ClientResponse) -> bytes:
-    """Return the body, but never more than one byte above what a result may have, so that more can be told."""
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > RESULT_BYTES_MAX:
-            break
+def in_a_header(text: str) -> str:
+    """Return a text that begins no other header; the door lets no control character in, but a log may hold some."""
+    return CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def metadata_header(metadata: bytes) -> dict[str, str]:
+    """Return the header with the metadata, or, when a header has no room for it, one that says how much is left out."""
+    encoded = base64.b64encode(metadata).decode()
+    if len(f"replayforge-metadata: {encoded}\r\n") > HEADER_BYTES_MAX:
+        return {"replayforge-metadata-omitted": str(len(metadata))}
+    return {"replayforge-metadata": encoded}
+
+
+async def beginning(response: aiohttp.ClientResponse, deadline: float = math.inf) -> bytes:
+    """Return the body as far as it comes, in a few seconds and before the attempt's time is over, on the loop's clock.
+
+    Never more than one byte above what a result may have, so that more can be told. A body that breaks off or cannot
+    be read raises nothing: the status has said what counts.
+    """
+    body, now = bytearray(), asyncio.get_running_loop().time()
+    seconds = min(BODY_SECONDS_MAX, (deadline - now) / 2)
+    with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        async with asyncio.timeout(max(BODY_SECONDS_MIN, seconds)):
+            async for piece in response.content.iter_any():
+                body += piece
+                if len(body) > RESULT_BYTES_MAX:
+                    break
     return bytes(body[: RESULT_BYTES_MAX + 1])
 
 

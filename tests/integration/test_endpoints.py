@@ -102,6 +102,29 @@ async def test_an_event_is_delivered(tmp_path: Path, receiver: Receiver) -> None
     assert headers["webhook-signature"] == f"v1,{expected}"
 
 
+async def test_what_an_event_is_travels_with_it(tmp_path: Path, receiver: Receiver) -> None:
+    """Type, key, service, application, run and metadata are in headers of the delivery, and a replay says its run."""
+    sent = {"event_type": "größe", "service_name": "ß 50%", "application_name": "shop", "idempotency_key": "k\u2028"}
+    async with house_with(tmp_path, {"match": "*", "url": receiver.url}) as house:
+        event_id = await house.send(**sent, metadata={"trace": "a\r\nb"})
+        await house.reaches(event_id, "succeeded")
+        await house.post(f"/api/events/{event_id}/replay", {"force": True})
+        await house.probe.saw("attempt.settled", 2)
+    headers = receiver.requests[1][0]
+    names = ("event-type", "service", "application", "idempotency-key", "run", "attempt")
+    assert [headers[f"replayforge-{name}"] for name in names] == [*sent.values(), "2", "1"]
+    assert json.loads(base64.b64decode(headers["replayforge-metadata"])) == {"trace": "a\r\nb"}
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_bad_deploy_is_no_verdict(tmp_path: Path, receiver: Receiver, status: int) -> None:
+    """An endpoint that is not there, or not let in, for a while gets the event once more."""
+    receiver.answers = [lambda: web.Response(status=status)]
+    async with house_with(tmp_path, {"match": "*", "url": receiver.url}) as house:
+        event = await house.reaches(await house.send(), "succeeded")
+    assert [attempt["outcome"] for attempt in event["attempts"]] == ["succeeded", "failed"]
+
+
 async def test_unsigned_without_secret(tmp_path: Path, receiver: Receiver) -> None:
     """An endpoint without a secret gets no signature, and an answer without a body is success without a result."""
     receiver.answers = [lambda: web.Response(status=204)]

@@ -362,7 +362,7 @@ def test_results(body: bytes, kept: bytes | None) -> None:
     assert kept is None or msgspec.json.encode(found) == kept
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
+@pytest.mark.parametrize("status", [401, 403, 404, 408, 425, 429, 500, 502, 503, 504, 599])
 def test_statuses_that_are_tried_again(status: int) -> None:
     """These statuses ask for another attempt, at the time that Retry-After says."""
     raised = failure("https://a", status, {"Retry-After": "17"}, b"", NOW_US)
@@ -370,9 +370,7 @@ def test_statuses_that_are_tried_again(status: int) -> None:
     assert raised.after == 17
 
 
-@pytest.mark.parametrize(
-    "status", [300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 409, 410, 422, 451, 499, 600]
-)
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308, 400, 402, 405, 409, 410, 422, 451, 499, 600])
 def test_statuses_that_end_the_run(status: int) -> None:
     """Redirects and all other refusals are permanent."""
     assert isinstance(failure("https://a", status, {"Retry-After": "17"}, b"", NOW_US), Permanent)
@@ -388,6 +386,16 @@ def test_statuses_that_end_the_run(status: int) -> None:
         ("86401", 86_400),
         ("9" * 8000, 86_400),
         ("-5", None),
+        ("+5", None),
+        ("1e3", None),
+        ("0x10", None),
+        ("5, 7", None),
+        ("5\x00", None),
+        (",", None),
+        ("(", None),
+        (" ", None),
+        ("Sat, 22 Nov 2025 08:27:40 +9999999", None),
+        ("Sat, 22 Nov 99999 08:27:40 GMT", None),
         ("1.5", None),
         ("٣", None),
         ("soon", None),
@@ -460,11 +468,49 @@ def test_headers_of_an_attempt() -> None:
         "webhook-id": "id",
         "webhook-timestamp": "1763800000",
         "replayforge-attempt": "1",
-        "replayforge-workflow-id": "w",
+        "replayforge-run": "1",
         "replayforge-lease-token": "42",
+        "replayforge-event-type": "x",
+        "replayforge-workflow-id": "w",
+        "replayforge-application": "app",
+        "replayforge-metadata": "e30=",
     }
     assert headers["webhook-signature"] == signature(b"word", "id", "1763800000", b"{}")
     assert "webhook-signature" not in registered("https://example.com").headers(event(), context)
+
+
+NAMES = ["order.paid", "größe", "\U0001f600 \u2028\u0085", "a: b\tc", "50%", "\u202e", "x" * 255]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_travel_as_they_are(name: str) -> None:
+    """Type, workflow, application, service and key are headers of their own; the metadata is base64."""
+    told = Event("id", name, name, name, name, name, b"{}", '{"a": "\u00e9\r\nX: y"}'.encode(), 0, 7, 3)
+    headers = registered("https://example.com").headers(told, Context(told, lease_token=42, deadline=0, details={}))
+    named = ("event-type", "workflow-id", "application", "service", "idempotency-key")
+    assert {headers[f"replayforge-{one}"] for one in named} == {name.replace("\t", "\ufffd")}
+    assert (headers["replayforge-run"], headers["replayforge-attempt"]) == ("7", "3")
+    assert base64.b64decode(headers["replayforge-metadata"]) == told.metadata_bytes
+
+
+@pytest.mark.parametrize("text", ["a\r\nX-Evil: 1", "a\nb", "a\rb", "a\x00b", "\x7f"])
+def test_no_name_begins_another_header(text: str) -> None:
+    """The door lets no control character in; one that a log holds all the same is replaced."""
+    told = Event("id", text, text, text, text, text, b"{}", b"{}", 0, 1, 1)
+    headers = registered("https://example.com").headers(told, Context(told, lease_token=42, deadline=0, details={}))
+    assert not [value for value in headers.values() if any(ord(one) < 32 or one == "\x7f" for one in value)]
+
+
+@pytest.mark.parametrize(("length", "told"), [(2, True), (6124, True), (6130, False), (1_000_000, False)])
+def test_large_metadata_stays_behind(length: int, told: bool) -> None:
+    """A header line has at most 8 KiB; metadata that needs more is left out, and the length is said instead."""
+    metadata = json.dumps({"": "x" * (length - 8)}).encode() if length > 8 else b"{}"
+    assert len(metadata) == length
+    large = Event("id", "a", "w", "x", "", None, b"{}", metadata, 0, 1, 1)
+    headers = registered("https://example.com").headers(large, Context(large, lease_token=42, deadline=0, details={}))
+    assert headers.get("replayforge-metadata-omitted") == (None if told else str(length))
+    assert ("replayforge-metadata" in headers) == told
+    assert all(len(f"{name}: {value}\r\n") <= 8192 for name, value in headers.items())
 
 
 def test_results_stay_json() -> None:
