@@ -26,7 +26,7 @@ from replayforge.engine.heartbeat import Heartbeat, Pace
 from replayforge.engine.intake import Intake
 from replayforge.engine.janitor import Chore, Intervals, Janitor
 from replayforge.engine.loop_watch import LoopWatch
-from replayforge.engine.nodes import Neighbours, reporter
+from replayforge.engine.nodes import Neighbours, presence, reporter
 from replayforge.engine.overview import Overview
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.reader import Reader
@@ -40,7 +40,7 @@ from replayforge.engine.window import Window
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
 from replayforge.forgelog.log import ForgeLog
-from replayforge.opening import logging_telemetry, make_directory, node_name, open_log, open_stream
+from replayforge.opening import logging_telemetry, make_directory, node_name, open_log, open_stream, remember_log_id
 from replayforge.stores.store import Store
 from replayforge.streams.stream import Stream
 from replayforge.supervisor import Service, Supervisor
@@ -100,6 +100,7 @@ class Daemon:
         """Close the door, hand back what nobody began, let running handlers finish within the grace period."""
         self.intake.accepting = False
         self.telemetry.emit("daemon.draining")
+        marking = asyncio.ensure_future(self.mark_draining())
         claiming = [self.reader.name, self.recaller.name, self.janitor.name, self.replay_runner.name]
         await self.supervisor.stop(claiming, DRAIN_SECONDS)
         unstarted = self.bench.close()
@@ -115,8 +116,14 @@ class Daemon:
             await self.chronicler.write()
         await self.supervisor.stop([self.dispatcher.name, self.publisher.name], DRAIN_SECONDS)
         await self.supervisor.stop([Heartbeat.name], DRAIN_SECONDS)
+        await marking
         with contextlib.suppress(ReplayForgeError):
             await asyncio.to_thread(self.log.bind_store, self.store.store_id, self.dispatcher.projected)
+
+    async def mark_draining(self) -> None:
+        """Note in the store, durably, that this incarnation was told to stop: what it leaves was interrupted."""
+        with contextlib.suppress(ReplayForgeError):
+            await self.store.mark_draining(self.clock.now_us())
 
 
 @contextlib.asynccontextmanager
@@ -147,6 +154,8 @@ async def opened(
         log = await open_log(config, store, clock, telemetry, adopt_store)
         stack.push_async_callback(log.close)
         cursor = await store.open_cursor(log.log_id, incarnation, 0, clock.now_us())
+        await asyncio.to_thread(remember_log_id, Path(config.data_dir), log.log_id)
+        await store.register_node(presence(node, incarnation, log, clock.now_us()))
         await asyncio.to_thread(log.bind_store, store.store_id, cursor, reset=adopt_store)
         stream = open_stream(config, store.store_id, node, telemetry)
         stack.push_async_callback(stream.close)
@@ -185,6 +194,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     if not parts.log.recovery.clean and parts.log.recovery.last_offset > 0:
         chronicler.note_restart(1, {})
     recovered = await reclaim_former(store, parts.handlers, clock, telemetry, owner_prefix)
+    await store.forget_draining(owner_prefix, clock.now_us())
     window = Window(config.ingest.backlog_events_max)
     waiting = rebuild_window(parts.log, window, cursor)
     publisher = Publisher(store, parts.stream, telemetry)

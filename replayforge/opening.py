@@ -5,12 +5,16 @@ import contextlib
 import secrets
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 from replayforge.config import Config
 from replayforge.domain.clock import Clock, SystemClock
 from replayforge.domain.errors import Refused
-from replayforge.engine.recovery import check_acquaintance, check_log_is_there
+from replayforge.engine.acquaintance import Acquaintance, check_acquaintance
+from replayforge.forgelog.atomic import replace_file
+from replayforge.forgelog.disk import Disk
+from replayforge.forgelog.files import OsFiles
 from replayforge.forgelog.limits import Limits
 from replayforge.forgelog.log import ForgeLog, LogOptions, read_identity
 from replayforge.stores.store import Store
@@ -19,6 +23,7 @@ from replayforge.streams.redis_stream import RedisStream
 from replayforge.streams.stream import Stream
 from replayforge.telemetry import Telemetry, log_listener
 
+LOG_ID_NAME = "log_id"
 ENVELOPE_BYTES_MAX = 16_384  # what a record holds beside the body that came in
 
 
@@ -36,24 +41,50 @@ async def opened_for_check(config: Config) -> AsyncIterator[tuple[ForgeLog, Stor
 
 
 async def open_log(config: Config, store: Store, clock: Clock, telemetry: Telemetry, adopt_store: bool) -> ForgeLog:
-    """Open the log after holding it against the store, whose cursor is a floor that the log must reach."""
+    """Open the log after holding it against the store and the data directory; the store's cursor is a floor for it."""
+    found = await acquaintance(config, store, clock)
+    given_up = check_acquaintance(found, adopt=adopt_store)
+    log = await asyncio.to_thread(
+        ForgeLog.open, found.directory, options=log_options(config), floor=found.cursor or 0, clock=clock,
+        telemetry=telemetry,
+    )  # fmt: skip
+    try:
+        if found.identity is not None:
+            # The manifest may be older than the last records; only now is known where the log ends.
+            opened = replace(found, identity=replace(found.identity, last_offset=log.durable_offset))
+            given_up = check_acquaintance(opened, adopt=adopt_store)
+    except BaseException:
+        await log.close()
+        raise
+    for sentence in given_up:
+        telemetry.emit("store.adopted", accepted=sentence)
+    return log
+
+
+async def acquaintance(config: Config, store: Store, clock: Clock) -> Acquaintance:
+    """Ask the log, the store and the data directory what they know of each other."""
     directory = Path(config.log.dir)
-    identity = read_identity(directory)
-    standing = await store.cursor(identity.log_id) if identity else None
-    cursor = standing[0] if standing else None
-    check_acquaintance(identity, store.store_id, cursor, adopt=adopt_store)
-    if identity is None and store.driver.dialect == "sqlite" and not adopt_store:
-        cursors, _ = await store.books()
-        check_log_is_there(directory, cursors)
-    options = LogOptions(
+    cursors, _ = await store.books()
+    return Acquaintance(
+        node=store.node,
+        directory=directory,
+        identity=read_identity(directory),
+        remembered_log_id=remembered_log_id(Path(config.data_dir)),
+        store_id=store.store_id,
+        shared=store.shared,
+        cursors=cursors,
+        nodes=await store.nodes(clock.now_us()),
+    )
+
+
+def log_options(config: Config) -> LogOptions:
+    """Return how the log is kept."""
+    return LogOptions(
         segment_bytes=config.log.segment_bytes,
         retention_seconds=config.log.retention_seconds or None,
         retention_bytes_max=config.log.retention_bytes_max or None,
         append_queue_bytes_max=config.log.append_queue_bytes_max,
         limits=Limits(payload_bytes_max=config.server.event_bytes_max + ENVELOPE_BYTES_MAX),
-    )
-    return await asyncio.to_thread(
-        ForgeLog.open, directory, options=options, floor=cursor or 0, clock=clock, telemetry=telemetry
     )
 
 
@@ -98,6 +129,18 @@ def node_name(directory: Path) -> str:
     if not path.exists():
         path.write_text(f"{socket.gethostname().replace('/', '-')[:40]}-{secrets.token_hex(3)}\n")
     return path.read_text().strip()
+
+
+def remembered_log_id(directory: Path) -> str | None:
+    """Return the id of the log that this data directory had last, wherever that log lies; None at the first start."""
+    path = directory / LOG_ID_NAME
+    return (path.read_text().strip() or None) if path.exists() else None
+
+
+def remember_log_id(directory: Path, log_id: str) -> None:
+    """Note which log this data directory has; durable when it returns, so that no log is begun anew unnoticed."""
+    if remembered_log_id(directory) != log_id:
+        replace_file(Disk(OsFiles(), SystemClock()), directory / LOG_ID_NAME, f"{log_id}\n".encode())
 
 
 def logging_telemetry() -> Telemetry:

@@ -60,6 +60,7 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "worker.crashed": ("warning", "a worker coroutine died and was replaced"),
     "lease.renewed": ("debug", "leases of events in hand were put off"),
     "lease.lost": ("warning", "leases were lost or could not be renewed, so their attempts were cut short"),
+    "store.adopted": ("warning", "the operator had the daemon start although log, store and node do not fit together"),
     "store.held": ("warning", "a foreign transaction has been open for long and keeps the database from cleaning up"),
     "store.failed": ("warning", "the store did not answer"),
     "store.recovered": ("info", "the store answers again"),

@@ -77,7 +77,8 @@ class Node:
     """One daemon as it reported last; `silent_us` is how long ago that was, by the store's clock.
 
     `durable_offset` is where its log ended, as far as anybody else knows, `projected_offset` how far the store has it.
-    `workers` is a JSON array of what its workers do. `stopped` says that it ended in order.
+    `workers` is a JSON array of what its workers do. `stopped` says that it ended in order, `given_up` that its node
+    has begun another log since.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Node:
     durable_offset: int = 0
     projected_offset: int = 0
     workers: str = "[]"
+    given_up: bool = False
 
     @property
     def waiting(self) -> int:
@@ -100,7 +102,7 @@ class Node:
 
     def alive(self, silent_us_max: int) -> bool:
         """Tell whether the daemon was heard of lately."""
-        return not self.stopped and self.silent_us <= silent_us_max
+        return not self.stopped and not self.given_up and self.silent_us <= silent_us_max
 
 
 @dataclass(frozen=True, slots=True)

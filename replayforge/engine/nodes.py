@@ -4,6 +4,7 @@ import os
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -49,19 +50,23 @@ def reporter(
 
     def report(stopped: bool) -> Node:
         told = [worker_report(worker, bench) for worker in workers] if not stopped else []
-        return Node(
-            name=node,
-            log_id=log.log_id,
-            incarnation=incarnation,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            started_at_us=started_at_us,
-            stopped=stopped,
-            durable_offset=log.durable_offset,
-            workers=msgspec.json.encode(told).decode(),
-        )
+        here = presence(node, incarnation, log, started_at_us)
+        return replace(here, stopped=stopped, workers=msgspec.json.encode(told).decode())
 
     return report
+
+
+def presence(node: str, incarnation: str, log: ForgeLog, started_at_us: int) -> Node:
+    """Return what can be said of this daemon before it has workers."""
+    return Node(
+        name=node,
+        log_id=log.log_id,
+        incarnation=incarnation,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started_at_us=started_at_us,
+        durable_offset=log.durable_offset,
+    )
 
 
 def worker_report(worker: Worker, bench: Workbench) -> WorkerReport:
@@ -106,11 +111,15 @@ class Neighbours:
 
     def alive(self, node: Node) -> bool:
         """Tell whether a daemon was heard of within a lease."""
-        return node.name == self.store.node or node.alive(self.lease_us)
+        return self.is_own(node) or node.alive(self.lease_us)
+
+    def is_own(self, node: Node) -> bool:
+        """Tell whether the row is this daemon's own, and not that of a log it has given up."""
+        return node.name == self.store.node and not node.given_up
 
     async def others(self) -> tuple[list[Node], list[Node]]:
         """Return the other daemons: those that live, and those that are gone."""
-        others = [node for node in await self.nodes() if node.name != self.store.node]
+        others = [node for node in await self.nodes() if not self.is_own(node)]
         return [node for node in others if self.alive(node)], [node for node in others if not self.alive(node)]
 
     async def known_others(self) -> list[Node]:
@@ -182,6 +191,8 @@ def in_words(node: Node) -> str:
     silent = f"{node.silent_us // MICROSECONDS_PER_SECOND:,} s"
     last_seen = "stopped" if node.stopped else "was last heard of"
     gone = f"Node {node.name} (log {node.log_id}, host {node.host}) {last_seen} {silent} ago"
+    if node.given_up:
+        gone = f"Node {node.name} gave up its log {node.log_id}, seen {silent} ago"
     if not node.waiting:
         return f"{gone}: nothing is known to wait on its disk, but what it accepted last may."
     offsets = f"offsets {node.projected_offset + 1:,} to {node.durable_offset:,}"

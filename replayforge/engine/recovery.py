@@ -1,21 +1,18 @@
-"""What happens once at start-up: the store and the log are held against each other, and old leases are void."""
+"""What happens once at start-up: old leases are void, and what the log holds beyond the store is known again."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from replayforge.domain.clock import Clock
-from replayforge.domain.errors import Refused
 from replayforge.domain.event import EVENT_RECORD_TYPE
 from replayforge.domain.identity import from_bytes
 from replayforge.domain.lifecycle import State
 from replayforge.domain.recovery import Reclaim, triage
-from replayforge.domain.reports import LogCursor
 from replayforge.engine.handlers import Handlers
 from replayforge.engine.window import Window
 from replayforge.forgelog.errors import GapError
-from replayforge.forgelog.log import ForgeLog, LogIdentity
+from replayforge.forgelog.log import ForgeLog
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 
@@ -31,39 +28,6 @@ class Recovered:
     buried: int
     held: int
     waiting: int
-
-
-def check_acquaintance(identity: LogIdentity | None, store_id: str, cursor: int | None, *, adopt: bool) -> None:
-    """Raise Refused when the log was projected into another store than this one, or further than this one knows.
-
-    `identity` is what the log says, None for a new log; `cursor` is where the store stands, None when it has never
-    seen the log. With `adopt` the operator accepts that the missing range is dispatched, and run, again.
-    """
-    if identity is None or adopt or identity.projected_offset == 0:
-        return
-    first = (cursor or 0) + 1
-    lost = f"offsets {first} to {identity.projected_offset}"
-    remedy = "Bring the right store back, or start with --adopt-store to run that range again."
-    if identity.store_id is not None and identity.store_id != store_id:
-        raise Refused(
-            f"The log {identity.log_id} belongs to store {identity.store_id}, but this is store {store_id}: what became"
-            f" of {lost} is not known here. {remedy}"
-        )
-    if (cursor or 0) < identity.projected_offset:
-        raise Refused(
-            f"The store is older than the log remembers: it knows offsets up to {cursor or 0}, but {lost} were"
-            f" already in it. It was restored from a backup or is new. {remedy}"
-        )
-
-
-def check_log_is_there(directory: Path, cursors: Sequence[LogCursor]) -> None:
-    """Raise Refused when the store was fed by a log that is not where a new one is about to be made."""
-    if cursors:
-        known = ", ".join(f"{cursor.log_id} (up to offset {cursor.log_offset})" for cursor in cursors)
-        raise Refused(
-            f"There is no log in {directory}, but the store was fed by log {known}: whatever it had accepted beyond"
-            " that would be lost silently. Bring the log back, or start with --adopt-store to begin a new one."
-        )
 
 
 async def reclaim_former(

@@ -24,11 +24,12 @@ from replayforge.forgelog.writer import Ending, Writer, as_unavailable
 
 @dataclass(frozen=True, slots=True)
 class LogIdentity:
-    """Who a log is, and what it knows of its store."""
+    """Who a log is, and what it knows of its store; it holds records up to `last_offset` at least."""
 
     log_id: str
     store_id: str | None
     projected_offset: int
+    last_offset: int
 
 
 def read_identity(directory: Path, files: Files) -> LogIdentity | None:
@@ -39,7 +40,7 @@ def read_identity(directory: Path, files: Files) -> LogIdentity | None:
     except FileNotFoundError:
         return None
     manifest = load_manifest(files, directory)
-    return LogIdentity(manifest.log_id, manifest.store_id, manifest.projected_offset)
+    return LogIdentity(manifest.log_id, manifest.store_id, manifest.projected_offset, manifest.last_offset)
 
 
 class Storage:

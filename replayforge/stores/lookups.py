@@ -85,7 +85,7 @@ def nodes(now_us: int) -> Steps[list[Node]]:
 def node(row: Row) -> Node:
     """Read a row of the nodes."""
     values = list(row)
-    values[8] = bool(values[8])
+    values[8], values[12] = bool(values[8]), bool(values[12])
     return Node(*values)
 
 

@@ -11,7 +11,7 @@ from replayforge.domain.event import Action, Attempt, Content, Meaning, StoredEv
 from replayforge.domain.lifecycle import State
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
-from replayforge.stores import chronicle, lookups, replays, transactions, waiting
+from replayforge.stores import chronicle, lookups, nodes, replays, transactions, waiting
 from replayforge.stores.chronicle import Amount, StepAmount
 from replayforge.stores.driver import Batch, Driver, Steps
 from replayforge.stores.lookups import Discrepancies
@@ -326,6 +326,22 @@ class Store:
     async def nodes(self, now_us: int) -> list[Node]:
         """Return every daemon that shares this store, as it reported last."""
         return await self.driver.read(lambda: lookups.nodes(now_us))
+
+    async def register_node(self, report: Node) -> None:
+        """Note which log this node has from now on; what waits on one it had before stays named."""
+        await self.driver.write(lambda: nodes.register(report, report.started_at_us))
+
+    async def mark_draining(self, now_us: int) -> None:
+        """Note that this incarnation was told to stop: what it leaves in processing was interrupted, not crashed."""
+        await self.driver.write(lambda: nodes.mark_draining(self.owner, now_us))
+
+    async def draining(self) -> set[str]:
+        """Return the owners of leases that were told to stop and whose events were not all taken back since."""
+        return await self.driver.read(nodes.draining)
+
+    async def forget_draining(self, owner_prefix: str, now_us: int) -> None:
+        """Forget that former incarnations were told to stop, once what they left has been taken back."""
+        await self.driver.write(lambda: nodes.forget_draining(owner_prefix, self.owner, now_us))
 
     async def forget_nodes(self, silent_us: int, now_us: int) -> int:
         """Forget daemons that have been silent for so long and left nothing behind; returns how many."""

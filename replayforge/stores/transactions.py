@@ -172,9 +172,13 @@ def hand_back(node: str, owner: str, leases: Sequence[tuple[int, int]], now_us: 
 
 def in_flight(owner_prefix: str, limit: int) -> Steps[list[tuple[int, InFlight]]]:
     """Fetch (row number, event) of what owners whose name begins like this left in processing."""
-    pattern = owner_prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-    rows = yield Fetch("in_flight", {"owner_pattern": pattern, "count": limit})
+    rows = yield Fetch("in_flight", {"owner_pattern": prefix_pattern(owner_prefix), "count": limit})
     return [(row[0], InFlight(*row[1:])) for row in rows]
+
+
+def prefix_pattern(prefix: str) -> str:
+    """Return the LIKE pattern of all that begins like this."""
+    return prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
 
 
 def reclaim(node: str, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_us: int) -> Steps[list[Reclaim]]:

@@ -229,6 +229,7 @@ def node(one: Node) -> dict[str, Any]:
         "last_heartbeat_at": format_time(one.seen_at_us),
         "silent_seconds": one.silent_us / MICROSECONDS_PER_SECOND,
         "stopped": one.stopped,
+        "given_up": one.given_up,
         "durable_offset": one.durable_offset,
         "projected_offset": one.projected_offset,
         "waiting": one.waiting,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -185,6 +186,24 @@ async def test_nodes_know_of_each_other(store: Store, other: Store) -> None:
     assert (first.name, first.waiting, first.alive(MINUTE_US)) == ("node-1", 5, True)
     assert (second.name, second.waiting, second.alive(MINUTE_US)) == ("node-2", 9, False)
     assert not first.alive(-1)
+
+
+async def test_a_node_has_one_log_and_keeps_the_rows_of_those_it_gave_up(store: Store) -> None:
+    """A node that registers with another log is known by that one; what waits in the former one stays named."""
+    await store.register_node(report("node-1", 5))
+    await store.register_node(replace(report("node-1", 0), log_id="another"))
+    known = {node.log_id: (node.given_up, node.waiting, node.alive(MINUTE_US)) for node in await store.nodes(now_us())}
+    assert known == {"log of node-1": (True, 5, False), "another": (False, 0, True)}
+
+
+async def test_draining_is_remembered_until_what_it_left_was_taken_back(store: Store, other: Store) -> None:
+    """Whoever was told to stop is known to all as the owner of its leases; a successor forgets its own forerunners."""
+    for one in (store, other, store):
+        await one.mark_draining(now_us())
+    assert await other.draining() == {store.owner, other.owner}
+    await other.forget_draining("node-1/", now_us())
+    await other.forget_draining("node-2/", now_us())
+    assert await store.draining() == {other.owner}, "an incarnation does not forget itself"
 
 
 async def test_only_empty_nodes_are_forgotten(store: Store, other: Store) -> None:

@@ -271,16 +271,16 @@ FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[],
     $10::bigint[]
 ) AS g (node, log_id, incarnation, host, pid, started_at_us, durable_offset, workers, stopped, seen_at_us)
-ON CONFLICT (node) DO UPDATE SET
-    log_id = excluded.log_id, incarnation = excluded.incarnation, host = excluded.host, pid = excluded.pid,
+ON CONFLICT (log_id) DO UPDATE SET
+    node = excluded.node, given_up = 0, incarnation = excluded.incarnation, host = excluded.host, pid = excluded.pid,
     started_at_us = excluded.started_at_us, durable_offset = excluded.durable_offset, workers = excluded.workers,
     stopped = excluded.stopped, seen_at_us = excluded.seen_at_us
 
 -- nodes --
 -- Every daemon that ever reported, how long it has been silent, and how far its log was durable and is projected.
 SELECT n.node, n.log_id, n.incarnation, n.host, n.pid, n.started_at_us, n.seen_at_us, {database_now_us} - n.seen_at_us,
-    n.stopped, greatest(n.durable_offset, c.durable_offset), coalesce(c.log_offset, 0), n.workers
-FROM nodes AS n LEFT JOIN cursors AS c ON c.log_id = n.log_id ORDER BY n.node
+    n.stopped, greatest(n.durable_offset, c.durable_offset), coalesce(c.log_offset, 0), n.workers, n.given_up
+FROM nodes AS n LEFT JOIN cursors AS c ON c.log_id = n.log_id ORDER BY n.node, n.given_up, n.log_id
 
 -- forget_nodes --
 -- Forget daemons that have been silent for long and whose logs were projected to their ends.
@@ -290,6 +290,24 @@ WHERE seen_at_us < {database_now_us} - :silent_us::bigint AND NOT EXISTS (
     WHERE c.log_id = nodes.log_id AND greatest(nodes.durable_offset, c.durable_offset) > c.log_offset
 )
 RETURNING node
+
+-- give_up_logs --
+-- Note that a node has another log than those it had before; the rows of those stay.
+UPDATE nodes SET given_up = 1 WHERE node = :node AND log_id <> :log_id
+
+-- draining --
+-- The incarnations that were told to stop.
+SELECT owner FROM draining ORDER BY owner
+
+-- insert_draining --
+-- Note that an incarnation was told to stop.
+INSERT INTO draining (owner, since_us) SELECT * FROM unnest($1::text[], $2::bigint[])
+ON CONFLICT (owner) DO NOTHING
+
+-- forget_draining --
+-- Forget the former incarnations of a node whose events were taken back, and those of whoever is long gone.
+DELETE FROM draining
+WHERE (owner LIKE :owner_pattern ESCAPE '\' AND owner <> :owner) OR since_us < :before_us::bigint
 
 -- long_transactions --
 -- Transactions of others that keep dead rows from being cleaned up.

@@ -221,16 +221,16 @@ RETURNING seq
 INSERT INTO nodes (
     node, log_id, incarnation, host, pid, started_at_us, durable_offset, workers, stopped, seen_at_us
 ) VALUES {rows}
-ON CONFLICT (node) DO UPDATE SET
-    log_id = excluded.log_id, incarnation = excluded.incarnation, host = excluded.host, pid = excluded.pid,
+ON CONFLICT (log_id) DO UPDATE SET
+    node = excluded.node, given_up = 0, incarnation = excluded.incarnation, host = excluded.host, pid = excluded.pid,
     started_at_us = excluded.started_at_us, durable_offset = excluded.durable_offset, workers = excluded.workers,
     stopped = excluded.stopped, seen_at_us = excluded.seen_at_us
 
 -- nodes --
 -- Every daemon that ever reported, how long it has been silent, and how far its log was durable and is projected.
 SELECT n.node, n.log_id, n.incarnation, n.host, n.pid, n.started_at_us, n.seen_at_us, :now_us - n.seen_at_us,
-    n.stopped, max(n.durable_offset, coalesce(c.durable_offset, 0)), coalesce(c.log_offset, 0), n.workers
-FROM nodes AS n LEFT JOIN cursors AS c ON c.log_id = n.log_id ORDER BY n.node
+    n.stopped, max(n.durable_offset, coalesce(c.durable_offset, 0)), coalesce(c.log_offset, 0), n.workers, n.given_up
+FROM nodes AS n LEFT JOIN cursors AS c ON c.log_id = n.log_id ORDER BY n.node, n.given_up, n.log_id
 
 -- forget_nodes --
 -- Forget daemons that have been silent for long and whose logs were projected to their ends.
@@ -240,6 +240,23 @@ WHERE seen_at_us < :now_us - :silent_us AND NOT EXISTS (
     WHERE c.log_id = nodes.log_id AND max(nodes.durable_offset, c.durable_offset) > c.log_offset
 )
 RETURNING node
+
+-- give_up_logs --
+-- Note that a node has another log than those it had before; the rows of those stay.
+UPDATE nodes SET given_up = 1 WHERE node = :node AND log_id <> :log_id
+
+-- draining --
+-- The incarnations that were told to stop.
+SELECT owner FROM draining ORDER BY owner
+
+-- insert_draining --
+-- Note that an incarnation was told to stop.
+INSERT INTO draining (owner, since_us) VALUES {rows} ON CONFLICT (owner) DO NOTHING
+
+-- forget_draining --
+-- Forget the former incarnations of a node whose events were taken back, and those of whoever is long gone.
+DELETE FROM draining
+WHERE (owner LIKE :owner_pattern ESCAPE '\' AND owner <> :owner) OR since_us < :before_us
 
 -- long_transactions --
 -- Transactions of others that keep dead rows from being cleaned up; here there are no others.

@@ -118,10 +118,12 @@ CREATE TABLE cursors (
     durable_offset BIGINT NOT NULL DEFAULT 0
 );
 
--- The daemons that share this store, as each of them reported last; workers is a JSON array.
+-- The daemons that share this store, one row for each log, as its daemon reported last; workers is a JSON array.
+-- A node that has begun another log keeps the row of the one it gave up, for what waits on that one's disk.
 CREATE TABLE nodes (
-    node TEXT COLLATE "C" PRIMARY KEY,
-    log_id TEXT COLLATE "C" NOT NULL,
+    log_id TEXT COLLATE "C" PRIMARY KEY,
+    node TEXT COLLATE "C" NOT NULL,
+    given_up BIGINT NOT NULL DEFAULT 0,
     incarnation TEXT COLLATE "C" NOT NULL,
     host TEXT COLLATE "C" NOT NULL,
     pid BIGINT NOT NULL,
@@ -130,6 +132,12 @@ CREATE TABLE nodes (
     workers TEXT COLLATE "C" NOT NULL,
     stopped BIGINT NOT NULL,
     seen_at_us BIGINT NOT NULL
+);
+
+-- Incarnations that were told to stop: what they leave in processing was interrupted, and is no sign of a crash.
+CREATE TABLE draining (
+    owner TEXT COLLATE "C" PRIMARY KEY,
+    since_us BIGINT NOT NULL
 );
 
 -- How many events stand in each state, kept in the transactions that move them, so that nobody has to count rows.

@@ -106,10 +106,12 @@ CREATE TABLE cursors (
     durable_offset INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- The daemons that share this store, as each of them reported last; workers is a JSON array.
+-- The daemons that share this store, one row for each log, as its daemon reported last; workers is a JSON array.
+-- A node that has begun another log keeps the row of the one it gave up, for what waits on that one's disk.
 CREATE TABLE nodes (
-    node TEXT PRIMARY KEY,
-    log_id TEXT NOT NULL,
+    log_id TEXT PRIMARY KEY,
+    node TEXT NOT NULL,
+    given_up INTEGER NOT NULL DEFAULT 0,
     incarnation TEXT NOT NULL,
     host TEXT NOT NULL,
     pid INTEGER NOT NULL,
@@ -119,6 +121,12 @@ CREATE TABLE nodes (
     stopped INTEGER NOT NULL,
     seen_at_us INTEGER NOT NULL
 ) STRICT;
+
+-- Incarnations that were told to stop: what they leave in processing was interrupted, and is no sign of a crash.
+CREATE TABLE draining (
+    owner TEXT PRIMARY KEY,
+    since_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- How many events stand in each state, kept in the transactions that move them, so that nobody has to count rows.
 CREATE TABLE tallies (

@@ -1,0 +1,130 @@
+"""Data directory, log and store held against each other before a start: what does not fit, and what going on costs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from replayforge.domain.errors import Refused
+from replayforge.domain.reports import LogCursor, Node
+from replayforge.forgelog.log import LogIdentity
+
+STORE_REMEDY = "Bring the right store back, or start with --adopt-store to run that range again."
+LOG_REMEDY = "Mount or bring back the right directory, or start with --adopt-store to go on without that log."
+
+
+@dataclass(frozen=True, slots=True)
+class Acquaintance:
+    """What each of the three knows before the log is opened.
+
+    `identity` is what the log in `directory` says of itself, None when there is none; `remembered_log_id` is the log
+    that the data directory had last. `cursors` are the logs that fed the store, and `nodes` who had them, as far as the
+    store knows.
+    """
+
+    node: str
+    directory: Path
+    identity: LogIdentity | None
+    remembered_log_id: str | None
+    store_id: str
+    shared: bool
+    cursors: Sequence[LogCursor]
+    nodes: Sequence[Node]
+
+    @property
+    def cursor(self) -> int | None:
+        """Where the store stands with this log, None when it has never seen it."""
+        found = [cursor for cursor in self.cursors if self.identity and cursor.log_id == self.identity.log_id]
+        return found[0].log_offset if found else None
+
+    def known_logs(self) -> list[str]:
+        """Return the ids of the logs that this node is known to have, or to have had, without giving them up."""
+        known = [self.remembered_log_id] if self.remembered_log_id else []
+        known += [one.log_id for one in self.nodes if one.name == self.node and not one.given_up]
+        if not self.shared and not known:
+            known += [cursor.log_id for cursor in self.cursors]
+        return list(dict.fromkeys(known))
+
+    def log_in_words(self, log_id: str) -> str:
+        """Say of a log how far it is known, and what of it is in no other place."""
+        node = next((one for one in self.nodes if one.log_id == log_id), None)
+        cursor = next((one for one in self.cursors if one.log_id == log_id), None)
+        projected = cursor.log_offset if cursor else node.projected_offset if node else 0
+        durable = max(cursor.durable_offset if cursor else 0, node.durable_offset if node else 0, projected)
+        if durable > projected:
+            waiting = f"at least offsets {projected + 1:,} to {durable:,} ({durable - projected:,} records)"
+        else:
+            waiting = "whatever it accepted later"
+        return f"{log_id} (stored up to offset {projected:,}; without it are lost: {waiting})"
+
+
+def check_acquaintance(found: Acquaintance, *, adopt: bool) -> list[str]:
+    """Raise Refused when the three do not fit; with `adopt` the operator accepts that, and it is returned in words."""
+    objections = [
+        (objection, remedy)
+        for objection, remedy in (
+            (missing_log(found), LOG_REMEDY),
+            (other_log(found), LOG_REMEDY),
+            (log_of_another_node(found), LOG_REMEDY),
+            (other_store(found), STORE_REMEDY),
+            (older_store(found), STORE_REMEDY),
+        )
+        if objection
+    ]
+    if objections and not adopt:
+        raise Refused(" ".join(objections[0]))
+    return [objection for objection, _ in objections]
+
+
+def missing_log(found: Acquaintance) -> str:
+    """Tell whether this node has had a log that is not where a new one is about to be made."""
+    known = found.known_logs() if found.identity is None else []
+    if not known:
+        return ""
+    logs = ", ".join(found.log_in_words(log_id) for log_id in known)
+    return f"There is no log in {found.directory}, but this node has log {logs}."
+
+
+def other_log(found: Acquaintance) -> str:
+    """Tell whether another log lies where this node's log should be."""
+    known = found.known_logs() if found.identity is not None else []
+    missed = [log_id for log_id in known if found.identity and log_id != found.identity.log_id]
+    if not missed or found.identity is None:
+        return ""
+    logs = ", ".join(found.log_in_words(log_id) for log_id in missed)
+    return f"The log in {found.directory} is {found.identity.log_id}, but node {found.node} has log {logs}."
+
+
+def log_of_another_node(found: Acquaintance) -> str:
+    """Tell whether this log is known to be another node's; where one process has the store, the name is no matter."""
+    if found.identity is None or not found.shared:
+        return ""
+    owners = [one for one in found.nodes if one.log_id == found.identity.log_id and one.name != found.node]
+    if not owners:
+        return ""
+    return (
+        f"The log {found.identity.log_id} in {found.directory} is that of node {owners[0].name} (host"
+        f" {owners[0].host}), but this data directory is that of node {found.node}: two daemons must not share a log."
+    )
+
+
+def other_store(found: Acquaintance) -> str:
+    """Tell whether the log was projected into another store than this one."""
+    log = found.identity
+    if log is None or log.store_id is None or log.store_id == found.store_id or not log.last_offset:
+        return ""
+    first, last = (found.cursor or 0) + 1, max(log.projected_offset, log.last_offset)
+    return (
+        f"The log {log.log_id} belongs to store {log.store_id}, but this is store {found.store_id}: what became of"
+        f" offsets {first} to {last} is not known here."
+    )
+
+
+def older_store(found: Acquaintance) -> str:
+    """Tell whether this store knows less than it did: it was restored from a backup, or is new."""
+    log, cursor = found.identity, found.cursor or 0
+    if log is None or cursor >= log.projected_offset or (log.store_id or found.store_id) != found.store_id:
+        return ""
+    return (
+        f"The store is older than the log remembers: it knows offsets up to {cursor}, but offsets {cursor + 1} to"
+        f" {log.projected_offset} were already in it. It was restored from a backup or is new."
+    )
