@@ -148,6 +148,8 @@ def contradictions(config: Config) -> Iterator[str]:
         yield "workers.heartbeat_seconds must be below workers.lease_seconds, or every lease would lapse."
     if retry.base_seconds > retry.max_seconds:
         yield "retry.base_seconds must not be above retry.max_seconds."
+    if len(set(server.api_keys)) < len(server.api_keys):
+        yield "server.api_keys names a key twice."
     if server.bulk_bytes_max < server.event_bytes_max:
         yield "server.bulk_bytes_max must not be below server.event_bytes_max."
     if config.log.append_queue_bytes_max < server.event_bytes_max:

@@ -31,6 +31,10 @@ RedisUrl = Annotated[
     str, Meta(pattern=REDIS_URL, description="empty, or redis://, rediss:// or unix:// with an address")
 ]
 Texts = Annotated[tuple[str, ...], Meta(description="a list of texts")]
+ApiKeys = Annotated[
+    tuple[Annotated[str, Meta(pattern=r"^[\x21-\x7e]+$(?!\n)")], ...],
+    Meta(description="a list of keys, each of visible ASCII characters without spaces, none of them empty"),
+]
 CrashPoints = Annotated[
     tuple[Annotated[str, Meta(pattern=CRASH_POINT)], ...],
     Meta(description='a list of crash points, each "POINT" or "POINT:N"'),
@@ -42,7 +46,7 @@ class ServerConfig(Struct, frozen=True):
 
     host: Name = "127.0.0.1"
     port: Port = 8787
-    api_keys: Texts = ()
+    api_keys: ApiKeys = ()
     allowed_hosts: Texts = ()
     event_bytes_max: EventSize = MEBIBYTE
     bulk_bytes_max: Size = 32 * MEBIBYTE

@@ -1,7 +1,7 @@
 """What the web handlers are given: the engine's parts and the limits at the door."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -15,6 +15,7 @@ from replayforge.engine.overview import Overview
 from replayforge.engine.replay_jobs import ReplayJobs
 from replayforge.engine.replayer import Replayer
 from replayforge.supervisor import Supervisor
+from replayforge.web.sessions import Sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Context:
     stored: Callable[[int], Awaitable[None]] | None
     base_path: str = ""
     masked_names: tuple[str, ...] = ()
+    sessions: Sessions = field(default_factory=Sessions)
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)

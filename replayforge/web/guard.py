@@ -1,6 +1,5 @@
 """Stands before every handler: who may speak, which host is meant, and how errors and headers leave the house."""
 
-import hmac
 import re
 import traceback
 from urllib.parse import urlsplit
@@ -11,8 +10,9 @@ from aiohttp.typedefs import Handler
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.identity import new_request_id
 from replayforge.web import problems
-from replayforge.web.context import CONTEXT, PARAMETERS, REQUEST_ID, Access, context_of
+from replayforge.web.context import CONTEXT, PARAMETERS, REQUEST_ID, context_of
 from replayforge.web.problems import Problem
+from replayforge.web.sessions import matching_key
 
 SESSION_COOKIE = "replayforge_session"
 REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -121,8 +121,8 @@ def check_access(request: web.Request) -> None:
         detail = f"The daemon does not answer to the host {request.host!r}; add it to [server] allowed_hosts."
         raise Problem(421, "wrong-host", "The host is not one of ours", detail)
     key = given_key(request) if access.api_keys else None
-    fits = key is not None and key_fits(key, access)
-    if access.api_keys and not fits and not session_fits(request, access) and not is_open(request):
+    fits = key is not None and matching_key(key, access.api_keys) is not None
+    if access.api_keys and not fits and not is_signed_in(request) and not is_open(request):
         raise Problem(401, "unauthorized", "A key is needed", "Send one of the configured keys in X-API-Key.")
     if request.method not in SAFE_METHODS and not fits:
         check_same_origin(request)
@@ -133,10 +133,11 @@ def is_open(request: web.Request) -> bool:
     return request.path.removeprefix(request.app[CONTEXT].base_path).startswith(OPEN_PATHS)
 
 
-def session_fits(request: web.Request, access: Access) -> bool:
-    """Tell whether the request comes from a page that somebody logged in to."""
-    session = request.cookies.get(SESSION_COOKIE)
-    return session is not None and key_fits(session, access)
+def is_signed_in(request: web.Request) -> bool:
+    """Tell whether the request comes from a page that somebody signed in to."""
+    context = request.app[CONTEXT]
+    token = request.cookies.get(SESSION_COOKIE)
+    return token is not None and context.sessions.fits(token, context.access.api_keys)
 
 
 def given_key(request: web.Request) -> str | None:
@@ -146,12 +147,6 @@ def given_key(request: web.Request) -> str | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         key = token.strip() if scheme.lower() == "bearer" else None
     return key
-
-
-def key_fits(key: str, access: Access) -> bool:
-    """Tell whether a key is one of the configured ones, in a time that says nothing about them."""
-    shown = key.encode(errors="backslashreplace")  # bytes that are no UTF-8 arrive as surrogates
-    return bool(sum(hmac.compare_digest(shown, configured.encode()) for configured in access.api_keys))
 
 
 def check_same_origin(request: web.Request) -> None:

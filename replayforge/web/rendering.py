@@ -16,7 +16,7 @@ from replayforge.engine.overview import Convergence, Overview
 from replayforge.web import flash, words
 from replayforge.web.assets import ASSETS
 from replayforge.web.context import context_of
-from replayforge.web.guard import SESSION_COOKIE
+from replayforge.web.guard import is_signed_in
 from replayforge.web.handler_rows import HANDLER_STATES
 from replayforge.web.health import Health, Signs, judge
 from replayforge.web.live import happened
@@ -183,7 +183,7 @@ async def build_shell(request: web.Request, page: Page, *, partial: bool) -> She
         dead_count=report.ledger.states[State.DEAD_LETTERED] if report else 0,
         flash=None if partial else flash.read(request),
         chaos=context.chaos is not None,
-        signed_in=SESSION_COOKIE in request.cookies,
+        signed_in=is_signed_in(request),
         keyed=bool(context.access.api_keys),
         now=format_time(now_us),
         seen=seen,

@@ -5,11 +5,11 @@ from aiohttp import web
 from replayforge.web.actions import back_of, read_form
 from replayforge.web.context import context_of
 from replayforge.web.flash import cookie_path, is_ours, see_other
-from replayforge.web.guard import SESSION_COOKIE, key_fits
+from replayforge.web.guard import SESSION_COOKIE
 from replayforge.web.rendering import THEME_COOKIE, THEMES, Page, show_bare
+from replayforge.web.sessions import SESSION_SECONDS, matching_key
 from replayforge.web.views import LoginView
 
-SESSION_SECONDS = 30 * 86_400
 THEME_SECONDS = 365 * 86_400
 
 
@@ -24,13 +24,14 @@ async def show_login(request: web.Request) -> web.Response:
 async def login(request: web.Request) -> web.Response:
     """Begin a session for a key that fits; the cookie is out of reach for scripts and for other sites."""
     form, context = await read_form(request), context_of(request)
-    key, target = form.get("key", "").strip(), wanted(form.get("next", ""))
-    if not key_fits(key, context.access):
+    key, target = matching_key(form.get("key", "").strip(), context.access.api_keys), wanted(form.get("next", ""))
+    if key is None:
         return show_bare(request, Page("login.html", "Sign in", status=401), LoginView(target, True))
+    end_session(request)
     response = see_other(request, target or f"{context.base_path}/")
     response.set_cookie(
         SESSION_COOKIE,
-        key,
+        context.sessions.begin(key),
         max_age=SESSION_SECONDS,
         path=cookie_path(request),
         httponly=True,
@@ -45,8 +46,15 @@ def wanted(target: str) -> str:
     return target if is_ours(target) else ""
 
 
+def end_session(request: web.Request) -> None:
+    """End the session that a request comes with, if there is one."""
+    if token := request.cookies.get(SESSION_COOKIE):
+        context_of(request).sessions.end(token)
+
+
 async def logout(request: web.Request) -> web.Response:
-    """End the session."""
+    """End the session, for whoever else has its cookie as well."""
+    end_session(request)
     response = see_other(request, f"{context_of(request).base_path}/login")
     response.del_cookie(SESSION_COOKIE, path=cookie_path(request))
     return response

@@ -14,6 +14,7 @@ import pytest
 from replayforge.domain.errors import Unavailable
 from replayforge.web import api_page, live, rendering, views
 from replayforge.web.openapi import api_routes
+from replayforge.web.sessions import Sessions
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
 from tests.support.patience import persist
@@ -224,6 +225,60 @@ async def test_a_key_opens_a_session_for_the_pages(locked: House) -> None:
     async with locked.http.post("/logout", headers=HTML, allow_redirects=False) as response:
         assert response.headers["Location"] == "/login"
     assert (await page(locked, "/runtime"))[0] == 303
+
+
+async def sign_in(house: House, key: str = "secret-1", **headers: str) -> str:
+    """Sign in and return the token of the session."""
+    options: dict[str, Any] = {"headers": HTML | headers, "allow_redirects": False}
+    async with house.http.post("/login", data={"key": key}, **options) as response:
+        assert response.status == 303
+        token = response.cookies["replayforge_session"].value
+    house.http.session.cookie_jar.clear()
+    return str(token)
+
+
+async def status_with(house: House, token: str) -> int:
+    """Return what the API says to the token of a session."""
+    async with house.http.get("/api/events", headers={"Cookie": f"replayforge_session={token}"}) as response:
+        return response.status
+
+
+async def test_a_session_is_a_random_token_that_can_be_taken_back(locked: House) -> None:
+    """The cookie holds no key and no two are alike; it ends where it was taken, or when somebody signs in anew."""
+    first, second = await sign_in(locked), await sign_in(locked)
+    assert first != second
+    assert len(first) >= 43
+    assert "secret" not in first
+    assert [await status_with(locked, token) for token in (first, second, "secret-1", "", "x" * 43)] == [
+        200, 200, 401, 401, 401,
+    ]  # fmt: skip
+    cookie = {"Cookie": f"replayforge_session={first}"}
+    async with locked.http.post("/logout", headers=HTML | cookie, allow_redirects=False):
+        pass
+    assert [await status_with(locked, token) for token in (first, second)] == [401, 200]
+    third = await sign_in(locked, Cookie=f"replayforge_session={second}")
+    assert third not in (first, second)
+    assert [await status_with(locked, token) for token in (second, third)] == [401, 200]
+
+
+async def test_a_session_planted_by_somebody_else_is_not_taken_up(locked: House) -> None:
+    """Signing in begins a session of its own, whatever cookie came along."""
+    planted = "p" * 43
+    token = await sign_in(locked, Cookie=f"replayforge_session={planted}")
+    assert [token == planted, await status_with(locked, planted)] == [False, 401]
+
+
+def test_sessions_end_with_their_key_and_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is not configured any more ends its sessions, so does time, and beyond a number the oldest go."""
+    sessions = Sessions()
+    token = sessions.begin("one")
+    assert [sessions.fits(token, keys) for keys in (("one", "two"), ("two",), ())] == [True, False, False]
+    assert token not in repr(sessions.by_digest)
+    monkeypatch.setattr("replayforge.web.sessions.SESSIONS_MAX", 2)
+    later = [sessions.begin("one") for _ in range(2)]
+    assert [sessions.fits(one, ("one",)) for one in (token, *later)] == [False, True, True]
+    monkeypatch.setattr("replayforge.web.sessions.SESSION_SECONDS", 0)
+    assert not sessions.fits(sessions.begin("one"), ("one",))
 
 
 async def test_the_login_sends_nobody_elsewhere(locked: House) -> None:

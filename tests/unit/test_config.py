@@ -81,6 +81,15 @@ def test_lists_in_variables(text: str) -> None:
     assert load("", {"REPLAYFORGE__SERVER__API_KEYS": text}).config.server.api_keys == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    "keys", ["['']", "['a', ' ']", "['a b']", "['a\u00fc']", "['a', 'a']", '["a\\n"]', "['a\u200b']"]
+)
+def test_keys_that_let_everybody_in_or_nobody(keys: str) -> None:
+    """A key that is empty, cannot stand in a header, or stands there twice is refused at the start."""
+    (problem,) = problems(f"[server]\napi_keys = {keys}", {})
+    assert "server.api_keys" in problem
+
+
 def test_text_becomes_the_type_of_the_key() -> None:
     """Variables are texts, read as the number or the truth value the key wants."""
     environment = {"REPLAYFORGE__CHAOS__ENABLED": "true", "REPLAYFORGE__RETRY__BASE_SECONDS": "0.25"}
