@@ -26,7 +26,7 @@ from replayforge.engine.heartbeat import Heartbeat, Pace
 from replayforge.engine.intake import Intake
 from replayforge.engine.janitor import Chore, Intervals, Janitor
 from replayforge.engine.loop_watch import LoopWatch
-from replayforge.engine.nodes import Neighbours, presence, reporter
+from replayforge.engine.nodes import LOOKS_PER_SWEEP, Neighbours, presence, reporter
 from replayforge.engine.overview import Overview
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.reader import Reader
@@ -199,7 +199,8 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     waiting = rebuild_window(parts.log, window, cursor)
     publisher = Publisher(store, parts.stream, telemetry)
     intake = Intake(parts.log, store, window, clock, telemetry)
-    bench = Workbench(clock, workers=config.workers.count)
+    lease_seconds = config.workers.lease_seconds
+    bench = Workbench(clock, workers=config.workers.count, lease_seconds=lease_seconds if store.shared else None)
     gates = Gates(parts.handlers, clock, telemetry)
     bench.left = gates.leave
     doorkeeper = Doorkeeper(store, bench, gates, publisher, clock, telemetry)
@@ -215,7 +216,6 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         telemetry,
         incarnation=parts.incarnation,
         projected=cursor,
-        lease_seconds=config.workers.lease_seconds,
     )
     settler = Settler(store, bench, telemetry)
     chaos = build_chaos(config, telemetry, parts.rng)
@@ -228,10 +228,9 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         publisher,
         clock,
         telemetry,
-        lease_seconds=config.workers.lease_seconds,
         solo_seconds=config.workers.solo_seconds,
     )
-    recaller = Recaller(store, bench, gates, publisher, clock, telemetry, lease_seconds=config.workers.lease_seconds)
+    recaller = Recaller(store, bench, gates, publisher, clock, telemetry)
     heartbeat = build_heartbeat(parts, bench, workers)
     neighbours = Neighbours(
         store,
@@ -242,7 +241,8 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         heartbeat,
         clock,
         telemetry,
-        lease_seconds=config.workers.lease_seconds,
+        lease_seconds=lease_seconds,
+        sweep_seconds=config.janitor.sweep_seconds,
     )
     replay_runner = ReplayRunner(store, publisher, clock, telemetry)
     replay_jobs = ReplayJobs(store, replay_runner.wake, clock, telemetry)
@@ -339,7 +339,7 @@ def shared_chores(
     seconds = config.janitor
     kept_seconds = config.retention.dead_seconds
     return [
-        Chore("take_over", seconds.sweep_seconds, neighbours.take_over),
+        Chore("take_over", seconds.sweep_seconds / LOOKS_PER_SWEEP, neighbours.take_over),
         Chore("look_for_suspects", seconds.sweep_seconds, neighbours.look_for_suspects),
         Chore("look_at_handlers", seconds.refill_seconds, doorkeeper.look),
         Chore("clear_the_way", seconds.refill_seconds, doorkeeper.clear_the_way, SORTED_PER_STEP_MAX),

@@ -93,7 +93,6 @@ class StoredEvent(msgspec.Struct, frozen=True):
     crashes: int
     lease_owner: str | None
     lease_token: int
-    lease_until_us: int | None
     due_at_us: int | None
     reason: str | None
     last_error: str | None

@@ -7,11 +7,12 @@ import msgspec
 
 from replayforge import crashpoints
 from replayforge.domain.admission import ALL_WELCOME, Admission
-from replayforge.domain.clock import Clock, to_us
+from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Fatal, OutcomeUnknown, Unavailable
 from replayforge.domain.event import EVENT_RECORD_TYPE, Claimed, EventRecord, decode_record
 from replayforge.domain.lifecycle import Reason
 from replayforge.engine.gates import Gates
+from replayforge.engine.leases import Claim
 from replayforge.engine.outage import Outage
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.window import Window
@@ -49,7 +50,6 @@ class Dispatcher:
         *,
         incarnation: str,
         projected: int,
-        lease_seconds: float,
     ) -> None:
         self.log = log
         self.store = store
@@ -61,7 +61,6 @@ class Dispatcher:
         self.telemetry = telemetry
         self.incarnation = incarnation
         self.projected = projected
-        self.lease_us = to_us(lease_seconds)
         self.certain = False
         self.moved = asyncio.Condition()
         self.outage = Outage(telemetry)
@@ -125,17 +124,18 @@ class Dispatcher:
         # Until the answer is here nobody knows whether the commit happened, so the place is looked up again.
         self.certain = False
         try:
-            projected = await self.store.project(projection)
+            with self.bench.leases.claiming() as claim:
+                projected = await self.store.project(projection)
+                self.certain = True
+                crashpoints.reach("dispatch.committed")
+                await self.hand_on(projected, claim)
         except CursorMoved:
             await self.find_own_commit(projection)
             return
-        self.certain = True
-        crashpoints.reach("dispatch.committed")
-        await self.hand_on(projected)
         await self.arrive(projection.through)
         self.report(projection, projected)
 
-    async def hand_on(self, projected: Projected) -> None:
+    async def hand_on(self, projected: Projected, claim: Claim) -> None:
         """Lay what was claimed on the bench and publish the rest; a bench that was closed meanwhile takes nothing."""
         self.publisher.offer(projected.queued)
         self.gates.note_turned_away(projected.turned_away)
@@ -144,7 +144,7 @@ class Dispatcher:
             await self.store.hand_back(leases, self.clock.now_us())
         elif projected.claimed:
             self.gates.seat(projected.claimed)
-            self.bench.put(projected.claimed)
+            self.bench.put(projected.claimed, claim)
             self.telemetry.emit("event.claimed", len(projected.claimed))
 
     async def pass_over(self, gap: GapError) -> int:
@@ -183,7 +183,10 @@ class Dispatcher:
         await self.arrive(standing[0])
 
     async def hand_back_unanswered(self) -> None:
-        """Queue again what that transaction claimed: nobody was told that the events are in this process's hands."""
+        """Queue again what that transaction claimed: nobody was told that the events are in this process's hands.
+
+        While another claim is under way it may be that one which took them; the sweep finds out later.
+        """
         try:
             records = self.log.read(self.projected, records_max=RECORDS_MAX)
         except GapError:  # what was passed over had no events to claim
@@ -191,7 +194,8 @@ class Dispatcher:
         rows = await self.store.events_by_ids([event.id for _, event in self.events_of(records)])
         claims = [Claimed(event, content) for event, content in rows.values() if event.lease_owner == self.store.owner]
         unanswered = [claimed.lease for claimed in claims if not self.bench.holds(claimed.lease)]
-        await self.store.hand_back(unanswered, self.clock.now_us())
+        if not self.bench.leases.claims:
+            await self.store.hand_back(unanswered, self.clock.now_us())
 
     async def arrive(self, offset: int) -> None:
         """Note that everything up to `offset` has its row."""
@@ -241,7 +245,6 @@ class Dispatcher:
             now_us=self.clock.now_us(),
             durable=self.log.durable_offset,
             claims_max=claims_max,
-            lease_us=self.lease_us,
             admission=admission,
         )
 

@@ -11,7 +11,7 @@ from replayforge.domain.clock import Clock
 from replayforge.domain.event import Claimed
 from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Outcome, Reason
 from replayforge.engine.handlers import Handler, Handlers
-from replayforge.engine.workbench import Lease
+from replayforge.engine.leases import Lease
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
 

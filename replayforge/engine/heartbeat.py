@@ -7,14 +7,16 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from replayforge.domain.clock import Clock, to_us
+from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Claimed
 from replayforge.domain.reports import Node
 from replayforge.engine.handlers import Handlers
+from replayforge.engine.leases import Claim, Hold, Lease
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
 from replayforge.stores.store import Store
+from replayforge.stores.transactions import Renewal
 from replayforge.supervisor import wait_for_event
 from replayforge.telemetry import Telemetry
 
@@ -23,9 +25,6 @@ RETRY_SECONDS_MAX = 1.0
 CALL_SECONDS_MIN = 1.0
 OVERTIME_SECONDS = 10.0
 LAST_BEAT_SECONDS = 5.0
-DOUBT_SHARE = 2 / 3
-
-Lease = tuple[int, int]  # row number, token
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +36,12 @@ class Pace:
     timeout_seconds: float
 
 
-@dataclass(slots=True)
-class Hold:
-    """A lease in this process's hands: when it was surely ours last, and when its handler was first seen to run."""
-
-    sure_at: float
-    limit_seconds: float
-    begun_at: float | None = None
-
-    def overdue(self, now: float) -> bool:
-        """Tell whether the handler has run for so long that its lease is not renewed any more."""
-        return self.begun_at is not None and now - self.begun_at > self.limit_seconds
-
-
 class Heartbeat:
-    """Renews what is on the bench every `heartbeat_seconds`, and reports this daemon to its neighbours.
+    """Renews what the table of leases holds every `heartbeat_seconds`, and reports this daemon to its neighbours.
 
     A lease that could not be renewed for two thirds of its length is given up: an unfinished attempt is cut short, what
-    waits on the bench is dropped, and finished results are kept. `calm` says whether leases of others may be judged.
+    waits on the bench is dropped, and finished results are kept. `beating_since` is when the store began to answer,
+    None while it does not: what others have not renewed before that they could not renew.
     """
 
     name = "heartbeat"
@@ -78,8 +65,9 @@ class Heartbeat:
         self.clock = clock
         self.telemetry = telemetry
         self.pace = pace
-        self.holds: dict[Lease, Hold] = {}
+        self.leases = bench.leases
         self.beating_since: float | None = None
+        self.loop_ran_at = clock.elapsed()
         self.last_error: str | None = None
         self.tell: Callable[..., None] = lambda call, *values: call(*values)
 
@@ -103,24 +91,18 @@ class Heartbeat:
         if ended.done():
             ended.result()
 
-    def calm(self) -> bool:
-        """Tell whether the store has answered for a whole lease, so that whoever lives has renewed what is theirs."""
-        since = self.beating_since
-        return since is not None and self.clock.monotonic() - since >= self.pace.lease_seconds
-
     def beaten(self, renewed: int, lost: Collection[Lease]) -> None:
         """Take in that the store answered, and let go of the leases that somebody else took."""
         self.last_error = None
-        if self.beating_since is None:
-            self.beating_since = self.clock.monotonic()
+        self.loop_ran_at = self.clock.elapsed()
         if renewed:
             self.telemetry.emit("lease.renewed", renewed)
         self.give_up(lost, "The lease was lost: another daemon took the event over.")
 
     def missed(self, error: str) -> None:
         """Take in that the store did not answer."""
-        self.beating_since = None
         self.last_error = error
+        self.loop_ran_at = self.clock.elapsed()
 
     def give_up(self, leases: Collection[Lease], reason: str) -> None:
         """Cut short what runs under these leases, and drop what waits; what has finished meanwhile is left alone."""
@@ -129,7 +111,7 @@ class Heartbeat:
         count = self.bench.withdraw(leases)
         for worker in self.workers:
             claimed = self.bench.in_hands.get(worker.name)
-            if claimed is not None and lease_of(claimed) in leases:
+            if claimed is not None and claimed.lease in leases:
                 count += worker.abandon(reason)
         if count:
             self.telemetry.emit("lease.lost", count, reason=reason)
@@ -158,62 +140,71 @@ class Heartbeat:
             while not told.is_set():
                 await wait_for_event(told, await self.tick(store))
             with contextlib.suppress(Unavailable):
-                await store.beat([], 0, self.clock.now_us(), self.report(True))
+                await store.beat([], self.clock.now_us(), self.report(True))
         finally:
             watching.cancel()
             await store.close()
 
     async def tick(self, store: Store) -> float:
         """Beat once; returns the seconds until the next beat is due."""
-        now = self.clock.monotonic()
-        self.look(now)
-        leases = [lease for lease, hold in self.holds.items() if not hold.overdue(now)]
-        lease_us = to_us(self.pace.lease_seconds)
+        now = self.clock.elapsed()
+        held = self.leases.held.copy()
+        leases = [lease for lease, hold in held.items() if not self.is_overdue(hold, now)]
+        claims = self.leases.overdue_claims(now - self.pace.heartbeat_seconds)
+        besides = list(held) if claims else None
         try:
-            renewed = await store.beat(leases, lease_us, self.clock.now_us(), self.report(False))
+            renewal = await store.beat(leases, self.clock.now_us(), self.report(False), besides=besides)
         except Unavailable as error:
+            self.beating_since = None
             self.tell(self.missed, str(error))
             return min(RETRY_SECONDS_MAX, self.pace.heartbeat_seconds / 4)
-        for lease in leases:
-            if lease[0] in renewed and lease in self.holds:
-                self.holds[lease].sure_at = now
-        self.tell(self.beaten, len(renewed), [lease for lease in leases if lease[0] not in renewed])
+        if self.beating_since is None:
+            self.beating_since = self.clock.elapsed()
+        if renewal.complete:
+            self.renew_claims(claims, now)
+        self.tell(self.beaten, len(renewal.renewed), self.take_in(leases, renewal, now))
         return self.pace.heartbeat_seconds
+
+    def take_in(self, leases: Sequence[Lease], renewal: Renewal, now: float) -> list[Lease]:
+        """Note which leases were renewed by a beat that began `now`; returns those that somebody else took."""
+        lost: list[Lease] = []
+        for lease in leases:
+            hold = self.leases.held.get(lease)
+            if hold is None:
+                continue
+            if lease[0] in renewal.renewed:
+                hold.sure_at = now
+            elif lease[0] not in renewal.standing:
+                hold.lost = True
+                lost.append(lease)
+        return lost
+
+    def renew_claims(self, claims: Sequence[Claim], now: float) -> None:
+        """Note that what these claims may have taken was renewed, where nobody can have taken it over before."""
+        later = self.clock.elapsed()
+        for claim in claims:
+            if later - claim.sure_at < self.pace.lease_seconds:
+                claim.sure_at = now
 
     async def watch(self) -> None:
         """Give up the leases that have been in doubt for too long, also while a beat waits for its answer."""
         while True:
-            now = self.clock.monotonic()
-            self.look(now)
-            doubtful = self.pace.lease_seconds * DOUBT_SHARE
-            leases = [lease for lease, hold in self.holds.items() if now - hold.sure_at > doubtful]
+            leases = self.leases.doubtful(self.clock.elapsed())
             if leases:
                 self.tell(self.give_up, leases, "The lease could not be renewed in time.")
             await asyncio.sleep(self.pace.lease_seconds / LOOKS_PER_LEASE)
 
-    def look(self, now: float) -> None:
-        """Take in what is on the bench; a lease that is new was won since the last look."""
-        waiting, in_hands = self.bench.leases()
-        fresh = now - self.pace.lease_seconds / LOOKS_PER_LEASE
-        holds: dict[Lease, Hold] = {}
-        for claimed in (*waiting, *in_hands):
-            lease = lease_of(claimed)
-            holds[lease] = self.holds.get(lease) or Hold(fresh, self.limit(claimed))
-        for claimed in in_hands:
-            hold = holds[lease_of(claimed)]
-            hold.begun_at = hold.begun_at or now
-        self.holds = holds
+    def is_overdue(self, hold: Hold, now: float) -> bool:
+        """Tell whether a lease is to lapse: its handler has run too long, or the loop has, which would begin it."""
+        if hold.begun_at is None:
+            return now - self.loop_ran_at > self.pace.timeout_seconds + OVERTIME_SECONDS
+        return now - hold.begun_at > self.limit(hold.claimed)
 
     def limit(self, claimed: Claimed) -> float:
         """Return for how long a lease is renewed: as long as its handler may run, and a little longer."""
         handler = self.handlers.find(claimed.event.event_type)
         own = handler.timeout_seconds if handler else None
         return (own or self.pace.timeout_seconds) + OVERTIME_SECONDS
-
-
-def lease_of(claimed: Claimed) -> Lease:
-    """Return the (row number, token) by which the store knows a lease."""
-    return (claimed.event.seq, claimed.event.lease_token)
 
 
 def call_on(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *values: Any) -> None:

@@ -99,7 +99,7 @@ class Janitor:
         self.intervals = intervals
         self.rng = rng
         self.mirrored = -1
-        self.missing: dict[tuple[int, int], float] = {}  # since when, on the monotonic clock
+        self.missing: dict[tuple[int, int], float] = {}  # since when, on the clock of the leases
         self.drift_seconds = 0.0
         self.chores = [
             Chore("promote", intervals.promote_seconds, self.promote, PROMOTED_PER_STEP_MAX),
@@ -203,11 +203,12 @@ class Janitor:
     async def sweep(self) -> int:
         """Queue again what this process claimed and then dropped, which only a crash inside it can do."""
         held = await self.store.in_flight(self.store.owner)
-        now = self.clock.monotonic()
+        now, leases = self.clock.elapsed(), self.bench.leases
         missing = [(seq, event.token) for seq, event in held if not self.bench.holds((seq, event.token))]
-        # A claim whose answer is late is on its way to the bench; only what stays missing was dropped.
+        # A claim whose answer is late is on its way to the bench, however late; only what stays missing was dropped.
         self.missing = {lease: self.missing.get(lease, now) for lease in missing}
-        orphans = [lease for lease, since in self.missing.items() if now - since >= ORPHANED_AFTER_SECONDS]
+        old = [(lease, since) for lease, since in self.missing.items() if now - since >= ORPHANED_AFTER_SECONDS]
+        orphans = [lease for lease, since in old if not leases.any_claim_since(since)]
         if not orphans:
             return 0
         returned = await self.store.hand_back(orphans, self.clock.now_us())

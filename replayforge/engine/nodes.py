@@ -12,8 +12,10 @@ from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock, to_us
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.recovery import InFlight, Reclaim, triage
 from replayforge.domain.reports import Node
+from replayforge.domain.watch import Watch
 from replayforge.engine.handlers import Handlers
 from replayforge.engine.heartbeat import Heartbeat
+from replayforge.engine.leases import Lease
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.reader import Reader
 from replayforge.engine.recovery import report_reclaimed
@@ -27,6 +29,9 @@ from replayforge.telemetry import Telemetry
 LAPSED = "The lease of this event lapsed: the daemon that held it died or was cut off from the store."
 FORGOTTEN_AFTER_SECONDS = 7 * 86_400.0
 LONG_TRANSACTION_SECONDS = 300.0
+# What a holder renewed last is seen for the first time, and found to be old, each within half a sweep.
+LOOKS_PER_SWEEP = 2
+TAKEN_OVER_MAX = 1000
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
@@ -93,6 +98,7 @@ class Neighbours:
         telemetry: Telemetry,
         *,
         lease_seconds: float,
+        sweep_seconds: float,
     ) -> None:
         self.store = store
         self.stream = stream
@@ -102,7 +108,10 @@ class Neighbours:
         self.heartbeat = heartbeat
         self.clock = clock
         self.telemetry = telemetry
+        self.lease_seconds = lease_seconds
         self.lease_us = to_us(lease_seconds)
+        self.beating_since: float | None = None
+        self.beats: Watch[Lease] = Watch(sweep_seconds)
         self.long_transactions: list[str] = []
 
     async def nodes(self) -> list[Node]:
@@ -131,14 +140,29 @@ class Neighbours:
         return [*living, *gone]
 
     async def take_over(self) -> int:
-        """Take back events whose lease has lapsed, unless the store was away so lately that nobody could renew."""
-        if self.heartbeat is None or not self.heartbeat.calm():
+        """Take back events whose leases nobody has renewed for a lease, by this daemon's own monotonic clock.
+
+        After the store was away everybody has a whole lease again to renew what they hold and to commit what they did.
+        """
+        if self.heartbeat is None or not self.heard_of_others(self.heartbeat.beating_since):
             return 0
-        taken = await self.store.take_over(self.decide, LAPSED, self.clock.now_us())
+        beats = await self.store.lease_beats()
+        self.beats.look(beats, self.clock.monotonic())
+        lapsed = [(*lease, beats[lease]) for lease in self.beats.silent(self.lease_seconds)][:TAKEN_OVER_MAX]
+        if not lapsed:
+            return 0
+        taken = await self.store.take_over(lapsed, self.decide, LAPSED, self.clock.now_us())
         if taken:
             report_reclaimed(self.telemetry, taken, LAPSED)
             self.publisher.fall_behind()
         return len(taken)
+
+    def heard_of_others(self, beating_since: float | None) -> bool:
+        """Tell whether the store answers, and forget what was seen before it was away."""
+        if beating_since != self.beating_since:
+            self.beating_since = beating_since
+            self.beats.forget()
+        return beating_since is not None
 
     def decide(self, left: Sequence[tuple[int, InFlight]]) -> list[tuple[int, Reclaim]]:
         """Decide what becomes of events left behind, judging those of each owner together.

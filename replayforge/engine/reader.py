@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 
 from replayforge import crashpoints
-from replayforge.domain.clock import Clock, to_us
+from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Claimed
 from replayforge.engine.gates import Gates
@@ -12,6 +12,7 @@ from replayforge.engine.outage import Outage
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.workbench import Workbench
 from replayforge.stores.store import Store
+from replayforge.stores.transactions import Claim
 from replayforge.streams.stream import Delivery, Stream
 from replayforge.telemetry import Telemetry
 
@@ -38,7 +39,6 @@ class Reader:
         clock: Clock,
         telemetry: Telemetry,
         *,
-        lease_seconds: float,
         solo_seconds: float,
     ) -> None:
         self.stream = stream
@@ -48,7 +48,6 @@ class Reader:
         self.publisher = publisher
         self.clock = clock
         self.telemetry = telemetry
-        self.lease_seconds = lease_seconds
         self.solo_seconds = solo_seconds
         self.outage = Outage()
         self.store_outage = Outage(telemetry)
@@ -123,26 +122,29 @@ class Reader:
 
     async def claim_and_put_unshielded(self, entries: list[tuple[str, int]] | None) -> list[Claimed]:
         """Claim the events of these entries, or with None a suspect, and lay them on the bench."""
-        now_us = self.clock.now_us()
-        lease_until_us = now_us + to_us(self.lease_seconds)
-        try:
-            if entries is None:
-                with self.gates.admission(1, alone=True) as admission:
-                    claim = await self.store.claim_suspect(now_us, lease_until_us, admission)
-                    self.gates.seat(claim.taken)
-            else:
-                with self.gates.admission(len(entries)) as admission:
-                    claim = await self.store.claim(entries, now_us, lease_until_us, admission)
-                    self.gates.seat(claim.taken)
-        except Unavailable as error:
-            self.store_outage.report(error)
-            raise
-        self.store_outage.over()
-        crashpoints.reach("claim.committed")
-        self.gates.note_turned_away(claim.turned_away)
-        self.bench.put(claim.taken)
+        with self.bench.leases.claiming() as under_way:
+            try:
+                claim = await self.ask_for(entries)
+            except Unavailable as error:
+                self.store_outage.report(error)
+                raise
+            self.store_outage.over()
+            crashpoints.reach("claim.committed")
+            self.gates.note_turned_away(claim.turned_away)
+            self.bench.put(claim.taken, under_way)
         self.telemetry.emit("event.claimed", len(claim.taken))
         return claim.taken
+
+    async def ask_for(self, entries: list[tuple[str, int]] | None) -> Claim:
+        """Have the store claim what is admitted of these entries, or with None a suspect."""
+        count, now_us = 1 if entries is None else len(entries), self.clock.now_us()
+        with self.gates.admission(count, alone=entries is None) as admission:
+            if entries is None:
+                claim = await self.store.claim_suspect(now_us, admission)
+            else:
+                claim = await self.store.claim(entries, now_us, admission)
+            self.gates.seat(claim.taken)
+        return claim
 
     async def run_suspect(self) -> bool:
         """Run the oldest suspect with nothing else in flight, as far as that can be had within `solo_seconds`.

@@ -3,7 +3,7 @@
 import asyncio
 
 from replayforge import crashpoints
-from replayforge.domain.clock import Clock, to_us
+from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable
 from replayforge.engine.gates import Gate, Gates
 from replayforge.engine.outage import Outage
@@ -36,8 +36,6 @@ class Recaller:
         publisher: Publisher,
         clock: Clock,
         telemetry: Telemetry,
-        *,
-        lease_seconds: float,
     ) -> None:
         self.store = store
         self.bench = bench
@@ -45,7 +43,6 @@ class Recaller:
         self.publisher = publisher
         self.clock = clock
         self.telemetry = telemetry
-        self.lease_us = to_us(lease_seconds)
         self.outage = Outage(telemetry)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -106,11 +103,11 @@ class Recaller:
     async def recall(self, gate: Gate, count: int) -> None:
         """Claim the oldest events that wait for a handler and lay them on the bench."""
         turned_away, now_us = gate.turned_away, self.clock.now_us()
-        until_us = now_us + self.lease_us
-        recalled = await self.store.recall(gate.pattern, self.gates.pattern_of, count, now_us, until_us)
-        crashpoints.reach("recall.committed")
-        self.gates.seat(recalled.taken)
-        self.bench.put(recalled.taken)
+        with self.bench.leases.claiming() as claim:
+            recalled = await self.store.recall(gate.pattern, self.gates.pattern_of, count, now_us)
+            crashpoints.reach("recall.committed")
+            self.gates.seat(recalled.taken)
+            self.bench.put(recalled.taken, claim)
         self.telemetry.emit("event.recalled", recalled.found, handler=gate.pattern)
         self.hand_on(recalled)
         # What began to wait while the store was asked has not been seen by it, maybe.

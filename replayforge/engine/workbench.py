@@ -6,8 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.event import Claimed
-
-Lease = tuple[int, int]  # row number, token
+from replayforge.engine.leases import Claim, Lease, Leases
 
 PREFETCH_MAX = 256
 PREFETCH_WINDOW_SECONDS = 0.05
@@ -21,15 +20,15 @@ class Workbench:
     but its own worker.
     """
 
-    def __init__(self, clock: Clock, *, workers: int) -> None:
+    def __init__(self, clock: Clock, *, workers: int, lease_seconds: float | None = None) -> None:
         self.clock = clock
         self.workers = workers
         self.waiting: deque[Claimed] = deque()
         self.in_hands: dict[str, Claimed] = {}
-        self.known: set[Lease] = set()
+        self.leases = Leases(clock, lease_seconds)
         self.hanging = 0  # workers that wait for a plain function which runs on after its time-out
         self.settling: set[Lease] = set()
-        self.idle: deque[asyncio.Future[Claimed | None]] = deque()
+        self.idle: deque[tuple[str, asyncio.Future[Claimed | None]]] = deque()
         self.changed = asyncio.Event()
         self.closed = False
         self.put_away_count = 0
@@ -59,38 +58,39 @@ class Workbench:
         self.reserved -= count
         self.changed.set()
 
-    def put(self, claimed: Iterable[Claimed]) -> None:
-        """Lay claimed events down; idle workers get theirs at once."""
+    def put(self, claimed: Iterable[Claimed], claim: Claim | None = None) -> None:
+        """Lay down what a claim has taken; idle workers get theirs at once."""
         for one in claimed:
-            self.known.add(one.lease)
+            self.leases.book(one, claim)
             self.waiting.append(one)
         self.hand_out()
 
     def hand_out(self) -> None:
         """Give waiting events to idle workers, first come first served; once closed, send the idle ones home."""
         while self.idle and (self.waiting or self.closed):
-            future = self.idle.popleft()
+            worker, future = self.idle.popleft()
             if not future.done():
-                future.set_result(self.waiting.popleft() if self.waiting else None)
+                future.set_result(self.hand_to(worker) if self.waiting else None)
+
+    def hand_to(self, worker: str) -> Claimed:
+        """Give a worker the event that waits longest. It holds it from now on, though it may see it much later."""
+        claimed = self.in_hands[worker] = self.waiting.popleft()
+        return claimed
 
     async def take(self, worker: str) -> Claimed | None:
         """Return the next event for this worker, which holds it until `put_away`; None once closed and empty."""
-        claimed = self.waiting.popleft() if self.waiting else await self.wait_in_line()
-        if claimed is not None:
-            self.in_hands[worker] = claimed
-        return claimed
+        return self.hand_to(worker) if self.waiting else await self.wait_in_line(worker)
 
-    async def wait_in_line(self) -> Claimed | None:
+    async def wait_in_line(self, worker: str) -> Claimed | None:
         """Wait for an event; one that was handed out just as the wait was cancelled goes to the next in line."""
         if self.closed:
             return None
         future: asyncio.Future[Claimed | None] = asyncio.get_running_loop().create_future()
-        self.idle.append(future)
+        self.idle.append((worker, future))
         try:
             return await future
         except asyncio.CancelledError:
-            handed = future.result() if future.done() and not future.cancelled() else None
-            if handed is not None:
+            if (handed := self.in_hands.pop(worker, None)) is not None:
                 self.waiting.appendleft(handed)
                 self.hand_out()
             raise
@@ -101,23 +101,23 @@ class Workbench:
         withdrawn = list(self.waiting)
         self.waiting.clear()
         for one in withdrawn:
-            self.known.discard(one.lease)
+            self.leases.forget(one.lease)
             self.left(one.lease)
         self.hand_out()
         self.changed.set()
         return withdrawn
 
-    def leases(self) -> tuple[list[Claimed], list[Claimed]]:
-        """Return what waits and what is in workers' hands; any thread may ask, each half is copied in one step."""
-        return list(self.waiting), list(self.in_hands.values())
+    def withdraw(self, leases: Collection[Lease]) -> int:
+        """Drop those waiting events, named as (row number, token), whose lease is lost; returns how many.
 
-    def withdraw(self, leases: Collection[tuple[int, int]]) -> int:
-        """Drop those waiting events, named as (row number, token), whose lease is lost; returns how many."""
+        One that was handed to a worker which has not begun yet is not begun any more.
+        """
         dropped = [one for one in self.waiting if one.lease in leases]
         for one in dropped:
             self.waiting.remove(one)
-            self.known.discard(one.lease)
+            self.leases.forget(one.lease)
             self.left(one.lease)
+        self.leases.lose(leases)
         self.changed.set()
         return len(dropped)
 
@@ -126,26 +126,27 @@ class Workbench:
         claimed = self.in_hands.pop(worker, None)
         if claimed is not None:
             self.settling.add(claimed.lease)
+            self.leases.end(claimed.lease)
             self.left(claimed.lease)
         self.changed.set()
         return claimed
 
     def put_away(self, lease: Lease) -> None:
         """Forget an event whose outcome, whatever it was, is committed."""
-        self.known.discard(lease)
+        self.leases.forget(lease)
         self.settling.discard(lease)
         self.put_away_count += 1
         self.changed.set()
 
     def holds(self, lease: Lease) -> bool:
         """Tell whether the event with this lease is in this process's hands."""
-        return lease in self.known
+        return lease in self.leases.held
 
     def room(self) -> int:
         """Return how many more events may be claimed: one for each free worker, and as many as are sure to be begun
         within a few hundredths of a second at the present rate."""
         self.measure()
-        return self.workers - self.hanging + self.prefetch - self.reserved - len(self.known) + len(self.settling)
+        return self.workers - self.hanging + self.prefetch - self.reserved - len(self.leases.held) + len(self.settling)
 
     def measure(self) -> None:
         """Set the prefetch to what was put away within the last measuring window."""
@@ -168,12 +169,12 @@ class Workbench:
 
     async def wait_until_idle(self) -> None:
         """Return when nothing is in this process's hands, nor about to come."""
-        while self.known or self.reserved:
+        while self.leases.held or self.reserved:
             self.changed.clear()
             await self.changed.wait()
 
     async def wait_until_done(self, lease: Lease) -> None:
         """Return when the event with this lease is no longer in this process's hands."""
-        while lease in self.known:
+        while lease in self.leases.held:
             self.changed.clear()
             await self.changed.wait()

@@ -63,7 +63,8 @@ class Worker:
             claimed = await self.bench.take(self.name)
             if claimed is None:
                 return
-            if self.gates.shuts_out(claimed):
+            # A lease that could not be renewed in time may be somebody else's by now, whatever kept us from looking.
+            if self.gates.shuts_out(claimed) or not self.bench.leases.begin(claimed.lease):
                 await self.hand_back(claimed)
                 continue
             await self.work(claimed)

@@ -21,8 +21,8 @@ class CursorMoved(Fatal):
 class Projection:
     """A stretch of a log, (after, through], on its way into the store; `durable` is where the log ends by now.
 
-    The first `claims_max` events of it that are due and have admission are claimed as they are inserted, for
-    `lease_us`; those without admission wait for their handlers.
+    The first `claims_max` events of it that are due and have admission are claimed as they are inserted; those without
+    admission wait for their handlers.
     """
 
     log_id: str
@@ -34,7 +34,6 @@ class Projection:
     now_us: int
     durable: int = 0
     claims_max: int = 0
-    lease_us: int = 0
     admission: Admission = ALL_WELCOME
 
 
@@ -79,7 +78,7 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
     if fresh:
         seqs = yield Fetch("reserve_seqs", {"count": len(fresh)})
         rows = new_rows(projection, owner, [seq for (seq,) in seqs], fresh)
-        yield Batch("insert_events", [inserted_row(row.event, projection.lease_us) for row in rows])
+        yield Batch("insert_events", [inserted_row(row.event) for row in rows])
         yield Batch("insert_contents", [(row.event.seq, row.content.payload, row.content.metadata) for row in rows])
         yield tally(node, Counter(row.event.state for row in rows))
         turned_away.update(row.event.waits_for for row in rows if row.event.waits_for is not None)
@@ -186,7 +185,6 @@ def new_event(
         crashes=0,
         lease_owner=owner if claimed else None,
         lease_token=int(claimed),
-        lease_until_us=projection.now_us + projection.lease_us if claimed else None,
         due_at_us=record.run_at_us if state is State.SCHEDULED else None,
         reason=reason,
         last_error=error,
@@ -196,8 +194,8 @@ def new_event(
     )
 
 
-def inserted_row(event: StoredEvent, lease_us: int) -> Row:
-    """Return the parameters that insert a new event; the lease is judged by the store's own clock."""
+def inserted_row(event: StoredEvent) -> Row:
+    """Return the parameters that insert a new event."""
     return (
         event.seq,
         event.id,
@@ -216,7 +214,6 @@ def inserted_row(event: StoredEvent, lease_us: int) -> Row:
         event.starts,
         event.lease_owner,
         event.lease_token,
-        None if event.lease_owner is None else lease_us,
         event.due_at_us,
         event.reason,
         event.last_error,

@@ -88,29 +88,25 @@ class Store:
         """Insert the rows of a stretch of the log and move its cursor, in one transaction."""
         return await self.driver.write(lambda: project(self.node, self.owner, projection))
 
-    async def claim(
-        self, entries: Sequence[tuple[str, int]], now_us: int, lease_until_us: int, admission: Admission = ALL_WELCOME
-    ) -> Claim:
+    async def claim(self, entries: Sequence[tuple[str, int]], now_us: int, admission: Admission = ALL_WELCOME) -> Claim:
         """Take the queued ones of these (id, run) entries; those that lost a race are simply not returned.
 
         Those without admission wait for their handlers from now on.
         """
         return await self.driver.write(
-            lambda: transactions.claim(self.node, self.owner, entries, admission, now_us, lease_until_us),
+            lambda: transactions.claim(self.node, self.owner, entries, admission, now_us),
         )
 
-    async def claim_suspect(self, now_us: int, lease_until_us: int, admission: Admission = ALL_WELCOME) -> Claim:
+    async def claim_suspect(self, now_us: int, admission: Admission = ALL_WELCOME) -> Claim:
         """Take the likeliest suspect that has admission, which is to run alone."""
         return await self.driver.write(
-            lambda: transactions.claim_suspect(self.node, self.owner, admission, now_us, lease_until_us),
+            lambda: transactions.claim_suspect(self.node, self.owner, admission, now_us),
         )
 
-    async def recall(
-        self, pattern: str, pattern_of: PatternOf, count: int, now_us: int, lease_until_us: int
-    ) -> Recalled:
+    async def recall(self, pattern: str, pattern_of: PatternOf, count: int, now_us: int) -> Recalled:
         """Claim the oldest events that wait for a handler, up to a number; those of another one by now are let go."""
         return await self.driver.write(
-            lambda: waiting.recall(self.node, self.owner, pattern, pattern_of, count, now_us, lease_until_us)
+            lambda: waiting.recall(self.node, self.owner, pattern, pattern_of, count, now_us)
         )
 
     async def release(self, pattern: str, count: int) -> Recalled:
@@ -133,13 +129,32 @@ class Store:
         """Return (row number, event) of what owners with this prefix hold in processing."""
         return await self.driver.read(lambda: transactions.in_flight(owner_prefix, limit))
 
-    async def take_over(self, decide: transactions.Decide, error: str, now_us: int, limit: int = 1000) -> list[Reclaim]:
-        """Take back events whose lease has lapsed, whoever held it, as `decide` says; returns those taken back."""
-        return await self.driver.write(lambda: transactions.take_over(self.node, decide, error, now_us, limit))
+    async def lease_beats(self, limit: int = 100_000) -> dict[tuple[int, int], int]:
+        """Return the leases, (row number, token), of all other owners, and the beat each was renewed at last."""
+        return await self.driver.read(lambda: transactions.lease_beats(self.owner, limit))
 
-    async def beat(self, leases: Sequence[tuple[int, int]], lease_us: int, now_us: int, report: Node) -> set[int]:
-        """Renew leases, (row number, token), and report this daemon; returns the row numbers still held."""
-        return await self.driver.write(lambda: transactions.beat(self.owner, leases, lease_us, now_us, report))
+    async def take_over(
+        self, leases: Sequence[tuple[int, int, int]], decide: transactions.Decide, error: str, now_us: int
+    ) -> list[Reclaim]:
+        """Take back those of the leases, (row number, token, beat), that nobody has renewed, as `decide` says.
+
+        Returns those taken back; of several daemons that try at once one takes each.
+        """
+        return await self.driver.write(lambda: transactions.take_over(self.node, leases, decide, error, now_us))
+
+    async def beat(
+        self,
+        leases: Sequence[tuple[int, int]],
+        now_us: int,
+        report: Node,
+        *,
+        besides: Sequence[tuple[int, int]] | None = None,
+    ) -> transactions.Renewal:
+        """Renew leases, (row number, token), and report this daemon.
+
+        With `besides` all that this daemon holds and that is not among those is renewed too.
+        """
+        return await self.driver.write(lambda: transactions.beat(self.owner, leases, besides, now_us, report))
 
     async def reclaim(self, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_us: int) -> list[Reclaim]:
         """Take back events that a crash left in processing, as decided; returns those that were still there."""

@@ -48,18 +48,16 @@ class Claim:
     turned_away: dict[str, int]
 
 
-def claim(
-    node: str, owner: str, entries: Sequence[tuple[str, int]], admission: Admission, now_us: int, lease_until_us: int
-) -> Steps[Claim]:
+def claim(node: str, owner: str, entries: Sequence[tuple[str, int]], admission: Admission, now_us: int) -> Steps[Claim]:
     """Take the queued ones of these (id, run) entries under a lease; those without admission begin to wait."""
-    lease = {"owner": owner, "now_us": now_us, "lease_until_us": lease_until_us}
+    lease = {"owner": owner, "now_us": now_us}
     rows = yield Fetch("claimable_events", {**lease, "entries": list(dict(entries).items())})
     return (yield from admit(node, [as_claimed(row) for row in rows], admission, lease))
 
 
-def claim_suspect(node: str, owner: str, admission: Admission, now_us: int, lease_until_us: int) -> Steps[Claim]:
+def claim_suspect(node: str, owner: str, admission: Admission, now_us: int) -> Steps[Claim]:
     """Take the likeliest suspect that has admission; likelier ones that have none wait for their handlers."""
-    lease = {"owner": owner, "now_us": now_us, "lease_until_us": lease_until_us}
+    lease = {"owner": owner, "now_us": now_us}
     turned_away: Counter[str] = Counter()
     for _ in range(SUSPECTS_PER_CLAIM_MAX):
         rows = yield Fetch("claimable_suspect", lease)
@@ -223,21 +221,57 @@ def crashed_event(seq: int, decided: Reclaim, error: str, now_us: int) -> Row:
     )
 
 
-def take_over(node: str, decide: Decide, error: str, now_us: int, limit: int) -> Steps[list[Reclaim]]:
-    """Take back what lies in processing beyond the end of its lease, as a pure function decides."""
-    rows = yield Fetch("lapsed_leases", {"now_us": now_us, "count": limit})
+def lease_beats(owner: str, limit: int) -> Steps[dict[tuple[int, int], int]]:
+    """Fetch the leases, (row number, token), of all other owners, and the beat that each was renewed at last."""
+    rows = yield Fetch("lease_beats", {"owner": owner, "count": limit})
+    return {(seq, token): beat for seq, token, beat in rows}
+
+
+def take_over(
+    node: str, leases: Sequence[tuple[int, int, int]], decide: Decide, error: str, now_us: int
+) -> Steps[list[Reclaim]]:
+    """Take back those of the (row number, token, beat) leases that nobody renewed, as a pure function decides."""
+    rows = yield Fetch("unrenewed_leases", {"leases": leases})
     pairs = decide([(row[0], InFlight(*row[1:])) for row in rows])
     return (yield from reclaim(node, pairs, error, now_us)) if pairs else []
 
 
-def beat(owner: str, leases: Sequence[tuple[int, int]], lease_us: int, now_us: int, report: Node) -> Steps[set[int]]:
-    """Renew the leases that are still ours and report how this daemon is; returns the row numbers renewed."""
-    renewed: Sequence[Row] = []
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a beat found: the row numbers of leases that it renewed, and of those that stand.
+
+    What stands and was not renewed is locked by somebody just now. `complete` says whether whatever else was to be
+    renewed was.
+    """
+
+    renewed: frozenset[int]
+    standing: frozenset[int]
+    complete: bool = True
+
+
+def beat(
+    owner: str,
+    leases: Sequence[tuple[int, int]],
+    besides: Sequence[tuple[int, int]] | None,
+    now_us: int,
+    report: Node,
+) -> Steps[Renewal]:
+    """Renew the leases that are still ours and report how this daemon is.
+
+    With `besides` whatever this owner holds that is not among these is renewed too.
+    """
+    rows: Sequence[Row] = []
+    others: Sequence[Row] = []
     if leases:
-        lease = {"owner": owner, "leases": list(leases), "lease_us": lease_us, "now_us": now_us}
-        renewed = yield Fetch("renew_leases", lease)
+        rows = yield Fetch("renew_leases", {"owner": owner, "leases": leases})
+    if besides is not None:
+        others = yield Fetch("renew_unlisted", {"owner": owner, "leases": besides})
     yield Batch("report_node", [node_row(report, now_us)])
-    return {seq for (seq,) in renewed}
+    return Renewal(
+        renewed=frozenset(seq for seq, renewed in rows if renewed),
+        standing=frozenset(seq for seq, _ in rows),
+        complete=all(renewed for _, renewed in others),
+    )
 
 
 def forget_nodes(silent_us: int, now_us: int) -> Steps[int]:

@@ -32,11 +32,9 @@ class Sorted:
     next_seq: int | None
 
 
-def recall(
-    node: str, owner: str, pattern: str, pattern_of: PatternOf, count: int, now_us: int, lease_until_us: int
-) -> Steps[Recalled]:
+def recall(node: str, owner: str, pattern: str, pattern_of: PatternOf, count: int, now_us: int) -> Steps[Recalled]:
     """Claim the oldest events that wait for a handler; what is a suspect, or another handler's by now, is let go."""
-    lease = {"owner": owner, "now_us": now_us, "lease_until_us": lease_until_us}
+    lease = {"owner": owner, "now_us": now_us}
     rows = yield Fetch("waiting_events", {**lease, "pattern": pattern, "count": count})
     rows = sorted(rows, key=lambda row: int(row[0]))
     events = [(as_claimed(row[:-1]), bool(row[-1])) for row in rows]

@@ -80,11 +80,10 @@ async def put(
     )
 
 
-async def claimed(store: Store, count: int = 1, lease_us: int = MINUTE_US, **fields: object) -> list[Claimed]:
-    """Put some events and claim them; a lease of a negative length has lapsed already."""
+async def claimed(store: Store, count: int = 1, **fields: object) -> list[Claimed]:
+    """Put some events and claim them."""
     projected = await put(store, [record(f"event-{number}", **fields) for number in range(count)])  # type: ignore[arg-type]
-    now = now_us()
-    return (await store.claim(projected.queued, now, now + lease_us)).taken
+    return (await store.claim(projected.queued, now_us())).taken
 
 
 def success(one: Claimed) -> Settlement:

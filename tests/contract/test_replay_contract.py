@@ -45,7 +45,7 @@ def failure(one: Claimed, error: str = "Boom: N") -> Settlement:
 async def claim_all(store: Store) -> list[Claimed]:
     """Claim whatever is queued."""
     now = now_us()
-    return (await store.claim(await store.queued_entries(1000), now, now + MINUTE_US)).taken
+    return (await store.claim(await store.queued_entries(1000), now)).taken
 
 
 async def dead(store: Store, count: int, error: str = "Boom: N", after: int = 0) -> list[str]:

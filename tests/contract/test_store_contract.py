@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from msgspec import structs
 
 from replayforge.domain.event import Claimed, StoredEvent
 from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State
@@ -77,7 +76,7 @@ async def test_payload_is_kept_in_its_own_bytes(store: Store, payload: bytes) ->
     """Payload and metadata come back byte for byte: with the row, with the claim, and in lists."""
     projected = await put(store, [record("event-1", payload)])
     ((_, content),) = (await store.events_by_ids(["event-1"])).values()
-    (taken,) = (await store.claim(projected.queued, now_us(), now_us() + MINUTE_US)).taken
+    (taken,) = (await store.claim(projected.queued, now_us())).taken
     ((event, listed),) = await store.list_events(ANY, before_seq=None, limit=10)
     assert await store.list_rows(ANY, before_seq=None, limit=10) == [event]
     assert content.payload == taken.content.payload == listed.payload == payload
@@ -120,19 +119,15 @@ async def test_events_are_claimed_as_they_are_inserted(store: Store) -> None:
     ]
     await store.open_cursor(LOG, "incarnation", 0, now)
     numbered = list(enumerate(records, start=1))
-    projected = await store.project(
-        Projection(LOG, "incarnation", 0, 6, numbered, 0, now, claims_max=2, lease_us=MINUTE_US)
-    )
+    projected = await store.project(Projection(LOG, "incarnation", 0, 6, numbered, 0, now, claims_max=2))
     assert [one.event.id for one in projected.claimed] == ["event-1", "event-2"]
     assert projected.claimed[0].content.payload == b'{"a": 1}'
     assert projected.queued == [("event-3", 1)]
     assert (projected.inserted, projected.copies, projected.key_reused) == (5, 1, ["test"])
     for one in projected.claimed:
         row = await stored(store, one.event.id)
-        assert row.lease_until_us is not None
-        assert row == structs.replace(one.event, lease_until_us=row.lease_until_us)
+        assert row == one.event
         assert (row.state, row.starts, row.lease_owner, row.lease_token) == (State.PROCESSING, 1, store.owner, 1)
-        assert abs(row.lease_until_us - now - MINUTE_US) < MINUTE_US / 2
     assert (await stored(store, "later")).state is State.SCHEDULED
     assert (await books(store)).open == 4
     assert await store.settle([success(one) for one in projected.claimed]) == []
@@ -140,11 +135,12 @@ async def test_events_are_claimed_as_they_are_inserted(store: Store) -> None:
 
 
 async def test_what_was_claimed_as_it_was_inserted_lapses_like_any_claim(store: Store) -> None:
-    """Its lease is judged by the store's clock, and its owner's late outcome is fenced."""
+    """It may be taken over unless it is renewed, and its owner's late outcome is fenced."""
     await store.open_cursor(LOG, "incarnation", 0, now_us())
-    stretch = Projection(LOG, "incarnation", 0, 1, [(1, record("e"))], 0, now_us(), claims_max=9, lease_us=-1)
+    stretch = Projection(LOG, "incarnation", 0, 1, [(1, record("e"))], 0, now_us(), claims_max=9)
     projected = await store.project(stretch)
-    taken = await store.take_over(reclaims, "lease lapsed", now_us())
+    leases = [(*one.lease, 0) for one in projected.claimed]
+    taken = await store.take_over(leases, reclaims, "lease lapsed", now_us())
     assert [one.event.event_id for one in taken] == ["e"]
     assert await store.settle([success(projected.claimed[0])]) != []
 
@@ -214,7 +210,7 @@ async def test_retry_waits_and_comes_back(store: Store) -> None:
     event = await stored(store, one.event.id)
     assert (event.state, event.attempt_count, event.last_error) == (State.RETRYING, 1, "Boom")
     (entry,), _ = await store.promote(now_us())
-    (again,) = (await store.claim([entry], now_us(), now_us() + MINUTE_US)).taken
+    (again,) = (await store.claim([entry], now_us())).taken
     assert (again.event.lease_token, again.event.starts) == (2, 2)
     assert again.event.due_at_us is None
 
@@ -248,14 +244,14 @@ async def test_suspects_are_kept_apart(store: Store) -> None:
     left = await store.in_flight("")
     assert len(await store.reclaim(reclaims(left), "the process died", now_us())) == 3
     assert await store.queued_entries(10) == []
-    assert (await store.claim([(one.event.id, 1) for one in taken], now_us(), now_us() + MINUTE_US)).taken == []
+    assert (await store.claim([(one.event.id, 1) for one in taken], now_us())).taken == []
     solo: list[str] = []
     while await store.any_suspect():
-        (one,) = (await store.claim_suspect(now_us(), now_us() + MINUTE_US)).taken
+        (one,) = (await store.claim_suspect(now_us())).taken
         solo.append(one.event.id)
         await store.settle([success(one)])
     assert sorted(solo) == sorted(one.event.id for one in taken)
-    assert (await store.claim_suspect(now_us(), now_us() + MINUTE_US)).taken == []
+    assert (await store.claim_suspect(now_us())).taken == []
 
 
 async def test_likeliest_suspect_comes_first(store: Store) -> None:
@@ -264,12 +260,12 @@ async def test_likeliest_suspect_comes_first(store: Store) -> None:
     await put(store, [record(name) for name in names])
     for step, name in enumerate(names):
         at_us = now_us() + step * 1000
-        await store.claim([(name, 1)], at_us, at_us + MINUTE_US)
+        await store.claim([(name, 1)], at_us)
     await store.reclaim(reclaims(await store.in_flight("")), "the process died", now_us())
-    (first,) = (await store.claim_suspect(now_us(), now_us() + MINUTE_US)).taken
+    (first,) = (await store.claim_suspect(now_us())).taken
     assert first.event.id == "last"
     await store.reclaim(reclaims(await store.in_flight("")), "the process died", now_us() - MINUTE_US)
-    (again,) = (await store.claim_suspect(now_us(), now_us() + MINUTE_US)).taken
+    (again,) = (await store.claim_suspect(now_us())).taken
     assert (again.event.id, again.event.crashes) == ("last", 1)
 
 
@@ -424,7 +420,7 @@ async def test_books_balance_through_random_histories(store: Store) -> None:
             end += len(names)
         elif step == 1:
             entries = await store.queued_entries(rng.randrange(1, 10))
-            hands += (await store.claim(entries, now_us(), now_us() + MINUTE_US)).taken
+            hands += (await store.claim(entries, now_us())).taken
         elif step == 2 and hands:
             states = (State.SUCCEEDED, State.RETRYING, State.DEAD_LETTERED, State.QUEUED)
             picked = [hands.pop(rng.randrange(len(hands))) for _ in range(min(len(hands), rng.randrange(1, 6)))]

@@ -29,8 +29,11 @@ def decide(left: Sequence[tuple[int, InFlight]]) -> list[tuple[int, Reclaim]]:
     return [(rows[one.event.event_id], one) for one in triage([event for _, event in left], lambda _: False)]
 
 
-async def take_over(store: Store) -> list[Reclaim]:
-    return await store.take_over(decide, "its lease lapsed", now_us())
+async def take_over(store: Store, *, beats_later: int = 0) -> list[Reclaim]:
+    """Take over all that others hold, as if it had been seen with these beats for a lease."""
+    seen = await store.lease_beats()
+    leases = [(seq, token, beat - beats_later) for (seq, token), beat in seen.items()]
+    return await store.take_over(leases, decide, "its lease lapsed", now_us())
 
 
 def report(name: str, durable_offset: int = 0, *, stopped: bool = False) -> Node:
@@ -49,7 +52,7 @@ async def test_event_is_claimed_once(store: Store, other: Store) -> None:
     entries = (await put(store, [record(f"event-{number:03}") for number in range(100)])).queued
     now = now_us()
     both = await asyncio.gather(
-        *(one.claim(part, now, now + MINUTE_US) for one in (store, other) for part in (entries[::2], entries[::-1]))
+        *(one.claim(part, now) for one in (store, other) for part in (entries[::2], entries[::-1]))
     )
     taken = [one.event.id for part in both for one in part.taken]
     assert sorted(taken) == sorted(event_id for event_id, _ in entries)
@@ -58,19 +61,26 @@ async def test_event_is_claimed_once(store: Store, other: Store) -> None:
 async def test_claim_of_an_earlier_run_takes_nothing(store: Store) -> None:
     """An entry of another run than the row's finds nothing to claim."""
     await put(store, [record("event")])
-    assert (await store.claim([("event", 2)], now_us(), now_us() + MINUTE_US)).taken == []
+    assert (await store.claim([("event", 2)], now_us())).taken == []
 
 
-async def test_standing_lease_is_left_alone(store: Store, other: Store) -> None:
-    """A lease that has not lapsed is taken over by nobody."""
-    await claimed(store, 3)
-    assert await take_over(other) == []
+async def test_each_daemon_watches_the_leases_of_the_others(store: Store, other: Store) -> None:
+    """What is under a lease shows with the beat it was renewed at last, to everybody but its owner."""
+    first, second = await claimed(store, 2)
+    assert await other.lease_beats() == {first.lease: 0, second.lease: 0}
+    await store.beat([second.lease], now_us(), report("node-1"))
+    assert await other.lease_beats() == {first.lease: 0, second.lease: 1}
+    assert await store.lease_beats() == {}
+    assert await take_over(store) == []
+    await store.settle([success(second)])
+    assert await other.lease_beats() == {first.lease: 0}
 
 
 async def test_lapsed_lease_is_taken_over(store: Store, other: Store) -> None:
     """A lapsed lease is taken over once, with a crashed attempt on record, and the events are suspects."""
-    await claimed(store, 3, lease_us=-1)
-    assert len(await take_over(other)) == 3
+    await claimed(store, 3)
+    both = await asyncio.gather(take_over(other), take_over(other))
+    assert sorted(map(len, both)) == [0, 3]
     assert await take_over(store) == []
     history = await other.history("event-0")
     assert history is not None
@@ -82,11 +92,29 @@ async def test_lapsed_lease_is_taken_over(store: Store, other: Store) -> None:
 
 
 async def test_renewed_lease_stands(store: Store, other: Store) -> None:
-    """A beat puts off the end of a lease, even of one that had lapsed and that nobody has taken."""
-    (one,) = await claimed(store, lease_us=-1)
-    renewed = await store.beat([(one.event.seq, one.event.lease_token)], MINUTE_US, now_us(), report("node-1"))
-    assert renewed == {one.event.seq}
-    assert await take_over(other) == []
+    """A lease that is renewed at the last moment, after it was seen to have lapsed, is left alone; so is one that was
+    given up and claimed again."""
+    (one,) = await claimed(store)
+    renewal = await store.beat([one.lease], now_us(), report("node-1"))
+    assert renewal.renewed == renewal.standing == {one.event.seq}
+    assert await take_over(other, beats_later=1) == []
+    await store.hand_back([one.lease], now_us())
+    (again,) = (await store.claim([(one.event.id, 1)], now_us())).taken
+    assert await other.take_over([(*one.lease, 0)], decide, "its lease lapsed", now_us()) == []
+    assert await other.lease_beats() == {again.lease: 0}
+
+
+async def test_claims_whose_answers_are_under_way_are_renewed(store: Store, other: Store) -> None:
+    """A beat that is told to renews all that its owner holds beside the leases it knows, and nothing of others."""
+    known, unknown, overdue = await claimed(store, 3)
+    await put(other, [record("of another")], log_id="log of another")
+    (another,) = (await other.claim([("of another", 1)], now_us())).taken
+    besides = [known.lease, overdue.lease]
+    renewal = await store.beat([known.lease], now_us(), report("node-1"), besides=besides)
+    assert renewal.standing == {known.event.seq}
+    assert renewal.complete
+    assert await other.lease_beats() == {known.lease: 1, unknown.lease: 1, overdue.lease: 0}
+    assert await store.lease_beats() == {another.lease: 0}
 
 
 async def test_only_held_leases_are_renewed(store: Store, other: Store) -> None:
@@ -95,16 +123,16 @@ async def test_only_held_leases_are_renewed(store: Store, other: Store) -> None:
     await store.settle([success(first)])
     leases = [(one.event.seq, one.event.lease_token) for one in (first, second, third)]
     leases[2] = (third.event.seq, third.event.lease_token - 1)
-    assert await other.beat(leases, MINUTE_US, now_us(), report("node-2")) == set()
-    assert await store.beat(leases, MINUTE_US, now_us(), report("node-1")) == {second.event.seq}
+    assert (await other.beat(leases, now_us(), report("node-2"))).standing == set()
+    assert (await store.beat(leases, now_us(), report("node-1"))).renewed == {second.event.seq}
 
 
 async def test_result_after_a_take_over_is_fenced(store: Store, other: Store) -> None:
     """A result that comes after the take-over changes nothing and is told apart; the event has one outcome."""
-    (zombie,) = await claimed(store, lease_us=-1)
+    (zombie,) = await claimed(store)
     await take_over(other)
     now = now_us()
-    (again,) = (await other.claim_suspect(now, now + MINUTE_US)).taken
+    (again,) = (await other.claim_suspect(now)).taken
     late = success(zombie)
     assert await store.settle([late]) == [late]
     assert await other.settle([success(again)]) == []
@@ -179,8 +207,8 @@ async def test_promoted_once(store: Store, other: Store) -> None:
 
 async def test_nodes_know_of_each_other(store: Store, other: Store) -> None:
     """Each daemon's last report is there for all: alive, stopped, and what its log holds beyond the cursor."""
-    await store.beat([], 0, now_us(), report("node-1", 5))
-    await other.beat([], 0, now_us(), report("node-2", 9, stopped=True))
+    await store.beat([], now_us(), report("node-1", 5))
+    await other.beat([], now_us(), report("node-2", 9, stopped=True))
     await put(other, [record(f"event-{number}") for number in range(3)], log_id="log of node-2", durable=12)
     first, second = await store.nodes(now_us())
     assert (first.name, first.waiting, first.alive(MINUTE_US)) == ("node-1", 5, True)
@@ -210,8 +238,8 @@ async def test_only_empty_nodes_are_forgotten(store: Store, other: Store) -> Non
     """A daemon that is gone is forgotten when nothing waits on its disk, and remembered while something does."""
     await put(store, [record("event")], log_id="log of node-1")
     await put(other, [record("another")], log_id="log of node-2", durable=2)
-    await store.beat([], 0, now_us(), report("node-1", 1))
-    await other.beat([], 0, now_us(), report("node-2", 1))
+    await store.beat([], now_us(), report("node-1", 1))
+    await other.beat([], now_us(), report("node-2", 1))
     assert await store.forget_nodes(MINUTE_US, now_us()) == 0
     assert await store.forget_nodes(-MINUTE_US, now_us()) == 1
     assert [node.name for node in await store.nodes(now_us())] == ["node-2"]
@@ -219,7 +247,7 @@ async def test_only_empty_nodes_are_forgotten(store: Store, other: Store) -> Non
 
 async def test_tallies_agree_with_the_rows(store: Store, other: Store) -> None:
     """However daemons take turns, what they counted on the way is what a count of the rows finds."""
-    first, second, *rest = await claimed(store, 10, lease_us=-1)
+    first, second, *rest = await claimed(store, 10)
     await store.settle([success(first)])
     await store.hand_back([(second.event.seq, second.event.lease_token)], now_us())
     await asyncio.gather(take_over(other), take_over(store), store.settle([success(one) for one in rest[:4]]))

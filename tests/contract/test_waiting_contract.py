@@ -14,7 +14,6 @@ from replayforge.stores.transactions import Settlement
 from replayforge.stores.waiting import Recalled
 from tests.contract.store_backends import (
     LOG,
-    MINUTE_US,
     StoreHouse,
     now_us,
     put,
@@ -32,15 +31,13 @@ async def project(store: Store, records: list[EventRecord], admission: Admission
     """Project records as a dispatcher does that asks for admission."""
     await store.open_cursor(LOG, "incarnation", 0, now_us())
     numbered = list(enumerate(records, start=1))
-    stretch = Projection(
-        LOG, "incarnation", 0, len(records), numbered, 0, now_us(), 0, claims_max, MINUTE_US, admission
-    )
+    stretch = Projection(LOG, "incarnation", 0, len(records), numbered, 0, now_us(), 0, claims_max, admission)
     return await store.project(stretch)
 
 
 async def recall(store: Store, pattern: str, count: int = 100, pattern_of: PatternOf = str) -> Recalled:
     now = now_us()
-    return await store.recall(pattern, pattern_of, count, now, now + MINUTE_US)
+    return await store.recall(pattern, pattern_of, count, now)
 
 
 async def waiting(store: Store) -> dict[str, int]:
@@ -66,7 +63,7 @@ def kinds(*event_types: str) -> list[EventRecord]:
 async def test_claim_takes_what_has_admission_and_lets_the_rest_wait(store: Store) -> None:
     """Of the events of a handler with room for one, one is claimed; the others are queued still, and wait."""
     entries = (await put(store, kinds("a", "b", "a", "a"))).queued
-    claim = await store.claim(entries, now_us(), now_us() + MINUTE_US, room(a=1))
+    claim = await store.claim(entries, now_us(), room(a=1))
     assert [one.event.id for one in claim.taken] == ["event-0", "event-1"]
     assert claim.turned_away == {"a": 2}
     assert await stands(store, "event-2") == (State.QUEUED, "a")
@@ -76,9 +73,9 @@ async def test_claim_takes_what_has_admission_and_lets_the_rest_wait(store: Stor
 async def test_what_waits_is_out_of_the_way(store: Store) -> None:
     """Neither a refill nor a claim nor the oldest queued event sees what waits; lists of queued events do."""
     entries = (await put(store, kinds("a", "b"))).queued
-    await store.claim([("event-0", 1)], now_us(), now_us() + MINUTE_US, room(a=0))
+    await store.claim([("event-0", 1)], now_us(), room(a=0))
     assert await store.queued_entries(10) == [("event-1", 1)]
-    again = await store.claim(entries, now_us(), now_us() + MINUTE_US)
+    again = await store.claim(entries, now_us())
     assert [one.event.id for one in again.taken] == ["event-1"]
     assert await store.oldest_queued() is None
     listed = await store.list_events(EventFilter(state=State.QUEUED), before_seq=None, limit=10)
@@ -150,18 +147,18 @@ def suspects(left: list[tuple[int, InFlight]]) -> list[tuple[int, Reclaim]]:
 async def test_suspect_without_admission_waits_and_comes_back_as_one(store: Store) -> None:
     """A suspect of a paused handler waits, one of another runs; once recalled it runs alone as it should have."""
     entries = (await put(store, kinds("a", "b"))).queued
-    await store.claim(entries, now_us(), now_us() + MINUTE_US)
+    await store.claim(entries, now_us())
     await store.reclaim(suspects(await store.in_flight("")), "the process died", now_us())
-    claim = await store.claim_suspect(now_us(), now_us() + MINUTE_US, room(a=0))
+    claim = await store.claim_suspect(now_us(), room(a=0))
     assert [one.event.id for one in claim.taken] == ["event-1"]
-    assert (await store.claim_suspect(now_us(), now_us() + MINUTE_US, room(a=0))).taken == []
+    assert (await store.claim_suspect(now_us(), room(a=0))).taken == []
     assert not await store.any_suspect()
     assert await waiting(store) == {"a": 1}
     recalled = await recall(store, "a")
     assert (recalled.taken, recalled.entries, recalled.suspects) == ([], [], 1)
     assert await store.any_suspect()
     assert await store.queued_entries(10) == []
-    (alone,) = (await store.claim_suspect(now_us(), now_us() + MINUTE_US)).taken
+    (alone,) = (await store.claim_suspect(now_us())).taken
     assert alone.event.id == "event-0"
 
 
@@ -182,7 +179,7 @@ async def test_event_that_began_to_wait_after_it_was_looked_at_is_cancelled_and_
     """A cancel decided on an older look finds what the event waits for by now."""
     await put(store, kinds("a"))
     seen, _ = (await store.events_by_ids(["event-0"]))["event-0"]
-    await store.claim([("event-0", 1)], now_us(), now_us() + MINUTE_US, room(a=0))
+    await store.claim([("event-0", 1)], now_us(), room(a=0))
     assert await store.move(seen, State.CANCELLED, "cancelled", "why not", now_us())
     assert await waiting(store) == {}
 
@@ -215,7 +212,7 @@ async def test_pauses_are_kept_and_lifted(house: StoreHouse, store: Store) -> No
 async def test_dead_letters_without_a_handler_are_gathered_by_type(store: Store) -> None:
     """Only dead letters that found no handler are counted, by their type."""
     entries = (await put(store, kinds("a", "b", "a", "c"))).queued
-    claim = await store.claim(entries, now_us(), now_us() + MINUTE_US)
+    claim = await store.claim(entries, now_us())
     reasons = [Reason.NO_HANDLER, Reason.NO_HANDLER, Reason.NO_HANDLER, Reason.PERMANENT]
     await store.settle([dead(one, reason) for one, reason in zip(claim.taken, reasons, strict=True)])
     assert [(group.name, group.count) for group in await store.handlerless()] == [("a", 2), ("b", 1)]

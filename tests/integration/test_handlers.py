@@ -353,7 +353,7 @@ async def test_backlog_stays_in_the_store(tmp_path: Path) -> None:
             return await house.daemon.stream.depth() >= 180
 
         await persist(full)
-        assert len(house.daemon.bench.known) <= 20 + 256
+        assert len(house.daemon.bench.leases.held) <= 20 + 256
         assert len(house.daemon.publisher.offered) <= 200
         assert len(house.daemon.intake.window) == 0
         gate.set()

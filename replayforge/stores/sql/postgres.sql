@@ -8,20 +8,17 @@
 -- fragment event_columns --
 seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
 log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, crashes, lease_owner, lease_token,
-lease_until_us, due_at_us, reason, last_error, error_signature, result, waits_for
+due_at_us, reason, last_error, error_signature, result, waits_for
 
 -- fragment database_now_us --
--- The database's own clock, by which leases, waiting times and ages are judged: no two daemons' clocks need agree.
+-- The database's own clock, by which waiting times and ages are judged: no two daemons' clocks need agree.
 (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
-
--- fragment lease_until_us --
-{database_now_us} + (:lease_until_us::bigint - :now_us::bigint)
 
 -- fragment claimed_columns --
 e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.idempotency_key, e.created_at_us,
 :now_us::bigint, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count,
-e.starts + 1, e.crashes, :owner::text, e.lease_token + 1, {lease_until_us}, NULL, e.reason, e.last_error,
-e.error_signature, NULL, NULL, c.payload, c.metadata
+e.starts + 1, e.crashes, :owner::text, e.lease_token + 1, NULL, e.reason, e.last_error, e.error_signature, NULL, NULL,
+c.payload, c.metadata
 
 -- fragment attempt_columns --
 e.id, a.token, a.run, a.number, a.outcome, a.ended_run, a.owner, a.worker, a.started_at_us, a.ended_at_us, a.error,
@@ -88,21 +85,20 @@ SELECT nextval('event_seqs') FROM generate_series(1, :count::bigint)
 INSERT INTO events (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
     log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
-    lease_owner, lease_token, lease_until_us, due_at_us, reason, last_error, error_signature, waits_for
+    lease_owner, lease_token, due_at_us, reason, last_error, error_signature, waits_for
 )
 SELECT
     g.seq, g.id, g.application_name, g.workflow_id, g.event_type, g.service_name, g.idempotency_key, g.created_at_us,
     g.updated_at_us, g.log_id, g.log_offset, g.replay_of, g.max_attempts, 'received', g.state, 1, 0, g.starts, 0, 0,
-    g.lease_owner, g.lease_token, {database_now_us} + g.lease_us, g.due_at_us, g.reason, g.last_error,
-    g.error_signature, g.waits_for
+    g.lease_owner, g.lease_token, g.due_at_us, g.reason, g.last_error, g.error_signature, g.waits_for
 FROM unnest(
     $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[],
     $10::text[], $11::bigint[], $12::text[], $13::bigint[], $14::text[], $15::bigint[], $16::text[], $17::bigint[],
-    $18::bigint[], $19::bigint[], $20::text[], $21::text[], $22::text[], $23::text[]
+    $18::bigint[], $19::text[], $20::text[], $21::text[], $22::text[]
 ) AS g (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
-    log_id, log_offset, replay_of, max_attempts, state, starts, lease_owner, lease_token, lease_us, due_at_us,
-    reason, last_error, error_signature, waits_for
+    log_id, log_offset, replay_of, max_attempts, state, starts, lease_owner, lease_token, due_at_us, reason,
+    last_error, error_signature, waits_for
 )
 ORDER BY g.id
 
@@ -136,8 +132,7 @@ FOR UPDATE OF e SKIP LOCKED
 -- Take events under a lease.
 UPDATE events
 SET previous_state = state, state = 'processing', lease_owner = :owner::text, lease_token = lease_token + 1,
-    lease_until_us = {lease_until_us}, starts = starts + 1, due_at_us = NULL, waits_for = NULL,
-    updated_at_us = :now_us::bigint
+    lease_beat = 0, starts = starts + 1, due_at_us = NULL, waits_for = NULL, updated_at_us = :now_us::bigint
 WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND state = 'queued'
 
 -- let_wait --
@@ -217,7 +212,7 @@ UPDATE events AS e
 SET previous_state = e.state, state = g.state, attempt_count = g.attempt_count, crashes = g.crashes,
     suspect = g.suspect, due_at_us = {database_now_us} + (g.due_at_us - g.at_us), reason = g.reason,
     last_error = g.last_error, error_signature = g.error_signature, result = g.result, lease_owner = NULL,
-    lease_until_us = NULL, updated_at_us = {database_now_us}
+    updated_at_us = {database_now_us}
 FROM unnest(
     $1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[],
     $9::bytea[], $10::bigint[], $11::bigint[], $12::bigint[], $13::text[]
@@ -231,8 +226,7 @@ WHERE e.seq = ANY ($11) AND e.seq = g.seq AND e.state || '' = 'processing' AND e
 -- hand_back_events --
 -- Return claimed events that no worker started.
 UPDATE events AS e
-SET previous_state = e.state, state = 'queued', lease_owner = NULL, lease_until_us = NULL,
-    updated_at_us = g.at_us
+SET previous_state = e.state, state = 'queued', lease_owner = NULL, updated_at_us = g.at_us
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS g (at_us, seq, token, owner)
 WHERE e.seq = ANY ($2) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token
     AND e.lease_owner = g.owner
@@ -242,23 +236,54 @@ WHERE e.seq = ANY ($2) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.
 SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us
 FROM events WHERE state = 'processing' AND lease_owner LIKE :owner_pattern ESCAPE '\' ORDER BY seq LIMIT :count
 
--- lapsed_leases --
--- What lies in processing beyond the end of its lease.
-SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us
-FROM events WHERE state = 'processing' AND lease_until_us < {database_now_us} ORDER BY seq LIMIT :count
-FOR UPDATE SKIP LOCKED
+-- lease_beats --
+-- The leases of other owners, with the beat each was renewed at last.
+SELECT seq, lease_token, lease_beat FROM events
+WHERE state = 'processing' AND lease_owner <> :owner ORDER BY seq LIMIT :count
+
+-- unrenewed_leases --
+-- Those of the given (row number, token, beat) leases that stand as they were seen; one that is being renewed is not.
+SELECT e.seq, e.id, e.event_type, e.run, e.lease_token, e.attempt_count, e.crashes, e.lease_owner, e.updated_at_us
+FROM jsonb_array_elements(:leases::jsonb) AS lease JOIN events AS e ON e.seq = (lease.value ->> 0)::bigint
+WHERE e.seq = ANY (ARRAY(SELECT (value ->> 0)::bigint FROM jsonb_array_elements(:leases::jsonb)))
+    AND e.state || '' = 'processing' AND e.lease_token = (lease.value ->> 1)::bigint
+    AND e.lease_beat = (lease.value ->> 2)::bigint
+ORDER BY e.seq FOR UPDATE OF e SKIP LOCKED
 
 -- renew_leases --
--- Put off the end of those leases, (row number, token), that this owner still holds.
+-- Those leases, (row number, token), that this owner still holds, each with 1 if it was renewed: one that somebody has
+-- locked is passed over, so that it does not keep the others from being renewed in time.
 WITH held AS MATERIALIZED (
-    SELECT e.seq AS held_seq
+    SELECT e.seq AS held_seq, e.lease_token AS held_token
     FROM jsonb_array_elements(:leases::jsonb) AS lease JOIN events AS e ON e.seq = (lease.value ->> 0)::bigint
     WHERE e.seq = ANY (ARRAY(SELECT (value ->> 0)::bigint FROM jsonb_array_elements(:leases::jsonb)))
         AND e.state || '' = 'processing' AND e.lease_owner = :owner AND e.lease_token = (lease.value ->> 1)::bigint
-    ORDER BY e.seq FOR UPDATE OF e
+), free AS MATERIALIZED (
+    SELECT e.seq AS free_seq FROM held JOIN events AS e ON e.seq = held_seq
+    WHERE e.state || '' = 'processing' AND e.lease_owner = :owner AND e.lease_token = held_token
+    ORDER BY e.seq FOR UPDATE OF e SKIP LOCKED
+), renewed AS (
+    UPDATE events SET lease_beat = lease_beat + 1 FROM free WHERE seq = free_seq RETURNING seq AS renewed_seq
 )
-UPDATE events SET lease_until_us = {database_now_us} + :lease_us::bigint FROM held WHERE seq = held_seq
-RETURNING seq
+SELECT held_seq, (renewed_seq IS NOT NULL)::int FROM held LEFT JOIN renewed ON renewed_seq = held_seq
+
+-- renew_unlisted --
+-- Whatever this owner holds beside the given leases, each with 1 if it was renewed: claims took it whose answers have
+-- not come back.
+WITH held AS MATERIALIZED (
+    SELECT e.seq AS held_seq FROM events AS e
+    WHERE e.state = 'processing' AND e.lease_owner = :owner AND NOT EXISTS (
+        SELECT 1 FROM jsonb_array_elements(:leases::jsonb) AS lease
+        WHERE (lease.value ->> 0)::bigint = e.seq AND (lease.value ->> 1)::bigint = e.lease_token
+    )
+), free AS MATERIALIZED (
+    SELECT e.seq AS free_seq FROM held JOIN events AS e ON e.seq = held_seq
+    WHERE e.state || '' = 'processing' AND e.lease_owner = :owner
+    ORDER BY e.seq FOR UPDATE OF e SKIP LOCKED
+), renewed AS (
+    UPDATE events SET lease_beat = lease_beat + 1 FROM free WHERE seq = free_seq RETURNING seq AS renewed_seq
+)
+SELECT held_seq, (renewed_seq IS NOT NULL)::int FROM held LEFT JOIN renewed ON renewed_seq = held_seq
 
 -- report_node --
 -- What a daemon says of itself at each beat of its heart.

@@ -7,12 +7,12 @@
 -- fragment event_columns --
 seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
 log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, crashes, lease_owner, lease_token,
-lease_until_us, due_at_us, reason, last_error, error_signature, result, waits_for
+due_at_us, reason, last_error, error_signature, result, waits_for
 
 -- fragment claimed_columns --
 e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.idempotency_key, e.created_at_us,
 :now_us, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count, e.starts + 1,
-e.crashes, :owner, e.lease_token + 1, :lease_until_us, NULL, e.reason, e.last_error, e.error_signature, NULL, NULL,
+e.crashes, :owner, e.lease_token + 1, NULL, e.reason, e.last_error, e.error_signature, NULL, NULL,
 CAST(c.payload AS TEXT), CAST(c.metadata AS TEXT)
 
 -- fragment attempt_columns --
@@ -79,12 +79,12 @@ SELECT json_group_array(json_array(i + (SELECT coalesce(max(seq), 0) FROM events
 INSERT INTO events (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
     log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
-    lease_owner, lease_token, lease_until_us, due_at_us, reason, last_error, error_signature, waits_for
+    lease_owner, lease_token, due_at_us, reason, last_error, error_signature, waits_for
 )
 SELECT
     column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12,
-    column13, 'received', column14, 1, 0, column15, 0, 0, column16, column17, column9 + column18, column19, column20,
-    column21, column22, column23
+    column13, 'received', column14, 1, 0, column15, 0, 0, column16, column17, column18, column19, column20, column21,
+    column22
 FROM (VALUES {rows})
 
 -- insert_contents --
@@ -115,7 +115,7 @@ WHERE e.seq = (
 -- Take events under a lease.
 UPDATE events
 SET previous_state = state, state = 'processing', lease_owner = :owner, lease_token = lease_token + 1,
-    lease_until_us = :lease_until_us, starts = starts + 1, due_at_us = NULL, waits_for = NULL, updated_at_us = :now_us
+    lease_beat = 0, starts = starts + 1, due_at_us = NULL, waits_for = NULL, updated_at_us = :now_us
 WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'queued'
 
 -- let_wait --
@@ -185,15 +185,14 @@ INSERT INTO attempts (
 UPDATE events
 SET previous_state = state, state = column1, attempt_count = column2, crashes = column3, suspect = column4,
     due_at_us = column5, reason = column6, last_error = column7, error_signature = column8, result = column9,
-    lease_owner = NULL, lease_until_us = NULL, updated_at_us = column10
+    lease_owner = NULL, updated_at_us = column10
 FROM (VALUES {rows})
 WHERE seq = column11 AND state = 'processing' AND lease_token = column12 AND lease_owner = column13
 
 -- hand_back_events --
 -- Return claimed events that no worker started.
 UPDATE events
-SET previous_state = state, state = 'queued', lease_owner = NULL, lease_until_us = NULL,
-    updated_at_us = column1
+SET previous_state = state, state = 'queued', lease_owner = NULL, updated_at_us = column1
 FROM (VALUES {rows})
 WHERE seq = column2 AND state = 'processing' AND lease_token = column3 AND lease_owner = column4
 
@@ -202,19 +201,35 @@ WHERE seq = column2 AND state = 'processing' AND lease_token = column3 AND lease
 SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us
 FROM events WHERE state = 'processing' AND lease_owner LIKE :owner_pattern ESCAPE '\' ORDER BY seq LIMIT :count
 
--- lapsed_leases --
--- What lies in processing beyond the end of its lease.
-SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us
-FROM events WHERE state = 'processing' AND lease_until_us < :now_us ORDER BY seq LIMIT :count
+-- lease_beats --
+-- The leases of other owners, with the beat each was renewed at last.
+SELECT seq, lease_token, lease_beat FROM events
+WHERE state = 'processing' AND lease_owner <> :owner ORDER BY seq LIMIT :count
+
+-- unrenewed_leases --
+-- Those of the given (row number, token, beat) leases that stand as they were seen.
+SELECT e.seq, e.id, e.event_type, e.run, e.lease_token, e.attempt_count, e.crashes, e.lease_owner, e.updated_at_us
+FROM json_each(:leases) AS lease CROSS JOIN events AS e ON e.seq = lease.value ->> 0
+WHERE e.state = 'processing' AND e.lease_token = lease.value ->> 1 AND e.lease_beat = lease.value ->> 2
+ORDER BY e.seq
 
 -- renew_leases --
--- Put off the end of those leases, (row number, token), that this owner still holds.
-UPDATE events SET lease_until_us = :now_us + :lease_us
+-- Renew those leases, (row number, token), that this owner still holds; here nobody has any of them locked.
+UPDATE events SET lease_beat = lease_beat + 1
 WHERE state = 'processing' AND lease_owner = :owner AND seq IN (
     SELECT e.seq FROM json_each(:leases) AS lease CROSS JOIN events AS e ON e.seq = lease.value ->> 0
     WHERE e.lease_token = lease.value ->> 1
 )
-RETURNING seq
+RETURNING seq, 1
+
+-- renew_unlisted --
+-- Renew whatever this owner holds beside the given leases: claims took it whose answers have not come back.
+UPDATE events SET lease_beat = lease_beat + 1
+WHERE state = 'processing' AND lease_owner = :owner AND NOT EXISTS (
+    SELECT 1 FROM json_each(:leases) AS lease
+    WHERE lease.value ->> 0 = events.seq AND lease.value ->> 1 = events.lease_token
+)
+RETURNING seq, 1
 
 -- report_node --
 -- What a daemon says of itself at each beat of its heart.

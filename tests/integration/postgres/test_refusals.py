@@ -171,7 +171,7 @@ async def test_idle_transaction_is_ended_by_the_server(
         ids = await accept(house)
 
         def dawdle() -> Steps[None]:
-            yield Fetch("claim_events", {"owner": "", "now_us": 0, "lease_until_us": 0, "seqs": [1]})
+            yield Fetch("claim_events", {"owner": "", "now_us": 0, "seqs": [1]})
             time.sleep(CALL_SECONDS * 1.5)
             yield Fetch("ping")
 

@@ -12,7 +12,7 @@ from replayforge.domain.reports import Node
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Claim
-from tests.contract.store_backends import MINUTE_US, claimed, now_us, put, record, success
+from tests.contract.store_backends import claimed, now_us, put, record, success
 from tests.integration.postgres.conftest import OpenHouse
 from tests.integration.postgres.network import CommitBreaker
 
@@ -67,9 +67,9 @@ async def test_claim_without_answer_is_handed_back(url: str, open_daemon: OpenHo
         house.daemon.bench.reserve = no_room  # type: ignore[method-assign]  # so that it comes by the stream
         claims = house.daemon.store.claim
 
-        async def lose_answer(entries: Any, now: int, until: int, admission: Admission) -> Claim:
+        async def lose_answer(entries: Any, now: int, admission: Admission) -> Claim:
             house.daemon.store.claim = claims  # type: ignore[method-assign]
-            assert len((await claims(entries, now, until, admission)).taken) == 1
+            assert len((await claims(entries, now, admission)).taken) == 1
             raise Unavailable("the answer was lost")
 
         house.daemon.store.claim = lose_answer  # type: ignore[assignment,method-assign]
@@ -125,6 +125,6 @@ async def test_lease_renewed_without_answer(far_url: str, proxy: CommitBreaker) 
     lease = [(one.event.seq, one.event.lease_token)]
     proxy.break_commits(1)
     with pytest.raises(Unavailable):
-        await store.beat(lease, MINUTE_US, now_us(), REPORT)
-    assert await store.beat(lease, MINUTE_US, now_us(), REPORT) == {one.event.seq}
+        await store.beat(lease, now_us(), REPORT)
+    assert (await store.beat(lease, now_us(), REPORT)).renewed == {one.event.seq}
     await store.close()

@@ -24,7 +24,7 @@ EVENT = StoredEvent(
     seq=1, id="e1", application_name="default", workflow_id="w", event_type="t", service_name="", idempotency_key=None,
     created_at_us=0, updated_at_us=10 * SECOND, log_id="l", log_offset=1, replay_of=None, max_attempts=None,
     state=State.SUCCEEDED, run=1, attempt_count=1, starts=2, crashes=0, lease_owner=None, lease_token=2,
-    lease_until_us=None, due_at_us=None, reason=None, last_error=None, error_signature=None, result=None,
+    due_at_us=None, reason=None, last_error=None, error_signature=None, result=None,
 )  # fmt: skip
 ATTEMPT = Attempt(
     event_id="e1", token=1, run=1, number=1, outcome=Outcome.FAILED, ended_run=False, owner="o", worker="worker-1",

@@ -28,7 +28,8 @@ CREATE TABLE events (
     suspect BIGINT NOT NULL,
     lease_owner TEXT COLLATE "C",
     lease_token BIGINT NOT NULL,
-    lease_until_us BIGINT,
+    -- Grows with each renewal. A lease lapses when whoever looks has seen the same beat for a lease on its own clock.
+    lease_beat BIGINT NOT NULL DEFAULT 0,
     due_at_us BIGINT,
     reason TEXT COLLATE "C",
     last_error TEXT COLLATE "C",

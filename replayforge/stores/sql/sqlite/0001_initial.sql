@@ -27,7 +27,8 @@ CREATE TABLE events (
     suspect INTEGER NOT NULL,
     lease_owner TEXT,
     lease_token INTEGER NOT NULL,
-    lease_until_us INTEGER,
+    -- Grows with each renewal. A lease lapses when whoever looks has seen the same beat for a lease on its own clock.
+    lease_beat INTEGER NOT NULL DEFAULT 0,
     due_at_us INTEGER,
     reason TEXT,
     last_error TEXT,

@@ -1,0 +1,104 @@
+"""The table of leases: what this process holds, how old each lease is, and which claims are still under way."""
+
+import contextlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from replayforge.domain.clock import Clock
+from replayforge.domain.event import Claimed
+
+Lease = tuple[int, int]  # row number, token
+# A lease that could not be renewed for so much of its length is given up, long before anybody else may take it over.
+DOUBT_SHARE = 2 / 3
+
+
+@dataclass(slots=True)
+class Claim:
+    """A claim under way: the store may have granted it already. Whatever it takes was surely ours at `sure_at`."""
+
+    begun_at: float
+    sure_at: float
+
+
+@dataclass(slots=True)
+class Hold:
+    """A lease: when it was surely ours last, when its handler began, and whether somebody else is known to have it."""
+
+    claimed: Claimed
+    sure_at: float
+    begun_at: float | None = None
+    lost: bool = False
+
+
+class Leases:
+    """Every lease of this process, from the moment its claim is asked for until what became of it is committed.
+
+    The daemon's loop writes here; the heartbeat's thread reads, and notes what it renewed. Ages are measured on a clock
+    that goes on while the machine sleeps, from before the store was asked: others count theirs from later. Where no
+    other process can take anything over (`lease_seconds` is None) no lease grows too old.
+    """
+
+    def __init__(self, clock: Clock, lease_seconds: float | None) -> None:
+        self.clock = clock
+        self.lease_seconds = lease_seconds
+        self.held: dict[Lease, Hold] = {}
+        self.claims: dict[int, Claim] = {}
+
+    # On the daemon's own loop
+
+    @contextlib.contextmanager
+    def claiming(self) -> Iterator[Claim]:
+        """Have a claim under way: enter before the store is asked, leave once what it gave is booked."""
+        now = self.clock.elapsed()
+        claim = Claim(now, now)
+        self.claims[id(claim)] = claim
+        try:
+            yield claim
+        finally:
+            del self.claims[id(claim)]
+
+    def book(self, claimed: Claimed, claim: Claim | None = None) -> None:
+        """Enter what a claim has taken."""
+        self.held[claimed.lease] = Hold(claimed, self.clock.elapsed() if claim is None else claim.sure_at)
+
+    def begin(self, lease: Lease) -> bool:
+        """Note that the handler begins now; False when it must not, since somebody else may have the event by now."""
+        hold = self.held.get(lease)
+        now = self.clock.elapsed()
+        if hold is None or hold.lost or self.is_doubtful(hold, now):
+            return False
+        hold.begun_at = now
+        return True
+
+    def end(self, lease: Lease) -> None:
+        """Note that the handler has ended: its result is kept, however long the store takes to hear of it."""
+        if (hold := self.held.get(lease)) is not None:
+            hold.begun_at = None
+
+    def lose(self, leases: Collection[Lease]) -> None:
+        """Note that these must not begin any more."""
+        for lease in leases:
+            if (hold := self.held.get(lease)) is not None:
+                hold.lost = True
+
+    def forget(self, lease: Lease) -> None:
+        """Strike out a lease, once what became of it is committed, or left to the sweep."""
+        self.held.pop(lease, None)
+
+    def any_claim_since(self, at: float) -> bool:
+        """Tell whether a claim that began by then is still under way, so that it may have taken what was seen then."""
+        return any(claim.begun_at <= at for claim in self.claims.values())
+
+    # On any thread
+
+    def is_doubtful(self, hold: Hold, now: float) -> bool:
+        """Tell whether a lease has not been renewed for so long that it is not to be relied on."""
+        return self.lease_seconds is not None and now - hold.sure_at > self.lease_seconds * DOUBT_SHARE
+
+    def doubtful(self, now: float) -> list[Lease]:
+        """Return the leases that could not be renewed in time."""
+        return [lease for lease, hold in self.held.copy().items() if self.is_doubtful(hold, now)]
+
+    def overdue_claims(self, before: float) -> list[Claim]:
+        """Return the claims under way since before a time."""
+        return [claim for claim in self.claims.copy().values() if claim.begun_at < before]

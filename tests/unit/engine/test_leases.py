@@ -1,0 +1,131 @@
+"""The table of leases: whatever this process holds stands in it, and nothing begins under a lease that is too old."""
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from replayforge.domain.event import Claimed
+from replayforge.engine.leases import Leases
+from replayforge.engine.workbench import Workbench
+from tests.support.clock import FakeClock
+
+LEASE_SECONDS = 30.0
+DOUBT_SECONDS = 20.0
+
+
+class Row:
+    """As much of a claimed event as the table looks at."""
+
+    def __init__(self, seq: int) -> None:
+        self.lease = (seq, 1)
+
+
+def row(seq: int) -> Claimed:
+    return cast("Claimed", Row(seq))
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def bench(clock: FakeClock) -> Workbench:
+    return Workbench(clock, workers=2, lease_seconds=LEASE_SECONDS)
+
+
+async def test_an_event_handed_to_a_worker_that_has_not_seen_it_is_in_the_books(bench: Workbench) -> None:
+    """From hand-out on an event is in its worker's hands and in the table, however late the loop resumes the worker."""
+    taking = asyncio.create_task(bench.take("one"))
+    await asyncio.sleep(0)
+    bench.put([row(1)])
+    assert not taking.done()
+    assert bench.in_hands["one"].lease == (1, 1)
+    assert list(bench.leases.held) == [(1, 1)]
+    assert (await taking) is bench.in_hands["one"]
+
+
+@pytest.mark.parametrize(("age_seconds", "begins"), [(0, True), (DOUBT_SECONDS, True), (DOUBT_SECONDS + 0.1, False)])
+async def test_no_handler_begins_under_an_old_lease(
+    bench: Workbench, clock: FakeClock, age_seconds: float, begins: bool
+) -> None:
+    """A lease that was not renewed for two thirds of its length may be another's soon: nothing begins under it."""
+    bench.put([row(1)])
+    clock.advance(age_seconds)
+    assert bench.leases.begin((1, 1)) is begins
+
+
+async def test_renewal_makes_it_young_again(bench: Workbench, clock: FakeClock) -> None:
+    """What the heartbeat's thread renewed while the loop stood still begins after all."""
+    bench.put([row(1)])
+    clock.advance(100)
+    assert bench.leases.doubtful(clock.elapsed()) == [(1, 1)]
+    bench.leases.held[(1, 1)].sure_at = clock.elapsed() - 1
+    assert bench.leases.begin((1, 1))
+
+
+async def test_a_claim_is_as_old_as_its_question(bench: Workbench, clock: FakeClock) -> None:
+    """An answer that comes late brings leases that are old already: they count from before the store was asked."""
+    with bench.leases.claiming() as claim:
+        clock.advance(DOUBT_SECONDS + 1)
+        bench.put([row(1)], claim)
+    assert not bench.leases.begin((1, 1))
+    assert bench.leases.claims == {}
+
+
+async def test_an_event_that_was_lost_between_hand_out_and_start_does_not_begin(bench: Workbench) -> None:
+    """A lease that is lost while its event is on the way to a worker is not begun; what waits is dropped."""
+    taking = asyncio.create_task(bench.take("one"))
+    await asyncio.sleep(0)
+    bench.put([row(1), row(2)])
+    assert bench.withdraw([(1, 1), (2, 1)]) == 1
+    await taking
+    assert not bench.leases.begin((1, 1))
+    assert not bench.holds((2, 1))
+
+
+async def test_a_cancelled_wait_gives_its_event_back(bench: Workbench) -> None:
+    """What was handed to a worker that is cancelled before it saw it goes to the next, and is held all the while."""
+    gone = asyncio.create_task(bench.take("gone"))
+    await asyncio.sleep(0)
+    bench.put([row(1)])
+    gone.cancel()
+    await asyncio.wait([gone])
+    assert bench.in_hands == {}
+    assert bench.holds((1, 1))
+    assert (await bench.take("next")) is bench.in_hands["next"]
+
+
+async def test_what_ends_keeps_its_lease_until_it_is_put_away(bench: Workbench) -> None:
+    """A finished result whose commit is under way is renewed as long as it takes, and struck out at its end."""
+    bench.put([row(1)])
+    await bench.take("one")
+    assert bench.leases.begin((1, 1))
+    bench.let_go("one")
+    assert bench.leases.held[(1, 1)].begun_at is None
+    bench.put_away((1, 1))
+    assert bench.leases.held == {}
+
+
+def test_without_others_no_lease_grows_old(clock: FakeClock) -> None:
+    """Where nobody else can take anything over, an event begins however long the loop stood still."""
+    leases = Leases(clock, None)
+    leases.book(row(1))
+    clock.advance(1e6)
+    assert leases.begin((1, 1))
+    assert leases.doubtful(clock.elapsed()) == []
+
+
+def test_claims_under_way_are_known_by_their_beginnings(clock: FakeClock) -> None:
+    """A claim that began before something was seen may have taken it; one that began later has not."""
+    leases = Leases(clock, LEASE_SECONDS)
+    seen_at = clock.elapsed()
+    clock.advance(1)
+    with leases.claiming():
+        assert not leases.any_claim_since(seen_at)
+        clock.advance(10)
+        assert leases.any_claim_since(clock.elapsed())
+        assert leases.overdue_claims(clock.elapsed() - 10) == []
+        assert len(leases.overdue_claims(clock.elapsed() - 9)) == 1
+    assert not leases.any_claim_since(clock.elapsed())
