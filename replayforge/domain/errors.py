@@ -26,6 +26,10 @@ class Conflict(Rejected):
     """The state has moved on; look at it again before deciding."""
 
 
+class Unstorable(Rejected):
+    """The store can never take this, however often it is tried: it has to change, or to be left out."""
+
+
 class Corrupt(ReplayForgeError):
     """What is stored is not what was written; stop, and let a person look."""
 

@@ -13,7 +13,7 @@ from replayforge.domain.event import EVENT_RECORD_TYPE, Claimed, EventRecord, de
 from replayforge.domain.lifecycle import Reason
 from replayforge.engine.gates import Gates
 from replayforge.engine.leases import Claim
-from replayforge.engine.outage import Outage
+from replayforge.engine.outage import Outage, report_buried
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.window import Window
 from replayforge.engine.workbench import Workbench
@@ -132,8 +132,8 @@ class Dispatcher:
         except CursorMoved:
             await self.find_own_commit(projection)
             return
-        await self.arrive(projection.through)
-        self.report(projection, projected)
+        await self.arrive(projected.through)
+        self.report(projected)
 
     async def hand_on(self, projected: Projected, claim: Claim) -> None:
         """Lay what was claimed on the bench and publish the rest; a bench that was closed meanwhile takes nothing."""
@@ -159,7 +159,7 @@ class Dispatcher:
     async def find_own_commit(self, projection: Projection) -> None:
         """Return when the cursor moved because an earlier try of ours had been committed; else the error stands."""
         await self.find_place()
-        if self.projected < projection.through:
+        if self.projected <= projection.after:
             raise CursorMoved(f"The store's cursor for log {self.log.log_id} was moved by somebody else.")
 
     async def find_place(self) -> None:
@@ -248,13 +248,14 @@ class Dispatcher:
             admission=admission,
         )
 
-    def report(self, projection: Projection, projected: Projected) -> None:
+    def report(self, projected: Projected) -> None:
         """Tell what became of the stretch."""
         self.telemetry.emit("event.dispatched", projected.inserted)
         if projected.copies:
-            self.telemetry.emit("event.copied", projected.copies, through=projection.through)
+            self.telemetry.emit("event.copied", projected.copies, through=projected.through)
         for event_type, count in Counter(projected.key_reused).items():
             self.telemetry.emit("event.dead_lettered", count, event_type=event_type, reason=Reason.KEY_REUSED)
+        report_buried(self.telemetry, projected.buried)
 
 
 def decoded(record: Record) -> EventRecord | None:
@@ -263,5 +264,5 @@ def decoded(record: Record) -> EventRecord | None:
         return None
     try:
         return decode_record(record.payload)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None

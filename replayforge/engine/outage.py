@@ -1,8 +1,10 @@
-"""Backing off while something we depend on is away, reporting its going and its coming back once each."""
+"""Backing off while something we depend on is away, and telling of what it can never take."""
 
 import asyncio
+from collections.abc import Sequence
 
 from replayforge.domain.errors import Unavailable
+from replayforge.domain.lifecycle import Reason
 from replayforge.supervisor import wait_for_event
 from replayforge.telemetry import Telemetry
 
@@ -36,3 +38,9 @@ class Outage:
             self.telemetry.emit("store.recovered")
         self.reported = False
         self.delay_seconds = 0.0
+
+
+def report_buried(telemetry: Telemetry, buried: Sequence[tuple[str, str]]) -> None:
+    """Tell of each event, (id, event type), that became a dead letter because the store can never take or give it."""
+    for event_id, event_type in buried:
+        telemetry.emit("event.dead_lettered", event_id=event_id, event_type=event_type, reason=Reason.BAD_PAYLOAD)

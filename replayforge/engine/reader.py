@@ -8,7 +8,7 @@ from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Claimed
 from replayforge.engine.gates import Gates
-from replayforge.engine.outage import Outage
+from replayforge.engine.outage import Outage, report_buried
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.workbench import Workbench
 from replayforge.stores.store import Store
@@ -132,7 +132,9 @@ class Reader:
             crashpoints.reach("claim.committed")
             self.gates.note_turned_away(claim.turned_away)
             self.bench.put(claim.taken, under_way)
+        self.publisher.offer(claim.left)
         self.telemetry.emit("event.claimed", len(claim.taken))
+        report_buried(self.telemetry, claim.buried)
         return claim.taken
 
     async def ask_for(self, entries: list[tuple[str, int]] | None) -> Claim:

@@ -6,7 +6,7 @@ from replayforge import crashpoints
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable
 from replayforge.engine.gates import Gate, Gates
-from replayforge.engine.outage import Outage
+from replayforge.engine.outage import Outage, report_buried
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.workbench import Workbench
 from replayforge.stores.store import Store
@@ -110,8 +110,9 @@ class Recaller:
             self.bench.put(recalled.taken, claim)
         self.telemetry.emit("event.recalled", recalled.found, handler=gate.pattern)
         self.hand_on(recalled)
+        report_buried(self.telemetry, recalled.buried)
         # What began to wait while the store was asked has not been seen by it, maybe.
-        if recalled.found < count and gate.turned_away == turned_away:
+        if recalled.found < count and not recalled.left and gate.turned_away == turned_away:
             self.gates.note_waiting(gate.pattern, waiting=False)
 
     def hand_on(self, recalled: Recalled) -> None:

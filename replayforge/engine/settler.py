@@ -1,14 +1,18 @@
 """Commits outcomes in batches; what a handler finished is kept until the store has taken it."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 
 from replayforge import crashpoints
 from replayforge.batching import Batcher
-from replayforge.domain.errors import Unavailable
-from replayforge.domain.lifecycle import State
+from replayforge.domain.errors import Unavailable, Unstorable
+from replayforge.domain.lifecycle import Outcome, Reason, State
+from replayforge.domain.recovery import error_signature
 from replayforge.engine.outage import Outage
 from replayforge.engine.pace import Pace
 from replayforge.engine.workbench import Workbench
+from replayforge.stores.burial import ERROR_CHARACTERS_MAX, storable_text
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
@@ -53,20 +57,36 @@ class Settler:
         except Unavailable:
             raise
         except Exception:
-            if len(settlements) == 1:
+            if not settlements:
                 raise
         return [await self.commit_alone(settlement) for settlement in settlements]
 
     async def commit_alone(self, settlement: Settlement) -> bool:
-        """Commit one outcome of a batch that failed, and report it if it is the one that cannot be committed."""
-        try:
-            (committed,) = await self.commit_patiently([settlement])
-        except Unavailable:
-            raise
-        except Exception as error:  # whatever the store says of it, the others go on
-            self.telemetry.emit("attempt.unsettled", event_id=settlement.event.id, error=repr(error))
-            return False
-        return committed
+        """Commit one outcome of a batch that failed, and report it if it is the one that cannot be committed.
+
+        What the store can never take is tried with a text that it can, and in the end the event is buried: running it
+        again would come to the same.
+        """
+        why = ""
+        forms: tuple[Callable[[], Settlement], ...] = (
+            lambda: settlement,
+            lambda: with_plain_error(settlement),
+            lambda: buried(settlement, why),
+        )
+        for form in forms:
+            try:
+                (committed,) = await self.commit_patiently([form()])
+            except Unavailable:
+                raise
+            except Unstorable as error:
+                why = str(error)
+            except Exception as error:  # whatever the store says of it, the others go on
+                why = repr(error)
+                break
+            else:
+                return committed
+        self.telemetry.emit("attempt.unsettled", event_id=settlement.event.id, error=why)
+        return False
 
     async def commit_patiently(self, settlements: list[Settlement]) -> list[bool]:
         """Commit, however long the store takes to answer; only a daemon that ends gives up."""
@@ -97,3 +117,31 @@ class Settler:
                 self.telemetry.emit(
                     "event.dead_lettered", event_id=event.id, event_type=event.event_type, reason=reason
                 )
+
+
+def with_plain_error(settlement: Settlement) -> Settlement:
+    """Return the same outcome with an error that any store can keep."""
+    if settlement.error is None:
+        return settlement
+    plain = storable_text(settlement.error, len(settlement.error))
+    return replace(settlement, error=plain, error_signature=error_signature(plain))
+
+
+def buried(settlement: Settlement, why: str) -> Settlement:
+    """Return the outcome of an attempt that came to something which the store can never take."""
+    error = storable_text(f"The store cannot take what this attempt came to: {why}", ERROR_CHARACTERS_MAX)
+    verdict = replace(
+        settlement.verdict,
+        state=State.DEAD_LETTERED,
+        attempt_count=settlement.event.attempt_count + 1,
+        due_at_us=None,
+        reason=Reason.BAD_PAYLOAD,
+    )
+    return replace(
+        settlement,
+        outcome=Outcome.FAILED,
+        verdict=verdict,
+        error=error,
+        error_signature=Reason.BAD_PAYLOAD,
+        result=None,
+    )

@@ -9,7 +9,7 @@ from replayforge.domain.identity import event_id_for_key
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores.driver import Fetch, Row, Steps
-from replayforge.stores.transactions import stored_event
+from replayforge.stores.projection import stored_event
 
 
 @dataclass(frozen=True, slots=True)

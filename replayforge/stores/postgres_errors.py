@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import asyncpg
 
-from replayforge.domain.errors import Corrupt, Refused, Unavailable
+from replayforge.domain.errors import Corrupt, Refused, Unavailable, Unstorable
 
 DAMAGED = ("XX001", "XX002")  # data_corrupted, index_corrupted
 MISSING = ("42P01", "3F000")  # undefined_table, invalid_schema_name
@@ -13,6 +13,10 @@ RIVALLED = ("40001", "40P01", "23505")  # serialization_failure, deadlock_detect
 # Classes: connection, transaction state, resources (disk full among them), operator intervention, system error, login;
 # then lock not available, database missing, read-only.
 PASSING = ("08", "25", "53", "57", "58", "28", "55P03", "3D000", "25006")
+# A value of a kind, a length or an encoding that the server has no place for, or that breaks a rule of its table; class
+# 54 are the limits of the program itself: rows of an index, fields, arrays.
+UNSTORABLE = ("22", "23", "54")
+ALLOCATION = "invalid memory alloc request"  # beyond 1 GB, which no retry makes smaller; an internal error by its code
 HOPELESS = ("28", "3D000", "42501")  # a login or a database that is not there will not come by waiting
 # What a pooler that can never serve us says, and the remedy; the code is 08P01, as for one whose server is away.
 POOLER_REFUSALS = {
@@ -49,6 +53,8 @@ def mapped(error: Exception, place: str) -> Exception:
         return Corrupt(f"{place} has lost its tables: {error}. It was replaced or dropped; bring it back and restart.")
     if code.startswith(RIVALLED):
         return Rivalled(f"{place} could not carry it out beside others: {error}.")
+    if code.startswith(UNSTORABLE) or ALLOCATION in str(error):
+        return Unstorable(f"{place} can never take it: {error}.")
     if code.startswith(PASSING) or not code:
         return Unavailable(f"{place} does not answer: {error}.")
     return error

@@ -11,7 +11,7 @@ VERSION_MIN = 130_000
 LOOK_SECONDS = 0.2
 SETTINGS = """
 SELECT current_setting('server_version_num')::int, current_setting('server_version'), current_setting('fsync'),
-    pg_is_in_recovery(), pg_backend_pid()
+    pg_is_in_recovery(), pg_backend_pid(), current_setting('server_encoding'), current_database()
 """
 
 
@@ -40,7 +40,7 @@ async def examined(address: Address) -> Address:
         connection = await cautious.connect()
         try:
             async with connection.transaction(readonly=True):
-                number, version, fsync, standby, process = await connection.fetchrow(SETTINGS)
+                number, version, fsync, standby, process, encoding, database = await connection.fetchrow(SETTINGS)
             introduced_as = connection.get_server_pid()
         finally:
             connection.terminate()
@@ -48,6 +48,11 @@ async def examined(address: Address) -> Address:
         raise Refused(f"PostgreSQL {version} is too old: 13 or newer is needed.")
     if fsync != "on":
         raise Refused(f"{address.place} runs with fsync = off and would lose work in a crash; turn it on.")
+    if encoding != "UTF8":
+        raise Refused(
+            f"The database {database} of {address.place} has the encoding {encoding} and cannot hold every text. Make"
+            " one that can: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0."
+        )
     if standby:
         raise Refused(f"{address.place} is a standby that cannot be written; name the primary.")
     # A pooler introduces itself by a number of its own, not by that of whichever process answers.

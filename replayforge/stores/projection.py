@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from replayforge.domain.admission import ALL_WELCOME, Admission
-from replayforge.domain.errors import Fatal
-from replayforge.domain.event import Claimed, Content, EventRecord, StoredEvent, same_event
+from replayforge.domain.errors import Fatal, Unstorable
+from replayforge.domain.event import Claimed, Content, EventRecord, Meaning, StoredEvent, same_event
 from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import Reason, State
+from replayforge.stores.burial import ERROR_CHARACTERS_MAX, salvaged, storable_text
 from replayforge.stores.driver import Batch, Fetch, Row, Steps
 from replayforge.stores.tallies import tally, tally_waiting
 
@@ -22,7 +23,8 @@ class Projection:
     """A stretch of a log, (after, through], on its way into the store; `durable` is where the log ends by now.
 
     The first `claims_max` events of it that are due and have admission are claimed as they are inserted; those without
-    admission wait for their handlers.
+    admission wait for their handlers. `bad` says of a single record what the store has against it: it is buried with
+    what can be kept of it, its content too if `keep_content`.
     """
 
     log_id: str
@@ -35,17 +37,34 @@ class Projection:
     durable: int = 0
     claims_max: int = 0
     admission: Admission = ALL_WELCOME
+    bad: str | None = None
+    keep_content: bool = True
+
+    def first(self, count: int) -> "Projection":
+        """Return the stretch as far as its first so many records, and whatever lies before the next one."""
+        if count == len(self.records):
+            return self
+        through = self.records[count][0] - 1
+        passed_over = through - self.after - count
+        return replace(self, records=self.records[:count], through=through, not_events=passed_over)
+
+    def buried(self, error: Unstorable, *, keep_content: bool) -> "Projection":
+        """Return the stretch as far as its first record, which is to be buried."""
+        return replace(self.first(1), bad=str(error), keep_content=keep_content, claims_max=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Projected:
     """What became of a stretch of a log: what was claimed, (id, run) of what can be published, and the counts.
 
+    The cursor stands at `through` now. `buried` are the (id, event type) of records that the store could not take.
     `turned_away` says for each handler without room how many have to wait for it.
     """
 
+    through: int
     claimed: list[Claimed]
     queued: list[tuple[str, int]]
+    buried: list[tuple[str, str]]
     inserted: int
     copies: int
     key_reused: list[str]
@@ -54,19 +73,25 @@ class Projected:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """A record that gets a row: under which id, and, when its key was used before, for which event."""
+    """A record that gets a row: under which id, and, when its key was used before, for which event.
+
+    `bad` says what the store has against it as it was.
+    """
 
     log_offset: int
     record: EventRecord
     id: str
     first_id: str | None = None
+    bad: str | None = None
 
 
 def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
     """Move the cursor and insert the rows of a stretch of the log; raises CursorMoved when the cursor is elsewhere."""
-    ids = [record.id for _, record in projection.records]
-    known = yield Fetch("known_contents", {"ids": ids})
-    fresh, copies = sort_out(projection, known)
+    if projection.bad is not None:
+        fresh, copies = yield from salvage(projection)
+    else:
+        known = yield from meanings([record.id for _, record in projection.records])
+        fresh, copies = yield from without_known_reuses(*sort_out(projection, known))
     moved = yield Batch("advance_cursor", [advance(projection, len(fresh), copies)])
     if moved[0][0] != 1:
         raise CursorMoved(
@@ -85,11 +110,13 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
         if turned_away:
             yield tally_waiting(node, turned_away)
     return Projected(
+        through=projection.through,
         claimed=[row for row in rows if row.event.state is State.PROCESSING],
         queued=[(row.event.id, row.event.run) for row in rows if is_ready(row.event)],
+        buried=[(new.id, new.record.event_type) for new in fresh if new.bad is not None],
         inserted=len(rows),
         copies=copies,
-        key_reused=[new.record.event_type for new in fresh if new.first_id is not None],
+        key_reused=[new.record.event_type for new in fresh if new.first_id is not None and new.bad is None],
         turned_away=dict(turned_away),
     )
 
@@ -114,9 +141,49 @@ def advance(projection: Projection, inserted: int, copies: int) -> Row:
     )
 
 
-def sort_out(projection: Projection, known: Sequence[Row]) -> tuple[list[NewEvent], int]:
+def meanings(ids: Sequence[str]) -> Steps[dict[str, Meaning]]:
+    """Fetch what must be equal for a record to be a copy of one of these events, of those that have a row."""
+    rows = yield Fetch("known_contents", {"ids": list(ids)})
+    left_out = [row[3] for row in rows if row[4] is None]
+    contents: dict[int, Row] = {}
+    if left_out:
+        fetched = yield Fetch("contents", {"seqs": left_out})
+        contents = {row[0]: row[1:] for row in fetched}
+    # An event whose content is gone is equal to nothing.
+    parts = [(row, contents.get(row[3], (b"", b"")) if row[4] is None else row[4:6]) for row in rows]
+    return {row[0]: (row[1], row[2], as_bytes(part[0]), as_bytes(part[1])) for row, part in parts}
+
+
+def salvage(projection: Projection) -> Steps[tuple[list[NewEvent], int]]:
+    """Return the row that a record gets which the store cannot take as it is, under an id that no other event has.
+
+    One that has it already is a copy.
+    """
+    ((offset, record),) = projection.records
+    kept = salvaged(record, with_content=projection.keep_content)
+    reuse_id = event_id_for_reuse(kept.id, projection.log_id, offset)
+    rows = yield Fetch("events_by_ids", {"ids": [kept.id, reuse_id]})
+    known = [stored_event(row) for row in rows]
+    if any((event.log_id, event.log_offset) == (projection.log_id, offset) for event in known):
+        return [], 1
+    own_id = reuse_id if known or kept.id != record.id else kept.id
+    error = f"The store cannot take the record at offset {offset} of log {projection.log_id}: {projection.bad}"
+    return [NewEvent(offset, kept, own_id, bad=storable_text(error, ERROR_CHARACTERS_MAX))], 0
+
+
+def without_known_reuses(fresh: list[NewEvent], copies: int) -> Steps[tuple[list[NewEvent], int]]:
+    """Leave out what has a row of its own already because its key was reused: the log is projected once more."""
+    own_ids = [new.id for new in fresh if new.first_id is not None]
+    if not own_ids:
+        return fresh, copies
+    rows = yield Fetch("events_by_ids", {"ids": own_ids})
+    known = {stored_event(row).id for row in rows}
+    return [new for new in fresh if new.id not in known], copies + len(known)
+
+
+def sort_out(projection: Projection, known: dict[str, Meaning]) -> tuple[list[NewEvent], int]:
     """Tell new events, and other content under a used key, from copies of known ones, which are only counted."""
-    contents = {row[0]: (row[1], row[2], as_bytes(row[3]), as_bytes(row[4])) for row in known}
+    contents = dict(known)
     fresh: list[NewEvent] = []
     copies = 0
     for offset, record in projection.records:
@@ -124,12 +191,20 @@ def sort_out(projection: Projection, known: Sequence[Row]) -> tuple[list[NewEven
         if first is None:
             contents[record.id] = record.meaning
             fresh.append(NewEvent(offset, record, record.id))
-        elif same_event(first, record.meaning):
+        elif is_copy(first, record.meaning):
             copies += 1
         else:
             own_id = event_id_for_reuse(record.id, projection.log_id, offset)
             fresh.append(NewEvent(offset, record, own_id, record.id))
     return fresh, copies
+
+
+def is_copy(first: Meaning, second: Meaning) -> bool:
+    """Tell whether two records of one id are the same event; contents that cannot be read are compared as bytes."""
+    try:
+        return same_event(first, second)
+    except (ValueError, RecursionError):
+        return first == second
 
 
 def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Sequence[NewEvent]) -> list[Claimed]:
@@ -149,7 +224,7 @@ def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Seq
 
 def first_state(new: NewEvent, now_us: int) -> State:
     """Return where a new event begins; one whose key was used before is a dead letter from the start."""
-    if new.first_id is not None:
+    if new.first_id is not None or new.bad is not None:
         return State.DEAD_LETTERED
     later = new.record.run_at_us is not None and new.record.run_at_us > now_us
     return State.SCHEDULED if later else State.QUEUED
@@ -164,6 +239,8 @@ def new_event(
     if new.first_id is not None:
         reason = Reason.KEY_REUSED
         error = f"The idempotency key {record.idempotency_key!r} already names event {new.first_id} with other content."
+    if new.bad is not None:
+        reason, error = Reason.BAD_PAYLOAD, new.bad
     return StoredEvent(
         seq=seq,
         id=new.id,
@@ -225,6 +302,13 @@ def inserted_row(event: StoredEvent) -> Row:
 def content_of(record: EventRecord) -> Content:
     """Return what came with an event."""
     return Content(bytes(record.payload), bytes(record.metadata))
+
+
+def stored_event(row: Row) -> StoredEvent:
+    """Read a row of the event columns."""
+    values = list(row)
+    values[13] = State(values[13])
+    return StoredEvent(*values)
 
 
 def as_bytes(text: str | bytes) -> bytes:

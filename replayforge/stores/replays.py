@@ -186,6 +186,20 @@ def advance(node: str, seq: int, count_max: int, now_us: int) -> Steps[Advance |
     return Advance([(one.event_id, one.run + 1) for one in replayed], skipped, max(0, wait_us))
 
 
+def skip_next(seq: int, note: str, now_us: int) -> Steps[int]:
+    """Leave the next member of a job alone and go on behind it; returns how many that was, none in other hands."""
+    rows = yield Fetch("lock_replay", {"seq": seq, "now_us": now_us})
+    if not rows:
+        return 0
+    job = replay_job(rows[0])
+    rows = yield Fetch("waiting_members", {"replay_seq": seq, "after_seq": job.through_seq, "count": 1})
+    members = [member(row) for row in rows]
+    if members:
+        yield Batch("mark_members", [marked(seq, one, note) for one in members])
+        yield Batch("add_to_replay", [(0, 1, 0, 0, 0, members[-1].seq, 0, SLACK_US, now_us, seq)])
+    return len(members)
+
+
 def marked(seq: int, one: Member, note: str) -> Row:
     """Return the parameters that mark a member as replayed, or as skipped when a note says why."""
     return (Standing.SKIPPED if note else Standing.REPLAYED, note, seq, one.seq, Standing.WAITING)

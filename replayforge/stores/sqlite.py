@@ -13,7 +13,7 @@ import aiosqlite
 import msgspec
 
 from replayforge.batching import Batcher
-from replayforge.domain.errors import Corrupt, Refused, ReplayForgeError, Unavailable
+from replayforge.domain.errors import Corrupt, Refused, ReplayForgeError, Unavailable, Unstorable
 from replayforge.stores.driver import Batch, Fetch, Result, Row, Statement, Transaction
 from replayforge.stores.queries import load_book
 
@@ -27,6 +27,9 @@ STATEMENTS_CACHED = 512
 CHUNK_SIZES = (256, 64, 16, 4, 1)
 PARAMETERS_MAX = 32_766  # SQLITE_MAX_VARIABLE_NUMBER
 ROWS_AS_JSON = "SELECT json_group_array("
+# A value out of range, too long or of no kind that SQLite knows, and a row that breaks a rule of its table.
+UNSTORABLE = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+UNREADABLE = "Could not decode to UTF-8"  # what Python's module says, under the name of an operational error
 
 decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 
@@ -71,6 +74,7 @@ class SqliteDriver:
                 opened.append(
                     await connect(path, ["journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 4000"])
                 )
+                await check_encoding(path, opened[0])
                 opened += [await connect(path, ["query_only = ON"]) for _ in range(READERS)]
         except BaseException:
             for connection in opened:
@@ -173,8 +177,16 @@ class SqliteDriver:
             return [[run_batch(raw, sql, statement.rows)]]
         rows = raw.execute(sql.replace("{filters}", statement.filters), encoded(statement)).fetchall()
         if ROWS_AS_JSON in sql:
-            return decode_rows(rows[0][0])
+            return decoded_rows(rows[0][0])
         return rows
+
+
+def decoded_rows(text: str) -> list[list[Any]]:
+    """Take apart the rows that a statement gave back as one JSON array."""
+    try:
+        return decode_rows(text)
+    except msgspec.MsgspecError as error:
+        raise Unstorable(f"What the store holds cannot be read: {error}.") from error
 
 
 def run_batch(raw: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> int:
@@ -214,6 +226,13 @@ async def connect(path: Path, pragmas: list[str]) -> aiosqlite.Connection:
     return connection
 
 
+async def check_encoding(path: Path, connection: aiosqlite.Connection) -> None:
+    """Raise Refused for a file that keeps its texts as UTF-16: a payload's bytes would be read as other characters."""
+    ((encoding,),) = await connection.execute_fetchall("PRAGMA encoding")
+    if encoding != "UTF-8":
+        raise Refused(f"The store {path} keeps its texts as {encoding}, which cannot be used. Move it away.")
+
+
 async def in_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Connection], Returned]) -> Returned:
     """Run `work` on the connection's own thread in one hop; when the caller is cancelled the work still ends."""
     # aiosqlite offers one hop per statement; a whole transaction in one hop needs the method beneath its public ones.
@@ -244,14 +263,19 @@ def mapped_errors(path: Path) -> Iterator[None]:
     """Let no error of SQLite's pass but as one of ours."""
     try:
         yield
-    except (sqlite3.Error, ValueError) as error:
+    except (sqlite3.Error, ValueError, OverflowError) as error:
         raise mapped(error, path) from error
 
 
 def mapped(error: Exception, path: Path) -> Exception:
-    """Name an error by its remedy: a damaged file is Corrupt, a busy or full one Unavailable."""
+    """Name an error by its remedy: a damaged file is Corrupt, a busy or full one Unavailable.
+
+    What would come to nothing every time is Unstorable.
+    """
     if isinstance(error, ReplayForgeError):
         return error
+    if isinstance(error, (*UNSTORABLE, OverflowError, UnicodeError)) or UNREADABLE in str(error):
+        return Unstorable(f"The store {path} can never take it: {error}.")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return Corrupt(f"The store {path} is damaged: {error}. Restore it from a backup or move it away.")

@@ -1,17 +1,19 @@
 """The store: each operation once, over whichever driver; what it returns is durable."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from replayforge.domain.admission import ALL_WELCOME, Admission, PatternOf, Pause
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.chronicle import Chronicle, Range
-from replayforge.domain.errors import Refused
-from replayforge.domain.event import Action, Attempt, Content, Meaning, StoredEvent
+from replayforge.domain.errors import Refused, Unstorable
+from replayforge.domain.event import Action, Attempt, Content, EventRecord, Meaning, StoredEvent
 from replayforge.domain.lifecycle import State
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores import chronicle, lookups, nodes, replays, transactions, waiting
+from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
 from replayforge.stores.chronicle import Amount, StepAmount
 from replayforge.stores.driver import Batch, Driver, Steps
 from replayforge.stores.lookups import Discrepancies
@@ -85,29 +87,67 @@ class Store:
         return await self.driver.write(steps)
 
     async def project(self, projection: Projection) -> Projected:
-        """Insert the rows of a stretch of the log and move its cursor, in one transaction."""
-        return await self.driver.write(lambda: project(self.node, self.owner, projection))
+        """Insert the rows of a stretch of the log and move its cursor, in one transaction.
+
+        Where the store can never take one of its records, the stretch ends before it, and is that record alone the next
+        time: it gets a row with what can be kept of it, a dead letter that says why.
+        """
+
+        async def attempt(records: Sequence[tuple[int, EventRecord]]) -> Projected:
+            stretch = projection.first(len(records))
+            return await self.driver.write(lambda: project(self.node, self.owner, stretch))
+
+        async def bury(_: tuple[int, EventRecord], error: Unstorable) -> Projected:
+            try:
+                alone = projection.buried(error, keep_content=True)
+                return await self.driver.write(lambda: project(self.node, self.owner, alone))
+            except Unstorable:
+                bare = projection.buried(error, keep_content=False)
+                return await self.driver.write(lambda: project(self.node, self.owner, bare))
+
+        return await narrowed(projection.records, attempt, bury)
 
     async def claim(self, entries: Sequence[tuple[str, int]], now_us: int, admission: Admission = ALL_WELCOME) -> Claim:
         """Take the queued ones of these (id, run) entries; those that lost a race are simply not returned.
 
-        Those without admission wait for their handlers from now on.
+        Those without admission wait for their handlers from now on. Where one can never be claimed, those before it
+        are, and the others are left; alone it is buried.
         """
-        return await self.driver.write(
-            lambda: transactions.claim(self.node, self.owner, entries, admission, now_us),
-        )
+
+        async def attempt(some: Sequence[tuple[str, int]]) -> Claim:
+            claim = await self.driver.write(lambda: transactions.claim(self.node, self.owner, some, admission, now_us))
+            claim.left.extend(entries[len(some) :])
+            return claim
+
+        async def bury_one(entry: tuple[str, int], error: Unstorable) -> Claim:
+            buried = await self.driver.write(lambda: bury(self.node, entry, str(error), now_us))
+            return Claim([], {}, list(entries[1:]), buried)
+
+        return await narrowed(entries, attempt, bury_one)
 
     async def claim_suspect(self, now_us: int, admission: Admission = ALL_WELCOME) -> Claim:
-        """Take the likeliest suspect that has admission, which is to run alone."""
-        return await self.driver.write(
-            lambda: transactions.claim_suspect(self.node, self.owner, admission, now_us),
-        )
+        """Take the likeliest suspect that has admission, which is to run alone; what cannot be claimed is buried."""
+        try:
+            return await self.driver.write(
+                lambda: transactions.claim_suspect(self.node, self.owner, admission, now_us),
+            )
+        except Unstorable as error:
+            why = str(error)
+        return await self.driver.write(lambda: transactions.bury_suspect(self.node, why, now_us))
 
     async def recall(self, pattern: str, pattern_of: PatternOf, count: int, now_us: int) -> Recalled:
         """Claim the oldest events that wait for a handler, up to a number; those of another one by now are let go."""
-        return await self.driver.write(
-            lambda: waiting.recall(self.node, self.owner, pattern, pattern_of, count, now_us)
-        )
+
+        async def attempt(places: Sequence[int]) -> Recalled:
+            recalled = await self.driver.write(
+                lambda: waiting.recall(self.node, self.owner, pattern, pattern_of, len(places), now_us)
+            )
+            return replace(recalled, left=recalled.left + count - len(places))
+
+        async def bury_one(_: int, error: Unstorable) -> Recalled:
+            return await self.driver.write(lambda: waiting.bury_oldest(self.node, pattern, str(error), now_us))
+
+        return await narrowed(range(count), attempt, bury_one)
 
     async def release(self, pattern: str, count: int) -> Recalled:
         """Queue the oldest events that wait for a handler as any other; they are looked at anew when claimed."""
@@ -240,8 +280,20 @@ class Store:
         return await self.driver.write(lambda: replays.create(order, wanted, ids, states, now_us))
 
     async def advance_replay(self, seq: int, count_max: int, now_us: int) -> replays.Advance | None:
-        """Replay the next members at once; None when the job is in other hands or asks for something else by now."""
-        return await self.driver.write(lambda: replays.advance(self.node, seq, count_max, now_us))
+        """Replay the next members at once; None when the job is in other hands or asks for something else by now.
+
+        One that the store can never take is left alone, with a note that says why.
+        """
+
+        async def attempt(places: Sequence[int]) -> replays.Advance | None:
+            return await self.driver.write(lambda: replays.advance(self.node, seq, len(places), now_us))
+
+        async def skip(_: int, error: Unstorable) -> replays.Advance | None:
+            note = storable_text(str(error), ERROR_CHARACTERS_MAX)
+            skipped = await self.driver.write(lambda: replays.skip_next(seq, note, now_us))
+            return replays.Advance([], skipped, 0)
+
+        return await narrowed(range(count_max), attempt, skip)
 
     async def any_replay_ended(self, seq: int, after_seq: int, count: int) -> tuple[bool, int]:
         """Tell whether some of the next replayed members have come to their ends, and where the next look goes on."""

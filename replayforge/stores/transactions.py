@@ -2,15 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replayforge.domain.admission import Admission
 from replayforge.domain.event import Claimed, Content, StoredEvent
 from replayforge.domain.lifecycle import OPEN, Outcome, State
 from replayforge.domain.recovery import InFlight, Reclaim, Verdict, error_signature
 from replayforge.domain.reports import Node
+from replayforge.stores.burial import bury
 from replayforge.stores.driver import Batch, Fetch, Row, Steps
-from replayforge.stores.projection import as_bytes
+from replayforge.stores.projection import as_bytes, stored_event
 from replayforge.stores.tallies import WAITS_FOR, moves, tally, tally_waiting
 
 Decide = Callable[[Sequence[tuple[int, InFlight]]], Sequence[tuple[int, Reclaim]]]
@@ -37,22 +38,31 @@ class Settlement:
 
 
 SUSPECTS_PER_CLAIM_MAX = 100
+CLAIM_BYTES_MAX = 32 << 20  # of what came with the events
+UNREAD = Content(b"", b"")  # stands for what was left out for its size until it is fetched
+UNREADABLE = "What came with this event is gone from the store, or is no text: it cannot be given to a handler."
 RETIRE_SCAN_MAX = 2000  # how many of the oldest rows one look for something to retire may read
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The events that were claimed, and for each handler that had no room how many have to wait for it."""
+    """The events that were claimed, and for each handler that had no room how many have to wait for it.
+
+    `left` are (id, run) entries that were left alone, because those taken are large enough together; `buried` are the
+    (id, event type) of events that nobody can ever be given.
+    """
 
     taken: list[Claimed]
     turned_away: dict[str, int]
+    left: list[tuple[str, int]] = field(default_factory=list)
+    buried: list[tuple[str, str]] = field(default_factory=list)
 
 
 def claim(node: str, owner: str, entries: Sequence[tuple[str, int]], admission: Admission, now_us: int) -> Steps[Claim]:
     """Take the queued ones of these (id, run) entries under a lease; those without admission begin to wait."""
     lease = {"owner": owner, "now_us": now_us}
     rows = yield Fetch("claimable_events", {**lease, "entries": list(dict(entries).items())})
-    return (yield from admit(node, [as_claimed(row) for row in rows], admission, lease))
+    return (yield from admit(node, rows, admission, lease))
 
 
 def claim_suspect(node: str, owner: str, admission: Admission, now_us: int) -> Steps[Claim]:
@@ -61,42 +71,83 @@ def claim_suspect(node: str, owner: str, admission: Admission, now_us: int) -> S
     turned_away: Counter[str] = Counter()
     for _ in range(SUSPECTS_PER_CLAIM_MAX):
         rows = yield Fetch("claimable_suspect", lease)
-        claimed = yield from admit(node, [as_claimed(row) for row in rows], admission, lease)
+        claimed = yield from admit(node, rows, admission, lease)
         turned_away.update(claimed.turned_away)
-        if claimed.taken or not rows:
-            return Claim(claimed.taken, dict(turned_away))
+        if claimed.taken or claimed.buried or not rows:
+            return Claim(claimed.taken, dict(turned_away), buried=claimed.buried)
     return Claim([], dict(turned_away))
 
 
-def admit(node: str, events: Sequence[Claimed], admission: Admission, lease: Mapping[str, object]) -> Steps[Claim]:
-    """Take those of the events that have admission; the others wait for their handlers."""
+def admit(node: str, rows: Sequence[Row], admission: Admission, lease: Mapping[str, object]) -> Steps[Claim]:
+    """Take those of the events that have admission, as far as they fit; those without wait for their handlers."""
     turnstile = admission.turnstile()
-    taken: list[Claimed] = []
+    admitted: list[Claimed] = []
     away: list[tuple[str, int]] = []
-    for one in events:
+    left: list[tuple[str, int]] = []
+    room_bytes = CLAIM_BYTES_MAX
+    for row in rows:
+        one = as_claimed(row)
         pattern = turnstile.waits_for(one.event.event_type)
-        if pattern is None:
-            turnstile.let_in(one.event.event_type)
-            taken.append(one)
-        else:
+        if pattern is not None:
             away.append((pattern, one.event.seq))
+        elif admitted and row[-1] > room_bytes:
+            left.append((one.event.id, one.event.run))
+        else:
+            turnstile.let_in(one.event.event_type)
+            admitted.append(one)
+            room_bytes -= row[-1]
     if away:
         yield Batch("let_wait", away)
         yield tally_waiting(node, turnstile.turned_away)
+    taken, buried = yield from take_events(node, admitted, lease)
+    return Claim(taken, dict(turnstile.turned_away), left, buried)
+
+
+def take_events(
+    node: str, events: Sequence[Claimed], lease: Mapping[str, object], waited_for: str | None = None
+) -> Steps[tuple[list[Claimed], list[tuple[str, str]]]]:
+    """Take queued events, which were fetched as they will be, under a lease; what nobody can read is buried instead.
+
+    Returns those taken, with what came with them, and the (id, event type) of those buried.
+    """
+    whole = yield from with_contents(events)
+    taken = [one for one in whole if is_readable(one.content)]
+    buried: list[tuple[str, str]] = []
     if taken:
-        yield from take_events(node, taken, lease)
-    return Claim(taken, dict(turnstile.turned_away))
+        yield Fetch("claim_events", {**lease, "seqs": [one.event.seq for one in taken]})
+        yield tally(node, {State.QUEUED: -len(taken), State.PROCESSING: len(taken)})
+    if len(taken) < len(whole):
+        now_us = whole[0].event.updated_at_us
+        for one in whole:
+            if not is_readable(one.content):
+                entry = (one.event.id, one.event.run)
+                buried += yield from bury(node, entry, UNREADABLE, now_us, waits_for=waited_for)
+    return taken, buried
 
 
-def take_events(node: str, events: Sequence[Claimed], lease: Mapping[str, object]) -> Steps[None]:
-    """Take queued events, which were fetched as they will be, under a lease."""
-    yield Fetch("claim_events", {**lease, "seqs": [one.event.seq for one in events]})
-    yield tally(node, {State.QUEUED: -len(events), State.PROCESSING: len(events)})
+def with_contents(events: Sequence[Claimed]) -> Steps[Sequence[Claimed]]:
+    """Fetch what was left out for its size."""
+    left_out = [one.event.seq for one in events if one.content is UNREAD]
+    if not left_out:
+        return events
+    rows = yield Fetch("contents", {"seqs": left_out})
+    contents = {row[0]: Content(bytes(row[1]), bytes(row[2])) for row in rows}
+    return [Claimed(one.event, contents.get(one.event.seq, one.content)) for one in events]
+
+
+def is_readable(content: Content) -> bool:
+    """Tell whether what came with an event is there, and is text as all JSON is."""
+    try:
+        return content is not UNREAD and content.payload.decode() is not None and content.metadata.decode() is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def as_claimed(row: Row) -> Claimed:
     """Read a row of the claimed columns."""
-    return Claimed(stored_event(row[:-2]), Content(as_bytes(row[-2]), as_bytes(row[-1])))
+    payload, metadata = row[-3:-1]
+    content = UNREAD if payload is None else Content(as_bytes(payload), as_bytes(metadata))
+    return Claimed(stored_event(row[:-3]), content)
 
 
 def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[list[Settlement]]:
@@ -166,6 +217,13 @@ def hand_back(node: str, owner: str, leases: Sequence[tuple[int, int]], now_us: 
     yield Batch("hand_back_events", [(now_us, seq, token, owner) for seq, token in held])
     yield tally(node, moves(State.PROCESSING, [State.QUEUED] * len(held)))
     return len(held)
+
+
+def bury_suspect(node: str, error: str, now_us: int) -> Steps[Claim]:
+    """Bury the suspect that would be claimed next."""
+    rows = yield Fetch("suspect_entry", {})
+    buried = (yield from bury(node, (rows[0][0], rows[0][1]), error, now_us)) if rows else []
+    return Claim([], {}, buried=buried)
 
 
 def in_flight(owner_prefix: str, limit: int) -> Steps[list[tuple[int, InFlight]]]:
@@ -356,10 +414,3 @@ def retire(node: str, state: State, before_us: int, limit: int) -> Steps[int]:
         yield Batch(name, rows)
     yield tally(node, {state: -len(rows), f"retired_{state}": len(rows)})
     return len(rows)
-
-
-def stored_event(row: Row) -> StoredEvent:
-    """Read a row of the event columns."""
-    values = list(row)
-    values[13] = State(values[13])
-    return StoredEvent(*values)

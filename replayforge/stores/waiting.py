@@ -1,13 +1,14 @@
 """Events that wait for a handler which is not willing now, and the pauses: each operation as one transaction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replayforge.domain.admission import Admission, PatternOf, Pause
 from replayforge.domain.event import Claimed
+from replayforge.stores.burial import bury
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.tallies import WAITS_FOR, tally, tally_waiting, waiting_of
-from replayforge.stores.transactions import as_claimed, take_events
+from replayforge.stores.transactions import CLAIM_BYTES_MAX, as_claimed, take_events
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +16,16 @@ class Recalled:
     """What became of the oldest events that waited for a handler.
 
     `taken` are claimed, `entries` (id, run) are queued as any other, `suspects` of them are to run alone; `found` says
-    how many there were to decide about.
+    how many there were to decide about, `left` how many of those wait on, because those taken are large enough together
+    or could be decided about only a few at a time. `buried` are the (id, event type) of what nobody can be given.
     """
 
     taken: list[Claimed]
     entries: list[tuple[str, int]]
     suspects: int
     found: int
+    left: int = 0
+    buried: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +41,40 @@ def recall(node: str, owner: str, pattern: str, pattern_of: PatternOf, count: in
     lease = {"owner": owner, "now_us": now_us}
     rows = yield Fetch("waiting_events", {**lease, "pattern": pattern, "count": count})
     rows = sorted(rows, key=lambda row: int(row[0]))
-    events = [(as_claimed(row[:-1]), bool(row[-1])) for row in rows]
-    ours = [one for one, suspect in events if not suspect and pattern_of(one.event.event_type) == pattern]
-    kept = {one.event.seq for one in ours}
-    others = [(one, suspect) for one, suspect in events if one.event.seq not in kept]
+    events = [(as_claimed(row[:-1]), bool(row[-1]), int(row[-2])) for row in rows]
+    ours = [one for one in events if not one[1] and pattern_of(one[0].event.event_type) == pattern]
+    kept = {one.event.seq for one, _, _ in ours}
+    others = [(one, suspect) for one, suspect, _ in events if one.event.seq not in kept]
     yield from let_go(node, pattern, [one.event.seq for one, _ in others])
-    if ours:
-        yield from take_events(node, ours, lease)
-        yield tally(node, {WAITS_FOR + pattern: -len(ours)})
+    fitting = within_bytes([(one, size) for one, _, size in ours])
+    taken, buried = yield from take_events(node, fitting, lease, pattern)
+    if taken:
+        yield tally(node, {WAITS_FOR + pattern: -len(taken)})
     return Recalled(
-        taken=ours,
+        taken=taken,
         entries=[(one.event.id, one.event.run) for one, suspect in others if not suspect],
         suspects=sum(suspect for _, suspect in others),
         found=len(rows),
+        left=len(ours) - len(fitting),
+        buried=buried,
     )
+
+
+def within_bytes(events: Sequence[tuple[Claimed, int]]) -> list[Claimed]:
+    """Return the first of the events whose contents, of which the bytes are given, fit into one claim; at least one."""
+    room_bytes = CLAIM_BYTES_MAX
+    for index, (_, size) in enumerate(events):
+        if index and size > room_bytes:
+            return [one for one, _ in events[:index]]
+        room_bytes -= size
+    return [one for one, _ in events]
+
+
+def bury_oldest(node: str, pattern: str, error: str, now_us: int) -> Steps[Recalled]:
+    """Bury the oldest event that waits for a handler."""
+    rows = yield Fetch("waiting_entries", {"pattern": pattern, "count": 1})
+    buried = (yield from bury(node, (rows[0][1], rows[0][2]), error, now_us, waits_for=pattern)) if rows else []
+    return Recalled([], [], suspects=0, found=len(buried), left=1, buried=buried)
 
 
 def release(node: str, pattern: str, count: int) -> Steps[Recalled]:

@@ -1,6 +1,6 @@
 """Events and workflows: lists, one event with its history, timelines, and what can be done to them."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -18,12 +18,14 @@ from replayforge.web.context import context_of
 from replayforge.web.reading import bad_query, page, query_cursor, query_limit, query_time, read_object
 from replayforge.web.shapes import json_response
 
+Words = Annotated[str, msgspec.Meta(max_length=1000)]
+
 
 class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What may be said with a replay of one event; an empty payload means that none was given."""
 
     payload: msgspec.Raw = msgspec.Raw()  # in a union msgspec would take null only
-    reason: str = ""
+    reason: Words = ""
     force: bool = False
 
 
@@ -31,20 +33,20 @@ class WorkflowReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What may be said with a replay of a workflow."""
 
     only: str = "failed"
-    reason: str = ""
+    reason: Words = ""
 
 
 class ReasonRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Why something is done."""
 
-    reason: str = ""
+    reason: Words = ""
 
 
 class ResolveRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What a held event becomes, and why."""
 
     status: Literal["queued", "succeeded", "dead_lettered"]
-    reason: str = ""
+    reason: Words = ""
 
 
 def event_filter(request: web.Request) -> EventFilter:

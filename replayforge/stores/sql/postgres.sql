@@ -14,11 +14,18 @@ due_at_us, reason, last_error, error_signature, result, waits_for
 -- The database's own clock, by which waiting times and ages are judged: no two daemons' clocks need agree.
 (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 
+-- fragment content_columns --
+-- What came with an event, and how many bytes that is. Large contents are left out: whoever wants them asks for them by
+-- row number, for as many as fit.
+CASE WHEN octet_length(c.payload) + octet_length(c.metadata) <= 16384 THEN c.payload END,
+CASE WHEN octet_length(c.payload) + octet_length(c.metadata) <= 16384 THEN c.metadata END,
+coalesce(octet_length(c.payload) + octet_length(c.metadata), 0)
+
 -- fragment claimed_columns --
 e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.idempotency_key, e.created_at_us,
 :now_us::bigint, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count,
 e.starts + 1, e.crashes, :owner::text, e.lease_token + 1, NULL, e.reason, e.last_error, e.error_signature, NULL, NULL,
-c.payload, c.metadata
+{content_columns}
 
 -- fragment attempt_columns --
 e.id, a.token, a.run, a.number, a.outcome, a.ended_run, a.owner, a.worker, a.started_at_us, a.ended_at_us, a.error,
@@ -72,9 +79,9 @@ SELECT name, sum(amount)::bigint FROM tallies GROUP BY name
 
 -- known_contents --
 -- Those of the given ids that have a row, with what must be equal for a record to be a copy.
-SELECT id, workflow_id, event_type, payload, metadata
-FROM events JOIN contents USING (seq)
-WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
+SELECT e.id, e.workflow_id, e.event_type, e.seq, {content_columns}
+FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq
+WHERE e.id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 
 -- reserve_seqs --
 -- The next row numbers, one for each of `count` new events.
@@ -112,7 +119,7 @@ SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[])
 -- was claimed already, finds nothing. Suspects are left out, they run alone, and so is what waits for its handler.
 SELECT {claimed_columns}
 FROM jsonb_array_elements(:entries::jsonb) AS entry JOIN events AS e ON e.id = entry.value ->> 0
-    JOIN contents AS c ON c.seq = e.seq
+    LEFT JOIN contents AS c ON c.seq = e.seq
 WHERE e.id = ANY (ARRAY(SELECT value ->> 0 FROM jsonb_array_elements(:entries::jsonb)))
     AND e.run = (entry.value ->> 1)::bigint AND e.state || '' = 'queued' AND e.suspect = 0
     AND e.waits_for IS NULL
@@ -122,7 +129,7 @@ ORDER BY e.seq FOR UPDATE OF e
 -- The suspect as it will be once claimed that most likely killed the process: it crashed most often, or, among equals,
 -- was started last. Were it the oldest, one that outlives its time alone would shield the guilty one for ever.
 SELECT {claimed_columns}
-FROM events AS e JOIN contents AS c ON c.seq = e.seq
+FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq
 WHERE e.state = 'queued' AND e.suspect = 1 AND e.waits_for IS NULL
 ORDER BY e.crashes DESC,
     (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = e.seq) DESC, e.seq LIMIT 1
@@ -135,6 +142,21 @@ SET previous_state = state, state = 'processing', lease_owner = :owner::text, le
     lease_beat = 0, starts = starts + 1, due_at_us = NULL, waits_for = NULL, updated_at_us = :now_us::bigint
 WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND state = 'queued'
 
+-- bury_event --
+-- Make a queued event a dead letter, of which nothing can be done; with what it waited for, or NULL.
+UPDATE events
+SET previous_state = state, state = 'dead_lettered', reason = :reason::text, last_error = :error::text,
+    error_signature = :reason::text, waits_for = NULL, updated_at_us = :now_us::bigint
+WHERE id = :id AND run = :run AND state || '' = 'queued' AND waits_for IS NOT DISTINCT FROM :pattern::text
+RETURNING id, event_type
+
+-- suspect_entry --
+-- The suspect that would be claimed next, as an entry of the stream.
+SELECT id, run FROM events AS e
+WHERE e.state = 'queued' AND e.suspect = 1 AND e.waits_for IS NULL
+ORDER BY e.crashes DESC,
+    (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = e.seq) DESC, e.seq LIMIT 1
+
 -- let_wait --
 -- Let queued events wait for their handlers, out of the way of all others; with NULL they wait no longer.
 UPDATE events AS e SET waits_for = g.waits_for FROM unnest($1::text[], $2::bigint[]) AS g (waits_for, seq)
@@ -144,7 +166,7 @@ WHERE e.seq = ANY ($2) AND e.seq = g.seq AND e.state || '' = 'queued'
 -- The oldest events that wait for a handler, as they will be once claimed, with what came with them. A range of one
 -- value has no order but that of its own index; for an equal value the planner would go down all events there are.
 SELECT {claimed_columns}, e.suspect
-FROM events AS e JOIN contents AS c ON c.seq = e.seq
+FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq
 WHERE e.waits_for >= :pattern AND e.waits_for <= :pattern
 ORDER BY e.waits_for, e.seq LIMIT :count FOR UPDATE OF e SKIP LOCKED
 

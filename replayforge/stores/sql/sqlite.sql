@@ -9,11 +9,17 @@ seq, id, application_name, workflow_id, event_type, service_name, idempotency_ke
 log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, crashes, lease_owner, lease_token,
 due_at_us, reason, last_error, error_signature, result, waits_for
 
+-- fragment content_columns --
+-- What came with an event, and how many bytes that is. Large contents are left out, for this row travels in one JSON
+-- text with many others; whoever wants them asks for them by row number.
+CASE WHEN length(c.payload) + length(c.metadata) <= 16384 THEN CAST(c.payload AS TEXT) END,
+CASE WHEN length(c.payload) + length(c.metadata) <= 16384 THEN CAST(c.metadata AS TEXT) END,
+coalesce(length(c.payload) + length(c.metadata), 0)
+
 -- fragment claimed_columns --
 e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.idempotency_key, e.created_at_us,
 :now_us, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count, e.starts + 1,
-e.crashes, :owner, e.lease_token + 1, NULL, e.reason, e.last_error, e.error_signature, NULL, NULL,
-CAST(c.payload AS TEXT), CAST(c.metadata AS TEXT)
+e.crashes, :owner, e.lease_token + 1, NULL, e.reason, e.last_error, e.error_signature, NULL, NULL, {content_columns}
 
 -- fragment attempt_columns --
 e.id, a.token, a.run, a.number, a.outcome, a.ended_run, a.owner, a.worker, a.started_at_us, a.ended_at_us, a.error,
@@ -65,9 +71,9 @@ SELECT name, sum(amount) FROM tallies GROUP BY name
 -- known_contents --
 -- Those of the given ids that have a row, with what must be equal for a record to be a copy.
 SELECT json_group_array(
-    json_array(e.id, e.workflow_id, e.event_type, CAST(c.payload AS TEXT), CAST(c.metadata AS TEXT))
+    json_array(e.id, e.workflow_id, e.event_type, e.seq, {content_columns})
 )
-FROM json_each(:ids) AS wanted CROSS JOIN events AS e ON e.id = wanted.value JOIN contents AS c ON c.seq = e.seq
+FROM json_each(:ids) AS wanted CROSS JOIN events AS e ON e.id = wanted.value LEFT JOIN contents AS c ON c.seq = e.seq
 
 -- reserve_seqs --
 -- The next row numbers, one for each of `count` new events.
@@ -96,14 +102,14 @@ INSERT INTO contents (seq, payload, metadata) VALUES {rows}
 -- was claimed already, finds nothing. Suspects are left out, they run alone, and so is what waits for its handler.
 SELECT json_group_array(json_array({claimed_columns}))
 FROM json_each(:entries) AS entry CROSS JOIN events AS e ON e.id = entry.value ->> 0
-    JOIN contents AS c ON c.seq = e.seq
+    LEFT JOIN contents AS c ON c.seq = e.seq
 WHERE e.run = entry.value ->> 1 AND e.state = 'queued' AND e.suspect = 0 AND e.waits_for IS NULL
 
 -- claimable_suspect --
 -- The suspect as it will be once claimed that most likely killed the process: it crashed most often, or, among equals,
 -- was started last. Were it the oldest, one that outlives its time alone would shield the guilty one for ever.
 SELECT json_group_array(json_array({claimed_columns}))
-FROM events AS e JOIN contents AS c ON c.seq = e.seq
+FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq
 WHERE e.seq = (
     SELECT s.seq FROM events AS s INDEXED BY events_suspect
     WHERE s.state = 'queued' AND s.suspect = 1 AND s.waits_for IS NULL
@@ -118,6 +124,21 @@ SET previous_state = state, state = 'processing', lease_owner = :owner, lease_to
     lease_beat = 0, starts = starts + 1, due_at_us = NULL, waits_for = NULL, updated_at_us = :now_us
 WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'queued'
 
+-- bury_event --
+-- Make a queued event a dead letter, of which nothing can be done; with what it waited for, or NULL.
+UPDATE events
+SET previous_state = state, state = 'dead_lettered', reason = :reason, last_error = :error,
+    error_signature = :reason, waits_for = NULL, updated_at_us = :now_us
+WHERE id = :id AND run = :run AND state = 'queued' AND waits_for IS :pattern
+RETURNING id, event_type
+
+-- suspect_entry --
+-- The suspect that would be claimed next, as an entry of the stream.
+SELECT id, run FROM events AS s INDEXED BY events_suspect
+WHERE s.state = 'queued' AND s.suspect = 1 AND s.waits_for IS NULL
+ORDER BY s.crashes DESC,
+    (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = s.seq) DESC, s.seq LIMIT 1
+
 -- let_wait --
 -- Let queued events wait for their handlers, out of the way of all others; with NULL they wait no longer.
 UPDATE events SET waits_for = column1 FROM (VALUES {rows}) WHERE seq = column2 AND state = 'queued'
@@ -125,7 +146,7 @@ UPDATE events SET waits_for = column1 FROM (VALUES {rows}) WHERE seq = column2 A
 -- waiting_events --
 -- The oldest events that wait for a handler, as they will be once claimed, with what came with them.
 SELECT json_group_array(json_array({claimed_columns}, e.suspect))
-FROM events AS e JOIN contents AS c ON c.seq = e.seq
+FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq
 WHERE e.seq IN (
     SELECT seq FROM events INDEXED BY events_by_handler WHERE waits_for = :pattern ORDER BY seq LIMIT :count
 )

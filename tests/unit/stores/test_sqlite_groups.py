@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from replayforge.domain.errors import Unavailable
+from replayforge.domain.errors import Unavailable, Unstorable
 from replayforge.stores import sqlite
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.migrations import migrate
@@ -28,7 +28,7 @@ async def test_a_transaction_that_fails_leaves_its_neighbours_alone(tmp_path: Pa
         writes = [driver.write(lambda name=name, value=value: note(name, value)) for name, value in GROUP]  # type: ignore[misc]
         outcomes = await asyncio.gather(*writes, return_exceptions=True)
         assert [outcome for outcome in outcomes if isinstance(outcome, str)] == ["1", "3"]
-        assert [type(outcome) for outcome in outcomes if not isinstance(outcome, str)] == [sqlite3.IntegrityError]
+        assert [type(outcome) for outcome in outcomes if not isinstance(outcome, str)] == [Unstorable]
     finally:
         await driver.close()
 
