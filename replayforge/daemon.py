@@ -18,7 +18,8 @@ from replayforge.domain.errors import Refused
 from replayforge.engine.logbook import Logbook
 from replayforge.telemetry import configure_logs
 from replayforge.web.app import build_app
-from replayforge.web.connection import Runner
+from replayforge.web.body_budget import BodyBudget
+from replayforge.web.connection import ConnectionLimits, Runner
 from replayforge.web.context import Access, Context, Limits
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -106,7 +107,8 @@ async def site(daemon: Daemon, listening: socket.socket) -> AsyncIterator[None]:
     """Serve HTTP on a socket."""
     host, port = listening.getsockname()[:2]
     daemon.url = f"http://{f'[{host}]' if ':' in host else host}:{port}{daemon.config.server.base_path}"
-    runner = Runner(build_app(web_context(daemon)), shutdown_timeout=DRAIN_SECONDS)
+    limits = ConnectionLimits(connections_per_address_max=daemon.config.server.connections_per_address_max)
+    runner = Runner(build_app(web_context(daemon)), limits=limits, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
     await web.SockSite(runner, listening, backlog=BACKLOG_MAX).start()
     try:
@@ -135,6 +137,7 @@ def web_context(daemon: Daemon) -> Context:
         stored=daemon.dispatcher.wait_projected if config.ingest.ack == "stored" else None,
         base_path=server.base_path,
         masked_names=server.masked_names,
+        bodies=BodyBudget(server.bodies_bytes_max),
     )
 
 

@@ -152,6 +152,8 @@ def contradictions(config: Config) -> Iterator[str]:
         yield "server.api_keys names a key twice."
     if server.bulk_bytes_max < server.event_bytes_max:
         yield "server.bulk_bytes_max must not be below server.event_bytes_max."
+    if server.bodies_bytes_max < server.bulk_bytes_max:
+        yield "server.bodies_bytes_max must not be below server.bulk_bytes_max, or the largest requests never fit."
     if config.log.append_queue_bytes_max < server.event_bytes_max:
         yield "log.append_queue_bytes_max must not be below server.event_bytes_max, or large events never fit."
     if config.stream.backend == "redis" and not config.redis.url:

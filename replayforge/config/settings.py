@@ -51,6 +51,8 @@ class ServerConfig(Struct, frozen=True):
     event_bytes_max: EventSize = MEBIBYTE
     bulk_bytes_max: Size = 32 * MEBIBYTE
     bulk_events_max: Count = 1000
+    bodies_bytes_max: Size = 256 * MEBIBYTE
+    connections_per_address_max: Count = 1000
     base_path: UrlPath = ""
     masked_names: Texts = (
         "password",

@@ -17,6 +17,7 @@ from replayforge.web.demo import generate_workload
 from replayforge.web.flash import Flash, is_ours, see_other
 from replayforge.web.operations import require_chaos
 from replayforge.web.problems import Problem
+from replayforge.web.reading import read_form
 from replayforge.web.rendering import Page, show
 from replayforge.web.selection import GROUP_EVENTS_MAX, Selection, read_selection, selected
 from replayforge.web.words import STATES, link, plural, segment, workflow_path
@@ -176,14 +177,6 @@ async def demo_load(request: web.Request) -> web.Response:
     back = back_of(await read_form(request), f"{context_of(request).base_path}/")
     await generate_workload(request)
     return see_other(request, back, Flash("ok", "Ten checkouts of five events each are on their way."))
-
-
-async def read_form(request: web.Request) -> MultiMapping[str]:
-    """Return the fields of a form; raises 415 or 413 for a body that is none, or is too large."""
-    if request.content_type != "application/x-www-form-urlencoded":
-        raise Problem(415, "unsupported-media-type", "The media type is not supported", "Send a form.")
-    values: MultiMapping[str] = await request.post()  # type: ignore[assignment]  # no files in this encoding
-    return values
 
 
 def back_of(values: MultiMapping[str], default: str) -> str:

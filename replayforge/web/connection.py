@@ -21,9 +21,11 @@ from replayforge.telemetry import Telemetry
 from replayforge.web import malformed, problems
 from replayforge.web.context import CONTEXT, REQUEST_ID
 from replayforge.web.guard import HEADERS
+from replayforge.web.idle_connections import Address, IdleConnections, address_of
 from replayforge.web.problems import FinalProblem
 
 CONNECTIONS_MAX = 10_000
+CONNECTIONS_PER_ADDRESS_MAX = 1_000
 # Files of log and store, connections to Redis and PostgreSQL, and what handlers open.
 HANDLES_KEPT = 128
 # What all answers together may hold in memory that their clients have not taken yet.
@@ -62,6 +64,7 @@ class ConnectionLimits:
     bytes_min: int = 1_000
     untaken_bytes_max: int = UNTAKEN_BYTES_MAX
     connections_max: int = field(default_factory=connections_max)
+    connections_per_address_max: int = CONNECTIONS_PER_ADDRESS_MAX
 
 
 class Runner(web.AppRunner):
@@ -85,30 +88,51 @@ class Door(web.Server):
         self.limits = limits
         self.telemetry = telemetry
         self.open = 0  # aiohttp's own list has those as well whose handlers outlive them
+        self.idle = IdleConnections()
+        self.addresses: dict[str, Address] = {}
         self.clogged: dict[Connection, None] = {}  # those with more to send than their clients take, in that order
 
     def __call__(self) -> "Connection":
         """Return what handles the next connection."""
         return Connection(self, self._loop)
 
-    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        """Count a connection."""
-        super().connection_made(handler, transport)
+    def enter(self, connection: "Connection", address: str | None) -> None:
+        """Count a connection, and where it comes from."""
         self.open += 1
+        self.idle.came(connection)
+        if address is not None:
+            connection.address = self.addresses.setdefault(address, Address())
+            connection.address.open += 1
+            connection.address.idle.came(connection)
 
-    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+    def leave(self, connection: "Connection", address: str | None) -> None:
         """Count a connection no more."""
-        super().connection_lost(handler, exc)
         self.open -= 1
+        connection.begins()
+        if address is not None and connection.address is not None:
+            connection.address.open -= 1
+            if not connection.address.open:
+                del self.addresses[address]
 
-    def make_room(self) -> bool:
-        """Tell whether the newest connection may stay; if there are too many, the longest idle one goes for it."""
-        if self.open <= self.limits.connections_max:
-            return True
-        idle = [one for one in self.connections if isinstance(one, Connection) and one.is_idle()]
-        if idle:
-            min(idle, key=Connection.idle_until).force_close()
-        return bool(idle)
+    def make_room(self, newest: "Connection") -> None:
+        """See that there are not too many connections, of one address or of all: the longest idle one goes for another.
+
+        Raises Unavailable when the newest one may not stay, because all the others are at work.
+        """
+        limits, address = self.limits, newest.address
+        if address is not None and address.open > limits.connections_per_address_max:
+            self.close_one(address.idle, "All connections that one address may have are in use")
+        elif self.open > limits.connections_max:
+            self.close_one(self.idle, "All connections are in use")
+
+    def close_one(self, idle: IdleConnections, otherwise: str) -> None:
+        """Close the longest idle connection; raises Unavailable when there is none."""
+        connection = idle.longest()
+        if connection is None:
+            raise Unavailable(f"{otherwise}; close some, or come back later.")
+        assert isinstance(connection, Connection)
+        connection.begins()  # it is not gone before the next turn of the loop, and must not be chosen again
+        connection.force_close()
 
     def bound_untaken(self) -> None:
         """Break off the answers that have been left untaken the longest, if all together are too much."""
@@ -129,12 +153,15 @@ class Connection(RequestHandler):
     """
 
     __slots__ = (
-        "answer_bytes", "body", "body_bytes", "door", "head_bytes", "head_due", "line", "made_at", "timer", "waiting",
+        "address", "answer_bytes", "body", "body_bytes", "came_from", "door", "head_bytes", "head_due", "line",
+        "made_at", "timer", "waiting",
     )  # fmt: skip
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(door, loop=loop, **OPTIONS)
         self.door = door
+        self.came_from: str | None = None
+        self.address: Address | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.made_at = loop.time()
         self.head_due: float | None = None
@@ -150,14 +177,19 @@ class Connection(RequestHandler):
         """Wait for the first request, or say that there is no room."""
         super().connection_made(transport)
         self.line = self.transport
-        if self.door.make_room():
-            self.expect_head()
+        self.came_from = address_of(transport)
+        self.door.enter(self, self.came_from)
+        try:
+            self.door.make_room(self)
+        except Unavailable as full:
+            self.refuse(full)
         else:
-            self.refuse(Unavailable("All connections are in use; close some, or come back later."))
+            self.expect_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the connection."""
         self.line = None
+        self.door.leave(self, self.came_from)
         self.door.clogged.pop(self, None)
         if self.timer is not None:
             self.timer.cancel()
@@ -165,15 +197,25 @@ class Connection(RequestHandler):
             self.waiting.cancel()
         super().connection_lost(exc)
 
-    def is_idle(self) -> bool:
-        """Tell whether nothing is being answered, and nothing is about to be asked for the first time."""
-        if self._waiter is None or self._waiter.done():
-            return False
+    def is_waiting(self) -> bool:
+        """Tell whether nothing is being answered."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def has_had_time(self) -> bool:
+        """Tell whether the first request could be here by now."""
         return bool(self._request_count) or self._loop.time() - self.made_at > FIRST_WORD_SECONDS
 
-    def idle_until(self) -> float:
-        """Return when an idle connection has been kept long enough."""
-        return self._next_keepalive_close_time
+    def begins(self) -> None:
+        """Note that the connection is not idle any more."""
+        self.door.idle.asks(self)
+        if self.address is not None:
+            self.address.idle.asks(self)
+
+    def rests(self) -> None:
+        """Note that what was asked is answered."""
+        self.door.idle.was_answered(self)
+        if self.address is not None:
+            self.address.idle.was_answered(self)
 
     # What comes in
 
@@ -188,6 +230,7 @@ class Connection(RequestHandler):
 
     def enter(self, count: int, head_bytes_most: int) -> None:
         """Look at the requests that have just become known."""
+        self.begins()
         self.head_due, self.head_bytes = None, 0
         unfinished, messages = self.body, self._messages
         for position in range(len(messages) - count, len(messages)):
@@ -281,6 +324,8 @@ class Connection(RequestHandler):
         finished = await super().finish_response(request, resp, start_time)
         if isinstance(resp, web.Response):
             resp.body = None
+        if not self._messages and self.line is not None:
+            self.rests()
         return finished
 
     async def start(self) -> None:
@@ -336,6 +381,7 @@ class Connection(RequestHandler):
     def refuse(self, error: Exception) -> None:
         """Read no more, answer with an error once everything before it is answered, and close."""
         self._pause_transport_reading()
+        self.begins()
         self.head_due = None
         self._messages.append((_ErrInfo(0, error, ""), EMPTY_PAYLOAD))
         if self._waiter is not None and not self._waiter.done():

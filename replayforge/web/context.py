@@ -15,6 +15,7 @@ from replayforge.engine.overview import Overview
 from replayforge.engine.replay_jobs import ReplayJobs
 from replayforge.engine.replayer import Replayer
 from replayforge.supervisor import Supervisor
+from replayforge.web.body_budget import BodyBudget
 from replayforge.web.sessions import Sessions
 
 
@@ -58,6 +59,7 @@ class Context:
     base_path: str = ""
     masked_names: tuple[str, ...] = ()
     sessions: Sessions = field(default_factory=Sessions)
+    bodies: BodyBudget = field(default_factory=BodyBudget)
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)

@@ -7,9 +7,10 @@ from aiohttp import web
 
 from replayforge.domain.clock import format_time
 from replayforge.domain.document import decode_document
+from replayforge.web.bodies import read_body
 from replayforge.web.connection import given_up_with_client
 from replayforge.web.context import CONTEXT, context_of
-from replayforge.web.reading import JSON, check_type, query_float, query_int, read_body, read_object
+from replayforge.web.reading import JSON, check_type, query_float, query_int, read_object
 from replayforge.web.shapes import json_response
 
 OFFSET_MAX = 2**53

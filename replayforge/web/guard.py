@@ -10,6 +10,8 @@ from aiohttp.typedefs import Handler
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.identity import new_request_id
 from replayforge.web import problems
+from replayforge.web.bodies import SHARE
+from replayforge.web.body_budget import Share
 from replayforge.web.context import CONTEXT, PARAMETERS, REQUEST_ID, context_of
 from replayforge.web.problems import Problem
 from replayforge.web.sessions import matching_key
@@ -53,6 +55,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     # Below a base path the guard stands twice, around the whole and around what lies below; the first names it.
     request_id = request.get(REQUEST_ID) or (given if REQUEST_ID_FORM.fullmatch(given) else new_request_id())
     request[REQUEST_ID] = request_id
+    share = request[SHARE] = Share(request.app[CONTEXT].bodies)
     try:
         check_headers(request)
         check_access(request)
@@ -66,6 +69,8 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     except Exception as error:  # the last wall: a defect of ours is told without its inside
         response = unexpected(request, error)
+    finally:
+        share.give_back(share.held)
     if not response.prepared:
         response.headers["X-Request-ID"] = request_id
         for name, value in HEADERS.items():
@@ -85,7 +90,8 @@ def check_headers(request: web.Request) -> None:
 def check_query(request: web.Request) -> None:
     """Refuse parameters that are given twice, and those that a path of the API does not know.
 
-    Pages pass over what they do not know: links gather what mail programs and searches hang on them.
+    Pages pass over what they do not know, since links gather what mail programs and searches hang on them; and so do
+    health checks, whose callers want to hear of nothing else.
     """
     if not request.query_string:
         return
@@ -107,9 +113,9 @@ def check_query(request: web.Request) -> None:
 def known_parameters(request: web.Request) -> frozenset[str] | None:
     """Return the parameters that the path knows, or None where it does not mind others."""
     route = request.match_info.route
-    if route.resource is None:
+    path = route.resource.canonical.removeprefix(request.app[CONTEXT].base_path) if route.resource else ""
+    if path.startswith("/health"):
         return None
-    path = route.resource.canonical.removeprefix(request.app[CONTEXT].base_path)
     method = "GET" if request.method == "HEAD" else request.method
     return request.config_dict.get(PARAMETERS, {}).get(f"{method} {path}")
 

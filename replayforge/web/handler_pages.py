@@ -5,11 +5,11 @@ from aiohttp import web
 from replayforge.domain.admission import EVERYTHING
 from replayforge.domain.errors import NotFound, Rejected
 from replayforge.web import views
-from replayforge.web.actions import read_form
 from replayforge.web.context import context_of
 from replayforge.web.flash import Flash, see_other
 from replayforge.web.handler_rows import handler_row, orphan_row
 from replayforge.web.handlers import handler_shape
+from replayforge.web.reading import read_form
 from replayforge.web.rendering import Page, show
 from replayforge.web.shapes import pause_shape
 

@@ -13,10 +13,11 @@ from replayforge.domain.event import Envelope
 from replayforge.domain.identity import event_id_for_key
 from replayforge.engine.intake import Receipt
 from replayforge.web import problems
+from replayforge.web.bodies import read_body, read_lines
 from replayforge.web.context import REQUEST_ID, Context, context_of
 from replayforge.web.guard import HEADERS
 from replayforge.web.problems import Problem
-from replayforge.web.reading import JSON, NDJSON, check_type, decode_envelope, read_body, read_lines
+from replayforge.web.reading import JSON, NDJSON, check_type, decode_envelope
 from replayforge.web.shapes import encode, json_response, receipt_event
 
 LINES_PER_APPEND_MAX = 500
@@ -69,8 +70,7 @@ async def post_bulk(request: web.Request) -> web.StreamResponse:
         return await stream_lines(request)
     context = context_of(request)
     limits = context.limits
-    body = await read_body(request, limits.bulk_bytes_max)
-    pieces = split_array(body)
+    pieces = split_array(await read_body(request, limits.bulk_bytes_max))  # the body itself is not kept beside them
     if len(pieces) > limits.bulk_events_max:
         detail = f"{len(pieces):,} events in one request; at most {limits.bulk_events_max:,}, or send NDJSON."
         raise Problem(413, "too-many-events", "The bulk request has too many events", detail)

@@ -1,20 +1,26 @@
 """Reading what a request brings: bodies within their limits, query parameters within their ranges."""
 
 import re
-from collections.abc import AsyncIterator
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
+from multidict import MultiDict, MultiMapping
 
 from replayforge.domain.clock import parse_time
 from replayforge.domain.document import decode_document
 from replayforge.domain.event import ENVELOPE_NAMES, Envelope
+from replayforge.web.bodies import read_body, too_large
+from replayforge.web.context import context_of
 from replayforge.web.problems import Problem
 
 LIST_LIMIT_MAX = 200
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+FORM = "application/x-www-form-urlencoded"
+FORM_BYTES_MAX = 64 << 10
+FORM_FIELDS_MAX = 10_000
 JSON_SUFFIX = re.compile(r"application/[a-z0-9][a-z0-9!#$&^_.+-]*\+json")
 CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
@@ -44,39 +50,6 @@ def unsupported(detail: str) -> Problem:
     return Problem(415, "unsupported-media-type", "The media type is not supported", detail)
 
 
-async def read_body(request: web.Request, bytes_max: int) -> bytes:
-    """Return the body; raises 413 before more than `bytes_max` is in memory."""
-    length = request.content_length
-    if length is not None and length <= bytes_max:
-        return await request.read()
-    if length is not None:
-        raise too_large(bytes_max)
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > bytes_max:
-            raise too_large(bytes_max)
-    return bytes(body)
-
-
-async def read_lines(request: web.Request, line_bytes_max: int) -> AsyncIterator[list[bytes]]:
-    """Yield the lines of a body in the chunks they arrive in; raises 413 for a line beyond the limit."""
-    rest = b""
-    async for chunk in request.content.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > line_bytes_max or any(len(line) > line_bytes_max for line in lines):
-            raise too_large(line_bytes_max)
-        if lines:
-            yield lines
-    if rest:
-        yield [rest]
-
-
-def too_large(bytes_max: int) -> Problem:
-    """Return the problem of a body, or one event, that is too large."""
-    return Problem(413, "too-large", "The body is too large", f"At most {bytes_max:,} bytes are accepted.")
-
-
 def decode_envelope(body: bytes, *, event_bytes_max: int) -> Envelope:
     """Return the event that a piece of JSON is; raises Malformed or Unacceptable with the place."""
     if len(body) > event_bytes_max:
@@ -92,6 +65,23 @@ async def read_object(request: web.Request, shape: type[Shape]) -> Shape:
     else:
         check_type(request, JSON)
     return decode_document(body, msgspec.json.Decoder(shape).decode)
+
+
+async def read_form(request: web.Request, bytes_max: int | None = None) -> MultiMapping[str]:
+    """Return the fields of a form; raises 415 or 413 for a body that is none, or is too large.
+
+    Without a limit of its own a form may hold an event, of which each byte may be written as three.
+    """
+    if request.content_type != FORM:
+        raise Problem(415, "unsupported-media-type", "The media type is not supported", "Send a form.")
+    body = await read_body(request, bytes_max or FORM_BYTES_MAX + 3 * context_of(request).limits.event_bytes_max)
+    try:
+        fields = parse_qsl(
+            body.decode(), keep_blank_values=True, errors="strict", max_num_fields=FORM_FIELDS_MAX, encoding="utf-8"
+        )
+    except ValueError as error:
+        raise Problem(400, "malformed-form", "The body is no form", f"The form cannot be read: {error}.") from None
+    return MultiDict(fields)
 
 
 def query_int(request: web.Request, name: str, default: int, *, low: int, high: int) -> int:

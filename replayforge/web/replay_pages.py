@@ -13,12 +13,12 @@ from replayforge.domain.identity import new_request_id
 from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.engine.replay_jobs import ReplayJobs
 from replayforge.web import views
-from replayforge.web.actions import back_of, read_form
+from replayforge.web.actions import back_of
 from replayforge.web.context import context_of
 from replayforge.web.flash import Flash, is_ours, see_other
 from replayforge.web.pages import PAGE_SIZE, api_query, older, read_filters
 from replayforge.web.problems import Problem
-from replayforge.web.reading import query_cursor
+from replayforge.web.reading import query_cursor, read_form
 from replayforge.web.rendering import Page, show
 from replayforge.web.replay_rows import filter_in_words, replay_row
 from replayforge.web.replays import BulkReplayRequest, ReplayFilter, chosen_events, order_of

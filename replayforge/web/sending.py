@@ -7,11 +7,10 @@ from multidict import MultiMapping
 from replayforge.domain.document import decode_document
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.event import Envelope
-from replayforge.web.actions import read_form
 from replayforge.web.context import Context, context_of
 from replayforge.web.flash import Flash, see_other
 from replayforge.web.problems import Problem
-from replayforge.web.reading import decode_envelope
+from replayforge.web.reading import decode_envelope, read_form
 from replayforge.web.rendering import Page, show
 from replayforge.web.views import SendView
 from replayforge.web.words import segment

@@ -2,10 +2,11 @@
 
 from aiohttp import web
 
-from replayforge.web.actions import back_of, read_form
+from replayforge.web.actions import back_of
 from replayforge.web.context import context_of
 from replayforge.web.flash import cookie_path, is_ours, see_other
 from replayforge.web.guard import SESSION_COOKIE
+from replayforge.web.reading import FORM_BYTES_MAX, read_form
 from replayforge.web.rendering import THEME_COOKIE, THEMES, Page, show_bare
 from replayforge.web.sessions import SESSION_SECONDS, matching_key
 from replayforge.web.views import LoginView
@@ -23,7 +24,7 @@ async def show_login(request: web.Request) -> web.Response:
 
 async def login(request: web.Request) -> web.Response:
     """Begin a session for a key that fits; the cookie is out of reach for scripts and for other sites."""
-    form, context = await read_form(request), context_of(request)
+    form, context = await read_form(request, FORM_BYTES_MAX), context_of(request)  # anybody may send one
     key, target = matching_key(form.get("key", "").strip(), context.access.api_keys), wanted(form.get("next", ""))
     if key is None:
         return show_bare(request, Page("login.html", "Sign in", status=401), LoginView(target, True))

@@ -1,0 +1,53 @@
+"""Reads bodies within their limits: each within its own, and all of them within what they share."""
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from replayforge.web.body_budget import Share
+from replayforge.web.problems import Problem
+
+SHARE: web.RequestKey[Share] = web.RequestKey("share", Share)
+
+
+async def read_body(request: web.Request, bytes_max: int) -> bytes:
+    """Return the body; raises 413 before more than `bytes_max` is in memory, Overloaded when all bodies are too much.
+
+    It counts until the request has been dealt with, whatever becomes of it meanwhile.
+    """
+    if (request.content_length or 0) > bytes_max:
+        raise too_large(bytes_max)
+    share, body = request[SHARE], bytearray()
+    async for piece in request.content.iter_any():
+        if len(body) + len(piece) > bytes_max:
+            raise too_large(bytes_max)
+        share.take(len(piece))
+        if len(piece) == request.content_length:
+            return piece
+        body += piece
+    return bytes(body)
+
+
+async def read_lines(request: web.Request, line_bytes_max: int) -> AsyncIterator[list[bytes]]:
+    """Yield the lines of a body in the chunks they arrive in; raises 413 for a line beyond the limit.
+
+    What was yielded counts until the next chunk is asked for.
+    """
+    share, rest = request[SHARE], bytearray()
+    async for chunk in request.content.iter_any():
+        share.take(len(chunk))
+        first, *others = chunk.split(b"\n")
+        if max(len(rest) + len(first), *map(len, others), 0) > line_bytes_max:
+            raise too_large(line_bytes_max)
+        rest += first
+        if others:
+            yield [bytes(rest), *others[:-1]]
+            rest = bytearray(others[-1])
+            share.give_back(share.held - len(rest))
+    if rest:
+        yield [bytes(rest)]
+
+
+def too_large(bytes_max: int) -> Problem:
+    """Return the problem of a body, or one event, that is too large."""
+    return Problem(413, "too-large", "The body is too large", f"At most {bytes_max:,} bytes are accepted.")
