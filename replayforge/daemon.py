@@ -1,6 +1,7 @@
 """The process: takes the port, opens the parts, serves HTTP, hears signals, and ends in order."""
 
 import asyncio
+import atexit
 import contextlib
 import gc
 import os
@@ -14,9 +15,11 @@ from aiohttp import web
 
 from replayforge.assembly import DRAIN_SECONDS, Daemon, opened
 from replayforge.config import Config, LoadedConfig
+from replayforge.daemon_log import leave, listen_to_libraries, loop_exception_handler, output, report_strays
 from replayforge.domain.errors import Refused
 from replayforge.engine.logbook import Logbook
-from replayforge.telemetry import configure_logs
+from replayforge.opening import logging_telemetry
+from replayforge.telemetry import Telemetry
 from replayforge.web.app import build_app
 from replayforge.web.body_budget import BodyBudget
 from replayforge.web.connection import ConnectionLimits, Runner
@@ -34,14 +37,24 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 
 def run(loaded: LoadedConfig, adopt_store: bool = False) -> int:
     """Run the daemon until a signal or a failure ends it; returns the exit code."""
-    configure_logs(loaded.config.logging.format)
+    telemetry = begin_log(loaded.config.logging.format)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     raise_handle_limit()
     runner = asyncio.Runner(loop_factory=loop_factory())
     with runner:
-        code = runner.run(serve(loaded, adopt_store))
+        code = runner.run(serve(loaded, adopt_store, telemetry))
         leave_stragglers(runner.get_loop(), code)
     return code
+
+
+def begin_log(form: str) -> Telemetry:
+    """Let the daemon write its log, and return what is told all that happens from now on."""
+    output.begin(form)
+    atexit.register(output.flush)
+    listen_to_libraries()
+    telemetry = logging_telemetry()
+    report_strays(telemetry)
+    return telemetry
 
 
 def raise_handle_limit() -> None:
@@ -58,9 +71,7 @@ def leave_stragglers(loop: asyncio.AbstractEventLoop, code: int) -> None:
     for task in left:
         task.cancel()
     if left and loop.run_until_complete(asyncio.wait(left, timeout=STRAGGLER_SECONDS))[1]:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave(code)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -73,13 +84,14 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def serve(loaded: LoadedConfig, adopt_store: bool) -> int:
+async def serve(loaded: LoadedConfig, adopt_store: bool, telemetry: Telemetry) -> int:
     """Open everything, accept events until told to stop, close everything."""
     config = loaded.config
+    asyncio.get_running_loop().set_exception_handler(loop_exception_handler(telemetry))
     check_exposure(config)
     listening = listen(config.server.host, config.server.port)
     try:
-        async with opened(config, adopt_store=adopt_store) as daemon:
+        async with opened(config, adopt_store=adopt_store, telemetry=telemetry) as daemon:
             told = told_to_stop()
             daemon.start()
             async with site(daemon, listening):
@@ -98,7 +110,7 @@ def exit_code(daemon: Daemon) -> int:
     if not daemon.supervisor.failed.done():
         return 0
     error = daemon.supervisor.failed.result()
-    sys.stderr.write(f"ReplayForge ended: {error}\n")
+    output.err.write(f"ReplayForge ended: {error}\n".encode(errors="backslashreplace"))
     return int(getattr(error, "exit_code", 70))
 
 
@@ -172,7 +184,7 @@ def told_to_stop() -> asyncio.Future[int]:
 
     def hear(number: int) -> None:
         if told.done():
-            os._exit(SECOND_SIGNAL_EXIT_CODE)
+            leave(SECOND_SIGNAL_EXIT_CODE)
         told.set_result(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -196,6 +208,5 @@ def announce(daemon: Daemon, loaded: LoadedConfig) -> None:
         f"  workers   {config.workers.count}, simulated crashes {'on' if daemon.chaos else 'off'}",
         f"  recovered {found}; {again}, {recovered.buried:,} buried, {recovered.held:,} held",
     ]
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
+    output.out.write(("\n".join(lines) + "\n").encode(errors="backslashreplace"))
     daemon.telemetry.emit("daemon.started", url=daemon.url, config=str(loaded.path or "defaults"))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from replayforge.config import Config
+from replayforge.daemon_log import log_listener
 from replayforge.domain.clock import Clock, SystemClock
 from replayforge.domain.errors import Refused
 from replayforge.engine.acquaintance import Acquaintance, check_acquaintance
@@ -21,7 +22,7 @@ from replayforge.stores.store import Store
 from replayforge.streams.embedded_stream import EmbeddedStream
 from replayforge.streams.redis_stream import RedisStream
 from replayforge.streams.stream import Stream
-from replayforge.telemetry import Telemetry, log_listener
+from replayforge.telemetry import Telemetry
 
 LOG_ID_NAME = "log_id"
 ENVELOPE_BYTES_MAX = 16_384  # what a record holds beside the body that came in

@@ -1,14 +1,9 @@
 """Report once: every noteworthy happening has a name in one table, and listeners decide how it sounds."""
 
-import logging
-import sys
-import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
-
-import structlog
 
 # name -> (log level, one sentence). Names are noun.verb_past; "debug" names are too frequent to be logged one by one.
 HAPPENINGS: dict[str, tuple[str, str]] = {
@@ -71,6 +66,11 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "daemon.stopped": ("info", "the daemon has stopped"),
     "loop.blocked": ("warning", "something holds the event loop, so nothing else can run: here is who, and where"),
     "loop.turned": ("info", "the event loop turns again after something had held it"),
+    "output.dropped": ("warning", "lines of this log were dropped because nothing could be written, or nobody read it"),
+    "task.failed": ("error", "a task or callback that nobody waits for ended with an error"),
+    "thread.failed": ("error", "a thread that nobody waits for ended with an error"),
+    "destructor.failed": ("error", "an object raised an error while it was being destroyed"),
+    "process.failed": ("error", "the process ends with an error that nobody caught"),
     "chore.failed": ("error", "a chore of the janitor ended with an unexpected error and will be tried again"),
     "clock.jumped": ("warning", "the wall clock was set; while it differs from that of the start, age removes nothing"),
     "crash.simulated": ("warning", "a simulated crash was carried out"),
@@ -101,45 +101,3 @@ class Telemetry:
         self.counts[name] += count
         for listener in self.listeners:
             listener(name, count, fields)
-
-
-def log_listener() -> Listener:
-    """Return the listener that writes happenings to structlog at the level the table gives them."""
-    logger = structlog.get_logger("replayforge")
-    methods = {level: getattr(logger, level) for level in ("info", "warning", "error")}
-
-    def listen(name: str, count: int, fields: dict[str, Any]) -> None:
-        level = HAPPENINGS[name][0]
-        if level != "debug":
-            methods[level](name, **({"count": count} if count != 1 else {}), **fields)
-
-    return listen
-
-
-def configure_logs(form: str) -> None:
-    """Write logs to stderr as one JSON line each, or for people when `form` is console, or auto on a terminal."""
-    console = form == "console" or (form == "auto" and sys.stderr.isatty())
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    last = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, last] if not console else [*shared, last],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(handlers=[LibraryHandler(logging.WARNING)], force=True)
-    # Anybody can make aiohttp write a traceback by sending rubbish; the answer is 400, and nobody needs the rest.
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-
-
-class LibraryHandler(logging.Handler):
-    """Writes what libraries log through the standard library as one line of ours."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; its traceback, if any, becomes one field."""
-        trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else None
-        fields = {"trace": trace} if trace else {}
-        structlog.get_logger("library").warning(record.getMessage(), library=record.name, **fields)

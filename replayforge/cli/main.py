@@ -1,9 +1,14 @@
 """The command `replayforge`: finds the module of each subcommand when it is needed, and says what went wrong."""
 
+import contextlib
+import errno
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,7 +17,10 @@ from replayforge.domain.errors import ReplayForgeError
 
 PROGRAM = "replayforge"
 USAGE_EXIT_CODE = 64
+DEFECT_EXIT_CODE = 70
+OUTPUT_EXIT_CODE = 74
 INTERRUPTED_EXIT_CODE = 130
+OUTPUT_ERRORS = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EAGAIN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +51,37 @@ COMMANDS = {
 }
 
 
+class OutputLost(ReplayForgeError):
+    """What a command had to say could not be written."""
+
+    exit_code = OUTPUT_EXIT_CODE
+
+
+@contextlib.contextmanager
+def lost_output_named() -> Iterator[None]:
+    """Raise OutputLost where output cannot be written, before click ends without a word about it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in OUTPUT_ERRORS or error.filename is not None:
+            raise
+        raise OutputLost(f"The output cannot be written: {error.strerror}.") from None
+
+
 class LazyGroup(click.Group):
     """Knows its subcommands by name and imports the module of one only when it is called."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Read the command line, and print the help that it asks for."""
+        with lost_output_named():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Carry out a subcommand."""
+        with lost_output_named():
+            result = super().invoke(context)
+            sys.stdout.flush()
+        return result
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Return the subcommands in the order of the table."""
@@ -71,8 +108,8 @@ def load(place: Place) -> click.Command:
 def commands() -> None:
     """Crash recovery for asynchronous workflows: what is acknowledged is never lost.
 
-    Exit codes: 0 done; 1 the answer is no, or the daemon said no; 2 no daemon answers; 64 wrong usage; 78 wrong
-    configuration or refused start-up; 130 interrupted.
+    Exit codes: 0 done; 1 the answer is no, or the daemon said no; 2 no daemon answers; 64 wrong usage; 70 a defect
+    of ReplayForge; 74 the output could not be written; 78 wrong configuration or refused start-up; 130 interrupted.
     """
 
 
@@ -89,6 +126,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         complain("Interrupted.")
         return INTERRUPTED_EXIT_CODE
+    except OutputLost:
+        raise
     except ReplayForgeError as error:
         complain(f"{PROGRAM}: {error}")
         return int(getattr(error, "exit_code", 1))
@@ -97,4 +136,47 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Run the command line of this process."""
-    sys.exit(run())
+    hold_standard_descriptors()
+    code = guarded()
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        forget_output()
+        code = code or OUTPUT_EXIT_CODE
+    sys.exit(code)
+
+
+def hold_standard_descriptors() -> None:
+    """Open /dev/null for each standard descriptor that is closed, lest a file of ours be given its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as we live
+
+
+def guarded() -> int:
+    """Carry out the command line; a defect of ours ends in one sentence, too, unless a daemon has its own words."""
+    try:
+        return run()
+    except OutputLost as error:
+        forget_output()
+        complain(f"{PROGRAM}: {error}")
+        return error.exit_code
+    except Exception as error:
+        if sys.excepthook is not sys.__excepthook__:
+            sys.excepthook(type(error), error, error.__traceback__)
+        else:
+            complain(f"{PROGRAM}: This is a defect of ReplayForge: {type(error).__name__}: {error}.")
+        return DEFECT_EXIT_CODE
+
+
+def forget_output() -> None:
+    """Let what is still to be written go nowhere, so that the end of the process does not stumble over it."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)

@@ -1,5 +1,6 @@
 """How answers look on a terminal: tables that line up, states as glyph and word, times as distances from now."""
 
+import contextlib
 import re
 import shutil
 import sys
@@ -120,5 +121,6 @@ def verbatim(body: bytes) -> None:
 
 
 def complain(text: str) -> None:
-    """Tell a person something on stderr."""
-    click.echo(printable(text), err=True)
+    """Tell a person something on stderr; where that is closed or full, nobody is there to be told."""
+    with contextlib.suppress(OSError, ValueError):
+        click.echo(printable(text), err=True)

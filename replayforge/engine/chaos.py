@@ -1,13 +1,13 @@
 """Simulated crashes, really carried out: what the payload's flags and the configured rates ask for."""
 
 import asyncio
-import os
 import random
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from replayforge.crashpoints import EXIT_CODE
+from replayforge.daemon_log import leave
 from replayforge.domain.event import Event
 from replayforge.supervisor import SimulatedCrash
 from replayforge.telemetry import Telemetry
@@ -62,6 +62,6 @@ class Chaos:
         raise SimulatedCrash("the payload or --crash-rate asked for the worker to die")
 
     def exit(self, event: Event) -> None:
-        """Kill the process, nothing flushed."""
+        """Kill the process, nothing flushed but the line that says so."""
         self.telemetry.emit("crash.simulated", kind="process", event_id=event.id)
-        os._exit(EXIT_CODE)
+        leave(EXIT_CODE)

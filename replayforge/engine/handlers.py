@@ -15,8 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import structlog
-
+from replayforge.daemon_log import attempt_logger
 from replayforge.domain.errors import Refused
 from replayforge.domain.event import Event
 from replayforge.domain.retry import RetryPolicy
@@ -45,9 +44,12 @@ class Context:
 
     @cached_property
     def log(self) -> Any:
-        """A structlog logger that names the event, the run and the attempt in every line."""
+        """A structlog logger that names the event, the run and the attempt in every line of the daemon's log.
+
+        It works however structlog and logging are configured.
+        """
         event = self.event
-        return structlog.get_logger("handler").bind(event_id=event.id, run=event.run, attempt=event.attempt)
+        return attempt_logger(event_id=event.id, run=event.run, attempt=event.attempt)
 
     def heartbeat(self, **details: Any) -> None:
         """Say how far the handler is; people see it on the status page."""

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from replayforge import crashpoints
+from replayforge.daemon_log import output
 from replayforge.domain.admission import EVERYTHING, Pause
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
 from replayforge.domain.errors import NotFound, Refused, Rejected, Unavailable
@@ -218,6 +219,7 @@ class Overview:
         issues += [in_words(node) for node in gone if node.waiting or not node.stopped]
         issues += self.neighbours.long_transactions
         issues += self.loop_watch.issues()
+        issues += output.issues()
         converged = books.waiting == 0 and backlog == 0 and books.lost == 0
         return Convergence(
             converged=converged,

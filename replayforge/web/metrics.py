@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from replayforge.daemon_log import output
 from replayforge.domain.chronicle import FIRST_LATENCY
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND
 from replayforge.domain.histogram import EDGES_US
@@ -43,6 +44,11 @@ class Figures:
         yield self.latency()
         yield from self.log_figures()
         yield from self.loop_figures()
+        words = "Lines of output that were dropped"
+        dropped = CounterMetricFamily("replayforge_output_lines_dropped", words, labels=["stream"])
+        for sink in (output.out, output.err):
+            dropped.add_metric([sink.name], sink.dropped)
+        yield dropped
 
     def loop_figures(self) -> Iterable[Metric]:
         """Yield how often and for how long each handler has held the event loop."""
