@@ -74,7 +74,7 @@ class LogCursor:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One daemon as it reported last; `silent_us` is how long ago that was, by the store's clock.
+    """One daemon as it reported last, at its beat number `beat`; `silent_us` is how long ago that was.
 
     `durable_offset` is where its log ended, as far as anybody else knows, `projected_offset` how far the store has it.
     `workers` is a JSON array of what its workers do. `stopped` says that it ended in order, `given_up` that its node
@@ -94,6 +94,7 @@ class Node:
     projected_offset: int = 0
     workers: str = "[]"
     given_up: bool = False
+    beat: int = 0
 
     @property
     def waiting(self) -> int:

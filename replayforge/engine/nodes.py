@@ -1,5 +1,6 @@
 """The daemons that share one store: what each says of itself, who is gone, and who takes over from whom."""
 
+import itertools
 import os
 import socket
 from collections import defaultdict
@@ -53,10 +54,12 @@ def reporter(
 ) -> Callable[[bool], Node]:
     """Return what tells how this daemon is, given whether it has stopped; any thread may ask."""
 
+    beats = itertools.count(1)
+
     def report(stopped: bool) -> Node:
         told = [worker_report(worker, bench) for worker in workers] if not stopped else []
         here = presence(node, incarnation, log, started_at_us)
-        return replace(here, stopped=stopped, workers=msgspec.json.encode(told).decode())
+        return replace(here, beat=next(beats), stopped=stopped, workers=msgspec.json.encode(told).decode())
 
     return report
 
@@ -111,15 +114,24 @@ class Neighbours:
         self.lease_seconds = lease_seconds
         self.lease_us = to_us(lease_seconds)
         self.beating_since: float | None = None
-        self.beats: Watch[Lease] = Watch(sweep_seconds)
+        self.lease_beats: Watch[Lease] = Watch(sweep_seconds)
+        self.node_beats: Watch[str] = Watch(sweep_seconds)
         self.long_transactions: list[str] = []
 
     async def nodes(self) -> list[Node]:
         """Return every daemon that shares the store, this one among them; none where a store cannot be shared."""
-        return await self.store.nodes(self.clock.now_us()) if self.store.shared else []
+        known = await self.store.nodes(self.clock.now_us()) if self.store.shared else []
+        return [self.as_seen_here(node) for node in known]
+
+    def as_seen_here(self, node: Node) -> Node:
+        """Return a daemon with how long it was silent: as it was seen here, and only once it is gone by the store's
+        clock, which remembers longer and may be wrong."""
+        silent_us = to_us(self.node_beats.silent_seconds(node.log_id) or 0.0)
+        gone = node.stopped or node.given_up or silent_us > self.lease_us
+        return replace(node, silent_us=max(silent_us, node.silent_us) if gone else silent_us)
 
     def alive(self, node: Node) -> bool:
-        """Tell whether a daemon was heard of within a lease."""
+        """Tell whether a daemon was heard of within a lease; one that was not watched for so long yet may well live."""
         return self.is_own(node) or node.alive(self.lease_us)
 
     def is_own(self, node: Node) -> bool:
@@ -146,12 +158,14 @@ class Neighbours:
         """
         if self.heartbeat is None or not self.heard_of_others(self.heartbeat.beating_since):
             return 0
-        beats = await self.store.lease_beats()
-        self.beats.look(beats, self.clock.monotonic())
-        lapsed = [(*lease, beats[lease]) for lease in self.beats.silent(self.lease_seconds)][:TAKEN_OVER_MAX]
+        beats = await self.store.beats()
+        now = self.clock.monotonic()
+        self.node_beats.look(beats.nodes, now)
+        self.lease_beats.look(beats.leases, now)
+        lapsed = [(*lease, beats.leases[lease]) for lease in self.lease_beats.silent(self.lease_seconds)]
         if not lapsed:
             return 0
-        taken = await self.store.take_over(lapsed, self.decide, LAPSED, self.clock.now_us())
+        taken = await self.store.take_over(lapsed[:TAKEN_OVER_MAX], self.decide, LAPSED, self.clock.now_us())
         if taken:
             report_reclaimed(self.telemetry, taken, LAPSED)
             self.publisher.fall_behind()
@@ -161,7 +175,8 @@ class Neighbours:
         """Tell whether the store answers, and forget what was seen before it was away."""
         if beating_since != self.beating_since:
             self.beating_since = beating_since
-            self.beats.forget()
+            self.lease_beats.forget()
+            self.node_beats.forget()
         return beating_since is not None
 
     def decide(self, left: Sequence[tuple[int, InFlight]]) -> list[tuple[int, Reclaim]]:
@@ -191,7 +206,9 @@ class Neighbours:
 
     async def forget_nodes(self) -> int:
         """Forget daemons that have been gone for a week and left nothing on their disks."""
-        return await self.store.forget_nodes(to_us(FORGOTTEN_AFTER_SECONDS), self.clock.now_us())
+        _, gone = await self.others()
+        log_ids = [node.log_id for node in gone]
+        return await self.store.forget_nodes(log_ids, to_us(FORGOTTEN_AFTER_SECONDS), self.clock.now_us())
 
     async def look_for_long_transactions(self) -> int:
         """Warn of foreign transactions that have been open for long, and keep them in words until they have ended."""

@@ -169,9 +169,9 @@ class Store:
         """Return (row number, event) of what owners with this prefix hold in processing."""
         return await self.driver.read(lambda: transactions.in_flight(owner_prefix, limit))
 
-    async def lease_beats(self, limit: int = 100_000) -> dict[tuple[int, int], int]:
-        """Return the leases, (row number, token), of all other owners, and the beat each was renewed at last."""
-        return await self.driver.read(lambda: transactions.lease_beats(self.owner, limit))
+    async def beats(self, limit: int = 100_000) -> transactions.Beats:
+        """Return the leases of all other owners and the daemons, with the beat that each was seen at last."""
+        return await self.driver.read(lambda: transactions.beats(self.owner, limit))
 
     async def take_over(
         self, leases: Sequence[tuple[int, int, int]], decide: transactions.Decide, error: str, now_us: int
@@ -410,9 +410,12 @@ class Store:
         """Forget that former incarnations were told to stop, once what they left has been taken back."""
         await self.driver.write(lambda: nodes.forget_draining(owner_prefix, self.owner, now_us))
 
-    async def forget_nodes(self, silent_us: int, now_us: int) -> int:
-        """Forget daemons that have been silent for so long and left nothing behind; returns how many."""
-        return await self.driver.write(lambda: transactions.forget_nodes(silent_us, now_us))
+    async def forget_nodes(self, log_ids: Sequence[str], silent_us: int, now_us: int) -> int:
+        """Forget those daemons of these logs that have been silent for so long and left nothing behind.
+
+        Returns how many.
+        """
+        return await self.driver.write(lambda: transactions.forget_nodes(log_ids, silent_us, now_us))
 
     async def long_transactions(self, seconds: float) -> list[tuple[int, float, str]]:
         """Return (process, seconds, statement) of foreign transactions that have been open for longer."""

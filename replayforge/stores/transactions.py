@@ -279,10 +279,23 @@ def crashed_event(seq: int, decided: Reclaim, error: str, now_us: int) -> Row:
     )
 
 
-def lease_beats(owner: str, limit: int) -> Steps[dict[tuple[int, int], int]]:
-    """Fetch the leases, (row number, token), of all other owners, and the beat that each was renewed at last."""
-    rows = yield Fetch("lease_beats", {"owner": owner, "count": limit})
-    return {(seq, token): beat for seq, token, beat in rows}
+@dataclass(frozen=True, slots=True)
+class Beats:
+    """What an observer sees of the others: the beat at which each lease, (row number, token), was renewed last, and the
+    (incarnation, beat) that the daemon of each log reported last."""
+
+    leases: dict[tuple[int, int], int]
+    nodes: dict[str, tuple[str, int]]
+
+
+def beats(owner: str, limit: int) -> Steps[Beats]:
+    """Fetch the leases of all other owners and the daemons, with the beat that each was seen at last."""
+    leases = yield Fetch("lease_beats", {"owner": owner, "count": limit})
+    nodes = yield Fetch("node_beats")
+    return Beats(
+        leases={(seq, token): beat for seq, token, beat in leases},
+        nodes={log_id: (incarnation, beat) for log_id, incarnation, beat in nodes},
+    )
 
 
 def take_over(
@@ -332,9 +345,9 @@ def beat(
     )
 
 
-def forget_nodes(silent_us: int, now_us: int) -> Steps[int]:
-    """Forget daemons that have been silent for long and left nothing behind; returns how many."""
-    rows = yield Fetch("forget_nodes", {"silent_us": silent_us, "now_us": now_us})
+def forget_nodes(log_ids: Sequence[str], silent_us: int, now_us: int) -> Steps[int]:
+    """Forget those daemons of these logs that have been silent for long and left nothing behind; returns how many."""
+    rows = yield Fetch("forget_nodes", {"log_ids": log_ids, "silent_us": silent_us, "now_us": now_us})
     return len(rows)
 
 
@@ -344,6 +357,7 @@ def node_row(report: Node, now_us: int) -> Row:
         report.name,
         report.log_id,
         report.incarnation,
+        report.beat,
         report.host,
         report.pid,
         report.started_at_us,

@@ -1,9 +1,10 @@
-"""A daemon whose clocks a test can set while it runs, by a small library in front of libc."""
+"""Daemons and databases whose clocks a test can set while they run, by a small library in front of libc."""
 
 import mmap
 import shutil
 import struct
 import subprocess
+import time
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Self
 import pytest
 
 from tests.support.daemon_process import DaemonProcess
+from tests.support.postgres_server import PostgresServer
 
 # Two shifts in nanoseconds lie in a file that the test shares with the process: by how much the wall clock was set, and
 # how long the machine has slept, which the clock that goes on meanwhile shows too. The monotonic one stays untouched.
@@ -79,9 +81,47 @@ def library() -> Path:
     if compiler is None:
         pytest.skip("no C compiler: a daemon whose clock jumps was NOT tested")
     path = Path(mkdtemp(prefix="rf-clock-")) / "clock.so"
+    path.parent.chmod(0o755)  # a server that runs as somebody else loads it, too
     command = [compiler, "-shared", "-fPIC", "-O1", "-xc", "-", "-o", str(path), "-ldl"]
     subprocess.run(command, input=LIBRARY.encode(), check=True)
     return path
+
+
+class Shifts:
+    """The file by which a test moves the clocks of a process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb+") as file:
+            file.write(bytes(16))
+            file.flush()
+            self.shared = mmap.mmap(file.fileno(), 16)
+        path.chmod(0o644)
+
+    def move(self, index: int, seconds: float) -> None:
+        self.shared[8 * index : 8 * index + 8] = struct.pack("=q", round(seconds * 1e9))
+
+    def environment(self) -> dict[str, str]:
+        return {"LD_PRELOAD": str(library()), "CLOCK_SHIFTS": str(self.path)}
+
+
+class JumpingPostgres(PostgresServer):
+    """A PostgreSQL whose wall clock jumps; its timers go on as they do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory.chmod(0o755)
+        self.clock = Shifts(self.directory / "clock_shifts")
+
+    def set_clock(self, by_seconds: float) -> None:
+        """Set the wall clock so far from the truth, at once."""
+        self.clock.move(0, by_seconds)
+        (row,) = self.query("SELECT extract(epoch FROM clock_timestamp())::float8 AS now")
+        assert abs(row["now"] - time.time() - by_seconds) < 60, "the server does not follow"
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | self.clock.environment()
 
 
 @dataclass
@@ -90,35 +130,22 @@ class JumpingDaemon(DaemonProcess):
 
     zone: str = "UTC"
     slept_seconds: float = 0.0
-    shared: mmap.mmap | None = field(default=None, repr=False)
+    clock: Shifts = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with self.shifts.open("wb+") as file:
-            file.write(bytes(16))
-            file.flush()
-            self.shared = mmap.mmap(file.fileno(), 16)
+        self.clock = Shifts(self.directory / "clock_shifts")
 
     def __enter__(self) -> Self:
         return self
 
-    @property
-    def shifts(self) -> Path:
-        return self.directory / "clock_shifts"
-
     def environment(self) -> dict[str, str]:
-        chosen = {"LD_PRELOAD": str(library()), "CLOCK_SHIFTS": str(self.shifts), "TZ": self.zone}
-        return super().environment() | chosen
+        return super().environment() | self.clock.environment() | {"TZ": self.zone}
 
     def set_clock(self, by_seconds: float) -> None:
         """Set the wall clock so far from the truth, at once."""
-        self.move(0, by_seconds)
+        self.clock.move(0, by_seconds)
 
     def sleep(self, seconds: float) -> None:
         """Let the machine have slept so much longer."""
         self.slept_seconds += seconds
-        self.move(1, self.slept_seconds)
-
-    def move(self, index: int, seconds: float) -> None:
-        assert self.shared is not None
-        self.shared[8 * index : 8 * index + 8] = struct.pack("=q", round(seconds * 1e9))
+        self.clock.move(1, self.slept_seconds)

@@ -136,11 +136,16 @@ class PostgresServer:
         assert binaries, MISSING
         chosen = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": ""} | self.settings
         options = [part for name, value in chosen.items() for part in ("-c", f"{name}={value}")]
+        drop = as_account(unprivileged())
         with (self.directory / "postgres.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [str(binaries / "postgres"), "-D", str(self.data), *options],
-                stdout=log, stderr=log, preexec_fn=as_account(unprivileged()), env=environment(), cwd=self.directory,
+                stdout=log, stderr=log, preexec_fn=drop, env=self.environment(), cwd=self.directory,
             )  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        """Return what the server's process finds in its environment."""
+        return environment()
 
     def answers(self) -> bool:
         try:

@@ -310,29 +310,35 @@ SELECT held_seq, (renewed_seq IS NOT NULL)::int FROM held LEFT JOIN renewed ON r
 -- report_node --
 -- What a daemon says of itself at each beat of its heart.
 INSERT INTO nodes (
-    node, log_id, incarnation, host, pid, started_at_us, durable_offset, workers, stopped, seen_at_us
+    node, log_id, incarnation, beat, host, pid, started_at_us, durable_offset, workers, stopped, seen_at_us
 )
-SELECT g.node, g.log_id, g.incarnation, g.host, g.pid, g.started_at_us, g.durable_offset, g.workers, g.stopped,
+SELECT g.node, g.log_id, g.incarnation, g.beat, g.host, g.pid, g.started_at_us, g.durable_offset, g.workers, g.stopped,
     {database_now_us}
 FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[],
-    $10::bigint[]
-) AS g (node, log_id, incarnation, host, pid, started_at_us, durable_offset, workers, stopped, seen_at_us)
+    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
+    $9::text[], $10::bigint[], $11::bigint[]
+) AS g (node, log_id, incarnation, beat, host, pid, started_at_us, durable_offset, workers, stopped, seen_at_us)
 ON CONFLICT (log_id) DO UPDATE SET
-    node = excluded.node, given_up = 0, incarnation = excluded.incarnation, host = excluded.host, pid = excluded.pid,
-    started_at_us = excluded.started_at_us, durable_offset = excluded.durable_offset, workers = excluded.workers,
-    stopped = excluded.stopped, seen_at_us = excluded.seen_at_us
+    node = excluded.node, given_up = 0, incarnation = excluded.incarnation, beat = excluded.beat,
+    host = excluded.host, pid = excluded.pid, started_at_us = excluded.started_at_us,
+    durable_offset = excluded.durable_offset, workers = excluded.workers, stopped = excluded.stopped,
+    seen_at_us = excluded.seen_at_us
+
+-- node_beats --
+-- The beat that each daemon reported last, and by which incarnation.
+SELECT log_id, incarnation, beat FROM nodes
 
 -- nodes --
 -- Every daemon that ever reported, how long it has been silent, and how far its log was durable and is projected.
 SELECT n.node, n.log_id, n.incarnation, n.host, n.pid, n.started_at_us, n.seen_at_us, {database_now_us} - n.seen_at_us,
-    n.stopped, greatest(n.durable_offset, c.durable_offset), coalesce(c.log_offset, 0), n.workers, n.given_up
+    n.stopped, greatest(n.durable_offset, c.durable_offset), coalesce(c.log_offset, 0), n.workers, n.given_up, n.beat
 FROM nodes AS n LEFT JOIN cursors AS c ON c.log_id = n.log_id ORDER BY n.node, n.given_up, n.log_id
 
 -- forget_nodes --
--- Forget daemons that have been silent for long and whose logs were projected to their ends.
+-- Forget those of the given daemons that have been silent for long and whose logs were projected to their ends.
 DELETE FROM nodes
-WHERE seen_at_us < {database_now_us} - :silent_us::bigint AND NOT EXISTS (
+WHERE log_id = ANY (ARRAY(SELECT jsonb_array_elements_text(:log_ids::jsonb)))
+    AND seen_at_us < {database_now_us} - :silent_us::bigint AND NOT EXISTS (
     SELECT 1 FROM cursors AS c
     WHERE c.log_id = nodes.log_id AND greatest(nodes.durable_offset, c.durable_offset) > c.log_offset
 )

@@ -255,23 +255,28 @@ RETURNING seq, 1
 -- report_node --
 -- What a daemon says of itself at each beat of its heart.
 INSERT INTO nodes (
-    node, log_id, incarnation, host, pid, started_at_us, durable_offset, workers, stopped, seen_at_us
+    node, log_id, incarnation, beat, host, pid, started_at_us, durable_offset, workers, stopped, seen_at_us
 ) VALUES {rows}
 ON CONFLICT (log_id) DO UPDATE SET
-    node = excluded.node, given_up = 0, incarnation = excluded.incarnation, host = excluded.host, pid = excluded.pid,
-    started_at_us = excluded.started_at_us, durable_offset = excluded.durable_offset, workers = excluded.workers,
-    stopped = excluded.stopped, seen_at_us = excluded.seen_at_us
+    node = excluded.node, given_up = 0, incarnation = excluded.incarnation, beat = excluded.beat,
+    host = excluded.host, pid = excluded.pid, started_at_us = excluded.started_at_us,
+    durable_offset = excluded.durable_offset, workers = excluded.workers, stopped = excluded.stopped,
+    seen_at_us = excluded.seen_at_us
+
+-- node_beats --
+-- The beat that each daemon reported last, and by which incarnation.
+SELECT log_id, incarnation, beat FROM nodes
 
 -- nodes --
 -- Every daemon that ever reported, how long it has been silent, and how far its log was durable and is projected.
 SELECT n.node, n.log_id, n.incarnation, n.host, n.pid, n.started_at_us, n.seen_at_us, :now_us - n.seen_at_us,
-    n.stopped, max(n.durable_offset, coalesce(c.durable_offset, 0)), coalesce(c.log_offset, 0), n.workers, n.given_up
+    n.stopped, max(n.durable_offset, coalesce(c.durable_offset, 0)), coalesce(c.log_offset, 0), n.workers, n.given_up, n.beat
 FROM nodes AS n LEFT JOIN cursors AS c ON c.log_id = n.log_id ORDER BY n.node, n.given_up, n.log_id
 
 -- forget_nodes --
--- Forget daemons that have been silent for long and whose logs were projected to their ends.
+-- Forget those of the given daemons that have been silent for long and whose logs were projected to their ends.
 DELETE FROM nodes
-WHERE seen_at_us < :now_us - :silent_us AND NOT EXISTS (
+WHERE log_id IN (SELECT value FROM json_each(:log_ids)) AND seen_at_us < :now_us - :silent_us AND NOT EXISTS (
     SELECT 1 FROM cursors AS c
     WHERE c.log_id = nodes.log_id AND max(nodes.durable_offset, c.durable_offset) > c.log_offset
 )

@@ -126,6 +126,8 @@ CREATE TABLE nodes (
     node TEXT COLLATE "C" NOT NULL,
     given_up BIGINT NOT NULL DEFAULT 0,
     incarnation TEXT COLLATE "C" NOT NULL,
+    -- Counts the reports of an incarnation: who is alive is judged by its change, not by when that was.
+    beat BIGINT NOT NULL,
     host TEXT COLLATE "C" NOT NULL,
     pid BIGINT NOT NULL,
     started_at_us BIGINT NOT NULL,

@@ -114,6 +114,8 @@ CREATE TABLE nodes (
     node TEXT NOT NULL,
     given_up INTEGER NOT NULL DEFAULT 0,
     incarnation TEXT NOT NULL,
+    -- Counts the reports of an incarnation: who is alive is judged by its change, not by when that was.
+    beat INTEGER NOT NULL,
     host TEXT NOT NULL,
     pid INTEGER NOT NULL,
     started_at_us INTEGER NOT NULL,

@@ -1,0 +1,142 @@
+"""The database's clock is moved while daemons share it: nobody is thought dead that lives, or alive that is dead."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from replayforge.domain.event import Event
+from replayforge.engine.handlers import Context, Handlers
+from replayforge.stores.store import Store
+from tests.contract.store_backends import now_us, put, record
+from tests.contract.test_store_sharing import report
+from tests.support.clock_jumps import JumpingPostgres
+from tests.support.house import House, open_house
+from tests.support.patience import persist
+from tests.support.postgres_server import require_postgres
+
+LEASE_SECONDS = 2.0
+SWEEP_SECONDS = 0.4
+MARGIN_SECONDS = 10.0  # for two cores that others use
+MINUTE, HOUR, DECADE = 60.0, 3600.0, 3_652 * 86_400.0
+
+
+@pytest.fixture(scope="module")
+def running_server() -> Iterator[JumpingPostgres]:
+    require_postgres()
+    with JumpingPostgres() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running_server: JumpingPostgres) -> Iterator[JumpingPostgres]:
+    """A database whose clock is right when a test begins."""
+    running_server.set_clock(0)
+    yield running_server
+    running_server.set_clock(0)
+
+
+class Gate:
+    """A handler that says when it began, and waits to be let go."""
+
+    def __init__(self) -> None:
+        self.handlers = Handlers()
+        self.handlers.on("*")(self.handle)
+        self.begun = asyncio.Event()
+        self.open = asyncio.Event()
+        self.calls: list[str] = []
+
+    async def handle(self, event: Event, context: Context) -> None:
+        self.calls.append(event.id)
+        self.begun.set()
+        await self.open.wait()
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def url(server: JumpingPostgres) -> str:
+    return server.new_schema()
+
+
+def daemon(directory: Path, url: str, gate: Gate, **settings: float) -> AbstractAsyncContextManager[House]:
+    quick = {
+        "store.url": url,
+        "workers.lease_seconds": LEASE_SECONDS,
+        "workers.heartbeat_seconds": 0.2,
+        "janitor.sweep_seconds": SWEEP_SECONDS,
+    }
+    return open_house(directory, gate.handlers, quick | settings)
+
+
+@pytest.fixture
+async def holder(tmp_path: Path, url: str, gate: Gate) -> AsyncIterator[House]:
+    async with daemon(tmp_path / "holder", url, gate) as house:
+        yield house
+
+
+@pytest.fixture
+async def observer(tmp_path: Path, holder: House, url: str, gate: Gate) -> AsyncIterator[House]:
+    async with daemon(tmp_path / "observer", url, gate) as house:
+        yield house
+
+
+async def looked(house: House, seconds: float) -> None:
+    """Return once a daemon has watched the leases of others for so long."""
+    watch = house.daemon.overview.neighbours.lease_beats
+    begun = house.daemon.clock.monotonic()
+
+    async def watched() -> bool:
+        return watch.looked_at - begun >= seconds
+
+    await persist(watched, 60)
+
+
+@pytest.mark.parametrize("shift", [MINUTE, HOUR, DECADE, -10 * MINUTE, -DECADE])
+async def test_living_leases_and_daemons_stand(
+    server: JumpingPostgres, holder: House, observer: House, gate: Gate, shift: float
+) -> None:
+    """While a handler runs the database's clock is set: nobody takes its event over, no daemon is thought to be gone,
+    and the handler is started once."""
+    event_id = await holder.send()
+    await gate.begun.wait()
+    await looked(observer, SWEEP_SECONDS)
+    server.set_clock(shift)
+    await looked(observer, 2 * LEASE_SECONDS)
+    for house in (holder, observer):
+        living, gone = await house.daemon.overview.neighbours.others()
+        assert (len(living), gone) == (1, [])
+    gate.open.set()
+    event = await holder.reaches(event_id, "succeeded")
+    assert (event["starts"], [one["outcome"] for one in event["attempts"]]) == (1, ["succeeded"])
+    assert gate.calls == [event_id]
+    for house in (holder, observer):
+        assert not house.probe.counts["attempt.reclaimed"] + house.probe.counts["lease.lost"]
+
+
+@pytest.mark.parametrize("shift", [MINUTE, DECADE, -10 * MINUTE, -DECADE])
+async def test_a_dead_daemon_is_inherited_in_time(
+    server: JumpingPostgres, holder: House, url: str, shift: float
+) -> None:
+    """Whatever the database's clock does meanwhile, a dead daemon's events run elsewhere within lease and sweep, not
+    before its lease is over, and it is known to be gone."""
+    dead = await Store.open(url, node="dead", owner="dead/first")
+    await put(dead, [record("event")], log_id="log of dead")
+    await dead.beat([], now_us(), replace(report("dead"), beat=1))
+    (claimed,) = (await dead.claim([("event", 1)], now_us())).taken
+    await dead.beat([claimed.lease], now_us(), replace(report("dead"), beat=2))
+    clock, died_at = holder.daemon.clock, holder.daemon.clock.monotonic()
+    server.set_clock(shift)
+    await holder.probe.saw("attempt.reclaimed", 1, 60)
+    took_seconds = clock.monotonic() - died_at
+    assert LEASE_SECONDS <= took_seconds < LEASE_SECONDS + SWEEP_SECONDS + MARGIN_SECONDS
+    _, gone = await holder.daemon.overview.neighbours.others()
+    assert [node.name for node in gone] == ["dead"]
+    assert gone[0].silent_us >= LEASE_SECONDS * 1e6
+    await dead.close()
