@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from decimal import Decimal, InvalidOperation
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ from replayforge.domain.errors import Rejected
 
 DEPTH_MAX = 64
 DIGITS_MAX = 4300
+FLOAT_DIGITS_MAX = 400  # more than the largest float has
 # Those of UTF-8 and of UTF-16, which is a beginning of UTF-32 as well.
 MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
@@ -222,19 +223,34 @@ def same_json(first: bytes, second: bytes) -> bool:
     return first == second or canonical(first) == canonical(second)
 
 
-def canonical(document: bytes) -> Any:
-    """Return a value that is equal for equal documents; key order is ignored, 1 and true are told apart."""
-    return json.loads(
-        document,
-        parse_int=exact_number,
-        parse_float=exact_number,
-        object_pairs_hook=lambda pairs: ("object", sorted(pairs, key=lambda pair: pair[0])),
-    )
+def canonical(document: bytes) -> bytes:
+    """Return bytes that are equal for equal documents, today and by whatever is built tomorrow: some are kept.
 
-
-def exact_number(text: str) -> tuple[str, Decimal | str]:
-    """Return a number as a value that is equal for equal numbers; beyond what decimals reach, for equal writing."""
+    Key order is ignored, 1 and true are told apart, and numbers count by their value. A document that cannot be read,
+    which the door does not let in, is equal to itself alone.
+    """
     try:
-        return ("number", Decimal(text))
-    except InvalidOperation:
-        return ("number", text)
+        value = json.loads(document.decode(), parse_float=exact_number, object_pairs_hook=sorted_pairs)
+        return json.dumps(value, separators=(",", ":"), check_circular=False).encode()
+    except (ValueError, RecursionError):
+        return document
+
+
+def sorted_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object as a list of its pairs by name, a repeated name in its order, under a name of its own."""
+    return {"object": sorted(pairs, key=itemgetter(0))}
+
+
+def exact_number(text: str) -> int | dict[str, str]:
+    """Return a number with a point or an exponent: an integer if it is one, else its digits and its exponent."""
+    mantissa, _, exponent = text.lower().partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole.lstrip("-") + fraction).lstrip("0")
+    significant = digits.rstrip("0")
+    if not significant:
+        return 0
+    sign = "-" if whole.startswith("-") else ""
+    power = int(exponent or 0) - len(fraction) + len(digits) - len(significant)
+    if 0 <= power <= FLOAT_DIGITS_MAX:
+        return int(sign + significant + "0" * power)
+    return {"number": f"{sign}{significant}e{power}"}

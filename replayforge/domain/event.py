@@ -52,15 +52,18 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def meaning(self) -> "Meaning":
         """What must be the same for two records of one key to be the same event."""
-        return (self.workflow_id, self.event_type, bytes(self.payload), bytes(self.metadata))
+        return (self.workflow_id, self.event_type, bytes(self.payload))
 
 
-Meaning = tuple[str, str, bytes, bytes]
+Meaning = tuple[str, str, bytes]
 
 
 def same_event(first: Meaning, second: Meaning) -> bool:
-    """Tell whether two records of one key are the same event: (workflow, type, payload, metadata) mean the same."""
-    return first[:2] == second[:2] and same_json(first[2], second[2]) and same_json(first[3], second[3])
+    """Tell whether two records of one key are the same event: workflow, type and payload mean the same.
+
+    Everything else may differ, and the first stands: a provider that sends again signs anew and traces anew.
+    """
+    return first[:2] == second[:2] and same_json(first[2], second[2])
 
 
 encode_record = msgspec.json.Encoder().encode

@@ -55,6 +55,11 @@ class Receipt:
     duplicate: bool
     stored: tuple[StoredEvent, Content] | None = None
 
+    @property
+    def standing(self) -> EventRecord | StoredEvent:
+        """The event that stands, which a duplicate's own record need not resemble beside its content."""
+        return self.stored[0] if self.stored else self.record
+
 
 class Intake:
     """Accepts events. Every acknowledged event is fsynced, and one key never names two events.
@@ -267,7 +272,7 @@ def new_record(record: EventRecord) -> NewRecord:
 
 def meaning_of(event: StoredEvent, content: Content) -> Meaning:
     """Return what must be the same for a record to be this event."""
-    return (event.workflow_id, event.event_type, content.payload, content.metadata)
+    return (event.workflow_id, event.event_type, content.payload)
 
 
 def run_at_us(text: str) -> int:

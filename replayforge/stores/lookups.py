@@ -258,7 +258,7 @@ def attempt(row: Row) -> Attempt:
 def origins(ids: Sequence[str]) -> Steps[dict[str, tuple[str, int, Meaning]]]:
     """Fetch id -> (log id, log offset, what must be the same for a record to be a copy)."""
     rows = yield Fetch("check_ids", {"ids": list(ids)})
-    return {row[0]: (row[1], row[2], (row[3], row[4], bytes(row[5]), bytes(row[6]))) for row in rows}
+    return {row[0]: (row[1], row[2], (row[3], row[4], bytes(row[5]))) for row in rows}
 
 
 def discrepancies(limit: int) -> Steps[Discrepancies]:

@@ -150,8 +150,8 @@ def meanings(ids: Sequence[str]) -> Steps[dict[str, Meaning]]:
         fetched = yield Fetch("contents", {"seqs": left_out})
         contents = {row[0]: row[1:] for row in fetched}
     # An event whose content is gone is equal to nothing.
-    parts = [(row, contents.get(row[3], (b"", b"")) if row[4] is None else row[4:6]) for row in rows]
-    return {row[0]: (row[1], row[2], as_bytes(part[0]), as_bytes(part[1])) for row, part in parts}
+    payloads = [(row, contents.get(row[3], (b"", b""))[0] if row[4] is None else row[4]) for row in rows]
+    return {row[0]: (row[1], row[2], as_bytes(payload)) for row, payload in payloads}
 
 
 def salvage(projection: Projection) -> Steps[tuple[list[NewEvent], int]]:

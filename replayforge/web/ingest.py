@@ -37,7 +37,7 @@ async def post_event(request: web.Request) -> web.Response:
     (outcome,) = await once_stored(context, [receipt])
     if not isinstance(outcome, Receipt):
         return problems.respond(request, outcome)
-    event = receipt_event(receipt, context.intake.log.log_id, context.overview.attempts_max(receipt.record))
+    event = receipt_event(receipt, context.intake.log.log_id, context.overview.attempts_max(receipt.standing))
     location = f"{context.base_path}/api/events/{event.id}"
     return json_response(event, status=200 if receipt.duplicate else 201, headers={"Location": location})
 

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from replayforge.domain.event import Claimed, StoredEvent
@@ -96,6 +97,17 @@ async def test_copies_and_reused_keys_are_told_apart(store: Store) -> None:
     assert len({event.id for event, _ in letters} | {"event-1"}) == 3
     assert all("event-1" in (event.last_error or "") for event, _ in letters)
     assert (await stored(store, "event-1")).state is State.QUEUED
+
+
+async def test_a_copy_may_have_other_metadata(store: Store) -> None:
+    """Workflow, type and payload make a copy, whatever else has changed; the first metadata, key and time stand."""
+    first = record("event-1", b'{"a":1}', metadata=msgspec.Raw(b'{"signature":"first"}'))
+    other = record("event-1", b'{"a":1}', metadata=msgspec.Raw(b'{"signature":"second"}'), service_name="s")
+    projected = await put(store, [first, other])
+    again = await put(store, [other, record("event-1", b'{"a":1}', workflow_id="other")], after=2)
+    assert (projected.inserted, projected.copies, again.copies, len(again.key_reused)) == (1, 1, 1, 1)
+    ((_, content),) = (await store.events_by_ids(["event-1"])).values()
+    assert content.metadata == b'{"signature":"first"}'
 
 
 async def test_copies_of_settled_events(store: Store) -> None:

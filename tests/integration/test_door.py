@@ -240,8 +240,52 @@ OTHER_CONTENT: dict[str, dict[str, Any]] = {
     "payload text": {"payload": {"a": "1"}},
     "workflow": {"workflow_id": "other"},
     "type": {"event_type": "other"},
-    "metadata": {"metadata": {"m": 1}},
 }
+# What a sender may change from try to try: the first stands.
+SAME_CONTENT: dict[str, dict[str, Any]] = {
+    "metadata": {"metadata": {"signature": "t=2,v1=other", "traceparent": "00-2"}},
+    "no metadata": {"metadata": {}},
+    "another time": {"run_at": "2020-01-01T00:00:00Z"},
+    "another limit": {"max_attempts": 7},
+    "another service": {"service_name": "other"},
+}
+
+
+@pytest.mark.parametrize("change", SAME_CONTENT.values(), ids=SAME_CONTENT.keys())
+@pytest.mark.parametrize("settled", [True, False], ids=["settled", "at once"])
+async def test_a_retry_may_differ_beside_its_content(house: House, change: dict[str, Any], settled: bool) -> None:
+    """Only workflow, type and payload are compared, alone and in bulk; the first metadata stands."""
+    first: dict[str, Any] = {"workflow_id": "w", "event_type": "t", "payload": {"a": 1}, "idempotency_key": "k"}
+    first |= {"metadata": {"signature": "t=1,v1=first"}, "service_name": "first", "max_attempts": 3}
+    _, event = await house.post("/api/events", first)
+    if settled:
+        await house.reaches(event["id"], "succeeded")
+    status, again = await house.post("/api/events", first | change)
+    assert (status, again["duplicate"], again["id"]) == (200, True, event["id"])
+    named = ("metadata", "service_name", "max_attempts", "next_run_at")
+    assert [again[name] for name in named] == [first["metadata"], "first", 3, None]
+    _, answer = await house.post("/api/events/bulk", [first | change, first, first | {"payload": {}}])
+    assert [item.get("duplicate") for item in answer["items"]] == [True, True, None]
+    assert answer["items"][2]["problem"]["status"] == 422
+    assert await log_end(house) == 1
+
+
+async def test_equal_keys_in_one_request(house: House) -> None:
+    """Of equal keys in one bulk request the first is accepted; whatever follows is compared with it."""
+    first: dict[str, Any] = {"workflow_id": "w", "event_type": "t", "payload": {"a": 1}, "idempotency_key": "k"}
+    first["metadata"] = {"n": 0}
+    others: list[dict[str, Any]] = [
+        {"metadata": {"n": 1}},
+        {"payload": {"a": 2}},
+        {"application_name": "other"},
+        {"run_at": None},
+    ]
+    _, answer = await house.post("/api/events/bulk", [first, *(first | other for other in others)])
+    assert [item.get("duplicate") for item in answer["items"]] == [False, True, None, False, True]
+    assert (answer["accepted"], answer["duplicates"], answer["rejected"]) == (2, 2, 1)
+    assert await log_end(house) == 2
+    event = await house.reaches(answer["items"][0]["id"], "succeeded")
+    assert event["metadata"] == {"n": 0}
 
 
 @pytest.mark.parametrize("change", OTHER_CONTENT.values(), ids=OTHER_CONTENT.keys())

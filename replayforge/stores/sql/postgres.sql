@@ -538,7 +538,7 @@ DELETE FROM actions WHERE event_seq = ANY ($1::bigint[])
 
 -- check_ids --
 -- Where the events of these ids came from, for the offline comparison with the log.
-SELECT id, log_id, log_offset, workflow_id, event_type, payload, metadata
+SELECT id, log_id, log_offset, workflow_id, event_type, payload
 FROM events JOIN contents USING (seq)
 WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 

@@ -466,7 +466,7 @@ DELETE FROM actions WHERE event_seq IN (VALUES {rows})
 
 -- check_ids --
 -- Where the events of these ids came from, for the offline comparison with the log.
-SELECT id, log_id, log_offset, workflow_id, event_type, payload, metadata
+SELECT id, log_id, log_offset, workflow_id, event_type, payload
 FROM events JOIN contents USING (seq)
 WHERE id IN (SELECT value FROM json_each(:ids))
 
