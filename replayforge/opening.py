@@ -15,7 +15,7 @@ from replayforge.domain.errors import Refused
 from replayforge.engine.acquaintance import Acquaintance, check_acquaintance
 from replayforge.forgelog.atomic import replace_file
 from replayforge.forgelog.disk import Disk
-from replayforge.forgelog.files import OsFiles
+from replayforge.forgelog.files import OsFiles, make_private_directory
 from replayforge.forgelog.limits import Limits
 from replayforge.forgelog.log import ForgeLog, LogOptions, read_identity
 from replayforge.stores.store import Store
@@ -108,7 +108,7 @@ def open_stream(config: Config, store_id: str, node: str, telemetry: Telemetry) 
 def make_directory(directory: Path) -> Path:
     """Make the data directory for the daemon's eyes only; raises Refused when it cannot be written."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_directory(directory)
         probe = directory / "writable.tmp"
         probe.touch()
         probe.unlink()
@@ -128,7 +128,7 @@ def node_name(directory: Path) -> str:
     """Return the name this data directory goes by among daemons; made once and kept."""
     path = directory / "node"
     if not path.exists():
-        path.write_text(f"{socket.gethostname().replace('/', '-')[:40]}-{secrets.token_hex(3)}\n")
+        keep(path, f"{socket.gethostname().replace('/', '-')[:40]}-{secrets.token_hex(3)}")
     return path.read_text().strip()
 
 
@@ -141,7 +141,12 @@ def remembered_log_id(directory: Path) -> str | None:
 def remember_log_id(directory: Path, log_id: str) -> None:
     """Note which log this data directory has; durable when it returns, so that no log is begun anew unnoticed."""
     if remembered_log_id(directory) != log_id:
-        replace_file(Disk(OsFiles(), SystemClock()), directory / LOG_ID_NAME, f"{log_id}\n".encode())
+        keep(directory / LOG_ID_NAME, log_id)
+
+
+def keep(path: Path, line: str) -> None:
+    """Write a file of one line, for this user alone, that is whole and durable when this returns."""
+    replace_file(Disk(OsFiles(), SystemClock()), path, f"{line}\n".encode())
 
 
 def logging_telemetry() -> Telemetry:

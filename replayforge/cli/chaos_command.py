@@ -26,6 +26,7 @@ from replayforge.cli.options import as_json
 from replayforge.cli.output import complain
 from replayforge.domain.errors import Unavailable
 from replayforge.engine.checkout import EFFECTS_VARIABLE, workload
+from replayforge.forgelog.files import make_private_directory
 
 KILLED_WHILE_STARTING_SHARE = 0.25
 START_SECONDS = 1.0
@@ -96,7 +97,7 @@ def chaos(
 
 def unleash(report: Report, data: Path, workers: int, deadline: float, say: Callable[[str], None]) -> None:
     """Load, kill, restart, and fill in the report."""
-    data.mkdir(parents=True, exist_ok=True)
+    make_private_directory(data)
     effects, acks = data / "effects.txt", AckFile(data / "acknowledged.txt")
     environment = {EFFECTS_VARIABLE: str(effects.resolve())}
     say(f"chaos: {report.events:,} events, {report.kills} kills, --seed {report.seed}; data in {data}")

@@ -1,5 +1,6 @@
 """What chaos writes down for itself, outside the daemon: what was acknowledged, and which effects handlers had."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,12 +14,17 @@ from replayforge.domain.lifecycle import TERMINAL, State
 NAMED_MAX = 5
 
 
+def for_this_user(path: str, flags: int) -> int:
+    """Open a file that nobody else may read, should it be made now."""
+    return os.open(path, flags, 0o600)
+
+
 class AckFile:
     """One line for each event that the daemon acknowledged, written the moment it was."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file: TextIO = path.open("w", buffering=1)
+        self.file: TextIO = open(path, "w", buffering=1, opener=for_this_user)  # noqa: SIM115
 
     def note(self, line: Line) -> None:
         """Write down the id of an acknowledged event."""

@@ -12,7 +12,7 @@ from replayforge.cli.output import complain, counted, facts
 from replayforge.forgelog.check import verify as verify_log
 from replayforge.forgelog.dump import dump as dump_log
 from replayforge.forgelog.errors import LogLocked, LogRefused
-from replayforge.forgelog.files import OsFiles
+from replayforge.forgelog.files import OsFiles, make_private_directory
 from replayforge.forgelog.findings import CheckReport, Verdict
 from replayforge.forgelog.header import BadHeader
 from replayforge.forgelog.repair import NotAccepted, Plan, apply_plan, make_plan, ranges_in_words, rebuild_manifest
@@ -176,7 +176,7 @@ def import_log(data_dir: Path, source: Path, *, json_wanted: bool) -> None:
 @as_json
 def bench_fsync(data_dir: Path, syncs: int, *, json_wanted: bool) -> None:
     """Measure how fast this disk makes 4 KiB durable: the limit of every append."""
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_directory(data_dir)
     figures = [measure_syncs(OsFiles(), data_dir, syncs=syncs, preallocated=way) for way in (True, False)]
     words = "\n".join(
         f"{one.way:<34} p50 {one.p50_ms:.3f}  p99 {one.p99_ms:.3f}  max {one.max_ms:.3f} ms  {one.per_second:,.0f}/s"

@@ -128,17 +128,28 @@ def assembled(values: Mapping[str, Any]) -> Config:
 
 def resolved(config: Config) -> Config:
     """Fill in what one setting takes from another, and replace old names by those in use."""
-    directory = str(Path(config.data_dir).expanduser())
+    directory = absolute(config.data_dir)
+    log_directory = absolute(config.log.dir.replace("{data_dir}", directory)) if config.log.dir else f"{directory}/log"
     url = re.sub(r"^(\w+)\+\w+://", r"\1://", config.store.url).replace("{data_dir}", directory)
+    scheme, separator, path = url.partition(":///")
+    if scheme == "sqlite":
+        url = f"{scheme}{separator}{absolute(path)}"
+    modules = tuple(absolute(name) if name.endswith(".py") else name for name in config.handlers.modules)
     return replace(
         config,
         data_dir=directory,
-        log=replace(config.log, dir=config.log.dir or str(Path(directory, "log"))),
+        log=replace(config.log, dir=log_directory),
         store=replace(config.store, url=url),
+        handlers=replace(config.handlers, modules=modules),
         stream=replace(
             config.stream, backend="embedded" if config.stream.backend == "forgelog" else config.stream.backend
         ),
     )
+
+
+def absolute(path: str) -> str:
+    """Return the path as it is meant now, so that a handler which changes the working directory moves nothing."""
+    return str(Path(path).expanduser().absolute())
 
 
 def contradictions(config: Config) -> Iterator[str]:

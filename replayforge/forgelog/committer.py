@@ -15,6 +15,7 @@ from replayforge.forgelog.writer import Writer
 # The records of one call, the future of its first offset, and the bytes it holds in the queue.
 Appending = tuple[Sequence[NewRecord], "asyncio.Future[int]", int]
 Report = Callable[..., None]
+LOOK_SECONDS = 0.4
 
 
 class Committer:
@@ -30,12 +31,15 @@ class Committer:
         options: LogOptions,
         report: Report,
         leave_poison_marker: Callable[[BaseException], None],
+        refuse_moved: Callable[[], None],
     ) -> None:
         self.writer = writer
         self.disk = disk
         self.options = options
         self.report = report
         self.leave_poison_marker = leave_poison_marker
+        self.refuse_moved = refuse_moved
+        self.looked_at = disk.clock.monotonic()
         self.queue: deque[Appending] = deque()
         self.wake = threading.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -123,6 +127,7 @@ class Committer:
 
     def work_once(self) -> bool:
         """Commit what is queued, or mark the idle log, or wait; False when there is nothing more to come."""
+        self.look()
         self.wake.clear()
         items = self.take() if self.poisoned is None else []
         if items:
@@ -134,16 +139,25 @@ class Committer:
             self.idle()
         return True
 
-    def idle_seconds(self) -> float | None:
+    def look(self) -> None:
+        """See several times a second that the log still lies where it is called to lie, with or without work."""
+        now = self.disk.clock.monotonic()
+        if self.poisoned is None and now - self.looked_at >= LOOK_SECONDS:
+            self.looked_at = now
+            self.refuse_moved()
+
+    def idle_seconds(self) -> float:
         """Return how long to wait for work before the idle log wants something."""
         if self.full:
-            return self.options.space_retry_seconds
-        return None if self.marked else self.options.marker_idle_seconds
+            return min(self.options.space_retry_seconds, LOOK_SECONDS)
+        return LOOK_SECONDS if self.marked else self.options.marker_idle_seconds
 
     def idle(self) -> None:
         """Look for space again after a full disk; else prove that the last batch was durable."""
         if self.full:
             self.full = not self.writer.has_space()
+            return
+        if self.marked:
             return
         try:
             self.writer.mark()

@@ -49,6 +49,10 @@ class LogClosed(Unavailable):
     """The log is closing or closed; the records were not accepted."""
 
 
+class LogMoved(OSError):
+    """The directory of the log is no longer what its name leads to: nothing more may be acknowledged from there."""
+
+
 class RecordRejected(Rejected):
     """A record is outside the limits of the log; it was not accepted."""
 

@@ -5,6 +5,7 @@ import fcntl
 import os
 import stat
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -53,6 +54,22 @@ class Files(Protocol):
         """Make the data and the attributes of the file durable."""
         ...
 
+    def hold(self, path: Path) -> None:
+        """Keep a directory open: all in it is reached through this handle now, whatever becomes of its name."""
+        ...
+
+    def release(self, path: Path) -> None:
+        """Let go of a directory that `hold` keeps open, if it does."""
+        ...
+
+    def is_in_place(self, path: Path) -> bool:
+        """Tell whether the name of a held directory still leads to it."""
+        ...
+
+    def leads_to(self, path: Path, handle: int) -> bool:
+        """Tell whether a name leads to this open file."""
+        ...
+
     def open_directory(self, path: Path) -> int:
         """Open a directory, for `sync_directory`."""
         ...
@@ -70,7 +87,7 @@ class Files(Protocol):
         ...
 
     def make_directory(self, path: Path) -> None:
-        """Make a directory for this user alone; an existing one is left as it is."""
+        """Make a directory and those above it for this user alone; one that is there is left as it is."""
         ...
 
     def list_directory(self, path: Path) -> list[str]:
@@ -103,12 +120,33 @@ class Files(Protocol):
 
 
 class OsFiles:
-    """The operating system's own files."""
+    """The operating system's own files.
+
+    What lies in a held directory is named relative to its handle, so that neither a change of the working directory nor
+    another directory under the same name makes anybody write elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self.held: dict[Path, int] = {}
+
+    def place(self, path: Path) -> tuple[str, int | None]:
+        """Return the name of a file and the handle of the directory it is relative to, None where that is not held."""
+        directory = self.held.get(path.parent)
+        return (str(path), None) if directory is None else (path.name, directory)
 
     def open(self, path: Path, *, write: bool = False, create: bool = False) -> int:
         """Open a regular file, never through a symbolic link; `create` makes it when missing (and implies write)."""
+        name, directory = self.place(path)
         flags = os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_RDWR if write or create else os.O_RDONLY)
-        return os.open(path, flags | (os.O_CREAT if create else 0), 0o600)
+        if create:
+            try:
+                handle = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
+            except FileExistsError:
+                pass
+            else:
+                os.fchmod(handle, 0o600)  # whatever the umask
+                return handle
+        return os.open(name, flags, dir_fd=directory)
 
     def close(self, handle: int) -> None:
         """Give the handle back."""
@@ -160,9 +198,35 @@ class OsFiles:
         else:
             os.fsync(handle)
 
+    def hold(self, path: Path) -> None:
+        """Keep a directory open: all in it is reached through this handle now, whatever becomes of its name."""
+        self.held[path] = self.open_directory(path)
+
+    def release(self, path: Path) -> None:
+        """Let go of a directory that `hold` keeps open, if it does."""
+        handle = self.held.pop(path, None)
+        if handle is not None:
+            os.close(handle)
+
+    def is_in_place(self, path: Path) -> bool:
+        """Tell whether the name of a held directory still leads to it."""
+        try:
+            return os.path.samestat(path.stat(), os.fstat(self.held[path]))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def leads_to(self, path: Path, handle: int) -> bool:
+        """Tell whether a name leads to this open file."""
+        name, directory = self.place(path)
+        try:
+            return os.path.samestat(os.stat(name, dir_fd=directory, follow_symlinks=False), os.fstat(handle))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
     def open_directory(self, path: Path) -> int:
         """Open a directory, for `sync_directory`."""
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        held = self.held.get(path)
+        return os.open(path if held is None else ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=held)
 
     def sync_directory(self, path: Path, handle: int) -> None:
         """Make the names in a directory durable, through a handle from `open_directory`."""
@@ -170,23 +234,27 @@ class OsFiles:
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file a new name, replacing what had it."""
-        source.replace(target)
+        (old, old_directory), (new, new_directory) = self.place(source), self.place(target)
+        os.replace(old, new, src_dir_fd=old_directory, dst_dir_fd=new_directory)
 
     def unlink(self, path: Path) -> None:
         """Remove a name."""
-        path.unlink()
+        name, directory = self.place(path)
+        os.unlink(name, dir_fd=directory)
 
     def make_directory(self, path: Path) -> None:
-        """Make a directory for this user alone; an existing one is left as it is."""
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make a directory and those above it for this user alone; one that is there is left as it is."""
+        make_private_directory(path)
 
     def list_directory(self, path: Path) -> list[str]:
         """Return the names in a directory."""
-        return [entry.name for entry in path.iterdir()]
+        held = self.held.get(path)
+        return [entry.name for entry in path.iterdir()] if held is None else os.listdir(held)  # noqa: PTH208
 
     def is_regular(self, path: Path) -> bool:
         """Tell whether the name is a regular file and no symbolic link."""
-        return stat.S_ISREG(path.lstat().st_mode)
+        name, directory = self.place(path)
+        return stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
 
     def lock(self, handle: int) -> bool:
         """Take the exclusive lock of an open file; False when anyone else, also this process, holds it."""
@@ -222,6 +290,18 @@ class OsFiles:
         """Return the kind of file system the path is on, such as "ext4"."""
         mounts = Path("/proc/self/mountinfo")
         return kind_of_mount(mounts.read_text(), path.resolve()) if mounts.exists() else "unknown"
+
+
+def make_private_directory(path: Path) -> None:
+    """Make a directory and those above it for this user alone, whatever the umask; leave those that are there."""
+    if path.is_dir():
+        return
+    make_private_directory(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+        path.chmod(0o700)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
 def kind_of_mount(mountinfo: str, path: Path) -> str:

@@ -55,7 +55,12 @@ class ForgeLog:
         self.telemetry = telemetry
         self.options = storage.options
         self.committer = Committer(
-            storage.writer, storage.disk, storage.options, self.report, storage.leave_poison_marker
+            storage.writer,
+            storage.disk,
+            storage.options,
+            self.report,
+            storage.leave_poison_marker,
+            storage.refuse_moved,
         )
         self.named = Consumers(storage.consumers, self.save_consumers)
         self.scrubber = Scrubber(storage.disk.files, storage.options.scrub_bytes_per_second)

@@ -9,9 +9,9 @@ from typing import Any
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable
-from replayforge.forgelog.directory import prepare_directory, take_lock
+from replayforge.forgelog.directory import LOCK_NAME, prepare_directory, take_lock
 from replayforge.forgelog.disk import Disk, SyncFailed
-from replayforge.forgelog.errors import LogRefused
+from replayforge.forgelog.errors import LogMoved, LogRefused
 from replayforge.forgelog.files import Files
 from replayforge.forgelog.header import segment_name
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
@@ -67,15 +67,25 @@ class Storage:
     @classmethod
     def open(cls, directory: Path, options: LogOptions, *, floor: int, files: Files, clock: Clock) -> "Storage":
         """Lock and recover the log, and begin a new segment; raises LogLocked, LogRefused, LogFull, or OSError."""
-        started = clock.monotonic()
-        disk = Disk(files, clock)
+        directory = directory.absolute()
         prepare_directory(files, directory, options.allow_network_fs)
-        lock_handle = take_lock(files, directory)
+        files.hold(directory)
+        try:
+            return cls.open_held(directory, options, floor, Disk(files, clock))
+        except BaseException:
+            files.release(directory)
+            raise
+
+    @classmethod
+    def open_held(cls, directory: Path, options: LogOptions, floor: int, disk: Disk) -> "Storage":
+        """Lock, recover and begin, in a directory that is fit for it and held."""
+        started = disk.clock.monotonic()
+        lock_handle = take_lock(disk.files, directory)
         try:
             found = recover(disk, directory, floor=floor) or found_nothing(disk, directory)
             storage = cls(disk, directory, options, lock_handle, found)
         except BaseException:
-            files.close(lock_handle)
+            disk.files.close(lock_handle)
             raise
         try:
             storage.begin(found, started)
@@ -216,6 +226,20 @@ class Storage:
         """Return how many bytes of valid data the log holds."""
         return sum(segment.end for segment in self.segments)
 
+    # Its place
+
+    def refuse_moved(self) -> None:
+        """Raise LogMoved unless directory, lock and the segment being written are still what their names lead to.
+
+        For the writing thread alone: it is the one that gives the segment another name.
+        """
+        files, writer = self.disk.files, self.writer
+        if not files.is_in_place(self.directory):
+            raise LogMoved(f"{self.directory} was removed, renamed or replaced while the log was open")
+        for path, handle in ((self.directory / LOCK_NAME, self.lock_handle), (writer.segment.path, writer.handle)):
+            if handle is not None and not files.leads_to(path, handle):
+                raise LogMoved(f"{path} was removed or replaced while the log was open")
+
     # The end
 
     def finish(self) -> None:
@@ -250,6 +274,7 @@ class Storage:
         with self.reader.lock:
             self.reader.handles.close()
         self.disk.files.close(self.lock_handle)
+        self.disk.files.release(self.directory)
 
 
 def found_nothing(disk: Disk, directory: Path) -> Found:

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -30,6 +31,8 @@ ROWS_AS_JSON = "SELECT json_group_array("
 # A value out of range, too long or of no kind that SQLite knows, and a row that breaks a rule of its table.
 UNSTORABLE = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 UNREADABLE = "Could not decode to UTF-8"  # what Python's module says, under the name of an operational error
+WRITER_PRAGMAS = ["journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 4000"]
+APPLICATION_ID = 0x52706C46  # "RplF": by this a database file says whose it is
 
 decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 
@@ -64,16 +67,17 @@ class SqliteDriver:
 
     @classmethod
     async def open(cls, path: Path) -> "SqliteDriver":
-        """Open or create the file; raises Refused when another process holds it or SQLite is too old."""
+        """Open or create the file; raises Refused when it is not ours alone to use or SQLite is too old."""
         if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
             raise Refused(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or newer is needed.")
+        with mapped_errors(path):
+            path = await asyncio.to_thread(examined, path)
         lock = take_lock(path)
         opened: list[aiosqlite.Connection] = []
         try:
             with mapped_errors(path):
-                opened.append(
-                    await connect(path, ["journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 4000"])
-                )
+                make_private_file(path)
+                opened.append(await connect(path, [*WRITER_PRAGMAS, f"application_id = {APPLICATION_ID}"]))
                 await check_encoding(path, opened[0])
                 opened += [await connect(path, ["query_only = ON"]) for _ in range(READERS)]
         except BaseException:
@@ -241,10 +245,50 @@ async def in_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Co
     return returned
 
 
+def examined(path: Path) -> Path:
+    """Return the file behind links, where SQLite keeps its WAL and our lock must lie; changes nothing.
+
+    Raises Refused for one that is no database of ours, or that has a second name.
+    """
+    path = path.resolve()
+    remedy = "Name another file in store.url, or move this one away."
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return path
+    except OSError as error:
+        raise Refused(f"The store {path} cannot be opened: {error.strerror}.") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise Refused(f"The store {path} is not a regular file. {remedy}")
+    if found.st_nlink > 1:
+        raise Refused(
+            f"The store {path} has {found.st_nlink} names (hard links): opened under two of them, SQLite would ruin it."
+            " Remove the other names, or name a file of its own in store.url."
+        )
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as raw:
+        ((application_id,),) = raw.execute("PRAGMA application_id").fetchall()
+        if application_id == APPLICATION_ID:
+            return path
+        tables = [name for (name,) in raw.execute("SELECT name FROM sqlite_master ORDER BY name LIMIT 3")]
+    if application_id or tables:
+        whose = f"application_id {application_id:#x}" if application_id else f"tables such as {', '.join(tables)}"
+        raise Refused(f"The store {path} is the database of another application ({whose}). {remedy}")
+    return path
+
+
+def make_private_file(path: Path) -> None:
+    """Make the file for this user alone, whatever the umask; what SQLite puts beside it has the same mode."""
+    with contextlib.suppress(FileExistsError):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.fchmod(handle, 0o600)
+        os.close(handle)
+
+
 def take_lock(path: Path) -> int:
     """Lock the file beside the database for this process; raises Refused when another one has it."""
     try:
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        make_private_file(path.with_name(f"{path.name}.lock"))
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise Refused(f"The store {path} cannot be opened for writing: {error.strerror}.") from None
     try:

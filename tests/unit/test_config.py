@@ -32,8 +32,8 @@ def test_defaults() -> None:
     assert loaded.path is None
     assert set(loaded.origins.values()) == {"default"}
     assert loaded.config.server == Config().server
-    assert loaded.config.log.dir == ".replayforge/log"
-    assert loaded.config.store.sqlite_path == Path(".replayforge/store.db")
+    assert loaded.config.log.dir == str(Path.cwd() / ".replayforge/log")
+    assert loaded.config.store.sqlite_path == Path.cwd() / ".replayforge/store.db"
 
 
 def test_precedence() -> None:
@@ -213,3 +213,15 @@ def test_files_that_cannot_be_read() -> None:
         load_config(Path("missing.toml"), {}, {})
     with pytest.raises(ConfigError, match=r"test\.toml is not TOML"):
         load("port = = 1")
+
+
+def test_paths_are_absolute_once_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is named relative to the working directory is meant there, wherever a handler goes later."""
+    monkeypatch.chdir(tmp_path)
+    flags = {"data_dir": "data", "handlers": ("handlers.py", "app.handlers", "~/more.py")}
+    environment = {"REPLAYFORGE__LOG__DIR": "logs", "REPLAYFORGE__STORE__URL": "sqlite:///store.db"}
+    config = load_config(None, environment, flags).config
+    assert (config.data_dir, config.log.dir) == (f"{tmp_path}/data", f"{tmp_path}/logs")
+    assert config.store.sqlite_path == tmp_path / "store.db"
+    assert config.handlers.modules == (f"{tmp_path}/handlers.py", "app.handlers", str(Path.home() / "more.py"))
+    assert load_config(None, {}, {}).config.store.sqlite_path == tmp_path / ".replayforge/store.db"

@@ -110,6 +110,18 @@ class SimFiles:
         file.durable = bytes(file.data)
         file.touched.clear()
 
+    def hold(self, path: Path) -> None:
+        return
+
+    def release(self, path: Path) -> None:
+        return
+
+    def is_in_place(self, path: Path) -> bool:
+        return True
+
+    def leads_to(self, path: Path, handle: int) -> bool:
+        return self.names.get(str(path)) is self.handles[handle]
+
     def open_directory(self, path: Path) -> int:
         self.next_handle += 1
         self.handles[self.next_handle] = SimFile(directory=True)
