@@ -24,6 +24,7 @@ from replayforge.engine.recovery import Recovered
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
 from replayforge.forgelog.log import ForgeLog
+from replayforge.stores.lookups import EventPage
 from replayforge.stores.store import Store
 from replayforge.stores.tallies import waiting_of
 from replayforge.streams.stream import Stream, StreamStats
@@ -147,10 +148,8 @@ class Overview:
             raise NotFound(f"There is no event {event_id}.")
         return History(*history)
 
-    async def list_events(
-        self, wanted: EventFilter, before_seq: int | None, limit: int
-    ) -> list[tuple[StoredEvent, Content]]:
-        """Return events that pass the filter, newest first."""
+    async def list_events(self, wanted: EventFilter, before_seq: int | None, limit: int) -> EventPage:
+        """Return events that pass the filter, newest first, as many as fit into one page."""
         return await self.store.list_events(wanted, before_seq=before_seq, limit=limit)
 
     async def list_rows(self, wanted: EventFilter, before_seq: int | None, limit: int) -> list[StoredEvent]:

@@ -4,12 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import structs
+
 from replayforge.domain.event import Action, Attempt, Content, Meaning, StoredEvent
 from replayforge.domain.identity import event_id_for_key
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores.driver import Fetch, Row, Steps
 from replayforge.stores.projection import stored_event
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """A page of a list of events, which ends early where more would be too large; `more` tells that others follow."""
+
+    events: list[tuple[StoredEvent, Content]]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,8 @@ class Discrepancies:
 
 
 SEQ_MAX = 2**62
+PAGE_BYTES_MAX = 8 << 20  # of what came with the events of one page of a list, and came of them
+GONE = Content(b"null", b"{}")  # what is shown where somebody removed what came with an event
 SCAN_MAX = 10_000
 LIKE_ESCAPES = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
 
@@ -108,7 +120,8 @@ def contents_of(events: Sequence[StoredEvent]) -> Steps[dict[int, Content]]:
     if not events:
         return {}
     rows = yield Fetch("contents", {"seqs": [event.seq for event in events]})
-    return {seq: Content(bytes(payload), bytes(metadata)) for seq, payload, metadata in rows}
+    contents = {seq: Content(bytes(payload), bytes(metadata)) for seq, payload, metadata in rows}
+    return {event.seq: contents.get(event.seq, GONE) for event in events}
 
 
 def history(event_id: str) -> Steps[tuple[StoredEvent, Content, list[Attempt], list[Action]] | None]:
@@ -123,15 +136,32 @@ def history(event_id: str) -> Steps[tuple[StoredEvent, Content, list[Attempt], l
     return event, contents[event.seq], [attempt(row) for row in attempts], [Action(*row) for row in actions]
 
 
-def list_events(wanted: EventFilter, before_seq: int | None, limit: int) -> Steps[list[tuple[StoredEvent, Content]]]:
-    """Fetch events that pass the filter, newest first, with their contents."""
-    events = yield from list_rows(wanted, before_seq, limit)
+def list_events(wanted: EventFilter, before_seq: int | None, limit: int) -> Steps[EventPage]:
+    """Fetch events that pass the filter, newest first, with their contents and results, as many as fit into a page."""
+    rows = yield from list_rows(wanted, before_seq, limit + 1)
+    seqs = [event.seq for event in rows]
+    rows_of_sizes = (yield Fetch("sizes", {"seqs": seqs})) if seqs else []
+    sizes: dict[int, int] = {row[0]: row[1] for row in rows_of_sizes}
+    count = fitting([sizes[seq] for seq in seqs[:limit]], PAGE_BYTES_MAX)
+    results = (yield Fetch("results", {"seqs": seqs[:count]})) if count else []
+    result_of = {seq: None if result is None else bytes(result) for seq, result in results}
+    events = [structs.replace(event, result=result_of[event.seq]) for event in rows[:count]]
     contents = yield from contents_of(events)
-    return [(event, contents[event.seq]) for event in events]
+    return EventPage([(event, contents[event.seq]) for event in events], more=len(rows) > count)
+
+
+def fitting(sizes: Sequence[int], bytes_max: int) -> int:
+    """Return how many of the first things of these sizes fit together, at least one."""
+    total = 0
+    for count, size in enumerate(sizes):
+        total += size
+        if count and total > bytes_max:
+            return count
+    return len(sizes)
 
 
 def list_rows(wanted: EventFilter, before_seq: int | None, limit: int) -> Steps[list[StoredEvent]]:
-    """Fetch events that pass the filter, newest first, without their contents, which may be large."""
+    """Fetch events that pass the filter, newest first, without their contents and results, which may be large."""
     filters, parameters = conditions(wanted)
     parameters |= {"before_seq": before_seq or SEQ_MAX, "count": limit}
     rows = yield Fetch("list_events", parameters, filters)

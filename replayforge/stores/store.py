@@ -16,7 +16,7 @@ from replayforge.stores import chronicle, lookups, nodes, replays, transactions,
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
 from replayforge.stores.chronicle import Amount, StepAmount
 from replayforge.stores.driver import Batch, Driver, Steps
-from replayforge.stores.lookups import Discrepancies
+from replayforge.stores.lookups import Discrepancies, EventPage
 from replayforge.stores.migrations import migrate
 from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
@@ -336,14 +336,15 @@ class Store:
         """Return one event with everything that happened to it."""
         return await self.driver.read(lambda: lookups.history(event_id))
 
-    async def list_events(
-        self, wanted: EventFilter, *, before_seq: int | None, limit: int
-    ) -> list[tuple[StoredEvent, Content]]:
-        """Return events that pass the filter, newest first; `before_seq` goes on where an earlier list ended."""
+    async def list_events(self, wanted: EventFilter, *, before_seq: int | None, limit: int) -> EventPage:
+        """Return events that pass the filter, newest first; `before_seq` goes on where an earlier page ended.
+
+        A page has at most `limit` events, and fewer where they are large.
+        """
         return await self.driver.read(lambda: lookups.list_events(wanted, before_seq, limit))
 
     async def list_rows(self, wanted: EventFilter, *, before_seq: int | None, limit: int) -> list[StoredEvent]:
-        """Return the same without what came with the events, which may be large."""
+        """Return the same without what came with the events, or of them, which may be large."""
         return await self.driver.read(lambda: lookups.list_rows(wanted, before_seq, limit))
 
     async def look_up(self, text: str, limit: int) -> list[StoredEvent]:

@@ -15,7 +15,7 @@ from replayforge.engine.intake import Receipt
 from replayforge.engine.overview import History
 from replayforge.web import shapes
 from replayforge.web.context import context_of
-from replayforge.web.reading import bad_query, page, query_cursor, query_limit, query_time, read_object
+from replayforge.web.reading import bad_query, cut_page, page, query_cursor, query_limit, query_time, read_object
 from replayforge.web.shapes import json_response
 
 Words = Annotated[str, msgspec.Meta(max_length=1000)]
@@ -81,10 +81,10 @@ async def recent_events(request: web.Request) -> web.Response:
 async def event_page(request: web.Request, wanted: EventFilter) -> dict[str, Any]:
     """Return one page of events that pass a filter."""
     context, limit = context_of(request), query_limit(request)
-    found = await context.overview.list_events(wanted, query_cursor(request), limit + 1)
+    found = await context.overview.list_events(wanted, query_cursor(request), limit)
     attempts_max = context.overview.attempts_max
-    items = [shapes.stored_event(event, content, attempts_max(event)) for event, content in found]
-    return page(items, [event.seq for event, _ in found], limit)
+    items = [shapes.stored_event(event, content, attempts_max(event)) for event, content in found.events]
+    return cut_page(items, found.events[-1][0].seq if found.more else None)
 
 
 async def show_event(request: web.Request) -> web.Response:

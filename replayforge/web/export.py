@@ -70,9 +70,11 @@ async def export_events(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=headers_of(request))
         with contextlib.suppress(ConnectionResetError):
             await response.prepare(request)
-            while found:
-                await response.write(lines(found, overview))
-                found = await overview.list_events(wanted, found[-1][0].seq, STEP) if len(found) == STEP else []
+            while True:
+                await response.write(lines(found.events, overview))
+                if not found.more:
+                    break
+                found = await overview.list_events(wanted, found.events[-1][0].seq, STEP)
             await response.write_eof()
     return response
 

@@ -142,9 +142,13 @@ def bad_query(name: str, text: str, accepted: str) -> Problem:
 
 def page(items: list[Any], cursors: list[int], limit: int) -> dict[str, Any]:
     """Return one page of a list; it was fetched with one item more than `limit`, to see whether there is more."""
-    more = len(items) > limit
+    return cut_page(items[:limit], cursors[limit - 1] if len(items) > limit else None)
+
+
+def cut_page(items: list[Any], next_cursor: int | None) -> dict[str, Any]:
+    """Return one page of a list that goes on at a cursor, or ends here."""
     return {
-        "items": items[:limit],
-        "next_cursor": str(cursors[limit - 1]) if more else None,
-        "has_more": more,
+        "items": items,
+        "next_cursor": None if next_cursor is None else str(next_cursor),
+        "has_more": next_cursor is not None,
     }

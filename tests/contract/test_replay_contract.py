@@ -119,7 +119,7 @@ async def test_filter_is_that_of_the_list(store: Store) -> None:
         EventFilter(state=State.DEAD_LETTERED, text="event-00"),
         EventFilter(state=State.DEAD_LETTERED, event_type="te*", since_us=1),
     ):
-        listed = [event.id for event, _ in await store.list_events(wanted, before_seq=None, limit=100)]
+        listed = [event.id for event, _ in (await store.list_events(wanted, before_seq=None, limit=100)).events]
         preview = await store.preview_replay(wanted)
         job = await create(store, wanted)
         assert await members(store, job) == listed[::-1] == preview.sample

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State
 from replayforge.domain.recovery import InFlight, Reclaim, Verdict, triage
 from replayforge.domain.reports import EventFilter, Ledger
 from replayforge.engine.overview import ledger
+from replayforge.stores import lookups
 from replayforge.stores.driver import Batch, Steps
 from replayforge.stores.projection import Projection
 from replayforge.stores.store import Store
@@ -58,7 +60,7 @@ async def dead(store: Store, count: int = 1, error: str = "Boom: N") -> list[Sto
 
 
 async def ids(store: Store, wanted: EventFilter = ANY) -> list[str]:
-    return [event.id for event, _ in await store.list_events(wanted, before_seq=None, limit=1000)]
+    return [event.id for event, _ in (await store.list_events(wanted, before_seq=None, limit=1000)).events]
 
 
 async def books(store: Store) -> Ledger:
@@ -78,7 +80,7 @@ async def test_payload_is_kept_in_its_own_bytes(store: Store, payload: bytes) ->
     projected = await put(store, [record("event-1", payload)])
     ((_, content),) = (await store.events_by_ids(["event-1"])).values()
     (taken,) = (await store.claim(projected.queued, now_us())).taken
-    ((event, listed),) = await store.list_events(ANY, before_seq=None, limit=10)
+    ((event, listed),) = (await store.list_events(ANY, before_seq=None, limit=10)).events
     assert await store.list_rows(ANY, before_seq=None, limit=10) == [event]
     assert content.payload == taken.content.payload == listed.payload == payload
     assert content.metadata == b"{}"
@@ -92,7 +94,7 @@ async def test_copies_and_reused_keys_are_told_apart(store: Store) -> None:
     projected = await put(store, [first, same, other, same, other])
     assert (projected.inserted, projected.copies, len(projected.key_reused)) == (3, 2, 2)
     assert projected.queued == [("event-1", 1)]
-    letters = await store.list_events(EventFilter(state=State.DEAD_LETTERED), before_seq=None, limit=10)
+    letters = (await store.list_events(EventFilter(state=State.DEAD_LETTERED), before_seq=None, limit=10)).events
     assert [event.reason for event, _ in letters] == [Reason.KEY_REUSED] * 2
     assert len({event.id for event, _ in letters} | {"event-1"}) == 3
     assert all("event-1" in (event.last_error or "") for event, _ in letters)
@@ -333,7 +335,7 @@ async def test_pages_lose_and_double_nothing(store: Store) -> None:
     seen: list[str] = []
     before: int | None = None
     after = 25
-    while page := await store.list_events(ANY, before_seq=before, limit=7):
+    while page := (await store.list_events(ANY, before_seq=before, limit=7)).events:
         seen += [event.id for event, _ in page]
         before = page[-1][0].seq
         await put(store, [record(f"new-{after}")], after=after)
@@ -440,7 +442,7 @@ async def test_books_balance_through_random_histories(store: Store) -> None:
         elif step == 3:
             await store.promote(now_us())
         elif step == 4:
-            letters = await store.list_events(EventFilter(state=State.DEAD_LETTERED), before_seq=None, limit=3)
+            letters = (await store.list_events(EventFilter(state=State.DEAD_LETTERED), before_seq=None, limit=3)).events
             for event, _ in letters:
                 await store.replay(event, now_us(), "")
         elif step == 5 and hands:
@@ -449,7 +451,7 @@ async def test_books_balance_through_random_histories(store: Store) -> None:
         elif step == 6 and rng.random() < 0.3:
             await store.reclaim(reclaims(await store.in_flight("")), "the process died", now_us())
             hands = []
-    found = await store.list_events(ANY, before_seq=None, limit=1000)
+    found = (await store.list_events(ANY, before_seq=None, limit=1000)).events
     sums = await books(store)
     assert {state: count for state, count in sums.states.items() if count} == Counter(e.state for e, _ in found)
     assert (sums.lost, sums.records) == (0, end)
@@ -511,3 +513,23 @@ async def force(store: Store, target: State) -> None:
         yield Batch("move_event", [(target, None, None, now_us(), event.seq, event.run, event.state)])
 
     await store.driver.write(steps)
+
+
+async def test_a_page_of_large_events_ends_early(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page counts payloads, metadata and results; whoever goes from page to page sees each event once."""
+    monkeypatch.setattr(lookups, "PAGE_BYTES_MAX", 100_000)
+    taken = await claimed(store, 6, payload=b'"' + b"x" * 30_000 + b'"')
+    result = b'"' + b"r" * 60_000 + b'"'
+    await store.settle([replace(success(one), result=result) for one in taken[:3]])
+    seen: list[StoredEvent] = []
+    before, sizes, more = None, [], True
+    while more:
+        page = await store.list_events(ANY, before_seq=before, limit=200)
+        seen += [event for event, _ in page.events]
+        before, more = page.events[-1][0].seq, page.more
+        sizes.append(len(page.events))
+    assert sizes == [3, 1, 1, 1]
+    assert [event.id for event in seen] == [f"event-{number}" for number in reversed(range(6))]
+    assert [event.result for event in seen] == [None] * 3 + [result] * 3
+    assert (await store.list_events(ANY, before_seq=None, limit=2)).more
+    assert not (await store.list_events(EventFilter(text="nobody"), before_seq=None, limit=2)).more

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from replayforge.domain.event import Content, StoredEvent
 from replayforge.domain.reports import EventFilter
+from replayforge.stores.lookups import EventPage
 from replayforge.web import export
 from replayforge.web.connection import Connection
 from replayforge.web.export import EXPORTS, STEP
@@ -82,9 +82,9 @@ async def reluctant(house: House) -> AsyncIterator[tuple[socket.socket, list[int
     overview, fetched = house.daemon.overview, [0]
     list_events = overview.list_events
 
-    async def counted(wanted: EventFilter, before_seq: int | None, limit: int) -> list[tuple[StoredEvent, Content]]:
+    async def counted(wanted: EventFilter, before_seq: int | None, limit: int) -> EventPage:
         found = await list_events(wanted, before_seq, limit)
-        fetched[0] += len(found)
+        fetched[0] += len(found.events)
         return found
 
     async def waits() -> bool:

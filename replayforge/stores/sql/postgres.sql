@@ -5,10 +5,17 @@
 -- keys, ANY says so once more, and "state || ''" hides the partial indexes: on a table that was never analysed the
 -- planner would rather read every queued event and look for the keys among those.
 
--- fragment event_columns --
+-- fragment row_columns --
 seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
 log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, crashes, lease_owner, lease_token,
-due_at_us, reason, last_error, error_signature, result, waits_for
+due_at_us, reason, last_error, error_signature
+
+-- fragment event_columns --
+{row_columns}, result, waits_for
+
+-- fragment listed_columns --
+-- In lists, where each result may be large, they are left out.
+{row_columns}, NULL, waits_for
 
 -- fragment database_now_us --
 -- The database's own clock, by which waiting times and ages are judged: no two daemons' clocks need agree.
@@ -201,6 +208,15 @@ DELETE FROM pauses WHERE pattern = ANY ($1::text[])
 -- What came with the events of these row numbers.
 SELECT seq, payload, metadata FROM contents
 WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
+
+-- sizes --
+-- How many bytes came with the events of these row numbers, or came of them.
+SELECT e.seq, coalesce(octet_length(c.payload) + octet_length(c.metadata), 0) + coalesce(octet_length(e.result), 0)
+FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq WHERE e.seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
+
+-- results --
+-- What came of the events of these row numbers.
+SELECT e.seq, e.result FROM events AS e WHERE e.seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
 
 -- held_leases --
 -- Those of the given (row number, token) pairs that this owner, or with NULL any owner, still holds.
@@ -422,7 +438,7 @@ WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 
 -- list_events --
 -- Events that pass the filters, newest first, before a row number.
-SELECT {event_columns} FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT :count
+SELECT {listed_columns} FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT :count
 
 -- count_newest --
 -- How many of the newest events pass the filters.
@@ -440,7 +456,7 @@ WHERE c.event_seq = :seq ORDER BY c.seq LIMIT :count
 
 -- workflow_events --
 -- The events of one workflow, oldest first, after a row number.
-SELECT {event_columns} FROM events WHERE workflow_id = :workflow_id AND seq > :after_seq ORDER BY seq LIMIT :count
+SELECT {listed_columns} FROM events WHERE workflow_id = :workflow_id AND seq > :after_seq ORDER BY seq LIMIT :count
 
 -- workflow_attempts --
 -- The attempts of one workflow's events, in the order they started.

@@ -4,10 +4,17 @@
 -- way of an event give their rows back as one JSON array, and the driver takes it apart again: Python gives its lock
 -- away and waits for it at every row that SQLite steps to, which under load costs more than all the SQL.
 
--- fragment event_columns --
+-- fragment row_columns --
 seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
 log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, crashes, lease_owner, lease_token,
-due_at_us, reason, last_error, error_signature, result, waits_for
+due_at_us, reason, last_error, error_signature
+
+-- fragment event_columns --
+{row_columns}, result, waits_for
+
+-- fragment listed_columns --
+-- In lists, where each result may be large, they are left out.
+{row_columns}, NULL, waits_for
 
 -- fragment content_columns --
 -- What came with an event, and how many bytes that is. Large contents are left out, for this row travels in one JSON
@@ -180,6 +187,15 @@ DELETE FROM pauses WHERE pattern IN (VALUES {rows})
 -- contents --
 -- What came with the events of these row numbers.
 SELECT seq, payload, metadata FROM contents WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- sizes --
+-- How many bytes came with the events of these row numbers, or came of them.
+SELECT e.seq, coalesce(length(c.payload) + length(c.metadata), 0) + coalesce(length(e.result), 0)
+FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq WHERE e.seq IN (SELECT value FROM json_each(:seqs))
+
+-- results --
+-- What came of the events of these row numbers.
+SELECT e.seq, e.result FROM events AS e WHERE e.seq IN (SELECT value FROM json_each(:seqs))
 
 -- held_leases --
 -- Those of the given (row number, token) pairs that this owner, or with NULL any owner, still holds.
@@ -354,7 +370,7 @@ SELECT {event_columns} FROM events WHERE id IN (SELECT value FROM json_each(:ids
 
 -- list_events --
 -- Events that pass the filters, newest first, before a row number.
-SELECT {event_columns} FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT :count
+SELECT {listed_columns} FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT :count
 
 -- count_newest --
 -- How many of the newest events pass the filters.
@@ -372,7 +388,7 @@ WHERE c.event_seq = :seq ORDER BY c.seq LIMIT :count
 
 -- workflow_events --
 -- The events of one workflow, oldest first, after a row number.
-SELECT {event_columns} FROM events WHERE workflow_id = :workflow_id AND seq > :after_seq ORDER BY seq LIMIT :count
+SELECT {listed_columns} FROM events WHERE workflow_id = :workflow_id AND seq > :after_seq ORDER BY seq LIMIT :count
 
 -- workflow_attempts --
 -- The attempts of one workflow's events, in the order they started.
