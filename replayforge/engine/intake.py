@@ -21,6 +21,7 @@ from replayforge.domain.event import (
     same_event,
 )
 from replayforge.domain.identity import event_id_for_key, new_event_id, to_bytes
+from replayforge.domain.lifecycle import State
 from replayforge.engine.known_events import KnownEvents
 from replayforge.engine.window import Waiting, Window
 from replayforge.forgelog.log import ForgeLog
@@ -59,6 +60,16 @@ class Receipt:
     def standing(self) -> EventRecord | StoredEvent:
         """The event that stands, which a duplicate's own record need not resemble beside its content."""
         return self.stored[0] if self.stored else self.record
+
+    @property
+    def state(self) -> State:
+        """Where the event stands."""
+        return self.stored[0].state if self.stored else State.RECEIVED
+
+    @property
+    def run(self) -> int:
+        """Which run of the event it is."""
+        return self.stored[0].run if self.stored else 1
 
 
 class Intake:

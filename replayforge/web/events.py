@@ -15,6 +15,7 @@ from replayforge.engine.intake import Receipt
 from replayforge.engine.overview import History
 from replayforge.web import shapes
 from replayforge.web.context import context_of
+from replayforge.web.ingest import with_header_key
 from replayforge.web.reading import bad_query, cut_page, page, query_cursor, query_limit, query_time, read_object
 from replayforge.web.shapes import json_response
 
@@ -109,7 +110,10 @@ def history_shape(found: History, max_attempts: int) -> dict[str, Any]:
 
 
 async def replay_event(request: web.Request) -> web.Response:
-    """Replay an event; with a payload, accept a new event that remembers which one it replays."""
+    """Replay an event; with a payload, accept a new event that remembers which one it replays.
+
+    The header Idempotency-Key is the key of that new event, so that it can be sent again.
+    """
     context, event_id = context_of(request), request.match_info["id"]
     asked = await read_object(request, ReplayRequest)
     if not bytes(asked.payload):
@@ -125,8 +129,15 @@ async def replay_event(request: web.Request) -> web.Response:
         metadata=msgspec.Raw(content.metadata),
         max_attempts=event.max_attempts,
     )
-    receipt = await context.intake.accept(envelope, replay_of=event.id)
-    return json_response({"id": receipt.record.id, "run": 1, "status": "received", "replay_of": event.id}, status=202)
+    receipt = await context.intake.accept(with_header_key(request, envelope), replay_of=event.id)
+    answer = {
+        "id": receipt.record.id,
+        "run": receipt.run,
+        "status": receipt.state.value,
+        "duplicate": receipt.duplicate,
+        "replay_of": receipt.standing.replay_of,
+    }
+    return json_response(answer, status=200 if receipt.duplicate else 202)
 
 
 async def retry_event(request: web.Request) -> web.Response:

@@ -117,6 +117,28 @@ async def test_edited_replay_is_a_new_event(house: House) -> None:
     assert (await house.reaches(answer["id"], "succeeded"))["payload"] is None
 
 
+@pytest.mark.parametrize("settled", [True, False])
+async def test_an_edited_replay_sent_twice_with_one_key_is_one_event(house: House, settled: bool) -> None:
+    """The key of the header is that of the new event: the same content is the same event, other content is refused."""
+    event_id = await house.send("t", {"a": 1}, application_name="shop", idempotency_key="first")
+    await house.reaches(event_id, "succeeded")
+    path, key = f"/api/events/{event_id}/replay", {"headers": {"Idempotency-Key": '"mended"'}}
+    status, answer = await house.post(path, {"payload": {"a": 2}}, **key)
+    assert (status, answer["duplicate"], answer["status"]) == (202, False, "received")
+    if settled:
+        await house.reaches(answer["id"], "succeeded")
+    status, again = await house.post(path, {"payload": {"a": 2.0}, "reason": "sent again"}, **key)
+    assert (status, again["duplicate"], again["id"], again["replay_of"]) == (200, True, answer["id"], event_id)
+    status, problem = await house.post(path, {"payload": {"a": 3}}, **key)
+    assert (status, problem["event_id"]) == (422, answer["id"])
+    status, problem = await house.post(path, {"payload": {"a": 2}}, headers={"Idempotency-Key": '"first"'})
+    assert (status, problem["event_id"]) == (422, event_id)
+    assert (await house.post(path, {"payload": {"a": 2}}, headers={"Idempotency-Key": "k" * 256}))[0] == 400
+    edited = await house.reaches(answer["id"], "succeeded")
+    assert (edited["idempotency_key"], edited["run"]) == ("mended", 1)
+    assert (await house.converges())["accepted"] == 2
+
+
 async def test_scheduled_event_waits_for_its_time(house: House) -> None:
     """An event with a start time is scheduled, runs when the time has come, and is no backlog meanwhile."""
     far = await house.send("t", run_at=later())
