@@ -61,6 +61,14 @@ def blocking(event: Event, context: Context) -> str:
     return event.id
 
 
+@handlers.on("stalling.*")
+async def stalling(event: Event, context: Context) -> str:
+    note("started", event, context)
+    time.sleep(event.payload["seconds"])  # noqa: ASYNC251 - it holds the whole event loop, which is what it is for
+    note("ended", event, context)
+    return event.id
+
+
 @handlers.on("doomed.*", max_attempts=1)
 async def doomed(event: Event, context: Context) -> None:
     note("started", event, context)

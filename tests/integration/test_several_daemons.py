@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -199,6 +200,55 @@ def test_blocked_loop_keeps_its_leases(fleet: Fleet, tmp_path: Path) -> None:
     assert fleet.attempts() == {sent: ["succeeded"]}
     assert fleet.rows()[sent] == ("succeeded", 1)
     assert fenced(blocked) == fenced(helper) == 0
+
+
+def send_behind_a_stall(daemon: DaemonProcess, seconds: float) -> tuple[str, list[str]]:
+    """Send at once an event whose handler holds the event loop, and three that are handed to workers behind it; return
+    the ids once the loop stands still."""
+    events = [event("stalling", "stalling.one", seconds=seconds), *(event(f"key-{number}") for number in range(3))]
+    ids: list[str] = []
+
+    def send() -> None:
+        answer = daemon.client().request("POST", "/api/events/bulk", bulk(events))
+        ids.extend(item["id"] for item in answer.json()["items"])
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    until(lambda: started(daemon.directory), 20, "the handler to hold the loop")
+    sender.join(seconds + 20)
+    return ids[0], ids[1:]
+
+
+def test_events_behind_a_blocked_loop_run_once(fleet: Fleet) -> None:
+    """Events that were handed to workers which a blocked loop keeps from seeing them stay this daemon's beyond their
+    leases: nobody else runs them meanwhile, and they run once."""
+    blocked, helper = fleet.start("blocked"), fleet.start("helper")
+    until(lambda: len(fleet.table("nodes")) == 2, 20, "both hearts to beat")
+    ids = send_behind_a_stall(blocked, LEASE_SECONDS * 2.5)
+    until(helper.converged, 30, "all to end")
+    assert fleet.starts() == dict.fromkeys([ids[0], *ids[1]], 1)
+    assert set(map(tuple, fleet.attempts().values())) == {("succeeded",)}
+    assert fenced(blocked) == fenced(helper) == 0
+
+
+def test_a_daemon_that_was_stopped_begins_nothing_it_holds_no_more(fleet: Fleet) -> None:
+    """A daemon stopped for longer than its leases, with events handed to workers that have not begun: another one runs
+    them, and the first, once it goes on, starts none of them and is fenced for what it had begun."""
+    stopped, helper = fleet.start("stopped"), fleet.start("helper")
+    until(lambda: len(fleet.table("nodes")) == 2, 20, "both hearts to beat")
+    sending = threading.Thread(target=send_behind_a_stall, args=(stopped, LEASE_SECONDS / 2), daemon=True)
+    sending.start()
+    until(lambda: started(stopped.directory), 20, "the handler to hold the loop")
+    stopped.signal(signal.SIGSTOP)
+    held = fleet.held_by(f"{node_of(stopped)}/")
+    until(lambda: [state for state, _ in fleet.rows().values()] == ["succeeded"] * 4, 40, "the helper to run them")
+    stopped.signal(signal.SIGCONT)
+    sending.join(30)
+    until(lambda: fenced(stopped) == 1, 20, "the late result to be fenced")
+    assert until(stopped.converged, 20)["ledger"]["succeeded"] == 4
+    assert len(held) == 4
+    assert sorted(started(stopped.directory).values()) == [1], "only what it had begun before"
+    assert sorted(started(helper.directory).values()) == [1, 1, 1, 1]
 
 
 def test_cloned_log(fleet: Fleet) -> None:
