@@ -15,6 +15,7 @@ from replayforge.domain.errors import ReplayForgeError, Unavailable
 from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.chaos import Chaos
 from replayforge.engine.chronicler import Chronicler
+from replayforge.engine.controls import Controls
 from replayforge.engine.dispatcher import Dispatcher
 from replayforge.engine.doorkeeper import SORTED_PER_STEP_MAX, Doorkeeper
 from replayforge.engine.endpoints import Courier, with_endpoints
@@ -23,6 +24,7 @@ from replayforge.engine.gates import Gates
 from replayforge.engine.handler_report import HandlerReporter
 from replayforge.engine.handlers import Handlers, load_handlers
 from replayforge.engine.heartbeat import Heartbeat, Pace
+from replayforge.engine.incarnation import IncarnationFile, read_former
 from replayforge.engine.intake import Intake
 from replayforge.engine.janitor import Chore, Intervals, Janitor
 from replayforge.engine.loop_watch import LoopWatch
@@ -78,6 +80,7 @@ class Daemon:
     heartbeat: Heartbeat | None
     chaos: Chaos | None
     chronicler: Chronicler
+    incarnation_file: IncarnationFile
     loop_watch: LoopWatch
     url: str = ""
 
@@ -99,6 +102,7 @@ class Daemon:
     async def stop(self) -> None:
         """Close the door, hand back what nobody began, let running handlers finish within the grace period."""
         self.intake.accepting = False
+        self.incarnation_file.drain()
         self.telemetry.emit("daemon.draining")
         marking = asyncio.ensure_future(self.mark_draining())
         claiming = [self.reader.name, self.recaller.name, self.janitor.name, self.replay_runner.name]
@@ -166,6 +170,7 @@ async def opened(
         parts = Parts(config, node, incarnation, clock, telemetry, random.Random(), log, store, stream, handlers)
         daemon = await build(parts, cursor)
         stack.callback(daemon.loop_watch.stop)
+        stack.callback(daemon.incarnation_file.close)
         yield daemon
 
 
@@ -193,7 +198,10 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     chronicler = Chronicler(store, clock, telemetry)
     if not parts.log.recovery.clean and parts.log.recovery.last_offset > 0:
         chronicler.note_restart(1, {})
-    recovered = await reclaim_former(store, parts.handlers, clock, telemetry, owner_prefix)
+    directory = Path(config.data_dir)
+    former = read_former(directory)
+    recovered = await reclaim_former(store, parts.handlers, clock, telemetry, owner_prefix, former)
+    incarnation_file = IncarnationFile.create(directory, store.owner, clock)
     await store.forget_draining(owner_prefix, clock.now_us())
     window = Window(config.ingest.backlog_events_max)
     waiting = rebuild_window(parts.log, window, cursor)
@@ -226,6 +234,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         bench,
         gates,
         publisher,
+        incarnation_file,
         clock,
         telemetry,
         solo_seconds=config.workers.solo_seconds,
@@ -236,7 +245,6 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         store,
         parts.stream,
         publisher,
-        reader,
         parts.handlers,
         heartbeat,
         clock,
@@ -244,6 +252,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         lease_seconds=lease_seconds,
         sweep_seconds=config.janitor.sweep_seconds,
     )
+    controls = Controls(store, reader, neighbours, clock, telemetry, least_seconds=config.workers.control_seconds)
     replay_runner = ReplayRunner(store, publisher, clock, telemetry)
     replay_jobs = ReplayJobs(store, replay_runner.wake, clock, telemetry)
     janitor = Janitor(
@@ -258,7 +267,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         telemetry,
         intervals(config),
         parts.rng,
-        shared_chores(config, neighbours, doorkeeper, replay_jobs, chronicler, parts.log.steady_clock),
+        shared_chores(config, neighbours, controls, doorkeeper, replay_jobs, chronicler, parts.log.steady_clock),
     )
     supervisor = Supervisor(
         clock,
@@ -284,6 +293,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         started_at_us=clock.now_us(),
         recovered=replace(recovered, waiting=waiting),
         neighbours=neighbours,
+        controls=controls,
         gates=gates,
         loop_watch=loop_watch,
     )
@@ -313,6 +323,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         heartbeat=heartbeat,
         chaos=chaos,
         chronicler=chronicler,
+        incarnation_file=incarnation_file,
         loop_watch=loop_watch,
     )
 
@@ -330,6 +341,7 @@ def build_heartbeat(parts: Parts, bench: Workbench, workers: list[Worker]) -> He
 def shared_chores(
     config: Config,
     neighbours: Neighbours,
+    controls: Controls,
     doorkeeper: Doorkeeper,
     replay_jobs: ReplayJobs,
     chronicler: Chronicler,
@@ -340,7 +352,7 @@ def shared_chores(
     kept_seconds = config.retention.dead_seconds
     return [
         Chore("take_over", seconds.sweep_seconds / LOOKS_PER_SWEEP, neighbours.take_over),
-        Chore("look_for_suspects", seconds.sweep_seconds, neighbours.look_for_suspects),
+        Chore("look_at_suspects", seconds.refill_seconds, controls.look),
         Chore("look_at_handlers", seconds.refill_seconds, doorkeeper.look),
         Chore("clear_the_way", seconds.refill_seconds, doorkeeper.clear_the_way, SORTED_PER_STEP_MAX),
         Chore("remove_dead_consumers", seconds.stream_reclaim_seconds, neighbours.remove_dead_consumers),

@@ -32,6 +32,7 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "attempt.fenced": ("warning", "a result came after its lease was lost, and was dropped"),
     "attempt.unsettled": ("error", "the store could not take an outcome, so the event will run again"),
     "attempt.reclaimed": ("warning", "an event whose worker or process died was taken back"),
+    "suspect.released": ("info", "events whose control is over are no longer set aside and run alone again"),
     "event.dead_lettered": ("warning", "an event ended in the dead-letter queue"),
     "event.recalled": ("debug", "events that had waited for their handler were claimed"),
     "handler.paused": ("info", "a handler is given no events until somebody resumes it"),

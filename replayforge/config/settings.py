@@ -123,6 +123,7 @@ class WorkersConfig(Struct, frozen=True):
     heartbeat_seconds: Seconds = 10.0
     handler_timeout_seconds: Seconds = 60.0
     solo_seconds: Seconds = 1.0
+    control_seconds: Seconds = 10.0
 
 
 class RetryConfig(Struct, frozen=True):

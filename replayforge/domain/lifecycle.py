@@ -29,12 +29,13 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an event became a dead letter."""
+    """Why an event became a dead letter, or is held."""
 
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     PERMANENT = "permanent"
     NO_HANDLER = "no_handler"
     POISON = "poison"
+    SUSPECTED_POISON = "suspected_poison"
     KEY_REUSED = "key_reused"
     BAD_PAYLOAD = "bad_payload"
 

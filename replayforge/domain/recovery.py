@@ -2,11 +2,14 @@
 
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+
+import msgspec
 
 from replayforge.domain.clock import to_us
 from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Outcome, Reason, State
+from replayforge.domain.poison import Death, Decision, Standing, Suspicion, after_death
 from replayforge.domain.retry import RetryPolicy
 
 CRASHES_MAX = 3
@@ -43,7 +46,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """An event that was in the hands of a worker or a process that died."""
+    """An event that was in the hands of a worker or a process that died, and what earlier deaths say of it."""
 
     event_id: str
     event_type: str
@@ -53,16 +56,35 @@ class InFlight:
     crashes: int
     owner: str
     started_at_us: int
+    standing: Standing = Standing.FREE
+    suspicion: Suspicion | None = None
     worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Reclaim:
-    """What to do with one event that a crash left behind. A suspect runs alone before anything is charged to it."""
+    """What to do with one event that a crash left behind, and how it is claimed if it is queued again."""
 
     event: InFlight
     verdict: Verdict
-    suspect: bool
+    standing: Standing = Standing.FREE
+    suspicion: Suspicion | None = None
+    outcome: Outcome = Outcome.CRASHED
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """What the last incarnation of a node left word of: who it was, whether it was told to end, and who ran alone.
+
+    `alone` is the (row number, token) of the event that ran with nothing beside it when the word was left, `seconds`
+    for how long it had. `outlived` are those that had run on beyond their time alone.
+    """
+
+    owner: str = ""
+    draining: bool = False
+    alone: tuple[int, int] | None = None
+    seconds: float | None = None
+    outlived: Collection[tuple[int, int]] = ()
 
 
 def judge(
@@ -86,30 +108,78 @@ def judge(
     return Verdict(State.RETRYING, spent, crashes, due_at_us=now_us + to_us(delay_seconds))
 
 
-def triage(in_flight: Iterable[InFlight], holds_on_crash: Callable[[str], bool]) -> list[Reclaim]:
-    """Decide what becomes of events whose process died with all of them in flight.
+def judge_former(
+    left: Iterable[tuple[int, InFlight]],
+    former: Incarnation,
+    draining: Collection[str],
+    node: str,
+    holds_on_crash: Callable[[str], bool],
+) -> list[tuple[int, Reclaim]]:
+    """Decide what becomes of the events, with their row numbers, that former incarnations of this node held.
 
-    One event that was alone is charged with the crash; of several, each is only a suspect and is charged with nothing.
-    `holds_on_crash` says of an event type whether a person must look before it runs again.
+    That they are gone is certain, for this one runs. What one left that was told to end, one of `draining`, was
+    interrupted; of all others a death is proven. It charges no event but one that ran alone, and that only as
+    `poison.after_death` says. `holds_on_crash` says of a type whether a person must look before it runs again.
     """
-    events = list(in_flight)
-    alone = len(events) == 1
-    return [after_crash(event, charged=alone, hold=holds_on_crash(event.event_type), suspect=True) for event in events]
+    events = list(left)
+    held = sum(event.owner == former.owner for _, event in events)
+    decided = []
+    for seq, event in events:
+        ours, lease, hold = event.owner == former.owner, (seq, event.token), holds_on_crash(event.event_type)
+        if event.owner in draining:
+            decided.append((seq, as_it_was(event, hold=hold, outcome=Outcome.INTERRUPTED)))
+            continue
+        alone = ours and held == 1 and former.alone == lease
+        outlived = ours and lease in former.outlived
+        death = Death(event.owner, node, alone, former.seconds if alone else None, outlived)
+        decided.append((seq, charged(event, death, hold=hold)))
+    return decided
 
 
-def after_crash(event: InFlight, *, charged: bool, hold: bool, suspect: bool) -> Reclaim:
-    """Decide for one event: bury it as poison after the third crash that was surely its own, else hold or requeue.
+def charged(event: InFlight, death: Death, *, hold: bool) -> Reclaim:
+    """Decide for one event that was in flight at a proven death."""
+    decision, known = after_death(event.suspicion or Suspicion(), death)
+    if decision is Decision.CONVICT:
+        verdict = Verdict(State.DEAD_LETTERED, event.attempt_count, event.crashes, reason=Reason.POISON)
+    elif decision is Decision.HOLD:
+        verdict = Verdict(State.HELD, event.attempt_count, event.crashes, reason=Reason.SUSPECTED_POISON)
+    elif hold:
+        verdict = Verdict(State.HELD, event.attempt_count, event.crashes)
+    else:
+        standing = Standing.SET_ASIDE if decision is Decision.SET_ASIDE else Standing.RUNS_ALONE
+        return Reclaim(event, Verdict(State.QUEUED, event.attempt_count, event.crashes), standing, known)
+    return Reclaim(event, verdict, suspicion=known)
 
-    `suspect` asks for the event to run alone next time, because its crash took the whole process along.
+
+def after_lapse(event: InFlight, *, hold: bool, draining: bool = False) -> Reclaim:
+    """Decide for one event whose lease lapsed: nobody knows whether its daemon died, so nothing is charged to it.
+
+    Who held it is remembered: should that incarnation turn out to be dead, the event is a suspect after all. One that
+    was told to end, and was `draining`, made nobody a suspect.
     """
-    crashes = event.crashes + charged
+    if draining:
+        return as_it_was(event, hold=hold, outcome=Outcome.INTERRUPTED)
+    known = event.suspicion or Suspicion()
+    return as_it_was(event, hold=hold, suspicion=msgspec.structs.replace(known, left_by=event.owner))
+
+
+def as_it_was(
+    event: InFlight, *, hold: bool, outcome: Outcome = Outcome.CRASHED, suspicion: Suspicion | None = None
+) -> Reclaim:
+    """Queue an event again that is neither more nor less suspect than it was, or hold it if its type asks for that."""
+    state = State.HELD if hold else State.QUEUED
+    known = suspicion or event.suspicion
+    return Reclaim(event, Verdict(state, event.attempt_count, event.crashes), event.standing, known, outcome)
+
+
+def after_crash(event: InFlight, *, hold: bool) -> Reclaim:
+    """Decide for one event whose worker died of it: bury it as poison after the third time, else hold or requeue it."""
+    crashes = event.crashes + 1
     if crashes >= CRASHES_MAX:
         verdict = Verdict(State.DEAD_LETTERED, event.attempt_count, crashes, reason=Reason.POISON)
-    elif hold:
-        verdict = Verdict(State.HELD, event.attempt_count, crashes)
     else:
-        verdict = Verdict(State.QUEUED, event.attempt_count, crashes)
-    return Reclaim(event, verdict, suspect=suspect and verdict.state is State.QUEUED)
+        verdict = Verdict(State.HELD if hold else State.QUEUED, event.attempt_count, crashes)
+    return Reclaim(event, verdict)
 
 
 def error_signature(error: str) -> str:

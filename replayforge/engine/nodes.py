@@ -3,22 +3,20 @@
 import itertools
 import os
 import socket
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import msgspec
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock, to_us
 from replayforge.domain.errors import Unavailable
-from replayforge.domain.recovery import InFlight, Reclaim, triage
+from replayforge.domain.recovery import InFlight, Reclaim, after_lapse
 from replayforge.domain.reports import Node
 from replayforge.domain.watch import Watch
 from replayforge.engine.handlers import Handlers
 from replayforge.engine.heartbeat import Heartbeat
 from replayforge.engine.leases import Lease
 from replayforge.engine.publisher import Publisher
-from replayforge.engine.reader import Reader
 from replayforge.engine.recovery import report_reclaimed
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
@@ -94,7 +92,6 @@ class Neighbours:
         store: Store,
         stream: Stream,
         publisher: Publisher,
-        reader: Reader,
         handlers: Handlers,
         heartbeat: Heartbeat | None,
         clock: Clock,
@@ -106,7 +103,6 @@ class Neighbours:
         self.store = store
         self.stream = stream
         self.publisher = publisher
-        self.reader = reader
         self.handlers = handlers
         self.heartbeat = heartbeat
         self.clock = clock
@@ -165,7 +161,10 @@ class Neighbours:
         lapsed = [(*lease, beats.leases[lease]) for lease in self.lease_beats.silent(self.lease_seconds)]
         if not lapsed:
             return 0
-        taken = await self.store.take_over(lapsed[:TAKEN_OVER_MAX], self.decide, LAPSED, self.clock.now_us())
+        draining = await self.store.draining()
+        taken = await self.store.take_over(
+            lapsed[:TAKEN_OVER_MAX], lambda left: self.decide(left, draining), LAPSED, self.clock.now_us()
+        )
         if taken:
             report_reclaimed(self.telemetry, taken, LAPSED)
             self.publisher.fall_behind()
@@ -179,25 +178,19 @@ class Neighbours:
             self.node_beats.forget()
         return beating_since is not None
 
-    def decide(self, left: Sequence[tuple[int, InFlight]]) -> list[tuple[int, Reclaim]]:
-        """Decide what becomes of events left behind, judging those of each owner together.
+    def decide(self, left: Sequence[tuple[int, InFlight]], draining: Collection[str]) -> list[tuple[int, Reclaim]]:
+        """Decide what becomes of events left behind; a lapsed lease proves no death, so it charges nobody.
+
+        What an incarnation left that was told to end, one of `draining`, was interrupted.
 
         Our own are either in hand, or were claimed by a transaction whose answer was lost and are handed back.
         """
-        by_owner: dict[str, list[InFlight]] = defaultdict(list)
-        rows = {event.event_id: seq for seq, event in left}
-        for _, event in left:
-            if event.owner != self.store.owner:
-                by_owner[event.owner].append(event)
-        decided = [one for events in by_owner.values() for one in triage(events, self.handlers.holds_on_crash)]
-        return [(rows[reclaim.event.event_id], reclaim) for reclaim in decided]
-
-    async def look_for_suspects(self) -> int:
-        """Have suspects run that a daemon made which is gone; the stream carries none of them."""
-        if not await self.store.any_suspect():
-            return 0
-        self.reader.look_for_suspects()
-        return 1
+        others = ((seq, event) for seq, event in left if event.owner != self.store.owner)
+        holds = self.handlers.holds_on_crash
+        return [
+            (seq, after_lapse(event, hold=holds(event.event_type), draining=event.owner in draining))
+            for seq, event in others
+        ]
 
     async def remove_dead_consumers(self) -> int:
         """Let the stream forget the readers of daemons that are gone."""

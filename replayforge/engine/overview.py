@@ -14,6 +14,7 @@ from replayforge.domain.errors import NotFound, Refused, Rejected, Unavailable
 from replayforge.domain.event import Action, Attempt, Content, EventRecord, StoredEvent
 from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.domain.reports import EventFilter, Group, Ledger, LogCursor, Node, WorkflowSummary
+from replayforge.engine.controls import Controls
 from replayforge.engine.dispatcher import Dispatcher
 from replayforge.engine.gates import Gates
 from replayforge.engine.intake import Intake, Receipt
@@ -26,6 +27,7 @@ from replayforge.engine.worker import Worker
 from replayforge.forgelog.log import ForgeLog
 from replayforge.stores.lookups import EventPage
 from replayforge.stores.store import Store
+from replayforge.stores.suspicions import Suspect
 from replayforge.stores.tallies import waiting_of
 from replayforge.streams.stream import Stream, StreamStats
 from replayforge.supervisor import Guard, Supervisor
@@ -81,12 +83,13 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One event with all that happened to it; `content` are the bytes it came with."""
+    """One event with all that happened to it; `content` are the bytes it came with, `suspect` what deaths say of it."""
 
     event: StoredEvent
     content: Content
     attempts: list[Attempt]
     actions: list[Action]
+    suspect: Suspect | None = None
 
 
 class Overview:
@@ -110,6 +113,7 @@ class Overview:
         started_at_us: int,
         recovered: Recovered,
         neighbours: Neighbours,
+        controls: Controls,
         gates: Gates,
         loop_watch: LoopWatch,
     ) -> None:
@@ -129,6 +133,7 @@ class Overview:
         self.started = clock.elapsed()
         self.recovered = recovered
         self.neighbours = neighbours
+        self.controls = controls
         self.gates = gates
         self.loop_watch = loop_watch
 
@@ -138,7 +143,7 @@ class Overview:
         """Return an event's history, or its receipt while it has no row; raises NotFound."""
         history = await self.store.history(event_id)
         if history is not None:
-            return History(*history)
+            return History(*history, await self.suspicion(history[0]))
         waiting = await self.intake.find_waiting(event_id)
         if waiting is not None:
             return waiting
@@ -147,6 +152,10 @@ class Overview:
         if history is None:
             raise NotFound(f"There is no event {event_id}.")
         return History(*history)
+
+    async def suspicion(self, event: StoredEvent) -> Suspect | None:
+        """Return what deaths of the process say of an event that has not gone well yet."""
+        return None if event.state is State.SUCCEEDED else await self.store.suspicion(event.id)
 
     async def list_events(self, wanted: EventFilter, before_seq: int | None, limit: int) -> EventPage:
         """Return events that pass the filter, newest first, as many as fit into one page."""
@@ -216,6 +225,7 @@ class Overview:
         issues += [paused_in_words(pause, paused) for pause in pauses]
         issues += [broken_in_words(pattern, waiting.get(pattern, 0)) for pattern in broken]
         issues += [in_words(node) for node in gone if node.waiting or not node.stopped]
+        issues += self.controls.in_words()
         issues += self.neighbours.long_transactions
         issues += self.loop_watch.issues()
         issues += output.issues()

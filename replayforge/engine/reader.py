@@ -7,7 +7,9 @@ from replayforge import crashpoints
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Claimed
+from replayforge.domain.poison import seconds_alone
 from replayforge.engine.gates import Gates
+from replayforge.engine.incarnation import IncarnationFile
 from replayforge.engine.outage import Outage, report_buried
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.workbench import Workbench
@@ -23,8 +25,8 @@ CLAIM_MAX = 500
 class Reader:
     """Claims as many events as there is room for on the bench, and no more.
 
-    Suspects, events that were in flight when a process died, are run first and one at a time: everything else waits
-    for each at most `solo_seconds`, so that a crash in that time convicts the right one.
+    Suspects, events that were in flight when a process died, are run first and one at a time. Everything else waits for
+    each at most `solo_seconds`, twice as long with each further death, so that a death in that time tells which it was.
     """
 
     name = "reader"
@@ -36,6 +38,7 @@ class Reader:
         bench: Workbench,
         gates: Gates,
         publisher: Publisher,
+        incarnation: IncarnationFile,
         clock: Clock,
         telemetry: Telemetry,
         *,
@@ -46,6 +49,7 @@ class Reader:
         self.bench = bench
         self.gates = gates
         self.publisher = publisher
+        self.incarnation = incarnation
         self.clock = clock
         self.telemetry = telemetry
         self.solo_seconds = solo_seconds
@@ -131,6 +135,8 @@ class Reader:
             self.store_outage.over()
             crashpoints.reach("claim.committed")
             self.gates.note_turned_away(claim.turned_away)
+            if entries is None and claim.taken and self.bench.idle_now:
+                self.incarnation.begin_alone(claim.taken[0].lease)
             self.bench.put(claim.taken, under_way)
         self.publisher.offer(claim.left)
         self.telemetry.emit("event.claimed", len(claim.taken))
@@ -149,18 +155,22 @@ class Reader:
         return claim
 
     async def run_suspect(self) -> bool:
-        """Run the oldest suspect with nothing else in flight, as far as that can be had within `solo_seconds`.
+        """Run the likeliest suspect with nothing else in flight, as far as that can be had within its time alone.
 
         False when there was none, or when it runs on beyond its time, so that everything else has its turn now.
         """
-        if not await self.store.any_suspect():
+        self.incarnation.end_alone()  # a crash of this service may have left it standing
+        known = await self.store.next_suspect()
+        if known is None:
             self.bench.suspects_first = False
             return False
-        await within(self.bench.wait_until_idle(), self.solo_seconds)
-        claimed = await self.claim_and_put(None)
-        if not claimed:
-            return False
-        return await within(self.bench.wait_until_done(claimed[0].lease), self.solo_seconds)
+        seconds = seconds_alone(known.deaths, self.solo_seconds)
+        await within(self.bench.wait_until_idle(), seconds)
+        try:
+            claimed = await self.claim_and_put(None)
+            return bool(claimed) and await within(self.bench.wait_until_done(claimed[0].lease), seconds)
+        finally:
+            self.incarnation.end_alone()
 
 
 async def within(waiting: Awaitable[None], seconds: float) -> bool:

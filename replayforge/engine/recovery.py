@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from replayforge.domain.clock import Clock
 from replayforge.domain.event import EVENT_RECORD_TYPE
 from replayforge.domain.identity import from_bytes
-from replayforge.domain.lifecycle import State
-from replayforge.domain.recovery import Reclaim, triage
+from replayforge.domain.lifecycle import Outcome, State
+from replayforge.domain.poison import Death, after_proven_death
+from replayforge.domain.recovery import Incarnation, Reclaim, judge_former
 from replayforge.engine.handlers import Handlers
 from replayforge.engine.window import Window
 from replayforge.forgelog.errors import GapError
 from replayforge.forgelog.log import ForgeLog
 from replayforge.stores.store import Store
+from replayforge.stores.suspicions import Change, Suspect
 from replayforge.telemetry import Telemetry
 
 READ_RECORDS_MAX = 5000
 IN_FLIGHT_MAX = 1_000_000
+DIED = "The process died while this event was in flight."
+TOLD_TO_END = "The daemon was told to end, and ended before this attempt did."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +35,24 @@ class Recovered:
 
 
 async def reclaim_former(
-    store: Store, handlers: Handlers, clock: Clock, telemetry: Telemetry, owner_prefix: str
+    store: Store, handlers: Handlers, clock: Clock, telemetry: Telemetry, owner_prefix: str, former: Incarnation
 ) -> Recovered:
     """Take back what former incarnations of this daemon held: it runs again now, not after a time-out."""
     left = await store.in_flight(owner_prefix, IN_FLIGHT_MAX)
-    decided = triage((event for _, event in left), handlers.holds_on_crash)
-    rows = {event.event_id: seq for seq, event in left}
-    pairs = [(rows[reclaim.event.event_id], reclaim) for reclaim in decided]
-    taken = (
-        await store.reclaim(pairs, "The process died while this event was in flight.", clock.now_us()) if pairs else []
-    )
+    # The file knows it even when the store was away as the daemon was told to end; the store knows of earlier ones.
+    draining = await store.draining() | ({former.owner} if former.draining else set())
+    pairs = judge_former(left, former, draining, store.node, handlers.holds_on_crash)
+    if former.owner and former.owner not in draining:
+        # First, for it can be told twice: should this start die on the way, the next one finds all of it again.
+        explained = any((seq, event.token) == former.alone for seq, event in left if event.owner == former.owner)
+        await store.change_suspicions(lambda suspects: after_death_of(former, suspects, store, explained))
+    taken = []
+    for outcome, error in ((Outcome.CRASHED, DIED), (Outcome.INTERRUPTED, TOLD_TO_END)):
+        some = [(seq, reclaim) for seq, reclaim in pairs if reclaim.outcome is outcome]
+        taken += await store.reclaim(some, error, clock.now_us()) if some else []
     if taken:
-        report_reclaimed(telemetry, taken, "the process died")
+        told = all(reclaim.outcome is Outcome.INTERRUPTED for reclaim in taken)
+        report_reclaimed(telemetry, taken, "the daemon was told to end" if told else "the process died")
     states = [reclaim.verdict.state for reclaim in taken]
     return Recovered(
         requeued=states.count(State.QUEUED),
@@ -50,6 +60,18 @@ async def reclaim_former(
         held=states.count(State.HELD),
         waiting=0,
     )
+
+
+def after_death_of(former: Incarnation, suspects: Sequence[Suspect], store: Store, explained: bool) -> list[Change]:
+    """Decide what the death of the last incarnation says of events that others hold, or that are set aside."""
+    death = Death(former.owner, store.node)
+    changes: list[Change] = []
+    for suspect in suspects:
+        here = not store.shared or suspect.known.node == store.node
+        found = after_proven_death(suspect.standing, suspect.known, death, here=here, explained=explained)
+        if found is not None:
+            changes.append((suspect, *found))
+    return changes
 
 
 def report_reclaimed(telemetry: Telemetry, taken: Sequence[Reclaim], reason: str) -> None:

@@ -167,6 +167,11 @@ class Workbench:
             await self.changed.wait()
         return room
 
+    @property
+    def idle_now(self) -> bool:
+        """Whether nothing runs in this process, nor is about to: no event, and no plain function past its time-out."""
+        return not (self.leases.held or self.reserved or self.hanging)
+
     async def wait_until_idle(self) -> None:
         """Return when nothing is in this process's hands, nor about to come."""
         while self.leases.held or self.reserved:

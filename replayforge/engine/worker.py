@@ -181,7 +181,7 @@ class Worker:
             started_at_us=self.busy_since_us or now_us,
             worker=self.name,
         )
-        decided = after_crash(lost, charged=True, hold=self.handlers.holds_on_crash(row.event_type), suspect=False)
+        decided = after_crash(lost, hold=self.handlers.holds_on_crash(row.event_type))
         await self.store.reclaim([(row.seq, decided)], reason, now_us)
         state, types = decided.verdict.state, {row.event_type: 1}
         self.telemetry.emit("attempt.reclaimed", event_id=row.id, verdict=state, types=types)

@@ -249,12 +249,6 @@ def queued_entries(after_seq: int, limit: int) -> Steps[list[tuple[str, int]]]:
     return [(row[0], row[1]) for row in rows]
 
 
-def any_suspect() -> Steps[bool]:
-    """Tell whether a suspect waits for its turn alone."""
-    rows = yield Fetch("any_suspect")
-    return bool(rows)
-
-
 def any_stranded(now_us: int, ahead_us: int) -> Steps[bool]:
     """Tell whether a retry waits that was decided further ahead of now."""
     rows = yield Fetch("any_stranded", {"now_us": now_us, "ahead_us": ahead_us})

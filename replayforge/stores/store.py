@@ -1,6 +1,6 @@
 """The store: each operation once, over whichever driver; what it returns is durable."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from replayforge.domain.chronicle import Chronicle, Range
 from replayforge.domain.errors import Refused, Unstorable
 from replayforge.domain.event import Action, Attempt, Content, EventRecord, Meaning, StoredEvent
 from replayforge.domain.lifecycle import State
+from replayforge.domain.poison import Suspicion
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
-from replayforge.stores import chronicle, lookups, nodes, replays, transactions, waiting
+from replayforge.stores import chronicle, lookups, nodes, replays, suspicions, transactions, waiting
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
 from replayforge.stores.chronicle import Amount, StepAmount
 from replayforge.stores.driver import Batch, Driver, Steps
@@ -21,6 +22,7 @@ from replayforge.stores.migrations import migrate
 from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
 from replayforge.stores.sqlite import SqliteDriver
+from replayforge.stores.suspicions import Change, Suspect
 from replayforge.stores.transactions import Claim, Settlement
 from replayforge.stores.waiting import Recalled, Sorted
 
@@ -220,9 +222,25 @@ class Store:
         """Return (id, run) of queued events, oldest first."""
         return await self.driver.read(lambda: lookups.queued_entries(after_seq, limit))
 
-    async def any_suspect(self) -> bool:
-        """Tell whether a suspect waits to run alone."""
-        return await self.driver.read(lookups.any_suspect)
+    async def next_suspect(self) -> Suspicion | None:
+        """Return what is known of the suspect that is to run alone next; None when there is none."""
+        return await self.driver.read(suspicions.next_suspect)
+
+    async def set_aside(self) -> list[Suspect]:
+        """Return the suspects whose control is not over."""
+        return await self.driver.read(suspicions.set_aside)
+
+    async def suspicion(self, event_id: str) -> Suspect | None:
+        """Return what is known of one event; None when it is under no suspicion."""
+        return await self.driver.read(lambda: suspicions.suspicion(event_id))
+
+    async def change_suspicions(self, decide: Callable[[Sequence[Suspect]], Sequence[Change]]) -> int:
+        """Change what is known of all open suspects, as `decide` says; returns of how many."""
+        return await self.driver.write(lambda: suspicions.change("suspicions", decide))
+
+    async def end_controls(self, decide: Callable[[Sequence[Suspect]], Sequence[Change]]) -> int:
+        """Change what is known of the suspects that are set aside, as `decide` says; returns of how many."""
+        return await self.driver.write(lambda: suspicions.change("set_aside", decide))
 
     async def retire(self, state: State, before_us: int, limit: int = 500) -> int:
         """Remove finished events last touched before a time; returns how many."""

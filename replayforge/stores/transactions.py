@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from replayforge.domain.admission import Admission
 from replayforge.domain.event import Claimed, Content, StoredEvent
 from replayforge.domain.lifecycle import OPEN, Outcome, State
+from replayforge.domain.poison import Standing
 from replayforge.domain.recovery import InFlight, Reclaim, Verdict, error_signature
 from replayforge.domain.reports import Node
 from replayforge.stores.burial import bury
 from replayforge.stores.driver import Batch, Fetch, Row, Steps
 from replayforge.stores.projection import as_bytes, stored_event
+from replayforge.stores.suspicions import known_of, written
 from replayforge.stores.tallies import WAITS_FOR, moves, tally, tally_waiting
 
 Decide = Callable[[Sequence[tuple[int, InFlight]]], Sequence[tuple[int, Reclaim]]]
@@ -197,7 +199,6 @@ def settled_row(settlement: Settlement, owner: str) -> Row:
         verdict.state,
         verdict.attempt_count,
         verdict.crashes,
-        False,
         verdict.due_at_us,
         verdict.reason,
         settlement.error,
@@ -229,7 +230,13 @@ def bury_suspect(node: str, error: str, now_us: int) -> Steps[Claim]:
 def in_flight(owner_prefix: str, limit: int) -> Steps[list[tuple[int, InFlight]]]:
     """Fetch (row number, event) of what owners whose name begins like this left in processing."""
     rows = yield Fetch("in_flight", {"owner_pattern": prefix_pattern(owner_prefix), "count": limit})
-    return [(row[0], InFlight(*row[1:])) for row in rows]
+    return [left_event(row) for row in rows]
+
+
+def left_event(row: Row) -> tuple[int, InFlight]:
+    """Read the row of an event that somebody left in processing; returns its row number with it."""
+    event = InFlight(*row[1:9])
+    return row[0], replace(event, standing=Standing(row[9]), suspicion=known_of(row[10]))
 
 
 def prefix_pattern(prefix: str) -> str:
@@ -238,7 +245,7 @@ def prefix_pattern(prefix: str) -> str:
 
 
 def reclaim(node: str, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_us: int) -> Steps[list[Reclaim]]:
-    """Take back what a crash left behind: an attempt row `crashed` for each, and the state that was decided.
+    """Take back what a crash left behind: an attempt row for each, and the state that was decided.
 
     Events that are no longer held under the token they were seen with are left alone; returns those taken back.
     """
@@ -247,7 +254,7 @@ def reclaim(node: str, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_
     held = {(row[0], row[1]) for row in rows}
     taken = [(seq, decided) for seq, decided in reclaims if (seq, decided.event.token) in held]
     yield Batch("insert_attempts", [crashed_attempt(seq, decided, error, now_us) for seq, decided in taken])
-    yield Batch("settle_events", [crashed_event(seq, decided, error, now_us) for seq, decided in taken])
+    yield Batch("reclaim_events", [crashed_event(seq, decided, error, now_us) for seq, decided in taken])
     yield tally(node, moves(State.PROCESSING, (decided.verdict.state for _, decided in taken)))
     return [decided for _, decided in taken]
 
@@ -260,7 +267,7 @@ def crashed_attempt(seq: int, decided: Reclaim, error: str, now_us: int) -> Row:
         event.token,
         event.run,
         event.attempt_count + 1,
-        Outcome.CRASHED,
+        decided.outcome,
         decided.verdict.state not in OPEN,
     ) + (event.owner, event.worker, event.started_at_us, now_us, error, error_signature(error))
 
@@ -268,10 +275,14 @@ def crashed_attempt(seq: int, decided: Reclaim, error: str, now_us: int) -> Row:
 def crashed_event(seq: int, decided: Reclaim, error: str, now_us: int) -> Row:
     """Return the parameters that move an event after a crash."""
     event, verdict = decided.event, decided.verdict
-    return (verdict.state, verdict.attempt_count, verdict.crashes, decided.suspect, None, verdict.reason) + (
+    return (
+        verdict.state,
+        verdict.crashes,
+        verdict.reason,
         error,
         error_signature(error),
-        None,
+        decided.standing,
+        written(decided.suspicion),
         now_us,
         seq,
         event.token,
@@ -303,7 +314,7 @@ def take_over(
 ) -> Steps[list[Reclaim]]:
     """Take back those of the (row number, token, beat) leases that nobody renewed, as a pure function decides."""
     rows = yield Fetch("unrenewed_leases", {"leases": leases})
-    pairs = decide([(row[0], InFlight(*row[1:])) for row in rows])
+    pairs = decide([left_event(row) for row in rows])
     return (yield from reclaim(node, pairs, error, now_us)) if pairs else []
 
 

@@ -2,10 +2,17 @@
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND
 from replayforge.domain.event import StoredEvent
+from replayforge.domain.poison import Standing
 from replayforge.engine.intake import Receipt
 from replayforge.engine.overview import History
+from replayforge.stores.suspicions import Suspect
 from replayforge.web.rows import Fact
 from replayforge.web.words import count, duration, link, plural, workflow_path
+
+NEXT_RUN = {
+    Standing.RUNS_ALONE: "alone, while everything else waits for it a little",
+    Standing.SET_ASIDE: "alone, once the daemon has lived for a while without it",
+}
 
 
 def receipt_facts(receipt: Receipt) -> list[Fact]:
@@ -28,6 +35,7 @@ def history_facts(found: History) -> list[Fact]:
         Fact("Run", f"{event.run}", "one more for each replay"),
         Fact("Handed out", plural(event.starts, "time"), "how often a worker was given this event"),
         *ending(event),
+        *suspicion(found.suspect),
     ]
 
 
@@ -53,4 +61,17 @@ def ending(event: StoredEvent) -> list[Fact]:
         facts.append(Fact("Reason", event.reason.replace("_", " ")))
     if event.error_signature:
         facts.append(Fact("Error group", event.error_signature, "", link("/events", {"error": event.error_signature})))
+    return facts
+
+
+def suspicion(suspect: Suspect | None) -> list[Fact]:
+    """Return what deaths of the process say of the event."""
+    if suspect is None or not suspect.known.deaths:
+        return []
+    facts = [Fact("In flight at a crash", plural(suspect.known.deaths, "time"), "of the whole process")]
+    if suspect.known.alone:
+        times = ", ".join("?" if one is None else f"{one:.1f} s" for one in suspect.known.alone)
+        facts.append(Fact("Alone at a crash", f"after {times}", "three in a row that agree make it poison"))
+    if suspect.standing is not Standing.FREE:
+        facts.append(Fact("Runs next", NEXT_RUN[suspect.standing]))
     return facts

@@ -106,7 +106,9 @@ def history_shape(found: History, max_attempts: int) -> dict[str, Any]:
         {"run": run, "attempts": [attempt for attempt in attempts if attempt["run"] == run]}
         for run in range(found.event.run, 0, -1)
     ]
-    return event | {"attempts": attempts, "runs": runs, "actions": [shapes.action(one) for one in found.actions]}
+    actions = [shapes.action(one) for one in found.actions]
+    suspicion = None if found.suspect is None else shapes.suspicion(found.suspect)
+    return event | {"attempts": attempts, "runs": runs, "actions": actions, "suspicion": suspicion}
 
 
 async def replay_event(request: web.Request) -> web.Response:

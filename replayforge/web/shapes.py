@@ -14,6 +14,7 @@ from replayforge.domain.reports import Group, Node, WorkflowSummary
 from replayforge.engine.intake import Receipt
 from replayforge.engine.nodes import WorkerReport
 from replayforge.engine.overview import WorkerStatus
+from replayforge.stores.suspicions import Suspect
 
 encode = msgspec.json.Encoder().encode
 
@@ -187,6 +188,15 @@ def attempt(one: Attempt) -> dict[str, Any]:
 def action(one: Action) -> dict[str, Any]:
     """Show something that was done to an event."""
     return {"at": format_time(one.at_us), "run": one.run, "action": one.action, "detail": one.detail}
+
+
+def suspicion(suspect: Suspect) -> dict[str, Any]:
+    """Show what deaths of the process say of an event."""
+    return {
+        "standing": suspect.standing.name.lower(),
+        "deaths": suspect.known.deaths,
+        "died_alone_after_seconds": list(suspect.known.alone),
+    }
 
 
 def workflow(summary: WorkflowSummary) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from replayforge.domain.event import Claimed, StoredEvent
 from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State
-from replayforge.domain.recovery import InFlight, Reclaim, Verdict, triage
+from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, Verdict, judge_former
 from replayforge.domain.reports import EventFilter, Ledger
 from replayforge.engine.overview import ledger
 from replayforge.stores import lookups
@@ -248,8 +248,7 @@ async def test_a_retry_from_ahead_does_not_wait_for_its_time(store: Store) -> No
 
 
 def reclaims(left: Sequence[tuple[int, InFlight]], hold: bool = False) -> list[tuple[int, Reclaim]]:
-    rows = {event.event_id: seq for seq, event in left}
-    return [(rows[one.event.event_id], one) for one in triage([event for _, event in left], lambda _: hold)]
+    return judge_former(left, Incarnation(), (), "node-1", lambda _: hold)
 
 
 async def test_suspects_are_kept_apart(store: Store) -> None:
@@ -260,7 +259,7 @@ async def test_suspects_are_kept_apart(store: Store) -> None:
     assert await store.queued_entries(10) == []
     assert (await store.claim([(one.event.id, 1) for one in taken], now_us())).taken == []
     solo: list[str] = []
-    while await store.any_suspect():
+    while await store.next_suspect() is not None:
         (one,) = (await store.claim_suspect(now_us())).taken
         solo.append(one.event.id)
         await store.settle([success(one)])
@@ -269,7 +268,7 @@ async def test_suspects_are_kept_apart(store: Store) -> None:
 
 
 async def test_likeliest_suspect_comes_first(store: Store) -> None:
-    """The suspect that was started last runs first; one that has crashed alone before runs before all others."""
+    """The suspect that was started last runs first; one that was in flight at more deaths runs before all others."""
     names = ["early", "late", "last"]
     await put(store, [record(name) for name in names])
     for step, name in enumerate(names):
@@ -280,7 +279,10 @@ async def test_likeliest_suspect_comes_first(store: Store) -> None:
     assert first.event.id == "last"
     await store.reclaim(reclaims(await store.in_flight("")), "the process died", now_us() - MINUTE_US)
     (again,) = (await store.claim_suspect(now_us())).taken
-    assert (again.event.id, again.event.crashes) == ("last", 1)
+    assert (again.event.id, again.event.crashes) == ("last", 0)
+    suspect = await store.suspicion("last")
+    assert suspect is not None
+    assert suspect.known.deaths == 2
 
 
 async def test_held_events_wait_for_a_person(store: Store) -> None:
@@ -289,7 +291,7 @@ async def test_held_events_wait_for_a_person(store: Store) -> None:
     (taken,) = await store.reclaim(reclaims(await store.in_flight(""), hold=True), "the process died", now_us())
     assert taken.verdict.state is State.HELD
     assert await store.queued_entries(10) == []
-    assert not await store.any_suspect()
+    assert await store.next_suspect() is None
 
 
 async def test_reclaim_after_settlement_takes_nothing(store: Store) -> None:

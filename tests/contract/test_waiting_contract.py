@@ -5,7 +5,7 @@ import asyncio
 from replayforge.domain.admission import EVERYTHING, Admission, PatternOf, Pause
 from replayforge.domain.event import Claimed, EventRecord
 from replayforge.domain.lifecycle import Outcome, Reason, State
-from replayforge.domain.recovery import InFlight, Reclaim, Verdict, triage
+from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, Verdict, judge_former
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.lookups import Discrepancies
 from replayforge.stores.projection import Projected, Projection
@@ -140,8 +140,7 @@ async def test_queue_is_sorted_out_in_pieces(store: Store) -> None:
 
 
 def suspects(left: list[tuple[int, InFlight]]) -> list[tuple[int, Reclaim]]:
-    decided = triage([event for _, event in left], lambda event_type: False)
-    return [(seq, reclaim) for (seq, _), reclaim in zip(left, decided, strict=True)]
+    return judge_former(left, Incarnation(), (), "node-1", lambda event_type: False)
 
 
 async def test_suspect_without_admission_waits_and_comes_back_as_one(store: Store) -> None:
@@ -152,11 +151,11 @@ async def test_suspect_without_admission_waits_and_comes_back_as_one(store: Stor
     claim = await store.claim_suspect(now_us(), room(a=0))
     assert [one.event.id for one in claim.taken] == ["event-1"]
     assert (await store.claim_suspect(now_us(), room(a=0))).taken == []
-    assert not await store.any_suspect()
+    assert await store.next_suspect() is None
     assert await waiting(store) == {"a": 1}
     recalled = await recall(store, "a")
     assert (recalled.taken, recalled.entries, recalled.suspects) == ([], [], 1)
-    assert await store.any_suspect()
+    assert await store.next_suspect() is not None
     assert await store.queued_entries(10) == []
     (alone,) = (await store.claim_suspect(now_us())).taken
     assert alone.event.id == "event-0"

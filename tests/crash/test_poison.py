@@ -53,7 +53,7 @@ def test_pill_is_buried_and_the_rest_succeeds(tmp_path: Path, place: str) -> Non
         deaths = restart_until_converged(daemon)
         pill, others = pill_and_rest(daemon)
         assert (pill["status"], pill["reason"]) == ("dead_lettered", "poison")
-        assert deaths <= 5
+        assert deaths <= 4 + (place == "first")
         assert {event["status"] for event in others} <= {"succeeded"}
         assert {attempt["outcome"] for attempt in pill["attempts"]} == {"crashed"}
         assert daemon.terminate() == 0
@@ -74,17 +74,17 @@ def test_pill_beside_a_long_handler(tmp_path: Path) -> None:
 
 
 def test_a_dead_pill_can_be_replayed(tmp_path: Path) -> None:
-    """A replay of a buried pill gives it three more crashes and no more."""
+    """A replay of a buried pill clears it: it takes a death that makes it a suspect again, and three alone."""
     with DaemonProcess(tmp_path, SINK_HANDLERS, ["--simulate-crashes"], dict(QUICK)) as daemon:
         daemon.start()
         send(daemon, "slow.one", "pill", {"_force_exit": True})
-        assert restart_until_converged(daemon) == 3
+        assert restart_until_converged(daemon) == 4
         pill, _ = pill_and_rest(daemon)
         daemon.http.post(f"/api/deadletters/{pill['id']}/replay", {"reason": "once more"})
-        assert restart_until_converged(daemon) == 3
+        assert restart_until_converged(daemon) == 4
         again, _ = pill_and_rest(daemon)
         assert (again["status"], again["run"]) == ("dead_lettered", 2)
-        assert [len(run["attempts"]) for run in again["runs"]] == [3, 3]
+        assert [len(run["attempts"]) for run in again["runs"]] == [4, 4]
         daemon.terminate()
         daemon.flags = []  # without simulated crashes its flag is plain data
         daemon.start()

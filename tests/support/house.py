@@ -25,6 +25,7 @@ QUICK: dict[str, Any] = {
     "janitor.promote_seconds": 0.02,
     "janitor.refill_seconds": 0.1,
     "workers.solo_seconds": 0.2,
+    "workers.control_seconds": 0.3,
     "supervisor.grace_seconds": 2,
     "supervisor.restarts_max": 50,
 }

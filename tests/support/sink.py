@@ -13,6 +13,7 @@ QUICK = {
     "janitor.promote_seconds": 0.05,
     "janitor.refill_seconds": 0.2,
     "workers.solo_seconds": 0.3,
+    "workers.control_seconds": 0.5,
 }
 
 

@@ -34,6 +34,12 @@ e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.
 e.starts + 1, e.crashes, :owner::text, e.lease_token + 1, NULL, e.reason, e.last_error, e.error_signature, NULL, NULL,
 {content_columns}
 
+-- fragment likeliest_suspect --
+WHERE e.suspicion IS NOT NULL AND e.suspect = 1 AND e.state || '' = 'queued' AND e.waits_for IS NULL
+ORDER BY coalesce(jsonb_array_length(e.suspicion::jsonb -> 'alone'), 0) DESC,
+    coalesce((e.suspicion::jsonb ->> 'deaths')::bigint, 0) DESC,
+    (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = e.seq) DESC, e.seq LIMIT 1
+
 -- fragment attempt_columns --
 e.id, a.token, a.run, a.number, a.outcome, a.ended_run, a.owner, a.worker, a.started_at_us, a.ended_at_us, a.error,
 a.error_signature
@@ -133,13 +139,11 @@ WHERE e.id = ANY (ARRAY(SELECT value ->> 0 FROM jsonb_array_elements(:entries::j
 ORDER BY e.seq FOR UPDATE OF e
 
 -- claimable_suspect --
--- The suspect as it will be once claimed that most likely killed the process: it crashed most often, or, among equals,
--- was started last. Were it the oldest, one that outlives its time alone would shield the guilty one for ever.
+-- The suspect as it will be once claimed that most likely killed the process: it died alone, or was in flight at a
+-- death, most often, or, among equals, was started last. Were it the oldest, one that outlives its time alone would
+-- shield the guilty one for ever.
 SELECT {claimed_columns}
-FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq
-WHERE e.state = 'queued' AND e.suspect = 1 AND e.waits_for IS NULL
-ORDER BY e.crashes DESC,
-    (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = e.seq) DESC, e.seq LIMIT 1
+FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq {likeliest_suspect}
 FOR UPDATE OF e SKIP LOCKED
 
 -- claim_events --
@@ -245,20 +249,34 @@ SELECT * FROM unnest(
 )
 
 -- settle_events --
--- Commit what an attempt decided, if its lease still stands; a delay begins now.
+-- Commit what an attempt decided, if its lease still stands; a delay begins now. One that has ended clears the event of
+-- every suspicion; only one that was interrupted goes back to the queue, and says nothing.
 UPDATE events AS e
 SET previous_state = e.state, state = g.state, attempt_count = g.attempt_count, crashes = g.crashes,
-    suspect = g.suspect, due_at_us = {database_now_us} + (g.due_at_us - g.at_us), reason = g.reason,
-    last_error = g.last_error, error_signature = g.error_signature, result = g.result, lease_owner = NULL,
-    updated_at_us = {database_now_us}
+    due_at_us = {database_now_us} + (g.due_at_us - g.at_us), reason = g.reason, last_error = g.last_error,
+    error_signature = g.error_signature, result = g.result, lease_owner = NULL, updated_at_us = {database_now_us},
+    suspect = CASE g.state WHEN 'queued' THEN e.suspect ELSE 0 END,
+    suspicion = CASE g.state WHEN 'queued' THEN e.suspicion END
 FROM unnest(
-    $1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[],
-    $9::bytea[], $10::bigint[], $11::bigint[], $12::bigint[], $13::text[]
+    $1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::bytea[],
+    $9::bigint[], $10::bigint[], $11::bigint[], $12::text[]
 ) AS g (
-    state, attempt_count, crashes, suspect, due_at_us, reason, last_error, error_signature, result, at_us, seq, token,
-    owner
+    state, attempt_count, crashes, due_at_us, reason, last_error, error_signature, result, at_us, seq, token, owner
 )
-WHERE e.seq = ANY ($11) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token
+WHERE e.seq = ANY ($10) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token
+    AND e.lease_owner = g.owner
+
+-- reclaim_events --
+-- Take back what a crash left in processing, if its lease still stands.
+UPDATE events AS e
+SET previous_state = e.state, state = g.state, crashes = g.crashes, reason = g.reason, last_error = g.last_error,
+    error_signature = g.error_signature, suspect = g.suspect, suspicion = g.suspicion, due_at_us = NULL,
+    lease_owner = NULL, updated_at_us = {database_now_us}
+FROM unnest(
+    $1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bigint[], $9::bigint[],
+    $10::bigint[], $11::text[]
+) AS g (state, crashes, reason, last_error, error_signature, suspect, suspicion, at_us, seq, token, owner)
+WHERE e.seq = ANY ($9) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token
     AND e.lease_owner = g.owner
 
 -- hand_back_events --
@@ -271,7 +289,7 @@ WHERE e.seq = ANY ($2) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.
 
 -- in_flight --
 -- What a node's former incarnations left in processing.
-SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us
+SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us, suspect, suspicion
 FROM events WHERE state = 'processing' AND lease_owner LIKE :owner_pattern ESCAPE '\' ORDER BY seq LIMIT :count
 
 -- lease_beats --
@@ -281,7 +299,8 @@ WHERE state = 'processing' AND lease_owner <> :owner ORDER BY seq LIMIT :count
 
 -- unrenewed_leases --
 -- Those of the given (row number, token, beat) leases that stand as they were seen; one that is being renewed is not.
-SELECT e.seq, e.id, e.event_type, e.run, e.lease_token, e.attempt_count, e.crashes, e.lease_owner, e.updated_at_us
+SELECT e.seq, e.id, e.event_type, e.run, e.lease_token, e.attempt_count, e.crashes, e.lease_owner, e.updated_at_us,
+    e.suspect, e.suspicion
 FROM jsonb_array_elements(:leases::jsonb) AS lease JOIN events AS e ON e.seq = (lease.value ->> 0)::bigint
 WHERE e.seq = ANY (ARRAY(SELECT (value ->> 0)::bigint FROM jsonb_array_elements(:leases::jsonb)))
     AND e.state || '' = 'processing' AND e.lease_token = (lease.value ->> 1)::bigint
@@ -423,9 +442,29 @@ LIMIT 1
 SELECT id, run FROM events
 WHERE state = 'queued' AND suspect = 0 AND waits_for IS NULL AND seq > :after_seq ORDER BY seq LIMIT :count
 
--- any_suspect --
--- One suspect that waits for its turn alone.
-SELECT seq FROM events WHERE state = 'queued' AND suspect = 1 AND waits_for IS NULL LIMIT 1
+-- next_suspect --
+-- The suspect that is to run alone next.
+SELECT e.suspicion FROM events AS e {likeliest_suspect}
+
+-- set_aside --
+-- The suspects whose control is not over.
+SELECT seq, suspect, suspicion, id FROM events
+WHERE suspicion IS NOT NULL AND suspect = 2 AND state || '' IN ('queued', 'processing') ORDER BY seq LIMIT :count
+
+-- suspicions --
+-- All open events that were in flight at a death, or whose lease another daemon has taken over.
+SELECT seq, suspect, suspicion, id FROM events
+WHERE suspicion IS NOT NULL AND state || '' IN ('queued', 'processing') ORDER BY seq LIMIT :count
+
+-- suspicion --
+-- What is known of one event.
+SELECT seq, suspect, suspicion, id FROM events WHERE id = :id AND suspicion IS NOT NULL
+
+-- change_suspicions --
+-- Note what is known of events by now, unless somebody else has noted something meanwhile.
+UPDATE events AS e SET suspect = g.suspect, suspicion = g.suspicion
+FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[]) AS g (suspect, suspicion, seq, known)
+WHERE e.seq = ANY ($3) AND e.seq = g.seq AND e.suspicion = g.known
 
 -- event --
 -- One event by id.
@@ -510,15 +549,16 @@ SELECT updated_at_us FROM events WHERE state = 'queued' AND waits_for IS NULL OR
 -- Queue a finished event for a new run, if it still is in the run the caller saw.
 UPDATE events AS e
 SET previous_state = e.state, state = 'queued', run = e.run + 1, attempt_count = 0, crashes = 0, suspect = 0,
-    reason = NULL, due_at_us = NULL, result = NULL, updated_at_us = g.at_us
+    suspicion = NULL, reason = NULL, due_at_us = NULL, result = NULL, updated_at_us = g.at_us
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS g (at_us, seq, run, state)
 WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state
 
 -- move_event --
--- Move an event by hand from the state the caller saw.
+-- Move an event by hand from the state the caller saw; a person has looked, so it is no suspect any more.
 UPDATE events AS e
-SET previous_state = e.state, state = g.target, reason = coalesce(g.reason, e.reason), due_at_us = g.due_at_us,
-    waits_for = NULL, updated_at_us = g.at_us
+SET previous_state = e.state, state = g.target, due_at_us = g.due_at_us, waits_for = NULL, suspect = 0,
+    suspicion = NULL, reason = CASE g.target WHEN 'queued' THEN NULL ELSE coalesce(g.reason, e.reason) END,
+    updated_at_us = g.at_us
 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[])
     AS g (target, reason, due_at_us, at_us, seq, run, state)
 WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state

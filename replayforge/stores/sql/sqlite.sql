@@ -28,6 +28,11 @@ e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.
 :now_us, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count, e.starts + 1,
 e.crashes, :owner, e.lease_token + 1, NULL, e.reason, e.last_error, e.error_signature, NULL, NULL, {content_columns}
 
+-- fragment likeliest_suspect --
+WHERE s.suspicion IS NOT NULL AND s.suspect = 1 AND s.state = 'queued' AND s.waits_for IS NULL
+ORDER BY coalesce(json_array_length(s.suspicion, '$.alone'), 0) DESC, coalesce(s.suspicion ->> 'deaths', 0) DESC,
+    (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = s.seq) DESC, s.seq LIMIT 1
+
 -- fragment attempt_columns --
 e.id, a.token, a.run, a.number, a.outcome, a.ended_run, a.owner, a.worker, a.started_at_us, a.ended_at_us, a.error,
 a.error_signature
@@ -113,16 +118,12 @@ FROM json_each(:entries) AS entry CROSS JOIN events AS e ON e.id = entry.value -
 WHERE e.run = entry.value ->> 1 AND e.state = 'queued' AND e.suspect = 0 AND e.waits_for IS NULL
 
 -- claimable_suspect --
--- The suspect as it will be once claimed that most likely killed the process: it crashed most often, or, among equals,
--- was started last. Were it the oldest, one that outlives its time alone would shield the guilty one for ever.
+-- The suspect as it will be once claimed that most likely killed the process: it died alone, or was in flight at a
+-- death, most often, or, among equals, was started last. Were it the oldest, one that outlives its time alone would
+-- shield the guilty one for ever.
 SELECT json_group_array(json_array({claimed_columns}))
 FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq
-WHERE e.seq = (
-    SELECT s.seq FROM events AS s INDEXED BY events_suspect
-    WHERE s.state = 'queued' AND s.suspect = 1 AND s.waits_for IS NULL
-    ORDER BY s.crashes DESC,
-        (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = s.seq) DESC, s.seq LIMIT 1
-)
+WHERE e.seq = (SELECT s.seq FROM events AS s INDEXED BY events_suspect {likeliest_suspect})
 
 -- claim_events --
 -- Take events under a lease.
@@ -218,13 +219,24 @@ INSERT INTO attempts (
 ) VALUES {rows}
 
 -- settle_events --
--- Commit what an attempt decided, if its lease still stands.
+-- Commit what an attempt decided, if its lease still stands. One that has ended clears the event of every suspicion;
+-- only one that was interrupted goes back to the queue, and says nothing.
 UPDATE events
-SET previous_state = state, state = column1, attempt_count = column2, crashes = column3, suspect = column4,
-    due_at_us = column5, reason = column6, last_error = column7, error_signature = column8, result = column9,
-    lease_owner = NULL, updated_at_us = column10
+SET previous_state = state, state = column1, attempt_count = column2, crashes = column3, due_at_us = column4,
+    reason = column5, last_error = column6, error_signature = column7, result = column8, lease_owner = NULL,
+    updated_at_us = column9, suspect = CASE column1 WHEN 'queued' THEN suspect ELSE 0 END,
+    suspicion = CASE column1 WHEN 'queued' THEN suspicion END
 FROM (VALUES {rows})
-WHERE seq = column11 AND state = 'processing' AND lease_token = column12 AND lease_owner = column13
+WHERE seq = column10 AND state = 'processing' AND lease_token = column11 AND lease_owner = column12
+
+-- reclaim_events --
+-- Take back what a crash left in processing, if its lease still stands.
+UPDATE events
+SET previous_state = state, state = column1, crashes = column2, reason = column3, last_error = column4,
+    error_signature = column5, suspect = column6, suspicion = column7, due_at_us = NULL, lease_owner = NULL,
+    updated_at_us = column8
+FROM (VALUES {rows})
+WHERE seq = column9 AND state = 'processing' AND lease_token = column10 AND lease_owner = column11
 
 -- hand_back_events --
 -- Return claimed events that no worker started.
@@ -235,7 +247,7 @@ WHERE seq = column2 AND state = 'processing' AND lease_token = column3 AND lease
 
 -- in_flight --
 -- What a node's former incarnations left in processing.
-SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us
+SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us, suspect, suspicion
 FROM events WHERE state = 'processing' AND lease_owner LIKE :owner_pattern ESCAPE '\' ORDER BY seq LIMIT :count
 
 -- lease_beats --
@@ -245,7 +257,8 @@ WHERE state = 'processing' AND lease_owner <> :owner ORDER BY seq LIMIT :count
 
 -- unrenewed_leases --
 -- Those of the given (row number, token, beat) leases that stand as they were seen.
-SELECT e.seq, e.id, e.event_type, e.run, e.lease_token, e.attempt_count, e.crashes, e.lease_owner, e.updated_at_us
+SELECT e.seq, e.id, e.event_type, e.run, e.lease_token, e.attempt_count, e.crashes, e.lease_owner, e.updated_at_us,
+    e.suspect, e.suspicion
 FROM json_each(:leases) AS lease CROSS JOIN events AS e ON e.seq = lease.value ->> 0
 WHERE e.state = 'processing' AND e.lease_token = lease.value ->> 1 AND e.lease_beat = lease.value ->> 2
 ORDER BY e.seq
@@ -355,10 +368,28 @@ LIMIT 1
 SELECT id, run FROM events INDEXED BY events_ready
 WHERE state = 'queued' AND suspect = 0 AND waits_for IS NULL AND seq > :after_seq ORDER BY seq LIMIT :count
 
--- any_suspect --
--- One suspect that waits for its turn alone.
-SELECT seq FROM events INDEXED BY events_suspect
-WHERE state = 'queued' AND suspect = 1 AND waits_for IS NULL LIMIT 1
+-- next_suspect --
+-- The suspect that is to run alone next.
+SELECT s.suspicion FROM events AS s INDEXED BY events_suspect {likeliest_suspect}
+
+-- set_aside --
+-- The suspects whose control is not over.
+SELECT seq, suspect, suspicion, id FROM events INDEXED BY events_suspect
+WHERE suspicion IS NOT NULL AND suspect = 2 AND state IN ('queued', 'processing') ORDER BY seq LIMIT :count
+
+-- suspicions --
+-- All open events that were in flight at a death, or whose lease another daemon has taken over.
+SELECT seq, suspect, suspicion, id FROM events INDEXED BY events_suspect
+WHERE suspicion IS NOT NULL AND state IN ('queued', 'processing') ORDER BY seq LIMIT :count
+
+-- suspicion --
+-- What is known of one event.
+SELECT seq, suspect, suspicion, id FROM events WHERE id = :id AND suspicion IS NOT NULL
+
+-- change_suspicions --
+-- Note what is known of events by now, unless somebody else has noted something meanwhile.
+UPDATE events SET suspect = column1, suspicion = column2
+FROM (VALUES {rows}) WHERE seq = column3 AND suspicion = column4
 
 -- event --
 -- One event by id.
@@ -443,15 +474,15 @@ WHERE state = 'queued' AND waits_for IS NULL ORDER BY seq LIMIT 1
 -- Queue a finished event for a new run, if it still is in the run the caller saw.
 UPDATE events
 SET previous_state = state, state = 'queued', run = run + 1, attempt_count = 0, crashes = 0, suspect = 0,
-    reason = NULL, due_at_us = NULL, result = NULL, updated_at_us = column1
+    suspicion = NULL, reason = NULL, due_at_us = NULL, result = NULL, updated_at_us = column1
 FROM (VALUES {rows})
 WHERE seq = column2 AND run = column3 AND state = column4
 
 -- move_event --
--- Move an event by hand from the state the caller saw.
+-- Move an event by hand from the state the caller saw; a person has looked, so it is no suspect any more.
 UPDATE events
-SET previous_state = state, state = column1, reason = coalesce(column2, reason), due_at_us = column3,
-    waits_for = NULL, updated_at_us = column4
+SET previous_state = state, state = column1, due_at_us = column3, waits_for = NULL, suspect = 0, suspicion = NULL,
+    reason = CASE column1 WHEN 'queued' THEN NULL ELSE coalesce(column2, reason) END, updated_at_us = column4
 FROM (VALUES {rows})
 WHERE seq = column5 AND run = column6 AND state = column7
 

@@ -17,7 +17,8 @@ from replayforge.domain.lifecycle import (
     State,
     sources_of,
 )
-from replayforge.domain.recovery import CRASHES_MAX, InFlight, Result, after_crash, error_signature, judge, triage
+from replayforge.domain.poison import Standing
+from replayforge.domain.recovery import CRASHES_MAX, InFlight, Result, after_crash, error_signature, judge
 from replayforge.domain.retry import Retry, RetryPolicy
 
 POLICY = RetryPolicy(max_attempts=3)
@@ -115,50 +116,22 @@ def in_flight(name: str = "event-1", crashes: int = 0, event_type: str = "test")
 
 
 CRASHES = {
-    "first of its own": (0, True, False, State.QUEUED, 1),
-    "second of its own": (1, True, False, State.QUEUED, 2),
-    "third of its own": (2, True, False, State.DEAD_LETTERED, 3),
-    "not its own": (0, False, False, State.QUEUED, 0),
-    "not its own after two": (2, False, False, State.QUEUED, 2),
-    "held": (0, True, True, State.HELD, 1),
-    "held, third of its own": (2, True, True, State.DEAD_LETTERED, 3),
+    "first": (0, False, State.QUEUED, 1),
+    "second": (1, False, State.QUEUED, 2),
+    "third": (2, False, State.DEAD_LETTERED, 3),
+    "held": (0, True, State.HELD, 1),
+    "held, third": (2, True, State.DEAD_LETTERED, 3),
 }
 
 
-@pytest.mark.parametrize(("crashes", "charged", "hold", "state", "count"), CRASHES.values(), ids=CRASHES.keys())
-@pytest.mark.parametrize("suspect", [True, False])
-def test_after_a_crash(crashes: int, charged: bool, hold: bool, state: State, count: int, suspect: bool) -> None:
-    """A crash is charged, held or forgiven as the table says; no attempt is spent; only what is queued is suspect."""
-    decided = after_crash(in_flight(crashes=crashes), charged=charged, hold=hold, suspect=suspect)
+@pytest.mark.parametrize(("crashes", "hold", "state", "count"), CRASHES.values(), ids=CRASHES.keys())
+def test_after_a_crash(crashes: int, hold: bool, state: State, count: int) -> None:
+    """The death of its worker is charged to an event, or it is held, as the table says; no attempt is spent."""
+    decided = after_crash(in_flight(crashes=crashes), hold=hold)
     assert (decided.verdict.state, decided.verdict.crashes, decided.verdict.attempt_count) == (state, count, 2)
     assert decided.verdict.reason == (Reason.POISON if state is State.DEAD_LETTERED else None)
-    assert decided.suspect == (suspect and state is State.QUEUED)
+    assert decided.standing is Standing.FREE
     assert CRASHES_MAX == 3
-
-
-def test_one_alone_is_charged() -> None:
-    """An event that was alone in flight when the process died is charged with it."""
-    (decided,) = triage([in_flight()], lambda _: False)
-    assert (decided.verdict.crashes, decided.suspect) == (1, True)
-
-
-@pytest.mark.parametrize("count", [2, 3, 200])
-def test_several_are_only_suspects(count: int) -> None:
-    """Of several events in flight none is charged, not even one that has crashed twice before."""
-    decided = triage([in_flight(f"event-{number}", crashes=2) for number in range(count)], lambda _: False)
-    assert [one.verdict.crashes for one in decided] == [2] * count
-    assert all(one.suspect and one.verdict.state is State.QUEUED for one in decided)
-
-
-def test_nothing_in_flight_is_nothing_to_decide() -> None:
-    """Without events in flight there is no verdict."""
-    assert triage([], lambda _: True) == []
-
-
-def test_holding_is_a_matter_of_the_type() -> None:
-    """Only events whose type asks for it are held."""
-    decided = triage([in_flight("a", event_type="pay"), in_flight("b", event_type="log")], lambda one: one == "pay")
-    assert [one.verdict.state for one in decided] == [State.HELD, State.QUEUED]
 
 
 # Error signatures

@@ -24,7 +24,7 @@ CREATE TABLE events (
     attempt_count INTEGER NOT NULL,
     starts INTEGER NOT NULL,
     crashes INTEGER NOT NULL,
-    suspect INTEGER NOT NULL,
+    suspect INTEGER NOT NULL CHECK (suspect IN (0, 1, 2)),
     lease_owner TEXT,
     lease_token INTEGER NOT NULL,
     -- Grows with each renewal. A lease lapses when whoever looks has seen the same beat for a lease on its own clock.
@@ -36,6 +36,8 @@ CREATE TABLE events (
     result BLOB,
     -- The pattern of the handler that a queued event waits for, because it is paused or has enough to do.
     waits_for TEXT CHECK (waits_for IS NULL OR state = 'queued'),
+    -- What the deaths say of an event that was in flight at one, as JSON; only recovery writes it.
+    suspicion TEXT,
     -- One search in one text: a list of 23 pairs would be built anew for every row that is written.
     CONSTRAINT lifecycle CHECK (instr(
         ' received>queued received>processing received>scheduled received>dead_lettered'
@@ -59,7 +61,7 @@ CREATE INDEX events_by_key ON events (idempotency_key) WHERE idempotency_key IS 
 -- What may be claimed lies apart from what waits for its handler, however much that is.
 CREATE INDEX events_ready ON events (seq) WHERE state = 'queued' AND waits_for IS NULL;
 CREATE INDEX events_by_handler ON events (waits_for, seq) WHERE waits_for IS NOT NULL;
-CREATE INDEX events_suspect ON events (seq) WHERE state = 'queued' AND suspect = 1 AND waits_for IS NULL;
+CREATE INDEX events_suspect ON events (suspect, seq) WHERE suspicion IS NOT NULL;
 CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying');
 
 CREATE TABLE contents (
