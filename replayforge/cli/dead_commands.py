@@ -60,7 +60,7 @@ def groups(client: Client, *, by: str, json_wanted: bool) -> None:
 def group_row(group: Mapping[str, Any]) -> tuple[str, ...]:
     """Return one group as a row of the table."""
     return (
-        f"{group.get('count', 0):>5,}",
+        f"{group.get('count', 0):>5,}{'+' if group.get('count_capped') else ''}",
         relative(group.get("first_at")),
         relative(group.get("last_at")),
         plain(group.get("group")),

@@ -37,7 +37,7 @@ def list_handlers(client: Client, *, json_wanted: bool) -> None:
         complain("There are no handlers, so every event becomes a dead letter.")
     for orphan in report["without_handler"]:
         remedy = "there is one by now: replay them" if orphan["has_handler_now"] else "add one, then replay them"
-        letters = counted(orphan["dead_letters"], "dead letter")
+        letters = counted(orphan["dead_letters"], "dead letter") + (" or more" if orphan.get("count_capped") else "")
         click.echo(f"No handler for type {plain(orphan['event_type'])}: {letters}; {remedy}.")
 
 

@@ -181,7 +181,8 @@ def cancel(client: Client, *, replay_id: str) -> None:
 def show_preview(preview: Mapping[str, Any], what: str) -> None:
     """Say what a bulk replay would take."""
     if preview["groups"]:
-        rows = [(f"{group['count']:>7,}", plain(group["group"])) for group in preview["groups"]]
+        more = "+" if preview.get("groups_capped") else ""
+        rows = [(f"{group['count']:>7,}{more}", plain(group["group"])) for group in preview["groups"]]
         table(("COUNT", "ERROR"), rows)
     more = " or more" if preview["more"] else ""
     matching = f" of {preview['count']:,}{more}" if preview["would_replay"] < preview["count"] else ""

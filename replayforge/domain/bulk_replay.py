@@ -143,12 +143,16 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a bulk replay would take: how many events fit, and `more` when they were not counted to the end."""
+    """What a bulk replay would take: how many events fit, and `more` when they were not counted to the end.
+
+    `groups_capped` says that only the oldest 10,000 of them were gathered into groups.
+    """
 
     matched: int
     more: bool
     sample: list[str]
     groups: list[tuple[str, int]]
+    groups_capped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,10 @@ class WorkflowSummary:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Events or attempts that have something in common, usually their error."""
+    """Events or attempts that have something in common, usually their error.
+
+    `capped` says that only the newest 10,000 were looked at and that there are older ones: there may be more of it.
+    """
 
     name: str
     count: int
@@ -57,6 +60,7 @@ class Group:
     last_at_us: int
     event_types: int
     sample: str
+    capped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,7 @@ class Janitor:
             Chore("clock", intervals.mirror_seconds, self.look_at_clock),
             Chore("disk", intervals.disk_seconds, self.look_at_disk),
             Chore("refill", intervals.refill_seconds, self.refill),
+            Chore("probe_store", intervals.refill_seconds, self.probe_store),
             Chore("sweep", intervals.sweep_seconds, self.sweep),
             Chore("stream_reclaim", intervals.stream_reclaim_seconds, self.reclaim_entries),
             Chore("scrub", intervals.mirror_seconds, self.scrub),
@@ -199,6 +200,10 @@ class Janitor:
             return 0
         self.publisher.fall_behind()
         return 1
+
+    async def probe_store(self) -> int:
+        """Find out whether the store can be written again, which nobody else would while there is nothing to write."""
+        return int(await self.store.probe())
 
     async def sweep(self) -> int:
         """Queue again what this process claimed and then dropped, which only a crash inside it can do."""

@@ -227,6 +227,8 @@ class Overview:
         issues += [in_words(node) for node in gone if node.waiting or not node.stopped]
         issues += self.controls.in_words()
         issues += self.neighbours.long_transactions
+        if self.store.write_error is not None:
+            issues.append(f"The store cannot be written: {self.store.write_error}")
         issues += self.loop_watch.issues()
         issues += output.issues()
         converged = books.waiting == 0 and backlog == 0 and books.lost == 0
@@ -260,6 +262,9 @@ class Overview:
             await asyncio.wait_for(self.store.ping(), PROBE_SECONDS)
         except (Unavailable, TimeoutError) as error:
             return Check("store", "degraded", self.since(started), str(error) or "no answer")
+        # A full or read-only disk answers every question.
+        if (error_of_write := self.store.write_error) is not None:
+            return Check("store", "degraded", self.since(started), f"cannot be written: {error_of_write}")
         return Check("store", "ok", self.since(started))
 
     async def check_stream(self) -> Check:

@@ -4,9 +4,12 @@ The generator decides between statements without doing I/O, so one source serves
 (SQLite) and one that runs it on the event loop (PostgreSQL).
 """
 
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
+
+from replayforge.domain.errors import Unavailable
 
 Row = Sequence[Any]
 Result = TypeVar("Result")
@@ -37,14 +40,30 @@ Steps = Generator[Statement, Sequence[Row], Result]
 Transaction = Callable[[], Steps[Result]]
 
 
+@dataclass(slots=True)
+class Writes:
+    """How the last write went: what stood in its way, or None, and when that was, on the monotonic clock."""
+
+    error: str | None = None
+    ended: float = 0.0
+
+    def note(self, error: Exception | None) -> None:
+        """Note the end of a write; one that the database refused for what it was has reached the database."""
+        self.error = str(error) if isinstance(error, Unavailable) else None
+        self.ended = time.monotonic()
+
+
 class Driver(Protocol):
-    """What a database must offer; `shared` says whether several daemons may use it at once.
+    """What a database must offer; `writes` says how the last write went, for only that tells whether the next one may.
+
+    `shared` says whether several daemons may use it at once.
 
     Every method raises Unavailable while the database does not answer.
     """
 
     dialect: str
     shared: bool
+    writes: "Writes"
 
     async def write(self, transaction: Transaction[Result]) -> Result:
         """Carry out the transaction and commit it durably; all of it happened, or none and the error is raised.

@@ -34,7 +34,7 @@ class Discrepancies:
 
 
 SEQ_MAX = 2**62
-PAGE_BYTES_MAX = 8 << 20  # of what came with the events of one page of a list, and came of them
+PAGE_BYTES_MAX = 4 << 20  # of contents and results on one page; the API shows each payload under two names
 GONE = Content(b"null", b"{}")  # what is shown where somebody removed what came with an event
 SCAN_MAX = 10_000
 LIKE_ESCAPES = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
@@ -228,19 +228,25 @@ def timeline(workflow_id: str, limit: int) -> Steps[tuple[list[StoredEvent], lis
 def dead_letter_groups(group_by: str, limit: int) -> Steps[list[Group]]:
     """Fetch the newest 10,000 dead letters gathered by `error`, `type`, `service` or `reason`."""
     rows = yield Fetch("dead_letter_groups", {"group_by": group_by, "scan_max": SCAN_MAX, "count": limit})
-    return [Group(str(row[0]), *row[1:]) for row in rows]
+    return [group(row) for row in rows]
 
 
 def handlerless(limit: int) -> Steps[list[Group]]:
     """Fetch those of the newest 10,000 dead letters that found no handler, gathered by type."""
     rows = yield Fetch("handlerless", {"scan_max": SCAN_MAX, "count": limit})
-    return [Group(str(row[0]), *row[1:]) for row in rows]
+    return [group(row) for row in rows]
+
+
+def group(row: Row) -> Group:
+    """Read a row of a group."""
+    name, count, first_at_us, last_at_us, event_types, sample, capped = row
+    return Group(str(name), count, first_at_us, last_at_us, event_types, sample, bool(capped))
 
 
 def error_insights(since_us: int, limit: int) -> Steps[list[Group]]:
     """Fetch failed attempts since a time, of the newest 10,000 events' worth, gathered by error."""
     rows = yield Fetch("error_insights", {"since_us": since_us, "scan_max": SCAN_MAX, "count": limit})
-    return [Group(str(row[0]), row[1], row[2], row[3], 0, str(row[4])) for row in rows]
+    return [Group(str(row[0]), row[1], row[2], row[3], 0, str(row[4]), bool(row[5])) for row in rows]
 
 
 def queued_entries(after_seq: int, limit: int) -> Steps[list[tuple[str, int]]]:

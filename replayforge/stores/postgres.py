@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 
 from replayforge.domain.errors import Unavailable
-from replayforge.stores.driver import Batch, Result, Row, Statement, Transaction
+from replayforge.stores.driver import Batch, Result, Row, Statement, Transaction, Writes
 from replayforge.stores.postgres_errors import Rivalled, mapped_errors
 from replayforge.stores.postgres_link import Address, Connections
 from replayforge.stores.postgres_start import usable
@@ -43,6 +43,7 @@ class PostgresDriver:
         self.book = load_book(self.dialect)
         self.connections = Connections(address, connections)
         self.running: set[asyncio.Task[Any]] = set()
+        self.writes = Writes()
         milliseconds = int(address.call_seconds * 1000)
         # A plan made for an empty table must not be used when it has grown, so plans are made for each call.
         # Compiling them never pays, and that is said by the price: asyncpg switches `jit` itself while it asks for a
@@ -67,7 +68,7 @@ class PostgresDriver:
 
     async def write(self, transaction: Transaction[Result]) -> Result:
         """Carry out the transaction and commit it; it ends even when the caller is cancelled."""
-        return await self.shielded(self.persist(transaction))
+        return await self.shielded(self.noted(transaction))
 
     async def read(self, transaction: Transaction[Result]) -> Result:
         """Carry out a transaction that only fetches, on one snapshot.
@@ -119,6 +120,16 @@ class PostgresDriver:
         self.running.discard(task)
         if not task.cancelled():
             task.exception()
+
+    async def noted(self, transaction: Transaction[Result]) -> Result:
+        """Carry out a writing transaction and note how it went."""
+        try:
+            result = await self.persist(transaction)
+        except Exception as error:
+            self.writes.note(error)
+            raise
+        self.writes.note(None)
+        return result
 
     async def persist(self, transaction: Transaction[Result]) -> Result:
         """Carry out a writing transaction, again where another one was faster at the same rows."""

@@ -137,7 +137,13 @@ def preview_matching(wanted: EventFilter) -> Steps[Preview]:
     sample = yield Fetch("sample_matching", {**parameters, "count": SAMPLE_MAX}, filters)
     groups = yield Fetch("groups_matching", {**parameters, "scan_max": SCAN_MAX, "count": GROUPS_MAX}, filters)
     matched = int(counted[0][0])
-    return Preview(matched, matched == COUNT_MAX, [row[0] for row in sample], [(row[0], row[1]) for row in groups])
+    return Preview(
+        matched=matched,
+        more=matched == COUNT_MAX,
+        sample=[row[0] for row in sample],
+        groups=[(row[0], row[1]) for row in groups],
+        groups_capped=matched > SCAN_MAX,
+    )
 
 
 def preview_named(ids: Sequence[str], states: frozenset[State]) -> Steps[Preview]:

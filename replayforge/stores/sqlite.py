@@ -15,7 +15,7 @@ import msgspec
 
 from replayforge.batching import Batcher
 from replayforge.domain.errors import Corrupt, Refused, ReplayForgeError, Unavailable, Unstorable
-from replayforge.stores.driver import Batch, Fetch, Result, Row, Statement, Transaction
+from replayforge.stores.driver import Batch, Fetch, Result, Row, Statement, Transaction, Writes
 from replayforge.stores.queries import load_book
 
 Returned = TypeVar("Returned")
@@ -62,6 +62,7 @@ class SqliteDriver:
         self.readers = readers
         self.lock = lock
         self.next_reader = 0
+        self.writes = Writes()
         self.group: Batcher[Transaction[Any], Any] = Batcher(self.commit_group, items_max=TRANSACTIONS_PER_COMMIT_MAX)
         self.closed = False
 
@@ -132,7 +133,9 @@ class SqliteDriver:
     async def commit_group(self, transactions: list[Transaction[Any]]) -> list[Any]:
         """Carry out a group of transactions in one thread hop and one commit."""
         with mapped_errors(self.path):
-            return await in_thread(self.writer, lambda raw: self.run_group(raw, transactions))
+            results = await in_thread(self.writer, lambda raw: self.run_group(raw, transactions))
+        self.writes.note(results[-1].error if isinstance(results[-1], Failure) else None)
+        return results
 
     def run_group(self, raw: sqlite3.Connection, transactions: list[Transaction[Any]]) -> list[Any]:
         """Commit all, or when one of them fails each alone, so that a bad write never takes its neighbours along."""

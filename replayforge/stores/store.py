@@ -1,5 +1,6 @@
 """The store: each operation once, over whichever driver; what it returns is durable."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from replayforge.stores.sqlite import SqliteDriver
 from replayforge.stores.suspicions import Change, Suspect
 from replayforge.stores.transactions import Claim, Settlement
 from replayforge.stores.waiting import Recalled, Sorted
+
+PROBE_SECONDS = 3.0  # longer than anybody waits who has something to write
 
 
 class Store:
@@ -71,6 +74,22 @@ class Store:
     async def ping(self) -> None:
         """Return when the store answers."""
         await self.driver.read(lookups.ping)
+
+    @property
+    def write_error(self) -> str | None:
+        """What stood in the way of the last write, or None."""
+        return self.driver.writes.error
+
+    async def probe(self) -> bool:
+        """Write once to see whether it can be done again, where the last write failed and nobody has tried since.
+
+        Returns whether it was tried.
+        """
+        writes = self.driver.writes
+        if writes.error is None or time.monotonic() - writes.ended < PROBE_SECONDS:
+            return False
+        await self.driver.write(transactions.touch)
+        return True
 
     # The way of an event
 

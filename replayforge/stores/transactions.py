@@ -227,6 +227,11 @@ def bury_suspect(node: str, error: str, now_us: int) -> Steps[Claim]:
     return Claim([], {}, buried=buried)
 
 
+def touch() -> Steps[None]:
+    """Write without changing anything."""
+    yield Fetch("touch")
+
+
 def in_flight(owner_prefix: str, limit: int) -> Steps[list[tuple[int, InFlight]]]:
     """Fetch (row number, event) of what owners whose name begins like this left in processing."""
     rows = yield Fetch("in_flight", {"owner_pattern": prefix_pattern(owner_prefix), "count": limit})

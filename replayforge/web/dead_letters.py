@@ -24,7 +24,9 @@ async def list_dead_letters(request: web.Request) -> web.Response:
         if group_by not in GROUPINGS:
             raise bad_query("group_by", group_by, ", ".join(GROUPINGS))
         groups = await context.overview.dead_letter_groups(group_by)
-        return json_response({"group_by": group_by, "items": [shapes.group(group) for group in groups]})
+        capped = any(group.capped for group in groups)
+        items = [shapes.group(group) for group in groups]
+        return json_response({"group_by": group_by, "count_capped": capped, "items": items})
     limit = query_limit(request)
     wanted = EventFilter(state=State.DEAD_LETTERED, error_signature=request.query.get("error") or None)
     found = await context.overview.list_rows(wanted, query_cursor(request), limit + 1)

@@ -44,6 +44,7 @@ class OrphanRow:
 
     event_type: str
     count: int
+    capped: bool
     has_handler: bool
     link: str
 
@@ -100,4 +101,4 @@ def orphan_row(group: Group, *, has_handler: bool) -> OrphanRow:
     """Return a row for the dead letters of a type that found no handler."""
     query = {"status": State.DEAD_LETTERED, "type": group.name}
     path = "/replays/new" if has_handler else "/events"
-    return OrphanRow(group.name, group.count, has_handler, link(path, query))
+    return OrphanRow(group.name, group.count, group.capped, has_handler, link(path, query))

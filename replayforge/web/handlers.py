@@ -97,7 +97,13 @@ def word(status: HandlerStatus) -> str:
 
 def without_handler(group: Group, *, has_one: bool) -> dict[str, Any]:
     """Show the dead letters of a type that found no handler."""
-    return {"event_type": group.name, "dead_letters": group.count, "has_handler_now": has_one, "sample": group.sample}
+    return {
+        "event_type": group.name,
+        "dead_letters": group.count,
+        "count_capped": group.capped,
+        "has_handler_now": has_one,
+        "sample": group.sample,
+    }
 
 
 async def pause_handler(request: web.Request) -> web.Response:

@@ -74,6 +74,7 @@ async def convergence_report(context: Context) -> dict[str, Any]:
         # A result that came after its lease was lost: the handler had run to its end, and once more elsewhere.
         "duplicate_side_effects": context.overview.telemetry.counts["attempt.fenced"],
         "recent_failures": sum(group.count for group in failures),
+        "recent_failures_capped": any(group.capped for group in failures),
         "active_workers": sum(worker.state in ("busy", "idle") for worker in workers),
         "stale_workers": sum(worker.state not in ("busy", "idle") for worker in workers),
         "worker_heartbeat_age_seconds": 0.0,
@@ -172,7 +173,9 @@ async def error_insights(request: web.Request) -> web.Response:
     """Answer with the errors of the last so many seconds, gathered."""
     window = query_float(request, "window_seconds", DAY_SECONDS, low=1, high=365 * DAY_SECONDS)
     groups = await context_of(request).overview.error_insights(window)
-    return json_response({"window_seconds": window, "items": [shapes.group(group) for group in groups]})
+    capped = any(group.capped for group in groups)
+    items = [shapes.group(group) for group in groups]
+    return json_response({"window_seconds": window, "count_capped": capped, "items": items})
 
 
 async def live(_: web.Request) -> web.Response:

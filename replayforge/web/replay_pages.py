@@ -66,6 +66,7 @@ async def ask(request: web.Request) -> web.Response:
         more=preview.more,
         members_max=MEMBERS_MAX,
         groups=preview.groups,
+        groups_capped=preview.groups_capped,
         hidden=[*given.items(), ("expected_count", str(preview.matched)), ("key", new_request_id())],
         needs_force=force,
         again=request.path_qs,

@@ -175,6 +175,7 @@ def preview_shape(asked: BulkReplayRequest, preview: Preview) -> dict[str, Any]:
         "would_replay": min(preview.matched, asked.members_max),
         "sample": preview.sample,
         "groups": [{"group": name, "count": count} for name, count in preview.groups],
+        "groups_capped": preview.groups_capped,
     }
 
 

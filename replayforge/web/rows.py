@@ -135,6 +135,7 @@ class GroupRow:
     event_types: int
     first_at: str
     last_at: str
+    capped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +286,9 @@ def workflow_row(summary: WorkflowSummary) -> WorkflowRow:
 def group_rows(groups: Sequence[Group]) -> list[GroupRow]:
     """Return rows for groups of dead letters."""
     return [
-        GroupRow(one.name, one.count, one.event_types, format_time(one.first_at_us), format_time(one.last_at_us))
+        GroupRow(
+            one.name, one.count, one.event_types, format_time(one.first_at_us), format_time(one.last_at_us), one.capped
+        )
         for one in groups
     ]
 

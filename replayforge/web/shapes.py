@@ -221,6 +221,7 @@ def group(one: Group) -> dict[str, Any]:
     return {
         "group": one.name,
         "count": one.count,
+        "count_capped": one.capped,
         "first_at": format_time(one.first_at_us),
         "last_at": format_time(one.last_at_us),
         "event_types": one.event_types,

@@ -190,6 +190,7 @@ class NewReplayView:
     more: bool
     members_max: int
     groups: list[tuple[str, int]]
+    groups_capped: bool
     hidden: list[tuple[str, str]]
     needs_force: bool
     again: str

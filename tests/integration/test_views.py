@@ -36,6 +36,7 @@ async def test_pages_lose_and_double_nothing(house: House, limit: int) -> None:
 async def test_a_page_of_large_payloads_ends_early(house: House) -> None:
     """Pages are cut by bytes too: an answer stays below 10 MiB, and page after page shows every event once."""
     ids = [await house.send("fails", {"x": "x" * 1_000_000}) for _ in range(11)]
+    await house.converges()
     seen: list[str] = []
     query = {"limit": "200"}
     while True:

@@ -49,6 +49,10 @@ SELECT value FROM meta WHERE name = :name
 -- Note a value once; a value that is there stays.
 INSERT INTO meta (name, value) VALUES {rows} ON CONFLICT (name) DO NOTHING
 
+-- touch --
+-- Write, and change nothing: whether that can be done is the question.
+UPDATE meta SET value = value WHERE name = 'store_id'
+
 -- cursor --
 -- How far the log with this id has been projected.
 SELECT log_offset, incarnation, inserted, copies, not_events FROM cursors WHERE log_id = :log_id
@@ -440,7 +444,8 @@ ORDER BY seq DESC LIMIT :count
 
 -- dead_letter_groups --
 -- The newest dead letters gathered by what they have in common.
-SELECT grouping, count(*), min(updated_at_us), max(updated_at_us), count(DISTINCT event_type), max(id)
+SELECT grouping, count(*), min(updated_at_us), max(updated_at_us), count(DISTINCT event_type), max(id),
+    (SELECT count(*) > :scan_max FROM (SELECT 1 FROM events WHERE state = 'dead_lettered' LIMIT :scan_max + 1) AS counted)
 FROM (
     SELECT updated_at_us, event_type, id, CASE :group_by
         WHEN 'type' THEN event_type WHEN 'service' THEN service_name WHEN 'reason' THEN reason
@@ -450,7 +455,8 @@ FROM (
 
 -- handlerless --
 -- Those of the newest dead letters that found no handler, gathered by type.
-SELECT event_type, count(*), min(updated_at_us), max(updated_at_us), 1, max(id)
+SELECT event_type, count(*), min(updated_at_us), max(updated_at_us), 1, max(id),
+    (SELECT count(*) > :scan_max FROM (SELECT 1 FROM events WHERE state = 'dead_lettered' LIMIT :scan_max + 1) AS counted)
 FROM (
     SELECT updated_at_us, event_type, id, reason FROM events
     WHERE state = 'dead_lettered' ORDER BY seq DESC LIMIT :scan_max
@@ -458,7 +464,11 @@ FROM (
 
 -- error_insights --
 -- The newest failed attempts gathered by error.
-SELECT error_signature, count(*), min(ended_at_us), max(ended_at_us), max(error)
+SELECT error_signature, count(*), min(ended_at_us), max(ended_at_us), max(error),
+    (SELECT count(*) > :scan_max FROM (
+        SELECT 1 FROM attempts
+        WHERE outcome IN ('failed', 'timed_out', 'crashed') AND ended_at_us >= :since_us LIMIT :scan_max + 1
+    ) AS counted)
 FROM (
     SELECT error_signature, ended_at_us, error FROM attempts
     WHERE outcome IN ('failed', 'timed_out', 'crashed') AND ended_at_us >= :since_us
