@@ -29,6 +29,10 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "event.claimed": ("debug", "workers took events under a lease"),
     "attempt.started": ("debug", "a handler was called"),
     "attempt.settled": ("debug", "the outcome of an attempt was committed"),
+    "attempt.duplicated": (
+        "warning",
+        "a handler had succeeded when its lease was gone: the event ran elsewhere too",
+    ),
     "attempt.fenced": ("warning", "a result came after its lease was lost, and was dropped"),
     "attempt.unsettled": ("error", "the store could not take an outcome, so the event will run again"),
     "attempt.reclaimed": ("warning", "an event whose worker or process died was taken back"),

@@ -62,6 +62,8 @@ def tell(findings: Findings) -> None:
     ]
     lines += [f"orphaned: an attempt of row {seq}, token {token}, has no event" for seq, token in findings.orphans]
     lines += [f"miscounted: {line}" for line in findings.miscounted]
+    lines += [f"unreadable: the record at offset {offset} of the log is no event" for offset in findings.unreadable]
+    lines += [f"gap: offsets {first} to {last} are gone from the log" for first, last in findings.gaps]
     for line in lines[:NAMED_MAX]:
         click.echo(line)
     if len(lines) > NAMED_MAX:
@@ -79,4 +81,6 @@ def as_document(findings: Findings) -> dict[str, Any]:
         "doubled": [{"id": one[0], "run": one[1], "outcomes": one[2]} for one in findings.doubled],
         "orphaned": [{"row": seq, "token": token} for seq, token in findings.orphans],
         "miscounted": findings.miscounted,
+        "unreadable": findings.unreadable,
+        "gaps": [{"first": first, "last": last} for first, last in findings.gaps],
     }

@@ -14,6 +14,12 @@ CONVERGED_EXIT_CODE = 0
 NOT_CONVERGED_EXIT_CODE = 1
 UNKNOWN_EXIT_CODE = 2
 POLL_SECONDS = 0.5
+APART = {
+    "scheduled_events": "scheduled",
+    "retrying_later_events": "to be tried again later",
+    "paused_events": "paused",
+    "held_events": "held",
+}
 
 
 @click.command()
@@ -22,7 +28,9 @@ POLL_SECONDS = 0.5
 @with_client
 @click.pass_context
 def status(context: click.Context, /, client: Client, *, wait_seconds: float, json_wanted: bool) -> None:
-    """Say whether everything accepted has come to its end.
+    """Say whether everything accepted that is due has come to its end.
+
+    What is scheduled, tried again later than in a few seconds, paused or held is not due, and is named apart.
 
     Exit code 0: converged, 1: not, 2: no daemon answers, or it does not tell.
     """
@@ -59,6 +67,9 @@ def tell(report: Mapping[str, Any]) -> None:
     converged = report["converged"]
     answer = "✓ converged: all that is due has ended" if converged else "✕ not converged"
     click.echo(click.style(answer, fg="green" if converged else "red", bold=True))
+    apart = [f"{report[name]:,} {words}" for name, words in APART.items() if report.get(name)]
+    if apart:
+        click.echo(f"  not due: {', '.join(apart)}")
     for issue in report.get("issues") or ():
         click.echo(f"  - {plain(issue)}")
     click.echo(plain(report["ledger_in_words"]))

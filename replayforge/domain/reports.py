@@ -74,6 +74,8 @@ class LogCursor:
     not_events: int
     updated_at_us: int
     durable_offset: int = 0
+    unreadable: int = 0
+    gaps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,9 @@ class Node:
 class Ledger:
     """The books: every record of the log is a copy, not an event, or a row; every row is in one state or retired.
 
+    Not events are `unreadable` records, which were to be events, those in `gaps`, which were gone before they were
+    read, and foreign ones, which somebody appended for another purpose.
+
     `waiting` are records behind no cursor yet. `lost` is computed from what the log holds and what the store holds.
     """
 
@@ -124,6 +129,13 @@ class Ledger:
     inserted: int
     states: dict[State, int]
     retired: int
+    unreadable: int = 0
+    gaps: int = 0
+
+    @property
+    def foreign(self) -> int:
+        """How many records were appended for another purpose."""
+        return self.not_events - self.unreadable - self.gaps
 
     @property
     def accepted(self) -> int:
@@ -154,10 +166,15 @@ class Ledger:
             "open": self.open,
             "retired": self.retired,
             "lost": self.lost,
+            "foreign_records": self.foreign,
+            "unreadable_records": self.unreadable,
+            "gap_records": self.gaps,
         }
 
     def in_words(self) -> str:
         """Return the ledger as one line a person can check."""
         ended = " + ".join(f"{state.value} {self.states.get(state, 0):,}" for state in sorted(TERMINAL))
         retired = f" + retired {self.retired:,}" if self.retired else ""
-        return f"accepted {self.accepted:,} = {ended} + open {self.open:,}{retired} · lost {self.lost:,}"
+        apart = {"foreign": self.foreign, "unreadable": self.unreadable, "gone unread": self.gaps}
+        beside = "".join(f" · {name} {count:,}" for name, count in apart.items() if count)
+        return f"accepted {self.accepted:,} = {ended} + open {self.open:,}{retired} · lost {self.lost:,}{beside}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from replayforge.domain.event import EventRecord, same_event
+from replayforge.domain.event import EVENT_RECORD_TYPE, EventRecord, same_event
 from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Ledger
@@ -19,7 +19,11 @@ RECORDS_PER_STEP = 1000
 
 @dataclass(slots=True)
 class Findings:
-    """What the check found. `missing` are (event id, offset) of records that should have a row and have none."""
+    """What the check found. `missing` are (event id, offset) of records that should have a row and have none.
+
+    `unreadable` are the offsets of records that were to be events, and `gaps` the (first, last) offsets that are gone
+    from within the log: whether their events have rows cannot be told from it.
+    """
 
     ledger: Ledger
     checked: int = 0
@@ -27,6 +31,8 @@ class Findings:
     doubled: list[tuple[str, int, int]] = field(default_factory=list)
     orphans: list[tuple[int, int]] = field(default_factory=list)
     miscounted: list[str] = field(default_factory=list)
+    unreadable: list[int] = field(default_factory=list)
+    gaps: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def lost(self) -> list[tuple[str, int]]:
@@ -37,7 +43,8 @@ class Findings:
     @property
     def clean(self) -> bool:
         """Whether log and store agree."""
-        return self.ledger.lost == 0 and not (self.lost or self.doubled or self.orphans or self.miscounted)
+        wrong = self.lost or self.doubled or self.orphans or self.miscounted or self.unreadable
+        return self.ledger.lost == 0 and not wrong
 
 
 async def audit(log: ForgeLog, store: Store, progress: Callable[[int], None]) -> Findings:
@@ -67,9 +74,12 @@ async def audit(log: ForgeLog, store: Store, progress: Callable[[int], None]) ->
         try:
             records = log.read(after, records_max=RECORDS_PER_STEP)
         except GapError as gap:
+            findings.gaps.append((gap.first, gap.last))
             after = gap.last
             continue
         events = [(record.offset, decoded(record)) for record in records if record.offset <= cursor]
+        to_be_events = {record.offset for record in records if record.type == EVENT_RECORD_TYPE}
+        findings.unreadable += [offset for offset, event in events if event is None and offset in to_be_events]
         await compare(log.log_id, store, [(offset, event) for offset, event in events if event], findings)
         after = records[-1].offset
         progress(after)

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -114,7 +116,8 @@ class Dispatcher:
         types = (event.event_type for _, event in events)
         try:
             with self.gates.admission(reserved, types) as admission:
-                await self.project(self.stretch(records[-1].offset, events, admission, claims_max=reserved))
+                stretch = self.stretch(records[-1].offset, events, admission, claims_max=reserved)
+                await self.project(replace(stretch, unreadable=unreadable(records, events)))
         finally:
             self.bench.release(reserved)
         return len(records)
@@ -151,7 +154,7 @@ class Dispatcher:
         """Move the cursor over records that are gone: removed by retention, or given up by an operator."""
         self.telemetry.emit("log.skipped", gap.last - self.projected, first=self.projected + 1, last=gap.last)
         self.certain = False
-        await self.store.project(self.stretch(gap.last, []))
+        await self.store.project(replace(self.stretch(gap.last, []), gaps=gap.last - self.projected))
         self.certain = True
         await self.arrive(gap.last)
         return 0
@@ -256,6 +259,14 @@ class Dispatcher:
         for event_type, count in Counter(projected.key_reused).items():
             self.telemetry.emit("event.dead_lettered", count, event_type=event_type, reason=Reason.KEY_REUSED)
         report_buried(self.telemetry, projected.buried)
+
+
+def unreadable(records: Sequence[Record], events: Sequence[tuple[int, EventRecord]]) -> list[int]:
+    """Return the offsets of those records that were to be events and are none."""
+    if len(events) == len(records):
+        return []
+    readable = {offset for offset, _ in events}
+    return [one.offset for one in records if one.type == EVENT_RECORD_TYPE and one.offset not in readable]
 
 
 def decoded(record: Record) -> EventRecord | None:

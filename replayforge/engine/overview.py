@@ -9,7 +9,7 @@ from typing import Any
 from replayforge import crashpoints
 from replayforge.daemon_log import output
 from replayforge.domain.admission import EVERYTHING, Pause
-from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock, to_us
 from replayforge.domain.errors import NotFound, Refused, Rejected, Unavailable
 from replayforge.domain.event import Action, Attempt, Content, EventRecord, StoredEvent
 from replayforge.domain.lifecycle import TERMINAL, State
@@ -35,14 +35,17 @@ from replayforge.telemetry import Telemetry
 
 PROBE_SECONDS = 2.0
 OLDEST_QUEUED_SECONDS_MAX = 60
+SOON_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Convergence:
     """Whether everything that is due has ended, and if not, what stands in the way, in words.
 
-    `living` are the other daemons that share the store, `gone` those whose logs cannot be reached. `paused` events wait
-    for handlers that somebody has paused; they are not due. `broken` are the handlers whose breakers are not closed.
+    Due is also an attempt that follows within `SOON_SECONDS`, so that a short backoff does not look like an end;
+    `retrying_later` are those that wait for longer. `living` are the other daemons that share the store, `gone` those
+    whose logs cannot be reached. `paused` events wait for handlers that somebody has paused; they are not due. `broken`
+    are the handlers whose breakers are not closed.
     """
 
     converged: bool
@@ -52,6 +55,7 @@ class Convergence:
     oldest_queued_seconds: float
     living: list[Node]
     gone: list[Node]
+    retrying_later: int = 0
     paused: int = 0
     pauses: Sequence[Pause] = ()
     broken: Sequence[str] = ()
@@ -217,8 +221,10 @@ class Overview:
         oldest = 0.0 if queued_at_us is None else (self.clock.now_us() - queued_at_us) / MICROSECONDS_PER_SECOND
         waiting = waiting_of(tallies)
         paused = {pattern: count for pattern, count in waiting.items() if self.gates.is_paused(pattern)}
-        due = sum(books.states.get(state, 0) for state in (State.QUEUED, State.PROCESSING, State.RETRYING))
-        backlog = due - sum(paused.values())
+        soon = await self.store.due_soon(self.clock.now_us(), to_us(SOON_SECONDS))
+        retrying_later = max(0, books.states.get(State.RETRYING, 0) - soon.get(State.RETRYING, 0))
+        due = books.states.get(State.QUEUED, 0) + books.states.get(State.PROCESSING, 0) + sum(soon.values())
+        backlog = max(0, due - sum(paused.values()))
         pauses = sorted(self.gates.pauses.values(), key=lambda pause: pause.since_us)
         broken = [pattern for pattern, gate in self.gates.guarded.items() if gate.breaker.tripped]
         issues = issues_of(books, oldest, self.supervisor.guards.values())
@@ -240,6 +246,7 @@ class Overview:
             oldest_queued_seconds=max(0.0, oldest),
             living=living,
             gone=gone,
+            retrying_later=retrying_later,
             paused=sum(paused.values()),
             pauses=pauses,
             broken=broken,
@@ -347,6 +354,8 @@ def ledger(
         records=durable_offset + further,
         waiting=durable_offset - projected + further - sum(cursor.log_offset for cursor in others),
         not_events=sum(cursor.not_events for cursor in cursors),
+        unreadable=sum(cursor.unreadable for cursor in cursors),
+        gaps=sum(cursor.gaps for cursor in cursors),
         copies=sum(cursor.copies for cursor in cursors),
         inserted=sum(cursor.inserted for cursor in cursors),
         states={state: tallies.get(state, 0) for state in State},
@@ -360,6 +369,10 @@ def issues_of(books: Ledger, oldest_queued_seconds: float, guards: Iterable[Guar
     issues = []
     if books.lost:
         issues.append(f"{books.lost:,} acknowledged events have no row: run `replayforge check` to name them.")
+    if books.unreadable:
+        issues.append(f"{books.unreadable:,} records of the log are unreadable: `replayforge check` names them.")
+    if books.gaps:
+        issues.append(f"{books.gaps:,} records of the log were gone before they had rows.")
     if books.waiting:
         issues.append(f"{books.waiting:,} accepted events wait for their rows.")
     if states.get(State.DEAD_LETTERED):

@@ -110,7 +110,10 @@ class Settler:
         """Tell what was committed and what was dropped."""
         self.telemetry.emit("attempt.settled", len(committed), settlements=committed)
         for settlement in fenced:
-            self.telemetry.emit("attempt.fenced", event_id=settlement.event.id, token=settlement.event.lease_token)
+            event_id, token = settlement.event.id, settlement.event.lease_token
+            self.telemetry.emit("attempt.fenced", event_id=event_id, token=token)
+            if settlement.outcome is Outcome.SUCCEEDED:
+                self.telemetry.emit("attempt.duplicated", event_id=event_id, token=token)
         for settlement in committed:
             if settlement.verdict.state is State.DEAD_LETTERED:
                 event, reason = settlement.event, settlement.verdict.reason

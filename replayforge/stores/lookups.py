@@ -274,6 +274,12 @@ def next_due(now_us: int) -> Steps[int | None]:
     return due
 
 
+def due_soon(now_us: int, soon_us: int) -> Steps[dict[State, int]]:
+    """Fetch how many waiting events are due, retries that are due soon among them; no more than so many are counted."""
+    rows = yield Fetch("due_soon", {"now_us": now_us, "soon_us": soon_us, "scan_max": SCAN_MAX})
+    return {State(row[0]): row[1] for row in rows}
+
+
 def ping() -> Steps[None]:
     """Return when the store answers."""
     yield Fetch("ping")

@@ -24,7 +24,8 @@ class Projection:
 
     The first `claims_max` events of it that are due and have admission are claimed as they are inserted; those without
     admission wait for their handlers. `bad` says of a single record what the store has against it: it is buried with
-    what can be kept of it, its content too if `keep_content`.
+    what can be kept of it, its content too if `keep_content`. Of the `not_events`, `unreadable` are the offsets of
+    records that were to be events, and `gaps` of them were gone before they were read.
     """
 
     log_id: str
@@ -39,6 +40,8 @@ class Projection:
     admission: Admission = ALL_WELCOME
     bad: str | None = None
     keep_content: bool = True
+    unreadable: Sequence[int] = ()
+    gaps: int = 0
 
     def first(self, count: int) -> "Projection":
         """Return the stretch as far as its first so many records, and whatever lies before the next one."""
@@ -98,6 +101,9 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
             f"The store's cursor for log {projection.log_id} is not at offset {projection.after}: another daemon runs"
             " on a copy of this log, or the store was restored while this daemon ran. Stop one of them and restart."
         )
+    unreadable = sum(offset <= projection.through for offset in projection.unreadable)
+    if unreadable or projection.gaps:
+        yield Batch("count_passed_over", [(unreadable, projection.gaps, projection.log_id)])
     rows: list[Claimed] = []
     turned_away: Counter[str] = Counter()
     if fresh:

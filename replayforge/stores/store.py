@@ -424,6 +424,13 @@ class Store:
         """Return when the longest waiting queued event was last touched."""
         return await self.driver.read(lookups.oldest_queued)
 
+    async def due_soon(self, now_us: int, soon_us: int) -> dict[State, int]:
+        """Return how many scheduled events are due, and how many retries are or will be within `soon_us`.
+
+        Of more than 10,000 no more are counted.
+        """
+        return await self.driver.read(lambda: lookups.due_soon(now_us, soon_us))
+
     async def books(self) -> tuple[list[LogCursor], dict[str, int]]:
         """Return every log's cursor and how many events stand in each state."""
         return await self.driver.read(lookups.books)

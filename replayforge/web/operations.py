@@ -58,6 +58,7 @@ async def convergence_report(context: Context) -> dict[str, Any]:
         "queued_events": states[State.QUEUED],
         "processing_events": states[State.PROCESSING],
         "retrying_events": states[State.RETRYING],
+        "retrying_later_events": report.retrying_later,
         "held_events": states[State.HELD],
         "paused_events": report.paused,
         "pauses": [shapes.pause_shape(pause) for pause in report.pauses],
@@ -71,8 +72,10 @@ async def convergence_report(context: Context) -> dict[str, Any]:
         "stream_backlog": stream.depth,
         "orphaned_records": books.lost,
         "duplicate_deliveries": context.overview.telemetry.counts["event.copied"],
-        # A result that came after its lease was lost: the handler had run to its end, and once more elsewhere.
-        "duplicate_side_effects": context.overview.telemetry.counts["attempt.fenced"],
+        # Since this daemon started: a handler had succeeded when its lease was gone, so the event ran elsewhere too.
+        # Whether its effects are there twice is beyond what anybody but the handler can tell.
+        "duplicate_side_effects": context.overview.telemetry.counts["attempt.duplicated"],
+        "fenced_results": context.overview.telemetry.counts["attempt.fenced"],
         "recent_failures": sum(group.count for group in failures),
         "recent_failures_capped": any(group.capped for group in failures),
         "active_workers": sum(worker.state in ("busy", "idle") for worker in workers),

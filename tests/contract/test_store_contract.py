@@ -247,6 +247,18 @@ async def test_a_retry_from_ahead_does_not_wait_for_its_time(store: Store) -> No
     assert (await store.discrepancies()).states[State.RETRYING] == 1
 
 
+async def test_what_is_due_soon(store: Store) -> None:
+    """A retry counts as soon as it is due within the time that is asked for, a scheduled event once it is due."""
+    soon, late = await claimed(store, 2)
+    await put(store, [record("scheduled", run_at_us=now_us() + 30 * MINUTE_US)], after=2)
+    for one, delay_us in ((soon, 30 * MINUTE_US), (late, 90 * MINUTE_US)):
+        verdict = Verdict(State.RETRYING, 1, 0, due_at_us=now_us() + delay_us)
+        await store.settle([Settlement(one.event, Outcome.FAILED, verdict, "worker-1", now_us(), now_us(), "Boom")])
+    assert await store.due_soon(now_us(), 0) == {}
+    assert await store.due_soon(now_us(), 60 * MINUTE_US) == {State.RETRYING: 1}
+    assert await store.due_soon(now_us(), 120 * MINUTE_US) == {State.RETRYING: 2}
+
+
 def reclaims(left: Sequence[tuple[int, InFlight]], hold: bool = False) -> list[tuple[int, Reclaim]]:
     return judge_former(left, Incarnation(), (), "node-1", lambda _: hold)
 

@@ -30,7 +30,7 @@ def echo_handlers() -> Handlers:
 
     @handlers.on("postponed")
     async def postponed(event: Event, context: Context) -> None:
-        raise Retry("it fails for now", after=3600)
+        raise Retry("it fails for now", after=event.payload.get("seconds", 3600))
 
     @handlers.on("waits")
     async def waits(event: Event, context: Context) -> None:

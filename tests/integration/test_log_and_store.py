@@ -11,13 +11,14 @@ import pytest
 
 from replayforge.assembly import opened
 from replayforge.domain.errors import Refused
-from replayforge.domain.event import Envelope, Event
+from replayforge.domain.event import EVENT_RECORD_TYPE, Envelope, Event
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Ledger
 from replayforge.engine.audit import Findings, audit
 from replayforge.engine.handlers import Context, Handlers
 from replayforge.engine.intake import Receipt
 from replayforge.engine.janitor import Chore
+from replayforge.forgelog.record import NewRecord
 from replayforge.opening import opened_for_check
 from replayforge.stores.projection import Projected, Projection
 from replayforge.telemetry import Telemetry
@@ -81,6 +82,8 @@ async def test_a_new_store_is_adopted_by_a_log_whose_beginning_is_gone(tmp_path:
         assert probe.fields("log.skipped") == [{"first": 1, "last": retained.first_offset - 1}]
         books = (await daemon.overview.convergence()).ledger
         assert (books.accepted, books.states[State.SUCCEEDED], books.lost) == (left, left, 0)
+        assert (books.gaps, books.unreadable, books.foreign) == (retained.first_offset - 1, 0, 0)
+        assert "were gone before they had rows" in " ".join((await daemon.overview.convergence()).issues)
         await daemon.stop()
 
 
@@ -96,6 +99,23 @@ async def test_the_check_fails_for_a_lost_event_even_where_retention_has_removed
     findings = await check(tmp_path)
     assert not findings.clean
     assert [offset for _, offset in findings.lost] == [30]
+
+
+async def test_records_that_are_no_events_are_told_apart(tmp_path: Path) -> None:
+    """What others appended is foreign; what was to be an event and cannot be read is named, by the check too."""
+    async with open_house(tmp_path, handlers()) as house:
+        await house.send()
+        await house.post("/forgelog/append", {"of": "another purpose"})
+        await house.daemon.log.append([NewRecord(b"{", bytes(16), EVENT_RECORD_TYPE)])
+        await house.send()
+        ledger = await house.converges()
+        named = ("accepted", "foreign_records", "unreadable_records", "gap_records", "lost")
+        assert [ledger[name] for name in named] == [2, 1, 1, 0, 0]
+        report = await house.get("/api/convergence")
+        assert "1 records of the log are unreadable" in " ".join(report["issues"])
+        assert report["ledger_in_words"].endswith("lost 0 · foreign 1 · unreadable 1")
+    findings = await check(tmp_path)
+    assert (findings.unreadable, findings.gaps, findings.lost, findings.clean) == ([3], [], [], False)
 
 
 async def test_a_chore_with_more_to_do_goes_on(tmp_path: Path) -> None:

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from replayforge.domain.lifecycle import Outcome, State
+from replayforge.domain.recovery import Verdict
+from replayforge.domain.reports import EventFilter
+from replayforge.stores.transactions import Settlement
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
 
@@ -147,6 +152,31 @@ async def delete_row(house: House, event_id: str) -> None:
 async def test_health(house: House, path: str) -> None:
     """A daemon at peace says so on every health path."""
     assert (await house.get(path))["status"] == "ok"
+
+
+async def test_what_is_not_due_does_not_keep_it_from_converging(house: House) -> None:
+    """A retry in an hour, and what is scheduled, are named apart; a retry in a few seconds is on its way."""
+    await house.reaches(await house.send("postponed"), "retrying")
+    await house.reaches(await house.send("t", run_at="2100-01-01T00:00:00Z"), "scheduled")
+    report = await house.get("/api/convergence")
+    assert (report["converged"], report["convergence_state"], report["ledger"]["open"]) == (True, "converged", 2)
+    named = ("retrying_later_events", "scheduled_events", "pending_events")
+    assert [report[name] for name in named] == [1, 1, 0]
+    await house.reaches(await house.send("postponed", {"seconds": 5}), "retrying")
+    report = await house.get("/api/convergence")
+    assert (report["converged"], report["retrying_later_events"], report["pending_events"]) == (False, 1, 1)
+
+
+async def test_late_results_are_told_apart(house: House) -> None:
+    """A result that is dropped is fenced; only a handler that had succeeded may have done its work twice."""
+    names = ("fenced_results", "duplicate_side_effects")
+    await house.reaches(await house.send("t"), "succeeded")
+    (row,) = await house.daemon.store.list_rows(EventFilter(), before_seq=None, limit=1)
+    for outcome in (Outcome.FAILED, Outcome.SUCCEEDED):
+        late = Settlement(structs.replace(row, lease_token=99), outcome, Verdict(State.SUCCEEDED, 0, 0), "w", 1, 2)
+        await house.daemon.workers[0].settler.commit([late])
+        report = await house.get("/api/convergence")
+        assert [report[name] for name in names] == [1 + (outcome is Outcome.SUCCEEDED), outcome is Outcome.SUCCEEDED]
 
 
 async def test_readiness_follows_the_door(house: House) -> None:

@@ -66,7 +66,8 @@ SELECT log_offset, incarnation, inserted, copies, not_events FROM cursors WHERE 
 
 -- cursors --
 -- The cursors of every log that ever fed this store.
-SELECT log_id, log_offset, inserted, copies, not_events, updated_at_us, durable_offset FROM cursors ORDER BY log_id
+SELECT log_id, log_offset, inserted, copies, not_events, updated_at_us, durable_offset, unreadable, gaps
+FROM cursors ORDER BY log_id
 
 -- open_cursor --
 -- Make the cursor of a log, or take it over for a new incarnation of its daemon.
@@ -84,6 +85,11 @@ FROM unnest(
     $9::text[]
 ) AS g (through, inserted, copies, not_events, at_us, durable_offset, log_id, after, incarnation)
 WHERE c.log_id = g.log_id AND c.log_offset = g.after AND c.incarnation = g.incarnation
+
+-- count_passed_over --
+-- Count the records of a stretch that were to be events and cannot be read, and those that were gone.
+UPDATE cursors AS c SET unreadable = c.unreadable + g.unreadable, gaps = c.gaps + g.gaps
+FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS g (unreadable, gaps, log_id) WHERE c.log_id = g.log_id
 
 -- add_tallies --
 -- Add to the counters of a node.
@@ -421,6 +427,16 @@ RETURNING id, run, previous_state, event_type
 -- next_due --
 -- When the next waiting event falls due, by the clock of who asks.
 SELECT min(due_at_us) - {database_now_us} + :now_us::bigint FROM events WHERE state IN ('scheduled', 'retrying')
+
+-- due_soon --
+-- Of how many waiting events, counted up to a number, the time has come, or comes soon for those that are tried again.
+SELECT state, count(*)
+FROM (
+    SELECT state FROM events
+    WHERE state IN ('scheduled', 'retrying') AND due_at_us <= (SELECT {database_now_us}) + :soon_us::bigint
+        AND (state = 'retrying' OR due_at_us <= (SELECT {database_now_us}))
+    LIMIT :scan_max
+) AS soon GROUP BY state
 
 -- promote_stranded --
 -- Queue retries that were decided in a time yet to come.

@@ -59,7 +59,8 @@ SELECT log_offset, incarnation, inserted, copies, not_events FROM cursors WHERE 
 
 -- cursors --
 -- The cursors of every log that ever fed this store.
-SELECT log_id, log_offset, inserted, copies, not_events, updated_at_us, durable_offset FROM cursors ORDER BY log_id
+SELECT log_id, log_offset, inserted, copies, not_events, updated_at_us, durable_offset, unreadable, gaps
+FROM cursors ORDER BY log_id
 
 -- open_cursor --
 -- Make the cursor of a log, or take it over for a new incarnation of its daemon.
@@ -74,6 +75,12 @@ SET log_offset = column1, inserted = inserted + column2, copies = copies + colum
     updated_at_us = column5, durable_offset = column6
 FROM (VALUES {rows})
 WHERE log_id = column7 AND log_offset = column8 AND incarnation = column9
+
+-- count_passed_over --
+-- Count the records of a stretch that were to be events and cannot be read, and those that were gone.
+UPDATE cursors SET unreadable = unreadable + column1, gaps = gaps + column2
+FROM (VALUES {rows})
+WHERE log_id = column3
 
 -- add_tallies --
 -- Add to the counters of a node.
@@ -348,6 +355,16 @@ RETURNING id, run, previous_state, event_type
 -- next_due --
 -- When the next waiting event falls due, by the clock of who asks.
 SELECT min(due_at_us) FROM events WHERE state IN ('scheduled', 'retrying')
+
+-- due_soon --
+-- Of how many waiting events, counted up to a number, the time has come, or comes soon for those that are tried again.
+SELECT state, count(*)
+FROM (
+    SELECT state FROM events
+    WHERE state IN ('scheduled', 'retrying') AND due_at_us <= :now_us + :soon_us
+        AND (state = 'retrying' OR due_at_us <= :now_us)
+    LIMIT :scan_max
+) AS soon GROUP BY state
 
 -- promote_stranded --
 -- Queue retries that were decided in a time yet to come.

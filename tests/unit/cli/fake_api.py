@@ -33,6 +33,7 @@ class FakeApi:
         self.faults: list[Fault] = []
         self.replays: dict[str, dict[str, Any]] = {}
         self.converged = True
+        self.apart: dict[str, int] = {}
         self.url = ""
         self.loop = asyncio.new_event_loop()
         self.ready = threading.Event()
@@ -204,7 +205,9 @@ class FakeApi:
 
     async def convergence(self, request: web.Request) -> web.StreamResponse:
         issues = [] if self.converged else ["2 events are queued"]
-        return web.json_response({"converged": self.converged, "issues": issues, "ledger_in_words": LEDGER})
+        return web.json_response(
+            {"converged": self.converged, "issues": issues, "ledger_in_words": LEDGER, **self.apart}
+        )
 
     async def workflow(self, request: web.Request) -> web.StreamResponse:
         totals = {"total_events": 3, "succeeded": 2, "failed": 0, "dead_lettered": 1, "in_flight": 0}

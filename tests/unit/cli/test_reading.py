@@ -258,6 +258,14 @@ def test_status_converged(ask: Cli) -> None:
     assert ended.out.splitlines() == ["✓ converged: all that is due has ended", LEDGER]
 
 
+def test_status_names_apart_what_is_not_due(ask: Cli, api: FakeApi) -> None:
+    """What waits for its time or for a person is named beside the answer, and keeps nothing from converging."""
+    api.apart = {"scheduled_events": 1, "retrying_later_events": 2000, "held_events": 0}
+    ended = ask("status")
+    assert ended.code == 0
+    assert ended.out.splitlines()[1] == "  not due: 1 scheduled, 2,000 to be tried again later"
+
+
 def test_status_not_converged(ask: Cli, api: FakeApi) -> None:
     """Not converged is exit code 1, with every reason."""
     api.converged = False

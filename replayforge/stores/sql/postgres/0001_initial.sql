@@ -116,7 +116,10 @@ CREATE TABLE cursors (
     log_offset BIGINT NOT NULL,
     inserted BIGINT NOT NULL DEFAULT 0,
     copies BIGINT NOT NULL DEFAULT 0,
+    -- Records that got no row: unreadable events, records that were gone before they were read, and foreign ones.
     not_events BIGINT NOT NULL DEFAULT 0,
+    unreadable BIGINT NOT NULL DEFAULT 0,
+    gaps BIGINT NOT NULL DEFAULT 0,
     updated_at_us BIGINT NOT NULL,
     durable_offset BIGINT NOT NULL DEFAULT 0
 );

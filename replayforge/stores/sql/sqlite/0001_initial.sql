@@ -104,7 +104,10 @@ CREATE TABLE cursors (
     log_offset INTEGER NOT NULL,
     inserted INTEGER NOT NULL DEFAULT 0,
     copies INTEGER NOT NULL DEFAULT 0,
+    -- Records that got no row: unreadable events, records that were gone before they were read, and foreign ones.
     not_events INTEGER NOT NULL DEFAULT 0,
+    unreadable INTEGER NOT NULL DEFAULT 0,
+    gaps INTEGER NOT NULL DEFAULT 0,
     updated_at_us INTEGER NOT NULL,
     durable_offset INTEGER NOT NULL DEFAULT 0
 ) STRICT;
