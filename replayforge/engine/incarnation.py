@@ -15,6 +15,7 @@ FILE_NAME = "incarnation"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 WORD_BYTES = 4096  # a page: what lies in one is written whole, or not at all, when the process is killed
 BEAT_SECONDS = 0.02
+BEAT_SECONDS_MAX = 0.1  # what one beat adds at most: a process that is stopped, or gets no turn, does not run
 OUTLIVED_MAX = 64
 
 Lease = tuple[int, int]  # row number, token
@@ -50,7 +51,8 @@ class IncarnationFile:
         self.clock = clock
         self.draining = False
         self.alone: Lease | None = None
-        self.began = 0.0
+        self.seconds = 0.0
+        self.beaten_at = 0.0
         self.outlived: deque[Lease] = deque(maxlen=OUTLIVED_MAX)
         # A signal may call `drain` in the middle of any other call on the same thread.
         self.lock = threading.RLock()
@@ -96,9 +98,11 @@ class IncarnationFile:
         """Note that the event with this lease is about to run with nothing beside it, and for how long it does."""
         self.end_alone()
         with self.lock:
-            self.alone, self.began, self.ended = lease, self.clock.monotonic(), threading.Event()
+            self.alone, self.seconds, self.ended = lease, 0.0, threading.Event()
+            self.beaten_at = self.clock.monotonic()
             self.write()
         threading.Thread(target=self.beat, args=(self.ended,), name="time alone", daemon=True).start()
+        self.beaten_at = self.clock.monotonic()  # what it took to start the thread is no time of the event's
 
     def end_alone(self) -> None:
         """Note that the event which ran alone has ended, or that others are about to run beside it."""
@@ -116,12 +120,15 @@ class IncarnationFile:
         while not ended.wait(BEAT_SECONDS):
             with self.lock:
                 if not ended.is_set():
+                    now = self.clock.monotonic()
+                    self.seconds += min(now - self.beaten_at, BEAT_SECONDS_MAX)
+                    self.beaten_at = now
                     self.write()
 
     def write(self) -> None:
         """Write down how things stand; a disk that does not take it costs evidence, never an event."""
         draining = self.draining
-        seconds = 0.0 if self.alone is None else round(self.clock.monotonic() - self.began, 3)
+        seconds = 0.0 if self.alone is None else round(self.seconds, 3)
         word = Word(self.owner, self.boot, draining, self.alone, seconds, tuple(self.outlived))
         with contextlib.suppress(OSError):
             os.pwrite(self.handle, encode(word).ljust(WORD_BYTES), 0)
