@@ -129,7 +129,10 @@ def node_name(directory: Path) -> str:
     path = directory / "node"
     if not path.exists():
         keep(path, f"{socket.gethostname().replace('/', '-')[:40]}-{secrets.token_hex(3)}")
-    return path.read_text().strip()
+    name = path.read_bytes().decode(errors="replace").strip()
+    if not name.isprintable() or "\ufffd" in name or not name:
+        raise Refused(f"The file {path} should hold the name of this node, and holds something else. Restore it.")
+    return name
 
 
 def remembered_log_id(directory: Path) -> str | None:

@@ -1,11 +1,12 @@
 """How commands talk to a running daemon: one connection, every failure an error that says what happened."""
 
 import http.client
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 import msgspec
 
@@ -14,6 +15,8 @@ from replayforge.domain.errors import Rejected, ReplayForgeError, Unavailable
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 TIMEOUT_SECONDS = 60.0
+DETAIL_CHARACTERS_MAX = 200
+DIGITS_MAX = 10
 
 
 class Unreachable(Unavailable):
@@ -32,6 +35,14 @@ class Unreachable(Unavailable):
         )
         self.sent = sent
         self.partial = cause.partial if isinstance(cause, http.client.IncompleteRead) else b""
+
+
+class Misunderstood(ReplayForgeError):
+    """Something answered that does not speak as a daemon does."""
+
+    def __init__(self, url: str, error: Exception) -> None:
+        detail = f"{type(error).__name__}: {str(error) or 'no words'}"[:DETAIL_CHARACTERS_MAX]
+        super().__init__(f"What {url} answered cannot be understood ({detail}); is it a ReplayForge daemon?")
 
 
 class Problem(ReplayForgeError):
@@ -60,14 +71,14 @@ class Client:
     """Speaks HTTP with one daemon. Every call returns a 2xx Reply, or raises Problem or Unreachable."""
 
     def __init__(self, url: str, api_key: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Rejected(f"{url!r} is not the address of a daemon; it should look like http://127.0.0.1:8787.")
+        parts, port = split(url)
+        if api_key is not None and not re.fullmatch(r"[\x21-\x7e]+", api_key):
+            raise Rejected("The API key holds characters that no key can have.")
         self.url = url.rstrip("/")
-        self.base_path = parts.path.rstrip("/")
+        self.base_path = quote(parts.path.rstrip("/"), safe="/%")
         self.headers = {"Accept": JSON} | ({"X-API-Key": api_key} if api_key else {})
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self.connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
+        self.connection = kind(parts.hostname or "", port, timeout=timeout_seconds)
 
     def __enter__(self) -> "Client":
         return self
@@ -80,7 +91,7 @@ class Client:
     def get(self, *path: str, **query: str | int | None) -> Reply:
         """Ask for what lies at the path; its parts are quoted, and query parts that are None left out."""
         given = {name: value for name, value in query.items() if value is not None}
-        return self.request("GET", at(*path) + (f"?{urlencode(given)}" if given else ""))
+        return self.request("GET", at(*path) + (f"?{urlencode(given, errors='surrogateescape')}" if given else ""))
 
     def post(self, *path: str, document: Any = None) -> Reply:
         """Send a document; nothing is sent a second time."""
@@ -97,7 +108,7 @@ class Client:
             self.connection.request(method, self.base_path + target, body, headers)
             response = self.connection.getresponse()
             reply = Reply(response.status, response.read())
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a name no host can have
             self.connection.close()
             raise Unreachable(self.url, error, sent=sent) from error
         if not 200 <= reply.status < 300:
@@ -105,16 +116,28 @@ class Client:
         return reply
 
 
+def split(url: str) -> tuple[SplitResult, int | None]:
+    """Return the parts and the port of an address; raises Rejected when it is none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = SplitResult("", "", "", "", ""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or port == 0:
+        raise Rejected(f"{url!r} is not the address of a daemon; it should look like http://127.0.0.1:8787.")
+    return parts, port
+
+
 def at(*path: str) -> str:
-    """Join the parts of a path, each quoted."""
-    return "/" + "/".join(quote(part, safe="") for part in path)
+    """Join the parts of a path, each quoted; what no text can hold is quoted byte by byte."""
+    return "/" + "/".join(quote(part, safe="", errors="surrogateescape") for part in path)
 
 
 def problem_document(body: bytes) -> dict[str, Any]:
     """Read a problem+json body; anything else is an empty problem."""
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
 
 
@@ -122,11 +145,13 @@ def sentence(status: int, document: Mapping[str, Any]) -> str:
     """Say a problem in one sentence: title, detail, and each wrong field."""
     title = document.get("title") or f"The daemon answered {status} {http.client.responses.get(status, '')}".strip()
     detail = document.get("detail")
-    fields = [f"{field.get('pointer', '')} {field.get('detail', '')}".strip() for field in document.get("errors") or ()]
+    errors = document.get("errors")
+    named = [field for field in errors if isinstance(field, dict)] if isinstance(errors, list) else []
+    fields = [f"{field.get('pointer', '')} {field.get('detail', '')}".strip() for field in named]
     request_id = f" (request id {document.get('request_id')})" if status >= 500 and document.get("request_id") else ""
     return ": ".join(str(part) for part in (title, detail, "; ".join(fields)) if part) + request_id
 
 
 def seconds(text: str | None) -> float | None:
     """Read a Retry-After in seconds; any other form is left to the caller's own patience."""
-    return float(text) if text and text.isdecimal() else None
+    return float(text) if text and text.isascii() and text.isdecimal() and len(text) < DIGITS_MAX else None

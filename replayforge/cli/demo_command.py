@@ -12,6 +12,7 @@ from types import FrameType
 
 import click
 
+from replayforge.cli.address import DEFAULT_URL
 from replayforge.cli.bulk import Line, read_lines
 from replayforge.cli.check_command import tell as tell_findings
 from replayforge.cli.client import Client, Problem, Unreachable
@@ -21,7 +22,6 @@ from replayforge.cli.demo_proof import objections_to_books, objections_to_ledger
 from replayforge.cli.demo_sender import Sender, lines_of, with_keys
 from replayforge.cli.demo_show import KEYS, GivenUp, Show, Strike
 from replayforge.cli.demo_story import ended, tell
-from replayforge.cli.options import DEFAULT_URL
 from replayforge.cli.output import counted
 from replayforge.domain.errors import Unavailable
 from replayforge.engine.checkout import workload

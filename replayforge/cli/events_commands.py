@@ -104,7 +104,7 @@ def show(client: Client, *, event_id: str, json_wanted: bool) -> None:
             ("failed", f"{attempts(event)} attempts of run {plain(event.get('run'))}"),
             *((name, f"{plain(event.get(f'{name}_at'))}  ({relative(event.get(f'{name}_at'))})") for name in TIMES),
             ("log", f"offset {plain(event.get('log_offset'))} of {plain(event.get('log_id'))}"),
-            *((name, shortened(untouched[name])) for name in CONTENT if name in untouched),
+            *((name, shortened(untouched[name])) for name in CONTENT if bytes(untouched.get(name, b"null")) != b"null"),
         ]
     )
     show_attempts(event.get("attempts") or [])
@@ -115,7 +115,7 @@ def show(client: Client, *, event_id: str, json_wanted: bool) -> None:
 SHOWN = ("id", "event_type", "workflow_id", "application_name", "service_name", "idempotency_key", "replay_of",
          "reason")  # fmt: skip
 TIMES = ("created", "updated")
-CONTENT = ("metadata", "payload")
+CONTENT = ("metadata", "payload", "result")
 
 
 def shortened(value: msgspec.Raw) -> str:
@@ -182,6 +182,26 @@ def cancel(context: click.Context, /, client: Client, *, ids: tuple[str, ...], d
     act(context, client, "cancel", ids, {}, dry_run=dry_run)
 
 
+@events.command("resolve")
+@several_ids
+@click.option(
+    "--as",
+    "status",
+    required=True,
+    type=click.Choice([State.SUCCEEDED.value, State.DEAD_LETTERED.value, State.QUEUED.value]),
+    help="What it becomes: its effect has happened, it has failed, or it is to run again.",
+)
+@click.option("--reason", default="", help="Why, for those who look at it later.")
+@dry_run
+@with_client
+@click.pass_context
+def resolve(
+    context: click.Context, /, client: Client, *, ids: tuple[str, ...], dry_run: bool, status: str, reason: str
+) -> None:
+    """Decide about events that are held: they may have had their effect, and nobody but you can know."""
+    act(context, client, "resolve", ids, {"status": status, "reason": reason}, dry_run=dry_run)
+
+
 def act(
     context: click.Context, client: Client, action: str, ids: tuple[str, ...], body: Mapping[str, Any], *, dry_run: bool
 ) -> None:
@@ -195,4 +215,4 @@ def act(
     )
 
 
-DONE = {"replay": "replayed", "retry": "retried", "cancel": "cancelled"}
+DONE = {"replay": "replayed", "retry": "retried", "cancel": "cancelled", "resolve": "resolved"}

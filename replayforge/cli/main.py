@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -115,7 +116,10 @@ def commands() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command line and return its exit code; what a user can get wrong ends in one sentence."""
+    say_what_can_be_said()
     try:
+        if any("\0" in argument for argument in arguments or ()):
+            raise click.UsageError("An argument holds a NUL character.")
         result = commands.main(arguments, prog_name=PROGRAM, standalone_mode=False)
     except click.UsageError as error:
         error.show()
@@ -131,6 +135,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except ReplayForgeError as error:
         complain(f"{PROGRAM}: {error}")
         return int(getattr(error, "exit_code", 1))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        complain(f"{PROGRAM}: {error.filename} cannot be used: {error.strerror}.")
+        return 1
     return result if isinstance(result, int) else 0
 
 
@@ -156,6 +165,13 @@ def hold_standard_descriptors() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as we live
+
+
+def say_what_can_be_said() -> None:
+    """Write characters that the terminal's encoding lacks by their numbers."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def guarded() -> int:

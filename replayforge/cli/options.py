@@ -1,19 +1,22 @@
 """Options that many commands share, and the words in which people give times and documents."""
 
+import contextlib
 import functools
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from replayforge.cli.client import Client
+from replayforge.cli.address import DEFAULT_URL, find_address
+from replayforge.cli.client import Client, Misunderstood
+from replayforge.cli.output import printable
 from replayforge.domain.clock import SystemClock, format_time, to_us
 
-DEFAULT_URL = "http://127.0.0.1:8787"
 UNIT_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
 Command = Callable[..., Any]
 
@@ -30,14 +33,30 @@ config_file = click.option(
 def with_client(command: Command) -> Command:
     """Add --url and --api-key to a command, and hand it the client they make as its first argument."""
 
-    @click.option("--url", envvar="REPLAYFORGE_URL", default=DEFAULT_URL, show_default=True, help="The daemon to ask.")
-    @click.option("--api-key", envvar="REPLAYFORGE_API_KEY", help="Its key.  [also: REPLAYFORGE_API_KEY]")
+    @click.option(
+        "--url",
+        envvar="REPLAYFORGE_URL",
+        help=f"The daemon to ask.  [default: what ./replayforge.toml says, or {DEFAULT_URL}]",
+    )
+    @click.option(
+        "--api-key", envvar="REPLAYFORGE_API_KEY", help="Its key.  [default: the first that ./replayforge.toml names]"
+    )
     @functools.wraps(command)
-    def with_url(*, url: str, api_key: str | None, **arguments: Any) -> Any:
-        with Client(url, api_key) as client:
+    def with_url(*, url: str | None, api_key: str | None, **arguments: Any) -> Any:
+        address = find_address(url, api_key, os.environ)
+        with Client(address.url, address.api_key) as client, understood(address.url):
             return command(client, **arguments)
 
     return with_url
+
+
+@contextlib.contextmanager
+def understood(url: str) -> Iterator[None]:
+    """Raise Misunderstood where an answer is not what a daemon says, but a page, or JSON of another shape."""
+    try:
+        yield
+    except (msgspec.MsgspecError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise Misunderstood(url, error) from error
 
 
 def event_filters(command: Command) -> Command:
@@ -65,7 +84,10 @@ def moment(context: click.Context, parameter: click.Parameter, text: str | None)
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", text or "")
     if not match:
         return text
-    return format_time(SystemClock().now_us() - to_us(float(match[1]) * UNIT_SECONDS[match[2]]))
+    try:
+        return format_time(SystemClock().now_us() - to_us(float(match[1]) * UNIT_SECONDS[match[2]]))
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{text} ago is before all time.") from None
 
 
 def document(context: click.Context, parameter: click.Parameter, text: str | None) -> msgspec.Raw | None:
@@ -77,8 +99,10 @@ def document(context: click.Context, parameter: click.Parameter, text: str | Non
         msgspec.json.decode(body, type=msgspec.Raw)
     except OSError as error:
         raise click.BadParameter(f"{text[1:]} cannot be read: {error.strerror}.") from None
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise click.BadParameter(f"This is not JSON: {error}.") from None
+    except ValueError as error:  # a path that no file can have
+        raise click.BadParameter(f"{printable(text[1:])} cannot be read: {error}.") from None
     return msgspec.Raw(body)
 
 

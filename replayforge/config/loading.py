@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import replace
@@ -167,5 +168,19 @@ def contradictions(config: Config) -> Iterator[str]:
         yield "server.bodies_bytes_max must not be below server.bulk_bytes_max, or the largest requests never fit."
     if config.log.append_queue_bytes_max < server.event_bytes_max:
         yield "log.append_queue_bytes_max must not be below server.event_bytes_max, or large events never fit."
+    yield from (f"{key} is no address." for key, url in addresses(config).items() if not is_address(url))
     if config.stream.backend == "redis" and not config.redis.url:
         yield 'stream.backend is "redis", but redis.url is empty.'
+
+
+def addresses(config: Config) -> dict[str, str]:
+    """Return the settings that are addresses, by key."""
+    return {"store.url": config.store.url, "redis.url": config.redis.url}
+
+
+def is_address(url: str) -> bool:
+    """Tell whether a URL can be taken apart; what is said of it never repeats it, for it may hold a password."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False

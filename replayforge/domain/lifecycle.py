@@ -38,6 +38,7 @@ class Reason(StrEnum):
     SUSPECTED_POISON = "suspected_poison"
     KEY_REUSED = "key_reused"
     BAD_PAYLOAD = "bad_payload"
+    GIVEN_UP = "given_up"  # by a person, who decided so about an event that was held
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {

@@ -378,7 +378,10 @@ def issues_of(books: Ledger, oldest_queued_seconds: float, guards: Iterable[Guar
     if states.get(State.DEAD_LETTERED):
         issues.append(f"{states[State.DEAD_LETTERED]:,} dead letters wait for a decision.")
     if states.get(State.HELD):
-        issues.append(f"{states[State.HELD]:,} events are held after a crash and wait for a decision.")
+        issues.append(
+            f"{states[State.HELD]:,} events are held after a crash and wait for a decision:"
+            " `replayforge events resolve`."
+        )
     if oldest_queued_seconds > OLDEST_QUEUED_SECONDS_MAX:
         issues.append(f"The oldest queued event has waited {oldest_queued_seconds:,.0f} s.")
     issues += [f"{guard.service.name} is {guard.state}: {guard.last_error}" for guard in guards if ailing(guard)]

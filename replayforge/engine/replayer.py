@@ -56,7 +56,7 @@ class Replayer:
     def check_replayable(self, event: StoredEvent, *, force: bool) -> None:
         """Raise Conflict when the event's state rules a replay out."""
         if event.state not in REPLAYABLE:
-            raise Conflict(f"Event {event.id} is {event.state}; only a finished event can be replayed.")
+            raise Conflict(f"Event {event.id} is {event.state}; only a finished event can be replayed.{way_out(event)}")
         if event.state is State.SUCCEEDED and not force:
             raise Conflict(f"Event {event.id} has succeeded; replay it with force if it is to run once more.")
 
@@ -64,7 +64,7 @@ class Replayer:
         """Replay an event that must be a dead letter still; Conflict when it was replayed already."""
         event, _ = await self.find(event_id)
         if event.state is not State.DEAD_LETTERED:
-            raise Conflict(f"Event {event_id} is {event.state}, no dead letter any more.")
+            raise Conflict(f"Event {event_id} is {event.state}, no dead letter.{way_out(event)}")
         return await self.replay(event_id, reason)
 
     async def replay_workflow(self, workflow_id: str, *, only: str, reason: str) -> WorkflowReplay:
@@ -89,7 +89,8 @@ class Replayer:
         """Let a retrying or scheduled event run now instead of at its time; its budget of attempts stays."""
         event, _ = await self.find(event_id)
         if event.state not in (State.RETRYING, State.SCHEDULED):
-            raise Conflict(f"Event {event_id} is {event.state}; only a retrying or scheduled event can be hurried.")
+            words = "only a retrying or scheduled event can be hurried"
+            raise Conflict(f"Event {event_id} is {event.state}; {words}.{way_out(event)}")
         await self.move(event, State.QUEUED, "retried", "asked to run now")
         self.publisher.offer([(event.id, event.run)])
         return event
@@ -98,7 +99,7 @@ class Replayer:
         """Cancel an event that is not running and has not ended."""
         event, _ = await self.find(event_id)
         if State.CANCELLED not in TRANSITIONS[event.state]:
-            raise Conflict(f"Event {event_id} is {event.state}; only a waiting event can be cancelled.")
+            raise Conflict(f"Event {event_id} is {event.state}; only a waiting event can be cancelled.{way_out(event)}")
         await self.move(event, State.CANCELLED, "cancelled", reason)
         self.telemetry.emit("event.cancelled", event_id=event.id)
         return event
@@ -122,7 +123,7 @@ class Replayer:
             raise Rejected("A discard needs a reason, so that the next person knows why.")
         event, _ = await self.find(event_id)
         if event.state is not State.DEAD_LETTERED:
-            raise Conflict(f"Event {event_id} is {event.state}; only a dead letter can be discarded.")
+            raise Conflict(f"Event {event_id} is {event.state}; only a dead letter can be discarded.{way_out(event)}")
         await self.move(event, State.DISCARDED, "discarded", reason)
         self.telemetry.emit("event.discarded", event_id=event.id)
         return event
@@ -131,3 +132,11 @@ class Replayer:
         """Move the event; Conflict when it moved meanwhile."""
         if not await self.store.move(event, target, action, detail, self.clock.now_us()):
             raise Conflict(f"Event {event.id} was moved by somebody else a moment ago.")
+
+
+def way_out(event: StoredEvent) -> str:
+    """Say how a held event gets on, for whoever is refused something else; nothing for any other event."""
+    if event.state is not State.HELD:
+        return ""
+    ways = "|".join(sorted(TRANSITIONS[State.HELD]))
+    return f" It waits for a decision: `replayforge events resolve {event.id} --as {ways}`, or its page."

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from replayforge.domain.admission import Admission
 from replayforge.domain.event import Claimed, Content, StoredEvent
-from replayforge.domain.lifecycle import OPEN, Outcome, State
+from replayforge.domain.lifecycle import OPEN, Outcome, Reason, State
 from replayforge.domain.poison import Standing
 from replayforge.domain.recovery import InFlight, Reclaim, Verdict, error_signature
 from replayforge.domain.reports import Node
@@ -414,7 +414,8 @@ def move(
     node: str, event: StoredEvent, target: State, action: str, detail: str, now_us: int, due_at_us: int | None = None
 ) -> Steps[bool]:
     """Move an event by hand from the state the caller saw; False when it moved meanwhile."""
-    reason = detail if target is State.DISCARDED else None
+    given_up = event.state is State.HELD and target is State.DEAD_LETTERED
+    reason = detail if target is State.DISCARDED else (event.reason or Reason.GIVEN_UP) if given_up else None
     row = (target, reason, due_at_us, now_us, event.seq, event.run, event.state)
     waits_for = yield from what_it_waits_for(event)
     changed = yield Batch("move_event", [row])

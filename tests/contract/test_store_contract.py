@@ -306,6 +306,25 @@ async def test_held_events_wait_for_a_person(store: Store) -> None:
     assert await store.next_suspect() is None
 
 
+@pytest.mark.parametrize("target", sorted(TRANSITIONS[State.HELD]))
+async def test_a_held_event_is_decided_about_once(store: Store, target: State) -> None:
+    """It becomes what a person says, with the decision among its actions; a second decision comes too late."""
+    await claimed(store)
+    (taken,) = await store.reclaim(reclaims(await store.in_flight(""), hold=True), "the process died", now_us())
+    held = await stored(store, taken.event.event_id)
+    assert await store.move(held, target, "decided", "I looked", now_us())
+    assert not await store.move(held, target, "decided", "I looked, too", now_us())
+    history = await store.history(held.id)
+    assert history is not None
+    event, _, _, actions = history
+    assert (event.state, event.run) == (target, held.run)
+    assert [(action.action, action.detail) for action in actions] == [("decided", "I looked")]
+    assert (await store.queued_entries(10) == [(held.id, held.run)]) is (target is State.QUEUED)
+    assert (event.reason == "given_up") is (target is State.DEAD_LETTERED)
+    assert (await books(store)).states[target] == 1
+    assert (await books(store)).states[State.HELD] == 0
+
+
 async def test_reclaim_after_settlement_takes_nothing(store: Store) -> None:
     """An event that was settled meanwhile is not taken back."""
     (one,) = await claimed(store)

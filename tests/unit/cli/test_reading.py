@@ -66,6 +66,15 @@ def test_events_show(ask: Cli, api: FakeApi) -> None:
     assert out.endswith("LAST ERROR\nno answer\nTraceback \\x1b[2J:\n  line 1\n")
 
 
+def test_events_show_result(ask: Cli, api: FakeApi) -> None:
+    """What the handler returned is shown as it was, and nothing where it returned nothing."""
+    api.add("id-1")
+    assert "\nresult" not in ask("events", "show", "id-1").out
+    api.events["id-1"]["result"] = {"captured": 12.0}
+    line = next(line for line in ask("events", "show", "id-1").out.splitlines() if line.startswith("result"))
+    assert line.split(maxsplit=1)[1] == '{"captured": 12.0}'
+
+
 def test_long_payload_is_cut(ask: Cli, api: FakeApi) -> None:
     """A long payload is cut, and it says how to see the rest."""
     api.add("id-1", payload="x" * 50_000)
