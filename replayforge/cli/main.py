@@ -42,7 +42,7 @@ COMMANDS = {
     "replays": Place("replays_commands", "replays", "Look at bulk replays, pause, resume or cancel them."),
     "handlers": Place("handlers_commands", "handlers", "Look at handlers, pause or resume them."),
     "workflows": Place("workflows_commands", "workflows", "Look at workflows."),
-    "status": Place("status_command", "status", "Say whether everything accepted has come to its end."),
+    "status": Place("status_command", "status", "Say whether everything accepted that is due has come to its end."),
     "check": Place("check_command", "check", "Compare the log with the store, event by event, while no daemon runs."),
     "log": Place("log_commands", "log", "Look at the write-ahead log, and repair it."),
     "chaos": Place("chaos_command", "chaos", "Kill a daemon at random while it works, and prove its books."),

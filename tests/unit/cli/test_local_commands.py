@@ -56,7 +56,7 @@ def test_serve_hands_over_its_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch
     loaded, adopt_store = calls[0]
     assert adopt_store is True
     assert (loaded.config.server.port, loaded.origins["server.port"]) == (0, "flag --port")
-    assert loaded.config.handlers.modules == ("a.py", "b")
+    assert loaded.config.handlers.modules == (str(Path("a.py").absolute()), "b")
     assert (loaded.config.chaos.enabled, loaded.config.chaos.crash_at) == (True, ("claim:2",))
     assert loaded.origins["chaos.fail_rate"] == "default"
     cli("serve")
