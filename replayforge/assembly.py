@@ -269,6 +269,8 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         parts.rng,
         shared_chores(config, neighbours, controls, doorkeeper, replay_jobs, chronicler, parts.log.steady_clock),
     )
+    if store.shared:
+        janitor.store_now_us = neighbours.store_clock.now_us
     supervisor = Supervisor(
         clock,
         telemetry,

@@ -69,6 +69,35 @@ class SteadyClock:
         return None if abs(self.drift_seconds()) > DRIFT_SECONDS_MAX else self.clock.now_us()
 
 
+class SampledClock:
+    """The wall clock of another machine, known from samples, and held against one here that cannot be set.
+
+    It says what time it is there, or None while it has moved apart from the time that has passed since the first
+    sample: then nothing that is judged by age may be removed.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.first: tuple[int, float] | None = None
+        self.last: tuple[int, float] = (0, 0.0)
+
+    def sample(self, now_us: int) -> None:
+        """Take in what time it is there now."""
+        self.last = (now_us, self.clock.elapsed())
+        self.first = self.first or self.last
+
+    def drift_seconds(self) -> float:
+        """Return by how much it has moved apart, from the first sample to the last."""
+        first = self.first or self.last
+        return (self.last[0] - first[0]) / MICROSECONDS_PER_SECOND - (self.last[1] - first[1])
+
+    def now_us(self) -> int | None:
+        """Return what time it is there, or None while that cannot be trusted."""
+        if self.first is None or abs(self.drift_seconds()) > DRIFT_SECONDS_MAX:
+            return None
+        return self.last[0] + to_us(self.clock.elapsed() - self.last[1])
+
+
 def to_us(seconds: float) -> int:
     """Turn a duration in seconds into whole microseconds."""
     return round(seconds * MICROSECONDS_PER_SECOND)

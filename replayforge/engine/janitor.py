@@ -101,6 +101,7 @@ class Janitor:
         self.mirrored = -1
         self.missing: dict[tuple[int, int], float] = {}  # since when, on the clock of the leases
         self.drift_seconds = 0.0
+        self.store_now_us: Callable[[], int | None] = log.steady_clock.now_us  # None while that cannot be trusted
         self.chores = [
             Chore("promote", intervals.promote_seconds, self.promote, PROMOTED_PER_STEP_MAX),
             Chore("mirror", intervals.mirror_seconds, self.mirror),
@@ -243,7 +244,7 @@ class Janitor:
 
         In an embedded store, what ended while the clock was set back looks as old as the clock said it was.
         """
-        now_us = self.log.steady_clock.now_us()
+        now_us = self.store_now_us()
         if now_us is None:
             return 0
         kept_seconds = {

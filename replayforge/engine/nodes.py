@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
-from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock, to_us
+from replayforge.domain.clock import DRIFT_SECONDS_MAX, MICROSECONDS_PER_SECOND, Clock, SampledClock, to_us
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.recovery import InFlight, Reclaim, after_lapse
 from replayforge.domain.reports import Node
@@ -112,6 +112,8 @@ class Neighbours:
         self.beating_since: float | None = None
         self.lease_beats: Watch[Lease] = Watch(sweep_seconds)
         self.node_beats: Watch[str] = Watch(sweep_seconds)
+        self.store_clock = SampledClock(clock)
+        self.drift_seconds = 0.0
         self.long_transactions: list[str] = []
 
     async def nodes(self) -> list[Node]:
@@ -154,8 +156,10 @@ class Neighbours:
         """
         if self.heartbeat is None or not self.heard_of_others(self.heartbeat.beating_since):
             return 0
-        beats = await self.store.beats()
+        beats = await self.store.beats(self.clock.now_us())
         now = self.clock.monotonic()
+        if beats.now_us is not None:
+            self.look_at_clock(beats.now_us)
         self.node_beats.look(beats.nodes, now)
         self.lease_beats.look(beats.leases, now)
         lapsed = [(*lease, beats.leases[lease]) for lease in self.lease_beats.silent(self.lease_seconds)]
@@ -169,6 +173,15 @@ class Neighbours:
             report_reclaimed(self.telemetry, taken, LAPSED)
             self.publisher.fall_behind()
         return len(taken)
+
+    def look_at_clock(self, now_us: int) -> None:
+        """Take in the store's time, and warn each time its clock was set, also when it was set right."""
+        self.store_clock.sample(now_us)
+        drift_seconds = self.store_clock.drift_seconds()
+        if abs(drift_seconds - self.drift_seconds) > DRIFT_SECONDS_MAX:
+            self.drift_seconds = drift_seconds
+            remedy = "" if abs(drift_seconds) <= DRIFT_SECONDS_MAX else "set it right, or restart if it is right now"
+            self.telemetry.emit("clock.jumped", of="store", drift_seconds=round(drift_seconds, 3), remedy=remedy)
 
     def heard_of_others(self, beating_since: float | None) -> bool:
         """Tell whether the store answers, and forget what was seen before it was away."""

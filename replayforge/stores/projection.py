@@ -107,8 +107,10 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
     rows: list[Claimed] = []
     turned_away: Counter[str] = Counter()
     if fresh:
-        seqs = yield Fetch("reserve_seqs", {"count": len(fresh)})
-        rows = new_rows(projection, owner, [seq for (seq,) in seqs], fresh)
+        seqs = yield Fetch("reserve_seqs", {"count": len(fresh), "now_us": projection.now_us})
+        # Where daemons share a store its clock says what is due, not the one of the daemon that accepted it.
+        by_its_clock = replace(projection, now_us=seqs[0][1])
+        rows = new_rows(by_its_clock, owner, [row[0] for row in seqs], fresh)
         yield Batch("insert_events", [inserted_row(row.event) for row in rows])
         yield Batch("insert_contents", [(row.event.seq, row.content.payload, row.content.metadata) for row in rows])
         yield tally(node, Counter(row.event.state for row in rows))

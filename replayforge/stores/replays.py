@@ -168,7 +168,9 @@ def advance(node: str, seq: int, count_max: int, now_us: int) -> Steps[Advance |
     step = next_step(job)
     if not isinstance(step, Take):
         return None
-    if wait_us > 0:
+    # What is further away than one step ever puts it off was decided before the clock was set back.
+    longest_us = to_us(count_max / job.rate_per_second) if job.rate_per_second else 0
+    if 0 < wait_us <= longest_us:
         return Advance([], 0, wait_us)
     count = min(step.count, count_max)
     rows = yield Fetch("waiting_members", {"replay_seq": seq, "after_seq": job.through_seq, "count": count})
@@ -188,7 +190,7 @@ def advance(node: str, seq: int, count_max: int, now_us: int) -> Steps[Advance |
     through = members[-1].seq if members else job.through_seq
     pause_us = to_us(len(replayed) / job.rate_per_second) if job.rate_per_second else 0
     yield Batch("add_to_replay", [(len(replayed), skipped, 0, 0, 0, through, pause_us, SLACK_US, now_us, seq)])
-    wait_us = max(wait_us, -SLACK_US) + pause_us
+    wait_us = max(min(wait_us, 0), -SLACK_US) + pause_us
     return Advance([(one.event_id, one.run + 1) for one in replayed], skipped, max(0, wait_us))
 
 

@@ -190,9 +190,9 @@ class Store:
         """Return (row number, event) of what owners with this prefix hold in processing."""
         return await self.driver.read(lambda: transactions.in_flight(owner_prefix, limit))
 
-    async def beats(self, limit: int = 100_000) -> transactions.Beats:
+    async def beats(self, now_us: int, limit: int = 100_000) -> transactions.Beats:
         """Return the leases of all other owners and the daemons, with the beat that each was seen at last."""
-        return await self.driver.read(lambda: transactions.beats(self.owner, limit))
+        return await self.driver.read(lambda: transactions.beats(self.owner, now_us, limit))
 
     async def take_over(
         self, leases: Sequence[tuple[int, int, int]], decide: transactions.Decide, error: str, now_us: int

@@ -298,19 +298,22 @@ def crashed_event(seq: int, decided: Reclaim, error: str, now_us: int) -> Row:
 @dataclass(frozen=True, slots=True)
 class Beats:
     """What an observer sees of the others: the beat at which each lease, (row number, token), was renewed last, and the
-    (incarnation, beat) that the daemon of each log reported last."""
+    (incarnation, beat) that the daemon of each log reported last. `now_us` is the store's time, None before the first
+    report."""
 
     leases: dict[tuple[int, int], int]
     nodes: dict[str, tuple[str, int]]
+    now_us: int | None
 
 
-def beats(owner: str, limit: int) -> Steps[Beats]:
+def beats(owner: str, now_us: int, limit: int) -> Steps[Beats]:
     """Fetch the leases of all other owners and the daemons, with the beat that each was seen at last."""
     leases = yield Fetch("lease_beats", {"owner": owner, "count": limit})
-    nodes = yield Fetch("node_beats")
+    nodes = yield Fetch("node_beats", {"now_us": now_us})
     return Beats(
         leases={(seq, token): beat for seq, token, beat in leases},
-        nodes={log_id: (incarnation, beat) for log_id, incarnation, beat in nodes},
+        nodes={log_id: (incarnation, beat) for log_id, incarnation, beat, _ in nodes},
+        now_us=nodes[0][3] if nodes else None,
     )
 
 

@@ -30,7 +30,7 @@ def decide(left: Sequence[tuple[int, InFlight]]) -> list[tuple[int, Reclaim]]:
 
 async def take_over(store: Store, *, beats_later: int = 0) -> list[Reclaim]:
     """Take over all that others hold, as if it had been seen with these beats for a lease."""
-    seen = await store.beats()
+    seen = await store.beats(now_us())
     leases = [(seq, token, beat - beats_later) for (seq, token), beat in seen.leases.items()]
     return await store.take_over(leases, decide, "its lease lapsed", now_us())
 
@@ -66,13 +66,13 @@ async def test_claim_of_an_earlier_run_takes_nothing(store: Store) -> None:
 async def test_each_daemon_watches_the_leases_of_the_others(store: Store, other: Store) -> None:
     """What is under a lease shows with the beat it was renewed at last, to everybody but its owner."""
     first, second = await claimed(store, 2)
-    assert (await other.beats()).leases == {first.lease: 0, second.lease: 0}
+    assert (await other.beats(now_us())).leases == {first.lease: 0, second.lease: 0}
     await store.beat([second.lease], now_us(), report("node-1"))
-    assert (await other.beats()).leases == {first.lease: 0, second.lease: 1}
-    assert (await store.beats()).leases == {}
+    assert (await other.beats(now_us())).leases == {first.lease: 0, second.lease: 1}
+    assert (await store.beats(now_us())).leases == {}
     assert await take_over(store) == []
     await store.settle([success(second)])
-    assert (await other.beats()).leases == {first.lease: 0}
+    assert (await other.beats(now_us())).leases == {first.lease: 0}
 
 
 async def test_lapsed_lease_is_taken_over(store: Store, other: Store) -> None:
@@ -100,7 +100,7 @@ async def test_renewed_lease_stands(store: Store, other: Store) -> None:
     await store.hand_back([one.lease], now_us())
     (again,) = (await store.claim([(one.event.id, 1)], now_us())).taken
     assert await other.take_over([(*one.lease, 0)], decide, "its lease lapsed", now_us()) == []
-    assert (await other.beats()).leases == {again.lease: 0}
+    assert (await other.beats(now_us())).leases == {again.lease: 0}
 
 
 async def test_claims_whose_answers_are_under_way_are_renewed(store: Store, other: Store) -> None:
@@ -112,8 +112,8 @@ async def test_claims_whose_answers_are_under_way_are_renewed(store: Store, othe
     renewal = await store.beat([known.lease], now_us(), report("node-1"), besides=besides)
     assert renewal.standing == {known.event.seq}
     assert renewal.complete
-    assert (await other.beats()).leases == {known.lease: 1, unknown.lease: 1, overdue.lease: 0}
-    assert (await store.beats()).leases == {another.lease: 0}
+    assert (await other.beats(now_us())).leases == {known.lease: 1, unknown.lease: 1, overdue.lease: 0}
+    assert (await store.beats(now_us())).leases == {another.lease: 0}
 
 
 async def test_only_held_leases_are_renewed(store: Store, other: Store) -> None:
@@ -218,10 +218,10 @@ async def test_nodes_know_of_each_other(store: Store, other: Store) -> None:
 async def test_each_report_of_a_daemon_is_counted(store: Store, other: Store) -> None:
     """Everybody sees at which beat of which incarnation a daemon reported last, whatever the time is."""
     await store.register_node(report("node-1"))
-    assert (await other.beats()).nodes == {"log of node-1": ("first", 0)}
+    assert (await other.beats(now_us())).nodes == {"log of node-1": ("first", 0)}
     await store.beat([], now_us(), replace(report("node-1"), beat=7))
     await other.beat([], now_us(), replace(report("node-2"), beat=2))
-    assert (await other.beats()).nodes == {"log of node-1": ("first", 7), "log of node-2": ("first", 2)}
+    assert (await other.beats(now_us())).nodes == {"log of node-1": ("first", 7), "log of node-2": ("first", 2)}
 
 
 async def test_a_node_has_one_log_and_keeps_the_rows_of_those_it_gave_up(store: Store) -> None:

@@ -107,8 +107,8 @@ FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq
 WHERE e.id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 
 -- reserve_seqs --
--- The next row numbers, one for each of `count` new events.
-SELECT nextval('event_seqs') FROM generate_series(1, :count::bigint)
+-- The next row numbers, one for each of `count` new events, and the time by which they are due or not.
+SELECT nextval('event_seqs'), {database_now_us} FROM generate_series(1, :count::bigint)
 
 -- insert_events --
 -- Rows for new events.
@@ -370,8 +370,8 @@ ON CONFLICT (log_id) DO UPDATE SET
     seen_at_us = excluded.seen_at_us
 
 -- node_beats --
--- The beat that each daemon reported last, and by which incarnation.
-SELECT log_id, incarnation, beat FROM nodes
+-- The beat that each daemon reported last, and by which incarnation, and the database's time.
+SELECT log_id, incarnation, beat, {database_now_us} FROM nodes
 
 -- nodes --
 -- Every daemon that ever reported, how long it has been silent, and how far its log was durable and is projected.
@@ -584,7 +584,7 @@ WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state
 UPDATE events AS e
 SET previous_state = e.state, state = g.target, due_at_us = g.due_at_us, waits_for = NULL, suspect = 0,
     suspicion = NULL, reason = CASE g.target WHEN 'queued' THEN NULL ELSE coalesce(g.reason, e.reason) END,
-    updated_at_us = g.at_us
+    updated_at_us = {database_now_us}
 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[])
     AS g (target, reason, due_at_us, at_us, seq, run, state)
 WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state
@@ -764,12 +764,14 @@ WHERE m.event_seq = ANY ($4) AND m.replay_seq = g.replay_seq AND m.event_seq = g
     AND m.standing || '' = g.before
 
 -- add_to_replay --
--- Count what became of members, and put off the next ones.
+-- Count what became of members, and put off the next ones, from now at the latest: clocks are set back, too.
 UPDATE replays AS r
 SET replayed = r.replayed + g.replayed, skipped = r.skipped + g.skipped, succeeded = r.succeeded + g.succeeded,
     dead_lettered = r.dead_lettered + g.dead_lettered, moved_on = r.moved_on + g.moved_on,
     through_seq = greatest(r.through_seq, g.through_seq),
-    due_at_us = greatest(r.due_at_us, {database_now_us} - g.slack_us) + g.pause_us, updated_at_us = g.at_us
+    due_at_us = CASE g.pause_us WHEN 0 THEN r.due_at_us
+        ELSE greatest(least(r.due_at_us, {database_now_us}), {database_now_us} - g.slack_us) + g.pause_us END,
+    updated_at_us = g.at_us
 FROM unnest(
     $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
     $9::bigint[], $10::bigint[]

@@ -99,9 +99,9 @@ SELECT json_group_array(
 FROM json_each(:ids) AS wanted CROSS JOIN events AS e ON e.id = wanted.value LEFT JOIN contents AS c ON c.seq = e.seq
 
 -- reserve_seqs --
--- The next row numbers, one for each of `count` new events.
+-- The next row numbers, one for each of `count` new events, and the time by which they are due or not.
 WITH RECURSIVE step (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM step WHERE i < :count)
-SELECT json_group_array(json_array(i + (SELECT coalesce(max(seq), 0) FROM events))) FROM step
+SELECT json_group_array(json_array(i + (SELECT coalesce(max(seq), 0) FROM events), :now_us)) FROM step
 
 -- insert_events --
 -- Rows for new events.
@@ -304,13 +304,14 @@ ON CONFLICT (log_id) DO UPDATE SET
     seen_at_us = excluded.seen_at_us
 
 -- node_beats --
--- The beat that each daemon reported last, and by which incarnation.
-SELECT log_id, incarnation, beat FROM nodes
+-- The beat that each daemon reported last, and by which incarnation, and the database's time.
+SELECT log_id, incarnation, beat, :now_us FROM nodes
 
 -- nodes --
 -- Every daemon that ever reported, how long it has been silent, and how far its log was durable and is projected.
 SELECT n.node, n.log_id, n.incarnation, n.host, n.pid, n.started_at_us, n.seen_at_us, :now_us - n.seen_at_us,
-    n.stopped, max(n.durable_offset, coalesce(c.durable_offset, 0)), coalesce(c.log_offset, 0), n.workers, n.given_up, n.beat
+    n.stopped, max(n.durable_offset, coalesce(c.durable_offset, 0)), coalesce(c.log_offset, 0), n.workers, n.given_up,
+    n.beat
 FROM nodes AS n LEFT JOIN cursors AS c ON c.log_id = n.log_id ORDER BY n.node, n.given_up, n.log_id
 
 -- forget_nodes --
@@ -684,11 +685,13 @@ FROM (VALUES {rows})
 WHERE replay_seq = column3 AND event_seq = column4 AND standing = column5
 
 -- add_to_replay --
--- Count what became of members, and put off the next ones.
+-- Count what became of members, and put off the next ones, from now at the latest: clocks are set back, too.
 UPDATE replays
 SET replayed = replayed + column1, skipped = skipped + column2, succeeded = succeeded + column3,
     dead_lettered = dead_lettered + column4, moved_on = moved_on + column5, through_seq = max(through_seq, column6),
-    due_at_us = max(due_at_us, column9 - column8) + column7, updated_at_us = column9
+    due_at_us = CASE column7 WHEN 0 THEN due_at_us
+        ELSE max(min(due_at_us, column9), column9 - column8) + column7 END,
+    updated_at_us = column9
 FROM (VALUES {rows})
 WHERE seq = column10
 

@@ -4,11 +4,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from replayforge.domain.event import EventRecord
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.recovery import Verdict
+from replayforge.domain.reports import EventFilter
+from replayforge.stores.projection import Projection
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
-from tests.contract.store_backends import MINUTE_US, claimed, now_us, put, record
+from tests.contract.store_backends import LOG, MINUTE_US, claimed, now_us, put, record
 from tests.support.postgres_server import require_postgres, shared_server
 
 HOUR_US = 60 * MINUTE_US
@@ -54,6 +57,34 @@ async def test_a_daemon_behind_lets_nobody_wait(store: Store) -> None:
     """A daemon whose clock is ten years behind queues what is due."""
     await retry(store, 0, 0)
     assert (await store.promote(now_us() - DECADE_US))[0] == [("event-0", 1)]
+
+
+async def projected_by(store: Store, records: list[EventRecord], by_clock_us: int) -> list[State]:
+    """Project records as a daemon does whose clock is so far off; return where their events begin."""
+    await store.open_cursor(LOG, "incarnation", 0, now_us())
+    numbered = list(enumerate(records, start=1))
+    await store.project(Projection(LOG, "incarnation", 0, len(records), numbered, 0, now_us() + by_clock_us))
+    rows = await store.list_rows(EventFilter(), before_seq=None, limit=10)
+    return [row.state for row in reversed(rows)]
+
+
+@pytest.mark.parametrize("by_clock_us", [-DECADE_US, -HOUR_US, HOUR_US, DECADE_US])
+async def test_what_is_scheduled_begins_when_it_was_meant_to(store: Store, by_clock_us: int) -> None:
+    """Whether a start time has come is not for the clock of the daemon to say that accepted the event."""
+    times = (now_us() - MINUTE_US, now_us() + 30 * MINUTE_US)
+    records = [record(f"event-{number}", run_at_us=at) for number, at in enumerate(times)]
+    assert await projected_by(store, records, by_clock_us) == [State.QUEUED, State.SCHEDULED]
+
+
+async def test_what_a_daemon_behind_has_refused_or_moved_is_not_old(store: Store) -> None:
+    """A dead letter by a used key, and one that a person discarded, on a daemon ten years behind, are kept as long as
+    any other."""
+    records = [record("event", b'{"a": 1}'), record("event", b'{"a": 2}')]
+    assert await projected_by(store, records, -DECADE_US) == [State.QUEUED, State.DEAD_LETTERED]
+    assert await store.retire(State.DEAD_LETTERED, now_us() - DAY_US) == 0
+    (dead,) = await store.list_rows(EventFilter(state=State.DEAD_LETTERED), before_seq=None, limit=10)
+    assert await store.move(dead, State.DISCARDED, "discarded", "why", now_us() - DECADE_US)
+    assert await store.retire(State.DISCARDED, now_us() - DAY_US) == 0
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.DEAD_LETTERED])

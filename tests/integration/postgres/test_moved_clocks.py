@@ -10,8 +10,10 @@ import pytest
 
 from replayforge.domain.event import Event
 from replayforge.engine.handlers import Context, Handlers
+from replayforge.stores.replays import SLACK_US
 from replayforge.stores.store import Store
 from tests.contract.store_backends import now_us, put, record
+from tests.contract.test_replay_contract import dead, running
 from tests.contract.test_store_sharing import report
 from tests.support.clock_jumps import JumpingPostgres
 from tests.support.house import House, open_house
@@ -142,3 +144,59 @@ async def test_a_dead_daemon_is_inherited_in_time(
     assert [node.name for node in gone] == ["dead"]
     assert gone[0].silent_us >= LEASE_SECONDS * 1e6
     await dead.close()
+
+
+async def test_age_removes_nothing_by_a_clock_that_was_set(
+    server: JumpingPostgres, tmp_path: Path, url: str, gate: Gate
+) -> None:
+    """While the database's clock is ten years ahead or behind what has just ended is kept, and a word says so; when the
+    clock is right again that is said, too."""
+    gate.open.set()
+    settings = {"retention.succeeded_seconds": 86_400.0, "janitor.retention_seconds": 0.05}
+    async with daemon(tmp_path, url, gate, **settings) as house:
+        ids = [await house.send()]
+        await house.reaches(ids[0], "succeeded")
+        await looked(house, SWEEP_SECONDS)
+        for shift in (DECADE, 0, -DECADE, 0):
+            words = house.probe.counts["clock.jumped"]
+            await asyncio.to_thread(server.set_clock, shift)
+            await house.probe.saw("clock.jumped", words + 1)
+            ids.append(await house.send())
+            await house.reaches(ids[-1], "succeeded")
+            told = house.probe.fields("clock.jumped")[-1]
+            assert (told["of"], bool(told["remedy"])) == ("store", bool(shift))
+            if shift:
+                await looked(house, SWEEP_SECONDS)
+                assert house.probe.counts["event.retired"] == 0
+        # What ended under the clock that was ten years behind looks old to the right one: that much is as documented.
+        assert {"succeeded"} == {(await house.event(one))["status"] for one in ids[:3]}
+
+
+async def test_a_database_that_was_always_wrong_is_right_about_ages(
+    server: JumpingPostgres, tmp_path: Path, url: str, gate: Gate
+) -> None:
+    """A database whose clock has stood ten years behind from the start removes what is old by its own clock only."""
+    gate.open.set()
+    server.set_clock(-DECADE)
+    settings = {"retention.succeeded_seconds": 3.0, "janitor.retention_seconds": 0.05}
+    async with daemon(tmp_path, url, gate, **settings) as house:
+        event_id = await house.send()
+        ended_at = house.daemon.clock.monotonic()
+        await house.reaches(event_id, "succeeded")
+        await house.probe.saw("event.retired", 1, 30)
+        assert house.daemon.clock.monotonic() - ended_at >= 2.9
+
+
+async def test_a_bulk_replay_goes_on_when_the_clock_is_set_back(server: JumpingPostgres, url: str) -> None:
+    """What a bulk replay has put off by the old time is due under the new one, and paced by it."""
+    store = await Store.open(url, node="node", owner="node/first")
+    await dead(store, 5)
+    job = await running(store, rate_per_second=2)
+    step = await store.advance_replay(job.seq, 1, now_us())
+    assert step is not None
+    assert len(step.entries) == 1
+    assert 500_000 - SLACK_US <= step.wait_us <= 500_000
+    await asyncio.to_thread(server.set_clock, -10 * MINUTE)
+    waits = [await store.advance_replay(job.seq, 1, now_us()) for _ in range(3)]
+    assert [(len(one.entries), 0 <= one.wait_us <= 500_000) for one in waits if one] == [(1, True)] + [(0, True)] * 2
+    await store.close()
