@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from operator import itemgetter
@@ -20,6 +21,7 @@ from replayforge.domain.errors import Rejected
 
 DEPTH_MAX = 64
 DIGITS_MAX = 4300
+COMMAS_MAX = 1 << 20
 FLOAT_DIGITS_MAX = 400  # more than the largest float has
 # Those of UTF-8 and of UTF-16, which is a beginning of UTF-32 as well.
 MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
@@ -121,23 +123,39 @@ def check_depth(body: bytes, depth_max: int) -> None:
             depth -= 1
 
 
-def split_array(body: bytes) -> list[bytes]:
-    """Return the items of a JSON array, each to be checked for itself; raises Malformed when it is no whole array.
+class TooMany(Rejected):
+    """The array has too many items."""
+
+
+def split_array(body: bytes, items_max: int = sys.maxsize) -> list[bytes]:
+    """Return the items of a JSON array, each to be checked for itself.
+
+    Raises Malformed when it is no whole array, and TooMany as soon as that is known.
 
     One item that nests too deep or holds no Unicode text must not take its neighbours along, so when the parser
     refuses the array as a whole, it is taken apart at its outermost commas.
     """
     if body.startswith(MARKS):
         text_of(body)
+    if body.count(b",") > COMMAS_MAX:  # the parser would make something of each of them before it counts
+        return cut_at_commas(body.strip(b" \t\r\n"), items_max)
     try:
-        return [bytes(item) for item in decode_items(body)]
+        items = decode_items(body)
+        check_count(len(items), items_max)
+        return [bytes(item) for item in items]
     except msgspec.ValidationError:
         raise Malformed("The body is no JSON array.") from None
     except (msgspec.DecodeError, RecursionError):
-        return cut_at_commas(body.strip(b" \t\r\n"))
+        return cut_at_commas(body.strip(b" \t\r\n"), items_max)
 
 
-def cut_at_commas(body: bytes) -> list[bytes]:
+def check_count(count: int, items_max: int) -> None:
+    """Raise TooMany when an array has more items than are accepted."""
+    if count > items_max:
+        raise TooMany(f"The array has more than {items_max:,} items.")
+
+
+def cut_at_commas(body: bytes, items_max: int = sys.maxsize) -> list[bytes]:
     """Cut an array into the pieces between its outermost commas."""
     if body[:1] != b"[":
         raise Malformed("The body is no JSON array.")
@@ -151,6 +169,7 @@ def cut_at_commas(body: bytes) -> list[bytes]:
             depth -= 1
         if depth == 1 and first == ord(","):
             pieces.append(body[start : token.start()])
+            check_count(len(pieces) + 1, items_max)
             start = token.end()
         if depth == 0:
             if token.end() != len(body):

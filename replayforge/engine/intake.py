@@ -28,6 +28,7 @@ from replayforge.forgelog.log import ForgeLog
 from replayforge.forgelog.record import NewRecord
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
+from replayforge.turns import Turns, computed
 
 
 class KeyReused(Rejected):
@@ -169,10 +170,11 @@ class Intake:
         brought = [place.record for place in followed]
         leading = [record for record in records if record.id in leaders and leaders[record.id].record is record]
         await self.lead(leading)
-        return [
-            await self.receipt(record, place, first, led=record.id in leaders and first is record)
-            for record, place, first in zip(records, followed, brought, strict=True)
-        ]
+        receipts, turns = [], Turns()
+        for record, place, first in zip(records, followed, brought, strict=True):
+            receipts.append(await self.receipt(record, place, first, led=record.id in leaders and first is record))
+            await turns.pass_on()
+        return receipts
 
     async def lead(self, records: list[EventRecord]) -> None:
         """Hand the records to the log that the store does not know; every place in the window is resolved later."""
@@ -244,21 +246,21 @@ class Intake:
             offset = await asyncio.shield(place.offset)
         except AlreadyStored as known:
             meaning = meaning_of(known.event, known.content)
-            return self.compared(record, known.event.log_offset, meaning, (known.event, known.content))
+            return await self.compared(record, known.event.log_offset, meaning, (known.event, known.content))
         except ReplayForgeError as error:
             return error
         if led:
             return Receipt(record, offset, duplicate=False)
         if first is None:
             first = self.read_record(offset)
-        compared = self.compared(record, offset, first.meaning)
+        compared = await self.compared(record, offset, first.meaning)
         return replace(compared, record=first) if isinstance(compared, Receipt) else compared
 
-    def compared(
+    async def compared(
         self, record: EventRecord, offset: int, first: Meaning, stored: tuple[StoredEvent, Content] | None = None
     ) -> Receipt | ReplayForgeError:
         """Tell a duplicate from other content under the same key."""
-        if same_event(record.meaning, first):
+        if await computed(same_event, record.meaning, first, size=len(record.payload) + len(first[2])):
             self.telemetry.emit("event.duplicated")
             return Receipt(record, offset, duplicate=True, stored=stored)
         return KeyReused(record.id, record.idempotency_key)

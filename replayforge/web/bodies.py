@@ -1,12 +1,16 @@
 """Reads bodies within their limits: each within its own, and all of them within what they share."""
 
+import contextlib
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from replayforge.web.body_budget import Share
+from replayforge.domain.document import COMMAS_MAX
+from replayforge.turns import computed
+from replayforge.web.body_budget import SMALL_BYTES_MAX, Share
 from replayforge.web.problems import Problem
 
+PART_BYTES = 64
 SHARE: web.RequestKey[Share] = web.RequestKey("share", Share)
 
 
@@ -46,6 +50,20 @@ async def read_lines(request: web.Request, line_bytes_max: int) -> AsyncIterator
             share.give_back(share.held - len(rest))
     if rest:
         yield [bytes(rest)]
+
+
+@contextlib.asynccontextmanager
+async def parsing(request: web.Request, body: bytes) -> AsyncIterator[None]:
+    """Count what the parser makes of an array while it does so: a copy, and a little for each of its parts."""
+    commas = await computed(body.count, b",", size=len(body))
+    share, size = request[SHARE], len(body) + PART_BYTES * min(commas, COMMAS_MAX)
+    if size > SMALL_BYTES_MAX:
+        share.take(size)
+    try:
+        yield
+    finally:
+        if size > SMALL_BYTES_MAX:
+            share.give_back(size)
 
 
 def too_large(bytes_max: int) -> Problem:

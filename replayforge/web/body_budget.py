@@ -19,9 +19,10 @@ class BodyBudget:
 
     def has_room(self, held: int, size: int) -> bool:
         """Tell whether a request that holds some bytes may hold `size` more."""
+        if self.taken == held:  # alone: its own limits bound it, and there is nothing that it could wait for
+            return True
         reserve = 0 if held + size <= SMALL_BYTES_MAX else self.bytes_max // LAST_PART
-        # Alone, a request may have all there is: no reserve can be waited for then.
-        return self.taken + size <= self.bytes_max - (reserve if self.taken > held else 0)
+        return self.taken + size <= self.bytes_max - reserve
 
 
 @dataclass(slots=True)

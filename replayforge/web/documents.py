@@ -44,8 +44,16 @@ def masked(text: str, secrets: Sequence[str]) -> Iterator[str]:
         if piece == ":":
             is_secret = any(secret in name for secret in secrets)
         elif piece[0] == '"':
-            name = plain(json.loads(piece)) if "\\" in piece else plain(piece)
+            name = plain(unescaped(piece))
         yield piece
+
+
+def unescaped(piece: str) -> str:
+    """Return a string without its escapes; as it is when it cannot be read."""
+    try:
+        return str(json.loads(piece)) if "\\" in piece else piece
+    except ValueError:
+        return piece
 
 
 def end_of_value(text: str, start: int) -> int:

@@ -5,6 +5,7 @@ from aiohttp import web
 from replayforge.domain.errors import NotFound
 from replayforge.engine.intake import Receipt
 from replayforge.engine.overview import History
+from replayforge.turns import computed
 from replayforge.web import rows, views
 from replayforge.web.context import Context, context_of
 from replayforge.web.documents import Reading, shown
@@ -23,7 +24,8 @@ async def event(request: web.Request) -> web.Response:
     asked = dict(request.query)
     masked_names = () if SECRETS_SHOWN.items() <= asked.items() else context.masked_names
     reading = Reading(masked_names, indented=INDENTED.items() <= asked.items())
-    texts = {part: shown(body, reading) for part, body in bodies_of(found).items()}
+    bodies = bodies_of(found)
+    texts = {part: await computed(shown, body, reading, size=len(body)) for part, body in bodies.items()}
     holds = views.HeldView(
         payload=texts["payload"],
         metadata=texts["metadata"],

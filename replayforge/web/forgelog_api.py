@@ -7,6 +7,7 @@ from aiohttp import web
 
 from replayforge.domain.clock import format_time
 from replayforge.domain.document import decode_document
+from replayforge.turns import computed
 from replayforge.web.bodies import read_body
 from replayforge.web.connection import given_up_with_client
 from replayforge.web.context import CONTEXT, context_of
@@ -31,7 +32,7 @@ async def append(request: web.Request) -> web.Response:
     context = context_of(request)
     check_type(request, JSON)
     body = await read_body(request, context.limits.event_bytes_max)
-    event = decode_document(body, decode_anything)
+    event = await computed(decode_document, body, decode_anything, size=len(body))
     offset = await context.logbook.append(bytes(event))
     return json_response({"offset": offset, "event": event}, status=201)
 

@@ -7,17 +7,18 @@ from typing import Any, TypeGuard
 from aiohttp import web
 from msgspec.structs import replace
 
-from replayforge.domain.document import split_array
+from replayforge.domain.document import TooMany, split_array
 from replayforge.domain.errors import OutcomeUnknown, ReplayForgeError, Unavailable
 from replayforge.domain.event import Envelope
 from replayforge.domain.identity import event_id_for_key
 from replayforge.engine.intake import Receipt
+from replayforge.turns import Turns, computed
 from replayforge.web import problems
-from replayforge.web.bodies import read_body, read_lines
+from replayforge.web.bodies import parsing, read_body, read_lines
 from replayforge.web.context import REQUEST_ID, Context, context_of
 from replayforge.web.guard import HEADERS
 from replayforge.web.problems import Problem
-from replayforge.web.reading import JSON, NDJSON, check_type, decode_envelope
+from replayforge.web.reading import JSON, NDJSON, check_type, read_envelope
 from replayforge.web.shapes import encode, json_response, receipt_event
 
 LINES_PER_APPEND_MAX = 500
@@ -29,7 +30,7 @@ async def post_event(request: web.Request) -> web.Response:
     context = context_of(request)
     check_type(request, JSON)
     body = await read_body(request, context.limits.event_bytes_max)
-    envelope = with_header_key(request, decode_envelope(body, event_bytes_max=context.limits.event_bytes_max))
+    envelope = with_header_key(request, await read_envelope(body, event_bytes_max=context.limits.event_bytes_max))
     try:
         receipt = await context.intake.accept(envelope)
     except OutcomeUnknown as error:
@@ -70,12 +71,20 @@ async def post_bulk(request: web.Request) -> web.StreamResponse:
         return await stream_lines(request)
     context = context_of(request)
     limits = context.limits
-    pieces = split_array(await read_body(request, limits.bulk_bytes_max))  # the body itself is not kept beside them
-    if len(pieces) > limits.bulk_events_max:
-        detail = f"{len(pieces):,} events in one request; at most {limits.bulk_events_max:,}, or send NDJSON."
-        raise Problem(413, "too-many-events", "The bulk request has too many events", detail)
+    pieces = await read_array(request, limits.bulk_bytes_max, limits.bulk_events_max)
     items = await accept_pieces(context, pieces, 0)
     return json_response({**totals(items), "items": items})
+
+
+async def read_array(request: web.Request, bytes_max: int, items_max: int) -> list[bytes]:
+    """Return the items of the array that a body is; the body itself is not kept beside them."""
+    body = await read_body(request, bytes_max)
+    async with parsing(request, body):
+        try:
+            return await computed(split_array, body, items_max, size=len(body))
+        except TooMany:
+            detail = f"More than {items_max:,} events in one request; send fewer at once, or send NDJSON."
+            raise Problem(413, "too-many-events", "The bulk request has too many events", detail) from None
 
 
 async def stream_lines(request: web.Request) -> web.StreamResponse:
@@ -110,9 +119,11 @@ async def accept_pieces(context: Context, pieces: list[bytes], first_index: int)
     """Accept pieces of JSON and return for each what became of it; a bad one never affects its neighbours."""
     envelopes: list[tuple[int, Envelope]] = []
     items: list[dict[str, Any]] = [{"index": first_index + position} for position in range(len(pieces))]
+    turns = Turns()
     for position, piece in enumerate(pieces):
+        await turns.pass_on()
         try:
-            envelope = decode_envelope(piece, event_bytes_max=context.limits.event_bytes_max)
+            envelope = await read_envelope(piece, event_bytes_max=context.limits.event_bytes_max)
         except (ReplayForgeError, Problem) as error:
             items[position]["problem"] = problems.describe(error)
         else:

@@ -1,6 +1,7 @@
 """Reading what a request brings: bodies within their limits, query parameters within their ranges."""
 
 import re
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -11,6 +12,7 @@ from multidict import MultiDict, MultiMapping
 from replayforge.domain.clock import parse_time
 from replayforge.domain.document import decode_document
 from replayforge.domain.event import ENVELOPE_NAMES, Envelope
+from replayforge.turns import computed
 from replayforge.web.bodies import read_body, too_large
 from replayforge.web.context import context_of
 from replayforge.web.problems import Problem
@@ -50,6 +52,11 @@ def unsupported(detail: str) -> Problem:
     return Problem(415, "unsupported-media-type", "The media type is not supported", detail)
 
 
+async def read_envelope(body: bytes, *, event_bytes_max: int) -> Envelope:
+    """Return the event that a piece of JSON is, looked at in a thread when it is large; raises as decode_envelope."""
+    return await computed(partial(decode_envelope, body, event_bytes_max=event_bytes_max), size=len(body))
+
+
 def decode_envelope(body: bytes, *, event_bytes_max: int) -> Envelope:
     """Return the event that a piece of JSON is; raises Malformed or Unacceptable with the place."""
     if len(body) > event_bytes_max:
@@ -64,7 +71,7 @@ async def read_object(request: web.Request, shape: type[Shape]) -> Shape:
         body = b"{}"
     else:
         check_type(request, JSON)
-    return decode_document(body, msgspec.json.Decoder(shape).decode)
+    return await computed(decode_document, body, msgspec.json.Decoder(shape).decode, size=len(body))
 
 
 async def read_form(request: web.Request, bytes_max: int | None = None) -> MultiMapping[str]:
@@ -76,12 +83,15 @@ async def read_form(request: web.Request, bytes_max: int | None = None) -> Multi
         raise Problem(415, "unsupported-media-type", "The media type is not supported", "Send a form.")
     body = await read_body(request, bytes_max or FORM_BYTES_MAX + 3 * context_of(request).limits.event_bytes_max)
     try:
-        fields = parse_qsl(
-            body.decode(), keep_blank_values=True, errors="strict", max_num_fields=FORM_FIELDS_MAX, encoding="utf-8"
-        )
+        fields = await computed(parse_form, body, size=len(body))
     except ValueError as error:
         raise Problem(400, "malformed-form", "The body is no form", f"The form cannot be read: {error}.") from None
     return MultiDict(fields)
+
+
+def parse_form(body: bytes) -> list[tuple[str, str]]:
+    """Return the fields of a form; raises ValueError."""
+    return parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=FORM_FIELDS_MAX)
 
 
 def query_int(request: web.Request, name: str, default: int, *, low: int, high: int) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -59,6 +60,7 @@ class Page:
     status: int = 200
 
 
+@cache
 def build_environment() -> jinja2.Environment:
     """Return the templates with the filters and parts that all of them use."""
     loader = jinja2.PackageLoader("replayforge.web", "templates")
@@ -84,6 +86,12 @@ def build_environment() -> jinja2.Environment:
     )
     environment.globals["parts"] = environment.get_template("parts.html").module
     return environment
+
+
+def compile_templates(environment: jinja2.Environment) -> None:
+    """Compile every template, which takes longer than a request may hold the loop; for a thread at the start."""
+    for name in environment.list_templates():
+        environment.get_template(name)
 
 
 ENVIRONMENT: web.AppKey[jinja2.Environment] = web.AppKey("environment", jinja2.Environment)

@@ -7,10 +7,11 @@ from multidict import MultiMapping
 from replayforge.domain.document import decode_document
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.event import Envelope
+from replayforge.turns import computed
 from replayforge.web.context import Context, context_of
 from replayforge.web.flash import Flash, see_other
 from replayforge.web.problems import Problem
-from replayforge.web.reading import decode_envelope, read_form
+from replayforge.web.reading import read_envelope, read_form
 from replayforge.web.rendering import Page, show
 from replayforge.web.views import SendView
 from replayforge.web.words import segment
@@ -68,9 +69,10 @@ async def accept(context: Context, form: MultiMapping[str]) -> str:
     """Accept the event that a form describes, by the same door as the API; returns its id."""
     replay_of = form.get("replay_of") or None
     body = {name: form[name] for name in FIELDS if form.get(name)}
-    payload = decode_document((form.get("payload") or "{}").encode(), decode_anything)
+    text = (form.get("payload") or "{}").encode(errors="surrogatepass")
+    payload = await computed(decode_document, text, decode_anything, size=len(text))
     body_bytes = msgspec.json.encode(body | {"payload": payload})
-    envelope = decode_envelope(body_bytes, event_bytes_max=context.limits.event_bytes_max)
+    envelope = await read_envelope(body_bytes, event_bytes_max=context.limits.event_bytes_max)
     if replay_of is not None:
         envelope = with_origin(envelope, (await context.replayer.find(replay_of))[1].metadata)
     return (await context.intake.accept(envelope, replay_of=replay_of)).record.id

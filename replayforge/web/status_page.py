@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from replayforge.engine.overview import Overview
+from replayforge.turns import computing
 from replayforge.web import (
     actions,
     api_page,
@@ -53,8 +54,12 @@ async def kept_alive(app: web.Application) -> AsyncIterator[None]:
     hub, pulse, telemetry = app[HUB], app[PULSE], app[CONTEXT].overview.telemetry
     hub.open()
     telemetry.listeners += [pulse.listen, hub.listen]
+    compiling = asyncio.get_running_loop().run_in_executor(
+        computing, rendering.compile_templates, app[rendering.ENVIRONMENT]
+    )
     sampling = asyncio.create_task(sample(pulse, hub, app[CONTEXT].overview), name="pulse")
     yield
+    await compiling
     sampling.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await sampling
