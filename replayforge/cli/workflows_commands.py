@@ -44,7 +44,7 @@ def workflow_row(workflow: Mapping[str, Any]) -> tuple[str, ...]:
     """Return one workflow as a row of the table."""
     return (
         plain(workflow.get("workflow_id")),
-        *(plain(workflow.get(name)) for name in TOTALS),
+        *(plain(workflow.get(name)) + ("+" if workflow.get("count_capped") else "") for name in TOTALS),
         relative(workflow.get("last_updated_at")),
     )
 

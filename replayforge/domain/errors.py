@@ -14,6 +14,12 @@ class Unavailable(ReplayForgeError):
     retry_after_seconds: float = 1.0
 
 
+class TooSlow(Unavailable):
+    """The answer took too long and was given up, so that it holds up nobody else: ask for less, or more narrowly."""
+
+    retry_after_seconds = 5.0
+
+
 class Rejected(ReplayForgeError):
     """The request cannot be carried out as it stands; change it before sending it again."""
 

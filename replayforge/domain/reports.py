@@ -23,13 +23,14 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowSummary:
-    """One workflow and how its events stand."""
+    """One workflow and how its events stand; `capped` says that there are older ones, which were not counted."""
 
     workflow_id: str
     cursor: int
     totals: dict[State, int]
     created_at_us: int
     updated_at_us: int
+    capped: bool = False
 
     @property
     def total(self) -> int:

@@ -109,6 +109,7 @@ class Janitor:
             Chore("disk", intervals.disk_seconds, self.look_at_disk),
             Chore("refill", intervals.refill_seconds, self.refill),
             Chore("probe_store", intervals.refill_seconds, self.probe_store),
+            Chore("shorten_wal", intervals.refill_seconds, self.shorten_wal),
             Chore("sweep", intervals.sweep_seconds, self.sweep),
             Chore("stream_reclaim", intervals.stream_reclaim_seconds, self.reclaim_entries),
             Chore("scrub", intervals.mirror_seconds, self.scrub),
@@ -201,6 +202,11 @@ class Janitor:
             return 0
         self.publisher.fall_behind()
         return 1
+
+    async def shorten_wal(self) -> int:
+        """Have the store's write-ahead file emptied when it is long; returns its bytes."""
+        self.store.shorten_wal()
+        return self.store.wal_bytes
 
     async def probe_store(self) -> int:
         """Find out whether the store can be written again, which nobody else would while there is nothing to write."""

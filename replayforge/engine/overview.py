@@ -25,7 +25,7 @@ from replayforge.engine.recovery import Recovered
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
 from replayforge.forgelog.log import ForgeLog
-from replayforge.stores.lookups import EventPage
+from replayforge.stores.lookups import EventPage, WorkflowPage
 from replayforge.stores.store import Store
 from replayforge.stores.suspicions import Suspect
 from replayforge.stores.tallies import waiting_of
@@ -34,6 +34,7 @@ from replayforge.supervisor import Guard, Supervisor
 from replayforge.telemetry import Telemetry
 
 PROBE_SECONDS = 2.0
+WAL_BYTES_MAX = 256 << 20  # four times what it is emptied at
 OLDEST_QUEUED_SECONDS_MAX = 60
 SOON_SECONDS = 10.0
 
@@ -184,8 +185,8 @@ class Overview:
             raise NotFound(f"There is no workflow {workflow_id!r}.")
         return summary
 
-    async def list_workflows(self, before_seq: int | None, limit: int) -> list[WorkflowSummary]:
-        """Return workflows, the one with the newest event first."""
+    async def list_workflows(self, before_seq: int | None, limit: int) -> WorkflowPage:
+        """Return workflows, the one with the newest event first, as many as can be counted for one page."""
         return await self.store.list_workflows(before_seq=before_seq, limit=limit)
 
     async def timeline(self, workflow_id: str) -> tuple[list[StoredEvent], list[Attempt]]:
@@ -233,6 +234,9 @@ class Overview:
         issues += [in_words(node) for node in gone if node.waiting or not node.stopped]
         issues += self.controls.in_words()
         issues += self.neighbours.long_transactions
+        if self.store.wal_bytes > WAL_BYTES_MAX:
+            size = f"{self.store.wal_bytes >> 20:,} MiB"
+            issues.append(f"The store's write-ahead file has grown to {size}: some reader never lets go of it.")
         if self.store.write_error is not None:
             issues.append(f"The store cannot be written: {self.store.write_error}")
         issues += self.loop_watch.issues()

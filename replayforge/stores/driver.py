@@ -40,6 +40,9 @@ Steps = Generator[Statement, Sequence[Row], Result]
 Transaction = Callable[[], Steps[Result]]
 
 
+LOOK_SECONDS = 5.0
+
+
 @dataclass(slots=True)
 class Writes:
     """How the last write went: what stood in its way, or None, and when that was, on the monotonic clock."""
@@ -63,6 +66,7 @@ class Driver(Protocol):
 
     dialect: str
     shared: bool
+    look_seconds: float
     writes: "Writes"
 
     async def write(self, transaction: Transaction[Result]) -> Result:
@@ -74,6 +78,21 @@ class Driver(Protocol):
 
     async def read(self, transaction: Transaction[Result]) -> Result:
         """Carry out a transaction that only fetches, on one consistent snapshot, without waiting for writers."""
+        ...
+
+    async def look(self, transaction: Transaction[Result]) -> Result:
+        """Carry out a transaction that only fetches, for people: it may read much, so `read` never waits for it.
+
+        Raises TooSlow when there is no answer within `look_seconds`, and then costs nothing any more.
+        """
+        ...
+
+    def wal_bytes(self) -> int:
+        """Return how long the write-ahead file is that this process looks after; 0 where a server does."""
+        ...
+
+    def shorten_wal(self) -> None:
+        """Begin to empty the write-ahead file where it has become long; whoever looks waits for that, nobody else."""
         ...
 
     async def run_script(self, script: str, *, unless: str = "") -> None:

@@ -23,6 +23,14 @@ class EventPage:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkflowPage:
+    """A page of the list of workflows, and before which row number the next one begins, if there is one."""
+
+    workflows: list[WorkflowSummary]
+    next_seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Discrepancies:
     """(event id, run, outcomes) of runs that ended twice, (row number, token) of attempts whose event is gone, and
     how many rows stand in each state, and wait for each handler, counted one by one."""
@@ -35,6 +43,10 @@ class Discrepancies:
 
 SEQ_MAX = 2**62
 PAGE_BYTES_MAX = 4 << 20  # of contents and results on one page; the API shows each payload under two names
+NEWEST_MAX = 5_000  # of the newest events, how many are looked at for the workflows they name
+WORKFLOWS_MAX = 10_000  # how many workflows are found by going from name to name
+WORKFLOW_EVENTS_MAX = 10_000  # of one workflow, how many of its newest events a list counts
+COUNTED_MAX = 100_000  # events, after which a page of workflows ends
 GONE = Content(b"null", b"{}")  # what is shown where somebody removed what came with an event
 SCAN_MAX = 10_000
 LIKE_ESCAPES = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
@@ -197,25 +209,60 @@ def conditions(wanted: EventFilter) -> tuple[str, dict[str, Any]]:
 
 
 def workflow(workflow_id: str) -> Steps[WorkflowSummary | None]:
-    """Fetch how the events of a workflow stand."""
-    rows = yield Fetch("workflow_totals", {"workflow_id": workflow_id})
+    """Fetch how the events of a workflow stand, all of them."""
+    rows = yield Fetch("workflow_totals", {"workflow_id": workflow_id, "count": SEQ_MAX})
     return summary(workflow_id, 0, rows) if rows else None
 
 
-def list_workflows(before_seq: int | None, limit: int) -> Steps[list[WorkflowSummary]]:
-    """Fetch workflows, the one with the newest event first."""
-    rows = yield Fetch("list_workflows", {"before_seq": before_seq or SEQ_MAX, "count": limit})
-    summaries = []
-    for workflow_id, seq, *_ in rows:
-        totals = yield Fetch("workflow_totals", {"workflow_id": workflow_id})
+def list_workflows(before_seq: int | None, limit: int) -> Steps[WorkflowPage]:
+    """Fetch workflows, the one with the newest event first, until so many events were counted.
+
+    There is no row for each workflow: one kept in every transaction that moves an event would cost each of them a
+    statement, and a lock that every transaction of the workflow waits for.
+    """
+    ends, next_seq = yield from newest_workflows(before_seq or SEQ_MAX, limit)
+    summaries: list[WorkflowSummary] = []
+    counted = 0
+    for workflow_id, seq in ends:
+        if len(summaries) == limit or counted >= COUNTED_MAX:
+            next_seq = summaries[-1].cursor
+            break
+        totals = yield Fetch("workflow_totals", {"workflow_id": workflow_id, "count": WORKFLOW_EVENTS_MAX})
         summaries.append(summary(workflow_id, seq, totals))
-    return summaries
+        counted += summaries[-1].total
+    return WorkflowPage(summaries, next_seq)
+
+
+def newest_workflows(before_seq: int, limit: int) -> Steps[tuple[list[tuple[str, int]], int | None]]:
+    """Fetch (workflow, newest event) by their newest events before a row number, and where the next look goes on.
+
+    The newest rows name enough of them, or there are few enough to go from name to name. Where there are many, and
+    some with very many events, a look may find few or none, and goes on where it ended.
+    """
+    behind = yield Fetch("seq_behind", {"before_seq": before_seq, "count": NEWEST_MAX})
+    from_seq: int | None = behind[0][0] if behind else None
+    parameters = {"from_seq": from_seq or 0, "before_seq": before_seq, "count": limit + 1}
+    rows = yield Fetch("newest_workflows", parameters)
+    found = [(row[0], row[1]) for row in rows]
+    if from_seq is None or len(found) > limit:
+        return found, None
+    rows = yield Fetch("workflow_ends", {"count": WORKFLOWS_MAX + 1})
+    if len(rows) > WORKFLOWS_MAX:
+        return found, from_seq
+    ends = sorted(((row[0], row[1]) for row in rows if row[1] < before_seq), key=lambda end: -end[1])
+    return ends[: limit + 1], None
 
 
 def summary(workflow_id: str, seq: int, rows: Sequence[Row]) -> WorkflowSummary:
     """Add up the totals of a workflow."""
-    totals = {State(row[0]): int(row[1]) for row in rows}
-    return WorkflowSummary(workflow_id, seq, totals, min(row[3] for row in rows), max(row[2] for row in rows))
+    return WorkflowSummary(
+        workflow_id=workflow_id,
+        cursor=seq,
+        totals={State(row[0]): int(row[1]) for row in rows},
+        created_at_us=min(row[3] for row in rows),
+        updated_at_us=max(row[2] for row in rows),
+        capped=bool(rows[0][4]),
+    )
 
 
 def timeline(workflow_id: str, limit: int) -> Steps[tuple[list[StoredEvent], list[Attempt]]]:

@@ -12,8 +12,8 @@ from typing import Any, Self
 import asyncpg
 import msgspec
 
-from replayforge.domain.errors import Unavailable
-from replayforge.stores.driver import Batch, Result, Row, Statement, Transaction, Writes
+from replayforge.domain.errors import TooSlow, Unavailable
+from replayforge.stores.driver import LOOK_SECONDS, Batch, Result, Row, Statement, Transaction, Writes
 from replayforge.stores.postgres_errors import Rivalled, mapped_errors
 from replayforge.stores.postgres_link import Address, Connections
 from replayforge.stores.postgres_start import usable
@@ -44,6 +44,8 @@ class PostgresDriver:
         self.connections = Connections(address, connections)
         self.running: set[asyncio.Task[Any]] = set()
         self.writes = Writes()
+        self.look_seconds = LOOK_SECONDS
+        self.looks = asyncio.Semaphore(max(1, connections // 2))
         milliseconds = int(address.call_seconds * 1000)
         # A plan made for an empty table must not be used when it has grown, so plans are made for each call.
         # Compiling them never pays, and that is said by the price: asyncpg switches `jit` itself while it asks for a
@@ -76,18 +78,46 @@ class PostgresDriver:
         A connection that broke while nobody used it says so only now, and all such ones are discarded then; to read
         once more does no harm.
         """
+        return await self.read_twice(self.begin_read, transaction)
+
+    async def look(self, transaction: Transaction[Result]) -> Result:
+        """See Driver.look; half of the connections are kept for everybody else."""
+        try:
+            async with asyncio.timeout(self.look_seconds):
+                await self.looks.acquire()
+        except TimeoutError:
+            raise TooSlow from None
+        limit = f"; SET LOCAL statement_timeout = {int(min(self.look_seconds, self.address.call_seconds) * 1000)}"
+        try:
+            return await self.read_twice(self.begin_read + limit, transaction)
+        except Unavailable as error:
+            if isinstance(error.__cause__, asyncpg.QueryCanceledError):
+                raise TooSlow from error
+            raise
+        finally:
+            self.looks.release()
+
+    def wal_bytes(self) -> int:
+        """See Driver.wal_bytes."""
+        return 0
+
+    def shorten_wal(self) -> None:
+        """See Driver.shorten_wal."""
+
+    async def read_twice(self, begin: str, transaction: Transaction[Result]) -> Result:
+        """Carry out a transaction that only fetches, and once more where a connection was found broken."""
         started = time.monotonic()
         try:
-            return await self.read_once(transaction)
+            return await self.read_once(begin, transaction)
         except Unavailable:
             if time.monotonic() - started > READ_AGAIN_SECONDS:
                 raise
-        return await self.read_once(transaction)
+        return await self.read_once(begin, transaction)
 
-    async def read_once(self, transaction: Transaction[Result]) -> Result:
+    async def read_once(self, begin: str, transaction: Transaction[Result]) -> Result:
         """Try once to carry out a transaction that only fetches."""
         with mapped_errors(self.address.place):
-            return await self.run(self.begin_read, transaction)
+            return await self.run(begin, transaction)
 
     async def run_script(self, script: str, *, unless: str = "") -> None:
         """Run statements of schema definition in one transaction, one daemon at a time."""

@@ -6,6 +6,7 @@ import fcntl
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -14,15 +15,19 @@ import aiosqlite
 import msgspec
 
 from replayforge.batching import Batcher
-from replayforge.domain.errors import Corrupt, Refused, ReplayForgeError, Unavailable, Unstorable
-from replayforge.stores.driver import Batch, Fetch, Result, Row, Statement, Transaction, Writes
+from replayforge.domain.errors import Corrupt, Refused, ReplayForgeError, TooSlow, Unavailable, Unstorable
+from replayforge.stores.driver import LOOK_SECONDS, Batch, Fetch, Result, Row, Statement, Transaction, Writes
 from replayforge.stores.queries import load_book
 
 Returned = TypeVar("Returned")
 
 SQLITE_VERSION_MIN = (3, 38, 0)  # ->> and RETURNING
 BUSY_TIMEOUT_SECONDS = 5
-READERS = 2
+READERS = 2  # of the engine: keys, claims, cursors
+LOOKERS = 2  # of pages and lists
+LOOK_STEPS = 10_000  # of SQLite's machine, less than a millisecond: so often it is asked whether a look may go on
+WAL_BYTES_MAX = 64 << 20
+TRUNCATE_SECONDS = 0.2  # how long writers may be kept waiting by readers while the write-ahead file is emptied
 TRANSACTIONS_PER_COMMIT_MAX = 256
 STATEMENTS_CACHED = 512
 CHUNK_SIZES = (256, 64, 16, 4, 1)
@@ -31,7 +36,12 @@ ROWS_AS_JSON = "SELECT json_group_array("
 # A value out of range, too long or of no kind that SQLite knows, and a row that breaks a rule of its table.
 UNSTORABLE = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 UNREADABLE = "Could not decode to UTF-8"  # what Python's module says, under the name of an operational error
-WRITER_PRAGMAS = ["journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 4000"]
+WRITER_PRAGMAS = [
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "wal_autocheckpoint = 4000",
+    f"journal_size_limit = {WAL_BYTES_MAX}",
+]
 APPLICATION_ID = 0x52706C46  # "RplF": by this a database file says whose it is
 
 decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
@@ -59,7 +69,12 @@ class SqliteDriver:
         self.path = path
         self.book = load_book(self.dialect)
         self.writer = writer
-        self.readers = readers
+        self.readers, self.lookers = readers[:READERS], readers[READERS:]
+        self.free_lookers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
+        for connection in self.lookers:
+            self.free_lookers.put_nowait(connection)
+        self.look_seconds = LOOK_SECONDS
+        self.shortening: asyncio.Task[None] | None = None
         self.lock = lock
         self.next_reader = 0
         self.writes = Writes()
@@ -80,7 +95,7 @@ class SqliteDriver:
                 make_private_file(path)
                 opened.append(await connect(path, [*WRITER_PRAGMAS, f"application_id = {APPLICATION_ID}"]))
                 await check_encoding(path, opened[0])
-                opened += [await connect(path, ["query_only = ON"]) for _ in range(READERS)]
+                opened += [await connect(path, ["query_only = ON"]) for _ in range(READERS + LOOKERS)]
         except BaseException:
             for connection in opened:
                 await connection.close()
@@ -106,6 +121,68 @@ class SqliteDriver:
         with mapped_errors(self.path):
             return await in_thread(connection, lambda raw: self.in_snapshot(raw, transaction))
 
+    async def look(self, transaction: Transaction[Result]) -> Result:
+        """See Driver.look."""
+        if self.closed:
+            raise Unavailable("The store is closed.")
+        deadline = time.monotonic() + self.look_seconds
+        try:
+            async with asyncio.timeout(self.look_seconds):
+                connection = await self.free_lookers.get()
+        except TimeoutError:
+            raise TooSlow from None
+        hop = asyncio.ensure_future(in_thread(connection, lambda raw: self.look_until(raw, deadline, transaction)))
+        # Whoever asked may be gone before the answer; the connection is free only when its thread is.
+        hop.add_done_callback(lambda done: self.end_look(connection, done))
+        with mapped_errors(self.path):
+            return await asyncio.shield(hop)
+
+    def end_look(self, connection: aiosqlite.Connection, done: asyncio.Future[Any]) -> None:
+        """Give a connection to the next one who looks; an error that nobody waits for is let go."""
+        self.free_lookers.put_nowait(connection)
+        if not done.cancelled():
+            done.exception()
+
+    def look_until(self, raw: sqlite3.Connection, deadline: float, transaction: Transaction[Result]) -> Result:
+        """Carry out a reading transaction on one snapshot, and have SQLite give it up after a time."""
+        raw.execute("BEGIN")
+        raw.set_progress_handler(lambda: time.monotonic() > deadline, LOOK_STEPS)
+        try:
+            return self.carry_out(raw, transaction)
+        finally:
+            raw.set_progress_handler(None, 0)
+            raw.execute("ROLLBACK")
+
+    def wal_bytes(self) -> int:
+        """See Driver.wal_bytes."""
+        try:
+            return Path(f"{self.path}-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def shorten_wal(self) -> None:
+        """See Driver.shorten_wal.
+
+        SQLite begins the file anew only in a moment at which nobody reads from it, and pages that follow each other
+        closely may leave none for hours.
+        """
+        if self.wal_bytes() > WAL_BYTES_MAX and self.shortening is None and not self.closed:
+            self.shortening = asyncio.create_task(self.empty_wal(), name="shorten_wal")
+
+    async def empty_wal(self) -> None:
+        """Empty the write-ahead file while nobody looks."""
+        held: list[aiosqlite.Connection] = []
+        try:
+            while len(held) < len(self.lookers):
+                held.append(await self.free_lookers.get())
+            await in_thread(self.writer, truncate_wal)
+        except sqlite3.Error:
+            pass  # a full disk, say: the next write says so, and the next look at the file tries again
+        finally:
+            for connection in held:
+                self.free_lookers.put_nowait(connection)
+            self.shortening = None
+
     async def run_script(self, script: str, *, unless: str = "") -> None:
         """Run statements of schema definition, one transaction for all; there is nobody who could come between."""
 
@@ -126,7 +203,12 @@ class SqliteDriver:
             return
         self.closed = True
         await self.group.drain()
-        for connection in (*self.readers, self.writer):
+        if self.shortening is not None:
+            self.shortening.cancel()
+            await asyncio.wait([self.shortening])
+        for connection in self.lookers:
+            await connection.interrupt()
+        for connection in (*self.readers, *self.lookers, self.writer):
             await connection.close()
         os.close(self.lock)
 
@@ -233,6 +315,15 @@ async def connect(path: Path, pragmas: list[str]) -> aiosqlite.Connection:
     return connection
 
 
+def truncate_wal(raw: sqlite3.Connection) -> None:
+    """Bring everything into the database file and empty the write-ahead file, if readers let go of it soon."""
+    raw.execute(f"PRAGMA busy_timeout = {int(TRUNCATE_SECONDS * 1000)}")
+    try:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        raw.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_SECONDS * 1000)}")
+
+
 async def check_encoding(path: Path, connection: aiosqlite.Connection) -> None:
     """Raise Refused for a file that keeps its texts as UTF-16: a payload's bytes would be read as other characters."""
     ((encoding,),) = await connection.execute_fetchall("PRAGMA encoding")
@@ -326,6 +417,8 @@ def mapped(error: Exception, path: Path) -> Exception:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return Corrupt(f"The store {path} is damaged: {error}. Restore it from a backup or move it away.")
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return TooSlow()
     if isinstance(error, sqlite3.OperationalError):
         return Unavailable(f"The store {path} does not answer: {error}.")
     return error

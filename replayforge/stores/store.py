@@ -18,7 +18,7 @@ from replayforge.stores import chronicle, lookups, nodes, replays, suspicions, t
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
 from replayforge.stores.chronicle import Amount, StepAmount
 from replayforge.stores.driver import Batch, Driver, Steps
-from replayforge.stores.lookups import Discrepancies, EventPage
+from replayforge.stores.lookups import Discrepancies, EventPage, WorkflowPage
 from replayforge.stores.migrations import migrate
 from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
@@ -74,6 +74,15 @@ class Store:
     async def ping(self) -> None:
         """Return when the store answers."""
         await self.driver.read(lookups.ping)
+
+    @property
+    def wal_bytes(self) -> int:
+        """How long the write-ahead file is that this process looks after; 0 where a server does."""
+        return self.driver.wal_bytes()
+
+    def shorten_wal(self) -> None:
+        """Begin to empty the write-ahead file where it has become long."""
+        self.driver.shorten_wal()
 
     @property
     def write_error(self) -> str | None:
@@ -295,11 +304,11 @@ class Store:
 
     async def preview_replay(self, wanted: EventFilter) -> Preview:
         """Return what a bulk replay of this filter would take."""
-        return await self.driver.read(lambda: replays.preview_matching(wanted))
+        return await self.driver.look(lambda: replays.preview_matching(wanted))
 
     async def preview_replay_of(self, ids: Sequence[str], states: frozenset[State]) -> Preview:
         """Return what a bulk replay of the named events in these states would take."""
-        return await self.driver.read(lambda: replays.preview_named(ids, states))
+        return await self.driver.look(lambda: replays.preview_named(ids, states))
 
     async def create_replay(
         self,
@@ -353,11 +362,11 @@ class Store:
 
     async def find_replay(self, seq: int) -> tuple[ReplayJob, list[Skip]] | None:
         """Return a bulk replay and why members of it were left alone."""
-        return await self.driver.read(lambda: replays.find(seq))
+        return await self.driver.look(lambda: replays.find(seq))
 
     async def list_replays(self, *, before_seq: int | None, limit: int) -> list[ReplayJob]:
         """Return bulk replays, newest first."""
-        return await self.driver.read(lambda: replays.list_jobs(before_seq, limit))
+        return await self.driver.look(lambda: replays.list_jobs(before_seq, limit))
 
     async def active_replays(self) -> list[ReplayJob]:
         """Return the bulk replays that have something left to do or to follow."""
@@ -371,54 +380,54 @@ class Store:
 
     async def history(self, event_id: str) -> tuple[StoredEvent, Content, list[Attempt], list[Action]] | None:
         """Return one event with everything that happened to it."""
-        return await self.driver.read(lambda: lookups.history(event_id))
+        return await self.driver.look(lambda: lookups.history(event_id))
 
     async def list_events(self, wanted: EventFilter, *, before_seq: int | None, limit: int) -> EventPage:
         """Return events that pass the filter, newest first; `before_seq` goes on where an earlier page ended.
 
         A page has at most `limit` events, and fewer where they are large.
         """
-        return await self.driver.read(lambda: lookups.list_events(wanted, before_seq, limit))
+        return await self.driver.look(lambda: lookups.list_events(wanted, before_seq, limit))
 
     async def list_rows(self, wanted: EventFilter, *, before_seq: int | None, limit: int) -> list[StoredEvent]:
         """Return the same without what came with the events, or of them, which may be large."""
-        return await self.driver.read(lambda: lookups.list_rows(wanted, before_seq, limit))
+        return await self.driver.look(lambda: lookups.list_rows(wanted, before_seq, limit))
 
     async def look_up(self, text: str, limit: int) -> list[StoredEvent]:
         """Return events whose id, workflow or key begins with a text, newest first, a few for each of the three."""
-        return await self.driver.read(lambda: lookups.look_up(text, limit))
+        return await self.driver.look(lambda: lookups.look_up(text, limit))
 
     async def count_newest(self, wanted: EventFilter, scan_max: int) -> int:
         """Return how many of the newest events pass the filter."""
-        return await self.driver.read(lambda: lookups.count_newest(wanted, scan_max))
+        return await self.driver.look(lambda: lookups.count_newest(wanted, scan_max))
 
     async def workflow(self, workflow_id: str) -> WorkflowSummary | None:
         """Return how the events of a workflow stand."""
-        return await self.driver.read(lambda: lookups.workflow(workflow_id))
+        return await self.driver.look(lambda: lookups.workflow(workflow_id))
 
-    async def list_workflows(self, *, before_seq: int | None, limit: int) -> list[WorkflowSummary]:
-        """Return workflows, the one with the newest event first."""
-        return await self.driver.read(lambda: lookups.list_workflows(before_seq, limit))
+    async def list_workflows(self, *, before_seq: int | None, limit: int) -> WorkflowPage:
+        """Return workflows, the one with the newest event first, as many as can be counted for one page."""
+        return await self.driver.look(lambda: lookups.list_workflows(before_seq, limit))
 
     async def timeline(self, workflow_id: str, limit: int = 2000) -> tuple[list[StoredEvent], list[Attempt]]:
         """Return a workflow's events in order and their attempts."""
-        return await self.driver.read(lambda: lookups.timeline(workflow_id, limit))
+        return await self.driver.look(lambda: lookups.timeline(workflow_id, limit))
 
     async def dead_letter_groups(self, group_by: str, limit: int = 100) -> list[Group]:
         """Return the newest dead letters gathered by error, type, service or reason."""
-        return await self.driver.read(lambda: lookups.dead_letter_groups(group_by, limit))
+        return await self.driver.look(lambda: lookups.dead_letter_groups(group_by, limit))
 
     async def handlerless(self, limit: int = 20) -> list[Group]:
         """Return the newest dead letters that found no handler, gathered by type."""
-        return await self.driver.read(lambda: lookups.handlerless(limit))
+        return await self.driver.look(lambda: lookups.handlerless(limit))
 
     async def error_insights(self, since_us: int, limit: int = 50) -> list[Group]:
         """Return failed attempts since a time gathered by error."""
-        return await self.driver.read(lambda: lookups.error_insights(since_us, limit))
+        return await self.driver.look(lambda: lookups.error_insights(since_us, limit))
 
     async def queued_types(self, count_max: int) -> dict[str, int]:
         """Return how many events of each type are queued, counting no more than so many in all."""
-        return await self.driver.read(lambda: chronicle.queued_types(count_max))
+        return await self.driver.look(lambda: chronicle.queued_types(count_max))
 
     async def oldest_queued(self) -> int | None:
         """Return when the longest waiting queued event was last touched."""
@@ -478,7 +487,7 @@ class Store:
 
     async def read_chronicle(self, chosen: Range, now_us: int) -> Chronicle:
         """Return what happened within a range on all nodes together."""
-        return await self.driver.read(lambda: chronicle.read(chosen, now_us))
+        return await self.driver.look(lambda: chronicle.read(chosen, now_us))
 
     async def retire_chronicle(self, step_seconds: int, before_us: int, limit: int = 5000) -> int:
         """Remove a piece of the steps that began before a time; returns how many amounts."""

@@ -16,7 +16,7 @@ from replayforge.engine.overview import History
 from replayforge.web import shapes
 from replayforge.web.context import context_of
 from replayforge.web.ingest import with_header_key
-from replayforge.web.reading import bad_query, cut_page, page, query_cursor, query_limit, query_time, read_object
+from replayforge.web.reading import bad_query, cut_page, query_cursor, query_limit, query_time, read_object
 from replayforge.web.shapes import json_response
 
 Words = Annotated[str, msgspec.Meta(max_length=1000)]
@@ -166,8 +166,8 @@ async def resolve_event(request: web.Request) -> web.Response:
 async def list_workflows(request: web.Request) -> web.Response:
     """Answer with a page of workflows, the one with the newest event first."""
     limit = query_limit(request)
-    found = await context_of(request).overview.list_workflows(query_cursor(request), limit + 1)
-    return json_response(page([shapes.workflow(one) for one in found], [one.cursor for one in found], limit))
+    found = await context_of(request).overview.list_workflows(query_cursor(request), limit)
+    return json_response(cut_page([shapes.workflow(one) for one in found.workflows], found.next_seq))
 
 
 async def show_workflow(request: web.Request) -> web.Response:

@@ -43,6 +43,8 @@ class Figures:
         yield GaugeMetricFamily("replayforge_waiting", "Accepted events without a row yet", value=self.books.waiting)
         yield self.latency()
         yield from self.log_figures()
+        wal_bytes = self.overview.store.wal_bytes
+        yield GaugeMetricFamily("replayforge_store_wal_bytes", "The store's write-ahead file", value=wal_bytes)
         yield from self.loop_figures()
         words = "Lines of output that were dropped"
         dropped = CounterMetricFamily("replayforge_output_lines_dropped", words, labels=["stream"])

@@ -121,18 +121,23 @@ def older(request: web.Request, cursors: list[int]) -> str:
     """Return the link to the next page of a list that was fetched with one item more than it shows, or nothing."""
     if len(cursors) <= PAGE_SIZE:
         return ""
+    return goes_on_at(request, cursors[PAGE_SIZE - 1])
+
+
+def goes_on_at(request: web.Request, cursor: int) -> str:
+    """Return the link to the page of the same list that begins at a cursor."""
     kept = {name: value for name, value in request.query.items() if name != "cursor"}
-    return words.link(request.path, kept | {"cursor": cursors[PAGE_SIZE - 1]})
+    return words.link(request.path, kept | {"cursor": cursor})
 
 
 async def workflows(request: web.Request) -> web.Response:
     """Show workflows, the one with the newest event first."""
     cursor = query_cursor(request)
-    found = await context_of(request).overview.list_workflows(cursor, PAGE_SIZE + 1)
+    found = await context_of(request).overview.list_workflows(cursor, PAGE_SIZE)
     view = views.WorkflowsView(
-        rows=[rows.workflow_row(summary) for summary in found[:PAGE_SIZE]],
+        rows=[rows.workflow_row(summary) for summary in found.workflows],
         first_page=cursor is None,
-        older=older(request, [summary.cursor for summary in found]),
+        older="" if found.next_seq is None else goes_on_at(request, found.next_seq),
     )
     return await show(request, Page("workflows.html", "Workflows", "workflows"), view)
 

@@ -7,7 +7,16 @@ import msgspec
 from aiohttp import web
 
 from replayforge.domain.document import Malformed, Unacceptable
-from replayforge.domain.errors import Conflict, Full, NotFound, OutcomeUnknown, Overloaded, Rejected, Unavailable
+from replayforge.domain.errors import (
+    Conflict,
+    Full,
+    NotFound,
+    OutcomeUnknown,
+    Overloaded,
+    Rejected,
+    TooSlow,
+    Unavailable,
+)
 from replayforge.engine.intake import KeyReused
 from replayforge.engine.logbook import Gone
 from replayforge.web.context import REQUEST_ID
@@ -26,6 +35,7 @@ KINDS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (Overloaded, 429, "overloaded", "Too much is waiting"),
     (Full, 507, "disk-full", "The disk is full"),
     (OutcomeUnknown, 503, "outcome-unknown", "The outcome is unknown"),
+    (TooSlow, 503, "too-slow", "The answer took too long"),
     (Unavailable, 503, "unavailable", "Not available now"),
 )
 

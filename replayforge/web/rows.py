@@ -120,6 +120,7 @@ class WorkflowRow:
 
     id: str
     total: int
+    capped: bool
     succeeded: int
     in_flight: int
     dead: int
@@ -276,6 +277,7 @@ def workflow_row(summary: WorkflowSummary) -> WorkflowRow:
     return WorkflowRow(
         id=summary.workflow_id,
         total=summary.total,
+        capped=summary.capped,
         succeeded=totals.get(State.SUCCEEDED, 0),
         in_flight=summary.in_flight,
         dead=totals.get(State.DEAD_LETTERED, 0),

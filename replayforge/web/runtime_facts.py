@@ -106,6 +106,7 @@ async def store_facts(overview: Overview) -> list[Fact]:
         Fact("Kind", overview.store.driver.dialect),
         Fact("State", state),
         Fact("Answers in", f"{check.latency_ms:.1f} ms"),
+        Fact("Write-ahead file", size(overview.store.wal_bytes), "emptied when it is long; 0 where a server keeps it"),
         Fact("Schema", f"version {overview.store.schema_version}"),
         Fact("Store", overview.store.store_id, "the log remembers it, so that the two cannot be mixed up"),
     ]

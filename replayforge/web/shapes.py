@@ -205,6 +205,7 @@ def workflow(summary: WorkflowSummary) -> dict[str, Any]:
     return {
         "workflow_id": summary.workflow_id,
         "total_events": summary.total,
+        "count_capped": summary.capped,
         "succeeded": summary.totals.get(State.SUCCEEDED, 0),
         "failed": summary.failed,
         "dead_lettered": dead,

@@ -432,12 +432,13 @@ async def test_filters(store: Store) -> None:
 async def test_workflows(store: Store) -> None:
     """A workflow's totals count its events by state; the list shows each workflow once, the newest first."""
     await put(store, [record(f"event-{number}", workflow_id=f"w{number % 3}") for number in range(9)])
-    workflows = await store.list_workflows(before_seq=None, limit=10)
+    workflows = (await store.list_workflows(before_seq=None, limit=10)).workflows
     assert [one.workflow_id for one in workflows] == ["w2", "w1", "w0"]
     assert [one.totals for one in workflows] == [{State.QUEUED: 3}] * 3
     first = await store.list_workflows(before_seq=None, limit=1)
-    rest = await store.list_workflows(before_seq=first[0].cursor, limit=10)
-    assert [one.workflow_id for one in rest] == ["w1", "w0"]
+    rest = await store.list_workflows(before_seq=first.next_seq, limit=10)
+    assert [one.workflow_id for one in rest.workflows] == ["w1", "w0"]
+    assert rest.next_seq is None
     assert await store.workflow("nope") is None
 
 

@@ -56,6 +56,29 @@ async def test_a_page_of_large_payloads_ends_early(house: House) -> None:
     assert seen == ids[::-1]
 
 
+async def test_an_answer_that_takes_too_long_is_given_up(house: House) -> None:
+    """503 says what happened and what to do, readiness stays ok, and keys are looked up all the while."""
+    driver = house.daemon.store.driver
+    slow = (
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) SELECT count(*) FROM n"
+    )
+    driver.book = {**driver.book, "seq_behind": slow}  # type: ignore[attr-defined]
+    driver.look_seconds = 2.0
+    asked = [asyncio.ensure_future(house.http.get("/api/workflows")) for _ in range(6)]
+    await house.send(idempotency_key="k", payload={"a": 1})
+    status, problem = await house.post(
+        "/api/events", {"workflow_id": "workflow", "event_type": "test", "payload": {"a": 2}, "idempotency_key": "k"}
+    )
+    assert (status, problem["type"]) == (422, "urn:replayforge:idempotency-key-reused")
+    assert (await house.get("/health/ready"))["status"] == "ok"
+    for answer in await asyncio.gather(*asked):
+        assert answer.status == 503
+        assert answer.headers["Retry-After"] == "5"
+        assert (await answer.json())["type"] == "urn:replayforge:too-slow"
+    async with house.http.get("/metrics") as figures:
+        assert "replayforge_store_wal_bytes" in await figures.text()
+
+
 async def test_filters(house: House) -> None:
     """Filters of the query find what they name, and add up."""
     a = await house.send("pay.done", workflow_id="w1", service_name="s1", idempotency_key="key-a")

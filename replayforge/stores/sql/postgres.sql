@@ -523,16 +523,39 @@ SELECT {attempt_columns} FROM attempts AS a JOIN events AS e ON e.seq = a.event_
 WHERE e.workflow_id = :workflow_id ORDER BY a.started_at_us LIMIT :count
 
 -- workflow_totals --
--- How many events of one workflow stand in each state, and when they were touched.
-SELECT state, count(*), max(updated_at_us), min(created_at_us)
-FROM events WHERE workflow_id = :workflow_id GROUP BY state
+-- How many of the newest events of one workflow stand in each state, when they were touched, and whether there are more.
+SELECT state, count(*), max(updated_at_us), min(created_at_us), (
+    SELECT count(*) > :count FROM (SELECT 1 FROM events WHERE workflow_id = :workflow_id LIMIT :count + 1) AS counted
+)
+FROM (
+    SELECT state, updated_at_us, created_at_us FROM events
+    WHERE workflow_id = :workflow_id ORDER BY seq DESC LIMIT :count
+) AS newest GROUP BY state
 
--- list_workflows --
--- The newest event of each workflow, newest first, before a row number.
-SELECT workflow_id, seq, application_name, updated_at_us FROM events AS e
-WHERE seq < :before_seq
-    AND NOT EXISTS (SELECT 1 FROM events AS n WHERE n.workflow_id = e.workflow_id AND n.seq > e.seq) {filters}
-ORDER BY seq DESC LIMIT :count
+-- seq_behind --
+-- The row number that lies so many rows before another one.
+SELECT seq FROM events WHERE seq < :before_seq ORDER BY seq DESC LIMIT 1 OFFSET :count
+
+-- newest_workflows --
+-- The workflows of a range of events whose newest events lie in it, newest first.
+SELECT workflow_id, newest_seq FROM (
+    SELECT workflow_id, max(seq) AS newest_seq FROM events
+    WHERE seq >= :from_seq AND seq < :before_seq GROUP BY workflow_id
+) AS found
+WHERE NOT EXISTS (SELECT 1 FROM events AS n WHERE n.workflow_id = found.workflow_id AND n.seq >= :before_seq)
+ORDER BY newest_seq DESC LIMIT :count
+
+-- workflow_ends --
+-- Workflows in the order of their names, each with its newest event: one step down the index for each, however many
+-- events it has.
+WITH RECURSIVE named (workflow_id) AS (
+    SELECT min(workflow_id) FROM events
+    UNION ALL
+    SELECT (SELECT min(e.workflow_id) FROM events AS e WHERE e.workflow_id > named.workflow_id)
+    FROM named WHERE named.workflow_id IS NOT NULL
+)
+SELECT named.workflow_id, (SELECT max(e.seq) FROM events AS e WHERE e.workflow_id = named.workflow_id)
+FROM named WHERE named.workflow_id IS NOT NULL LIMIT :count
 
 -- dead_letter_groups --
 -- The newest dead letters gathered by what they have in common.

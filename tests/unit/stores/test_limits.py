@@ -9,7 +9,7 @@ import pytest
 
 from replayforge.domain.errors import Refused
 from replayforge.stores import transactions
-from replayforge.stores.sqlite import SqliteDriver, in_thread
+from replayforge.stores.sqlite import APPLICATION_ID, SqliteDriver, in_thread
 from replayforge.stores.store import Store
 from tests.contract.store_backends import now_us, put, record
 from tests.contract.test_waiting_contract import project, recall, room
@@ -66,6 +66,7 @@ async def test_a_file_of_utf16_texts_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     with sqlite3.connect(path) as made:
         made.execute("PRAGMA encoding = 'UTF-16le'")
+        made.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         made.execute("CREATE TABLE t (x)")
     made.close()
     with pytest.raises(Refused, match="UTF-16le"):

@@ -1,0 +1,62 @@
+"""The write-ahead file of SQLite: it is emptied once it is long, however closely pages follow each other."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from replayforge.domain.reports import EventFilter
+from replayforge.stores import sqlite
+from replayforge.stores.driver import Batch, Steps
+from replayforge.stores.lookups import list_rows
+from replayforge.stores.migrations import migrate
+from replayforge.stores.sqlite import SqliteDriver
+from tests.support.patience import persist
+
+LONG = 1 << 20
+
+
+def fill(number: int) -> Steps[None]:
+    """Write some 100 KiB."""
+    yield Batch("insert_contents", [(number * 10 + part, b"x" * 10_000, b"{}") for part in range(10)])
+
+
+async def test_a_long_file_is_emptied_while_pages_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers that overlap without a gap keep SQLite from beginning the file anew; the driver makes the gap."""
+    monkeypatch.setattr(sqlite, "WAL_BYTES_MAX", LONG)
+    driver = await SqliteDriver.open(tmp_path / "store.db")
+    over = asyncio.Event()
+
+    async def look_on() -> None:
+        while not over.is_set():
+            await driver.look(lambda: list_rows(EventFilter(), None, 100))
+
+    looks = []
+    try:
+        await migrate(driver)
+        looks = [asyncio.ensure_future(look_on()) for _ in range(6)]
+        for number in range(30):
+            await driver.write(lambda number=number: fill(number))  # type: ignore[misc]
+        assert driver.wal_bytes() > LONG
+
+        async def is_short() -> bool:
+            driver.shorten_wal()
+            return driver.wal_bytes() <= LONG
+
+        await persist(is_short)
+        assert not any(look.done() for look in looks)
+    finally:
+        over.set()
+        await asyncio.gather(*looks)
+        await driver.close()
+    assert driver.wal_bytes() == 0
+
+
+async def test_it_may_be_closed_while_the_file_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing waits for nobody who looks, and every connection is let go."""
+    monkeypatch.setattr(sqlite, "WAL_BYTES_MAX", 0)
+    driver = await SqliteDriver.open(tmp_path / "store.db")
+    await migrate(driver)
+    driver.shorten_wal()
+    await driver.close()
+    await driver.close()
