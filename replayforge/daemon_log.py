@@ -27,6 +27,7 @@ from replayforge.telemetry import HAPPENINGS, Listener, Telemetry, attempt_conte
 LINE_CHARACTERS_MAX = 64 * 1024
 VALUE_CHARACTERS_MAX = 2_000
 NUMBER_MAX = 2**63
+LOOP_CLOSED = "Event loop is closed"  # what a thread meets that has an answer when everything has ended
 FLUSH_SECONDS = 1.0
 LEVELS = (
     (logging.CRITICAL, "critical"),
@@ -305,7 +306,8 @@ def report_strays(telemetry: Telemetry) -> None:
         telemetry.emit("process.failed", error=kind.__name__, exception=trace_of(error))
 
     def of_thread(found: threading.ExceptHookArgs) -> None:
-        if found.exc_type is not SystemExit:
+        late = isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == LOOP_CLOSED
+        if found.exc_type is not SystemExit and not late:
             name = found.thread.name if found.thread is not None else ""
             telemetry.emit(
                 "thread.failed", thread=name, error=found.exc_type.__name__, exception=trace_of(found.exc_value)
