@@ -156,8 +156,11 @@ def absolute(path: str) -> str:
 def contradictions(config: Config) -> Iterator[str]:
     """Yield a sentence for each pair of settings that cannot both be meant."""
     workers, retry, server = config.workers, config.retry, config.server
-    if workers.heartbeat_seconds >= workers.lease_seconds:
-        yield "workers.heartbeat_seconds must be below workers.lease_seconds, or every lease would lapse."
+    if workers.heartbeat_seconds > workers.lease_seconds / 2:
+        yield (
+            "workers.heartbeat_seconds must be at most half of workers.lease_seconds: a lease that was not renewed for"
+            " two thirds of its length is given up."
+        )
     if retry.base_seconds > retry.max_seconds:
         yield "retry.base_seconds must not be above retry.max_seconds."
     if len(set(server.api_keys)) < len(server.api_keys):

@@ -5,17 +5,21 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from replayforge.domain.event import Event
 from replayforge.engine import heartbeat
 from replayforge.engine.handlers import Context, Handlers
 from replayforge.stores.store import Store
-from tests.contract.store_backends import MINUTE_US, now_us, put, record
+from tests.contract.store_backends import MINUTE_US, claimed, now_us, put, record
+from tests.contract.test_store_sharing import report
 from tests.integration.postgres.conftest import OpenHouse
 from tests.integration.postgres.network import CommitBreaker
 from tests.support.patience import persist
 from tests.support.postgres_server import PostgresServer
+
+REPORT = report("node")
 
 
 class Gate:
@@ -153,6 +157,27 @@ async def test_heart_that_stops_is_started_again(
         await house.probe.saw("lease.renewed")
         gate.open.set()
         await house.reaches(event_id, "succeeded")
+
+
+async def test_a_locked_row_keeps_no_other_lease_from_being_renewed(url: str, server: PostgresServer) -> None:
+    """While somebody holds a lock on one event the leases of all others are renewed, also those whose claims are under
+    way; the locked one is neither renewed nor lost."""
+    store = await Store.open(url, node="node", owner="node/first")
+    locked, free, other = await claimed(store, 3)
+    administrator = await asyncpg.connect(url.partition("&")[0])
+    async with administrator.transaction():
+        await administrator.execute("SELECT FROM events WHERE seq = $1 FOR UPDATE", locked.event.seq)
+        renewal = await store.beat([locked.lease, free.lease], now_us(), REPORT, besides=[locked.lease, free.lease])
+        assert renewal.renewed == {free.event.seq}
+        assert renewal.standing == {locked.event.seq, free.event.seq}
+        assert renewal.complete
+        assert not (await store.beat([free.lease], now_us(), REPORT, besides=[free.lease])).complete
+    await administrator.close()
+    watcher = await Store.open(url, node="watcher", owner="watcher/first")
+    beats = await watcher.beats(now_us())
+    assert beats.leases == {locked.lease: 0, free.lease: 2, other.lease: 2}
+    for one in (store, watcher):
+        await one.close()
 
 
 async def test_last_beat_says_goodbye(url: str, open_daemon: OpenHouse, tmp_path: Path) -> None:
