@@ -6,7 +6,8 @@ import sys
 import msgspec
 from aiohttp import web
 
-from replayforge.daemon import listen, loop_factory, told_to_stop
+from replayforge.daemon import listen, told_to_stop
+from replayforge.event_loop import loop_factory
 
 
 async def greet(request: web.Request) -> web.Response:

@@ -22,11 +22,12 @@ from replayforge.engine.endpoints import Courier, with_endpoints
 from replayforge.engine.execution import Rules
 from replayforge.engine.gates import Gates
 from replayforge.engine.handler_report import HandlerReporter
-from replayforge.engine.handlers import Handlers, load_handlers
+from replayforge.engine.handlers import Handlers
 from replayforge.engine.heartbeat import Heartbeat, Pace
 from replayforge.engine.incarnation import IncarnationFile, read_former
 from replayforge.engine.intake import Intake
 from replayforge.engine.janitor import Chore, Intervals, Janitor
+from replayforge.engine.loading import load_handlers
 from replayforge.engine.loop_watch import LoopWatch
 from replayforge.engine.nodes import LOOKS_PER_SWEEP, Neighbours, presence, reporter
 from replayforge.engine.overview import Overview
@@ -38,15 +39,18 @@ from replayforge.engine.replay_jobs import ReplayJobs
 from replayforge.engine.replay_runner import ReplayRunner
 from replayforge.engine.replayer import Replayer
 from replayforge.engine.settler import Settler
+from replayforge.engine.strays import Strays
 from replayforge.engine.window import Window
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
+from replayforge.event_loop import Furnishing
 from replayforge.forgelog.log import ForgeLog
 from replayforge.opening import logging_telemetry, make_directory, node_name, open_log, open_stream, remember_log_id
 from replayforge.stores.store import Store
 from replayforge.streams.stream import Stream
 from replayforge.supervisor import Service, Supervisor
 from replayforge.telemetry import Telemetry
+from replayforge.threads import HANDLER_THREADS_MAX, DaemonThreads, in_thread
 
 DRAIN_SECONDS = 5.0
 
@@ -122,7 +126,7 @@ class Daemon:
         await self.supervisor.stop([Heartbeat.name], DRAIN_SECONDS)
         await marking
         with contextlib.suppress(ReplayForgeError):
-            await asyncio.to_thread(self.log.bind_store, self.store.store_id, self.dispatcher.projected)
+            await in_thread(self.log.bind_store, self.store.store_id, self.dispatcher.projected)
 
     async def mark_draining(self) -> None:
         """Note in the store, durably, that this incarnation was told to stop: what it leaves was interrupted."""
@@ -158,9 +162,9 @@ async def opened(
         log = await open_log(config, store, clock, telemetry, adopt_store)
         stack.push_async_callback(log.close)
         cursor = await store.open_cursor(log.log_id, incarnation, 0, clock.now_us())
-        await asyncio.to_thread(remember_log_id, Path(config.data_dir), log.log_id)
+        await in_thread(remember_log_id, Path(config.data_dir), log.log_id)
         await store.register_node(presence(node, incarnation, log, clock.now_us()))
-        await asyncio.to_thread(log.bind_store, store.store_id, cursor, reset=adopt_store)
+        await in_thread(log.bind_store, store.store_id, cursor, reset=adopt_store)
         stream = open_stream(config, store.store_id, node, telemetry)
         stack.push_async_callback(stream.close)
         stack.push_async_callback(courier.close)
@@ -209,7 +213,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     intake = Intake(parts.log, store, window, clock, telemetry)
     lease_seconds = config.workers.lease_seconds
     bench = Workbench(clock, workers=config.workers.count, lease_seconds=lease_seconds if store.shared else None)
-    gates = Gates(parts.handlers, clock, telemetry)
+    gates = Gates(parts.handlers, clock, telemetry, lingering_max=config.workers.count)
     bench.left = gates.leave
     doorkeeper = Doorkeeper(store, bench, gates, publisher, clock, telemetry)
     await doorkeeper.look()
@@ -227,7 +231,10 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     )
     settler = Settler(store, bench, telemetry)
     chaos = build_chaos(config, telemetry, parts.rng)
-    workers = build_workers(parts, bench, gates, settler, publisher, chaos)
+    furnishing = Furnishing(asyncio.get_running_loop(), DaemonThreads(HANDLER_THREADS_MAX, "handlers"))
+    furnishing.install()
+    strays = Strays(gates, furnishing.threads, clock, telemetry)
+    workers = build_workers(parts, bench, gates, settler, publisher, strays, furnishing, chaos)
     reader = Reader(
         parts.stream,
         store,
@@ -298,6 +305,8 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         controls=controls,
         gates=gates,
         loop_watch=loop_watch,
+        strays=strays,
+        handler_threads=furnishing.threads,
     )
     return Daemon(
         config=config,
@@ -377,7 +386,14 @@ def build_chaos(config: Config, telemetry: Telemetry, rng: random.Random) -> Cha
 
 
 def build_workers(
-    parts: Parts, bench: Workbench, gates: Gates, settler: Settler, publisher: Publisher, chaos: Chaos | None
+    parts: Parts,
+    bench: Workbench,
+    gates: Gates,
+    settler: Settler,
+    publisher: Publisher,
+    strays: Strays,
+    furnishing: Furnishing,
+    chaos: Chaos | None,
 ) -> list[Worker]:
     """Return as many workers as are configured."""
     retry = parts.config.retry
@@ -394,6 +410,8 @@ def build_workers(
             publisher,
             rules,
             parts.telemetry,
+            strays,
+            furnishing,
             chaos,
         )
         for number in range(1, parts.config.workers.count + 1)

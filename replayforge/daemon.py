@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
@@ -18,6 +18,7 @@ from replayforge.config import Config, LoadedConfig
 from replayforge.daemon_log import leave, listen_to_libraries, loop_exception_handler, output, report_strays
 from replayforge.domain.errors import Refused
 from replayforge.engine.logbook import Logbook
+from replayforge.event_loop import Escapes, loop_factory, run_to_the_end
 from replayforge.opening import logging_telemetry
 from replayforge.telemetry import Telemetry
 from replayforge.web.app import build_app
@@ -40,9 +41,9 @@ def run(loaded: LoadedConfig, adopt_store: bool = False) -> int:
     telemetry = begin_log(loaded.config.logging.format)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     raise_handle_limit()
-    runner = asyncio.Runner(loop_factory=loop_factory())
+    runner, escapes = asyncio.Runner(loop_factory=loop_factory()), Escapes()
     with runner:
-        code = runner.run(serve(loaded, adopt_store, telemetry))
+        code = run_to_the_end(runner.get_loop(), serve(loaded, adopt_store, telemetry, escapes), escapes)
         leave_stragglers(runner.get_loop(), code)
     return code
 
@@ -74,17 +75,7 @@ def leave_stragglers(loop: asyncio.AbstractEventLoop, code: int) -> None:
         leave(code)
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's event loop when it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-async def serve(loaded: LoadedConfig, adopt_store: bool, telemetry: Telemetry) -> int:
+async def serve(loaded: LoadedConfig, adopt_store: bool, telemetry: Telemetry, escapes: Escapes) -> int:
     """Open everything, accept events until told to stop, close everything."""
     config = loaded.config
     asyncio.get_running_loop().set_exception_handler(loop_exception_handler(telemetry))
@@ -93,6 +84,7 @@ async def serve(loaded: LoadedConfig, adopt_store: bool, telemetry: Telemetry) -
     try:
         async with opened(config, adopt_store=adopt_store, telemetry=telemetry) as daemon:
             told = told_to_stop()
+            escapes.telemetry = daemon.telemetry
             daemon.start()
             async with site(daemon, listening):
                 # What is there by now stays for good; full collections that looked through it held the door for 60 ms.

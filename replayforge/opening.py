@@ -1,6 +1,5 @@
 """Opens what lies outside the process: the data directory, the log, the store, the stream."""
 
-import asyncio
 import contextlib
 import secrets
 import socket
@@ -23,6 +22,7 @@ from replayforge.streams.embedded_stream import EmbeddedStream
 from replayforge.streams.redis_stream import RedisStream
 from replayforge.streams.stream import Stream
 from replayforge.telemetry import Telemetry
+from replayforge.threads import in_thread
 
 LOG_ID_NAME = "log_id"
 ENVELOPE_BYTES_MAX = 16_384  # what a record holds beside the body that came in
@@ -45,7 +45,7 @@ async def open_log(config: Config, store: Store, clock: Clock, telemetry: Teleme
     """Open the log after holding it against the store and the data directory; the store's cursor is a floor for it."""
     found = await acquaintance(config, store, clock)
     given_up = check_acquaintance(found, adopt=adopt_store)
-    log = await asyncio.to_thread(
+    log = await in_thread(
         ForgeLog.open, found.directory, options=log_options(config), floor=found.cursor or 0, clock=clock,
         telemetry=telemetry,
     )  # fmt: skip

@@ -1,23 +1,45 @@
 """When a failed attempt is tried again, and when it is given up."""
 
+import math
 import random
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 AFTER_SECONDS_MAX = 10 * 365 * 86_400
 
 
 class Retry(Exception):
-    """Raised by a handler: this attempt failed, try again, after `after` seconds if given (up to ten years)."""
+    """Raised by a handler: this attempt failed, try again, after `after` if given: seconds or a timedelta, from nothing
+    to ten years. Anything else is refused where it is raised, which fails the attempt like any other error.
 
-    def __init__(self, message: str = "The handler asked for another attempt.", *, after: float | None = None) -> None:
+    A subclass may set `after` in its own way; if it is no such time the usual backoff applies.
+    """
+
+    after: float | timedelta | None = None
+
+    def __init__(
+        self, message: str = "The handler asked for another attempt.", *, after: float | timedelta | None = None
+    ) -> None:
         super().__init__(message)
-        if after is not None and not 0 <= after <= AFTER_SECONDS_MAX:
-            raise ValueError(f"Retry(after={after}): give a number of seconds from 0 to {AFTER_SECONDS_MAX:,}.")
-        self.after = after
+        self.after = after_seconds(after)
 
 
 class Permanent(Exception):
     """Raised by a handler: no further attempt can succeed, so the event becomes a dead letter now."""
+
+
+def after_seconds(after: Any) -> float | None:
+    """Return the seconds that `after` stands for; raises TypeError or ValueError with a sentence."""
+    if after is None:
+        return None
+    if isinstance(after, timedelta):
+        after = after.total_seconds()
+    if isinstance(after, bool) or not isinstance(after, (int, float)):
+        raise TypeError(f"Retry(after={after!r:.100}): give a number of seconds or a timedelta.")
+    if not 0 <= after <= AFTER_SECONDS_MAX or not math.isfinite(after):
+        raise ValueError(f"Retry(after={after!r:.40}): give a number of seconds from 0 to {AFTER_SECONDS_MAX:,}.")
+    return float(after)
 
 
 @dataclass(frozen=True, slots=True)

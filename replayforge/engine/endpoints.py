@@ -27,8 +27,8 @@ from replayforge.domain.event import Event
 from replayforge.domain.retry import Permanent, Retry
 from replayforge.engine.addresses import CheckedResolver, LookUp, look_up, objection, written_address
 from replayforge.engine.endpoint_connection import connector
-from replayforge.engine.execution import RESULT_BYTES_MAX
 from replayforge.engine.handlers import Context, Handler, Handlers
+from replayforge.engine.results import RESULT_BYTES_MAX
 
 # 401, 403 and 404 are what a bad deploy of the endpoint, or one that is under way, says of every event.
 RETRIED_STATUSES = frozenset({401, 403, 404, 408, 425, 429})

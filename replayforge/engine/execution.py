@@ -1,26 +1,20 @@
 """One attempt, as a value that walks through its life: find the handler, run it, judge, describe what to settle."""
 
-import asyncio
 import random
-import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import msgspec
 
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.event import Claimed, Event
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.recovery import Result, Verdict, error_signature, judge
-from replayforge.domain.retry import Permanent, Retry, RetryPolicy
+from replayforge.domain.retry import RetryPolicy
+from replayforge.engine.attempt import Attempt
 from replayforge.engine.chaos import Chaos
-from replayforge.engine.handlers import Context, Handler, HandlerExited, Handlers, call
+from replayforge.engine.handlers import Handler, Handlers
 from replayforge.stores.transactions import Settlement
-from replayforge.telemetry import Telemetry
-
-ERROR_CHARACTERS_MAX = 8_000
-RESULT_BYTES_MAX = 256 * 1024
 
 
 class WorkerCrashed(Exception):
@@ -37,134 +31,76 @@ class Rules:
     rng: random.Random
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Execution:
     """One attempt of one claimed event. `started` is on the monotonic clock, so an attempt lasts as long as it lasted,
-    whatever the wall clock does meanwhile. `thread` is set while a plain function runs on after its time-out."""
+    whatever the wall clock does meanwhile. `attempt` runs the handler; there is none where there is no handler."""
 
     claimed: Claimed
     worker: str
     handler: Handler | None
-    event: Event
+    attempt: Attempt | None
     started_at_us: int
     started: float
-    details: dict[str, Any]
-    thread: asyncio.Future[Any] | None = None
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What the handler says of itself."""
+        return self.attempt.details if self.attempt is not None else {}
 
 
-def begin(claimed: Claimed, worker: str, handlers: Handlers, rules: Rules, details: dict[str, Any]) -> Execution:
+def begin(claimed: Claimed, worker: str, handlers: Handlers, rules: Rules, chaos: Chaos | None) -> Execution:
     """Decode the event and find its handler."""
-    row = claimed.event
-    event = Event(
-        id=row.id,
-        application=row.application_name,
-        workflow_id=row.workflow_id,
-        event_type=row.event_type,
-        service=row.service_name,
-        idempotency_key=row.idempotency_key,
-        payload_bytes=claimed.content.payload,
-        metadata_bytes=claimed.content.metadata,
-        created_at_us=row.created_at_us,
-        run=row.run,
-        attempt=row.attempt_count + 1,
-    )
-    clock, handler = rules.clock, handlers.find(row.event_type)
-    return Execution(claimed, worker, handler, event, clock.now_us(), clock.monotonic(), details)
+    row, handler = claimed.event, handlers.find(claimed.event.event_type)
+    attempt = None
+    if handler is not None:
+        event = Event(
+            id=row.id,
+            application=row.application_name,
+            workflow_id=row.workflow_id,
+            event_type=row.event_type,
+            service=row.service_name,
+            idempotency_key=row.idempotency_key,
+            payload_bytes=claimed.content.payload,
+            metadata_bytes=claimed.content.metadata,
+            created_at_us=row.created_at_us,
+            run=row.run,
+            attempt=row.attempt_count + 1,
+        )
+        attempt = Attempt(event, row.lease_token, handler, chaos)
+    return Execution(claimed, worker, handler, attempt, rules.clock.now_us(), rules.clock.monotonic())
 
 
-async def execute(
-    claimed: Claimed,
-    worker: str,
-    handlers: Handlers,
-    rules: Rules,
-    chaos: Chaos | None,
-    telemetry: Telemetry,
-    details: dict[str, Any],
-) -> tuple[Settlement, asyncio.Future[Any] | None]:
-    """Run one attempt to its end and return what to settle, and the thread that still runs, if one does.
+async def execute(execution: Execution, handlers: Handlers, rules: Rules) -> Settlement:
+    """Run one attempt to its end and return what to settle.
 
-    `details` is where the handler says how far it is. Raises WorkerCrashed or SimulatedCrash when the worker must die
-    with the event in its hands, and CancelledError when the worker is told to stop.
+    Raises WorkerCrashed or SimulatedCrash when the worker must die with the event in its hands, and CancelledError when
+    the worker is told to stop.
     """
-    execution = begin(claimed, worker, handlers, rules, details)
-    telemetry.emit("attempt.started")
     crashpoints.reach("attempt.started")
-    result = await run(execution, rules, chaos)
+    result = await run(execution, rules)
     crashpoints.reach("attempt.finished")
+    return settle(execution, result, handlers, rules)
+
+
+def settle(execution: Execution, result: Result, handlers: Handlers, rules: Rules) -> Settlement:
+    """Judge the result of an attempt that has just ended and return what to settle."""
     ended_at_us = execution.started_at_us + to_us(rules.clock.monotonic() - execution.started)
-    decided = verdict(execution, result, handlers, rules, ended_at_us)
-    return settlement(execution, result, decided, ended_at_us), execution.thread
+    return settlement(execution, result, verdict(execution, result, handlers, rules, ended_at_us), ended_at_us)
 
 
-async def run(execution: Execution, rules: Rules, chaos: Chaos | None) -> Result:
+async def run(execution: Execution, rules: Rules) -> Result:
     """Call the handler under its time limit and say how it ended."""
-    handler = execution.handler
-    if handler is None:
-        return Result(Outcome.FAILED, f"No handler is registered for events of type {execution.event.event_type!r}.")
-    timeout_seconds = handler.timeout_seconds or rules.timeout_seconds
-    limit = asyncio.timeout(timeout_seconds)
-    try:
-        async with limit:
-            if chaos is not None:
-                await chaos.strike(execution.event)
-            return succeeded(await called(execution, handler, timeout_seconds))
-    except TimeoutError as error:
-        if limit.expired():
-            return Result(Outcome.TIMED_OUT, f"The handler did not finish within {timeout_seconds:g} s.")
-        return failed(error)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        return Result(Outcome.FAILED, "CancelledError: the handler cancelled itself.")
-    except (SystemExit, KeyboardInterrupt, GeneratorExit, HandlerExited) as error:
-        raise WorkerCrashed(f"The handler ended with {error!r}.") from error
-    except Exception as error:  # whatever a handler raises is its result
-        return failed(error)
-
-
-async def called(execution: Execution, handler: Handler, timeout_seconds: float) -> Any:
-    """Call the handler and wait for it; a thread cannot be stopped, so it is remembered until it ends."""
-    deadline = asyncio.get_running_loop().time() + timeout_seconds
-    context = Context(execution.event, execution.claimed.event.lease_token, deadline, execution.details)
-    answer = call(handler, execution.event, context)
-    if not isinstance(answer, asyncio.Future):
-        return await answer
-    execution.thread = answer
-    value = await asyncio.shield(answer)
-    execution.thread = None
-    return value
-
-
-def succeeded(value: Any) -> Result:
-    """Return the result of a handler that returned."""
-    try:
-        encoded = None if value is None else msgspec.json.encode(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        return Result(Outcome.FAILED, f"The handler's return value is no JSON: {error}.", permanent=True)
-    if encoded is not None and len(encoded) > RESULT_BYTES_MAX:
-        return Result(Outcome.FAILED, f"The handler returned {len(encoded):,} bytes of JSON.", permanent=True)
-    return Result(Outcome.SUCCEEDED, value=encoded)
-
-
-def failed(error: Exception) -> Result:
-    """Return the result of a handler that raised."""
-    lines = traceback.format_exception(error)
-    text = f"{type(error).__name__}: {words_of(error)}\n\n{''.join(lines)}"[:ERROR_CHARACTERS_MAX]
-    return Result(
-        Outcome.FAILED,
-        text.encode("utf-8", "backslashreplace").decode(),
-        retry_after_seconds=error.after if isinstance(error, Retry) else None,
-        permanent=isinstance(error, Permanent),
-    )
-
-
-def words_of(error: Exception) -> str:
-    """Return what the error says; its class is the user's, so even that may raise."""
-    try:
-        return str(error)
-    except Exception as raised:
-        return f"(its own words raise {type(raised).__name__})"
+    handler, attempt = execution.handler, execution.attempt
+    if handler is None or attempt is None:
+        event_type = execution.claimed.event.event_type
+        return Result(Outcome.FAILED, f"No handler is registered for events of type {event_type!r}.")
+    result = await attempt.outcome(handler.timeout_seconds or rules.timeout_seconds)
+    if attempt.simulated is not None:
+        raise attempt.simulated
+    if result.outcome is Outcome.CRASHED:
+        raise WorkerCrashed(f"The handler ended with {result.error}")
+    return result
 
 
 def verdict(execution: Execution, result: Result, handlers: Handlers, rules: Rules, ended_at_us: int) -> Verdict:
@@ -192,9 +128,16 @@ def settlement(execution: Execution, result: Result, decided: Verdict, ended_at_
         started_at_us=execution.started_at_us,
         ended_at_us=ended_at_us,
         error=result.error,
-        error_signature=None if result.error is None else error_signature(result.error),
+        error_signature=signature_of(result),
         result=result.value,
     )
+
+
+def signature_of(result: Result) -> str | None:
+    """Return by what errors of this kind are gathered; interruptions are all of one kind."""
+    if result.outcome is Outcome.INTERRUPTED:
+        return "interrupted"
+    return None if result.error is None else error_signature(result.error)
 
 
 def interruption(

@@ -15,17 +15,20 @@ from replayforge.engine.leases import Lease
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
 
+LINGERING_MAX = 16
+
 
 class Gate:
     """What stands before one handler; the one without a handler stands before event types that none takes.
 
     `waiting` is true while events may wait for the handler in the store, and `turned_away` counts those that this
     process let wait. `in_hands` are events of a guarded handler that this process has claimed and whose attempts have
-    not ended, `promised` is room that a claim under way may fill, `probe` the one event that a half-open breaker let
-    through.
+    not ended, `promised` is room that a claim under way may fill, `lingering` are attempts that were settled and still
+    run, of which there are to be no more than `lingering_max`, and `probe` is the one event that a half-open breaker
+    let through.
     """
 
-    def __init__(self, handler: Handler | None) -> None:
+    def __init__(self, handler: Handler | None, lingering_max: int) -> None:
         self.handler = handler
         self.pattern = handler.pattern if handler else NO_HANDLER
         self.concurrency_max = handler.concurrency_max if handler else None
@@ -34,6 +37,8 @@ class Gate:
         self.probe: Lease | None = None
         self.in_hands = 0
         self.promised = 0
+        self.lingering = 0
+        self.lingering_max = lingering_max
         self.waiting = False
         self.turned_away = 0
         self.successes = 0
@@ -42,15 +47,21 @@ class Gate:
     @property
     def guarded(self) -> bool:
         """Whether an event of this handler has to be looked at before it is claimed."""
-        return self.concurrency_max is not None or self.waiting or self.pause is not None or self.breaker.tripped
+        limited = self.concurrency_max is not None or self.stuck
+        return limited or self.waiting or self.pause is not None or self.breaker.tripped
+
+    @property
+    def stuck(self) -> bool:
+        """Whether so many attempts do not end that there must not be another one."""
+        return self.lingering >= self.lingering_max
 
     def room(self, now: float) -> int | None:
         """Return how many more events the handler may be given; None for any number."""
-        if self.pause is not None:
+        if self.pause is not None or self.stuck:
             return 0
         rooms = []
         if self.concurrency_max is not None:
-            rooms.append(max(0, self.concurrency_max - self.in_hands - self.promised))
+            rooms.append(max(0, self.concurrency_max - self.in_hands - self.lingering - self.promised))
         if self.breaker.tripped:
             may_try = self.breaker.state(now) is BreakerState.HALF_OPEN and self.probe is None and not self.promised
             rooms.append(int(may_try))
@@ -64,11 +75,13 @@ class Gates:
     claim costs one look at an empty dict.
     """
 
-    def __init__(self, handlers: Handlers, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self, handlers: Handlers, clock: Clock, telemetry: Telemetry, *, lingering_max: int = LINGERING_MAX
+    ) -> None:
         self.handlers = handlers
         self.clock = clock
         self.telemetry = telemetry
-        self.gates = {gate.pattern: gate for gate in map(Gate, [*handlers.registered, None])}
+        self.gates = {gate.pattern: gate for gate in [Gate(one, lingering_max) for one in (*handlers.registered, None)]}
         self.guarded = {pattern: gate for pattern, gate in self.gates.items() if gate.guarded}
         self.seats: dict[Lease, Gate] = {}
         self.pauses: dict[str, Pause] = {}
@@ -136,11 +149,12 @@ class Gates:
                     gate.probe = one.lease
 
     def shuts_out(self, claimed: Claimed) -> bool:
-        """Tell whether an event may not begin now, because its handler was paused or failed since it was claimed."""
+        """Tell whether an event may not begin now, because its handler was paused, failed or got stuck since it was
+        claimed."""
         gate = self.guarded.get(self.pattern_of(claimed.event.event_type)) if self.guarded else None
         if gate is None:
             return False
-        return gate.pause is not None or (gate.breaker.tripped and gate.probe != claimed.lease)
+        return gate.pause is not None or gate.stuck or (gate.breaker.tripped and gate.probe != claimed.lease)
 
     def leave(self, lease: Lease) -> None:
         """Note that the attempt of an event has ended, or will not begin."""
@@ -151,16 +165,15 @@ class Gates:
                 gate.probe = None
             self.news.set()
 
-    @contextlib.contextmanager
-    def lingering(self, event_type: str) -> Iterator[None]:
-        """Keep a handler's place taken by a plain function that runs on after its attempt has ended."""
-        gate = self.gates[self.pattern_of(event_type)]
-        gate.in_hands += 1
-        try:
-            yield
-        finally:
-            gate.in_hands -= 1
-            self.news.set()
+    def linger(self, pattern: str, count: int) -> None:
+        """Note that so many more, or fewer, attempts run on after they were settled; each keeps its handler's place."""
+        gate = self.gates[pattern]
+        gate.lingering += count
+        self.update(gate)
+
+    def is_stuck(self, pattern: str) -> bool:
+        """Tell whether a handler is given no events because too many of its attempts do not end."""
+        return self.gates[pattern].stuck
 
     def note_turned_away(self, turned_away: Mapping[str, int]) -> None:
         """Note how many events began to wait for handlers."""

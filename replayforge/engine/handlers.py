@@ -1,26 +1,24 @@
 """What users write: handlers registered by pattern, and the context that each call gets."""
 
-import asyncio
-import contextvars
 import fnmatch
-import importlib
-import importlib.util
+import functools
 import inspect
-import sys
-import threading
-import traceback
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from replayforge.daemon_log import attempt_logger
 from replayforge.domain.errors import Refused
 from replayforge.domain.event import Event
 from replayforge.domain.retry import RetryPolicy
+from replayforge.engine.results import shown_details
 
 HandlerFunction = Callable[[Event, "Context"], Any]
+
+PATTERN_CHARACTERS_MAX = 255
+DURATION_SECONDS_MAX = 10 * 365 * 86_400
 
 
 @dataclass(eq=False)
@@ -35,7 +33,8 @@ class Context:
     event: Event = field(repr=False)
     lease_token: int
     deadline: float
-    details: dict[str, Any]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    tell: Callable[[Mapping[str, Any]], None] = field(default=lambda details: None, repr=False)
 
     @property
     def idempotency_key(self) -> str:
@@ -52,8 +51,9 @@ class Context:
         return attempt_logger(event_id=event.id, run=event.run, attempt=event.attempt)
 
     def heartbeat(self, **details: Any) -> None:
-        """Say how far the handler is; people see it on the status page."""
-        self.details.update(details)
+        """Say how far the handler is; people see it on the status page. What is no JSON is shown to them as text."""
+        self.details = {**self.details, **shown_details(details)}
+        self.tell(self.details)
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,25 @@ class Handler:
     @cached_property
     def is_async(self) -> bool:
         """Whether the function runs on the event loop rather than in a thread."""
-        return inspect.iscoroutinefunction(self.function)
+        return inspect.iscoroutinefunction(plain_function(self.function))
 
-    @property
+    @cached_property
     def name(self) -> str:
         """How people know the function, or the endpoint."""
         if self.endpoint:
             return self.endpoint
-        return f"{self.function.__module__}.{getattr(self.function, '__qualname__', repr(self.function))}"
+        named = plain_function(self.function)
+        return f"{named.__module__}.{named.__qualname__}"
 
-    @property
+    @cached_property
     def specificity(self) -> tuple[bool, int]:
         """Order patterns: one without wildcards first, then the one with more literal characters."""
-        return ("*" not in self.pattern and "?" not in self.pattern, len(self.pattern.replace("*", "")))
+        return ("*" not in self.pattern, len(self.pattern.replace("*", "")))
+
+    @cached_property
+    def glob(self) -> str:
+        """The pattern as fnmatch reads it: only `*` stands for anything, every other character for itself."""
+        return self.pattern.replace("[", "[[]").replace("?", "[?]")
 
 
 class Handlers:
@@ -109,23 +115,28 @@ class Handlers:
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """Register the decorated function for event types that match `pattern`, in which `*` stands for anything.
 
-        An async function runs on the event loop, a plain one in a thread of its own. Its return value, if any, must
-        be JSON and is kept as the outcome. At most `concurrency_max` attempts run at once in one daemon; further events
-        wait in the store, and in nobody's way.
+        It is called with the event and a Context. An async function runs on the event loop, a plain one in a thread of
+        its own; an awaitable that it returns is awaited. What comes out, if anything, must be JSON and is kept as the
+        outcome. At most `concurrency_max` attempts run at once in one daemon; further events wait in the store, and in
+        nobody's way. Raises Refused when an option or the function cannot be used.
         """
 
         def register(function: HandlerFunction) -> HandlerFunction:
+            if objection := objection_to_function(function):
+                raise Refused(f"The handler for {pattern!r} cannot be used: {objection}.")
             self.add(Handler(pattern, function, max_attempts, timeout_seconds, on_crash, concurrency_max))
             return function
 
         return register
 
     def add(self, handler: Handler) -> None:
-        """Register a handler; raises Refused when its pattern is taken."""
+        """Register a handler, once; raises Refused when its pattern is taken or something about it is wrong."""
+        if any(other is handler for other in self.registered):
+            return
+        if objection := objection_to(handler):
+            raise Refused(f"The handler for {handler.pattern!r} cannot be used: {objection}.")
         if any(other.pattern == handler.pattern for other in self.registered):
             raise Refused(f"Two handlers are registered for the pattern {handler.pattern!r}; keep one.")
-        if handler.concurrency_max is not None and handler.concurrency_max < 1:
-            raise Refused(f"The handler for {handler.pattern!r} would never run: let concurrency_max be 1 or more.")
         self.registered.append(handler)
         self.found.clear()
 
@@ -139,7 +150,7 @@ class Handlers:
         try:
             return self.found[event_type]
         except KeyError:
-            matching = [one for one in self.registered if fnmatch.fnmatchcase(event_type, one.pattern)]
+            matching = [one for one in self.registered if fnmatch.fnmatchcase(event_type, one.glob)]
         handler = max(matching, key=lambda one: one.specificity, default=None)
         if len(self.found) > 10_000:  # event types come from outside; the memory of them is bounded
             self.found.clear()
@@ -160,89 +171,49 @@ class Handlers:
         return handler is not None and handler.on_crash == "hold"
 
 
-def load_handlers(modules: Sequence[str]) -> Handlers:
-    """Import modules (`app.handlers`) or files (`handlers.py`) and return everything they register.
-
-    Every `Handlers` object at a module's top level counts. Raises Refused with the module and the reason.
-    """
-    collected = Handlers()
-    for name in modules:
-        module = import_handlers(name)
-        found = [value for value in vars(module).values() if isinstance(value, Handlers)]
-        if not found:
-            raise Refused(f"The handler module {name} defines no Handlers(); write `handlers = Handlers()` in it.")
-        for handlers in found:
-            collected.include(handlers)
-    return collected
+def plain_function(function: Any) -> Any:
+    """Return the function that is behind a partial or an object that can be called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
 
 
-def import_handlers(name: str) -> Any:
-    """Import a module by its dotted name or by the path of its file."""
+def objection_to_function(function: Any) -> str:
+    """Say in a clause why a function cannot be a handler, or nothing."""
+    if not callable(function):
+        return f"{function!r:.100} is no function"
+    named = plain_function(function)
+    if inspect.isgeneratorfunction(named) or inspect.isasyncgenfunction(named):
+        return "it is a generator, which would do nothing when it is called; use `return` in place of `yield`"
     try:
-        if name.endswith(".py"):
-            return import_file(Path(name))
-        if "" not in sys.path:
-            sys.path.insert(0, "")
-        return importlib.import_module(name)
-    except Refused as error:
-        raise (
-            error if name in str(error) else Refused(f"The handler module {name} cannot be loaded: {error}")
-        ) from error
-    except (Exception, SystemExit) as error:  # a module that ends the program has not registered its handlers
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{frame.filename}:{frame.lineno}"
-        raise Refused(
-            f"The handler module {name} cannot be loaded: {type(error).__name__}: {error} ({place})."
-        ) from error
+        inspect.signature(function).bind("event", "context")
+    except TypeError as error:
+        return f"it is called with two arguments, the event and the context, and its signature says: {error}"
+    except ValueError:
+        pass  # a function of C that does not tell its signature
+    return ""
 
 
-def import_file(path: Path) -> Any:
-    """Run a file as a module of its own name."""
-    if not path.is_file():
-        raise Refused(f"The handler file {path} does not exist.")
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    if specification is None or specification.loader is None:
-        raise Refused(f"The handler file {path} is no Python file.")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[path.stem] = module
-    specification.loader.exec_module(module)
-    return module
+def objection_to(handler: Handler) -> str:
+    """Say in a clause which of a handler's options is wrong, or nothing."""
+    if not isinstance(handler.pattern, str) or not 1 <= len(handler.pattern) <= PATTERN_CHARACTERS_MAX:
+        return f"a pattern is a text of 1 to {PATTERN_CHARACTERS_MAX} characters"
+    if not is_count(handler.max_attempts):
+        return f"max_attempts={handler.max_attempts!r:.40} must be a whole number, 1 or more"
+    if not is_count(handler.concurrency_max):
+        return f"concurrency_max={handler.concurrency_max!r:.40} must be a whole number, 1 or more"
+    if not is_duration(handler.timeout_seconds):
+        return f"timeout_seconds={handler.timeout_seconds!r:.40} must be a number of seconds above 0"
+    if handler.on_crash not in ("retry", "hold"):
+        return f'on_crash={handler.on_crash!r:.40} must be "retry" or "hold"'
+    return ""
 
 
-def call(handler: Handler, event: Event, context: Context) -> "Awaitable[Any]":
-    """Begin to run the handler; a plain function runs in a daemon thread and the awaitable follows it."""
-    if handler.is_async:
-        coroutine: Awaitable[Any] = handler.function(event, context)
-        return coroutine
-    return call_in_thread(handler.function, event, context)
+def is_count(value: Any) -> bool:
+    """Tell whether a value is a number of things, or not given; True is a number to Python, but to nobody else."""
+    return value is None or (type(value) is int and value >= 1)
 
 
-def call_in_thread(function: HandlerFunction, event: Event, context: Context) -> asyncio.Future[Any]:
-    """Run a plain function in a daemon thread of its own, which never holds up the exit of the process."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-    variables = contextvars.copy_context()
-
-    def finish(value: Any, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is None:
-            future.set_result(value)
-        else:
-            future.set_exception(error if isinstance(error, Exception) else HandlerExited(repr(error)))
-
-    def work() -> None:
-        value, error = None, None
-        try:
-            value = variables.run(function, event, context)
-        except BaseException as raised:  # whatever ends the function must reach the worker
-            error = raised
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(finish, value, error)
-
-    threading.Thread(target=work, name=f"handler {event.event_type}", daemon=True).start()
-    return future
-
-
-class HandlerExited(Exception):
-    """A handler ended with an exception that ends programs, such as SystemExit."""
+def is_duration(value: Any) -> bool:
+    """Tell whether a value is a time that ends, or not given."""
+    return value is None or (type(value) in (int, float) and 0 < value <= DURATION_SECONDS_MAX and math.isfinite(value))

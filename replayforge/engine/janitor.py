@@ -19,6 +19,7 @@ from replayforge.stores.store import Store
 from replayforge.streams.stream import Stream
 from replayforge.supervisor import wait_for_event
 from replayforge.telemetry import Telemetry
+from replayforge.threads import in_thread
 
 ORPHANED_AFTER_SECONDS = 4.0  # less than from one sweep to the next, so that the second look decides
 PROMOTED_PER_STEP_MAX = 1000
@@ -184,7 +185,7 @@ class Janitor:
         projected = self.dispatcher.projected
         if projected == self.mirrored:
             return 0
-        await asyncio.to_thread(self.log.bind_store, self.store.store_id, projected)
+        await in_thread(self.log.bind_store, self.store.store_id, projected)
         self.mirrored = projected
         return 1
 
@@ -237,12 +238,12 @@ class Janitor:
 
     async def scrub(self) -> int:
         """Read a little of the log again, to find damage before somebody needs the record."""
-        step = await asyncio.to_thread(self.log.scrub_step)
+        step = await in_thread(self.log.scrub_step)
         return step.bytes
 
     async def retain_log(self) -> int:
         """Remove whole segments of the log that nobody needs any more."""
-        retained = await asyncio.to_thread(self.log.retain, self.dispatcher.projected)
+        retained = await in_thread(self.log.retain, self.dispatcher.projected)
         return retained.segments
 
     async def retire_events(self) -> int:

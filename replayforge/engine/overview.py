@@ -22,6 +22,7 @@ from replayforge.engine.janitor import Janitor
 from replayforge.engine.loop_watch import LoopWatch
 from replayforge.engine.nodes import Neighbours, in_words
 from replayforge.engine.recovery import Recovered
+from replayforge.engine.strays import Strays
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
 from replayforge.forgelog.log import ForgeLog
@@ -32,6 +33,7 @@ from replayforge.stores.tallies import waiting_of
 from replayforge.streams.stream import Stream, StreamStats
 from replayforge.supervisor import Guard, Supervisor
 from replayforge.telemetry import Telemetry
+from replayforge.threads import DaemonThreads
 
 PROBE_SECONDS = 2.0
 WAL_BYTES_MAX = 256 << 20  # four times what it is emptied at
@@ -46,7 +48,7 @@ class Convergence:
     Due is also an attempt that follows within `SOON_SECONDS`, so that a short backoff does not look like an end;
     `retrying_later` are those that wait for longer. `living` are the other daemons that share the store, `gone` those
     whose logs cannot be reached. `paused` events wait for handlers that somebody has paused; they are not due. `broken`
-    are the handlers whose breakers are not closed.
+    are the handlers whose breakers are not closed, `stuck` says of handlers that do not end.
     """
 
     converged: bool
@@ -60,6 +62,7 @@ class Convergence:
     paused: int = 0
     pauses: Sequence[Pause] = ()
     broken: Sequence[str] = ()
+    stuck: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class WorkerStatus:
     settled_count: int
     restarts: int
     last_error: str | None
-    details: dict[str, Any]
+    details: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,8 @@ class Overview:
         controls: Controls,
         gates: Gates,
         loop_watch: LoopWatch,
+        strays: Strays,
+        handler_threads: DaemonThreads,
     ) -> None:
         self.log = log
         self.store = store
@@ -141,6 +146,8 @@ class Overview:
         self.controls = controls
         self.gates = gates
         self.loop_watch = loop_watch
+        self.strays = strays
+        self.handler_threads = handler_threads
 
     # Events
 
@@ -241,6 +248,8 @@ class Overview:
             issues.append(f"The store cannot be written: {self.store.write_error}")
         issues += self.loop_watch.issues()
         issues += output.issues()
+        stuck = self.strays.issues() + self.handler_threads.issues()
+        issues += stuck
         converged = books.waiting == 0 and backlog == 0 and books.lost == 0
         return Convergence(
             converged=converged,
@@ -254,6 +263,7 @@ class Overview:
             paused=sum(paused.values()),
             pauses=pauses,
             broken=broken,
+            stuck=stuck,
         )
 
     # The daemon
@@ -264,7 +274,9 @@ class Overview:
         store, stream = await asyncio.gather(self.check_store(), self.check_stream())
         services = [guard for guard in self.supervisor.guards.values() if guard.state in ("restarting", "failed")]
         named = ", ".join(guard.service.name for guard in services)
-        return [log, store, stream, Check("services", "degraded" if services else "ok", 0.0, named)]
+        stuck = self.strays.issues() + self.handler_threads.issues()
+        handlers = Check("handlers", "degraded" if stuck else "ok", 0.0, " ".join(stuck))
+        return [log, store, stream, Check("services", "degraded" if services else "ok", 0.0, named), handlers]
 
     async def check_store(self) -> Check:
         """Ask the store."""

@@ -26,7 +26,6 @@ class Workbench:
         self.waiting: deque[Claimed] = deque()
         self.in_hands: dict[str, Claimed] = {}
         self.leases = Leases(clock, lease_seconds)
-        self.hanging = 0  # workers that wait for a plain function which runs on after its time-out
         self.settling: set[Lease] = set()
         self.idle: deque[tuple[str, asyncio.Future[Claimed | None]]] = deque()
         self.changed = asyncio.Event()
@@ -146,7 +145,7 @@ class Workbench:
         """Return how many more events may be claimed: one for each free worker, and as many as are sure to be begun
         within a few hundredths of a second at the present rate."""
         self.measure()
-        return self.workers - self.hanging + self.prefetch - self.reserved - len(self.leases.held) + len(self.settling)
+        return self.workers + self.prefetch - self.reserved - len(self.leases.held) + len(self.settling)
 
     def measure(self) -> None:
         """Set the prefetch to what was put away within the last measuring window."""

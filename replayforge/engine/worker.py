@@ -1,26 +1,27 @@
 """A worker: takes one event at a time from the workbench, runs its handler, settles the outcome."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
+from replayforge.domain.clock import format_time
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Claimed
-from replayforge.domain.lifecycle import State
-from replayforge.domain.recovery import InFlight, after_crash
+from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Outcome, State
+from replayforge.domain.recovery import InFlight, Result, after_crash
 from replayforge.engine.chaos import Chaos
-from replayforge.engine.execution import Rules, execute, interruption
+from replayforge.engine.execution import Execution, Rules, begin, execute, interruption, settle
 from replayforge.engine.gates import Gates
 from replayforge.engine.handlers import Handlers
 from replayforge.engine.outage import Outage
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.settler import Settler
+from replayforge.engine.strays import Strays
 from replayforge.engine.workbench import Workbench
+from replayforge.event_loop import Furnishing
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
-
-# A handler that never waits keeps the loop to itself; after so many in a row the others have their turn.
-TURN_ATTEMPTS = 16
 
 
 class Worker:
@@ -37,6 +38,8 @@ class Worker:
         publisher: Publisher,
         rules: Rules,
         telemetry: Telemetry,
+        strays: Strays,
+        furnishing: Furnishing,
         chaos: Chaos | None = None,
     ) -> None:
         self.name = name
@@ -48,17 +51,20 @@ class Worker:
         self.publisher = publisher
         self.rules = rules
         self.telemetry = telemetry
+        self.strays = strays
+        self.furnishing = furnishing
         self.chaos = chaos
         self.busy_since_us: int | None = None
-        self.task: asyncio.Task[Any] | None = None
-        self.abandoned: str | None = None
+        self.execution: Execution | None = None
         self.settled_count = 0
-        self.details: dict[str, Any] = {}
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What the handler that runs says of itself."""
+        return self.execution.details if self.execution is not None else {}
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until told to stop and the bench is closed; the attempt that is running then may still finish."""
-        self.task = asyncio.current_task()
-        self.abandoned = None
         while not stopping.is_set():
             claimed = await self.bench.take(self.name)
             if claimed is None:
@@ -68,31 +74,45 @@ class Worker:
                 await self.hand_back(claimed)
                 continue
             await self.work(claimed)
-            if self.settled_count % TURN_ATTEMPTS == 0:
-                await asyncio.sleep(0)
 
     async def work(self, claimed: Claimed) -> None:
         """Run one attempt and hand its outcome in; the next event may be taken while that one is being committed."""
-        self.busy_since_us = self.rules.clock.now_us()
-        self.details = {}
-        try:
-            settlement, thread = await execute(
-                claimed, self.name, self.handlers, self.rules, self.chaos, self.telemetry, self.details
-            )
-        except asyncio.CancelledError:
-            if self.abandoned is None:
-                raise
-            settlement, thread = self.cut_short(claimed, self.abandoned), None
-        if self.abandoned is not None and self.task is not None:
-            self.task.uncancel()
-            self.abandoned = None
-        self.busy_since_us = None
+        execution = begin(claimed, self.name, self.handlers, self.rules, self.chaos)
+        self.execution, self.busy_since_us = execution, execution.started_at_us
+        self.telemetry.emit("attempt.started")
+        settlement = await execute(execution, self.handlers, self.rules)
+        await self.conclude(execution, settlement)
+
+    async def conclude(self, execution: Execution, settlement: Settlement) -> None:
+        """Hand in what an attempt came to, and what it has left running."""
+        self.execution = self.busy_since_us = None
+        self.furnishing.restore()
+        self.report(settlement)
+        self.strays.take(execution.attempt)
         self.gates.note(settlement)
         await self.settler.hand_in(settlement)
         self.settled_count += 1
         self.bench.let_go(self.name)
-        if thread is not None:
-            await self.wait_for_thread(thread, claimed.event.event_type)
+
+    def report(self, settlement: Settlement) -> None:
+        """Tell of an attempt that failed: what, why, and when it goes on."""
+        if settlement.outcome not in ATTEMPT_SPENDING:
+            return
+        row, verdict, error = settlement.event, settlement.verdict, settlement.error or ""
+        message, _, trace = error.partition("\n\n")
+        due_at_us = verdict.due_at_us
+        shown: dict[str, Any] = {"exception": trace} if trace else {}
+        self.telemetry.emit(
+            "attempt.failed",
+            event_id=row.id,
+            event_type=row.event_type,
+            outcome=settlement.outcome,
+            attempt=row.attempt_count + 1,
+            attempts_max=self.handlers.policy(row.event_type, row.max_attempts, self.rules.retry).max_attempts,
+            error=message,
+            next_at=None if due_at_us is None else format_time(due_at_us),
+            **shown,
+        )
 
     async def hand_back(self, claimed: Claimed) -> None:
         """Return an event that may not begin now; what the store does not take is found by the sweep."""
@@ -105,36 +125,31 @@ class Worker:
             self.bench.put_away(claimed.lease)
         self.publisher.offer([(claimed.event.id, claimed.event.run)])
 
-    async def wait_for_thread(self, thread: asyncio.Future[Any], event_type: str) -> None:
-        """Keep the slot taken until a plain function returns that ran on after its time-out: it cannot be stopped."""
-        self.bench.hanging += 1
-        try:
-            with self.gates.lingering(event_type):
-                await asyncio.wait([thread])
-        finally:
-            self.bench.hanging -= 1
-
     async def interrupt(self) -> None:
-        """Settle the attempt that the daemon's end cut short as `interrupted`; call it once `run` has ended."""
-        claimed = self.bench.let_go(self.name)
-        if claimed is not None:
-            await self.settler.hand_in(self.cut_short(claimed))
+        """Settle the attempt that the daemon's end cut short, as `interrupted` unless it came to its end in that very
+        moment; call it once `run` has ended."""
+        execution, claimed = self.execution, self.bench.in_hands.get(self.name)
+        if claimed is None:
+            return
+        if execution is not None and execution.attempt is not None and execution.attempt.succeeded:
+            settlement = settle(execution, execution.attempt.concluded(), self.handlers, self.rules)
+        else:
+            settlement = self.cut_short(claimed)
+        self.bench.let_go(self.name)
+        await self.settler.hand_in(settlement)
 
     def abandon(self, reason: str) -> bool:
         """Cut the running attempt short, because its lease is lost or in doubt; False when no handler runs.
 
         It is settled as `interrupted`, which counts if the lease stands after all and is fenced if not.
         """
-        if self.busy_since_us is None or self.task is None or self.abandoned is not None:
-            return False
-        self.abandoned = reason
-        self.task.cancel()
-        return True
+        attempt = self.execution.attempt if self.execution is not None else None
+        return attempt is not None and attempt.cut(Result(Outcome.INTERRUPTED, reason))
 
-    def cut_short(self, claimed: Claimed, *reason: str) -> Settlement:
+    def cut_short(self, claimed: Claimed) -> Settlement:
         """Return what to settle for an attempt that could not end by itself."""
         now_us = self.rules.clock.now_us()
-        return interruption(claimed, self.name, self.busy_since_us or now_us, now_us, *reason)
+        return interruption(claimed, self.name, self.busy_since_us or now_us, now_us)
 
     async def charge_crash(self, error: BaseException) -> bool:
         """Charge a crash to the event that was in hand and take the event back; False when there was none.
@@ -144,7 +159,15 @@ class Worker:
         claimed = self.bench.in_hands.get(self.name)
         if claimed is None:
             return False
-        self.telemetry.emit("worker.crashed", worker=self.name, event_id=claimed.event.id, error=repr(error))
+        row = claimed.event
+        self.telemetry.emit(
+            "worker.crashed",
+            worker=self.name,
+            event_id=row.id,
+            event_type=row.event_type,
+            attempt=row.attempt_count + 1,
+            error=f"{type(error).__name__}: {error}",
+        )
         outage = Outage(self.telemetry)
         try:
             while not await self.taken_back(claimed, error, outage):
@@ -153,7 +176,7 @@ class Worker:
             # Whatever became of it, the event leaves this worker's hands; the sweep finds what was not committed.
             self.bench.let_go(self.name)
             self.bench.put_away(claimed.lease)
-            self.busy_since_us = None
+            self.execution = self.busy_since_us = None
         return True
 
     async def taken_back(self, claimed: Claimed, error: BaseException, outage: Outage) -> bool:

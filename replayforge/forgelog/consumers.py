@@ -1,6 +1,5 @@
 """Named consumers: how far each outside reader has committed, kept in one small file."""
 
-import asyncio
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from replayforge.forgelog.atomic import NotWhole, read_whole, replace_file, seal
 from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.errors import NEWER, LogRefused
 from replayforge.forgelog.files import Files
+from replayforge.threads import in_thread
 
 CONSUMERS_NAME = "consumers.json"
 CONSUMERS_MAX = 1000
@@ -78,6 +78,6 @@ class Consumers:
         offsets = dict(self.offsets)
         for commit in commits:
             offsets[commit.consumer] = max(commit.offset, offsets.get(commit.consumer, 0))
-        await asyncio.to_thread(self.save, offsets)
+        await in_thread(self.save, offsets)
         self.offsets = offsets
         return [None] * len(commits)

@@ -23,6 +23,7 @@ from replayforge.forgelog.storage import LogIdentity, Storage
 from replayforge.forgelog.storage import read_identity as read_identity_through
 from replayforge.forgelog.writer import as_unavailable
 from replayforge.telemetry import Telemetry
+from replayforge.threads import in_thread
 
 __all__ = [
     "ForgeLog",
@@ -290,7 +291,7 @@ class ForgeLog:
     async def end(self) -> None:
         """Let the last commits and batches through, then finish in a thread."""
         await self.named.batcher.drain()
-        await asyncio.to_thread(self.finish)
+        await in_thread(self.finish)
         self.committer.wake_waiters()
 
     def finish(self) -> None:

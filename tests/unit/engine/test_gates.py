@@ -97,9 +97,23 @@ def test_fresh_events_go_behind_those_that_wait(gates: Gates) -> None:
 
 def test_function_that_runs_on_keeps_its_place(gates: Gates) -> None:
     """A place is taken for as long as a function lingers."""
-    with gates.lingering("narrow"):
-        assert room(gates) == {"narrow": 2}
+    gates.linger("narrow", 1)
+    assert room(gates) == {"narrow": 2}
+    gates.linger("narrow", -1)
     assert room(gates) == {"narrow": 3}
+
+
+def test_handler_that_does_not_end_is_shut_out(gates: Gates) -> None:
+    """A handler of which too many attempts run on is given no more; one that ends lets the next one in."""
+    gates.linger("free", 16)
+    assert room(gates)["free"] == 0
+    assert gates.shuts_out(row(1, "free"))
+    gates.note_turned_away({"free": 1})
+    gates.news.clear()
+    gates.linger("free", -1)
+    assert gates.news.is_set()
+    assert [gate.pattern for gate in gates.willing()] == ["free"]
+    assert not gates.shuts_out(row(1, "free"))
 
 
 def test_pauses_come_and_go(gates: Gates) -> None:
