@@ -22,6 +22,7 @@ from replayforge.telemetry import attempt_context
 # How long user code has to end after it was cancelled; then it is left to itself and the attempt is settled without it.
 GRACE_SECONDS = 0.5
 AWAITABLES_MAX = 8  # how many awaitables may come out of one another
+PLAIN_TYPES = frozenset({type(None), bool, int, float, str, dict, list})
 
 
 class AttemptTask(OwnTask):
@@ -74,8 +75,7 @@ class Attempt:
             self.guarded(timeout_seconds), loop=self.loop, name=f"attempt {self.event.id}", context=variables
         )
         self.task.identity = self.identity
-        over = Result(Outcome.TIMED_OUT, f"The handler did not finish within {timeout_seconds:g} s.")
-        timer = self.loop.call_later(timeout_seconds, self.cut, over)
+        timer = self.loop.call_later(timeout_seconds, self.time_out, timeout_seconds)
         try:
             await self.ended
         except asyncio.CancelledError:
@@ -87,6 +87,10 @@ class Attempt:
             if self.grace is not None:
                 self.grace.cancel()
         return self.concluded()
+
+    def time_out(self, timeout_seconds: float) -> None:
+        """Have the attempt end, since its time is over."""
+        self.cut(Result(Outcome.TIMED_OUT, f"The handler did not finish within {timeout_seconds:g} s."))
 
     def cut(self, result: Result) -> bool:
         """Have the attempt end now, with this result unless user code still has something to say; False if it has
@@ -147,10 +151,11 @@ class Attempt:
             if isinstance(answer, Result):
                 return answer
             value = answer.awaitable
-        for _ in range(AWAITABLES_MAX):
-            if not inspect.isawaitable(value):
-                break
-            value = await value
+        if type(value) not in PLAIN_TYPES:
+            for _ in range(AWAITABLES_MAX):
+                if not inspect.isawaitable(value):
+                    break
+                value = await value
         return returned(value)
 
     def cancelled(self) -> Result:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 import traceback
 from collections.abc import Iterator
 from decimal import Decimal
@@ -26,15 +27,17 @@ GROUP_MAX = 1_000
 DETAILS_MAX = 32
 DETAIL_CHARACTERS_MAX = 1_000
 OURS = frozenset({event_loop.__file__, str(Path(__file__).with_name("attempt.py"))})
-# What JSON has no word for is encoded as one of these, in which something else may be spelt too.
-SUSPICIOUS = (b"null", b"nan", b"NaN", b"inf", b"Inf")
+# What JSON has no word for is encoded as one of these, which may stand for something else as well.
+SUSPICIOUS = re.compile(rb"null|[nN]a[nN]|[iI]nf")
+NOTHING = Result(Outcome.SUCCEEDED)
+check_json = msgspec.json.Decoder(msgspec.Raw).decode
 EXITS = (SystemExit, KeyboardInterrupt, GeneratorExit, HandlerExited)
 
 
 def returned(value: Any) -> Result:
     """Return the result of user code that returned; a value that is no JSON can never become one."""
     if value is None:
-        return Result(Outcome.SUCCEEDED)
+        return NOTHING
     try:
         encoded = msgspec.json.encode(value)
         flaw = flaw_of(value, encoded)
@@ -51,8 +54,8 @@ def flaw_of(value: Any, encoded: bytes) -> str:
     """Say what is wrong with a value that could be encoded, or nothing."""
     if len(encoded) > RESULT_BYTES_MAX:
         return f"has {len(encoded):,} bytes of JSON, more than {RESULT_BYTES_MAX:,}"
-    msgspec.json.decode(encoded)  # the user may have handed over bytes as JSON that are none
-    if any(spelling in encoded for spelling in SUSPICIOUS):
+    check_json(encoded)  # the user may have handed over bytes as JSON that are none
+    if SUSPICIOUS.search(encoded):
         place = next(endless(msgspec.to_builtins(value, builtin_types=(Decimal,), str_keys=False)), None)
         if place is not None:
             return f"is no JSON: it holds {place[1]} at {place[0]}"

@@ -9,7 +9,7 @@ from replayforge.domain.event import Claimed
 from replayforge.engine.leases import Claim, Lease, Leases
 
 PREFETCH_MAX = 256
-PREFETCH_WINDOW_SECONDS = 0.05
+PREFETCH_WINDOW_SECONDS = 0.075
 
 
 class Workbench:
@@ -159,9 +159,10 @@ class Workbench:
     async def wait_for_room(self) -> int:
         """Return how many events may be claimed, once that is worth a claim.
 
-        While workers still find events to begin, half of what is fetched ahead is: one lot is claimed as another runs.
+        While workers still find events to begin, three quarters of what is fetched ahead is: a lot is claimed as the
+        rest of the last one runs.
         """
-        while (room := self.room()) <= 0 or (self.waiting and room < self.prefetch // 2):
+        while (room := self.room()) <= 0 or (self.waiting and room < self.prefetch * 3 // 4):
             self.changed.clear()
             await self.changed.wait()
         return room
