@@ -233,7 +233,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     chaos = build_chaos(config, telemetry, parts.rng)
     furnishing = Furnishing(asyncio.get_running_loop(), DaemonThreads(HANDLER_THREADS_MAX, "handlers"))
     furnishing.install()
-    strays = Strays(gates, furnishing.threads, clock, telemetry)
+    strays = Strays(bench, gates, furnishing.threads, clock, telemetry)
     workers = build_workers(parts, bench, gates, settler, publisher, strays, furnishing, chaos)
     reader = Reader(
         parts.stream,

@@ -102,7 +102,7 @@ class Escapes:
 
 def run_to_the_end(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], escapes: Escapes) -> T:
     """Run a coroutine, and go on with it when user code makes the loop stop."""
-    task = OwnTask(coroutine, loop=loop)
+    task: asyncio.Task[T] = OwnTask(coroutine, loop=loop)
     while True:
         try:
             return loop.run_until_complete(task)

@@ -11,6 +11,7 @@ from typing import Any
 from replayforge.domain.clock import Clock
 from replayforge.engine.attempt import Attempt
 from replayforge.engine.gates import Gates
+from replayforge.engine.workbench import Workbench
 from replayforge.telemetry import Telemetry
 from replayforge.threads import DaemonThreads
 
@@ -32,7 +33,10 @@ class Strays:
     with too many of them is given no more events until one has ended.
     """
 
-    def __init__(self, gates: Gates, threads: DaemonThreads, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self, bench: Workbench, gates: Gates, threads: DaemonThreads, clock: Clock, telemetry: Telemetry
+    ) -> None:
+        self.bench = bench
         self.gates = gates
         self.threads = threads
         self.clock = clock
@@ -54,6 +58,7 @@ class Strays:
     def begin(self, stray: Stray) -> None:
         """Count an attempt that runs on, and see to it that its end is heard of."""
         self.left.add(stray)
+        self.bench.hang(1)
         self.gates.linger(stray.handler, 1)
         kinds = in_words(Counter(stray.running.values()))
         self.telemetry.emit("attempt.abandoned", event_id=stray.event_id, handler=stray.handler, running=kinds)
@@ -72,6 +77,7 @@ class Strays:
         self.left.remove(stray)
         seconds = round(self.clock.monotonic() - stray.since, 3)
         self.telemetry.emit("attempt.ended_late", event_id=stray.event_id, handler=stray.handler, seconds=seconds)
+        self.bench.hang(-1)
         self.gates.linger(stray.handler, -1)
 
     def counts(self) -> Counter[tuple[str, str]]:

@@ -9,7 +9,7 @@ from replayforge.domain.event import Claimed
 from replayforge.engine.leases import Claim, Lease, Leases
 
 PREFETCH_MAX = 256
-PREFETCH_WINDOW_SECONDS = 0.075
+PREFETCH_WINDOW_SECONDS = 0.1
 
 
 class Workbench:
@@ -27,6 +27,7 @@ class Workbench:
         self.in_hands: dict[str, Claimed] = {}
         self.leases = Leases(clock, lease_seconds)
         self.settling: set[Lease] = set()
+        self.hanging = 0  # attempts that were settled while code of theirs runs on
         self.idle: deque[tuple[str, asyncio.Future[Claimed | None]]] = deque()
         self.changed = asyncio.Event()
         self.closed = False
@@ -143,7 +144,7 @@ class Workbench:
 
     def room(self) -> int:
         """Return how many more events may be claimed: one for each free worker, and as many as are sure to be begun
-        within a few hundredths of a second at the present rate."""
+        within a tenth of a second at the present rate."""
         self.measure()
         return self.workers + self.prefetch - self.reserved - len(self.leases.held) + len(self.settling)
 
@@ -159,13 +160,17 @@ class Workbench:
     async def wait_for_room(self) -> int:
         """Return how many events may be claimed, once that is worth a claim.
 
-        While workers still find events to begin, three quarters of what is fetched ahead is: a lot is claimed as the
-        rest of the last one runs.
+        While workers still find events to begin, half of what is fetched ahead is: one lot is claimed as another runs.
         """
-        while (room := self.room()) <= 0 or (self.waiting and room < self.prefetch * 3 // 4):
+        while (room := self.room()) <= 0 or (self.waiting and room < self.prefetch // 2):
             self.changed.clear()
             await self.changed.wait()
         return room
+
+    def hang(self, count: int) -> None:
+        """Note that so many more, or fewer, attempts run on after they were settled."""
+        self.hanging += count
+        self.changed.set()
 
     @property
     def idle_now(self) -> bool:

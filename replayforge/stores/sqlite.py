@@ -18,6 +18,7 @@ from replayforge.batching import Batcher
 from replayforge.domain.errors import Corrupt, Refused, ReplayForgeError, TooSlow, Unavailable, Unstorable
 from replayforge.stores.driver import LOOK_SECONDS, Batch, Fetch, Result, Row, Statement, Transaction, Writes
 from replayforge.stores.queries import load_book
+from replayforge.threads import in_thread as apart
 
 Returned = TypeVar("Returned")
 
@@ -87,7 +88,7 @@ class SqliteDriver:
         if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
             raise Refused(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or newer is needed.")
         with mapped_errors(path):
-            path = await asyncio.to_thread(examined, path)
+            path = await apart(examined, path)
         lock = take_lock(path)
         opened: list[aiosqlite.Connection] = []
         try:
