@@ -210,7 +210,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     window = Window(config.ingest.backlog_events_max)
     waiting = rebuild_window(parts.log, window, cursor)
     publisher = Publisher(store, parts.stream, telemetry)
-    intake = Intake(parts.log, store, window, clock, telemetry)
+    intake = Intake(parts.log, store, window, clock, telemetry, keys_seconds=config.retention.keys_seconds)
     lease_seconds = config.workers.lease_seconds
     bench = Workbench(clock, workers=config.workers.count, lease_seconds=lease_seconds if store.shared else None)
     gates = Gates(parts.handlers, clock, telemetry, lingering_max=config.workers.count)
@@ -433,4 +433,5 @@ def intervals(config: Config) -> Intervals:
         disk_free_bytes_min=config.log.disk_free_bytes_min,
         succeeded_kept_seconds=config.retention.succeeded_seconds,
         dead_kept_seconds=config.retention.dead_seconds,
+        keys_kept_seconds=config.retention.keys_seconds,
     )

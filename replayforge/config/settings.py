@@ -181,10 +181,11 @@ class HandlersConfig(Struct, frozen=True):
 
 
 class RetentionConfig(Struct, frozen=True):
-    """How long finished events stay in the store; 0 keeps them for ever."""
+    """How long finished events stay in the store, and how long their keys are remembered beyond; 0 means for ever."""
 
     succeeded_seconds: Age = 7 * DAY_SECONDS
     dead_seconds: Age = 90 * DAY_SECONDS
+    keys_seconds: Age = 90 * DAY_SECONDS
 
 
 class ChaosConfig(Struct, frozen=True):

@@ -1,12 +1,13 @@
 """What an event is: as it lies in the log, as it stands in the store, as a handler sees it."""
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any
 
 import msgspec
 
-from replayforge.domain.document import same_json
+from replayforge.domain.document import canonical, same_json
 from replayforge.domain.lifecycle import Outcome, State
 
 EVENT_RECORD_TYPE = 1
@@ -58,12 +59,25 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 Meaning = tuple[str, str, bytes]
 
 
-def same_event(first: Meaning, second: Meaning) -> bool:
+def same_event(first: Meaning | str, second: Meaning) -> bool:
     """Tell whether two records of one key are the same event: workflow, type and payload mean the same.
 
-    Everything else may differ, and the first stands: a provider that sends again signs anew and traces anew.
+    Everything else may differ, and the first stands: a provider that sends again signs anew and traces anew. Of an
+    event that retention has removed only the digest is known.
     """
+    if isinstance(first, str):
+        return first == content_digest(second)
     return first[:2] == second[:2] and same_json(first[2], second[2])
+
+
+def content_digest(meaning: Meaning) -> str:
+    """Return what stands for the content of an event once it is removed: equal for the same event, and for no other."""
+    workflow_id, event_type, payload = meaning
+    digest = hashlib.sha256()
+    for part in (workflow_id.encode(), event_type.encode(), canonical(payload)):
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()
 
 
 encode_record = msgspec.json.Encoder().encode
@@ -102,6 +116,18 @@ class StoredEvent(msgspec.Struct, frozen=True):
     error_signature: str | None
     result: bytes | None
     waits_for: str | None = None
+
+
+class RetiredKey(msgspec.Struct, frozen=True):
+    """What is known of an event with a key that retention has removed."""
+
+    id: str
+    digest: str
+    state: State
+    log_id: str
+    log_offset: int
+    created_at_us: int
+    retired_at_us: int
 
 
 class Content(msgspec.Struct, frozen=True):

@@ -27,6 +27,7 @@ class Findings:
 
     ledger: Ledger
     checked: int = 0
+    keys_remembered: int = 0
     missing: list[tuple[str, int]] = field(default_factory=list)
     doubled: list[tuple[str, int, int]] = field(default_factory=list)
     orphans: list[tuple[int, int]] = field(default_factory=list)
@@ -37,7 +38,8 @@ class Findings:
     @property
     def lost(self) -> list[tuple[str, int]]:
         """The records whose events are lost. Rows that retention removed are missing too; the newest are named."""
-        count = min(len(self.missing), max(self.ledger.lost, len(self.missing) - self.ledger.retired))
+        forgotten = self.ledger.retired - self.keys_remembered  # without a row and without a key that is known
+        count = min(len(self.missing), max(self.ledger.lost, len(self.missing) - max(0, forgotten)))
         return self.missing[len(self.missing) - count :]
 
     @property
@@ -57,7 +59,8 @@ async def audit(log: ForgeLog, store: Store, progress: Callable[[int], None]) ->
         cursors,
         {**tallies, **{state.value: count for state, count in wrong.states.items()}},
     )
-    findings = Findings(books, doubled=wrong.doubled, orphans=wrong.orphans)
+    remembered = await store.count_retired_keys()
+    findings = Findings(books, keys_remembered=remembered, doubled=wrong.doubled, orphans=wrong.orphans)
     findings.miscounted = [
         f"{state.value}: {wrong.states.get(state, 0):,} rows, {tallies.get(state, 0):,} on the books"
         for state in State
@@ -89,13 +92,17 @@ async def audit(log: ForgeLog, store: Store, progress: Callable[[int], None]) ->
 async def compare(log_id: str, store: Store, events: list[tuple[int, EventRecord]], findings: Findings) -> None:
     """Look for the rows of some records."""
     rows = await store.origins([event.id for _, event in events])
+    keys = await store.retired_keys([event.id for _, event in events if event.id not in rows])
     reused: list[tuple[str, int]] = []
     for offset, event in events:
         findings.checked += 1
-        row = rows.get(event.id)
-        if row is None:
+        row, key = rows.get(event.id), keys.get(event.id)
+        if row is None and key is not None and same_event(key.digest, event.meaning):
+            continue
+        if row is None and key is None:
             findings.missing.append((event.id, offset))
-        elif row[:2] != (log_id, offset) and not same_event(row[2], event.meaning):
+        elif row is None or (row[:2] != (log_id, offset) and not same_event(row[2], event.meaning)):
             reused.append((event_id_for_reuse(event.id, log_id, offset), offset))
-    found = await store.origins([event_id for event_id, _ in reused])
+    own_ids = [event_id for event_id, _ in reused]
+    found = {*await store.origins(own_ids), *await store.retired_keys(own_ids)}
     findings.missing += [(event_id, offset) for event_id, offset in reused if event_id not in found]

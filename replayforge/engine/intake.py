@@ -15,6 +15,7 @@ from replayforge.domain.event import (
     Envelope,
     EventRecord,
     Meaning,
+    RetiredKey,
     StoredEvent,
     decode_record,
     encode_record,
@@ -34,28 +35,37 @@ from replayforge.turns import Turns, computed
 class KeyReused(Rejected):
     """The idempotency key names another event already; use a new key for other content."""
 
-    def __init__(self, event_id: str, key: str | None) -> None:
-        super().__init__(f"The idempotency key {key!r} already names event {event_id} with other content.")
+    def __init__(self, event_id: str, key: str | None, key_memory: str) -> None:
+        super().__init__(
+            f"The idempotency key {key!r} already names event {event_id} with other content; it is remembered as long"
+            f" as that event is kept, and {key_memory}."
+        )
         self.event_id = event_id
 
 
 class AlreadyStored(ReplayForgeError):
-    """The event has a row already."""
+    """The event has a row already, or had one that retention has removed."""
 
-    def __init__(self, event: StoredEvent, content: Content) -> None:
+    def __init__(self, known: tuple[StoredEvent, Content] | RetiredKey) -> None:
         super().__init__()
-        self.event = event
-        self.content = content
+        self.known = known
+
+
+DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """An event that is durable: where it lies in the log, and its row with its content when it was known before."""
+    """An event that is durable: where it lies in the log, and its row with its content when it was known before.
+
+    `retired` is what is known of an event whose row retention has removed.
+    """
 
     record: EventRecord
     log_offset: int
     duplicate: bool
     stored: tuple[StoredEvent, Content] | None = None
+    retired: RetiredKey | None = None
 
     @property
     def standing(self) -> EventRecord | StoredEvent:
@@ -65,6 +75,8 @@ class Receipt:
     @property
     def state(self) -> State:
         """Where the event stands."""
+        if self.retired:
+            return self.retired.state
         return self.stored[0].state if self.stored else State.RECEIVED
 
     @property
@@ -80,11 +92,21 @@ class Intake:
     all the same, and the dispatcher compares later.
     """
 
-    def __init__(self, log: ForgeLog, store: Store, window: Window, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        log: ForgeLog,
+        store: Store,
+        window: Window,
+        clock: Clock,
+        telemetry: Telemetry,
+        *,
+        keys_seconds: float = 0.0,
+    ) -> None:
         self.log = log
         self.window = window
         self.clock = clock
         self.telemetry = telemetry
+        self.key_memory = remembered_in_words(keys_seconds)
         self.known = KnownEvents(store)
         self.arriving: list[tuple[EventRecord, NewRecord]] = []
         self.handing_over: asyncio.Task[None] | None = None
@@ -186,7 +208,7 @@ class Intake:
             raise
         for record in records:
             if record.id in known:
-                self.window.abandon(record.id, AlreadyStored(*known[record.id]))
+                self.window.abandon(record.id, AlreadyStored(known[record.id]))
         fresh = [record for record in records if record.id not in known]
         if fresh:
             self.append(fresh)
@@ -244,9 +266,12 @@ class Intake:
         """Return what came of one record: its own durability, or that of the event its key already names."""
         try:
             offset = await asyncio.shield(place.offset)
-        except AlreadyStored as known:
-            meaning = meaning_of(known.event, known.content)
-            return await self.compared(record, known.event.log_offset, meaning, (known.event, known.content))
+        except AlreadyStored as already:
+            if isinstance(already.known, RetiredKey):
+                compared = await self.compared(record, already.known.log_offset, already.known.digest)
+                return replace(compared, retired=already.known) if isinstance(compared, Receipt) else compared
+            event, content = already.known
+            return await self.compared(record, event.log_offset, meaning_of(event, content), already.known)
         except ReplayForgeError as error:
             return error
         if led:
@@ -257,13 +282,13 @@ class Intake:
         return replace(compared, record=first) if isinstance(compared, Receipt) else compared
 
     async def compared(
-        self, record: EventRecord, offset: int, first: Meaning, stored: tuple[StoredEvent, Content] | None = None
+        self, record: EventRecord, offset: int, first: Meaning | str, stored: tuple[StoredEvent, Content] | None = None
     ) -> Receipt | ReplayForgeError:
         """Tell a duplicate from other content under the same key."""
-        if await computed(same_event, record.meaning, first, size=len(record.payload) + len(first[2])):
+        if await computed(same_event, first, record.meaning, size=2 * len(record.payload)):
             self.telemetry.emit("event.duplicated")
             return Receipt(record, offset, duplicate=True, stored=stored)
-        return KeyReused(record.id, record.idempotency_key)
+        return KeyReused(record.id, record.idempotency_key, self.key_memory)
 
     async def find_waiting(self, event_id: str) -> Receipt | None:
         """Return an event that is durable and has no row yet."""
@@ -276,6 +301,11 @@ class Intake:
     def read_record(self, offset: int) -> EventRecord:
         """Read an event back from the log."""
         return decode_record(self.log.read(offset - 1, records_max=1)[0].payload)
+
+
+def remembered_in_words(keys_seconds: float) -> str:
+    """Say how long a key is remembered after its event is gone."""
+    return f"{keys_seconds / DAY_SECONDS:,.4g} days beyond" if keys_seconds else "for ever beyond"
 
 
 def new_record(record: EventRecord) -> NewRecord:

@@ -44,6 +44,7 @@ class Intervals:
     disk_free_bytes_min: int = 0
     succeeded_kept_seconds: float = 0.0
     dead_kept_seconds: float = 0.0
+    keys_kept_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -117,6 +118,7 @@ class Janitor:
             Chore("promote_stranded", intervals.retention_seconds, self.promote_stranded, PROMOTED_PER_STEP_MAX),
             Chore("retain_log", intervals.retention_seconds, self.retain_log),
             Chore("retire_events", intervals.retention_seconds, self.retire_events, RETIRED_PER_STEP_MAX),
+            Chore("forget_keys", intervals.retention_seconds, self.forget_keys, RETIRED_PER_STEP_MAX),
             *further_chores,
         ]
 
@@ -263,7 +265,14 @@ class Janitor:
         retired = 0
         for state, seconds in kept_seconds.items():
             if seconds > 0:
-                retired += await self.store.retire(state, now_us - to_us(seconds), RETIRED_PER_STEP_MAX)
+                retired += await self.store.retire(state, now_us - to_us(seconds), RETIRED_PER_STEP_MAX, now_us=now_us)
         if retired:
             self.telemetry.emit("event.retired", retired)
         return retired
+
+    async def forget_keys(self) -> int:
+        """Forget the keys of events that were removed long enough ago; from then on such a key makes a new event."""
+        now_us, seconds = self.log.steady_clock.now_us(), self.intervals.keys_kept_seconds
+        if now_us is None or seconds <= 0:
+            return 0
+        return await self.store.forget_keys(now_us - to_us(seconds), RETIRED_PER_STEP_MAX)

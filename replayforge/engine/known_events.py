@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from replayforge.batching import Batcher
 from replayforge.domain.errors import Unavailable
-from replayforge.domain.event import Content, StoredEvent
+from replayforge.domain.event import Content, RetiredKey, StoredEvent
 from replayforge.stores.store import Store
 
 LOOK_SECONDS_MAX = 1.0
 PAUSE_SECONDS = 0.5
 
-Known = dict[str, tuple[StoredEvent, Content]]
+Known = dict[str, tuple[StoredEvent, Content] | RetiredKey]
 
 
 class KnownEvents:
@@ -30,7 +30,7 @@ class KnownEvents:
         self.pause_ends = 0.0  # on the loop's clock
 
     async def find(self, ids: Sequence[str]) -> Known:
-        """Return those of the ids that have a row; none while the store does not answer."""
+        """Return those of the ids that have a row, or had one; none while the store does not answer."""
         loop = asyncio.get_running_loop()
         if not ids or loop.time() < self.pause_ends or (self.silent and self.looks.runner is not None):
             return {}
@@ -46,6 +46,8 @@ class KnownEvents:
 
     async def look(self, batches: list[Sequence[str]]) -> list[Known]:
         """Look several callers' ids up at once."""
-        found = await self.store.events_by_ids([event_id for ids in batches for event_id in ids])
+        wanted = [event_id for ids in batches for event_id in ids]
+        # An event that retires between the two looks is found by the dispatcher.
+        events, retired = await asyncio.gather(self.store.events_by_ids(wanted), self.store.retired_keys(wanted))
         self.silent = False
-        return [found] * len(batches)
+        return [retired | events] * len(batches)

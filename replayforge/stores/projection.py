@@ -93,7 +93,7 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
     if projection.bad is not None:
         fresh, copies = yield from salvage(projection)
     else:
-        known = yield from meanings([record.id for _, record in projection.records])
+        known = yield from meanings([record for _, record in projection.records])
         fresh, copies = yield from without_known_reuses(*sort_out(projection, known))
     moved = yield Batch("advance_cursor", [advance(projection, len(fresh), copies)])
     if moved[0][0] != 1:
@@ -149,9 +149,12 @@ def advance(projection: Projection, inserted: int, copies: int) -> Row:
     )
 
 
-def meanings(ids: Sequence[str]) -> Steps[dict[str, Meaning]]:
-    """Fetch what must be equal for a record to be a copy of one of these events, of those that have a row."""
-    rows = yield Fetch("known_contents", {"ids": list(ids)})
+def meanings(records: Sequence[EventRecord]) -> Steps[dict[str, Meaning | str]]:
+    """Fetch what must be equal for a record to be a copy: the content of rows, the digest of what was removed."""
+    keyed = [record.id for record in records if record.idempotency_key is not None]
+    found = yield Fetch("known_contents", {"ids": [record.id for record in records], "keyed": keyed})
+    retired: dict[str, Meaning | str] = {row[0]: row[7] for row in found if row[7] is not None}
+    rows = [row for row in found if row[7] is None]
     left_out = [row[3] for row in rows if row[4] is None]
     contents: dict[int, Row] = {}
     if left_out:
@@ -159,7 +162,7 @@ def meanings(ids: Sequence[str]) -> Steps[dict[str, Meaning]]:
         contents = {row[0]: row[1:] for row in fetched}
     # An event whose content is gone is equal to nothing.
     payloads = [(row, contents.get(row[3], (b"", b""))[0] if row[4] is None else row[4]) for row in rows]
-    return {row[0]: (row[1], row[2], as_bytes(payload)) for row, payload in payloads}
+    return retired | {row[0]: (row[1], row[2], as_bytes(payload)) for row, payload in payloads}
 
 
 def salvage(projection: Projection) -> Steps[tuple[list[NewEvent], int]]:
@@ -189,7 +192,7 @@ def without_known_reuses(fresh: list[NewEvent], copies: int) -> Steps[tuple[list
     return [new for new in fresh if new.id not in known], copies + len(known)
 
 
-def sort_out(projection: Projection, known: dict[str, Meaning]) -> tuple[list[NewEvent], int]:
+def sort_out(projection: Projection, known: dict[str, Meaning | str]) -> tuple[list[NewEvent], int]:
     """Tell new events, and other content under a used key, from copies of known ones, which are only counted."""
     contents = dict(known)
     fresh: list[NewEvent] = []
@@ -199,20 +202,12 @@ def sort_out(projection: Projection, known: dict[str, Meaning]) -> tuple[list[Ne
         if first is None:
             contents[record.id] = record.meaning
             fresh.append(NewEvent(offset, record, record.id))
-        elif is_copy(first, record.meaning):
+        elif same_event(first, record.meaning):
             copies += 1
         else:
             own_id = event_id_for_reuse(record.id, projection.log_id, offset)
             fresh.append(NewEvent(offset, record, own_id, record.id))
     return fresh, copies
-
-
-def is_copy(first: Meaning, second: Meaning) -> bool:
-    """Tell whether two records of one id are the same event; contents that cannot be read are compared as bytes."""
-    try:
-        return same_event(first, second)
-    except (ValueError, RecursionError):
-        return first == second
 
 
 def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Sequence[NewEvent]) -> list[Claimed]:

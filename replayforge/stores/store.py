@@ -3,18 +3,19 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from replayforge.domain.admission import ALL_WELCOME, Admission, PatternOf, Pause
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.chronicle import Chronicle, Range
 from replayforge.domain.errors import Refused, Unstorable
-from replayforge.domain.event import Action, Attempt, Content, EventRecord, Meaning, StoredEvent
+from replayforge.domain.event import Action, Attempt, Content, EventRecord, Meaning, RetiredKey, StoredEvent
 from replayforge.domain.lifecycle import State
 from replayforge.domain.poison import Suspicion
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
-from replayforge.stores import chronicle, lookups, nodes, replays, suspicions, transactions, waiting
+from replayforge.stores import chronicle, lookups, nodes, replays, retention, suspicions, transactions, waiting
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
 from replayforge.stores.chronicle import Amount, StepAmount
 from replayforge.stores.driver import Batch, Driver, Steps
@@ -26,6 +27,7 @@ from replayforge.stores.sqlite import SqliteDriver
 from replayforge.stores.suspicions import Change, Suspect
 from replayforge.stores.transactions import Claim, Settlement
 from replayforge.stores.waiting import Recalled, Sorted
+from replayforge.turns import computed
 
 PROBE_SECONDS = 3.0  # longer than anybody waits who has something to write
 
@@ -270,9 +272,37 @@ class Store:
         """Change what is known of the suspects that are set aside, as `decide` says; returns of how many."""
         return await self.driver.write(lambda: suspicions.change("set_aside", decide))
 
-    async def retire(self, state: State, before_us: int, limit: int = 500) -> int:
-        """Remove finished events last touched before a time; returns how many."""
-        return await self.driver.write(lambda: transactions.retire(self.node, state, before_us, limit))
+    async def retire(self, state: State, before_us: int, limit: int = 500, *, now_us: int | None = None) -> int:
+        """Remove finished events last touched before a time and remember their keys since `now_us`; returns how many.
+
+        What is to be remembered of them is worked out in a thread, for contents may be large.
+        """
+        retired = 0
+        while retired < limit:
+            found = await self.driver.read(partial(retention.retirable, state, before_us, limit - retired))
+            if not found[0]:
+                break
+            size = sum(map(len, found[1].values()))
+            at_us = before_us if now_us is None else now_us
+            keys = await computed(retention.keys_of, *found, state, at_us, size=size)
+            seqs = [row[0] for row in found[0]]
+            gone = await self.driver.write(partial(retention.retire, self.node, state, before_us, seqs, keys))
+            retired += gone
+            if not gone:
+                break
+        return retired
+
+    async def retired_keys(self, ids: Sequence[str]) -> dict[str, RetiredKey]:
+        """Return those of the ids that are the keys of events which retention has removed."""
+        return await self.driver.read(lambda: retention.retired_keys(ids))
+
+    async def count_retired_keys(self) -> int:
+        """Return how many keys of removed events are remembered."""
+        return await self.driver.read(retention.count_retired_keys)
+
+    async def forget_keys(self, before_us: int, limit: int = 500) -> int:
+        """Forget the keys of events that were removed before a time; returns how many."""
+        return await self.driver.write(lambda: retention.forget_keys(before_us, limit))
 
     # What people do
 

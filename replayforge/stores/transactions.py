@@ -43,7 +43,6 @@ SUSPECTS_PER_CLAIM_MAX = 100
 CLAIM_BYTES_MAX = 32 << 20  # of what came with the events
 UNREAD = Content(b"", b"")  # stands for what was left out for its size until it is fetched
 UNREADABLE = "What came with this event is gone from the store, or is no text: it cannot be given to a handler."
-RETIRE_SCAN_MAX = 2000  # how many of the oldest rows one look for something to retire may read
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,14 +436,3 @@ def what_it_waits_for(event: StoredEvent) -> Steps[str | None]:
         return None
     rows = yield Fetch("waiting", {"seq": event.seq})
     return rows[0][0] if rows else None
-
-
-def retire(node: str, state: State, before_us: int, limit: int) -> Steps[int]:
-    """Remove finished events that were last touched before a time, and count them as retired; returns how many."""
-    rows = yield Fetch(
-        "retirable", {"state": state, "before_us": before_us, "scan_max": RETIRE_SCAN_MAX, "count": limit}
-    )
-    for name in ("delete_events", "delete_contents", "delete_attempts", "delete_actions"):
-        yield Batch(name, rows)
-    yield tally(node, {state: -len(rows), f"retired_{state}": len(rows)})
-    return len(rows)

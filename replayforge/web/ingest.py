@@ -26,7 +26,13 @@ KEY_FORM = re.compile("[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")  # surrogates stan
 
 
 async def post_event(request: web.Request) -> web.Response:
-    """Accept one event: 201 after the fsync that covers it, 200 when it was known before."""
+    """Accept one event: 201 after the fsync that covers it, 200 when it was known before.
+
+    The same idempotency key with the same workflow, type and payload is the same event, whatever its metadata; with
+    other content it is 422. A key is remembered as long as its event is kept, and for `[retention] keys_seconds` (90
+    days) beyond; meanwhile a repeat is answered with what is known of the event and with `retired_at`. The header
+    `Idempotency-Key-Remembered` says it in words. A key that is forgotten names a new event with the same id.
+    """
     context = context_of(request)
     check_type(request, JSON)
     body = await read_body(request, context.limits.event_bytes_max)
@@ -40,7 +46,10 @@ async def post_event(request: web.Request) -> web.Response:
         return problems.respond(request, outcome)
     event = receipt_event(receipt, context.intake.log.log_id, context.overview.attempts_max(receipt.standing))
     location = f"{context.base_path}/api/events/{event.id}"
-    return json_response(event, status=200 if receipt.duplicate else 201, headers={"Location": location})
+    headers = {"Location": location}
+    if event.idempotency_key is not None:
+        headers["Idempotency-Key-Remembered"] = f"as long as its event is kept, and {context.intake.key_memory}"
+    return json_response(event, status=200 if receipt.duplicate else 201, headers=headers)
 
 
 def with_header_key(request: web.Request, envelope: Envelope) -> Envelope:
@@ -155,14 +164,13 @@ async def once_stored(
 
 def is_fresh(outcome: Receipt | ReplayForgeError) -> TypeGuard[Receipt]:
     """Tell whether an event lies in this daemon's log and may have no row yet."""
-    return isinstance(outcome, Receipt) and outcome.stored is None
+    return isinstance(outcome, Receipt) and outcome.stored is None and outcome.retired is None
 
 
 def answer(outcome: Receipt | ReplayForgeError, envelope: Envelope) -> dict[str, Any]:
     """Return what is said of one event of many."""
     if isinstance(outcome, Receipt):
-        status = outcome.stored[0].state.value if outcome.stored else "received"
-        return {"id": outcome.record.id, "status": status, "duplicate": outcome.duplicate}
+        return {"id": outcome.record.id, "status": outcome.state.value, "duplicate": outcome.duplicate}
     members = named(envelope) if isinstance(outcome, OutcomeUnknown) else {}
     return {"problem": problems.describe(outcome, **members)}
 

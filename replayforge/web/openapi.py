@@ -198,7 +198,7 @@ def parameters_of(app: web.Application, base_path: str) -> dict[str, frozenset[s
 def operation(method: str, path: str, handler: Handler) -> dict[str, Any]:
     """Describe one path and method."""
     details = DETAILS.get(f"{method} {path}", Details())
-    summary = (inspect.getdoc(handler) or "").partition("\n")[0]
+    summary, _, description = (inspect.getdoc(handler) or "").partition("\n")
     described: dict[str, Any] = {
         "operationId": handler.__name__,
         "tags": [tag(path)],
@@ -206,6 +206,8 @@ def operation(method: str, path: str, handler: Handler) -> dict[str, Any]:
         "parameters": [*path_parameters(path), *map(query_parameter, details.query)],
         "responses": {str(status): answer(shape) for status, shape in details.answers} | {"default": failure()},
     }
+    if description.strip():
+        described["description"] = description.strip()
     if details.body:
         described["requestBody"] = {"content": {"application/json": {"schema": schema(details.body)}}}
     return described

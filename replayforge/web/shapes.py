@@ -8,13 +8,15 @@ from msgspec.structs import asdict
 
 from replayforge.domain.admission import Pause
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
-from replayforge.domain.event import Action, Attempt, Content, StoredEvent
+from replayforge.domain.event import Action, Attempt, Content, RetiredKey, StoredEvent
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Group, Node, WorkflowSummary
 from replayforge.engine.intake import Receipt
 from replayforge.engine.nodes import WorkerReport
 from replayforge.engine.overview import WorkerStatus
 from replayforge.stores.suspicions import Suspect
+
+NOTHING = msgspec.Raw(b"{}")
 
 encode = msgspec.json.Encoder().encode
 
@@ -56,6 +58,13 @@ class ShownEvent(EventShape):
     payload_json: msgspec.Raw
     metadata_json: msgspec.Raw
     next_retry_at: str | None
+
+
+class RetiredShape(EventShape):
+    """An event that retention has removed, as far as it is known: its content is what was sent again, and its metadata,
+    times and attempts are gone."""
+
+    retired_at: str
 
 
 class PauseShape(msgspec.Struct):
@@ -157,8 +166,24 @@ def stored_shape(event: StoredEvent, content: Content, max_attempts: int, *, dup
     )
 
 
+def retired_shape(receipt: Receipt, key: RetiredKey, max_attempts: int) -> RetiredShape:
+    """Return an event that retention has removed: the state it ended in, and what is the same for every repeat."""
+    shape = received_shape(receipt, key.log_id, max_attempts)
+    created_at = format_time(key.created_at_us)
+    known: dict[str, Any] = {
+        "status": key.state.value,
+        "metadata": NOTHING,
+        "service_name": "",
+        "created_at": created_at,
+    }
+    known |= {"updated_at": created_at, "next_run_at": None}
+    return RetiredShape(**asdict(shape) | known, retired_at=format_time(key.retired_at_us))
+
+
 def receipt_event(receipt: Receipt, log_id: str, max_attempts: int) -> EventShape:
     """Show what came of sending an event: the event as it is now, if it was known before."""
+    if receipt.retired is not None:
+        return retired_shape(receipt, receipt.retired, max_attempts)
     if receipt.stored is None:
         return received_shape(receipt, log_id, max_attempts)
     return stored_shape(*receipt.stored, max_attempts, duplicate=True)

@@ -5,16 +5,17 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 import pytest
 
-from replayforge.domain.event import Claimed, StoredEvent
+from replayforge.domain.event import Claimed, EventRecord, StoredEvent, same_event
 from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State
 from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, Verdict, judge_former
 from replayforge.domain.reports import EventFilter, Ledger
 from replayforge.engine.overview import ledger
-from replayforge.stores import lookups
+from replayforge.stores import lookups, retention
 from replayforge.stores.driver import Batch, Steps
 from replayforge.stores.projection import Projection
 from replayforge.stores.store import Store
@@ -496,6 +497,77 @@ def settled(one: Claimed, state: State) -> Settlement:
     if state is State.SUCCEEDED:
         return success(one)
     return outcome(one, state, Outcome.INTERRUPTED if state is State.QUEUED else Outcome.FAILED, error="Boom")
+
+
+async def retired(store: Store, *records: EventRecord) -> list[str]:
+    """Let events succeed and retention remove them; returns what it removed."""
+    await put(store, records)
+    entries = await store.queued_entries(100)
+    taken = (await store.claim(entries, now_us())).taken
+    await store.settle([success(one) for one in taken])
+    assert await store.retire(State.SUCCEEDED, now_us() + MINUTE_US, now_us=now_us()) == len(records)
+    return [one.id for one in records]
+
+
+async def test_the_key_of_a_removed_event_is_remembered(store: Store) -> None:
+    """Removed with its row, a key is known by id and digest; an event without a key leaves nothing."""
+    await retired(store, record("keyed", b'{"a":1}', idempotency_key="k"), record("keyless"))
+    keys = await store.retired_keys(["keyed", "keyless", "never"])
+    assert list(keys) == ["keyed"]
+    key = keys["keyed"]
+    assert (key.state, key.log_id, key.log_offset) == (State.SUCCEEDED, LOG, 1)
+    assert same_event(key.digest, ("workflow", "test", b'{ "a": 1.0 }'))
+    assert not same_event(key.digest, ("workflow", "test", b'{"a":2}'))
+    assert not same_event(key.digest, ("workflow", "other", b'{"a":1}'))
+    assert (await store.count_retired_keys(), (await books(store)).retired) == (1, 2)
+
+
+async def test_a_removed_event_that_comes_again_is_a_copy(store: Store) -> None:
+    """What was accepted while the store was away: the same content is counted, other content is a dead letter."""
+    await retired(store, record("keyed", b'{"a":1}', idempotency_key="k"))
+    again = record("keyed", b'{"a":1.0}', idempotency_key="k", metadata=msgspec.Raw(b'{"n":2}'))
+    other = record("keyed", b'{"a":2}', idempotency_key="k")
+    projected = await put(store, [again, other], after=1)
+    assert (projected.inserted, projected.copies, projected.key_reused) == (1, 1, ["test"])
+    assert projected.queued == []
+    (letter,) = await store.list_rows(EventFilter(state=State.DEAD_LETTERED), before_seq=None, limit=10)
+    assert (letter.reason, letter.id != "keyed") == (Reason.KEY_REUSED, True)
+    ledger = await books(store)
+    assert (ledger.copies, ledger.retired, ledger.lost) == (1, 1, 0)
+
+
+async def test_a_key_is_forgotten_in_the_end(store: Store) -> None:
+    """Keys are forgotten in pieces, the oldest first; from then on such a record is a new event."""
+    await retired(store, *(record(f"e{number}", idempotency_key=str(number)) for number in range(5)))
+    assert await store.forget_keys(now_us() - MINUTE_US, 3) == 0
+    assert [await store.forget_keys(now_us() + MINUTE_US, 3) for _ in range(3)] == [3, 2, 0]
+    assert await store.count_retired_keys() == 0
+    projected = await put(store, [record("e1", b'{"new":1}', idempotency_key="1")], after=5)
+    assert (projected.queued, projected.copies) == ([("e1", 1)], 0)
+    ledger = await books(store)
+    assert (ledger.accepted, ledger.open, ledger.retired, ledger.lost) == (6, 1, 5, 0)
+
+
+async def test_an_event_that_runs_once_more_is_not_removed(store: Store) -> None:
+    """What was replayed between the look and the removal stays, and no key is remembered for it."""
+    await put(store, [record("keyed", idempotency_key="k")])
+    (one,) = (await store.claim([("keyed", 1)], now_us())).taken
+    await store.settle([success(one)])
+    rows, payloads = await store.driver.read(lambda: retention.retirable(State.SUCCEEDED, now_us() + MINUTE_US, 10))
+    keys = retention.keys_of(rows, payloads, State.SUCCEEDED, now_us())
+    assert await store.replay(await stored(store, "keyed"), now_us(), "again")
+    late = now_us() + MINUTE_US
+    steps = partial(retention.retire, store.node, State.SUCCEEDED, late, [row[0] for row in rows], keys)
+    assert await store.driver.write(steps) == 0
+    assert (await stored(store, "keyed")).state is State.QUEUED
+    assert await store.count_retired_keys() == 0
+
+
+async def test_large_contents_are_removed_in_small_steps(store: Store) -> None:
+    """One call removes as many as it may, however large their contents are."""
+    large = b'"%s"' % (b"x" * (retention.DIGESTED_BYTES_MAX // 2))
+    await retired(store, *(record(f"e{number}", large, idempotency_key=str(number)) for number in range(7)))
+    assert await store.count_retired_keys() == 7
 
 
 async def test_retirement_is_counted(store: Store) -> None:

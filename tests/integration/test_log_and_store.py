@@ -22,7 +22,7 @@ from replayforge.forgelog.record import NewRecord
 from replayforge.opening import opened_for_check
 from replayforge.stores.projection import Projected, Projection
 from replayforge.telemetry import Telemetry
-from tests.support.house import configuration, open_house
+from tests.support.house import House, configuration, open_house
 from tests.support.probe import Probe
 
 SMALL_SEGMENTS = {"log.segment_bytes": 16 << 20, "log.retention_bytes_max": 1}
@@ -99,6 +99,76 @@ async def test_the_check_fails_for_a_lost_event_even_where_retention_has_removed
     findings = await check(tmp_path)
     assert not findings.clean
     assert [offset for _, offset in findings.lost] == [30]
+
+
+KEYED: dict[str, Any] = {"workflow_id": "w", "event_type": "test", "payload": {"a": 1}, "idempotency_key": "k"}
+
+
+async def retire_all(house: House) -> None:
+    """Let everything end, and retention remove it."""
+    await house.converges()
+    now_us = house.daemon.clock.now_us()
+    for state in (State.SUCCEEDED, State.DEAD_LETTERED):
+        await house.daemon.store.retire(state, now_us + 1_000_000, now_us=now_us)
+
+
+async def test_the_key_of_an_event_that_retention_has_removed(tmp_path: Path) -> None:
+    """It comes again as the event that it was, other content is refused, and the check knows where its row is."""
+    async with open_house(tmp_path, handlers()) as house:
+        _, event = await house.post("/api/events", KEYED | {"metadata": {"signature": 1}})
+        await house.send("no key")
+        await retire_all(house)
+        status, again = await house.post("/api/events", KEYED | {"metadata": {"signature": 2}, "payload": {"a": 1.0}})
+        assert (status, again["duplicate"], again["id"], again["status"]) == (200, True, event["id"], "succeeded")
+        named = ("log_offset", "created_at", "metadata", "payload", "run", "attempt_count")
+        assert [again[name] for name in named] == [1, event["created_at"], {}, {"a": 1.0}, 1, 0]
+        assert again["retired_at"] >= event["created_at"]
+        status, problem = await house.post("/api/events", KEYED | {"payload": {"a": 2}})
+        assert (status, problem["event_id"]) == (422, event["id"])
+        assert "90 days beyond" in problem["detail"]
+        async with house.http.post("/api/events", json=KEYED) as response:
+            words = response.headers["Idempotency-Key-Remembered"]
+            assert words == "as long as its event is kept, and 90 days beyond"
+        _, answer = await house.post("/api/events/bulk", [KEYED, KEYED | {"event_type": "other"}])
+        assert [item.get("status") for item in answer["items"]] == ["succeeded", None]
+        ledger = await house.converges()
+        assert [ledger[name] for name in ("accepted", "retired", "copies", "lost")] == [2, 2, 0, 0]
+    findings = await check(tmp_path)
+    assert (findings.clean, findings.keys_remembered) == (True, 1)
+    assert [event_id for event_id, _ in findings.missing] != [event["id"]]
+
+
+async def test_a_removed_key_that_comes_again_while_the_store_is_away(tmp_path: Path) -> None:
+    """The door cannot see it, so it is accepted; the dispatcher counts a copy, and buries other content."""
+    async with open_house(tmp_path, handlers()) as house:
+        await house.post("/api/events", KEYED)
+        await retire_all(house)
+        known = house.daemon.intake.known
+        known.pause_ends = float("inf")  # as after a store that refused
+        for body in (KEYED, KEYED | {"payload": {"a": 2}}):
+            assert (await house.post("/api/events", body))[0] == 201
+            await house.converges()
+        known.pause_ends = 0.0
+        ledger = await house.converges()
+        assert [ledger[name] for name in ("copies", "dead_lettered", "retired", "lost")] == [1, 1, 1, 0]
+        assert house.probe.counts["attempt.started"] == 1
+        await retire_all(house)
+    assert (await check(tmp_path)).clean
+
+
+async def test_a_key_that_is_forgotten_names_a_new_event(tmp_path: Path) -> None:
+    """Once its time is over the key runs again, visibly: accepted with 201, from its first run on."""
+    async with open_house(tmp_path, handlers(), {"retention.keys_seconds": 0.001}) as house:
+        _, event = await house.post("/api/events", KEYED)
+        await retire_all(house)
+        chore = next(chore for chore in house.daemon.janitor.chores if chore.name == "forget_keys")
+        assert await chore.work() == 1
+        status, again = await house.post("/api/events", KEYED | {"payload": {"a": 2}})
+        assert (status, again["duplicate"], again["id"]) == (201, False, event["id"])
+        assert (await house.reaches(again["id"], "succeeded"))["run"] == 1
+        ledger = await house.converges()
+        assert [ledger[name] for name in ("accepted", "succeeded", "retired", "lost")] == [2, 1, 1, 0]
+    assert (await check(tmp_path)).clean
 
 
 async def test_records_that_are_no_events_are_told_apart(tmp_path: Path) -> None:

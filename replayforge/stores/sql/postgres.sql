@@ -101,10 +101,14 @@ ON CONFLICT (node, name) DO UPDATE SET amount = tallies.amount + excluded.amount
 SELECT name, sum(amount)::bigint FROM tallies GROUP BY name
 
 -- known_contents --
--- Those of the given ids that have a row, with what must be equal for a record to be a copy.
-SELECT e.id, e.workflow_id, e.event_type, e.seq, {content_columns}
+-- Those of the given ids that have a row, with what must be equal for a record to be a copy, and those of events that
+-- retention has removed, with its digest; only a key makes an id that can come again.
+SELECT e.id, e.workflow_id, e.event_type, e.seq, {content_columns}, NULL::text
 FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq
 WHERE e.id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
+UNION ALL
+SELECT id, NULL, NULL, NULL, NULL, NULL, NULL, digest FROM retired_keys
+WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:keyed::jsonb)))
 
 -- reserve_seqs --
 -- The next row numbers, one for each of `count` new events, and the time by which they are due or not.
@@ -618,12 +622,45 @@ INSERT INTO actions (event_seq, at_us, run, action, detail)
 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])
 
 -- retirable --
--- Those of the oldest finished events that were last touched before a time.
+-- Those of the oldest finished events that were last touched before a time, those with a key with the size of what came
+-- with them.
+SELECT e.seq, e.id, e.workflow_id, e.event_type, e.log_id, e.log_offset, e.created_at_us,
+    CASE WHEN e.idempotency_key IS NOT NULL THEN octet_length(c.payload) END
+FROM (SELECT * FROM events WHERE state = :state ORDER BY seq LIMIT :scan_max) AS e
+    LEFT JOIN contents AS c ON c.seq = e.seq
+WHERE e.updated_at_us < :before_us ORDER BY e.seq LIMIT :count
+
+-- lock_retirable --
+-- Those of the given ones that nobody has touched since, and nobody may before this transaction ends.
 SELECT seq FROM events
-WHERE seq IN (SELECT seq FROM events WHERE state = :state ORDER BY seq LIMIT :scan_max)
+WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements_text(:seqs::jsonb)::bigint))
     AND state = :state AND updated_at_us < :before_us
-ORDER BY seq LIMIT :count
-FOR UPDATE SKIP LOCKED
+ORDER BY seq FOR UPDATE SKIP LOCKED
+
+-- insert_retired_keys --
+-- Remember the keys of events that are removed.
+INSERT INTO retired_keys (id, digest, state, log_id, log_offset, created_at_us, retired_at_us)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
+ON CONFLICT (id) DO UPDATE SET
+    digest = excluded.digest, state = excluded.state, log_id = excluded.log_id, log_offset = excluded.log_offset,
+    created_at_us = excluded.created_at_us, retired_at_us = excluded.retired_at_us
+
+-- retired_keys --
+-- Those of the given ids that are the keys of removed events.
+SELECT id, digest, state, log_id, log_offset, created_at_us, retired_at_us
+FROM retired_keys WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
+
+-- count_retired_keys --
+-- How many keys of removed events are remembered.
+SELECT count(*) FROM retired_keys
+
+-- forget_keys --
+-- Forget the keys of events that were removed before a time.
+DELETE FROM retired_keys WHERE id IN (
+    SELECT id FROM retired_keys WHERE retired_at_us < :before_us ORDER BY retired_at_us LIMIT :count
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING id
 
 -- delete_events --
 -- Remove events.

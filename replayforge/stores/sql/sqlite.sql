@@ -92,11 +92,17 @@ ON CONFLICT (node, name) DO UPDATE SET amount = amount + excluded.amount
 SELECT name, sum(amount) FROM tallies GROUP BY name
 
 -- known_contents --
--- Those of the given ids that have a row, with what must be equal for a record to be a copy.
-SELECT json_group_array(
-    json_array(e.id, e.workflow_id, e.event_type, e.seq, {content_columns})
+-- Those of the given ids that have a row, with what must be equal for a record to be a copy, and those of events that
+-- retention has removed, with its digest; only a key makes an id that can come again.
+SELECT json_group_array(json(known))
+FROM (
+    SELECT json_array(e.id, e.workflow_id, e.event_type, e.seq, {content_columns}, NULL) AS known
+    FROM json_each(:ids) AS wanted CROSS JOIN events AS e ON e.id = wanted.value
+        LEFT JOIN contents AS c ON c.seq = e.seq
+    UNION ALL
+    SELECT json_array(k.id, NULL, NULL, NULL, NULL, NULL, NULL, k.digest)
+    FROM json_each(:keyed) AS wanted CROSS JOIN retired_keys AS k ON k.id = wanted.value
 )
-FROM json_each(:ids) AS wanted CROSS JOIN events AS e ON e.id = wanted.value LEFT JOIN contents AS c ON c.seq = e.seq
 
 -- reserve_seqs --
 -- The next row numbers, one for each of `count` new events, and the time by which they are due or not.
@@ -542,9 +548,41 @@ WHERE seq = column5 AND run = column6 AND state = column7
 INSERT INTO actions (event_seq, at_us, run, action, detail) VALUES {rows}
 
 -- retirable --
--- Those of the oldest finished events that were last touched before a time.
-SELECT seq FROM (SELECT seq, updated_at_us FROM events WHERE state = :state ORDER BY seq LIMIT :scan_max)
-WHERE updated_at_us < :before_us ORDER BY seq LIMIT :count
+-- Those of the oldest finished events that were last touched before a time, those with a key with the size of what came
+-- with them.
+SELECT e.seq, e.id, e.workflow_id, e.event_type, e.log_id, e.log_offset, e.created_at_us,
+    CASE WHEN e.idempotency_key IS NOT NULL THEN length(c.payload) END
+FROM (SELECT * FROM events WHERE state = :state ORDER BY seq LIMIT :scan_max) AS e
+    LEFT JOIN contents AS c ON c.seq = e.seq
+WHERE e.updated_at_us < :before_us ORDER BY e.seq LIMIT :count
+
+-- lock_retirable --
+-- Those of the given ones that nobody has touched since, and nobody may before this transaction ends.
+SELECT seq FROM events
+WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = :state AND updated_at_us < :before_us ORDER BY seq
+
+-- insert_retired_keys --
+-- Remember the keys of events that are removed.
+INSERT INTO retired_keys (id, digest, state, log_id, log_offset, created_at_us, retired_at_us) VALUES {rows}
+ON CONFLICT (id) DO UPDATE SET
+    digest = excluded.digest, state = excluded.state, log_id = excluded.log_id, log_offset = excluded.log_offset,
+    created_at_us = excluded.created_at_us, retired_at_us = excluded.retired_at_us
+
+-- retired_keys --
+-- Those of the given ids that are the keys of removed events.
+SELECT id, digest, state, log_id, log_offset, created_at_us, retired_at_us
+FROM retired_keys WHERE id IN (SELECT value FROM json_each(:ids))
+
+-- count_retired_keys --
+-- How many keys of removed events are remembered.
+SELECT count(*) FROM retired_keys
+
+-- forget_keys --
+-- Forget the keys of events that were removed before a time.
+DELETE FROM retired_keys WHERE id IN (
+    SELECT id FROM retired_keys WHERE retired_at_us < :before_us ORDER BY retired_at_us LIMIT :count
+)
+RETURNING id
 
 -- delete_events --
 -- Remove events.

@@ -124,6 +124,19 @@ CREATE TABLE cursors (
     durable_offset BIGINT NOT NULL DEFAULT 0
 );
 
+-- The keys of events that retention has removed: an event that comes again is told from other content by its digest.
+CREATE TABLE retired_keys (
+    id TEXT COLLATE "C" PRIMARY KEY,
+    digest TEXT COLLATE "C" NOT NULL,
+    state TEXT COLLATE "C" NOT NULL,
+    log_id TEXT COLLATE "C" NOT NULL,
+    log_offset BIGINT NOT NULL,
+    created_at_us BIGINT NOT NULL,
+    retired_at_us BIGINT NOT NULL
+);
+
+CREATE INDEX retired_keys_by_time ON retired_keys (retired_at_us);
+
 -- The daemons that share this store, one row for each log, as its daemon reported last; workers is a JSON array.
 -- A node that has begun another log keeps the row of the one it gave up, for what waits on that one's disk.
 CREATE TABLE nodes (

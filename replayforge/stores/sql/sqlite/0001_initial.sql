@@ -112,6 +112,19 @@ CREATE TABLE cursors (
     durable_offset INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
+-- The keys of events that retention has removed: an event that comes again is told from other content by its digest.
+CREATE TABLE retired_keys (
+    id TEXT PRIMARY KEY,
+    digest TEXT NOT NULL,
+    state TEXT NOT NULL,
+    log_id TEXT NOT NULL,
+    log_offset INTEGER NOT NULL,
+    created_at_us INTEGER NOT NULL,
+    retired_at_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX retired_keys_by_time ON retired_keys (retired_at_us);
+
 -- The daemons that share this store, one row for each log, as its daemon reported last; workers is a JSON array.
 -- A node that has begun another log keeps the row of the one it gave up, for what waits on that one's disk.
 CREATE TABLE nodes (
