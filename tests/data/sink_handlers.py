@@ -36,6 +36,13 @@ async def slow(event: Event, context: Context) -> str:
     return event.id
 
 
+@handlers.on("deadly.*")
+async def deadly(event: Event, context: Context) -> None:
+    note("started", event, context)
+    await asyncio.sleep(event.payload.get("seconds", 0))
+    os._exit(137)
+
+
 @handlers.on("narrow.*", concurrency_max=2)
 async def narrow(event: Event, context: Context) -> str:
     note("started", event, context)
