@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from replayforge.threads import DaemonThreads
 
 T = TypeVar("T")
 
@@ -13,7 +14,7 @@ INLINE_BYTES_MAX = 16 << 10
 TURN_SECONDS = 0.005
 # Only one thread computes at a time, whatever their number. They are no others than these, so that large requests hold
 # up neither the log and the store nor a handler.
-computing = ThreadPoolExecutor(2, "computing")
+computing = DaemonThreads(2, "computing")
 
 
 async def computed(function: Callable[..., T], *args: object, size: int) -> T:

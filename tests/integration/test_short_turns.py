@@ -166,3 +166,45 @@ async def chunks(body: bytes) -> AsyncIterator[bytes]:
     """Hand out a body in pieces, so that the client of the test does not hold the loop either."""
     for start in range(0, len(body), 65_536):
         yield body[start : start + 65_536]
+
+
+READS = [
+    "/forgelog/read?limit=1000",
+    "/api/events?limit=200",
+    "/api/events/recent?limit=200",
+    "/api/events/export",
+    "/api/events?q=" + "%25_" * 80,
+    "/api/events?event_type=" + "a*" * 100,
+    "/api/deadletters?group_by=error",
+    "/api/insights/errors",
+    "/api/workflows",
+    "/api/workflows/w/timeline",
+    "/api/convergence",
+    "/api/metrics",
+    "/metrics",
+    "/openapi.json",
+    "/docs",
+    "/",
+    "/events?q=w",
+    "/search?q=" + "%27" * 80,
+    "/lookup?q=" + "%25" * 80,
+    "/dead-letters",
+    "/workflows/w",
+    "/handlers",
+    "/runtime",
+]
+
+
+async def test_what_is_asked_for(tmp_path: Path) -> None:
+    """Lists, pages, the export and the log are read in short turns, however large the events are."""
+    async with calm(tmp_path) as house:
+        for number in range(12):
+            assert (await post(house, "/api/events", event(fill("[1]"), idempotency_key=str(number)), JSON))[0] == 201
+            await post(house, "/forgelog/append", fill('"' + "x" * 90 + '"').encode(), JSON)
+        await house.daemon.dispatcher.wait_projected(house.daemon.log.durable_offset)
+        for path in READS:
+            async with turns_measured() as turns, house.http.get(path) as response:
+                assert response.status == 200, path
+                async for _ in response.content.iter_any():
+                    pass
+            assert turns.longest_seconds < TURN_SECONDS_MAX, (path, turns.longest_seconds, turns.stack[-3000:])
