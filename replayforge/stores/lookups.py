@@ -44,9 +44,10 @@ class Discrepancies:
 SEQ_MAX = 2**62
 PAGE_BYTES_MAX = 4 << 20  # of contents and results on one page; the API shows each payload under two names
 NEWEST_MAX = 5_000  # of the newest events, how many are looked at for the workflows they name
+LOOKS_BACK_MAX = 40  # how often one page looks at as many rows further back
 WORKFLOWS_MAX = 10_000  # how many workflows are found by going from name to name
 WORKFLOW_EVENTS_MAX = 10_000  # of one workflow, how many of its newest events a list counts
-COUNTED_MAX = 100_000  # events, after which a page of workflows ends
+COUNTED_MAX = 100_000  # events that are counted for one workflow alone, and after which a page of them ends
 GONE = Content(b"null", b"{}")  # what is shown where somebody removed what came with an event
 SCAN_MAX = 10_000
 LIKE_ESCAPES = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
@@ -209,8 +210,8 @@ def conditions(wanted: EventFilter) -> tuple[str, dict[str, Any]]:
 
 
 def workflow(workflow_id: str) -> Steps[WorkflowSummary | None]:
-    """Fetch how the events of a workflow stand, all of them."""
-    rows = yield Fetch("workflow_totals", {"workflow_id": workflow_id, "count": SEQ_MAX})
+    """Fetch how the events of a workflow stand."""
+    rows = yield Fetch("workflow_totals", {"workflow_id": workflow_id, "count": COUNTED_MAX})
     return summary(workflow_id, 0, rows) if rows else None
 
 
@@ -237,20 +238,29 @@ def newest_workflows(before_seq: int, limit: int) -> Steps[tuple[list[tuple[str,
     """Fetch (workflow, newest event) by their newest events before a row number, and where the next look goes on.
 
     The newest rows name enough of them, or there are few enough to go from name to name. Where there are many, and
-    some with very many events, a look may find few or none, and goes on where it ended.
+    some with very many events, further rows are looked at, up to a number.
     """
-    behind = yield Fetch("seq_behind", {"before_seq": before_seq, "count": NEWEST_MAX})
-    from_seq: int | None = behind[0][0] if behind else None
-    parameters = {"from_seq": from_seq or 0, "before_seq": before_seq, "count": limit + 1}
-    rows = yield Fetch("newest_workflows", parameters)
-    found = [(row[0], row[1]) for row in rows]
+    found, from_seq = yield from look_back(before_seq, limit)
     if from_seq is None or len(found) > limit:
         return found, None
     rows = yield Fetch("workflow_ends", {"count": WORKFLOWS_MAX + 1})
-    if len(rows) > WORKFLOWS_MAX:
-        return found, from_seq
-    ends = sorted(((row[0], row[1]) for row in rows if row[1] < before_seq), key=lambda end: -end[1])
-    return ends[: limit + 1], None
+    if len(rows) <= WORKFLOWS_MAX:
+        ends = sorted(((row[0], row[1]) for row in rows if row[1] < before_seq), key=lambda end: -end[1])
+        return ends[: limit + 1], None
+    for _ in range(LOOKS_BACK_MAX):
+        more, from_seq = yield from look_back(from_seq, limit - len(found))
+        found += more
+        if from_seq is None or len(found) > limit:
+            return found, None
+    return found, from_seq
+
+
+def look_back(before_seq: int, limit: int) -> Steps[tuple[list[tuple[str, int]], int | None]]:
+    """Fetch the workflows whose newest events are among the next rows, and where those rows end, if more follow."""
+    behind = yield Fetch("seq_behind", {"before_seq": before_seq, "count": NEWEST_MAX})
+    from_seq: int | None = behind[0][0] if behind else None
+    rows = yield Fetch("newest_workflows", {"from_seq": from_seq or 0, "before_seq": before_seq, "count": limit + 1})
+    return [(row[0], row[1]) for row in rows], from_seq
 
 
 def summary(workflow_id: str, seq: int, rows: Sequence[Row]) -> WorkflowSummary:

@@ -77,6 +77,7 @@ async def test_workflows_are_found_without_reading_all_there_is(
     """Large workflows between small ones: each look reads a bounded piece, and all of them name each workflow once."""
     monkeypatch.setattr(lookups, "NEWEST_MAX", 4)
     monkeypatch.setattr(lookups, "WORKFLOWS_MAX", names_max)
+    monkeypatch.setattr(lookups, "LOOKS_BACK_MAX", 2)
     runs = [("a", 1), ("large", 30), ("b", 1), ("c", 2), ("larger", 40), ("d", 1), ("a", 1), ("large", 2)]
     ids = [workflow_id for workflow_id, count in runs for _ in range(count)]
     await put(store, [record(f"event-{number}", workflow_id=one) for number, one in enumerate(ids)])
@@ -86,7 +87,7 @@ async def test_workflows_are_found_without_reading_all_there_is(
 
 
 async def test_a_page_of_workflows_counts_so_many_events(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list counts the newest events of a workflow and says so, and ends early; one alone is counted whole."""
+    """A list counts the newest events of a workflow and says so, and ends early; one alone is counted further."""
     monkeypatch.setattr(lookups, "WORKFLOW_EVENTS_MAX", 10)
     monkeypatch.setattr(lookups, "COUNTED_MAX", 15)
     ids = ["small"] * 9 + ["even"] * 10 + ["large"] * 11

@@ -242,3 +242,38 @@ EXHAUST = "UPDATE events SET run = 9223372036854775807 WHERE id = :id"
 def exhaust(event_id: str) -> Steps[None]:
     """Let an event have had as many runs as a column can count."""
     yield Fetch("exhaust", {"id": event_id})
+
+
+async def test_an_unreadable_suspect_is_buried(store: Store) -> None:
+    """A suspect that nobody can be given does not keep those behind it from running alone."""
+    await put(store, [record("event-1"), record("event-2")])
+    (event, _) = (await store.events_by_ids(["event-1"]))["event-1"]
+    accuse = "UPDATE events SET suspect = 1, suspicion = '{}' WHERE id = :id"
+    store.driver.book = {**store.driver.book, "exhaust": accuse}  # type: ignore[attr-defined]
+    for name in ("event-1", "event-2"):
+        await store.driver.write(lambda name=name: exhaust(name))  # type: ignore[misc]
+    await store.driver.write(lambda: spoil(event.seq, b"\xff"))
+    first = await store.claim_suspect(now_us())
+    second = await store.claim_suspect(now_us())
+    assert (first.taken, first.buried) == ([], [("event-1", "test")])
+    assert [one.event.id for one in second.taken] == ["event-2"]
+
+
+async def test_the_way_of_an_event_takes_so_many_statements(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten events, each of a workflow of its own, are stored, claimed and settled in three short transactions."""
+    names: list[str] = []
+    run_statement = store.driver.run_statement  # type: ignore[attr-defined]
+
+    def counted(connection: object, statement: Batch | Fetch) -> object:
+        names.append(statement.name)
+        return run_statement(connection, statement)
+
+    await store.open_cursor(LOG, "incarnation", 0, now_us())
+    monkeypatch.setattr(store.driver, "run_statement", counted)
+    records = [(number, record(f"event-{number}", workflow_id=f"w{number}")) for number in range(1, 11)]
+    projected = await store.project(Projection(LOG, "incarnation", 0, 10, records, 0, now_us()))
+    taken = (await store.claim(projected.queued, now_us())).taken
+    await store.settle([success(one) for one in taken])
+    projection = ["known_contents", "advance_cursor", "reserve_seqs", "insert_events", "insert_contents", "add_tallies"]
+    claim = ["claimable_events", "claim_events", "add_tallies"]
+    assert names == [*projection, *claim, "held_leases", "insert_attempts", "settle_events", "add_tallies"]

@@ -171,16 +171,14 @@ WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND s
 -- Make a queued event a dead letter, of which nothing can be done; with what it waited for, or NULL.
 UPDATE events
 SET previous_state = state, state = 'dead_lettered', reason = :reason::text, last_error = :error::text,
-    error_signature = :reason::text, waits_for = NULL, updated_at_us = :now_us::bigint
+    error_signature = :reason::text, waits_for = NULL, suspect = 0, suspicion = NULL,
+    updated_at_us = :now_us::bigint
 WHERE id = :id AND run = :run AND state || '' = 'queued' AND waits_for IS NOT DISTINCT FROM :pattern::text
 RETURNING id, event_type
 
 -- suspect_entry --
 -- The suspect that would be claimed next, as an entry of the stream.
-SELECT id, run FROM events AS e
-WHERE e.state = 'queued' AND e.suspect = 1 AND e.waits_for IS NULL
-ORDER BY e.crashes DESC,
-    (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = e.seq) DESC, e.seq LIMIT 1
+SELECT e.id, e.run FROM events AS e {likeliest_suspect}
 
 -- let_wait --
 -- Let queued events wait for their handlers, out of the way of all others; with NULL they wait no longer.
@@ -522,9 +520,10 @@ WHERE c.event_seq = :seq ORDER BY c.seq LIMIT :count
 SELECT {listed_columns} FROM events WHERE workflow_id = :workflow_id AND seq > :after_seq ORDER BY seq LIMIT :count
 
 -- workflow_attempts --
--- The attempts of one workflow's events, in the order they started.
+-- The attempts of the first events of one workflow, in the order they started.
 SELECT {attempt_columns} FROM attempts AS a JOIN events AS e ON e.seq = a.event_seq
-WHERE e.workflow_id = :workflow_id ORDER BY a.started_at_us LIMIT :count
+WHERE a.event_seq IN (SELECT seq FROM events WHERE workflow_id = :workflow_id ORDER BY seq LIMIT :count)
+ORDER BY a.started_at_us LIMIT :count
 
 -- workflow_totals --
 -- How many of the newest events of one workflow stand in each state, when they were touched, and whether there are more.

@@ -153,16 +153,14 @@ WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'queued'
 -- Make a queued event a dead letter, of which nothing can be done; with what it waited for, or NULL.
 UPDATE events
 SET previous_state = state, state = 'dead_lettered', reason = :reason, last_error = :error,
-    error_signature = :reason, waits_for = NULL, updated_at_us = :now_us
+    error_signature = :reason, waits_for = NULL, suspect = 0, suspicion = NULL,
+    updated_at_us = :now_us
 WHERE id = :id AND run = :run AND state = 'queued' AND waits_for IS :pattern
 RETURNING id, event_type
 
 -- suspect_entry --
 -- The suspect that would be claimed next, as an entry of the stream.
-SELECT id, run FROM events AS s INDEXED BY events_suspect
-WHERE s.state = 'queued' AND s.suspect = 1 AND s.waits_for IS NULL
-ORDER BY s.crashes DESC,
-    (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = s.seq) DESC, s.seq LIMIT 1
+SELECT s.id, s.run FROM events AS s INDEXED BY events_suspect {likeliest_suspect}
 
 -- let_wait --
 -- Let queued events wait for their handlers, out of the way of all others; with NULL they wait no longer.
@@ -450,9 +448,10 @@ WHERE c.event_seq = :seq ORDER BY c.seq LIMIT :count
 SELECT {listed_columns} FROM events WHERE workflow_id = :workflow_id AND seq > :after_seq ORDER BY seq LIMIT :count
 
 -- workflow_attempts --
--- The attempts of one workflow's events, in the order they started.
+-- The attempts of the first events of one workflow, in the order they started.
 SELECT {attempt_columns} FROM attempts AS a JOIN events AS e ON e.seq = a.event_seq
-WHERE e.workflow_id = :workflow_id ORDER BY a.started_at_us LIMIT :count
+WHERE a.event_seq IN (SELECT seq FROM events WHERE workflow_id = :workflow_id ORDER BY seq LIMIT :count)
+ORDER BY a.started_at_us LIMIT :count
 
 -- workflow_totals --
 -- How many of the newest events of one workflow stand in each state, when they were touched, and whether there are more.
