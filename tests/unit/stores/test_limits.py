@@ -65,6 +65,7 @@ async def test_a_file_of_utf16_texts_is_refused(tmp_path: Path) -> None:
     """Whoever made the file with another encoding hears of it at the start."""
     path = tmp_path / "store.db"
     with sqlite3.connect(path) as made:
+        made.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         made.execute("PRAGMA encoding = 'UTF-16le'")
         made.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         made.execute("CREATE TABLE t (x)")
