@@ -1,12 +1,13 @@
 """A bare aiohttp server: decodes a POSTed JSON body, answers JSON, does nothing else."""
 
 import asyncio
+import signal
 import sys
 
 import msgspec
 from aiohttp import web
 
-from replayforge.daemon import listen, told_to_stop
+from replayforge.daemon import listen
 from replayforge.event_loop import loop_factory
 
 
@@ -26,7 +27,9 @@ async def serve() -> None:
     await web.SockSite(runner, listening).start()
     sys.stdout.write(f"hello listens on http://127.0.0.1:{listening.getsockname()[1]}\n")
     sys.stdout.flush()
-    await told_to_stop()
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    await told.wait()
     await runner.cleanup()
 
 

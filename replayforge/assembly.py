@@ -45,7 +45,14 @@ from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
 from replayforge.event_loop import Furnishing
 from replayforge.forgelog.log import ForgeLog
-from replayforge.opening import logging_telemetry, make_directory, node_name, open_log, open_stream, remember_log_id
+from replayforge.opening import (
+    logging_telemetry,
+    make_directory,
+    node_name,
+    open_log,
+    open_stream,
+    remember_log_id,
+)
 from replayforge.stores.store import Store
 from replayforge.streams.stream import Stream
 from replayforge.supervisor import Service, Supervisor
@@ -104,8 +111,12 @@ class Daemon:
         self.intake.accepting = True
 
     async def stop(self) -> None:
-        """Close the door, hand back what nobody began, let running handlers finish within the grace period."""
-        self.intake.accepting = False
+        """Hand back what nobody began, let running handlers finish within the grace period, then close the door.
+
+        From the beginning readiness says that the daemon stops, so that a balancer goes elsewhere; until the last
+        handler has ended events are accepted all the same, and get their rows, which nobody here claims.
+        """
+        self.intake.draining = True
         self.incarnation_file.drain()
         self.telemetry.emit("daemon.draining")
         marking = asyncio.ensure_future(self.mark_draining())
@@ -122,6 +133,8 @@ class Daemon:
             await self.settler.finish()
             await self.store.hand_back(leases, self.clock.now_us())
             await self.chronicler.write()
+        self.intake.accepting = False
+        await self.dispatcher.catch_up(DRAIN_SECONDS)
         await self.supervisor.stop([self.dispatcher.name, self.publisher.name], DRAIN_SECONDS)
         await self.supervisor.stop([Heartbeat.name], DRAIN_SECONDS)
         await marking

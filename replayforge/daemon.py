@@ -6,7 +6,6 @@ import contextlib
 import gc
 import os
 import resource
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -19,7 +18,9 @@ from replayforge.daemon_log import leave, listen_to_libraries, loop_exception_ha
 from replayforge.domain.errors import Refused
 from replayforge.engine.logbook import Logbook
 from replayforge.event_loop import Escapes, loop_factory, run_to_the_end
+from replayforge.forks import Belongings, keep_from_children, open_descriptors
 from replayforge.opening import logging_telemetry
+from replayforge.signals import Signals, stop_children
 from replayforge.telemetry import Telemetry
 from replayforge.web.app import build_app
 from replayforge.web.body_budget import BodyBudget
@@ -27,8 +28,6 @@ from replayforge.web.connection import ConnectionLimits, Runner
 from replayforge.web.context import Access, Context, Limits
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-SECOND_SIGNAL_EXIT_CODE = 130
-STRAGGLER_SECONDS = 1.0
 HANDLES_WANTED = 65_536
 BACKLOG_MAX = 1024  # connections that wait to be accepted
 # The loop gives the interpreter's lock away at every send; the default of 5 ms is how long it would then wait for the
@@ -41,10 +40,16 @@ def run(loaded: LoadedConfig, adopt_store: bool = False) -> int:
     telemetry = begin_log(loaded.config.logging.format)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     raise_handle_limit()
+    foreign = open_descriptors()
     runner, escapes = asyncio.Runner(loop_factory=loop_factory()), Escapes()
     with runner:
-        code = run_to_the_end(runner.get_loop(), serve(loaded, adopt_store, telemetry, escapes), escapes)
-        leave_stragglers(runner.get_loop(), code)
+        signals = Signals(telemetry)
+        signals.install()
+        serving = serve(loaded, adopt_store, telemetry, signals, escapes=escapes, foreign=foreign)
+        code = run_to_the_end(runner.get_loop(), serving, escapes)
+        # Nothing of the user's holds up the end: no thread, no executor, no child process, no atexit handler.
+        stop_children()
+        leave(code)
     return code
 
 
@@ -66,35 +71,52 @@ def raise_handle_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def leave_stragglers(loop: asyncio.AbstractEventLoop, code: int) -> None:
-    """End the process here and now if a handler swallows its cancellation; log and store are closed by then."""
-    left = asyncio.all_tasks(loop)
-    for task in left:
-        task.cancel()
-    if left and loop.run_until_complete(asyncio.wait(left, timeout=STRAGGLER_SECONDS))[1]:
-        leave(code)
+async def serve(
+    loaded: LoadedConfig, adopt_store: bool, telemetry: Telemetry, signals: Signals, *, escapes: Escapes,
+    foreign: set[int],
+) -> int:  # fmt: skip
+    """Open everything, accept events until told to stop, close everything.
 
-
-async def serve(loaded: LoadedConfig, adopt_store: bool, telemetry: Telemetry, escapes: Escapes) -> int:
-    """Open everything, accept events until told to stop, close everything."""
-    config = loaded.config
-    asyncio.get_running_loop().set_exception_handler(loop_exception_handler(telemetry))
+    `foreign` are the descriptors that were open before the daemon's own, and that children may have.
+    """
+    config, loop = loaded.config, asyncio.get_running_loop()
+    loop.set_exception_handler(loop_exception_handler(telemetry))
+    signals.watch_start(loop)
     check_exposure(config)
     listening = listen(config.server.host, config.server.port)
+    own = open_descriptors() - foreign
+    keep_from_children(own_of(config, listening.getsockname()[1], frozenset(own)))
     try:
-        async with opened(config, adopt_store=adopt_store, telemetry=telemetry) as daemon:
-            told = told_to_stop()
-            escapes.telemetry = daemon.telemetry
-            daemon.start()
-            async with site(daemon, listening):
-                # What is there by now stays for good; full collections that looked through it held the door for 60 ms.
-                gc.freeze()
-                announce(daemon, loaded)
-                await asyncio.wait((told, daemon.supervisor.failed), return_when=asyncio.FIRST_COMPLETED)
-                await daemon.stop()
-            return exit_code(daemon)
+        return await serve_until_told(loaded, adopt_store, signals, escapes, listening)
+    except asyncio.CancelledError:
+        if not signals.count:
+            raise
+        telemetry.emit("daemon.stopped", reason="a signal came during the start")
+        return 0
     finally:
         listening.close()
+
+
+async def serve_until_told(
+    loaded: LoadedConfig, adopt_store: bool, signals: Signals, escapes: Escapes, listening: socket.socket
+) -> int:
+    """Do so; a signal during the start cancels it."""
+    config = loaded.config
+    async with opened(config, adopt_store=adopt_store, telemetry=signals.telemetry) as daemon:
+        escapes.telemetry = signals.telemetry
+        signals.install()  # once more: the modules of handlers may have taken them
+        signals.first = daemon.incarnation_file.drain
+        told = signals.watch_run(config.supervisor.grace_seconds)
+        daemon.start()
+        async with site(daemon, listening):
+            # What is there by now stays for good; full collections that looked through it held the door for 60 ms.
+            gc.freeze()
+            announce(daemon, loaded)
+            await asyncio.wait((told, daemon.supervisor.failed), return_when=asyncio.FIRST_COMPLETED)
+            await daemon.stop()
+        code = exit_code(daemon)
+    signals.telemetry.emit("daemon.stopped")
+    return code
 
 
 def exit_code(daemon: Daemon) -> int:
@@ -169,19 +191,15 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def told_to_stop() -> asyncio.Future[int]:
-    """Return what resolves at the first SIGTERM or SIGINT; a second one ends the process at once."""
-    loop = asyncio.get_running_loop()
-    told: asyncio.Future[int] = loop.create_future()
-
-    def hear(number: int) -> None:
-        if told.done():
-            leave(SECOND_SIGNAL_EXIT_CODE)
-        told.set_result(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, hear, number)
-    return told
+def own_of(config: Config, port: int, opened: frozenset[int]) -> Belongings:
+    """Return what no child that a handler forks may keep."""
+    store = config.store.sqlite_path
+    return Belongings(
+        directories=(os.path.realpath(config.data_dir), os.path.realpath(config.log.dir)),
+        files=() if store is None else (os.path.realpath(store),),
+        port=port,
+        opened=opened,
+    )
 
 
 def announce(daemon: Daemon, loaded: LoadedConfig) -> None:

@@ -71,6 +71,7 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "stream.recovered": ("info", "the stream answers again"),
     "daemon.started": ("info", "the daemon accepts events"),
     "daemon.draining": ("info", "the daemon stops: no new events, running handlers may finish"),
+    "signal.ignored": ("info", "a signal came that ends other programs, and the daemon went on"),
     "daemon.stopped": ("info", "the daemon has stopped"),
     "callback.exited": ("error", "user code tried to end the loop from outside of its attempt; the daemon goes on"),
     "loop.blocked": ("warning", "something holds the event loop, so nothing else can run: here is who, and where"),

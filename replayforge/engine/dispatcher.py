@@ -1,6 +1,7 @@
 """Projects the log into the store: rows and cursor in one transaction; what no worker is free for is published."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -217,6 +218,12 @@ class Dispatcher:
                 "The event is durable in the log of this node, but the store did not take it in time; send it again"
                 " with the same key."
             ) from None
+
+    async def catch_up(self, timeout_seconds: float) -> None:
+        """Return once everything that was accepted has its row, or when the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds), self.moved:
+                await self.moved.wait_for(lambda: len(self.window) == 0 or self.log.poisoned is not None)
 
     def events_of(self, records: list[Record]) -> list[tuple[int, EventRecord]]:
         """Read a stretch of the log as events, each with its offset; records that are none are passed over."""

@@ -111,6 +111,7 @@ class Intake:
         self.arriving: list[tuple[EventRecord, NewRecord]] = []
         self.handing_over: asyncio.Task[None] | None = None
         self.accepting = False
+        self.draining = False
         self.disk_low = False
 
     async def accept(self, envelope: Envelope, replay_of: str | None = None) -> Receipt:

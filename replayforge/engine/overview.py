@@ -311,12 +311,14 @@ class Overview:
 
     @property
     def ready(self) -> bool:
-        """Whether events can be accepted now."""
-        return self.intake.accepting and self.log.writable
+        """Whether clients should send events here; a daemon that drains accepts them, but had better be spared."""
+        return self.intake.accepting and not self.intake.draining and self.log.writable
 
     def unready_because(self) -> str:
         """Say in words why events cannot be accepted."""
-        return self.log.reason if not self.log.writable else "recovering or draining"
+        if not self.log.writable:
+            return self.log.reason
+        return "draining" if self.intake.draining else "recovering"
 
     def worker_statuses(self) -> list[WorkerStatus]:
         """Return what each worker does at this moment."""

@@ -1,10 +1,11 @@
 """Commits outcomes in batches; what a handler finished is kept until the store has taken it."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from replayforge import crashpoints
+from replayforge import crashpoints, forks
 from replayforge.batching import Batcher
 from replayforge.domain.errors import Unavailable, Unstorable
 from replayforge.domain.lifecycle import Outcome, Reason, State
@@ -34,7 +35,12 @@ class Settler:
         self.giving_up = asyncio.Event()
 
     async def hand_in(self, settlement: Settlement) -> None:
-        """Take over an outcome; returns at once, or when there is room again while the store is away."""
+        """Take over an outcome; returns at once, or when there is room again while the store is away.
+
+        A child that a handler forked, and that came back out of it, ends here: it is not the daemon.
+        """
+        if forks.is_child():
+            os._exit(0)
         while len(self.batcher.waiting) >= WAITING_MAX:
             await asyncio.wait([self.batcher.waiting[0][1]])
         self.batcher.submit(settlement).add_done_callback(lambda future: self.settled(settlement, future))

@@ -1,0 +1,131 @@
+"""Handlers that fork: a child's end is not the daemon's, and a dead daemon leaves nothing in its children's hands."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.daemon_process import REPOSITORY, DaemonProcess, until
+from tests.support.sink import QUICK
+
+FORKING_HANDLERS = Path(__file__).parents[1] / "data" / "forking_handlers.py"
+KINDS = ("pool", "process", "os", "thread", "preexec")
+
+
+class Forking(DaemonProcess):
+    """A daemon whose handlers fork, on the event loop of this name."""
+
+    loop = "uvloop"
+
+    def environment(self) -> dict[str, str]:
+        """Hide uvloop where the other loop is wanted."""
+        found = super().environment()
+        if self.loop == "uvloop":
+            return found
+        hidden = self.directory / "hidden"
+        hidden.mkdir(exist_ok=True)
+        (hidden / "uvloop.py").write_text("raise ImportError\n")
+        return {**found, "PYTHONPATH": f"{hidden}{os.pathsep}{REPOSITORY}"}
+
+    def wait(self, timeout_seconds: float = 30) -> int:
+        """Return the exit code, without waiting for the end of the output: children may have that, too."""
+        assert self.process is not None
+        assert self.own is not None
+        self.own.close()
+        return self.process.wait(timeout_seconds)
+
+    def send(self, event_type: str) -> str:
+        answer = self.http.post("/api/events", {"workflow_id": "w", "event_type": event_type})
+        assert answer.status == 201, answer
+        return str(answer.json()["id"])
+
+    def ended(self, event_id: str) -> str | None:
+        state = self.http.get(f"/api/events/{event_id}")["status"]
+        return state if state in ("succeeded", "dead_lettered") else None
+
+    def children(self) -> list[int]:
+        path = self.directory / "children.txt"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Forking]:
+    daemon = Forking(tmp_path, FORKING_HANDLERS, settings=QUICK)
+    daemon.loop = request.param
+    with daemon:
+        yield daemon
+        for child in daemon.children():
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+
+def forked(daemon: Forking, kind: str) -> int:
+    """Have a handler fork and return the child, once it lives."""
+    before = set(daemon.children())
+    event_id = daemon.send(f"fork.{kind}")
+    until(lambda: daemon.ended(event_id), what=f"{kind} to return")
+    (child,) = until(lambda: set(daemon.children()) - before, what=f"the child of {kind}")
+    return child
+
+
+def gone(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def belongings(daemon: Forking, child: int) -> list[str]:
+    """Return what a child has open that is the daemon's."""
+    links = []
+    for path in Path(f"/proc/{child}/fd").iterdir():
+        with suppress(OSError):
+            links.append(os.readlink(path))
+    ours = {os.readlink(path) for path in Path(f"/proc/{daemon.pid}/fd").iterdir() if os.path.islink(path)}
+    shared = [link for link in links if link in ours and (str(daemon.data_dir) in link or "[" in link)]
+    return [link for link in shared if not link.startswith("pipe:")]
+
+
+def test_children_of_handlers(daemon: Forking) -> None:
+    """SIGTERM ends a child and not the daemon; a child holds nothing of the daemon's, so that a daemon that is killed
+    frees its clients, its port and its locks at once, and starts again while all its children live."""
+    daemon.start()
+    port = urlsplit(daemon.url).port
+    assert port is not None
+    for kind in KINDS:
+        child = forked(daemon, kind)
+        assert belongings(daemon, child) == [], kind
+        os.kill(child, signal.SIGTERM)
+        until(lambda child=child: gone(child), what=f"the end of {kind}")  # type: ignore[misc]
+    assert daemon.http.get("/health/ready")["status"] == "ok"
+    children = [forked(daemon, kind) for kind in KINDS]
+    client = socket.create_connection(("127.0.0.1", port))
+    client.sendall(b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert client.recv(65536)
+    client.settimeout(10)
+    daemon.kill()
+    with suppress(ConnectionResetError):
+        assert client.recv(65536) == b"", "an orphan keeps the connection open"
+    assert not any(map(gone, children))
+    daemon.start("--port", str(port))
+    until(daemon.converged)
+    assert daemon.terminate() == 0
+
+
+@pytest.mark.parametrize("kind", ["returns", "exits"])
+def test_a_child_never_goes_on_as_the_daemon(daemon: Forking, kind: str) -> None:
+    """A child that comes back out of the handler, or ends there, runs no line of the daemon's."""
+    daemon.start()
+    event_id = daemon.send(f"fork.{kind}")
+    assert until(lambda: daemon.ended(event_id)) == "succeeded"
+    assert daemon.http.get(f"/api/events/{event_id}")["result"] == "parent"
+    until(lambda: daemon.ended(daemon.send("plain")))
+    assert daemon.terminate() == 0
+    assert "clean stop" in " ".join(daemon.start().announced) or until(
+        lambda: [line for line in daemon.announced if "clean stop" in line and "unclean" not in line]
+    )
