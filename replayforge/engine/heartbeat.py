@@ -9,7 +9,6 @@ from typing import Any
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable
-from replayforge.domain.event import Claimed
 from replayforge.domain.reports import Node
 from replayforge.engine.handlers import Handlers
 from replayforge.engine.leases import Claim, Hold, Lease
@@ -198,11 +197,11 @@ class Heartbeat:
         """Tell whether a lease is to lapse: its handler has run too long, or the loop has, which would begin it."""
         if hold.begun_at is None:
             return now - self.loop_ran_at > self.pace.timeout_seconds + OVERTIME_SECONDS
-        return now - hold.begun_at > self.limit(hold.claimed)
+        return now - hold.begun_at > self.limit(hold.event_type)
 
-    def limit(self, claimed: Claimed) -> float:
+    def limit(self, event_type: str) -> float:
         """Return for how long a lease is renewed: as long as its handler may run, and a little longer."""
-        handler = self.handlers.find(claimed.event.event_type)
+        handler = self.handlers.find(event_type)
         own = handler.timeout_seconds if handler else None
         return (own or self.pace.timeout_seconds) + OVERTIME_SECONDS
 

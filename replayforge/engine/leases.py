@@ -24,7 +24,7 @@ class Claim:
 class Hold:
     """A lease: when it was surely ours last, when its handler began, and whether somebody else is known to have it."""
 
-    claimed: Claimed
+    event_type: str
     sure_at: float
     begun_at: float | None = None
     lost: bool = False
@@ -59,7 +59,8 @@ class Leases:
 
     def book(self, claimed: Claimed, claim: Claim | None = None) -> None:
         """Enter what a claim has taken."""
-        self.held[claimed.lease] = Hold(claimed, self.clock.elapsed() if claim is None else claim.sure_at)
+        sure_at = self.clock.elapsed() if claim is None else claim.sure_at
+        self.held[claimed.lease] = Hold(claimed.event.event_type, sure_at)
 
     def begin(self, lease: Lease) -> bool:
         """Note that the handler begins now; False when it must not, since somebody else may have the event by now."""

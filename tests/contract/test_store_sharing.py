@@ -242,6 +242,17 @@ async def test_draining_is_remembered_until_what_it_left_was_taken_back(store: S
     assert await store.draining() == {other.owner}, "an incarnation does not forget itself"
 
 
+async def test_a_wrong_clock_forgets_no_draining_that_still_matters(store: Store, other: Store) -> None:
+    """However late the clock of whoever starts says it is, an incarnation that left events is known to have drained."""
+    (left,) = await claimed(other)
+    await other.mark_draining(now_us())
+    await store.forget_draining("node-1/", now_us() + 5_000_000 * MINUTE_US)
+    assert await store.draining() == {other.owner}
+    await other.hand_back([left.lease], now_us())
+    await store.forget_draining("node-1/", now_us() + 5_000_000 * MINUTE_US)
+    assert await store.draining() == set()
+
+
 async def test_only_empty_nodes_are_forgotten(store: Store, other: Store) -> None:
     """A daemon that is gone is forgotten when nothing waits on its disk, and remembered while something does."""
     await put(store, [record("event")], log_id="log of node-1")

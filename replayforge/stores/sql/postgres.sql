@@ -405,9 +405,13 @@ INSERT INTO draining (owner, since_us) SELECT * FROM unnest($1::text[], $2::bigi
 ON CONFLICT (owner) DO NOTHING
 
 -- forget_draining --
--- Forget the former incarnations of a node whose events were taken back, and those of whoever is long gone.
+-- Forget the former incarnations of a node whose events were taken back, and those of whoever is long gone, by a clock
+-- that may be wrong: not while events of theirs are left.
 DELETE FROM draining
-WHERE (owner LIKE :owner_pattern ESCAPE '\' AND owner <> :owner) OR since_us < :before_us::bigint
+WHERE (owner LIKE :owner_pattern ESCAPE '\' AND owner <> :owner) OR (
+    since_us < :before_us::bigint
+    AND NOT EXISTS (SELECT 1 FROM events WHERE state = 'processing' AND lease_owner = draining.owner)
+)
 
 -- long_transactions --
 -- Transactions of others that keep dead rows from being cleaned up.

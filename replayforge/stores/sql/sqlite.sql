@@ -340,9 +340,13 @@ SELECT owner FROM draining ORDER BY owner
 INSERT INTO draining (owner, since_us) VALUES {rows} ON CONFLICT (owner) DO NOTHING
 
 -- forget_draining --
--- Forget the former incarnations of a node whose events were taken back, and those of whoever is long gone.
+-- Forget the former incarnations of a node whose events were taken back, and those of whoever is long gone, by a clock
+-- that may be wrong: not while events of theirs are left.
 DELETE FROM draining
-WHERE (owner LIKE :owner_pattern ESCAPE '\' AND owner <> :owner) OR since_us < :before_us
+WHERE (owner LIKE :owner_pattern ESCAPE '\' AND owner <> :owner) OR (
+    since_us < :before_us
+    AND NOT EXISTS (SELECT 1 FROM events WHERE state = 'processing' AND lease_owner = draining.owner)
+)
 
 -- long_transactions --
 -- Transactions of others that keep dead rows from being cleaned up; here there are no others.

@@ -19,6 +19,7 @@ class Row:
     def __init__(self, seq: int) -> None:
         self.event = self
         self.seq = seq
+        self.event_type = "test"
         self.lease = (seq, 1)
 
 

@@ -18,6 +18,8 @@ class Row:
     """As much of a claimed event as the table looks at."""
 
     def __init__(self, seq: int) -> None:
+        self.event = self
+        self.event_type = "test"
         self.lease = (seq, 1)
 
 
