@@ -36,6 +36,10 @@ class AttemptTask(OwnTask):
         return (caller is None or caller is self.identity) and asyncio.Task.cancel(self, msg)
 
 
+class NotBegun(Exception):
+    """The handler was not called: by then somebody else may have had the event."""
+
+
 class Attempt:
     """One run of a handler for one event.
 
@@ -43,11 +47,20 @@ class Attempt:
     what `attempt_context` holds while it runs. `thread` is done when the thread of a plain function has ended.
     """
 
-    def __init__(self, event: Event, lease_token: int, handler: Handler, chaos: Chaos | None) -> None:
+    def __init__(
+        self,
+        event: Event,
+        lease_token: int,
+        handler: Handler,
+        chaos: Chaos | None,
+        may_begin: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.event = event
         self.lease_token = lease_token
         self.handler = handler
         self.chaos = chaos
+        self.may_begin = may_begin  # asked last of all: whatever ran before may have taken longer than a lease
+        self.begun = False
         self.identity: Mapping[str, Any] = {
             "event_id": event.id,
             "event_type": event.event_type,
@@ -126,6 +139,9 @@ class Attempt:
     async def guarded(self, timeout_seconds: float) -> None:
         """Run user code and keep how it ended; nothing that it raises or returns gets any further."""
         try:
+            self.begun = self.may_begin()
+            if not self.begun:
+                return
             if self.chaos is not None:
                 await self.chaos.strike(self.event)
             deadline = self.loop.time() + timeout_seconds

@@ -1,7 +1,7 @@
 """One attempt, as a value that walks through its life: find the handler, run it, judge, describe what to settle."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from replayforge.domain.event import Claimed, Event
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.recovery import Result, Verdict, error_signature, judge
 from replayforge.domain.retry import RetryPolicy
-from replayforge.engine.attempt import Attempt
+from replayforge.engine.attempt import Attempt, NotBegun
 from replayforge.engine.chaos import Chaos
 from replayforge.engine.handlers import Handler, Handlers
 from replayforge.stores.transactions import Settlement
@@ -49,8 +49,15 @@ class Execution:
         return self.attempt.details if self.attempt is not None else {}
 
 
-def begin(claimed: Claimed, worker: str, handlers: Handlers, rules: Rules, chaos: Chaos | None) -> Execution:
-    """Decode the event and find its handler."""
+def begin(
+    claimed: Claimed,
+    worker: str,
+    handlers: Handlers,
+    rules: Rules,
+    chaos: Chaos | None,
+    may_begin: Callable[[], bool] = lambda: True,
+) -> Execution:
+    """Decode the event and find its handler, which is called only if it may begin when all is ready."""
     row, handler = claimed.event, handlers.find(claimed.event.event_type)
     attempt = None
     if handler is not None:
@@ -67,15 +74,15 @@ def begin(claimed: Claimed, worker: str, handlers: Handlers, rules: Rules, chaos
             run=row.run,
             attempt=row.attempt_count + 1,
         )
-        attempt = Attempt(event, row.lease_token, handler, chaos)
+        attempt = Attempt(event, row.lease_token, handler, chaos, may_begin)
     return Execution(claimed, worker, handler, attempt, rules.clock.now_us(), rules.clock.monotonic())
 
 
 async def execute(execution: Execution, handlers: Handlers, rules: Rules) -> Settlement:
     """Run one attempt to its end and return what to settle.
 
-    Raises WorkerCrashed or SimulatedCrash when the worker must die with the event in its hands, and CancelledError when
-    the worker is told to stop.
+    Raises WorkerCrashed or SimulatedCrash when the worker must die with the event in its hands, CancelledError when the
+    worker is told to stop, and NotBegun when the handler was not called and is not to be.
     """
     crashpoints.reach("attempt.started")
     result = await run(execution, rules)
@@ -96,6 +103,8 @@ async def run(execution: Execution, rules: Rules) -> Result:
         event_type = execution.claimed.event.event_type
         return Result(Outcome.FAILED, f"No handler is registered for events of type {event_type!r}.")
     result = await attempt.outcome(handler.timeout_seconds or rules.timeout_seconds)
+    if not attempt.begun:
+        raise NotBegun
     if attempt.simulated is not None:
         raise attempt.simulated
     if result.outcome is Outcome.CRASHED:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from replayforge.domain.clock import format_time
@@ -9,6 +10,7 @@ from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Claimed
 from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Outcome, State
 from replayforge.domain.recovery import InFlight, Result, after_crash
+from replayforge.engine.attempt import NotBegun
 from replayforge.engine.chaos import Chaos
 from replayforge.engine.execution import Execution, Rules, begin, execute, interruption, settle
 from replayforge.engine.gates import Gates
@@ -69,19 +71,25 @@ class Worker:
             claimed = await self.bench.take(self.name)
             if claimed is None:
                 return
-            # A lease that could not be renewed in time may be somebody else's by now, whatever kept us from looking.
-            if self.gates.shuts_out(claimed) or not self.bench.leases.begin(claimed.lease):
+            if self.gates.shuts_out(claimed):
                 await self.hand_back(claimed)
                 continue
             await self.work(claimed)
 
     async def work(self, claimed: Claimed) -> None:
         """Run one attempt and hand its outcome in; the next event may be taken while that one is being committed."""
-        execution = begin(claimed, self.name, self.handlers, self.rules, self.chaos)
+        # A lease that could not be renewed in time may be somebody else's by now, whatever kept us from looking.
+        may_begin = partial(self.bench.leases.begin, claimed.lease)
+        execution = begin(claimed, self.name, self.handlers, self.rules, self.chaos, may_begin)
         self.execution, self.busy_since_us = execution, execution.started_at_us
         self.telemetry.emit("attempt.started")
-        settlement = await execute(execution, self.handlers, self.rules)
-        await self.conclude(execution, settlement)
+        try:
+            settlement = await execute(execution, self.handlers, self.rules)
+        except NotBegun:
+            self.execution = self.busy_since_us = None
+            await self.hand_back(claimed)
+        else:
+            await self.conclude(execution, settlement)
 
     async def conclude(self, execution: Execution, settlement: Settlement) -> None:
         """Hand in what an attempt came to, and what it has left running."""

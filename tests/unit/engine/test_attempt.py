@@ -384,3 +384,18 @@ async def test_blocking_past_the_time_out_is_no_time_out_when_it_has_ended() -> 
         time.sleep(0.02)  # noqa: ASYNC251
 
     assert (await result_of(block, 0.01)).outcome is Outcome.SUCCEEDED
+
+
+async def test_a_handler_is_not_called_when_it_may_not_begin_any_more() -> None:
+    """Whether the event is still ours is asked in the attempt's own task, just before the handler would be called."""
+    calls: list[str] = []
+
+    async def handle(event: Event, context: Context) -> None:
+        calls.append(event.id)
+
+    for answer in (True, False):
+        attempt = attempt_of(handle)
+        attempt.may_begin = lambda answer=answer: answer  # type: ignore[misc]
+        await attempt.outcome(5)
+        assert attempt.begun is answer
+    assert len(calls) == 1
