@@ -24,6 +24,7 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "event.copied": ("info", "the log held a second record of an event that is already in the store"),
     "entry.published": ("debug", "entries were put on the stream"),
     "entry.reclaimed": ("info", "pending entries of a reader that went away were taken over"),
+    "stream.key_moved_aside": ("warning", "somebody else's value had the name of a key of the stream, and was renamed"),
     "stream.wiped": ("warning", "the stream lost its entries and was made anew"),
     "stream.refilled": ("debug", "the stream was refilled from the store"),
     "event.claimed": ("debug", "workers took events under a lease"),

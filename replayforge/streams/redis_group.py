@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from replayforge.domain.errors import Refused, Unavailable
-from replayforge.streams.redis_link import GroupGone, RedisLink
+from replayforge.streams.redis_link import WRONG_TYPE, GroupGone, RedisLink
 from replayforge.streams.redis_scripts import PREPARE
 from replayforge.telemetry import Telemetry
 
@@ -49,6 +50,7 @@ class RedisGroup:
         self.checked_at = NEVER
         self.gone = False
         self.failing: set[str] = set()
+        self.moved_aside: dict[str, str] = {}  # what somebody else's keys are called now, with a sentence on each
 
     async def ensure(self) -> None:
         """Make the group when it is known to be gone; look again when the last look is old or something failed."""
@@ -63,7 +65,13 @@ class RedisGroup:
         async with self.making:
             async with self.calling(self.link, "connect") as client:
                 pipeline: Any = client.pipeline(transaction=False)
-                generation, server = await pipeline.get(self.generation_key).info("server").execute()
+                pipeline.get(self.generation_key).info("server")
+                generation, server = await pipeline.execute(raise_on_error=False)
+                if isinstance(generation, RedisError) and WRONG_TYPE in str(generation):
+                    generation = None
+                for answer in (generation, server):
+                    if isinstance(answer, RedisError):
+                        raise answer
             self.check_version(server)
             if generation is None or self.gone:
                 generation = await self.prepare()
@@ -72,10 +80,15 @@ class RedisGroup:
             self.recognise((generation, server.get("run_id", "")))
 
     async def prepare(self) -> str:
-        """Run the PREPARE script, and return the generation it found or wrote."""
+        """Run the PREPARE script, say what it moved aside, and return the generation it found or wrote."""
         keys = (self.entries_key, self.generation_key)
         async with self.calling(self.link, "connect") as client:
-            return str(await client.eval(PREPARE, len(keys), *keys, self.name, uuid.uuid4().hex))
+            answer: Any = await client.eval(PREPARE, len(keys), *keys, self.name, uuid.uuid4().hex)
+        generation, moved = answer
+        for key, kind, moved_to in zip(*[iter(moved)] * 3, strict=True):
+            self.moved_aside[moved_to] = f"A {kind} of somebody else's had the key {key}; it is {moved_to} now"
+            self.telemetry.emit("stream.key_moved_aside", key=key, kind=kind, moved_to=moved_to)
+        return str(generation)
 
     def recognise(self, identity: tuple[str, str]) -> None:
         """Compare with the stream as it was known; another one means that entries may be lost."""

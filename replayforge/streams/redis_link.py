@@ -19,7 +19,8 @@ CONNECTIONS_MAX = 8
 CLOSE_SECONDS_MAX = 1.0
 PLAIN_SCHEMES = ("redis", "rediss", "unix")
 SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
-GROUP_GONE = ("NOGROUP", "UNBLOCKED", "no such key")
+WRONG_TYPE = "WRONGTYPE"  # somebody else has written under the name of a key of ours
+GROUP_GONE = ("NOGROUP", "UNBLOCKED", "no such key", WRONG_TYPE)
 
 
 class GroupGone(Unavailable):

@@ -1,16 +1,30 @@
 """The few steps that must be one step inside Redis, as Lua (plain enough for 6.2, 7, 8 and Valkey)."""
 
-# Makes the group at 0 where it is missing, and gives the stream a new generation whenever that had to be done or
-# the old generation is gone. KEYS: entries, generation. ARGV: group, a fresh generation. Returns the generation.
+# Makes the group at 0 where it is missing, and gives the stream a new generation whenever that had to be done or the
+# old generation is gone. A key of another type is somebody else's: it is moved to the next free name, never deleted.
+# KEYS: entries, generation. ARGV: group, a fresh generation. Returns the generation, and for each key that was moved
+# its name, its type and what it is called now.
 PREPARE = """
+local moved = {}
+for place, wanted in ipairs({'stream', 'string'}) do
+  local key = KEYS[place]
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'none' and kind ~= wanted then
+    local number = 1
+    while redis.call('RENAMENX', key, key .. ':moved-aside:' .. number) == 0 do number = number + 1 end
+    table.insert(moved, key)
+    table.insert(moved, kind)
+    table.insert(moved, key .. ':moved-aside:' .. number)
+  end
+end
 local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
 if type(made) == 'table' and made.err then
   if not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
   local generation = redis.call('GET', KEYS[2])
-  if generation then return generation end
+  if generation then return {generation, moved} end
 end
 redis.call('SET', KEYS[2], ARGV[2])
-return ARGV[2]
+return {ARGV[2], moved}
 """
 
 # Adds entries to a stream that is there, as many as find room; never makes it, since it would come to life without its

@@ -258,6 +258,9 @@ class RedisStream:
             pipeline.xpending_range(self.key, self.group.name, "-", "+", 1)
             pipeline.xinfo_consumers(self.key, self.group.name).info("memory")
             depth, pending, oldest, consumers, memory = await pipeline.execute()
+            for key in list(self.group.moved_aside):
+                if not await client.exists(key):  # somebody has taken it away
+                    del self.group.moved_aside[key]
         return StreamStats(
             backend=self.name,
             up=True,
@@ -268,7 +271,7 @@ class RedisStream:
             consumers=len(consumers),
             server_version=self.group.server_version,
             latency_ms=latency_ms,
-            warnings=tuple(warnings_about(memory)),
+            warnings=(*warnings_about(memory), *self.group.moved_aside.values()),
         )
 
     async def close(self) -> None:

@@ -55,6 +55,7 @@ TOPICS: dict[str, frozenset[str]] = {
     "store.recovered": frozenset({"parts", "activity"}),
     "stream.failed": frozenset({"parts", "activity"}),
     "stream.recovered": frozenset({"parts", "activity"}),
+    "stream.key_moved_aside": frozenset({"parts", "activity"}),
     "stream.wiped": frozenset({"parts", "activity"}),
     "log.filled": frozenset({"parts", "activity"}),
     "log.poisoned": frozenset({"parts", "activity"}),
