@@ -55,6 +55,7 @@ def judge(signs: Signs) -> Health:
         waiting,
         paused,
         failing,
+        stuck,
         dead_letters,
     )
     answers = (question(signs) for question in questions)
@@ -144,6 +145,13 @@ def failing(signs: Signs) -> Health | None:
     if signs.report is None or not signs.report.broken:
         return None
     return Health("Attention", "warn", f"the endpoint for {signs.report.broken[0]} fails again and again", "/handlers")
+
+
+def stuck(signs: Signs) -> Health | None:
+    """Tell whether handlers do not end, although their attempts were settled."""
+    if signs.report is None or not signs.report.stuck:
+        return None
+    return Health("Attention", "warn", signs.report.stuck[0].removesuffix("."), "/handlers")
 
 
 def dead_letters(signs: Signs) -> Health | None:

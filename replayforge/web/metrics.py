@@ -46,11 +46,20 @@ class Figures:
         wal_bytes = self.overview.store.wal_bytes
         yield GaugeMetricFamily("replayforge_store_wal_bytes", "The store's write-ahead file", value=wal_bytes)
         yield from self.loop_figures()
+        yield self.stray_figures()
         words = "Lines of output that were dropped"
         dropped = CounterMetricFamily("replayforge_output_lines_dropped", words, labels=["stream"])
         for sink in (output.out, output.err):
             dropped.add_metric([sink.name], sink.dropped)
         yield dropped
+
+    def stray_figures(self) -> Metric:
+        """Return how much of each handler still runs although its attempts were settled."""
+        words = "Tasks and threads of settled attempts that still run"
+        running = GaugeMetricFamily("replayforge_handler_running_on", words, labels=["handler", "kind"])
+        for (handler, kind), count in self.overview.strays.counts().items():
+            running.add_metric([handler, kind], count)
+        return running
 
     def loop_figures(self) -> Iterable[Metric]:
         """Yield how often and for how long each handler has held the event loop."""

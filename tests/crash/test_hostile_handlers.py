@@ -1,0 +1,115 @@
+"""Misbehaving handlers beside honest ones in a real daemon: nobody but themselves notices, and each is named."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.hostile_handlers import MISBEHAVIOURS
+from tests.support.daemon_process import DaemonProcess, until
+
+HANDLERS = Path(__file__).parent.parent / "data" / "hostile_handlers.py"
+SECONDS = float(os.environ.get("HOSTILE_SECONDS", "600"))
+SHORT_SECONDS = 5.0
+HONEST = ("honest.async", "honest.thread", "honest.executor")
+HONEST_PER_ROUND = 20
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DaemonProcess]:
+    settings: dict[str, Any] = {"retry.base_seconds": 0.05, "janitor.promote_seconds": 0.05}
+    if request.param == "asyncio":
+        (tmp_path / "uvloop.py").write_text("raise ImportError('the test asks for asyncio')\n")
+    with DaemonProcess(tmp_path, HANDLERS, settings=settings) as daemon:
+        yield daemon.start()
+
+
+def send(daemon: DaemonProcess, types: list[str]) -> list[str]:
+    """Send one event of each of the types and return their ids."""
+    events = [{"workflow_id": "w", "event_type": one} for one in types]
+    body = daemon.http.post("/api/events/bulk", events).body
+    return [item["id"] for item in json.loads(body)["items"]]
+
+
+def ended(daemon: DaemonProcess, event_id: str) -> dict[str, Any]:
+    """Return an event once it has ended."""
+
+    def look() -> dict[str, Any] | None:
+        event: dict[str, Any] = daemon.http.get(f"/api/events/{event_id}")
+        return event if event["status"] in ("succeeded", "dead_lettered") else None
+
+    return until(look, 60, f"the end of {event_id}")
+
+
+def honest_round(daemon: DaemonProcess) -> list[float]:
+    """Send honest events, see each succeed, and return how long each took as the daemon's own clock says."""
+    ids = send(daemon, [HONEST[number % len(HONEST)] for number in range(HONEST_PER_ROUND)])
+    events = [ended(daemon, event_id) for event_id in ids]
+    assert [event["status"] for event in events] == ["succeeded"] * len(ids), [event["last_error"] for event in events]
+    return [took(event) for event in events]
+
+
+def took(event: dict[str, Any]) -> float:
+    """Return the seconds from an event's acceptance to its end."""
+    return (datetime.fromisoformat(event["updated_at"]) - datetime.fromisoformat(event["created_at"])).total_seconds()
+
+
+def p99(seconds: list[float]) -> float:
+    return sorted(seconds)[int(0.99 * (len(seconds) - 1))]
+
+
+def run_beside(daemon: DaemonProcess, seconds: float) -> None:
+    """Run everything beside honest events for so long, and see what became of whom."""
+    pid, alone, beside = daemon.pid, list[float](), list[float]()
+    for _ in range(3):
+        alone += honest_round(daemon)
+    deadline, sent = time.monotonic() + seconds, dict[str, str]()
+    while not sent or time.monotonic() < deadline:
+        fresh = send(daemon, list(MISBEHAVIOURS)) if not sent or seconds > SHORT_SECONDS else []
+        sent |= dict(zip(fresh, MISBEHAVIOURS, strict=False))
+        beside += honest_round(daemon)
+        # Whatever handlers say of themselves, and however they do it, people can look.
+        assert daemon.http.request("GET", "/api/workers").status == 200
+    names = dict.fromkeys(MISBEHAVIOURS, "")
+    for event_id, event_type in sent.items():
+        names[event_type] = names[event_type] or event_id
+    for event_type, event_id in names.items():
+        event = ended(daemon, event_id)
+        state, error = MISBEHAVIOURS[event_type]
+        assert event["status"] == state, (event_type, event["last_error"])
+        assert error in (event["last_error"] or ""), (event_type, event["last_error"])
+    assert daemon.pid == pid
+    assert daemon.process is not None
+    assert daemon.process.poll() is None
+    sys.stdout.write(f"{len(MISBEHAVIOURS)} misbehaviours, p99 {p99(alone):.3f} s alone, {p99(beside):.3f} s beside\n")
+    check_named(daemon)
+    assert daemon.terminate() == 0
+
+
+def check_named(daemon: DaemonProcess) -> None:
+    """See that what only leaves something behind is named too: in the issues, in readiness and in the log."""
+    issues = " ".join(daemon.http.get("/api/convergence")["issues"])
+    for name in ("swallow_cancellation", "hang_in_thread", "hang_in_executor"):
+        assert f"The handler hostile.{name} does not end" in issues
+    assert daemon.http.get("/health/ready")["checks"]["handlers"]["status"] == "degraded"
+    log = daemon.stderr.read_text()
+    for word in ("callback.exited", "attempt.abandoned", "attempt.failed"):
+        assert word in log
+
+
+def test_misbehaviours_hit_nobody_else(daemon: DaemonProcess) -> None:
+    """Every misbehaviour once beside honest events, which all succeed; the daemon lives and stops in order."""
+    assert len(MISBEHAVIOURS) >= 40
+    run_beside(daemon, SHORT_SECONDS)
+
+
+@pytest.mark.soak
+def test_misbehaviours_for_long(daemon: DaemonProcess) -> None:
+    """The same again and again for HOSTILE_SECONDS (ten minutes)."""
+    run_beside(daemon, SECONDS)
