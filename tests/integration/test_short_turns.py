@@ -31,19 +31,12 @@ def fill(unit: str, size: int = FULL) -> str:
 
 PAYLOADS: dict[str, Callable[[], str]] = {
     "199 digits": lambda: fill("9" * 199),
-    "200 digits": lambda: fill("9" * 200),
     "4,300 digits": lambda: fill("7" * 4300),
     "small numbers": lambda: fill("1"),
     "exponents": lambda: fill("1e300"),
-    "exponents that are no float": lambda: fill("1e-400"),
-    "escapes": lambda: '"' + r"\u0041" * (FULL // 6) + '"',
     "strings of escapes": lambda: fill(r'"\u0041"'),
-    "pairs of surrogates": lambda: '"' + r"\ud83d\ude00" * (FULL // 12) + '"',
     "half a pair at the end": lambda: fill(r'"\ud83d\ude00"', FULL - 20)[:-1] + r',"\ud83d"]',
-    "quotes": lambda: '"' + r"\"" * (FULL // 2) + '"',
-    "empty strings": lambda: fill('""'),
     "many keys": lambda: "{" + ",".join(f'"k{number}":1' for number in range(70_000)) + "}",
-    "many keys with escapes": lambda: "{" + ",".join(rf'"\u0041{number}":1' for number in range(50_000)) + "}",
     "objects": lambda: fill('{"a":1}'),
     "as deep as it may be": lambda: fill("[" * 60 + "1" + "]" * 60),
     "deep, with escapes": lambda: fill("[" * 60 + r'"\u0041"' + "]" * 60),
@@ -51,11 +44,8 @@ PAYLOADS: dict[str, Callable[[], str]] = {
     "brackets in a string": lambda: '"' + "[" * FULL + '"',
     "a long fraction": lambda: "1." + "0" * FULL,
     "a long exponent": lambda: "1e-" + "9" * FULL,
-    "an integer of a mebibyte": lambda: "9" * FULL,
-    "white space": lambda: "[" + " " * FULL + "]",
     "an end that is missing": lambda: fill("1")[:-1],
     "rubbish at the end": lambda: fill("[1]")[:-1] + "x]",
-    "open quotes": lambda: '"' * FULL,
     "secrets": lambda: '{"password":' + fill("[]", FULL - 20) + "}",
     "many secrets": lambda: fill('{"password":"x"}'),
     "underscores as a name": lambda: '{"' + "_" * (FULL - 8) + '":1}',
@@ -93,9 +83,8 @@ async def come_in(house: House, payload: str, key: str) -> None:
         status, content = await post(house, "/api/events", event(f" {payload}", idempotency_key=key), JSON)
         assert status == 200
         event_id = content.partition(b'"id":"')[2][:36].decode()
-        for query in ("?layout=indented", "?secrets=shown"):
-            async with house.http.get(f"/events/{event_id}{query}") as response:
-                assert response.status == 200
+        async with house.http.get(f"/events/{event_id}?layout=indented") as response:
+            assert response.status == 200
     await post(house, "/api/events/bulk", b"[" + event(payload) + b"," + event("1") + b"]", JSON)
 
 
@@ -129,9 +118,9 @@ REQUESTS: dict[str, tuple[str, Callable[[], bytes], dict[str, str]]] = {
         lambda: b"[" + b",".join(event(" " * n + fill("1.0", 5_000), idempotency_key="k") for n in range(1000)) + b"]",
         JSON,
     ),
-    "16 nearly equal ones of a mebibyte": (
+    "8 nearly equal ones of a mebibyte": (
         "/api/events/bulk",
-        lambda: b"[" + b",".join(event(" " * n + fill("1", FULL - 99), idempotency_key="l") for n in range(16)) + b"]",
+        lambda: b"[" + b",".join(event(" " * n + fill("1", FULL - 99), idempotency_key="l") for n in range(8)) + b"]",
         JSON,
     ),
     "16 of 199-digit numbers": (
@@ -198,7 +187,7 @@ READS = [
 async def test_what_is_asked_for(tmp_path: Path) -> None:
     """Lists, pages, the export and the log are read in short turns, however large the events are."""
     async with calm(tmp_path) as house:
-        for number in range(12):
+        for number in range(5):
             assert (await post(house, "/api/events", event(fill("[1]"), idempotency_key=str(number)), JSON))[0] == 201
             await post(house, "/forgelog/append", fill('"' + "x" * 90 + '"').encode(), JSON)
         await house.daemon.dispatcher.wait_projected(house.daemon.log.durable_offset)
