@@ -49,7 +49,9 @@ class Wish:
 @click.option("--events", type=click.IntRange(min=1), help=f"How many.  [default: {EVENTS_DEFAULT}, or the file's]")
 @click.option("--file", "path", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Send these events.")
 @click.option("--exit-when-done", is_flag=True, help="End with a proof instead of going on; exit 0 if it adds up.")
-@click.option("--port", type=int, help=f"Port of the pages.  [default: {DEFAULT_PORT} if it is free]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help=f"Port of the pages.  [default: {DEFAULT_PORT} if it is free]"
+)
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where data stays.  [default: a temporary directory]")
 @click.option("--kills", default=1, show_default=True, type=click.IntRange(min=0), help="How often to kill -9 it.")
 @click.option("--worker-crashes", default=3, show_default=True, type=click.IntRange(min=0), help="Workers to crash.")

@@ -87,7 +87,7 @@ LOCAL = [["send", "t", "{}", "--max-attempts"], ["send", "t"], ["send", "--bulk"
          ["events", "ls", "--limit"], ["events", "replay", "x", "--payload"], ["check", "--data-dir"],
          ["log", "verify", "--data-dir"], ["log", "dump", "--data-dir"], ["log", "stat", "--data-dir"],
          ["config", "show", "--config"], ["config", "check", "--config"], ["serve", "--port"], ["serve", "--workers"],
-         ["serve", "--config"], ["completion"], ["status", "--api-key"], ["nonsense"]]  # fmt: skip
+         ["serve", "--config"], ["demo", "--port"], ["completion"], ["status", "--api-key"], ["nonsense"]]  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", LOCAL, ids="-".join)
@@ -100,7 +100,7 @@ def test_arguments(cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: list[st
     patience = ["--patience", "0"] if arguments[0] == "send" else []
     for rubbish in RUBBISH:
         for value in (rubbish, rubbish.removeprefix("@")):
-            if arguments[0] == "serve" and value in ("", "directory"):
+            if arguments[0] in ("serve", "demo") and value in ("", "directory"):
                 continue
             ended = cli(*arguments, value, *patience)
             assert ended.code in {0, 3, 5, *CODES}, (value, ended)
