@@ -298,7 +298,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         restart_window_seconds=config.supervisor.restart_window_seconds,
         rng=parts.rng,
     )
-    loop_watch = LoopWatch(bench, parts.handlers, telemetry)
+    loop_watch = LoopWatch(parts.handlers, telemetry)
     overview = Overview(
         log=parts.log,
         store=store,

@@ -33,10 +33,14 @@ class OwnTask(asyncio.Task[Any]):
 
 
 class Contained(Coroutine[Any, Any, Any]):
-    """A coroutine of user code as it was, but for exceptions that would leave the loop and end the daemon."""
+    """A coroutine of user code as it was, but for exceptions that would leave the loop and end the daemon.
 
-    def __init__(self, coroutine: "CoroutineType[Any, Any, Any]") -> None:
+    `identity` says of which attempt it is part.
+    """
+
+    def __init__(self, coroutine: "CoroutineType[Any, Any, Any]", identity: Mapping[str, Any]) -> None:
         self.coroutine = coroutine
+        self.identity = identity
 
     def send(self, value: Any) -> Any:
         """Go on until the coroutine waits again."""
@@ -79,7 +83,7 @@ def make_task(
     if attempt is None:
         return OwnTask(coroutine, loop=loop, context=context, **options)
     if type(coroutine) is CoroutineType:
-        coroutine = Contained(coroutine)
+        coroutine = Contained(coroutine, attempt)
     return asyncio.Task(coroutine, loop=loop, context=context, **options)
 
 

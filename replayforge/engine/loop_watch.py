@@ -7,16 +7,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from replayforge.domain.event import Claimed
 from replayforge.engine.handlers import Handlers
-from replayforge.engine.workbench import Workbench
 from replayforge.telemetry import Telemetry, attempt_context
 
 LIMIT_SECONDS = 0.25
@@ -27,9 +25,9 @@ WARNED_EVERY_SECONDS = 10.0
 FRAMES_MAX = 20
 STACK_CHARACTERS_MAX = 8_000
 NO_HANDLER = "none"
-ATTEMPT_TASK = "attempt "
 OURS = str(Path(__file__).parents[1])
 ASYNCIO = str(Path(asyncio.__file__).parent)
+CALLBACK_CODE = asyncio.Handle._run.__code__  # noqa: SLF001 - the one place that knows in whose context it runs
 LOOP_FUNCTIONS = frozenset({"run", "_run", "_run_once", "run_forever", "run_until_complete"})
 
 Clock = Callable[[], float]
@@ -70,14 +68,12 @@ class LoopWatch:
 
     def __init__(
         self,
-        bench: Workbench,
         handlers: Handlers,
         telemetry: Telemetry,
         *,
         limit_seconds: float = LIMIT_SECONDS,
         clock: Clock = time.monotonic,
     ) -> None:
-        self.bench = bench
         self.handlers = handlers
         self.telemetry = telemetry
         self.limit_seconds = limit_seconds
@@ -150,15 +146,14 @@ class LoopWatch:
         """Note who holds the loop; nobody does when it only waits, which is a process that was stopped as a whole."""
         if is_waiting(frame) or self.turned_at > began:
             return
-        task, claimed = self.holder()
-        handler = NO_HANDLER
-        if claimed is not None:
-            found = self.handlers.find(claimed.event.event_type)
-            handler = found.name if found is not None else NO_HANDLER
+        task, identity = holder(self.loop, frame)
+        event_type = str(identity.get("event_type", ""))
+        found = self.handlers.find(event_type) if event_type else None
+        handler = found.name if found is not None else NO_HANDLER
         self.current = Stall(
             handler=handler,
-            event_id=claimed.event.id if claimed else "",
-            event_type=claimed.event.event_type if claimed else "",
+            event_id=str(identity.get("event_id", "")),
+            event_type=event_type,
             task=task,
             place=place_of(frame),
             stack=stack_of(frame),
@@ -188,18 +183,6 @@ class LoopWatch:
         fields: dict[str, Any] = {key: value for key, value in named.items() if value}
         self.telemetry.emit(name, handler=stall.handler, seconds=round(stall.seconds, 3), **fields, **more)
 
-    def holder(self) -> tuple[str, Claimed | None]:
-        """Return the name of the task that runs, and the event whose attempt it is part of, if it is."""
-        assert self.loop is not None
-        task = asyncio.current_task(self.loop)
-        if task is None:
-            return "a callback", None
-        name, held = task.get_name(), dict(self.bench.in_hands)
-        if name in held:
-            return name, held[name]
-        event_id = name.removeprefix(ATTEMPT_TASK) if name.startswith(ATTEMPT_TASK) else event_of(task)
-        return name, next((claimed for claimed in held.values() if claimed.event.id == event_id), None)
-
     # For people
 
     def issues(self) -> list[str]:
@@ -209,11 +192,15 @@ class LoopWatch:
         return [stall.in_words(now) for stall in stalls if now - stall.ended < REMEMBERED_SECONDS]
 
 
-def event_of(task: "asyncio.Task[object]") -> str:
-    """Return the id of the event in whose context a task runs; Python before 3.12 does not say."""
-    get_context = getattr(task, "get_context", None)
-    context = get_context().get(attempt_context) if get_context is not None else None
-    return str(context.get("event_id", "")) if context else ""
+def holder(loop: asyncio.AbstractEventLoop | None, frame: FrameType) -> tuple[str, Mapping[str, Any]]:
+    """Return the name of what runs on the loop, and the identity of the attempt that it is part of, if it is."""
+    task = None if loop is None else asyncio.current_task(loop)
+    if task is not None:
+        known = getattr(task, "identity", None) or getattr(task.get_coro(), "identity", None)
+        return task.get_name(), known or {}
+    run = next((one for one in outward(frame) if one.f_code is CALLBACK_CODE), None)
+    context = None if run is None else run.f_locals["self"]._context  # noqa: SLF001 - uvloop's do not tell theirs
+    return "a callback", (context.get(attempt_context) if context is not None else None) or {}
 
 
 def outward(frame: FrameType | None) -> Iterator[FrameType]:

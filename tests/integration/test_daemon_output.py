@@ -242,7 +242,9 @@ def test_what_users_log(daemon: DaemonProcess) -> None:
     assert [line["level"] for line in own[:5]] == ["debug", "info", "warning", "error", "critical"]
     assert [line["event"] for line in own[5:]] == ["from a thread", "%d % ('wrong',)", "divided"]
     assert "ZeroDivisionError" in own[7]["exception"]
-    assert {line["library"]: line["level"] for line in lines if "library" in line}["py.warnings"] == "warning"
+    assert {(line["event_id"], line["run"], line["attempt"]) for line in own} == {(sent, 1, 1)}
+    (warned,) = [line for line in lines if line.get("library") == "py.warnings"]
+    assert (warned["level"], warned["event_id"]) == ("warning", sent)
     divided, hostile, strange = [line for line in lines if line.get("event_id") == sent and "library" not in line]
     assert [(line["run"], line["attempt"]) for line in (divided, hostile, strange)] == [(1, 1)] * 3
     assert "ZeroDivisionError" in divided["exception"]
