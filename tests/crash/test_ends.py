@@ -91,18 +91,19 @@ def test_signals_that_end_other_programs(daemon: Forking) -> None:
 def test_events_are_accepted_until_the_last_handler_has_ended(daemon: Forking) -> None:
     """From the signal on readiness is 503, but every POST is a 201 whose row is written and that the next start runs,
     until the handler has ended; whatever comes later is refused as not accepted."""
-    daemon.settings["supervisor.grace_seconds"] = 20
+    daemon.settings["supervisor.grace_seconds"] = 60
     daemon.start()
-    answer = daemon.http.post("/api/events", {"workflow_id": "w", "event_type": "slow", "payload": {"seconds": 3}})
+    answer = daemon.http.post("/api/events", {"workflow_id": "w", "event_type": "slow"})
     slow = answer.json()["id"]
     until(lambda: daemon.http.get(f"/api/events/{slow}")["status"] == "processing")
     daemon.signal(signal.SIGTERM)
     until(lambda: daemon.http.request("GET", "/health/ready").status == 503, what="readiness to fall")
     accepted = [daemon.send("plain") for _ in range(20)]
     assert until(lambda: daemon.http.get(f"/api/events/{accepted[-1]}")["status"]) in ("received", "queued")
+    (daemon.directory / "enough.txt").touch()
     assert daemon.wait() == 0
     daemon.start()
-    assert until(daemon.converged)["ledger"]["succeeded"] == 21
+    assert until(daemon.converged, 40)["ledger"]["succeeded"] == 21
 
 
 def test_a_signal_during_the_start(tmp_path: Path) -> None:

@@ -120,4 +120,5 @@ async def block_spin(event: Event, ctx: Context) -> None:
 
 @handlers.on("slow")
 async def slow(event: Event, ctx: Context) -> None:
-    await asyncio.sleep(event.payload["seconds"])
+    while not Path("enough.txt").exists():  # noqa: ASYNC110, ASYNC240 - another process says when
+        await asyncio.sleep(0.05)
