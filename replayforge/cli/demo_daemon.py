@@ -36,6 +36,7 @@ SETTINGS = {
     "janitor.promote_seconds": 0.1,
     "janitor.refill_seconds": 0.2,
     "workers.solo_seconds": 0.5,
+    "workers.control_seconds": 1,
     "supervisor.restarts_max": 1000,
     "supervisor.grace_seconds": 5,
     "logging.format": "json",
