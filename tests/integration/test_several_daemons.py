@@ -21,7 +21,7 @@ from tests.support.postgres_server import PostgresServer, require_postgres, shar
 from tests.support.redis_server import MISSING, RedisServer, redis_binaries
 from tests.support.sink import started
 
-SLACK_SECONDS = 8.0  # two cores, three daemons, two servers
+SLACK_SECONDS = 20.0
 EVENTS = int(os.environ.get("REPLAYFORGE_TEST_EVENTS", "1500"))
 
 
