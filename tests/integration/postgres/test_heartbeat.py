@@ -56,10 +56,10 @@ async def test_lease_is_renewed_while_the_handler_runs(
     url: str, open_daemon: OpenHouse, gate: Gate, server: PostgresServer
 ) -> None:
     """A handler that runs longer than its lease keeps it, and settles under the token it began with."""
-    async with open_daemon(url, **{"workers.lease_seconds": 1, "workers.heartbeat_seconds": 0.2}) as house:
+    async with open_daemon(url, **{"workers.lease_seconds": 3, "workers.heartbeat_seconds": 0.2}) as house:
         event_id = await house.send("gated")
         await soon(gate.begun)
-        await house.probe.saw("lease.renewed", 8)
+        await house.probe.saw("lease.renewed", 18, 60)
         gate.open.set()
         event = await house.reaches(event_id, "succeeded")
         assert (event["starts"], len(event["attempts"])) == (1, 1)
