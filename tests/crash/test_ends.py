@@ -84,7 +84,8 @@ def test_signals_that_end_other_programs(daemon: Forking) -> None:
         daemon.signal(number)
     for name in ("SIGHUP", "SIGUSR1", "SIGUSR2"):
         until(lambda name=name: name in daemon.stderr.read_text(), what=name)  # type: ignore[misc]
-    assert until(lambda: daemon.ended(daemon.send("plain"))) == "succeeded"
+    plain = daemon.send("plain")
+    assert until(lambda: daemon.ended(plain)) == "succeeded"
     assert daemon.terminate() == 0
 
 

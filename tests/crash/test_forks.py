@@ -124,7 +124,8 @@ def test_a_child_never_goes_on_as_the_daemon(daemon: Forking, kind: str) -> None
     event_id = daemon.send(f"fork.{kind}")
     assert until(lambda: daemon.ended(event_id)) == "succeeded"
     assert daemon.http.get(f"/api/events/{event_id}")["result"] == "parent"
-    until(lambda: daemon.ended(daemon.send("plain")))
+    plain = daemon.send("plain")
+    until(lambda: daemon.ended(plain))
     assert daemon.terminate() == 0
     assert "clean stop" in " ".join(daemon.start().announced) or until(
         lambda: [line for line in daemon.announced if "clean stop" in line and "unclean" not in line]
