@@ -87,7 +87,7 @@ class LoopWatch:
         self.turned_at = math.inf  # what a start does before the first turn concerns nobody yet
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread_id = 0
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.Handle | None = None
         self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
 
@@ -98,7 +98,7 @@ class LoopWatch:
         if self.thread is not None:
             return
         self.loop, self.thread_id = asyncio.get_running_loop(), threading.get_ident()
-        self.timer = self.loop.call_later(BEAT_SECONDS, self.beat)
+        self.timer = self.loop.call_soon(self.beat)
         self.thread = threading.Thread(target=self.watch, name="loop watch", daemon=True)
         self.thread.start()
 
