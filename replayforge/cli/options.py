@@ -16,6 +16,7 @@ from replayforge.cli.address import DEFAULT_URL, find_address
 from replayforge.cli.client import Client, Misunderstood
 from replayforge.cli.output import printable
 from replayforge.domain.clock import SystemClock, format_time, to_us
+from replayforge.domain.document import Malformed, text_of
 
 UNIT_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
 Command = Callable[..., Any]
@@ -96,9 +97,12 @@ def document(context: click.Context, parameter: click.Parameter, text: str | Non
         return None
     try:
         body = document_bytes(text)
+        text_of(body)
         msgspec.json.decode(body, type=msgspec.Raw)
     except OSError as error:
         raise click.BadParameter(f"{text[1:]} cannot be read: {error.strerror}.") from None
+    except Malformed as error:
+        raise click.BadParameter(str(error).replace("The body", "The document")) from None
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise click.BadParameter(f"This is not JSON: {error}.") from None
     except ValueError as error:  # a path that no file can have

@@ -29,6 +29,7 @@ from replayforge.engine.addresses import CheckedResolver, LookUp, look_up, objec
 from replayforge.engine.endpoint_connection import connector
 from replayforge.engine.handlers import Context, Handler, Handlers
 from replayforge.engine.results import RESULT_BYTES_MAX
+from replayforge.turns import computed
 
 # 401, 403 and 404 are what a bad deploy of the endpoint, or one that is under way, says of every event.
 RETRIED_STATUSES = frozenset({401, 403, 404, 408, 425, 429})
@@ -99,7 +100,7 @@ class Endpoint:
         except (aiohttp.ClientError, OSError) as error:
             raise Retry(f"{self.url.origin()} did not answer: {cause(error, self.url)}") from None
         if 200 <= response.status < 300:
-            return result(answer) if response.content.at_eof() else None
+            return await computed(result, answer, size=len(answer)) if response.content.at_eof() else None
         raise failure(str(self.url.origin()), response.status, response.headers, answer, self.courier.clock.now_us())
 
     def headers(self, event: Event, context: Context) -> dict[str, str]:

@@ -35,7 +35,18 @@ class Batch:
     rows: Sequence[Row]
 
 
-Statement = Fetch | Batch
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """No statement but work between two, over so many bytes, that must not hold the event loop; yields [[its value]].
+
+    It must touch nothing that others change.
+    """
+
+    work: Callable[[], Any]
+    size: int
+
+
+Statement = Fetch | Batch | Computation
 Steps = Generator[Statement, Sequence[Row], Result]
 Transaction = Callable[[], Steps[Result]]
 

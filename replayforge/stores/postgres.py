@@ -13,11 +13,12 @@ import asyncpg
 import msgspec
 
 from replayforge.domain.errors import TooSlow, Unavailable
-from replayforge.stores.driver import LOOK_SECONDS, Batch, Result, Row, Statement, Transaction, Writes
+from replayforge.stores.driver import LOOK_SECONDS, Batch, Computation, Result, Row, Statement, Transaction, Writes
 from replayforge.stores.postgres_errors import Rivalled, mapped_errors
 from replayforge.stores.postgres_link import Address, Connections
 from replayforge.stores.postgres_start import usable
 from replayforge.stores.queries import load_book
+from replayforge.turns import computed
 
 CONNECTIONS = 8
 START_SECONDS = 30.0
@@ -199,6 +200,8 @@ class PostgresDriver:
 
     async def run_statement(self, connection: Any, statement: Statement) -> Sequence[Row]:
         """Run one statement and return its rows."""
+        if isinstance(statement, Computation):
+            return [[await computed(statement.work, size=statement.size)]]
         sql = self.book[statement.name]
         if isinstance(statement, Batch):
             return [[await run_batch(connection, sql, statement.rows)]]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from replayforge.domain.admission import ALL_WELCOME, Admission
 from replayforge.domain.errors import Fatal, Unstorable
@@ -10,7 +11,7 @@ from replayforge.domain.event import Claimed, Content, EventRecord, Meaning, Sto
 from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import Reason, State
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, salvaged, storable_text
-from replayforge.stores.driver import Batch, Fetch, Row, Steps
+from replayforge.stores.driver import Batch, Computation, Fetch, Row, Steps
 from replayforge.stores.tallies import tally, tally_waiting
 
 
@@ -94,7 +95,7 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
         fresh, copies = yield from salvage(projection)
     else:
         known = yield from meanings([record for _, record in projection.records])
-        fresh, copies = yield from without_known_reuses(*sort_out(projection, known))
+        fresh, copies = yield from without_known_reuses(*(yield from sorted_out(projection, known)))
     moved = yield Batch("advance_cursor", [advance(projection, len(fresh), copies)])
     if moved[0][0] != 1:
         raise CursorMoved(
@@ -190,6 +191,16 @@ def without_known_reuses(fresh: list[NewEvent], copies: int) -> Steps[tuple[list
     rows = yield Fetch("events_by_ids", {"ids": own_ids})
     known = {stored_event(row).id for row in rows}
     return [new for new in fresh if new.id not in known], copies + len(known)
+
+
+def sorted_out(projection: Projection, known: dict[str, Meaning | str]) -> Steps[tuple[list[NewEvent], int]]:
+    """Sort out a stretch of the log; where contents have to be compared, which may take long, beside the event loop."""
+    records = [record for _, record in projection.records]
+    if not known and len({record.id for record in records}) == len(records):
+        return sort_out(projection, known)
+    size = sum(len(record.payload) for record in records)
+    rows = yield Computation(partial(sort_out, projection, known), size)
+    return rows[0][0]  # type: ignore[no-any-return]  # whatever the work returns
 
 
 def sort_out(projection: Projection, known: dict[str, Meaning | str]) -> tuple[list[NewEvent], int]:

@@ -16,7 +16,17 @@ import msgspec
 
 from replayforge.batching import Batcher
 from replayforge.domain.errors import Corrupt, Refused, ReplayForgeError, TooSlow, Unavailable, Unstorable
-from replayforge.stores.driver import LOOK_SECONDS, Batch, Fetch, Result, Row, Statement, Transaction, Writes
+from replayforge.stores.driver import (
+    LOOK_SECONDS,
+    Batch,
+    Computation,
+    Fetch,
+    Result,
+    Row,
+    Statement,
+    Transaction,
+    Writes,
+)
 from replayforge.stores.queries import load_book
 from replayforge.threads import in_thread as apart
 
@@ -262,6 +272,8 @@ class SqliteDriver:
 
     def run_statement(self, raw: sqlite3.Connection, statement: Statement) -> Sequence[Row]:
         """Run one statement and return its rows."""
+        if isinstance(statement, Computation):
+            return [[statement.work()]]
         sql = self.book[statement.name]
         if isinstance(statement, Batch):
             return [[run_batch(raw, sql, statement.rows)]]

@@ -17,7 +17,7 @@ from replayforge.web.demo import generate_workload
 from replayforge.web.flash import Flash, is_ours, see_other
 from replayforge.web.operations import require_chaos
 from replayforge.web.problems import Problem
-from replayforge.web.reading import read_form
+from replayforge.web.reading import read_form, reason_in
 from replayforge.web.rendering import Page, show
 from replayforge.web.selection import GROUP_EVENTS_MAX, Selection, read_selection, selected
 from replayforge.web.words import STATES, link, plural, segment, workflow_path
@@ -87,7 +87,7 @@ async def act(request: web.Request) -> web.Response:
     """Carry out a verb on the selected events and go back."""
     form = await read_form(request)
     context = context_of(request)
-    order = Order(verb_of(request), form.get("reason", ""), form.get("force") == "on")
+    order = Order(verb_of(request), reason_in(form), form.get("force") == "on")
     back = back_of(form, f"{context.base_path}/events")
     if order.verb == "discard" and not order.reason.strip():
         return see_other(request, back, Flash("err", "Nothing was discarded: a discard needs a reason."))
@@ -139,7 +139,7 @@ async def replay_workflow(request: web.Request) -> web.Response:
     workflow_id = form.get("workflow", "")
     back = context.base_path + workflow_path(workflow_id)
     try:
-        result = await context.replayer.replay_workflow(workflow_id, only="failed", reason=form.get("reason", ""))
+        result = await context.replayer.replay_workflow(workflow_id, only="failed", reason=reason_in(form))
     except Conflict as conflict:
         return see_other(request, back, Flash("err", str(conflict)))
     message = f"{plural(len(result.replayed), 'failed event')} of this workflow replayed."
@@ -154,7 +154,7 @@ async def resolve(request: web.Request) -> web.Response:
     if status not in TRANSITIONS[State.HELD]:
         return see_other(request, back, Flash("err", "Say whether it is to run again, had succeeded, or had failed."))
     try:
-        await context.replayer.resolve(event_id, State(status), form.get("reason", ""))
+        await context.replayer.resolve(event_id, State(status), reason_in(form))
     except Rejected as error:
         return see_other(request, back, Flash("err", str(error)))
     return see_other(request, back, Flash("ok", f"Decided: {STATES[status][1]}."))

@@ -16,10 +16,18 @@ from replayforge.engine.overview import History
 from replayforge.web import shapes
 from replayforge.web.context import context_of
 from replayforge.web.ingest import with_header_key
-from replayforge.web.reading import bad_query, cut_page, query_cursor, query_limit, query_time, read_object
+from replayforge.web.reading import (
+    REASON_CHARACTERS_MAX,
+    bad_query,
+    cut_page,
+    query_cursor,
+    query_limit,
+    query_time,
+    read_object,
+)
 from replayforge.web.shapes import json_response
 
-Words = Annotated[str, msgspec.Meta(max_length=1000)]
+Words = Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)]
 
 
 class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):

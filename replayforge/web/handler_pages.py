@@ -9,7 +9,7 @@ from replayforge.web.context import context_of
 from replayforge.web.flash import Flash, see_other
 from replayforge.web.handler_rows import handler_row, orphan_row
 from replayforge.web.handlers import handler_shape
-from replayforge.web.reading import read_form
+from replayforge.web.reading import read_form, reason_in
 from replayforge.web.rendering import Page, show
 from replayforge.web.shapes import pause_shape
 
@@ -44,7 +44,7 @@ async def pause(request: web.Request) -> web.Response:
     """Pause a handler and go back to the list."""
     form, context = await read_form(request), context_of(request)
     try:
-        await context.doorkeeper.pause(form.get("pattern", ""), form.get("reason", ""), BY_THE_PAGE)
+        await context.doorkeeper.pause(form.get("pattern", ""), reason_in(form), BY_THE_PAGE)
     except (NotFound, Rejected) as error:
         return see_other(request, f"{context.base_path}/handlers", Flash("err", str(error)))
     said = f"Paused: {in_words(form.get('pattern', ''))}. What runs already may finish; the rest waits."

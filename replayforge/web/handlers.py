@@ -9,7 +9,7 @@ from replayforge.domain.admission import Pause
 from replayforge.domain.reports import Group
 from replayforge.engine.handler_report import HandlersReport, HandlerStatus
 from replayforge.web.context import Context, context_of
-from replayforge.web.reading import read_object
+from replayforge.web.reading import REASON_CHARACTERS_MAX, read_object
 from replayforge.web.shapes import PauseShape, json_response, pause_shape
 
 BY_THE_API = "the API"
@@ -18,7 +18,7 @@ BY_THE_API = "the API"
 class PauseRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Why a handler is paused, and by whom."""
 
-    reason: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)] = ""
     by: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] = BY_THE_API
 
 

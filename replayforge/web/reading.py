@@ -23,6 +23,7 @@ NDJSON = "application/x-ndjson"
 FORM = "application/x-www-form-urlencoded"
 FORM_BYTES_MAX = 64 << 10
 FORM_FIELDS_MAX = 10_000
+REASON_CHARACTERS_MAX = 1000
 JSON_SUFFIX = re.compile(r"application/[a-z0-9][a-z0-9!#$&^_.+-]*\+json")
 CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
@@ -87,6 +88,16 @@ async def read_form(request: web.Request, bytes_max: int | None = None) -> Multi
     except ValueError as error:
         raise Problem(400, "malformed-form", "The body is no form", f"The form cannot be read: {error}.") from None
     return MultiDict(fields)
+
+
+def reason_in(form: MultiMapping[str]) -> str:
+    """Return why something is done, no longer than the API takes it; raises 422."""
+    reason = form.get("reason", "")
+    if len(reason) > REASON_CHARACTERS_MAX:
+        raise Problem(
+            422, "unacceptable", "The reason is too long", f"A reason may have {REASON_CHARACTERS_MAX:,} characters."
+        )
+    return reason
 
 
 def parse_form(body: bytes) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from replayforge.engine.replay_jobs import Chosen
 from replayforge.web import problems
 from replayforge.web.context import context_of
 from replayforge.web.problems import Problem
-from replayforge.web.reading import page, query_cursor, query_limit, read_object
+from replayforge.web.reading import REASON_CHARACTERS_MAX, page, query_cursor, query_limit, read_object
 from replayforge.web.shapes import json_response
 
 KEY_CHARACTERS_MAX = 255
@@ -58,7 +58,7 @@ class BulkReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
     rate_per_second: Annotated[float, msgspec.Meta(gt=0, le=RATE_MAX)] | None = None
     members_max: Annotated[int, msgspec.Meta(ge=1, le=MEMBERS_MAX)] = msgspec.field(default=MEMBERS_MAX, name="max")
     canary: Annotated[int, msgspec.Meta(ge=0, le=CANARY_MAX)] = 0
-    reason: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)] = ""
     force: bool = False
     dry_run: bool = False
 

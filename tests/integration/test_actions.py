@@ -253,3 +253,20 @@ async def test_misspelt_fields_are_refused(house: House, path: str) -> None:
     status, problem = await house.post(path.format(id=event_id), {"raeson": "x"})
     assert (status, problem["errors"][0]["pointer"]) == (422, "/raeson")
     assert (await house.event(event_id))["run"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/actions/discard", {}), ("/actions/replay", {}), ("/actions/cancel", {}),
+        ("/actions/resolve", {"status": "queued"}), ("/actions/replay-workflow", {"workflow": "workflow"}),
+        ("/handlers/pause", {"pattern": "*"}),
+    ],
+)  # fmt: skip
+async def test_reasons_in_forms_are_as_long_as_in_the_api(house: House, path: str, fields: dict[str, str]) -> None:
+    """A form takes no reason that the API would refuse: it says so, and nothing is done."""
+    event_id = await in_state(house, "dead_lettered")
+    form = {"id": event_id, "reason": "é" * 1001, **fields}
+    async with house.http.post(path, data=form, allow_redirects=False) as response:
+        assert (response.status, "1,000 characters" in await response.text()) == (422, True)
+    assert (await house.event(event_id))["status"] == "dead_lettered"

@@ -228,3 +228,17 @@ def test_chunks_are_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "CHUNK_BYTES_MAX", 10)
     lines = [bulk.Line(number, b"x" * size, size) for number, size in enumerate([4, 4, 4, 30, 1])]
     assert [[line.number for line in chunk] for chunk in bulk.chunks(lines)] == [[0, 1], [2], [3], [4]]
+
+
+MARKED = [b"\xef\xbb\xbf[1]", '["é"]'.encode("utf-16"), "{}".encode("utf-32")]
+
+
+@pytest.mark.parametrize("content", MARKED, ids=["UTF-8", "UTF-16", "UTF-32"])
+@pytest.mark.parametrize("option", [[], ["{}", "--metadata"]], ids=["payload", "metadata"])
+def test_a_byte_order_mark_is_named(ask: Cli, api: FakeApi, content: bytes, option: list[str]) -> None:
+    """A document that an editor began with a byte order mark is refused by that name."""
+    Path("p.json").write_bytes(content)
+    ended = ask("send", "t", *option, "@p.json")
+    assert ended.code == 64
+    assert "byte order mark (BOM)" in " ".join(ended.err.split())
+    assert not api.bodies
