@@ -14,7 +14,7 @@ import replayforge
 from replayforge.domain.event import Envelope
 from replayforge.domain.lifecycle import State
 from replayforge.web.context import context_of
-from replayforge.web.events import ReasonRequest, ReplayRequest, WorkflowReplayRequest
+from replayforge.web.events import ReasonRequest, ReplayRequest, ResolveRequest, WorkflowReplayRequest
 from replayforge.web.forgelog_api import CommitRequest
 from replayforge.web.handlers import HandlerShape, PauseRequest
 from replayforge.web.operations import CrashRequest
@@ -29,6 +29,7 @@ STRUCTS = (
     ReplayRequest,
     WorkflowReplayRequest,
     ReasonRequest,
+    ResolveRequest,
     BulkReplayRequest,
     ReplayShape,
     HandlerShape,
@@ -94,6 +95,7 @@ DETAILS: dict[str, Details] = {
     "POST /api/events/{id}/replay": Details(body="ReplayRequest", answers=((202, ""),)),
     "POST /api/events/{id}/retry": Details(answers=((202, ""),)),
     "POST /api/events/{id}/cancel": Details(body="ReasonRequest"),
+    "POST /api/events/{id}/resolve": Details(body="ResolveRequest"),
     "GET /api/workflows": Details(LIST),
     "POST /api/workflows/{id}/replay": Details(body="WorkflowReplayRequest", answers=((202, ""),)),
     "GET /api/deadletters": Details(("group_by", "error", *LIST)),
@@ -116,6 +118,12 @@ DETAILS: dict[str, Details] = {
     "GET /forgelog/read": Details(("offset", "limit", "wait_seconds")),
     "POST /forgelog/commit": Details(body="CommitRequest"),
 }
+DESCRIPTION = """Crash recovery for asynchronous workflows: nothing acknowledged is ever lost.
+
+429, 503 and 507 come with Retry-After: too much is waiting, or the bodies that are being read fill their room (429);
+the daemon is draining, or what was asked for took too long and was given up (`too-slow`, 503); the disk is full (507).
+Where a count stands beside `"count_capped": true` there are at least so many. Browsers may use a page session instead
+of a key: POST the key to /login, and /logout ends it."""
 PROBLEM: dict[str, Any] = {
     "type": "object",
     "description": "RFC 9457: what is wrong, where, and what to do about it.",
@@ -154,7 +162,7 @@ def document(app: web.Application, base_path: str) -> dict[str, Any]:
         "info": {
             "title": "ReplayForge",
             "version": getattr(replayforge, "__version__", "0.1.0"),
-            "description": "Crash recovery for asynchronous workflows: nothing acknowledged is ever lost.",
+            "description": DESCRIPTION,
         },
         "servers": [{"url": base_path or "/"}],
         "paths": paths,

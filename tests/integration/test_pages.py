@@ -408,6 +408,10 @@ async def test_the_described_api_is_the_served_one(house: House) -> None:
     written = {(method, path) for path, methods in described["paths"].items() for method in methods}
     assert served == written
     assert len(served) > 35
+    resolve = described["paths"]["/api/events/{id}/resolve"]["post"]
+    body = resolve["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert described["components"]["schemas"][body]["properties"].keys() == {"status", "reason"}
+    assert all(word in described["info"]["description"] for word in ("count_capped", "too-slow", "429", "session"))
     schemas = described["components"]["schemas"]
     assert {name.rpartition("/")[2] for name in re.findall(r'"\$ref":"([^"]+)"', text)} <= schemas.keys()
     for methods in described["paths"].values():

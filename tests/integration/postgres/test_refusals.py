@@ -241,3 +241,34 @@ async def reload(administrator: asyncpg.Connection, url: str) -> None:
             await fresh.close()
 
     await persist(reloaded)
+
+
+async def test_a_database_that_is_read_only_is_seen_by_the_last_write(
+    open_daemon: OpenHouse, patient_url: str, administrator: asyncpg.Connection
+) -> None:
+    """While reads work and no write does, readiness is degraded and events are accepted; then both are well again."""
+    async with open_daemon(patient_url) as house:
+        role = await administrator.fetchval("SELECT current_user")
+
+        async def make(read_only: str) -> None:
+            await administrator.execute("SET default_transaction_read_only = off")
+            await administrator.execute(f'ALTER ROLE "{role}" SET default_transaction_read_only = {read_only}')
+            await administrator.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND usename = current_user"
+            )
+
+        async def stands(status: str) -> bool:
+            answer = await house.get("/health/ready")
+            return bool(answer["checks"]["store"]["status"] == status)
+
+        await persist(lambda: stands("ok"))
+        try:
+            await make("on")
+            sent = await house.send("counted")
+            await persist(lambda: stands("degraded"))
+            assert (await house.get("/health/ready"))["status"] == "degraded"
+        finally:
+            await make("off")
+        await persist(lambda: stands("ok"))
+        await house.reaches(sent, "succeeded", "dead_lettered", timeout_seconds=30)
