@@ -115,7 +115,7 @@ NAN = float("nan")
         ([Decimal("NaN")], r"NaN at \$\[0\]"), (msgspec.Raw(b"NaN"), "no JSON"),
         ({"x": msgspec.Raw(b"nope")}, "no JSON"),
     ],
-    ids=str,
+    ids=["nan", "nested", "key", "decimal", "raw", "nested raw"],
 )  # fmt: skip
 def test_what_json_has_no_word_for_is_named(value: Any, place: str) -> None:
     """A result with a number that is not finite, or with bytes that are no JSON, fails for good and says where."""
