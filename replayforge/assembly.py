@@ -20,6 +20,7 @@ from replayforge.engine.dispatcher import Dispatcher
 from replayforge.engine.doorkeeper import SORTED_PER_STEP_MAX, Doorkeeper
 from replayforge.engine.endpoints import Courier, with_endpoints
 from replayforge.engine.execution import Rules
+from replayforge.engine.furnishing import Furnishing
 from replayforge.engine.gates import Gates
 from replayforge.engine.handler_report import HandlerReporter
 from replayforge.engine.handlers import Handlers
@@ -43,7 +44,6 @@ from replayforge.engine.strays import Strays
 from replayforge.engine.window import Window
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
-from replayforge.event_loop import Furnishing
 from replayforge.forgelog.log import ForgeLog
 from replayforge.opening import (
     logging_telemetry,
@@ -87,6 +87,7 @@ class Daemon:
     handler_reporter: HandlerReporter
     overview: Overview
     workers: list[Worker]
+    furnishing: Furnishing
     supervisor: Supervisor
     heartbeat: Heartbeat | None
     chaos: Chaos | None
@@ -343,6 +344,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         handler_reporter=HandlerReporter(store, bench, gates),
         overview=overview,
         workers=workers,
+        furnishing=furnishing,
         supervisor=supervisor,
         heartbeat=heartbeat,
         chaos=chaos,

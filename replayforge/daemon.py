@@ -107,6 +107,7 @@ async def serve_until_told(
     async with opened(config, adopt_store=adopt_store, telemetry=signals.telemetry) as daemon:
         escapes.telemetry = signals.telemetry
         signals.install()  # once more: the modules of handlers may have taken them
+        daemon.furnishing.remember()
         signals.first = daemon.incarnation_file.drain
         told = signals.watch_run(config.supervisor.grace_seconds)
         daemon.start()

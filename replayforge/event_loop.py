@@ -1,7 +1,6 @@
 """The daemon's event loop, and how it goes on whatever user code throws out of it."""
 
 import asyncio
-import sys
 import traceback
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import Context
@@ -9,7 +8,7 @@ from types import CoroutineType, TracebackType
 from typing import Any, TypeVar
 
 from replayforge.telemetry import Telemetry, attempt_context
-from replayforge.threads import DaemonThreads, own_threads
+from replayforge.threads import own_threads
 
 T = TypeVar("T")
 
@@ -96,11 +95,12 @@ class Escapes:
     def __init__(self) -> None:
         self.telemetry: Telemetry | None = None
 
-    def note(self, error: BaseException) -> None:
+    def note(self, error: BaseException, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Report what left the loop, and the attempt whose code it was, where that can be known."""
         assert self.telemetry is not None
-        attempt = attempt_of(error.__traceback__) or {}
-        what = "the loop was stopped" if isinstance(error, RuntimeError) else type(error).__name__
+        stopped = isinstance(error, RuntimeError)
+        attempt = (getattr(loop, "stopped_by", None) if stopped else attempt_of(error.__traceback__)) or {}
+        what = "the loop was stopped" if stopped else type(error).__name__
         self.telemetry.emit("callback.exited", error=what, place=place_of(error.__traceback__), **attempt)
 
 
@@ -117,7 +117,7 @@ def run_to_the_end(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, An
                 task.cancel()
                 loop.run_until_complete(asyncio.wait([task]))
                 raise
-            escapes.note(error)
+            escapes.note(error, loop)
 
 
 def attempt_of(trace: TracebackType | None) -> Mapping[str, Any] | None:
@@ -141,12 +141,45 @@ def own_threads_for(executor: Any) -> Any:
     return own_threads if executor is None and attempt_context.get() is None else executor
 
 
-class SelectorLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop, in which the calls that the daemon and its libraries make never wait for threads of handlers."""
+class Loop:
+    """What the daemon's loop does otherwise: its own calls never wait for threads of handlers, and handlers, which run
+    on it as guests, cannot take from others what all of them need."""
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
+    stopped_by: Mapping[str, Any] | None = None
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         """Call a function in a thread; without an executor it is the daemon's own, or that of handlers for theirs."""
-        return super().run_in_executor(own_threads_for(executor), func, *args)
+        return super().run_in_executor(own_threads_for(executor), func, *args)  # type: ignore[misc]
+
+    def set_default_executor(self, executor: Any) -> None:
+        """Take the executor, unless a handler hands it over, which would make all handlers wait for its threads."""
+        refuse_guests("set the loop's default executor, which all handlers share; name an executor with each call")
+        super().set_default_executor(executor)  # type: ignore[misc]
+
+    async def shutdown_default_executor(self, *args: Any, **options: Any) -> None:
+        """End the executor, unless a handler asks for it."""
+        refuse_guests("shut down the loop's default executor, which all handlers share")
+        await super().shutdown_default_executor(*args, **options)  # type: ignore[misc]
+
+    async def shutdown_asyncgens(self) -> None:
+        """Close all generators, unless a handler asks for it: the daemon's own are among them."""
+        refuse_guests("close the generators of all others")
+        await super().shutdown_asyncgens()  # type: ignore[misc]
+
+    def stop(self) -> None:
+        """Stop; who did it is kept, since whoever runs the loop goes on with it."""
+        self.stopped_by = attempt_context.get()
+        super().stop()  # type: ignore[misc]
+
+
+def refuse_guests(what: str) -> None:
+    """Raise RuntimeError when an attempt asks for what would hit others."""
+    if attempt_context.get() is not None:
+        raise RuntimeError(f"a handler may not {what}")
+
+
+class SelectorLoop(Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
+    """asyncio's loop as the daemon's."""
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -156,36 +189,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:
         return SelectorLoop
 
-    class UvLoop(uvloop.Loop):
-        """uvloop's loop, with the same care for threads."""
-
-        def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
-            """Call a function in a thread; without an executor it is the daemon's own, or that of handlers."""
-            return super().run_in_executor(own_threads_for(executor), func, *args)
+    class UvLoop(Loop, uvloop.Loop):  # type: ignore[misc]
+        """uvloop's loop as the daemon's."""
 
     return UvLoop
-
-
-class Furnishing:
-    """What a loop is given so that user code and the daemon do not meet: a task factory, and threads for handlers.
-
-    User code can undo it, and can change what the whole interpreter shares; `restore` puts that right, cheaply enough
-    to be called after each attempt.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, threads: DaemonThreads) -> None:
-        self.loop = loop
-        self.threads = threads
-        self.recursion_limit = sys.getrecursionlimit()
-
-    def install(self) -> None:
-        """Give the loop what it needs."""
-        self.loop.set_default_executor(self.threads)
-        self.loop.set_task_factory(make_task)
-
-    def restore(self) -> None:
-        """Take back what an attempt has changed."""
-        if sys.getrecursionlimit() < self.recursion_limit:
-            sys.setrecursionlimit(self.recursion_limit)
-        if self.loop.get_task_factory() is not make_task:
-            self.loop.set_task_factory(make_task)

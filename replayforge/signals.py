@@ -18,7 +18,7 @@ from replayforge.daemon_log import leave, output
 from replayforge.telemetry import Telemetry
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
-IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2")
+IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM")
 SECOND_SIGNAL_EXIT_CODE = 130
 FORCED_EXIT_CODE = 70
 START_GRACE_SECONDS = 5.0

@@ -37,6 +37,7 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "attempt.failed": ("warning", "an attempt failed or ran out of time, and what follows from it"),
     "attempt.abandoned": ("warning", "an attempt was settled while code of its handler still runs"),
     "attempt.ended_late": ("info", "what a settled attempt had left running has ended"),
+    "interpreter.restored": ("warning", "something that all handlers share had been changed by one, and was put back"),
     "attempt.fenced": ("warning", "a result came after its lease was lost, and was dropped"),
     "attempt.unsettled": ("error", "the store could not take an outcome, so the event will run again"),
     "attempt.reclaimed": ("warning", "an event whose worker or process died was taken back"),

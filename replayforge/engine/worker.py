@@ -13,6 +13,7 @@ from replayforge.domain.recovery import InFlight, Result, after_crash
 from replayforge.engine.attempt import NotBegun
 from replayforge.engine.chaos import Chaos
 from replayforge.engine.execution import Execution, Rules, begin, execute, interruption, settle
+from replayforge.engine.furnishing import Furnishing
 from replayforge.engine.gates import Gates
 from replayforge.engine.handlers import Handlers
 from replayforge.engine.outage import Outage
@@ -20,7 +21,6 @@ from replayforge.engine.publisher import Publisher
 from replayforge.engine.settler import Settler
 from replayforge.engine.strays import Strays
 from replayforge.engine.workbench import Workbench
-from replayforge.event_loop import Furnishing
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
@@ -94,7 +94,11 @@ class Worker:
     async def conclude(self, execution: Execution, settlement: Settlement) -> None:
         """Hand in what an attempt came to, and what it has left running."""
         self.execution = self.busy_since_us = None
-        self.furnishing.restore()
+        if restored := self.furnishing.restore():
+            row = execution.claimed.event
+            self.telemetry.emit(
+                "interpreter.restored", event_id=row.id, event_type=row.event_type, changed=", ".join(restored)
+            )
         self.report(settlement)
         self.strays.take(execution.attempt)
         self.gates.note(settlement)

@@ -5,17 +5,22 @@ event's last error holds, or "" where the misbehaviour only leaves something beh
 """
 
 import asyncio
+import atexit
 import contextlib
 import contextvars
 import decimal
 import gc
+import logging.config
+import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -384,3 +389,64 @@ async def change_interpreter(event: Event, context: Context) -> None:
 @hostile("succeeded")
 async def exit_in_timer(event: Event, context: Context) -> None:
     asyncio.get_running_loop().call_later(0.01, exec, "raise KeyboardInterrupt")
+
+
+@hostile("dead_lettered", "may not close the generators")
+async def close_generators_of_others(event: Event, context: Context) -> None:
+    await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+@hostile("dead_lettered", "may not shut down")
+async def shut_down_executor(event: Event, context: Context) -> None:
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+
+@hostile("dead_lettered", "may not set")
+async def replace_executor(event: Event, context: Context) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+
+
+@hostile("succeeded")
+async def take_signals(event: Event, context: Context) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+
+
+@hostile("succeeded")
+async def change_defaults(event: Event, context: Context) -> None:
+    decimal.DefaultContext.prec = 2
+    socket.setdefaulttimeout(0.000_001)
+    sys.setswitchinterval(5)
+
+
+@hostile("succeeded")
+async def set_alarm(event: Event, context: Context) -> None:
+    signal.alarm(1)
+
+
+@hostile("succeeded")
+async def reconfigure_logging(event: Event, context: Context) -> None:
+    structlog.configure(processors=[])
+    logging.config.dictConfig({"version": 1, "root": {"handlers": [], "level": "CRITICAL"}})
+    sys.stderr = None
+
+
+@hostile("succeeded")
+async def change_directory(event: Event, context: Context) -> None:
+    os.chdir("/")
+
+
+@hostile("succeeded")
+async def leave_child(event: Event, context: Context) -> None:
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        signal.pause()
+        os._exit(0)
+
+
+@hostile("succeeded")
+async def leave_threads(event: Event, context: Context) -> None:
+    threading.Thread(target=FOR_EVER.wait).start()
+    ThreadPoolExecutor(1).submit(FOR_EVER.wait)
+    atexit.register(FOR_EVER.wait)
