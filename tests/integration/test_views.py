@@ -204,7 +204,7 @@ async def test_late_results_are_told_apart(house: House) -> None:
 
 async def test_readiness_follows_the_door(house: House) -> None:
     """While events cannot be accepted readiness is 503 with the reason, and so is every post, with Retry-After."""
-    house.daemon.intake.accepting = False
+    house.daemon.intake.draining, house.daemon.intake.accepting = True, False
     async with house.http.get("/health/ready") as response:
         assert response.status == 503
         assert "draining" in await response.text()
