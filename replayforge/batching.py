@@ -1,8 +1,9 @@
 """Join the open batch: callers hand in work and wait, one flush serves all who came while the last one ran."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from asyncio import shield, sleep, wait
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 from replayforge.domain.errors import Unavailable
 
@@ -25,7 +26,7 @@ async def gathered(items: Sequence[object], enough: int) -> None:
         count = len(items)
         if count >= enough or quiet == QUIET_TURNS:
             return
-        await asyncio.sleep(0)
+        await sleep(0)
         quiet = quiet + 1 if len(items) == count else 0
 
 
@@ -56,7 +57,7 @@ class Batcher(Generic[Item, Result]):
 
         A caller that is cancelled abandons its wait, never the item: what was handed in is flushed all the same.
         """
-        return await asyncio.shield(self.submit(item))
+        return await shield(self.submit(item))
 
     def submit(self, item: Item) -> asyncio.Future[Result]:
         """Hand in `item` now; the future resolves after the flush that carries it."""
@@ -71,16 +72,20 @@ class Batcher(Generic[Item, Result]):
     async def drain(self) -> None:
         """Return when everything handed in so far has been flushed."""
         while self.runner is not None:
-            await asyncio.wait([self.runner])
+            await wait([self.runner])
 
     async def run(self) -> None:
-        """Flush until nothing waits."""
+        """Flush until nothing waits. Whatever ends that before, nobody waits in vain, and the next item begins anew."""
         try:
             while self.waiting:
                 await gathered(self.waiting, self.items_max)
                 batch = self.waiting[: self.items_max]
                 del self.waiting[: self.items_max]
                 await self.flush_batch(batch)
+        except BaseException as error:
+            refuse(self.waiting, error)
+            self.waiting.clear()
+            raise
         finally:
             self.runner = None
 
@@ -88,17 +93,26 @@ class Batcher(Generic[Item, Result]):
         """Flush one batch and hand each caller its result, or all of them the error."""
         try:
             results = await self.flush([item for item, _ in batch])
-        except asyncio.CancelledError:
-            for _, future in batch:
-                future.cancel()
-            raise
-        except Exception as error:
-            for _, future in batch:
+            for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
-                    future.set_exception(error)
-                    # A caller that was cancelled meanwhile will not look; the error is not lost, others carry it.
-                    future.exception()
-            return
-        for (_, future), result in zip(batch, results, strict=True):
-            if not future.done():
-                future.set_result(result)
+                    future.set_result(result)
+        except Exception as error:
+            refuse(batch, error)
+        except BaseException as error:
+            refuse(batch, error)
+            raise
+
+
+def refuse(batch: Iterable[tuple[object, asyncio.Future[Any]]], error: BaseException) -> None:
+    """Hand the error to every caller that still waits; one that would end whoever awaits it is only named."""
+    if not isinstance(error, (Exception, asyncio.CancelledError)):
+        error = RuntimeError(f"the flush ended with {type(error).__name__}")
+    for _, future in batch:
+        if future.done():
+            continue
+        if isinstance(error, asyncio.CancelledError):
+            future.cancel()
+        else:
+            future.set_exception(error)
+            # A caller that was cancelled meanwhile will not look; the error is not lost, others carry it.
+            future.exception()

@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import sys
+from asyncio import wait
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -116,7 +117,7 @@ async def serve_until_told(
             gc.freeze()
             gc.set_threshold(*COLLECTED_AFTER)
             announce(daemon, loaded)
-            await asyncio.wait((told, daemon.supervisor.failed), return_when=asyncio.FIRST_COMPLETED)
+            await wait((told, daemon.supervisor.failed), return_when=asyncio.FIRST_COMPLETED)
             await daemon.stop()
         code = exit_code(daemon)
     signals.telemetry.emit("daemon.stopped")

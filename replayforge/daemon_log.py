@@ -12,10 +12,10 @@ import os
 import sys
 import sysconfig
 import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from time import monotonic, time_ns
 from types import TracebackType
 from typing import Any
 
@@ -47,7 +47,7 @@ Render = Callable[[str, dict[str, Any]], str]
 
 def entry_of(level: str, event: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return a line as a mapping: time, level and event first, then the fields, an exception as its traceback."""
-    now = datetime.fromtimestamp(time.time(), UTC).isoformat().replace("+00:00", "Z")
+    now = datetime.fromtimestamp(time_ns() / 1e9, UTC).isoformat().replace("+00:00", "Z")
     head = {"timestamp": now, "level": level, "event": event}
     entry = {**head, **fields, **head}
     trace = trace_of(entry.pop("exc_info", None))
@@ -171,9 +171,9 @@ class Output:
 
     def flush(self, timeout_seconds: float = FLUSH_SECONDS) -> None:
         """Let what was said get out, within a time limit."""
-        deadline = time.monotonic() + timeout_seconds
+        deadline = monotonic() + timeout_seconds
         for sink in (self.err, self.out):
-            sink.flush(max(0.0, deadline - time.monotonic()))
+            sink.flush(max(0.0, deadline - monotonic()))
 
     def issues(self) -> list[str]:
         """Say in words which output takes nothing, and why."""

@@ -2,8 +2,10 @@
 
 import asyncio
 import traceback
+from asyncio import wait
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import Context
+from time import monotonic
 from types import CoroutineType, TracebackType
 from typing import Any, TypeVar
 
@@ -115,7 +117,7 @@ def run_to_the_end(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, An
                 raise
             if escapes.telemetry is None:
                 task.cancel()
-                loop.run_until_complete(asyncio.wait([task]))
+                loop.run_until_complete(wait([task]))
                 raise
             escapes.note(error, loop)
 
@@ -180,6 +182,8 @@ def refuse_guests(what: str) -> None:
 
 class SelectorLoop(Loop, asyncio.SelectorEventLoop):  # type: ignore[misc]
     """asyncio's loop as the daemon's."""
+
+    time = staticmethod(monotonic)  # asyncio looks up the clock in its module each time, where anybody can replace it
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

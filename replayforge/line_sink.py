@@ -5,10 +5,10 @@ import io
 import os
 import select
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 
 WAITING_BYTES_MAX = 4 * 1024 * 1024
 BATCH_BYTES_MAX = 64 * 1024
@@ -72,7 +72,7 @@ class LineSink:
     def trouble(self) -> str:
         """Say why nothing can be written now; empty while something can."""
         since = self.writing_since
-        if since is not None and time.monotonic() - since > STUCK_SECONDS:
+        if since is not None and monotonic() - since > STUCK_SECONDS:
             return "nobody takes what it writes"
         return self.reason
 
@@ -93,7 +93,7 @@ class LineSink:
             with self.changed:
                 self.changed.wait_for(lambda: self.waiting)
                 batch = self.take_batch()
-                self.writing_since = time.monotonic()
+                self.writing_since = monotonic()
             self.put_out(batch)
             with self.changed:
                 self.writing_since = None

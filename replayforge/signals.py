@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from time import monotonic
 from types import FrameType
 
 from replayforge.daemon_log import leave, output
@@ -92,14 +93,14 @@ class Signals:
     def watch(self) -> None:
         """Wait for the first signal, pass it on to the loop, and see that the process ends."""
         os.read(self.receiving, 1)
-        began = self.turned_at = time.monotonic()
+        began = self.turned_at = monotonic()
         with contextlib.suppress(Exception):  # whatever cannot be noted, the end comes
             self.first()
         self.on_loop(self.act)
         while True:
             time.sleep(LOOK_SECONDS)
             self.on_loop(self.turn)
-            now = time.monotonic()
+            now = monotonic()
             over = now - began - self.grace_seconds
             if over > 0 and now - self.turned_at > STILL_SECONDS:
                 self.end(f"the event loop has not turned for {now - self.turned_at:.0f} s")
@@ -108,7 +109,7 @@ class Signals:
 
     def turn(self) -> None:
         """Note, on the loop, that it turns."""
-        self.turned_at = time.monotonic()
+        self.turned_at = monotonic()
 
     def on_loop(self, call: Callable[[], object]) -> None:
         """Have something called on the loop, if there is one that is open."""

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import traceback
+from asyncio import timeout, wait
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -101,12 +102,12 @@ class Supervisor:
         tasks = {self.tasks[name]: name for name in present}
         if not tasks:
             return []
-        _, late = await asyncio.wait(tasks, timeout=timeout_seconds)
+        _, late = await wait(tasks, timeout=timeout_seconds)
         for task in late:
             task.cancel()
         if late:
             # A handler may swallow its cancellation; it is left behind, for only the end of the process stops it.
-            await asyncio.wait(late, timeout=CANCEL_SECONDS)
+            await wait(late, timeout=CANCEL_SECONDS)
         for name in present:
             del self.tasks[name]
         return [tasks[task] for task in late]
@@ -141,10 +142,10 @@ class Supervisor:
         """Run the service to its end; returns the error it died of, or None when it ended in order."""
         guard.task = asyncio.create_task(guard.service.run(stopping), name=guard.service.name)
         try:
-            await asyncio.wait([guard.task])
+            await wait([guard.task])
         except asyncio.CancelledError:
             guard.task.cancel()
-            await asyncio.wait([guard.task])
+            await wait([guard.task])
             raise
         if guard.task.cancelled():
             error, guard.injected = guard.injected, None
@@ -203,7 +204,7 @@ class Supervisor:
 async def wait_for_event(event: asyncio.Event, timeout_seconds: float) -> bool:
     """Wait until the event is set or the time is over; returns whether it is set."""
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with timeout(timeout_seconds):
             await event.wait()
     except TimeoutError:
         return event.is_set()

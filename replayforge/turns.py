@@ -1,8 +1,9 @@
 """Keeps the event loop turning while requests are computed: large pieces in threads, small ones in short stretches."""
 
 import asyncio
-import time
+from asyncio import sleep
 from collections.abc import Callable
+from time import perf_counter
 from typing import TypeVar
 
 from replayforge.threads import DaemonThreads
@@ -28,10 +29,10 @@ class Turns:
     """Lets others have the loop after every few milliseconds of work in many small steps."""
 
     def __init__(self) -> None:
-        self.began = time.perf_counter()
+        self.began = perf_counter()
 
     async def pass_on(self) -> None:
         """Give the loop a turn when the last one is long enough ago."""
-        if time.perf_counter() - self.began > TURN_SECONDS:
-            await asyncio.sleep(0)
-            self.began = time.perf_counter()
+        if perf_counter() - self.began > TURN_SECONDS:
+            await sleep(0)
+            self.began = perf_counter()

@@ -1,5 +1,6 @@
 """The house rules that a machine can check, checked in the test run."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,3 +24,16 @@ def test_the_tree_is_clean(tool: str) -> None:
     command = [str(PROGRAMS / program), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+
+
+LOOKED_UP = re.compile(
+    r"\b(asyncio\.(sleep|wait|wait_for|shield|timeout|gather)|time\.(time|time_ns|monotonic|perf_counter))\("
+)
+EXAMPLES = ("cli", "checkout.py", "attempt.py")
+
+
+def test_the_daemon_looks_up_no_function_that_handlers_may_replace() -> None:
+    """What its loops wait with and read the time from is bound when a module is imported."""
+    modules = [path for path in (ROOT / "replayforge").rglob("*.py") if not set(EXAMPLES) & set(path.parts)]
+    found = [f"{path}: {match[0]}" for path in modules for match in LOOKED_UP.finditer(path.read_text())]
+    assert found == []

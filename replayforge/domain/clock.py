@@ -4,6 +4,7 @@ import re
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from time import clock_gettime, monotonic, time_ns
 from typing import Protocol
 
 MICROSECONDS_PER_SECOND = 1_000_000
@@ -37,15 +38,15 @@ class SystemClock:
 
     def now_us(self) -> int:
         """Return the wall-clock time in microseconds since the Unix epoch, UTC."""
-        return time.time_ns() // 1000
+        return time_ns() // 1000
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never runs backwards."""
-        return time.monotonic()
+        return monotonic()
 
     def elapsed(self) -> float:
         """Return seconds on a clock that never runs backwards and goes on while the machine sleeps."""
-        return time.clock_gettime(ELAPSED_CLOCK)
+        return clock_gettime(ELAPSED_CLOCK)
 
 
 class SteadyClock:

@@ -1,8 +1,8 @@
 """Simulated crashes, really carried out: what the payload's flags and the configured rates ask for."""
 
-import asyncio
 import random
 import time
+from asyncio import sleep
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ class Chaos:
             self.telemetry.emit("crash.simulated", kind="hang", event_id=event.id)
             # Blocks the event loop on purpose: a handler that holds everything up is what this simulates.
             time.sleep(min(float(hang), 3600))  # noqa: ASYNC251
-            await asyncio.sleep(0)
+            await sleep(0)
         fail = flags.get("_force_fail")
         if fail is True or (isinstance(fail, int) and event.attempt <= fail):
             raise ForcedFailure("a failure that the payload asks for")

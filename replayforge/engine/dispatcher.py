@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from asyncio import timeout, wait
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -94,7 +95,7 @@ class Dispatcher:
         waiting = asyncio.ensure_future(self.log.wait_beyond(self.projected))
         stop = asyncio.ensure_future(stopping.wait())
         try:
-            await asyncio.wait((waiting, stop), return_when=asyncio.FIRST_COMPLETED)
+            await wait((waiting, stop), return_when=asyncio.FIRST_COMPLETED)
             return waiting.done() and waiting.result() > self.projected
         finally:
             waiting.cancel()
@@ -211,7 +212,7 @@ class Dispatcher:
     async def wait_projected(self, offset: int) -> None:
         """Return once the record at `offset` has its row; raises OutcomeUnknown when the store takes too long."""
         try:
-            async with asyncio.timeout(STORED_SECONDS_MAX), self.moved:
+            async with timeout(STORED_SECONDS_MAX), self.moved:
                 await self.moved.wait_for(lambda: self.projected >= offset)
         except TimeoutError:
             raise OutcomeUnknown(
@@ -222,7 +223,7 @@ class Dispatcher:
     async def catch_up(self, timeout_seconds: float) -> None:
         """Return once everything that was accepted has its row, or when the time is over."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds), self.moved:
+            async with timeout(timeout_seconds), self.moved:
                 await self.moved.wait_for(lambda: len(self.window) == 0 or self.log.poisoned is not None)
 
     def events_of(self, records: list[Record]) -> list[tuple[int, EventRecord]]:

@@ -8,6 +8,7 @@ import hmac
 import io
 import math
 import re
+from asyncio import timeout
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -219,7 +220,7 @@ async def beginning(response: aiohttp.ClientResponse, deadline: float = math.inf
     body, now = bytearray(), asyncio.get_running_loop().time()
     seconds = min(BODY_SECONDS_MAX, (deadline - now) / 2)
     with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
-        async with asyncio.timeout(max(BODY_SECONDS_MIN, seconds)):
+        async with timeout(max(BODY_SECONDS_MIN, seconds)):
             async for piece in response.content.iter_any():
                 body += piece
                 if len(body) > RESULT_BYTES_MAX:

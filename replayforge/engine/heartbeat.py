@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+from asyncio import sleep, wait
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,12 +82,12 @@ class Heartbeat:
         stop = asyncio.ensure_future(stopping.wait())
         thread.start()
         try:
-            await asyncio.wait((ended, stop), return_when=asyncio.FIRST_COMPLETED)
+            await wait((ended, stop), return_when=asyncio.FIRST_COMPLETED)
         finally:
             stop.cancel()
             with contextlib.suppress(RuntimeError):  # the thread has ended by itself
                 beating.call_soon_threadsafe(told.set)
-            await asyncio.wait([ended], timeout=LAST_BEAT_SECONDS)
+            await wait([ended], timeout=LAST_BEAT_SECONDS)
         if ended.done():
             ended.result()
 
@@ -191,7 +192,7 @@ class Heartbeat:
             leases = self.leases.doubtful(self.clock.elapsed())
             if leases:
                 self.tell(self.give_up, leases, "The lease could not be renewed in time.")
-            await asyncio.sleep(self.pace.lease_seconds / LOOKS_PER_LEASE)
+            await sleep(self.pace.lease_seconds / LOOKS_PER_LEASE)
 
     def is_overdue(self, hold: Hold, now: float) -> bool:
         """Tell whether a lease is to lapse: its handler has run too long, or the loop has, which would begin it."""

@@ -1,6 +1,7 @@
 """The way in: gives each event its id, finds duplicates, and returns once the log has made it durable."""
 
 import asyncio
+from asyncio import shield
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -122,7 +123,7 @@ class Intake:
             # A fresh id cannot be known to anybody, so there is nothing to look up and nobody to wait for.
             place = self.window.reserve(record)
             self.append([record])
-            return Receipt(record, await asyncio.shield(place.offset), duplicate=False)
+            return Receipt(record, await shield(place.offset), duplicate=False)
         (receipt,) = await self.accept_records([record])
         if isinstance(receipt, Exception):
             raise receipt
@@ -266,7 +267,7 @@ class Intake:
     ) -> Receipt | ReplayForgeError:
         """Return what came of one record: its own durability, or that of the event its key already names."""
         try:
-            offset = await asyncio.shield(place.offset)
+            offset = await shield(place.offset)
         except AlreadyStored as already:
             if isinstance(already.known, RetiredKey):
                 compared = await self.compared(record, already.known.log_offset, already.known.digest)

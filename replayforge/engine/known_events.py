@@ -1,6 +1,7 @@
 """Tells the door which events have a row already, and keeps nobody waiting for a store that has fallen silent."""
 
 import asyncio
+from asyncio import gather, timeout
 from collections.abc import Sequence
 
 from replayforge.batching import Batcher
@@ -35,7 +36,7 @@ class KnownEvents:
         if not ids or loop.time() < self.pause_ends or (self.silent and self.looks.runner is not None):
             return {}
         try:
-            async with asyncio.timeout(LOOK_SECONDS_MAX):
+            async with timeout(LOOK_SECONDS_MAX):
                 return await self.looks.add(ids)
         except TimeoutError:
             self.silent = True
@@ -48,6 +49,6 @@ class KnownEvents:
         """Look several callers' ids up at once."""
         wanted = [event_id for ids in batches for event_id in ids]
         # An event that retires between the two looks is found by the dispatcher.
-        events, retired = await asyncio.gather(self.store.events_by_ids(wanted), self.store.retired_keys(wanted))
+        events, retired = await gather(self.store.events_by_ids(wanted), self.store.retired_keys(wanted))
         self.silent = False
         return [retired | events] * len(batches)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from asyncio import shield, timeout
 from dataclasses import dataclass
 
 from replayforge.domain.errors import Rejected, Unavailable
@@ -42,7 +43,7 @@ class Logbook:
 
     async def append(self, payload: bytes) -> int:
         """Append a record that is no event; returns its offset once it is durable."""
-        return await asyncio.shield(self.log.append([NewRecord(payload, b"", FOREIGN_RECORD_TYPE)]))
+        return await shield(self.log.append([NewRecord(payload, b"", FOREIGN_RECORD_TYPE)]))
 
     async def read(self, after: int, limit: int, wait_seconds: float) -> Page:
         """Return records after an offset, waiting up to `wait_seconds` for the first one."""
@@ -60,7 +61,7 @@ class Logbook:
     async def wait(self, after: int, seconds: float) -> None:
         """Return when there is a record after `after`, when the time is over, or when there will be none any more."""
         with contextlib.suppress(TimeoutError, Unavailable):
-            async with asyncio.timeout(seconds) as patience:
+            async with timeout(seconds) as patience:
                 self.patiences.add(patience)
                 try:
                     await self.log.wait_beyond(after)

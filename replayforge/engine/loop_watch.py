@@ -5,12 +5,12 @@ import math
 import selectors
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -72,7 +72,7 @@ class LoopWatch:
         telemetry: Telemetry,
         *,
         limit_seconds: float = LIMIT_SECONDS,
-        clock: Clock = time.monotonic,
+        clock: Clock = monotonic,
     ) -> None:
         self.handlers = handlers
         self.telemetry = telemetry

@@ -1,6 +1,6 @@
 """What the daemon knows about itself: the ledger, convergence, workers, readiness. It only looks."""
 
-import asyncio
+from asyncio import gather, wait_for
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -271,7 +271,7 @@ class Overview:
     async def checks(self) -> list[Check]:
         """Return one check for each part; only the log can make the daemon unready, all else is `degraded`."""
         log = Check("log", "ok" if self.log.writable else "down", self.log.stats().sync_p50_ms, self.log.reason)
-        store, stream = await asyncio.gather(self.check_store(), self.check_stream())
+        store, stream = await gather(self.check_store(), self.check_stream())
         services = [guard for guard in self.supervisor.guards.values() if guard.state in ("restarting", "failed")]
         named = ", ".join(guard.service.name for guard in services)
         stuck = self.strays.issues() + self.handler_threads.issues()
@@ -282,7 +282,7 @@ class Overview:
         """Ask the store."""
         started = self.clock.monotonic()
         try:
-            await asyncio.wait_for(self.store.ping(), PROBE_SECONDS)
+            await wait_for(self.store.ping(), PROBE_SECONDS)
         except (Unavailable, TimeoutError) as error:
             return Check("store", "degraded", self.since(started), str(error) or "no answer")
         # A full or read-only disk answers every question.

@@ -1,6 +1,7 @@
 """Reads entries off the stream, claims their events in one commit, and lays them on the workbench."""
 
 import asyncio
+from asyncio import shield, timeout, wait
 from collections.abc import Awaitable
 
 from replayforge import crashpoints
@@ -68,14 +69,14 @@ class Reader:
         reading = asyncio.ensure_future(self.read_on(stopping))
         stop = asyncio.ensure_future(stopping.wait())
         try:
-            await asyncio.wait((reading, stop), return_when=asyncio.FIRST_COMPLETED)
+            await wait((reading, stop), return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
                 reading.result()
         finally:
             stop.cancel()
             reading.cancel()
             if self.claiming is not None:
-                await asyncio.wait([self.claiming])
+                await wait([self.claiming])
 
     async def read_on(self, stopping: asyncio.Event) -> None:
         """Claim batch after batch, backing off while the stream or the store is away."""
@@ -119,7 +120,7 @@ class Reader:
         """Claim and lay down as one, even if the reader ends meanwhile: what was claimed is always on the bench."""
         self.claiming = asyncio.ensure_future(self.claim_and_put_unshielded(entries))
         try:
-            return await asyncio.shield(self.claiming)
+            return await shield(self.claiming)
         finally:
             if self.claiming.done():
                 self.claiming = None
@@ -176,7 +177,7 @@ class Reader:
 async def within(waiting: Awaitable[None], seconds: float) -> bool:
     """Wait for something at most so long; returns whether it came."""
     try:
-        async with asyncio.timeout(seconds):
+        async with timeout(seconds):
             await waiting
     except TimeoutError:
         return False

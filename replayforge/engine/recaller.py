@@ -1,6 +1,7 @@
 """Claims the events that waited for a handler, oldest first, once it may be given events again."""
 
 import asyncio
+from asyncio import wait
 
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock
@@ -83,7 +84,7 @@ class Recaller:
         self.bench.changed.clear()
         waits = [asyncio.ensure_future(event.wait()) for event in (self.bench.changed, self.gates.news)]
         try:
-            await asyncio.wait(waits, timeout=ROOM_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await wait(waits, timeout=ROOM_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for one in waits:
                 one.cancel()

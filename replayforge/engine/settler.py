@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from asyncio import wait
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -42,7 +43,7 @@ class Settler:
         if forks.is_child():
             os._exit(0)
         while len(self.batcher.waiting) >= WAITING_MAX:
-            await asyncio.wait([self.batcher.waiting[0][1]])
+            await wait([self.batcher.waiting[0][1]])
         self.batcher.submit(settlement).add_done_callback(lambda future: self.settled(settlement, future))
 
     def settled(self, settlement: Settlement, future: asyncio.Future[bool]) -> None:

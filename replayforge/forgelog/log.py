@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from asyncio import shield
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -286,7 +287,7 @@ class ForgeLog:
         if self.ending is None:
             self.committer.stop()
             self.ending = asyncio.ensure_future(self.end())
-        await asyncio.shield(self.ending)
+        await shield(self.ending)
 
     async def end(self) -> None:
         """Let the last commits and batches through, then finish in a thread."""

@@ -3,9 +3,9 @@
 Evidence is never destroyed: what a plan sets aside is copied to quarantine/ and synced before anything else changes.
 """
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import time_ns
 
 from replayforge.domain.clock import SystemClock
 from replayforge.forgelog.atomic import read_whole, replace_file, write_fully
@@ -199,7 +199,7 @@ def set_aside(disk: Disk, directory: Path, path: Path) -> str:
     """Copy a file into quarantine/ under a name of its own, durably."""
     quarantine = directory / QUARANTINE
     disk.files.make_directory(quarantine)
-    target = quarantine / f"{path.name}.{time.time_ns()}"
+    target = quarantine / f"{path.name}.{time_ns()}"
     data = read_whole(disk.files, path)
     handle = disk.files.open(target, create=True)
     try:

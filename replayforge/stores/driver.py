@@ -4,9 +4,9 @@ The generator decides between statements without doing I/O, so one source serves
 (SQLite) and one that runs it on the event loop (PostgreSQL).
 """
 
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from replayforge.domain.errors import Unavailable
@@ -64,7 +64,7 @@ class Writes:
     def note(self, error: Exception | None) -> None:
         """Note the end of a write; one that the database refused for what it was has reached the database."""
         self.error = str(error) if isinstance(error, Unavailable) else None
-        self.ended = time.monotonic()
+        self.ended = monotonic()
 
 
 class Driver(Protocol):

@@ -3,10 +3,11 @@
 import asyncio
 import random
 import re
-import time
+from asyncio import shield, sleep, timeout, wait
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from time import monotonic
 from typing import Any, Self
 
 import asyncpg
@@ -45,6 +46,9 @@ class PostgresDriver:
         self.connections = Connections(address, connections)
         self.running: set[asyncio.Task[Any]] = set()
         self.writes = Writes()
+        self.jitter = (
+            random.Random()
+        )  # of its own: a handler may seed that of the module, here and in every other daemon
         self.look_seconds = LOOK_SECONDS
         self.looks = asyncio.Semaphore(max(1, connections // 2))
         milliseconds = int(address.call_seconds * 1000)
@@ -84,7 +88,7 @@ class PostgresDriver:
     async def look(self, transaction: Transaction[Result]) -> Result:
         """See Driver.look; half of the connections are kept for everybody else."""
         try:
-            async with asyncio.timeout(self.look_seconds):
+            async with timeout(self.look_seconds):
                 await self.looks.acquire()
         except TimeoutError:
             raise TooSlow from None
@@ -107,11 +111,11 @@ class PostgresDriver:
 
     async def read_twice(self, begin: str, transaction: Transaction[Result]) -> Result:
         """Carry out a transaction that only fetches, and once more where a connection was found broken."""
-        started = time.monotonic()
+        started = monotonic()
         try:
             return await self.read_once(begin, transaction)
         except Unavailable:
-            if time.monotonic() - started > READ_AGAIN_SECONDS:
+            if monotonic() - started > READ_AGAIN_SECONDS:
                 raise
         return await self.read_once(begin, transaction)
 
@@ -136,7 +140,7 @@ class PostgresDriver:
     async def close(self) -> None:
         """Finish what was handed in and let go of every connection; safe twice."""
         if self.running:
-            await asyncio.wait(self.running)
+            await wait(self.running)
         await self.connections.close()
 
     async def shielded(self, work: Coroutine[Any, Any, Result]) -> Result:
@@ -144,7 +148,7 @@ class PostgresDriver:
         task = asyncio.ensure_future(work)
         self.running.add(task)
         task.add_done_callback(self.ended)
-        return await asyncio.shield(task)
+        return await shield(task)
 
     def ended(self, task: asyncio.Task[Any]) -> None:
         """Forget a task; a caller that was cancelled does not look at its error."""
@@ -171,7 +175,7 @@ class PostgresDriver:
             except Rivalled:
                 if number == TRIES_MAX:
                     raise
-            await asyncio.sleep(random.uniform(0, 0.01) * 2**number)
+            await sleep(self.jitter.uniform(0, 0.01) * 2**number)
         raise AssertionError("unreachable")
 
     async def run(self, begin: str, transaction: Transaction[Result]) -> Result:

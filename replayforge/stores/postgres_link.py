@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -86,7 +87,7 @@ class Connections:
     async def place(self) -> AsyncIterator[None]:
         """Wait until fewer than `size` connections are lent; raises Unavailable when that takes too long."""
         try:
-            async with asyncio.timeout(self.address.call_seconds):
+            async with timeout(self.address.call_seconds):
                 await self.free.acquire()
         except TimeoutError:
             raise Unavailable(f"{self.address.place} is busy: every connection is in use.") from None

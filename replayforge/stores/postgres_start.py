@@ -1,6 +1,7 @@
 """What a PostgreSQL server is asked before it is trusted with acknowledged work, and who stands in front of it."""
 
 import asyncio
+from asyncio import sleep
 from dataclasses import replace
 
 from replayforge.domain.errors import Refused, Unavailable
@@ -26,7 +27,7 @@ async def usable(address: Address, patience_seconds: float) -> Address:
                 raise refusal from error
             if asyncio.get_running_loop().time() > deadline:
                 raise Refused(f"{error} Waited {patience_seconds:g} s for it.") from error
-        await asyncio.sleep(LOOK_SECONDS)
+        await sleep(LOOK_SECONDS)
 
 
 async def examined(address: Address) -> Address:

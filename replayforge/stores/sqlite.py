@@ -6,9 +6,10 @@ import fcntl
 import os
 import sqlite3
 import stat
-import time
+from asyncio import shield, timeout, wait
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any, Self, TypeVar
 
 import aiosqlite
@@ -136,9 +137,9 @@ class SqliteDriver:
         """See Driver.look."""
         if self.closed:
             raise Unavailable("The store is closed.")
-        deadline = time.monotonic() + self.look_seconds
+        deadline = monotonic() + self.look_seconds
         try:
-            async with asyncio.timeout(self.look_seconds):
+            async with timeout(self.look_seconds):
                 connection = await self.free_lookers.get()
         except TimeoutError:
             raise TooSlow from None
@@ -146,7 +147,7 @@ class SqliteDriver:
         # Whoever asked may be gone before the answer; the connection is free only when its thread is.
         hop.add_done_callback(lambda done: self.end_look(connection, done))
         with mapped_errors(self.path):
-            return await asyncio.shield(hop)
+            return await shield(hop)
 
     def end_look(self, connection: aiosqlite.Connection, done: asyncio.Future[Any]) -> None:
         """Give a connection to the next one who looks; an error that nobody waits for is let go."""
@@ -157,7 +158,7 @@ class SqliteDriver:
     def look_until(self, raw: sqlite3.Connection, deadline: float, transaction: Transaction[Result]) -> Result:
         """Carry out a reading transaction on one snapshot, and have SQLite give it up after a time."""
         raw.execute("BEGIN")
-        raw.set_progress_handler(lambda: time.monotonic() > deadline, LOOK_STEPS)
+        raw.set_progress_handler(lambda: monotonic() > deadline, LOOK_STEPS)
         try:
             return self.carry_out(raw, transaction)
         finally:
@@ -216,7 +217,7 @@ class SqliteDriver:
         await self.group.drain()
         if self.shortening is not None:
             self.shortening.cancel()
-            await asyncio.wait([self.shortening])
+            await wait([self.shortening])
         for connection in self.lookers:
             await connection.interrupt()
         for connection in (*self.readers, *self.lookers, self.writer):
@@ -348,7 +349,7 @@ async def in_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Co
     """Run `work` on the connection's own thread in one hop; when the caller is cancelled the work still ends."""
     # aiosqlite offers one hop per statement; a whole transaction in one hop needs the method beneath its public ones.
     hop = asyncio.ensure_future(connection._execute(lambda: work(connection._conn)))  # type: ignore[no-untyped-call]  # noqa: SLF001
-    returned: Returned = await asyncio.shield(hop)
+    returned: Returned = await shield(hop)
     return returned
 
 

@@ -1,10 +1,10 @@
 """The store: each operation once, over whichever driver; what it returns is durable."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
 from replayforge.domain.admission import ALL_WELCOME, Admission, PatternOf, Pause
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
@@ -97,7 +97,7 @@ class Store:
         Returns whether it was tried.
         """
         writes = self.driver.writes
-        if writes.error is None or time.monotonic() - writes.ended < PROBE_SECONDS:
+        if writes.error is None or monotonic() - writes.ended < PROBE_SECONDS:
             return False
         await self.driver.write(transactions.touch)
         return True

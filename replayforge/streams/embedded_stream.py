@@ -1,11 +1,12 @@
 """The stream inside the process: ordered, without doubles, and as fast as a dictionary."""
 
 import asyncio
-import time
+from asyncio import timeout
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from itertools import count as count_up
 from itertools import islice
+from time import monotonic
 
 from replayforge.streams.stream import Delivery, Entry, StreamStats
 from replayforge.telemetry import Telemetry
@@ -54,7 +55,7 @@ class EmbeddedStream:
         """Return when something was queued, or after `wait_seconds`."""
         self.filled.clear()
         try:
-            async with asyncio.timeout(wait_seconds):
+            async with timeout(wait_seconds):
                 await self.filled.wait()
         except TimeoutError:
             return
@@ -68,7 +69,7 @@ class EmbeddedStream:
 
     def hold(self, deliveries: Sequence[Delivery]) -> None:
         """Keep the deliveries as pending from now on."""
-        now = time.monotonic()
+        now = monotonic()
         self.pending.update((delivery.handle, (delivery, now)) for delivery in deliveries)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -86,7 +87,7 @@ class EmbeddedStream:
 
     async def reclaim(self, min_idle_seconds: float, count: int) -> list[Delivery]:
         """See Stream.reclaim; here the reader that went away is a coroutine that died."""
-        read_before = time.monotonic() - min_idle_seconds
+        read_before = monotonic() - min_idle_seconds
         oldest = (delivery for delivery, read_at in self.pending.values() if read_at <= read_before)
         deliveries = list(islice(oldest, count))
         await self.ack(deliveries)
@@ -112,7 +113,7 @@ class EmbeddedStream:
             depth=await self.depth(),
             pending=len(self.pending),
             lag=len(self.queued),
-            oldest_idle_seconds=time.monotonic() - oldest_at if oldest_at is not None else 0.0,
+            oldest_idle_seconds=monotonic() - oldest_at if oldest_at is not None else 0.0,
             consumers=1,
         )
 

@@ -1,10 +1,10 @@
 """Keeps one stream and its consumer group in being, and notices when they are not the ones we knew."""
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 from redis.asyncio import Redis
@@ -54,7 +54,7 @@ class RedisGroup:
 
     async def ensure(self) -> None:
         """Make the group when it is known to be gone; look again when the last look is old or something failed."""
-        if self.gone or time.monotonic() - self.checked_at > CHECK_SECONDS:
+        if self.gone or monotonic() - self.checked_at > CHECK_SECONDS:
             await self.make()
 
     async def make(self) -> None:
@@ -76,7 +76,7 @@ class RedisGroup:
             if generation is None or self.gone:
                 generation = await self.prepare()
             self.gone = False
-            self.checked_at = time.monotonic()
+            self.checked_at = monotonic()
             self.recognise((generation, server.get("run_id", "")))
 
     async def prepare(self) -> str:

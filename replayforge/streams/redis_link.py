@@ -1,6 +1,6 @@
 """One client of one Redis: built from a URL, its errors turned into ours, its connections dropped after a failure."""
 
-import asyncio
+from asyncio import timeout
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class RedisLink:
     async def calling(self) -> AsyncIterator[Redis]:
         """Lend the client; inside, everything Redis or the network does wrong becomes Unavailable."""
         try:
-            async with asyncio.timeout(self.call_seconds_max):
+            async with timeout(self.call_seconds_max):
                 yield self.client
         except TimeoutError:
             await self.rebuild()
@@ -83,7 +83,7 @@ class RedisLink:
     async def disconnect(self, *, inuse_connections: bool) -> None:
         """Close connections, for a short while politely; what cannot be closed is dead already."""
         with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS_MAX):
+            async with timeout(CLOSE_SECONDS_MAX):
                 await self.client.connection_pool.disconnect(inuse_connections=inuse_connections)
 
 

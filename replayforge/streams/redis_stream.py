@@ -1,9 +1,10 @@
 """The stream on Redis: one stream and one consumer group, shared by every daemon on the same store."""
 
 import asyncio
-import time
+from asyncio import sleep
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from time import monotonic
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -117,15 +118,15 @@ class RedisStream:
 
     async def read(self, count: int, wait_seconds: float) -> list[Delivery]:
         """See Stream.read."""
-        deadline = time.monotonic() + wait_seconds
+        deadline = monotonic() + wait_seconds
         while True:
             try:
                 await self.group.ensure()
-                deliveries = await self.read_once(count, deadline - time.monotonic())
+                deliveries = await self.read_once(count, deadline - monotonic())
             except GroupGone:
-                await asyncio.sleep(RECREATE_SECONDS)
+                await sleep(RECREATE_SECONDS)
                 deliveries = []
-            if deliveries or time.monotonic() >= deadline:
+            if deliveries or monotonic() >= deadline:
                 return deliveries
 
     async def read_once(self, count: int, wait_seconds: float) -> list[Delivery]:
@@ -250,9 +251,9 @@ class RedisStream:
     async def measure(self) -> StreamStats:
         """Take the figures of one moment, and the time one round trip takes."""
         async with self.calling(self.writer, "stats") as client:
-            started_at = time.monotonic()
+            started_at = monotonic()
             await client.ping()
-            latency_ms = 1000 * (time.monotonic() - started_at)
+            latency_ms = 1000 * (monotonic() - started_at)
             pipeline: Any = client.pipeline(transaction=True)
             pipeline.xlen(self.key).xpending(self.key, self.group.name)
             pipeline.xpending_range(self.key, self.group.name, "-", "+", 1)

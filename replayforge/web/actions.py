@@ -1,6 +1,6 @@
 """What people do on the pages: every action a form, answered by a redirect with a message that says what came of it."""
 
-import asyncio
+from asyncio import gather
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -101,7 +101,7 @@ async def carry_out(replayer: Replayer, order: Order, events: Sequence[StoredEve
     done, refusals = 0, []
     for start in range(0, len(events), TOGETHER):
         steps = [one(replayer, order, event) for event in events[start : start + TOGETHER]]
-        for result in await asyncio.gather(*steps, return_exceptions=True):
+        for result in await gather(*steps, return_exceptions=True):
             if isinstance(result, Rejected):
                 refusals.append(str(result))
             elif isinstance(result, BaseException):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from asyncio import timeout
 from collections.abc import Iterator
 from typing import Any
 
@@ -194,7 +195,7 @@ async def greet(request: web.Request, response: web.StreamResponse) -> None:
 async def next_hint(queue: asyncio.Queue[Hint]) -> Hint:
     """Return the next hint; an empty one when it is time for a heartbeat, None at the end."""
     try:
-        async with asyncio.timeout(HEARTBEAT_SECONDS):
+        async with timeout(HEARTBEAT_SECONDS):
             return await queue.get()
     except TimeoutError:
         return frozenset()
@@ -202,7 +203,7 @@ async def next_hint(queue: asyncio.Queue[Hint]) -> Hint:
 
 async def send(response: web.StreamResponse, topics: frozenset[str]) -> None:
     """Write one hint, or a heartbeat when nothing changed."""
-    async with asyncio.timeout(WRITE_SECONDS):
+    async with timeout(WRITE_SECONDS):
         await response.write(encode(topics) if topics else b": hb\n\n")
 
 

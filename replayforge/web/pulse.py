@@ -1,6 +1,7 @@
 """What the pages know of this moment: how fast events come and go, and the happenings worth a line."""
 
 import asyncio
+from asyncio import sleep
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ class Pulse:
         """Wait for the next sample and take it."""
         loop = asyncio.get_running_loop()
         due = loop.time() + SAMPLE_SECONDS
-        await asyncio.sleep(SAMPLE_SECONDS)
+        await sleep(SAMPLE_SECONDS)
         self.lags_ms.append(max(0.0, (loop.time() - due) * 1000))
         self.samples.append(self.now())
 

@@ -3,8 +3,8 @@
 import hashlib
 import hmac
 import secrets
-import time
 from dataclasses import dataclass
+from time import monotonic
 
 SESSION_SECONDS = 30 * 86_400
 SESSIONS_MAX = 10_000
@@ -32,14 +32,14 @@ class Sessions:
         token = secrets.token_urlsafe(32)
         while len(self.by_digest) >= SESSIONS_MAX:
             del self.by_digest[next(iter(self.by_digest))]
-        self.by_digest[digest_of(token)] = Session(key, time.monotonic() + SESSION_SECONDS)
+        self.by_digest[digest_of(token)] = Session(key, monotonic() + SESSION_SECONDS)
         return token
 
     def fits(self, token: str, keys: tuple[str, ...]) -> bool:
         """Tell whether a token is that of a session whose key is still one of those configured."""
         digest = digest_of(token)
         session = self.by_digest.get(digest)
-        if session is not None and session.ends_at <= time.monotonic():
+        if session is not None and session.ends_at <= monotonic():
             del self.by_digest[digest]
             session = None
         return session is not None and session.key in keys

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from replayforge import batching
 from replayforge.batching import TURNS_MAX, Batcher
 from replayforge.domain.errors import Unavailable
 
@@ -105,6 +106,53 @@ async def test_an_error_reaches_everybody_of_the_batch_and_nobody_else() -> None
     assert [str(result) for result in results] == ["away"] * 3
     flushes.error = None
     assert await batcher.add(4) == 40
+
+
+class Rude(BaseException):
+    """An error that no `except Exception` sees."""
+
+
+@pytest.mark.parametrize("error", [ValueError("a defect"), Rude(), asyncio.CancelledError()])
+async def test_a_runner_that_dies_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Whatever ends it, before a flush or in one: those who wait are told, and the next item is flushed by another."""
+    flushes = Flushes()
+    batcher = Batcher(flushes.flush, items_max=1)
+
+    async def die(*_: object) -> None:
+        raise error
+
+    places: list[tuple[object, str]] = [(batching, "gathered"), (batcher, "flush")]
+    for owner, name in places:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, die)
+            futures = [batcher.submit(item) for item in range(3)]
+            assert batcher.runner is not None
+            async with asyncio.timeout(30):
+                await asyncio.gather(batcher.runner, *futures, return_exceptions=True)
+        assert all(future.done() and (future.cancelled() or future.exception()) for future in futures)
+    assert await batcher.add(4) == 40
+
+
+async def test_a_flush_with_too_few_results_fails_whom_it_forgot() -> None:
+    """Nobody waits for a result that does not come."""
+
+    async def forget(items: list[int]) -> list[int]:
+        return items[:1]
+
+    answers = await asyncio.gather(*[Batcher(forget).submit(1)], return_exceptions=True)
+    assert answers == [1]
+    batcher = Batcher(forget)
+    first, second = batcher.submit(1), batcher.submit(2)
+    assert await first == 1
+    with pytest.raises(ValueError, match="shorter"):
+        await second
+
+
+async def test_what_others_put_in_the_place_of_sleep_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that replaces functions of asyncio does not stop the flushes."""
+    for name in ("sleep", "wait", "shield"):
+        monkeypatch.setattr(asyncio, name, None)
+    assert await Batcher(Flushes().flush).add(1) == 10
 
 
 async def test_a_cancelled_caller_takes_nothing_along() -> None:
