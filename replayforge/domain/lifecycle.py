@@ -64,6 +64,12 @@ FAILED = frozenset({State.DEAD_LETTERED})
 ATTEMPT_SPENDING = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
 
 
+def held_way_out(event_id: str) -> str:
+    """Say how a held event gets on, for whoever is refused something else."""
+    ways = "|".join(sorted(TRANSITIONS[State.HELD]))
+    return f"A held event waits for a decision: `replayforge events resolve {event_id} --as {ways}`, or its page."
+
+
 def sources_of(target: State) -> frozenset[State]:
     """Return the states from which `target` can be reached in one step."""
     return frozenset(state for state, targets in TRANSITIONS.items() if target in targets)

@@ -10,7 +10,7 @@ import msgspec
 from replayforge.domain.bulk_replay import IDS_MAX, JOB_TRANSITIONS, JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.errors import Conflict, NotFound, Rejected
-from replayforge.domain.lifecycle import TERMINAL, State
+from replayforge.domain.lifecycle import TERMINAL, State, held_way_out
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
@@ -42,7 +42,8 @@ class Chosen:
         state = self.wanted.state
         if state not in TERMINAL:
             finished = ", ".join(sorted(TERMINAL))
-            raise Rejected(f"Only finished events can be replayed: filter by one of the states {finished}.")
+            way_out = f" {held_way_out('ID')}" if state is State.HELD else ""
+            raise Rejected(f"Only finished events can be replayed: filter by one of the states {finished}.{way_out}")
         if state is State.SUCCEEDED and not self.force:
             raise Rejected("Succeeded events run once more only with force; say so if that is meant.")
 

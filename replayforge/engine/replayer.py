@@ -6,7 +6,7 @@ from replayforge import crashpoints
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Conflict, NotFound, Rejected
 from replayforge.domain.event import Content, StoredEvent
-from replayforge.domain.lifecycle import FAILED, TRANSITIONS, State
+from replayforge.domain.lifecycle import FAILED, TRANSITIONS, State, held_way_out
 from replayforge.engine.publisher import Publisher
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
@@ -21,6 +21,16 @@ class WorkflowReplay:
 
     replayed: list[str]
     skipped: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A run that a replay has begun, and where the event stands; `duplicate` when an earlier request had begun it."""
+
+    event_id: str
+    run: int
+    state: State
+    duplicate: bool = False
 
 
 class Replayer:
@@ -39,19 +49,32 @@ class Replayer:
             raise NotFound(f"There is no event {event_id}.")
         return found[event_id]
 
-    async def replay(self, event_id: str, reason: str, *, force: bool = False) -> StoredEvent:
-        """Queue a finished event for a new run with a fresh budget of attempts; returns it as it was.
+    async def replay(self, event_id: str, reason: str, *, force: bool = False, key: str | None = None) -> Replay:
+        """Queue a finished event for a new run with a fresh budget of attempts.
 
-        A succeeded event is replayed only with `force`. Raises NotFound or Conflict.
+        A succeeded event is replayed only with `force`. A request that comes again with its `key` is told which run it
+        has begun, and begins none. Raises NotFound or Conflict.
         """
         event, _ = await self.find(event_id)
+        if (begun := await self.begun_by(event, key)) is not None:
+            return begun
         self.check_replayable(event, force=force)
-        if not await self.store.replay(event, self.clock.now_us(), reason):
+        if not await self.store.replay(event, self.clock.now_us(), reason, key):
+            if (begun := await self.begun_by(event, key)) is not None:
+                return begun
             raise Conflict(f"Event {event_id} was replayed or moved by somebody else a moment ago.")
         crashpoints.reach("replay.committed")
         self.publisher.offer([(event.id, event.run + 1)])
         self.telemetry.emit("event.replayed", event_id=event.id, run=event.run + 1)
-        return event
+        return Replay(event.id, event.run + 1, State.QUEUED)
+
+    async def begun_by(self, event: StoredEvent, key: str | None) -> Replay | None:
+        """Return what an earlier request with this key has begun; None when there was none.
+
+        Look once the event was read: a request that is faster after this has moved it.
+        """
+        run = None if key is None else await self.store.run_of_request(event, key)
+        return None if run is None else Replay(event.id, run, event.state, duplicate=True)
 
     def check_replayable(self, event: StoredEvent, *, force: bool) -> None:
         """Raise Conflict when the event's state rules a replay out."""
@@ -60,15 +83,19 @@ class Replayer:
         if event.state is State.SUCCEEDED and not force:
             raise Conflict(f"Event {event.id} has succeeded; replay it with force if it is to run once more.")
 
-    async def replay_dead_letter(self, event_id: str, reason: str) -> StoredEvent:
-        """Replay an event that must be a dead letter still; Conflict when it was replayed already."""
+    async def replay_dead_letter(self, event_id: str, reason: str, *, key: str | None = None) -> Replay:
+        """Replay an event that must be a dead letter still; Conflict when it was replayed already, by another key."""
         event, _ = await self.find(event_id)
+        if (begun := await self.begun_by(event, key)) is not None:
+            return begun
         if event.state is not State.DEAD_LETTERED:
             raise Conflict(f"Event {event_id} is {event.state}, no dead letter.{way_out(event)}")
-        return await self.replay(event_id, reason)
+        return await self.replay(event_id, reason, key=key)
 
-    async def replay_workflow(self, workflow_id: str, *, only: str, reason: str) -> WorkflowReplay:
-        """Replay the `failed` or `all` finished events of a workflow in their order."""
+    async def replay_workflow(
+        self, workflow_id: str, *, only: str, reason: str, key: str | None = None
+    ) -> WorkflowReplay:
+        """Replay the `failed` or `all` finished events of a workflow in their order, each once for a `key`."""
         if await self.store.workflow(workflow_id) is None:
             raise NotFound(f"There is no workflow {workflow_id!r}.")
         events, _ = await self.store.timeline(workflow_id, WORKFLOW_EVENTS_MAX)
@@ -78,7 +105,7 @@ class Replayer:
             if only == "failed" and event.state not in FAILED:
                 continue
             try:
-                await self.replay(event.id, reason, force=only == "all")
+                await self.replay(event.id, reason, force=only == "all", key=key)
             except Conflict as conflict:
                 skipped[event.id] = str(conflict)
             else:
@@ -136,7 +163,4 @@ class Replayer:
 
 def way_out(event: StoredEvent) -> str:
     """Say how a held event gets on, for whoever is refused something else; nothing for any other event."""
-    if event.state is not State.HELD:
-        return ""
-    ways = "|".join(sorted(TRANSITIONS[State.HELD]))
-    return f" It waits for a decision: `replayforge events resolve {event.id} --as {ways}`, or its page."
+    return f" {held_way_out(event.id)}" if event.state is State.HELD else ""

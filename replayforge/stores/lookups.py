@@ -312,6 +312,12 @@ def queued_entries(after_seq: int, limit: int) -> Steps[list[tuple[str, int]]]:
     return [(row[0], row[1]) for row in rows]
 
 
+def run_of_request(seq: int, request_key: str) -> Steps[int | None]:
+    """Fetch the run of an event that a request with this key has begun; None when there was no such request."""
+    rows = yield Fetch("run_of_request", {"seq": seq, "request_key": request_key})
+    return rows[0][0] if rows else None
+
+
 def any_stranded(now_us: int, ahead_us: int) -> Steps[bool]:
     """Tell whether a retry waits that was decided further ahead of now."""
     rows = yield Fetch("any_stranded", {"now_us": now_us, "ahead_us": ahead_us})

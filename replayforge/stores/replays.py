@@ -23,7 +23,7 @@ from replayforge.domain.bulk_replay import (
 )
 from replayforge.domain.clock import to_us
 from replayforge.domain.errors import Rejected
-from replayforge.domain.lifecycle import State
+from replayforge.domain.lifecycle import State, held_way_out
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.driver import Batch, Fetch, Row, Steps
 from replayforge.stores.lookups import SEQ_MAX, conditions
@@ -119,6 +119,8 @@ def freeze_matching(seq: int, wanted: EventFilter, order: ReplayOrder) -> Steps[
 def freeze_named(seq: int, ids: Sequence[str], states: frozenset[State], members_max: int) -> Steps[tuple[int, int]]:
     """Make members of the named events that stand in one of the states; returns how many fit and became members."""
     fitting = yield from named_events(ids, states)
+    if not fitting and any(row[3] == State.HELD for row in (yield Fetch("events_named", {"ids": list(ids)}))):
+        raise Rejected(f"No event fits, so there is nothing to replay. {held_way_out('ID')}")
     members = [(seq, event_seq, event_id, run, state) for event_seq, event_id, run, state, _ in fitting[:members_max]]
     yield Batch("insert_members", members)
     return len(fitting), len(members)
@@ -181,7 +183,7 @@ def advance(node: str, seq: int, count_max: int, now_us: int) -> Steps[Advance |
     replayed = [one for one in members if not notes[one.seq]]
     yield Batch("replay_event", [(now_us, one.seq, one.run, one.state) for one in replayed])
     detail = f"{job.reason} (bulk replay {job.id})"
-    yield Batch("insert_actions", [(one.seq, now_us, one.run + 1, "replayed", detail) for one in replayed])
+    yield Batch("insert_actions", [(one.seq, now_us, one.run + 1, "replayed", detail, None) for one in replayed])
     moved = Counter[State]({State.QUEUED: len(replayed)})
     moved.subtract(one.state for one in replayed)
     yield tally(node, moved)

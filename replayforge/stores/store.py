@@ -306,9 +306,13 @@ class Store:
 
     # What people do
 
-    async def replay(self, event: StoredEvent, now_us: int, reason: str) -> bool:
+    async def replay(self, event: StoredEvent, now_us: int, reason: str, request_key: str | None = None) -> bool:
         """Queue a finished event for a new run; False when it is no longer what the caller saw."""
-        return await self.driver.write(lambda: transactions.replay(self.node, event, now_us, reason))
+        return await self.driver.write(lambda: transactions.replay(self.node, event, now_us, reason, request_key))
+
+    async def run_of_request(self, event: StoredEvent, request_key: str) -> int | None:
+        """Return the run of the event that a request with this key has begun, or None."""
+        return await self.driver.read(lambda: lookups.run_of_request(event.seq, request_key))
 
     async def move(self, event: StoredEvent, target: State, action: str, detail: str, now_us: int) -> bool:
         """Move an event by hand and note it; False when it is no longer what the caller saw."""

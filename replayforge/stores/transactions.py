@@ -402,12 +402,12 @@ def promote_stranded(node: str, now_us: int, ahead_us: int, limit: int) -> Steps
     return [(row[0], row[1]) for row in rows]
 
 
-def replay(node: str, event: StoredEvent, now_us: int, reason: str) -> Steps[bool]:
+def replay(node: str, event: StoredEvent, now_us: int, reason: str, request_key: str | None) -> Steps[bool]:
     """Queue a finished event for a new run; False when it was replayed or moved meanwhile."""
     changed = yield Batch("replay_event", [(now_us, event.seq, event.run, event.state)])
     if changed[0][0] != 1:
         return False
-    yield Batch("insert_actions", [(event.seq, now_us, event.run + 1, "replayed", reason)])
+    yield Batch("insert_actions", [(event.seq, now_us, event.run + 1, "replayed", reason, request_key)])
     yield tally(node, moves(event.state, [State.QUEUED]))
     return True
 
@@ -425,7 +425,7 @@ def move(
         return False
     if waits_for is not None:
         yield tally(node, {WAITS_FOR + waits_for: -1})
-    yield Batch("insert_actions", [(event.seq, now_us, event.run, action, detail)])
+    yield Batch("insert_actions", [(event.seq, now_us, event.run, action, detail, None)])
     yield tally(node, moves(event.state, [target]))
     return True
 

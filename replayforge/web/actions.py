@@ -111,9 +111,9 @@ async def carry_out(replayer: Replayer, order: Order, events: Sequence[StoredEve
     return done, refusals
 
 
-def one(replayer: Replayer, order: Order, event: StoredEvent) -> Awaitable[StoredEvent]:
+def one(replayer: Replayer, order: Order, event: StoredEvent) -> Awaitable[object]:
     """Begin to carry out an order on one event."""
-    steps: dict[str, Callable[[], Awaitable[StoredEvent]]] = {
+    steps: dict[str, Callable[[], Awaitable[object]]] = {
         "replay": lambda: replayer.replay(event.id, order.reason, force=order.force),
         "discard": lambda: replayer.discard(event.id, order.reason),
         "cancel": lambda: replayer.cancel(event.id, order.reason),

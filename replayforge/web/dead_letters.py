@@ -10,8 +10,8 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter
 from replayforge.web import shapes
 from replayforge.web.context import context_of
-from replayforge.web.events import ReasonRequest
-from replayforge.web.reading import bad_query, page, query_cursor, query_limit, read_object
+from replayforge.web.events import ReasonRequest, replayed
+from replayforge.web.reading import bad_query, header_key, page, query_cursor, query_limit, read_object
 from replayforge.web.shapes import json_response
 
 GROUPINGS = ("error", "type", "service", "reason")
@@ -56,8 +56,8 @@ def dead_letter(event: StoredEvent) -> dict[str, Any]:
 async def replay_dead_letter(request: web.Request) -> web.Response:
     """Replay a dead letter; 409 when that was done already."""
     asked = await read_object(request, ReasonRequest)
-    event = await context_of(request).replayer.replay_dead_letter(request.match_info["id"], asked.reason)
-    return json_response({"id": event.id, "run": event.run + 1, "status": "queued"}, status=202)
+    event_id, key = request.match_info["id"], header_key(request)
+    return replayed(await context_of(request).replayer.replay_dead_letter(event_id, asked.reason, key=key))
 
 
 async def discard_dead_letter(request: web.Request) -> web.Response:

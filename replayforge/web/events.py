@@ -13,6 +13,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter
 from replayforge.engine.intake import Receipt
 from replayforge.engine.overview import History
+from replayforge.engine.replayer import Replay
 from replayforge.web import shapes
 from replayforge.web.context import context_of
 from replayforge.web.ingest import with_header_key
@@ -20,6 +21,7 @@ from replayforge.web.reading import (
     REASON_CHARACTERS_MAX,
     bad_query,
     cut_page,
+    header_key,
     query_cursor,
     query_limit,
     query_time,
@@ -122,13 +124,13 @@ def history_shape(found: History, max_attempts: int) -> dict[str, Any]:
 async def replay_event(request: web.Request) -> web.Response:
     """Replay an event; with a payload, accept a new event that remembers which one it replays.
 
-    The header Idempotency-Key is the key of that new event, so that it can be sent again.
+    With the header Idempotency-Key it can be sent again: it names the run, or it is the key of that new event.
     """
     context, event_id = context_of(request), request.match_info["id"]
     asked = await read_object(request, ReplayRequest)
     if not bytes(asked.payload):
-        event = await context.replayer.replay(event_id, asked.reason, force=asked.force)
-        return json_response({"id": event.id, "run": event.run + 1, "status": "queued"}, status=202)
+        key = header_key(request)
+        return replayed(await context.replayer.replay(event_id, asked.reason, force=asked.force, key=key))
     event, content = await context.replayer.find(event_id)
     envelope = Envelope(
         workflow_id=event.workflow_id,
@@ -148,6 +150,12 @@ async def replay_event(request: web.Request) -> web.Response:
         "replay_of": receipt.standing.replay_of,
     }
     return json_response(answer, status=200 if receipt.duplicate else 202)
+
+
+def replayed(replay: Replay) -> web.Response:
+    """Answer with the run that a replay has begun: 202, or 200 when this very request had begun it before."""
+    answer = {"id": replay.event_id, "run": replay.run, "status": replay.state.value, "duplicate": replay.duplicate}
+    return json_response(answer, status=200 if replay.duplicate else 202)
 
 
 async def retry_event(request: web.Request) -> web.Response:
@@ -217,6 +225,8 @@ async def replay_workflow(request: web.Request) -> web.Response:
     if asked.only not in ("failed", "all"):
         raise Unacceptable('The field "only" is "failed" or "all".', "/only")
     workflow_id = request.match_info["id"]
-    done = await context_of(request).replayer.replay_workflow(workflow_id, only=asked.only, reason=asked.reason)
+    done = await context_of(request).replayer.replay_workflow(
+        workflow_id, only=asked.only, reason=asked.reason, key=header_key(request)
+    )
     answer = {"workflow_id": workflow_id, "replayed": len(done.replayed), "ids": done.replayed, "skipped": done.skipped}
     return json_response(answer, status=202)

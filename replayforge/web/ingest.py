@@ -1,6 +1,5 @@
 """The door: single events, bulk arrays and NDJSON streams."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
@@ -18,11 +17,10 @@ from replayforge.web.bodies import parsing, read_body, read_lines
 from replayforge.web.context import REQUEST_ID, Context, context_of
 from replayforge.web.guard import HEADERS
 from replayforge.web.problems import Problem
-from replayforge.web.reading import JSON, NDJSON, check_type, read_envelope
+from replayforge.web.reading import JSON, NDJSON, check_type, header_key, read_envelope
 from replayforge.web.shapes import encode, json_response, receipt_event
 
 LINES_PER_APPEND_MAX = 500
-KEY_FORM = re.compile("[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")  # surrogates stand for bytes that are no UTF-8
 
 
 async def post_event(request: web.Request) -> web.Response:
@@ -54,13 +52,9 @@ async def post_event(request: web.Request) -> web.Response:
 
 def with_header_key(request: web.Request, envelope: Envelope) -> Envelope:
     """Return the event with the key of the Idempotency-Key header, which must not contradict the field."""
-    header = request.headers.get("Idempotency-Key")
-    if header is None:
+    key = header_key(request)
+    if key is None:
         return envelope
-    key = header[1:-1] if re.fullmatch(r'".*"', header) else header
-    if not KEY_FORM.fullmatch(key):
-        detail = "The Idempotency-Key header must have 1 to 255 characters of UTF-8, no control characters among them."
-        raise Problem(400, "bad-idempotency-key", "The idempotency key is wrong", detail)
     if envelope.idempotency_key is not None and envelope.idempotency_key != key:
         detail = "The Idempotency-Key header and the field idempotency_key differ; send one of them."
         raise Problem(400, "bad-idempotency-key", "The idempotency key is given twice", detail, "/idempotency_key")

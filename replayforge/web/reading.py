@@ -11,6 +11,7 @@ from multidict import MultiDict, MultiMapping
 
 from replayforge.domain.clock import parse_time
 from replayforge.domain.document import decode_document
+from replayforge.domain.errors import Rejected
 from replayforge.domain.event import ENVELOPE_NAMES, Envelope
 from replayforge.turns import computed
 from replayforge.web.bodies import read_body, too_large
@@ -26,6 +27,9 @@ FORM_FIELDS_MAX = 10_000
 REASON_CHARACTERS_MAX = 1000
 JSON_SUFFIX = re.compile(r"application/[a-z0-9][a-z0-9!#$&^_.+-]*\+json")
 CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
+
+KEY_FORM = re.compile("[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")  # surrogates stand for bytes that are no UTF-8
+KEY_RULE = "must have 1 to 255 characters of UTF-8, no control characters among them."
 
 decode_envelope_bytes = msgspec.json.Decoder(Envelope).decode
 Shape = TypeVar("Shape")
@@ -46,6 +50,32 @@ def check_type(request: web.Request, *accepted: str) -> str:
     if charset is not None and charset.lower() not in CHARSETS:
         raise unsupported(f"The body is said to be {charset[:40]!r}; send UTF-8.")
     return given
+
+
+def header_key(request: web.Request) -> str | None:
+    """Return the key of the Idempotency-Key header, quoted or bare; None without one. Raises 400 for one that is none.
+
+    A request that comes again with its key does nothing, and is answered with what it has done.
+    """
+    header = request.headers.get("Idempotency-Key")
+    if header is None:
+        return None
+    key = header[1:-1] if re.fullmatch(r'".*"', header) else header
+    if not KEY_FORM.fullmatch(key):
+        raise Problem(
+            400, "bad-idempotency-key", "The idempotency key is wrong", f"The Idempotency-Key header {KEY_RULE}"
+        )
+    return key
+
+
+def form_key(form: MultiMapping[str]) -> str | None:
+    """Return the key of a form, by which it is known when it is sent again; raises Rejected for one that is none."""
+    key = form.get("key")
+    if not key:
+        return None
+    if not KEY_FORM.fullmatch(key):
+        raise Rejected(f"The form's key {KEY_RULE}")
+    return key
 
 
 def unsupported(detail: str) -> Problem:

@@ -18,7 +18,7 @@ from replayforge.web.context import context_of
 from replayforge.web.flash import Flash, is_ours, see_other
 from replayforge.web.pages import PAGE_SIZE, api_query, older, read_filters
 from replayforge.web.problems import Problem
-from replayforge.web.reading import query_cursor, read_form
+from replayforge.web.reading import form_key, query_cursor, read_form
 from replayforge.web.rendering import Page, show
 from replayforge.web.replay_rows import filter_in_words, replay_row
 from replayforge.web.replays import BulkReplayRequest, ReplayFilter, chosen_events, order_of
@@ -90,7 +90,7 @@ async def make(request: web.Request) -> web.Response:
     again = again if again and is_ours(again) else f"{context.base_path}/replays/new"
     try:
         asked = request_of(form)
-        job, is_new = await context.replay_jobs.create(chosen_events(asked), order_of(asked, form.get("key") or None))
+        job, is_new = await context.replay_jobs.create(chosen_events(asked), order_of(asked, form_key(form)))
     except (Rejected, msgspec.ValidationError) as error:
         return see_other(request, again, Flash("err", str(error)))
     return see_other(request, f"{context.base_path}/replays/{job.id}", made(job, is_new=is_new))

@@ -22,11 +22,9 @@ from replayforge.domain.reports import EventFilter
 from replayforge.engine.replay_jobs import Chosen
 from replayforge.web import problems
 from replayforge.web.context import context_of
-from replayforge.web.problems import Problem
-from replayforge.web.reading import REASON_CHARACTERS_MAX, page, query_cursor, query_limit, read_object
+from replayforge.web.reading import REASON_CHARACTERS_MAX, header_key, page, query_cursor, query_limit, read_object
 from replayforge.web.shapes import json_response
 
-KEY_CHARACTERS_MAX = 255
 RATE_MAX = 100_000
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -98,7 +96,7 @@ async def create_replay(request: web.Request) -> web.Response:
     try:
         if asked.dry_run:
             return json_response(preview_shape(asked, await jobs.preview(chosen)))
-        job, is_new = await jobs.create(chosen, order_of(asked, request_key(request)))
+        job, is_new = await jobs.create(chosen, order_of(asked, header_key(request)))
     except Miscounted as error:
         return problems.respond(request, error, expected_count=error.expected, count=error.found)
     location = f"{context_of(request).base_path}/api/replays/{job.id}"
@@ -152,15 +150,6 @@ def order_of(asked: BulkReplayRequest, key: str | None) -> ReplayOrder:
         expected_count=asked.expected_count,
         request_key=key,
     )
-
-
-def request_key(request: web.Request) -> str | None:
-    """Return the key of the Idempotency-Key header: a request that comes again with it makes no second job."""
-    key = request.headers.get("Idempotency-Key", "").strip('"')
-    if len(key) > KEY_CHARACTERS_MAX or not key.isprintable():
-        detail = f"The Idempotency-Key header must have at most {KEY_CHARACTERS_MAX} printable characters."
-        raise Problem(400, "bad-idempotency-key", "The idempotency key is wrong", detail)
-    return key or None
 
 
 def preview_shape(asked: BulkReplayRequest, preview: Preview) -> dict[str, Any]:

@@ -341,7 +341,8 @@ async def test_reclaim_after_settlement_takes_nothing(store: Store) -> None:
 async def test_replay_happens_once(store: Store) -> None:
     """Of simultaneous replays of one run exactly one wins; the run is new and its budget fresh."""
     (letter,) = await dead(store)
-    results = await asyncio.gather(*(store.replay(letter, now_us(), "again") for _ in range(10)))
+    results = await asyncio.gather(*(store.replay(letter, now_us(), "again", f"k{n}") for n in range(10)))
+    assert [await store.run_of_request(letter, f"k{n}") for n in range(10)] == [2 if won else None for won in results]
     assert sorted(results) == [False] * 9 + [True]
     event = await stored(store, letter.id)
     assert (event.state, event.run, event.attempt_count, event.crashes) == (State.QUEUED, 2, 0, 0)

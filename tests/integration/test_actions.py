@@ -117,6 +117,30 @@ async def test_edited_replay_is_a_new_event(house: House) -> None:
     assert (await house.reaches(answer["id"], "succeeded"))["payload"] is None
 
 
+async def test_a_replay_sent_twice_with_one_key_is_one_run(house: House) -> None:
+    """At once, or when that run has failed again: it is answered with the run that it has begun, and begins none."""
+    event_id = await house.send("fails", workflow_id="w")
+    await house.reaches(event_id, "dead_lettered")
+    one, other = {"headers": {"Idempotency-Key": '"one"'}}, {"headers": {"Idempotency-Key": "other"}}
+    paths = [f"/api/events/{event_id}/replay", f"/api/deadletters/{event_id}/replay"]
+    answers = await asyncio.gather(*(house.post(paths[number % 2], **one) for number in range(10)))
+    assert sorted(status for status, _ in answers) == [200] * 9 + [202]
+    assert {(answer["run"], answer["duplicate"]) for status, answer in answers if status == 200} == {(2, True)}
+    await house.reaches(event_id, "dead_lettered")
+    for path in paths:
+        assert await house.post(path, **one) == (
+            200, {"id": event_id, "run": 2, "status": "dead_lettered", "duplicate": True},
+        )  # fmt: skip
+    status, answer = await house.post("/api/workflows/w/replay", **one)
+    assert (status, answer["replayed"], (await house.event(event_id))["run"]) == (202, 1, 2)
+    status, answer = await house.post(paths[1], **other)
+    assert (status, answer["run"], answer["duplicate"]) == (202, 3, False)
+    await house.reaches(event_id, "dead_lettered")
+    assert (await house.post(paths[0], **one))[1]["run"] == 2
+    assert (await house.post(paths[0], headers={"Idempotency-Key": "k" * 256}))[0] == 400
+    assert (await house.post(paths[0]))[1]["run"] == 4
+
+
 @pytest.mark.parametrize("settled", [True, False])
 async def test_an_edited_replay_sent_twice_with_one_key_is_one_event(house: House, settled: bool) -> None:
     """The key of the header is that of the new event: the same content is the same event, other content is refused."""

@@ -43,6 +43,9 @@ async def test_a_held_event(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
             assert (status, way_out in problem["detail"]) == (409, True), problem
         status, problem = await house.post(f"/api/deadletters/{event_id}/discard", {"reason": "of no use"})
         assert (status, way_out in problem["detail"]) == (409, True), problem
+        for selection in ({"ids": [event_id]}, {"filter": {"status": "held"}}):
+            status, problem = await house.post("/api/replays", selection | {"reason": "all"})
+            assert (status, "replayforge events resolve" in problem["detail"]) == (422, True), problem
         code, said = await command("replay", event_id)
         assert (code, way_out in said) == (1, True), said
         issues = (await house.get("/api/convergence"))["convergence_issues"]

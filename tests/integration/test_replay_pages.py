@@ -77,6 +77,8 @@ async def test_what_is_wrong_is_said_at_the_question(house: House) -> None:
         ({"reason": ""}, "needs a reason"),
         ({"reason": "r", "canary": "-1"}, "canary"),
         ({"reason": "r", "rate_per_second": "fast"}, "rate_per_second"),
+        ({"reason": "r", "key": "k" * 256}, "key must have 1 to 255 characters"),
+        ({"reason": "r", "key": "k\0"}, "key must have 1 to 255 characters"),
     ):
         _, target, message = await submit(house, "/replays", form | change)
         assert target == "/replays/new?type=broken"

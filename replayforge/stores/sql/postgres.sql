@@ -619,10 +619,14 @@ FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6
     AS g (target, reason, due_at_us, at_us, seq, run, state)
 WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state
 
+-- run_of_request --
+-- The run of an event that a request with this key has begun.
+SELECT run FROM actions WHERE event_seq = :seq AND request_key = :request_key LIMIT 1
+
 -- insert_actions --
 -- Notes of what was done to events.
-INSERT INTO actions (event_seq, at_us, run, action, detail)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])
+INSERT INTO actions (event_seq, at_us, run, action, detail, request_key)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[])
 
 -- retirable --
 -- Those of the oldest finished events that were last touched before a time, those with a key with the size of what came

@@ -546,9 +546,13 @@ SET previous_state = state, state = column1, due_at_us = column3, waits_for = NU
 FROM (VALUES {rows})
 WHERE seq = column5 AND run = column6 AND state = column7
 
+-- run_of_request --
+-- The run of an event that a request with this key has begun.
+SELECT run FROM actions WHERE event_seq = :seq AND request_key = :request_key LIMIT 1
+
 -- insert_actions --
 -- Notes of what was done to events.
-INSERT INTO actions (event_seq, at_us, run, action, detail) VALUES {rows}
+INSERT INTO actions (event_seq, at_us, run, action, detail, request_key) VALUES {rows}
 
 -- retirable --
 -- Those of the oldest finished events that were last touched before a time, those with a key with the size of what came

@@ -104,7 +104,9 @@ CREATE TABLE actions (
     at_us BIGINT NOT NULL,
     run BIGINT NOT NULL,
     action TEXT COLLATE "C" NOT NULL,
-    detail TEXT COLLATE "C" NOT NULL
+    detail TEXT COLLATE "C" NOT NULL,
+    -- The key of the request that asked for it: sent again, it is answered and nothing is done.
+    request_key TEXT COLLATE "C"
 );
 
 CREATE INDEX actions_by_event ON actions (event_seq, seq);

@@ -92,7 +92,9 @@ CREATE TABLE actions (
     at_us INTEGER NOT NULL,
     run INTEGER NOT NULL,
     action TEXT NOT NULL,
-    detail TEXT NOT NULL
+    detail TEXT NOT NULL,
+    -- The key of the request that asked for it: sent again, it is answered and nothing is done.
+    request_key TEXT
 ) STRICT;
 
 CREATE INDEX actions_by_event ON actions (event_seq, seq);
