@@ -11,7 +11,7 @@ from replayforge.config import Config
 from replayforge.daemon_log import log_listener
 from replayforge.domain.clock import Clock, SystemClock
 from replayforge.domain.errors import Refused
-from replayforge.engine.acquaintance import Acquaintance, check_acquaintance
+from replayforge.engine.acquaintance import Acquaintance, check_log, check_store
 from replayforge.forgelog.atomic import replace_file
 from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.files import OsFiles, make_private_directory
@@ -44,7 +44,7 @@ async def opened_for_check(config: Config) -> AsyncIterator[tuple[ForgeLog, Stor
 async def open_log(config: Config, store: Store, clock: Clock, telemetry: Telemetry, adopt_store: bool) -> ForgeLog:
     """Open the log after holding it against the store and the data directory; the store's cursor is a floor for it."""
     found = await acquaintance(config, store, clock)
-    given_up = check_acquaintance(found, adopt=adopt_store)
+    given_up = check_log(found, adopt=adopt_store)
     log = await in_thread(
         ForgeLog.open, found.directory, options=log_options(config), floor=found.cursor or 0, clock=clock,
         telemetry=telemetry,
@@ -53,7 +53,7 @@ async def open_log(config: Config, store: Store, clock: Clock, telemetry: Teleme
         if found.identity is not None:
             # The manifest may be older than the last records; only now is known where the log ends.
             opened = replace(found, identity=replace(found.identity, last_offset=log.durable_offset))
-            given_up = check_acquaintance(opened, adopt=adopt_store)
+            given_up += check_store(opened, adopt=adopt_store)
     except BaseException:
         await log.close()
         raise

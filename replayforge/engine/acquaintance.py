@@ -57,22 +57,29 @@ class Acquaintance:
         return f"{log_id} (stored up to offset {projected:,}; without it are lost: {waiting})"
 
 
-def check_acquaintance(found: Acquaintance, *, adopt: bool) -> list[str]:
-    """Raise Refused when the three do not fit; with `adopt` the operator accepts that, and it is returned in words."""
-    objections = [
-        (objection, remedy)
-        for objection, remedy in (
-            (missing_log(found), LOG_REMEDY),
-            (other_log(found), LOG_REMEDY),
-            (log_of_another_node(found), LOG_REMEDY),
-            (other_store(found), STORE_REMEDY),
-            (older_store(found), STORE_REMEDY),
-        )
-        if objection
-    ]
-    if objections and not adopt:
-        raise Refused(" ".join(objections[0]))
-    return [objection for objection, _ in objections]
+def check_log(found: Acquaintance, *, adopt: bool) -> list[str]:
+    """Raise Refused when the log is not the one this node had; ask before it is opened, for then one is begun.
+
+    With `adopt` the operator accepts that, and it is returned in words.
+    """
+    objections = (missing_log(found), other_log(found), log_of_another_node(found))
+    return accepted(objections, LOG_REMEDY, adopt=adopt)
+
+
+def check_store(found: Acquaintance, *, adopt: bool) -> list[str]:
+    """Raise Refused when the store does not know what it did; ask once it is known where the log ends.
+
+    With `adopt` the operator accepts that, and it is returned in words.
+    """
+    return accepted((other_store(found), older_store(found)), STORE_REMEDY, adopt=adopt)
+
+
+def accepted(objections: Sequence[str], remedy: str, *, adopt: bool) -> list[str]:
+    """Raise Refused for the first objection, unless the operator accepts all of them; returns those there are."""
+    raised = [objection for objection in objections if objection]
+    if raised and not adopt:
+        raise Refused(f"{raised[0]} {remedy}")
+    return raised
 
 
 def missing_log(found: Acquaintance) -> str:

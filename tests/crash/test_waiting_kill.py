@@ -51,10 +51,8 @@ def test_kills_between_pause_and_resume(tmp_path: Path) -> None:
             daemon.kill()
             daemon.start()
         report = until(daemon.converged, 60, "convergence")
-        assert report["ledger"] | {"copies": 0} == {
-            "accepted": len(ids), "succeeded": len(ids), "open": 0, "lost": 0, "retired": 0, "copies": 0,
-            "cancelled": 0, "dead_lettered": 0, "discarded": 0,
-        }  # fmt: skip
+        said = {name: count for name, count in report["ledger"].items() if count and name != "copies"}
+        assert said == {"accepted": len(ids), "succeeded": len(ids)}
         assert ended(tmp_path).keys() == started(tmp_path).keys() == ids
         assert daemon.terminate() == 0
         checked = daemon.run_command("check", "--data-dir", str(daemon.data_dir))

@@ -135,17 +135,18 @@ async def test_data_directory_of_another_node_is_refused(tmp_path: Path, url: st
     assert f"node {name}" in await refused(tmp_path / "fresh", url, handlers, **log)
 
 
-async def test_other_store_is_refused_before_anything_was_mirrored(
-    tmp_path: Path, url: str, handlers: Handlers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A log whose store was exchanged is refused also when it was killed before it noted how far that one had come."""
+async def test_refusal_names_all_that_another_store_does_not_know(tmp_path: Path, url: str, handlers: Handlers) -> None:
+    """A log whose store was exchanged is refused with its whole range, however little of it had been mirrored."""
     data, mirror = tmp_path / "data", {"janitor.mirror_seconds": 3600}
     async with house(data, url, handlers, **mirror) as daemon:
+        await daemon.send_many(2)
+        await daemon.converges()
+        daemon.daemon.log.bind_store(daemon.daemon.store.store_id, 2)
         await daemon.send_many(3)
         await daemon.converges()
         shutil.copytree(data, tmp_path / "killed")
     other = f"sqlite:///{tmp_path}/fresh.db"
-    assert "offsets 1 to 3" in await refused(tmp_path / "killed", other, handlers)
+    assert "offsets 1 to 5" in await refused(tmp_path / "killed", other, handlers)
 
 
 async def test_draining_is_noted_for_whoever_takes_over(tmp_path: Path, url: str, handlers: Handlers) -> None:
