@@ -168,6 +168,12 @@ class Loop:
         refuse_guests("close the generators of all others")
         await super().shutdown_asyncgens()  # type: ignore[misc]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, unless a handler replaces a method, without which nothing would go on."""
+        if not name.startswith("_") and callable(getattr(type(self), name, None)):
+            refuse_guests(f"replace {name} of the loop, which all of them share")
+        super().__setattr__(name, value)
+
     def stop(self) -> None:
         """Stop; who did it is kept, since whoever runs the loop goes on with it."""
         self.stopped_by = attempt_context.get()

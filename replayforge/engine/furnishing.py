@@ -5,21 +5,38 @@ import asyncio
 import contextlib
 import decimal
 import gc
+import json
+import math
+import random
 import signal
 import socket
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+from types import ModuleType
 from typing import Any
 
+from replayforge.engine.process_state import ProcessState
 from replayforge.event_loop import make_task
 from replayforge.threads import DaemonThreads
 
 # signal.getsignal makes an enumeration's member of what it finds, and so takes twenty times as long.
 signal_action = _signal.getsignal
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+PROCESS_EVERY_SECONDS = 0.05
+# What is replaced most often; the rest of these modules is looked at less often, with the process.
+FUNCTIONS = {
+    asyncio: "create_task current_task ensure_future gather shield sleep timeout to_thread wait wait_for",
+    json: "dumps loads",
+    random: "choice randint random uniform",
+    time: "monotonic perf_counter sleep time time_ns",
+}
+MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,48 +52,94 @@ class Furnishing:
     """What a loop is given so that user code and the daemon do not meet: a task factory, and threads for handlers.
 
     User code can undo it, and can change what the whole interpreter shares; `restore` puts that right, cheaply enough
-    to be called after each attempt. What it cannot put right: modules whose functions were replaced.
+    to be called after each attempt. What it cannot put right: what is inside of the modules of packages.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: DaemonThreads) -> None:
         self.loop = loop
         self.threads = threads
         self.shared = shared_by_all(loop)
-        self.looks = [one.look for one in self.shared]
-        self.kept: list[Any] = []
+        self.look = all_at_once([one.look for one in self.shared])
+        self.kept: tuple[Any, ...] = ()
+        self.process: ProcessState | None = None
+        self.process_due = math.inf
 
     def install(self) -> None:
         """Give the loop what it needs."""
         self.loop.set_default_executor(self.threads)
         self.loop.set_task_factory(make_task)
-        self.remember()
+        self.kept = self.look()
 
     def remember(self) -> None:
-        """Keep how everything is: so it is to be, whatever attempts do."""
-        self.kept = [look() for look in self.looks]
+        """Keep how everything is, that of the process included: so it is to be, whatever attempts do."""
+        self.kept = self.look()
+        self.process, self.process_due = ProcessState(), 0.0
 
     def restore(self) -> list[str]:
         """Take back what an attempt has changed; returns the names of that."""
-        found = [look() for look in self.looks]
-        if found == self.kept:
-            return []
-        changed = [(one, kept) for one, now, kept in zip(self.shared, found, self.kept, strict=True) if now != kept]
-        for one, kept in changed:
-            one.put(kept)
-        return [one.name for one, _ in changed]
+        changed = [] if self.is_as_it_was() else put_back(zip(self.shared, self.kept, strict=True))
+        if self.process is not None and (now := monotonic()) >= self.process_due:
+            changed += self.process.restore()
+            self.process_due = now + PROCESS_EVERY_SECONDS
+        return changed
+
+    def is_as_it_was(self) -> bool:
+        """Tell whether nothing has changed of what is looked at each time."""
+        try:
+            return self.look() == self.kept
+        except Exception:  # something was deleted, or what stands in its place does not even compare
+            return False
+
+
+def put_back(all_kept: Iterable[tuple[Shared, Any]]) -> list[str]:
+    """Set what differs from what is kept; returns the names of that."""
+    changed = []
+    for one, kept in all_kept:
+        now = one.look()
+        # What a user has put there may compare in its own way.
+        if now is not kept and not (type(now) is type(kept) and now == kept):
+            with contextlib.suppress(Exception):  # what cannot be set must not cost more than its name
+                one.put(kept)
+            changed.append(one.name)
+    return changed
+
+
+def all_at_once(looks: Sequence[Callable[[], Any]]) -> Callable[[], tuple[Any, ...]]:
+    """Return a function that calls all of them. It is compiled for these, since a loop over them takes twice as long,
+    and reads attributes of modules by itself."""
+    names: dict[str, Any] = {}
+    words = []
+    for number, look in enumerate(looks):
+        if isinstance(look, Attribute):
+            names[look.module.__name__] = look.module
+            words.append(f"{look.module.__name__}.{look.name}")
+        else:
+            names[f"look{number}"] = look
+            words.append(f"look{number}()")
+    return eval(f"lambda: ({', '.join(words)},)", names)  # type: ignore[no-any-return]  # noqa: S307 - our own words
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """Looks at one attribute of a module."""
+
+    module: ModuleType
+    name: str
+
+    def __call__(self) -> Any:
+        """Return it as it is now."""
+        return getattr(self.module, self.name, MISSING)
 
 
 def shared_by_all(loop: asyncio.AbstractEventLoop) -> list[Shared]:
     """Return what is looked after."""
-    signals = [
-        Shared(number.name, lambda number=number: signal_action(number), lambda to, number=number: heed(number, to))  # type: ignore[misc]
-        for number in SIGNALS
-    ]
     return [
         Shared("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
+        Shared("running loop", asyncio._get_running_loop, asyncio._set_running_loop),  # noqa: SLF001 - else all stop
         Shared("task factory", loop.get_task_factory, loop.set_task_factory),
         Shared("exception handler", loop.get_exception_handler, loop.set_exception_handler),
         Shared("debug mode of the loop", loop.get_debug, loop.set_debug),
+        Shared("hooks of asynchronous generators", sys.get_asyncgen_hooks, lambda to: sys.set_asyncgen_hooks(*to)),
         Shared("garbage collector", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
         Shared("garbage collector's thresholds", gc.get_threshold, lambda to: gc.set_threshold(*to)),
         Shared("switch interval", sys.getswitchinterval, sys.setswitchinterval),
@@ -86,9 +149,14 @@ def shared_by_all(loop: asyncio.AbstractEventLoop) -> list[Shared]:
         Shared("profile function of threads", threading.getprofile, threading.setprofile),
         Shared("default time-out of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout),
         Shared("stack size of threads", threading.stack_size, threading.stack_size),
-        Shared("decimal.DefaultContext", decimal_defaults, set_decimal_defaults),
-        Shared("warning filters", lambda: list(warnings.filters), filter_warnings),
-        *signals,
+        Shared("decimal.DefaultContext", partial(getattr, decimal.DefaultContext, "prec"), set_precision),
+        Shared("warning filters", lambda: [*warnings.filters], filter_warnings),
+        *[Shared(number.name, partial(signal_action, number), partial(heed, number)) for number in SIGNALS],
+        *[
+            Shared(f"{module.__name__}.{name}", Attribute(module, name), partial(setattr, module, name))
+            for module, names in FUNCTIONS.items()
+            for name in names.split()
+        ],
     ]
 
 
@@ -100,16 +168,9 @@ def heed(number: signal.Signals, action: Any) -> None:
         signal.signal(number, action)
 
 
-def decimal_defaults() -> tuple[Any, ...]:
-    """Return what new decimal contexts start from."""
-    default = decimal.DefaultContext
-    return (default.prec, default.rounding, default.Emin, default.Emax)
-
-
-def set_decimal_defaults(values: tuple[Any, ...]) -> None:
-    """Set what new decimal contexts start from."""
-    default = decimal.DefaultContext
-    default.prec, default.rounding, default.Emin, default.Emax = values
+def set_precision(digits: int) -> None:
+    """Set with how many digits new decimal contexts begin."""
+    decimal.DefaultContext.prec = digits
 
 
 def filter_warnings(filters: list[Any]) -> None:

@@ -1,19 +1,31 @@
 """What one handler changes for all of them is put back and named; what would end others is refused."""
 
 import asyncio
+import builtins
+import datetime
 import decimal
 import gc
+import json
+import locale
+import logging
+import os
+import random
+import resource
+import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import structlog
 
 from replayforge.engine.furnishing import Furnishing
+from replayforge.engine.process_state import MODULES, Kept, ProcessState
 from replayforge.event_loop import SelectorLoop, loop_factory
 from replayforge.telemetry import attempt_context
 from replayforge.threads import DaemonThreads
@@ -30,7 +42,84 @@ CHANGES: dict[str, Callable[[], object]] = {
     "default time-out of sockets": lambda: socket.setdefaulttimeout(0.001),
     "decimal.DefaultContext": lambda: setattr(decimal.DefaultContext, "prec", 2),
     "warning filters": lambda: warnings.simplefilter("error"),
+    "hooks of asynchronous generators": lambda: sys.set_asyncgen_hooks(print, print),
+    "running loop": lambda: asyncio._set_running_loop(None),
+    "asyncio.sleep": lambda: setattr(asyncio, "sleep", Incomparable()),
+    "asyncio.wait": lambda: delattr(asyncio, "wait"),
+    "json.dumps": lambda: setattr(json, "dumps", print),
+    "time.monotonic": lambda: setattr(time, "monotonic", lambda: 0.0),
+    "random.random": lambda: setattr(random, "random", lambda: 4),
 }
+
+
+class Incomparable:
+    """What raises when it is compared."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no comparison")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+PROCESS_CHANGES: dict[str, Callable[[], object]] = {
+    "working directory": lambda: os.chdir("/"),
+    "umask": lambda: os.umask(0o777),
+    "environment variables": os.environ.clear,
+    "locale": lambda: locale.setlocale(locale.LC_ALL, "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C"),
+    "signal mask": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}),
+    "configuration of logging": lambda: logging.basicConfig(force=True, level=logging.CRITICAL),
+    "configuration of structlog": lambda: structlog.configure(processors=[Incomparable()]),  # type: ignore[list-item]
+    "digits of an int": lambda: sys.set_int_max_str_digits(640),
+    "RLIMIT_NOFILE": lambda: resource.setrlimit(
+        resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    ),
+    "sys.stdout": lambda: setattr(sys, "stdout", None),
+    "sys.excepthook": lambda: setattr(sys, "excepthook", Incomparable()),
+    "threading.excepthook": lambda: setattr(threading, "excepthook", print),
+    "sys.path_hooks": lambda: sys.path_hooks.pop(0),
+    "sys.path": sys.path.clear,
+    "sys.meta_path": lambda: setattr(sys, "meta_path", []),
+    "decimal.DefaultContext": lambda: decimal.DefaultContext.traps.__setitem__(decimal.Inexact, True),
+    "os.getpid": lambda: setattr(os, "getpid", lambda: 1),
+    "builtins.len": lambda: setattr(builtins, "len", lambda _: 1),
+    "asyncio.tasks.sleep": lambda: delattr(asyncio.tasks, "sleep"),
+    "datetime.datetime": lambda: setattr(datetime, "datetime", Incomparable()),
+}
+
+
+@pytest.mark.parametrize("name", PROCESS_CHANGES)
+def test_a_change_of_the_process_is_put_back_and_named(name: str) -> None:
+    """Each is as it was once all has been looked at, and nothing else is named."""
+    state = ProcessState()
+    PROCESS_CHANGES[name]()
+    restored = [changed for _ in MODULES for changed in state.restore()]
+    assert restored == [name]
+    assert [kept.name for kept in state.all_kept if not kept.is_as_it_was()] == []
+
+
+def test_the_time_zone_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that all handlers see the same."""
+    state, before = ProcessState(), time.tzname
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    assert "time zone" in state.restore()
+    assert (time.tzname, os.environ.get("TZ")) == (before, None)
+
+
+def test_what_cannot_be_put_back_is_said_once() -> None:
+    """It stays as it is from then on."""
+    values = [1, 2]
+    kept = Kept("thing", lambda: values[0], values.append, 3)
+    assert (kept.restore(), kept.restore()) == (["thing (which cannot be put back)"], [])
+
+
+def test_what_was_only_added_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries do that at their first use."""
+    state = ProcessState()
+    monkeypatch.setenv("OF_A_LIBRARY", "1")
+    monkeypatch.syspath_prepend("/of/a/library")
+    assert state.restore() == []
+    assert sys.path[0] == "/of/a/library"
 
 
 @pytest.fixture(params=[loop_factory(), SelectorLoop])
@@ -46,10 +135,10 @@ def test_a_change_is_put_back_and_named(runner: asyncio.Runner, name: str) -> No
     async def change() -> tuple[list[str], list[str]]:
         furnishing = Furnishing(asyncio.get_running_loop(), DaemonThreads(1, "handlers"))
         furnishing.install()
-        before = [look() for look in furnishing.looks]
+        before = furnishing.look()
         CHANGES[name]()
         restored = furnishing.restore()
-        assert [look() for look in furnishing.looks] == before
+        assert furnishing.look() == before
         return restored, furnishing.restore()
 
     assert runner.run(change()) == ([name], [])
@@ -59,10 +148,15 @@ async def set_executor() -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
 
 
+async def replace_call_soon() -> None:
+    asyncio.get_running_loop().call_soon = print  # type: ignore[assignment]
+
+
 REFUSED: dict[str, Callable[[], Any]] = {
     "set the loop's default executor": set_executor,
     "shut down the loop's default executor": lambda: asyncio.get_running_loop().shutdown_default_executor(),
     "close the generators": lambda: asyncio.get_running_loop().shutdown_asyncgens(),
+    "replace call_soon": replace_call_soon,
 }
 
 
