@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from replayforge import crashpoints
 from replayforge.domain.clock import DRIFT_SECONDS_MAX, Clock, to_us
-from replayforge.domain.errors import Unavailable
+from replayforge.domain.errors import Fatal, Unavailable
 from replayforge.domain.lifecycle import State
 from replayforge.engine.dispatcher import Dispatcher
 from replayforge.engine.intake import Intake
@@ -141,6 +141,8 @@ class Janitor:
             chore.last_error = None
         except Unavailable as error:
             chore.last_error = str(error)
+        except Fatal:
+            raise
         except Exception as error:
             chore.last_error = repr(error)
             self.telemetry.emit("chore.failed", chore=chore.name, error=chore.last_error)
@@ -212,7 +214,11 @@ class Janitor:
         return self.store.wal_bytes
 
     async def probe_store(self) -> int:
-        """Find out whether the store can be written again, which nobody else would while there is nothing to write."""
+        """Find out whether the store can be written again, which nobody else would while there is nothing to write.
+
+        Raises Fatal when its files are gone: that is no state to go on in.
+        """
+        self.store.check_place()
         return int(await self.store.probe())
 
     async def sweep(self) -> int:

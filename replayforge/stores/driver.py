@@ -110,6 +110,10 @@ class Driver(Protocol):
         """Run several statements of schema definition, all or none of them, and none when `unless` finds a row."""
         ...
 
+    def check_place(self) -> None:
+        """Raise Fatal when the store's files are no longer what their names lead to; a server looks after its own."""
+        ...
+
     def beside(self, call_seconds: float) -> "Driver":
         """Return the same database over one connection of its own, which gives a call up after so long.
 

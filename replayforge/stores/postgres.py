@@ -109,6 +109,9 @@ class PostgresDriver:
     def shorten_wal(self) -> None:
         """See Driver.shorten_wal."""
 
+    def check_place(self) -> None:
+        """See Driver.check_place."""
+
     async def read_twice(self, begin: str, transaction: Transaction[Result]) -> Result:
         """Carry out a transaction that only fetches, and once more where a connection was found broken."""
         started = monotonic()

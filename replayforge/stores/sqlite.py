@@ -16,7 +16,7 @@ import aiosqlite
 import msgspec
 
 from replayforge.batching import Batcher
-from replayforge.domain.errors import Corrupt, Refused, ReplayForgeError, TooSlow, Unavailable, Unstorable
+from replayforge.domain.errors import Corrupt, Fatal, Refused, ReplayForgeError, TooSlow, Unavailable, Unstorable
 from replayforge.stores.driver import (
     LOOK_SECONDS,
     Batch,
@@ -88,6 +88,8 @@ class SqliteDriver:
         self.look_seconds = LOOK_SECONDS
         self.shortening: asyncio.Task[None] | None = None
         self.lock = lock
+        self.places = {place: identity(place) for place in (path, Path(f"{path}.lock"), Path(f"{path}-wal"))}
+        self.moved = False
         self.next_reader = 0
         self.writes = Writes()
         self.group: Batcher[Transaction[Any], Any] = Batcher(self.commit_group, items_max=TRANSACTIONS_PER_COMMIT_MAX)
@@ -195,6 +197,17 @@ class SqliteDriver:
                 self.free_lookers.put_nowait(connection)
             self.shortening = None
 
+    def check_place(self) -> None:
+        """See Driver.check_place."""
+        moved = [str(place) for place, known in self.places.items() if known is not None and identity(place) != known]
+        self.moved = bool(moved)
+        if moved:
+            raise Fatal(
+                f"{' and '.join(moved)} was removed, renamed or replaced while the daemon ran, so what it writes is"
+                " kept nowhere. Bring the right file back and restart: what was accepted is in the log, and a store"
+                " that does not know all of it is refused by name."
+            )
+
     async def run_script(self, script: str, *, unless: str = "") -> None:
         """Run statements of schema definition, one transaction for all; there is nobody who could come between."""
 
@@ -214,6 +227,10 @@ class SqliteDriver:
         if self.closed:
             return
         self.closed = True
+        if self.moved:
+            # SQLite would remove the write-ahead file of whatever lies there now; all this ends with the process.
+            os.close(self.lock)
+            return
         await self.group.drain()
         if self.shortening is not None:
             self.shortening.cancel()
@@ -382,6 +399,15 @@ def examined(path: Path) -> Path:
         whose = f"application_id {application_id:#x}" if application_id else f"tables such as {', '.join(tables)}"
         raise Refused(f"The store {path} is the database of another application ({whose}). {remedy}")
     return path
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file under a name from any other; None when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def make_private_file(path: Path) -> None:

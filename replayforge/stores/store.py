@@ -86,6 +86,10 @@ class Store:
         """Begin to empty the write-ahead file where it has become long."""
         self.driver.shorten_wal()
 
+    def check_place(self) -> None:
+        """Raise Fatal when somebody has removed or replaced the store's files meanwhile."""
+        self.driver.check_place()
+
     @property
     def write_error(self) -> str | None:
         """What stood in the way of the last write, or None."""

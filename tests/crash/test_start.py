@@ -79,6 +79,27 @@ def test_restored_store_under_a_newer_log(tmp_path: Path) -> None:
         assert "up to 3" in said
 
 
+def test_store_replaced_under_a_running_daemon(tmp_path: Path) -> None:
+    """It is noticed without any event: the daemon ends with a sentence, and leaves what lies there now as it is."""
+    with DaemonProcess(tmp_path, SINK_HANDLERS, settings=QUICK | {"janitor.refill_seconds": 0.1}) as daemon:
+        daemon.start()
+        send(daemon, 3)
+        for name in ("store.db", "store.db-wal", "store.db-shm"):
+            shutil.copy(daemon.data_dir / name, tmp_path / name)
+        send(daemon, 2, "later")
+        remove_store(daemon)
+        shutil.copy(tmp_path / "store.db-wal", daemon.data_dir)
+        shutil.copy(tmp_path / "store.db", daemon.data_dir)
+        assert daemon.wait() == 70
+        said = daemon.stderr.read_text()
+        assert f"{daemon.data_dir}/store.db" in said
+        assert "was removed, renamed or replaced" in said
+        assert (daemon.data_dir / "store.db-wal").read_bytes() == (tmp_path / "store.db-wal").read_bytes()
+        assert "offsets 4 to 5" in sentence(daemon.run_refused())
+        daemon.start("--adopt-store")
+        assert until(daemon.converged)["ledger"]["succeeded"] == 5
+
+
 def test_store_of_another_daemon(tmp_path: Path) -> None:
     """A store that belongs to another log is refused, named by both ids."""
     with DaemonProcess(tmp_path / "a", SINK_HANDLERS) as one, DaemonProcess(tmp_path / "b", SINK_HANDLERS) as two:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from replayforge.domain.errors import Refused
+from replayforge.domain.errors import Fatal, Refused
+from replayforge.stores.sqlite import SqliteDriver
 from replayforge.stores.store import Store
 
 
@@ -108,3 +109,27 @@ async def test_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert modes == dict.fromkeys(("store.db", "store.db-wal", "store.db-shm", "store.db.lock"), 0o600)
+
+
+@pytest.mark.parametrize("name", ["store.db", "store.db-wal", "store.db.lock"])
+@pytest.mark.parametrize("loss", ["removed", "replaced", "moved with its directory"])
+async def test_a_file_that_is_taken_away_is_noticed(tmp_path: Path, name: str, loss: str) -> None:
+    """Whichever of its files is removed or replaced while the store is open is named."""
+    directory = tmp_path / "data"
+    directory.mkdir()
+    store = await Store.open(f"sqlite:///{directory}/store.db", node="node", owner="node/first")
+    driver = store.driver
+    assert isinstance(driver, SqliteDriver)
+    try:
+        store.check_place()
+        if loss == "moved with its directory":
+            directory.rename(tmp_path / "away")
+        else:
+            (directory / name).unlink()
+        if loss == "replaced":
+            (directory / name).write_bytes(b"")
+        with pytest.raises(Fatal, match=name):
+            store.check_place()
+    finally:
+        driver.moved = False  # here it is closed all the same, for the process goes on
+        await store.close()
