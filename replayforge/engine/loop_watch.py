@@ -1,6 +1,7 @@
 """Watches the event loop from a thread of its own, and says who holds it when it does not turn."""
 
 import asyncio
+import contextlib
 import math
 import selectors
 import sys
@@ -15,10 +16,10 @@ from types import FrameType
 from typing import Any
 
 from replayforge.engine.handlers import Handlers
+from replayforge.event_loop import run_to_the_end
 from replayforge.telemetry import Telemetry, attempt_context
 
 LIMIT_SECONDS = 0.25
-BEAT_SECONDS = 0.1
 LOOK_SECONDS = 0.1
 REMEMBERED_SECONDS = 300.0
 WARNED_EVERY_SECONDS = 10.0
@@ -28,6 +29,7 @@ NO_HANDLER = "none"
 OURS = str(Path(__file__).parents[1])
 ASYNCIO = str(Path(asyncio.__file__).parent)
 CALLBACK_CODE = asyncio.Handle._run.__code__  # noqa: SLF001 - the one place that knows in whose context it runs
+RUNNER_CODE = run_to_the_end.__code__
 LOOP_FUNCTIONS = frozenset({"run", "_run", "_run_once", "run_forever", "run_until_complete"})
 
 Clock = Callable[[], float]
@@ -62,8 +64,9 @@ class Stall:
 class LoopWatch:
     """Warns as soon as the loop has not turned for `limit_seconds`, with the stack that holds it, while it lasts.
 
-    `count` and `seconds` are by handler. A warning about the same handler comes every ten seconds at most. It costs a
-    timer of the loop and a short look of a thread, a few times a second.
+    `count` and `seconds` are by handler. A warning about the same handler comes every ten seconds at most. A thread
+    looks ten times a second where the loop stands; only one that runs something is asked for a sign, so that a loop with
+    nothing to do is not woken up.
     """
 
     def __init__(
@@ -85,9 +88,9 @@ class LoopWatch:
         self.warned: dict[str, float] = {}
         self.told = False
         self.turned_at = math.inf  # what a start does before the first turn concerns nobody yet
+        self.asked = False  # and the loop has not answered yet
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread_id = 0
-        self.timer: asyncio.Handle | None = None
         self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
 
@@ -98,21 +101,17 @@ class LoopWatch:
         if self.thread is not None:
             return
         self.loop, self.thread_id = asyncio.get_running_loop(), threading.get_ident()
-        self.timer = self.loop.call_soon(self.beat)
+        self.ask()
         self.thread = threading.Thread(target=self.watch, name="loop watch", daemon=True)
         self.thread.start()
 
-    def beat(self) -> None:
-        """Say that the loop turns, and again in a moment."""
-        self.turned_at = self.clock()
-        assert self.loop is not None
-        self.timer = self.loop.call_later(BEAT_SECONDS, self.beat)
+    def turn(self) -> None:
+        """Say that the loop turns."""
+        self.turned_at, self.asked = self.clock(), False
 
     def stop(self) -> None:
         """Watch no more; harmless before the start and a second time."""
         self.stopping.set()
-        if self.timer is not None:
-            self.timer.cancel()
         if self.thread is not None:
             self.thread.join(1.0)
 
@@ -125,13 +124,19 @@ class LoopWatch:
 
     def pause_seconds(self) -> float:
         """Return when to look again: as soon as the loop could have stood still for too long."""
-        if self.current is not None:
-            return LOOK_SECONDS
         left = self.turned_at + self.limit_seconds - self.clock()
-        return left if 0 < left <= self.limit_seconds else LOOK_SECONDS
+        return left if 0 < left < LOOK_SECONDS and self.current is None else LOOK_SECONDS
 
     def look(self) -> None:
         """Take in whether the loop has turned since the last look."""
+        frame = sys._current_frames().get(self.thread_id)  # noqa: SLF001 - the only way to see it
+        if frame is None:
+            return
+        if not self.asked:
+            if is_waiting(frame):
+                self.turned_at = self.clock()
+            else:
+                self.ask()
         now, turned_at = self.clock(), self.turned_at
         if self.current is not None and turned_at > self.current.began:
             self.end(self.current, turned_at)
@@ -139,8 +144,15 @@ class LoopWatch:
             return
         if self.current is not None:
             self.current = replace(self.current, seconds=now - self.current.began)
-        elif (frame := sys._current_frames().get(self.thread_id)) is not None:  # noqa: SLF001 - the only way to see it
+        else:
             self.begin(frame, turned_at, now)
+
+    def ask(self) -> None:
+        """Have the loop give a sign at its next turn."""
+        assert self.loop is not None
+        self.asked = True
+        with contextlib.suppress(RuntimeError):  # it has been closed
+            self.loop.call_soon_threadsafe(self.turn)
 
     def begin(self, frame: FrameType, began: float, now: float) -> None:
         """Note who holds the loop; nobody does when it only waits, which is a process that was stopped as a whole."""
@@ -213,7 +225,7 @@ def outward(frame: FrameType | None) -> Iterator[FrameType]:
 def is_loop(frame: FrameType) -> bool:
     """Tell whether a frame is the loop's own rather than of what it runs; uvloop has none, so its runner's is asked."""
     code = frame.f_code
-    return code.co_filename.startswith(ASYNCIO) and code.co_name in LOOP_FUNCTIONS
+    return code is RUNNER_CODE or (code.co_filename.startswith(ASYNCIO) and code.co_name in LOOP_FUNCTIONS)
 
 
 def is_waiting(frame: FrameType) -> bool:

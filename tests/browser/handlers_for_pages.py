@@ -1,6 +1,7 @@
 """The handlers of the daemon behind the pages under test."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 from replayforge import Context, Event, Handlers
@@ -38,3 +39,13 @@ async def fail_for_now(event: Event, context: Context) -> None:
 async def take_long(event: Event, context: Context) -> None:
     """Run until cancelled."""
     await asyncio.Event().wait()
+
+
+@handlers.on("holds.*", max_attempts=1)
+async def holds_the_event_loop_and_has_a_name_that_is_far_too_long_for_a_small_screen(
+    event: Event, context: Context
+) -> None:
+    """Hold the loop until somebody has noticed, then fail with one long word."""
+    context.heartbeat(details="d" * 500)
+    threading.Event().wait(0.6)
+    raise type("Of" + "Long" * 60, (Exception,), {})("e" * 5_000)

@@ -79,6 +79,25 @@ def test_every_page_is_quiet_at_home_and_fits(daemon: DaemonProcess, look: Look,
     assert tab.foreign() == []
 
 
+def test_long_words_fit_a_small_screen(daemon: DaemonProcess, look: Look) -> None:
+    """Names as long as they may be, errors, reasons and issues without a space are broken, not wider than the window."""
+    name = "n" * 255
+    fields = {"workflow_id": name, "application_name": name[:100], "service_name": name[:100], "idempotency_key": name}
+    held = send(daemon, f"holds.{name[:249]}", {"p" * 300: "v" * 9_000}, metadata={"m" * 300: "v" * 900}, **fields)
+    reaches(daemon, held, "dead_lettered")
+    done = send(daemon, name, ["r" * 9_000], workflow_id=name, service_name=name[:100])
+    reaches(daemon, done, "succeeded")
+    reason = {"reason": "r" * 1_000}
+    daemon.http.post("/api/handlers/holds.%2A/pause", reason)
+    job = daemon.http.post("/api/replays", {"ids": [held], **reason}).json()["id"]
+    daemon.http.post("/api/chaos/workers/worker-1/crash")
+    until(lambda: "held the event loop" in str(daemon.http.get("/api/convergence")), what="the held loop to be an issue")
+    tab = look("/", width=320)
+    places = [*paths({"done": done, "dead": held, "busy": done}), f"/workflows/{name}", f"/replays/{job}"]
+    wide = {path: tab.open(path).page.evaluate("document.documentElement.scrollWidth") for path in places}
+    assert {path: width for path, width in wide.items() if width > 320} == {}
+
+
 def test_the_figures_are_those_of_the_api(daemon: DaemonProcess, look: Look) -> None:
     """Tiles, badge, chips, totals and ledger say what /api/convergence says."""
     fill(daemon)
