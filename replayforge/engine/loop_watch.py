@@ -65,8 +65,8 @@ class LoopWatch:
     """Warns as soon as the loop has not turned for `limit_seconds`, with the stack that holds it, while it lasts.
 
     `count` and `seconds` are by handler. A warning about the same handler comes every ten seconds at most. A thread
-    looks ten times a second where the loop stands; only one that runs something is asked for a sign, so that a loop with
-    nothing to do is not woken up.
+    looks ten times a second where the loop stands; only a loop that runs something is asked for a sign, so that one
+    with nothing to do is not woken up.
     """
 
     def __init__(

@@ -36,8 +36,9 @@ class Memory:
         """Return what is remembered of a range."""
         if self.chronicler.writes != self.writes_seen:
             self.writes_seen = self.chronicler.writes
-            kept = {one: past for one, past in self.remembered.items() if past.cost_seconds > CHEAP_SECONDS}
-            self.remembered = kept
+            for past in self.remembered.values():
+                if past.cost_seconds <= CHEAP_SECONDS:
+                    past.expire()
         return self.remembered.setdefault(chosen, Remembered(self.clock))
 
 

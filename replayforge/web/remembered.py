@@ -13,13 +13,14 @@ class Remembered(Generic[Answer]):
     """Asks again when the answer is old, but never spends more than half a percent of the time on asking.
 
     A cheap answer is therefore always fresh, and one that takes 20 ms is at most 4 s old. `cost_seconds` is how long it
-    took to find the answer at hand.
+    takes to find: the shorter of the last two times, so that one moment in which the machine was busy is no cost.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.fresh_until = 0.0
         self.cost_seconds = 0.0
+        self.last_seconds = 0.0
         self.answer: Answer | None = None
 
     async def get(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -28,6 +29,11 @@ class Remembered(Generic[Answer]):
         if self.answer is None or started >= self.fresh_until:
             self.answer = await ask()
             ended = self.clock.monotonic()
-            self.cost_seconds = ended - started
+            self.cost_seconds = min(ended - started, self.last_seconds)
+            self.last_seconds = ended - started
             self.fresh_until = ended + self.cost_seconds / SHARE_OF_TIME
         return self.answer
+
+    def expire(self) -> None:
+        """Ask again the next time."""
+        self.fresh_until = 0.0

@@ -19,6 +19,7 @@ let timer = 0;
 let retryTimer = 0;
 let countdown = 0;
 let request = null;
+let again = false;
 let paused = remembered();
 
 function remembered() {
@@ -87,13 +88,16 @@ function soon(changed) {
 
 async function look() {
   timer = 0;
-  if (paused || document.hidden || request) return;
+  if (paused || document.hidden) return;
+  if (request) { again = true; return; }
   lastRefresh = Date.now();
   request = new AbortController();
   try {
     await refresh(request.signal);
   } catch { /* the stream notices that the daemon is away */ } finally {
     request = null;
+    // What was heard of meanwhile may have happened after the answer was made.
+    if (again) { again = false; soon([]); }
   }
 }
 

@@ -57,7 +57,10 @@ export async function refresh(signal) {
     throw error;
   }
   if (response.status === 304) return;
-  if (!response.ok || !response.headers.get("Content-Type").startsWith("application/json")) return;
+  if (!response.ok || !response.headers.get("Content-Type").startsWith("application/json")) {
+    for (const name of names) dirty.add(name);
+    return;
+  }
   const answer = await response.json();
   tag = response.headers.get("ETag") ?? "";
   tagOf = asked;

@@ -1,8 +1,9 @@
 """Pages that follow what happens by themselves, and never get in the way of who reads them."""
 
 import re
+import signal
 
-from playwright.sync_api import Request, expect
+from playwright.sync_api import Request, Route, expect
 
 from tests.browser.conftest import Look, Watched, reaches, send
 from tests.support.daemon_process import DaemonProcess, until
@@ -38,6 +39,33 @@ def test_numbers_follow_the_api(daemon: DaemonProcess, look: Look) -> None:
     expect(tab.page.locator("#tile-succeeded .value")).to_have_text("7")
     expect(tab.page.locator("#tile-accepted .value")).to_have_text("7")
     expect(tab.page.locator("#main tbody tr[data-row]")).to_have_count(7)
+
+
+def test_news_that_come_while_a_page_waits_for_its_answer_are_not_lost(daemon: DaemonProcess, look: Look) -> None:
+    """A hint that comes before the slow answer to an earlier one makes the page ask once more, without another hint."""
+    tab, held, asked = look("/").live(), list[Route](), list[Request]()
+    tab.page.route("**/*", lambda route: hold_the_first(route, held))
+    send(daemon, "shop.step")
+    until(lambda: tab.page.evaluate("window.heldAt ??= performance.now()") and held, what="the page to ask")
+    answer = held[0].fetch()
+    seen_by_another_tab(daemon, look, "bad.payment")
+    # The page looks once a second at most: by then it has wanted to.
+    until(lambda: tab.page.evaluate("performance.now() > window.heldAt + 2500"), what="the page to look again")
+    daemon.signal(signal.SIGSTOP)  # no more hints
+    try:
+        tab.page.on("request", lambda request: asked.append(request))
+        held[0].fulfill(response=answer)
+        until(lambda: tab.page.evaluate("1") and asked, what="the page to ask once more")
+    finally:
+        daemon.signal(signal.SIGCONT)
+
+
+def hold_the_first(route: Route, held: list[Route]) -> None:
+    """Let everything pass but the first request for regions of the page."""
+    if "x-live-regions" in route.request.headers and not held:
+        held.append(route)
+    else:
+        route.continue_()
 
 
 def test_an_open_dialog_stays_open(daemon: DaemonProcess, look: Look) -> None:

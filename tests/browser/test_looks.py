@@ -80,7 +80,7 @@ def test_every_page_is_quiet_at_home_and_fits(daemon: DaemonProcess, look: Look,
 
 
 def test_long_words_fit_a_small_screen(daemon: DaemonProcess, look: Look) -> None:
-    """Names as long as they may be, errors, reasons and issues without a space are broken, not wider than the window."""
+    """Names as long as they may be, errors, reasons and issues without a space are broken, not too wide."""
     name = "n" * 255
     fields = {"workflow_id": name, "application_name": name[:100], "service_name": name[:100], "idempotency_key": name}
     held = send(daemon, f"holds.{name[:249]}", {"p" * 300: "v" * 9_000}, metadata={"m" * 300: "v" * 900}, **fields)
@@ -91,7 +91,7 @@ def test_long_words_fit_a_small_screen(daemon: DaemonProcess, look: Look) -> Non
     daemon.http.post("/api/handlers/holds.%2A/pause", reason)
     job = daemon.http.post("/api/replays", {"ids": [held], **reason}).json()["id"]
     daemon.http.post("/api/chaos/workers/worker-1/crash")
-    until(lambda: "held the event loop" in str(daemon.http.get("/api/convergence")), what="the held loop to be an issue")
+    until(lambda: "held the event loop" in str(daemon.http.get("/api/convergence")), what="an issue of the held loop")
     tab = look("/", width=320)
     places = [*paths({"done": done, "dead": held, "busy": done}), f"/workflows/{name}", f"/replays/{job}"]
     wide = {path: tab.open(path).page.evaluate("document.documentElement.scrollWidth") for path in places}

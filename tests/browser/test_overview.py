@@ -5,6 +5,9 @@ from playwright.sync_api import expect
 from tests.browser.conftest import Look, Watched, reaches, send
 from tests.support.daemon_process import DaemonProcess
 
+# Where a look at the past takes long, on a busy machine, pages show it late: every half minute at least.
+SLOWLY_MS = 60_000
+
 
 def ended(daemon: DaemonProcess) -> None:
     """Let three events of one type succeed and two of another become dead letters."""
@@ -28,7 +31,7 @@ def test_pictures_come_to_life_without_a_reload(daemon: DaemonProcess, look: Loo
     assert tab.page.locator("svg.bars rect.ok").count() == 0
     expect(tab.page.locator("[data-live=latency]")).to_contain_text("No event has come to its end")
     ended(daemon)
-    expect(tab.page.locator("[data-live=latency] .legend")).to_contain_text("5 events", timeout=20_000)
+    expect(tab.page.locator("[data-live=latency] .legend")).to_contain_text("5 events", timeout=SLOWLY_MS)
     expect(tab.page.locator("#tile-p95 .value")).not_to_have_text("–")
     expect(tab.page.locator("svg.bars rect.ok")).not_to_have_count(0)
     expect(tab.page.locator("svg.bars rect.err")).not_to_have_count(0)
@@ -58,7 +61,7 @@ def test_figures_of_a_type_lead_to_its_events(daemon: DaemonProcess, look: Look)
     ended(daemon)
     tab = look("/?range=24h").live()
     row = tab.page.locator("tr[id='type-bad.payment']")
-    expect(row.locator("td[data-label=Dead]")).to_have_text("2", timeout=20_000)
+    expect(row.locator("td[data-label=Dead]")).to_have_text("2", timeout=SLOWLY_MS)
     expect(row.locator("td[data-label=OK]")).to_have_text("0%")
     row.locator("td[data-label=Dead] a").click()
     assert tab.page.url == f"{daemon.url}/events?type=bad.payment&status=dead_lettered&since=24h"
@@ -77,5 +80,5 @@ def test_nothing_overflows_a_small_screen(daemon: DaemonProcess, look: Look) -> 
     """At 320 px the page is no wider than the window, with all pictures filled."""
     ended(daemon)
     tab = look("/", width=320).live()
-    expect(tab.page.locator("[data-live=latency] .legend")).to_contain_text("5 events", timeout=20_000)
+    expect(tab.page.locator("[data-live=latency] .legend")).to_contain_text("5 events", timeout=SLOWLY_MS)
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 320

@@ -1,14 +1,34 @@
 """How long the past of a range is remembered."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from replayforge.domain.chronicle import RANGES
+import pytest
+
+from replayforge.domain.chronicle import RANGES, Chronicle
 from replayforge.domain.event import EventRecord
 from replayforge.engine.chronicler import Chronicler
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
-from replayforge.web.past import CHEAP_SECONDS, Memory
+from replayforge.web.past import CHEAP_SECONDS, Memory, Past
+from replayforge.web.remembered import SHARE_OF_TIME, Remembered
 from tests.support.clock import FakeClock
+
+CHEAP, COSTLY = CHEAP_SECONDS / 2, CHEAP_SECONDS * 2
+
+
+@dataclass
+class Source:
+    """What is asked, and takes its time; its answer is how often it was asked."""
+
+    clock: FakeClock
+    seconds: float
+    asked: int = 0
+
+    async def ask(self) -> Past:
+        self.asked += 1
+        self.clock.advance(self.seconds)
+        return Past(Chronicle(RANGES["1h"], (), ()), {"asked": self.asked})
 
 
 async def test_what_was_just_written_is_not_hidden_by_what_is_remembered(tmp_path: Path) -> None:
@@ -18,15 +38,32 @@ async def test_what_was_just_written_is_not_hidden_by_what_is_remembered(tmp_pat
     try:
         chronicler = Chronicler(store, clock, Telemetry())
         memory = Memory(chronicler, clock)
-        hour, week = memory.of(RANGES["1h"]), memory.of(RANGES["7d"])
-        assert memory.of(RANGES["1h"]) is hour
-        assert memory.of(RANGES["7d"]) is week is not hour
+        sources = {"1h": Source(clock, CHEAP), "7d": Source(clock, COSTLY)}
+
+        async def asked() -> dict[str, int]:
+            found = {name: await memory.of(RANGES[name]).get(source.ask) for name, source in sources.items()}
+            return {name: past.queued["asked"] for name, past in found.items()}
+
+        assert await asked() == {"1h": 1, "7d": 1}
+        assert await asked() == {"1h": 2, "7d": 2}, "a first look that takes long may have met a busy moment"
+        assert await asked() == {"1h": 2, "7d": 2}
         await chronicler.write()  # there is nothing to write
-        assert memory.of(RANGES["1h"]) is hour
-        week.cost_seconds = CHEAP_SECONDS * 2
+        assert await asked() == {"1h": 2, "7d": 2}
         chronicler.note_accepted(1, {"records": [EventRecord("event-1", "app", "workflow", "test", 0)]})
         await chronicler.write()
-        assert memory.of(RANGES["1h"]) is not hour
-        assert memory.of(RANGES["7d"]) is week
+        assert await asked() == {"1h": 3, "7d": 2}
     finally:
         await store.close()
+
+
+async def test_one_busy_moment_makes_no_answer_a_costly_one() -> None:
+    """A look that took long once is repeated when it is asked for; one that takes long again is kept for a while."""
+    clock = FakeClock()
+    source, past = Source(clock, CHEAP), Remembered[Past](clock)
+    await past.get(source.ask)
+    source.seconds = 5.0
+    await past.get(source.ask)
+    clock.advance(CHEAP / SHARE_OF_TIME)
+    assert (await past.get(source.ask)).queued["asked"] == 3
+    assert (await past.get(source.ask)).queued["asked"] == 3
+    assert past.cost_seconds == pytest.approx(5.0)
