@@ -12,7 +12,6 @@ import os
 import sys
 import sysconfig
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from time import monotonic, time_ns
@@ -23,6 +22,7 @@ import structlog
 
 from replayforge.line_sink import LineSink, SinkStream
 from replayforge.telemetry import HAPPENINGS, Listener, Telemetry, attempt_context
+from replayforge.tracebacks import formatted
 
 LINE_CHARACTERS_MAX = 64 * 1024
 VALUE_CHARACTERS_MAX = 2_000
@@ -60,7 +60,7 @@ def trace_of(error: Any) -> str:
         error = sys.exc_info()
     if isinstance(error, tuple):
         error = error[1] if len(error) > 1 else None
-    return "".join(traceback.format_exception(error)).rstrip() if isinstance(error, BaseException) else ""
+    return formatted(error) if isinstance(error, BaseException) else ""
 
 
 def json_line(_: str, entry: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import traceback
 from asyncio import timeout, wait
 from collections import deque
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Protocol
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Fatal
 from replayforge.telemetry import Telemetry
+from replayforge.tracebacks import formatted
 
 BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_MAX_SECONDS = 5.0
@@ -170,7 +170,7 @@ class Supervisor:
         guard.restarts += 1
         guard.last_error = f"{type(error).__name__}: {error}"
         guard.last_error_at_us = self.clock.now_us()
-        guard.last_traceback = "".join(traceback.format_exception(error))[-16_000:]
+        guard.last_traceback = formatted(error)[-16_000:]
         self.enter(guard, "restarting")
         self.telemetry.emit("service.crashed", service=guard.service.name, error=guard.last_error)
 

@@ -66,15 +66,28 @@ class DaemonThreads(ThreadPoolExecutor):
 
     def serve(self) -> None:
         """Make one call after the other, for as long as the process lives."""
-        while True:
+        try:
+            while True:
+                self.serve_once()
+        except BaseException:  # raised in this thread by another one, as the interpreter's C interface allows
             with self.changed:
-                self.idle += 1
+                self.started -= 1
+                wanted = len(self.waiting) > self.idle
+                self.started += wanted
+            if wanted:
+                self.start_thread()
+
+    def serve_once(self) -> None:
+        """Wait for a call and make it; a thread without work must not keep the last result alive."""
+        with self.changed:
+            self.idle += 1
+            try:
                 while not self.waiting:
                     self.changed.wait()
+            finally:
                 self.idle -= 1
-                future, call = self.waiting.popleft()
-            carry_out(future, call)
-            del future, call  # a thread without work must not keep the last result alive
+            future, call = self.waiting.popleft()
+        carry_out(future, call)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Return at once: what still runs ends with the process."""

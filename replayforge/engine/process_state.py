@@ -39,7 +39,7 @@ ATTRIBUTES: tuple[tuple[ModuleType, str], ...] = (
     (sys, "displayhook"), (sys, "excepthook"), (sys, "stderr"), (sys, "stdin"), (sys, "stdout"),
     (sys, "unraisablehook"), (threading, "excepthook"),
 )  # fmt: skip
-LISTS: tuple[tuple[ModuleType, str], ...] = ((gc, "callbacks"), (sys, "meta_path"), (sys, "path"), (sys, "path_hooks"))
+LISTS: tuple[tuple[ModuleType, str], ...] = ((sys, "meta_path"), (sys, "path"), (sys, "path_hooks"))
 MODULES = (
     builtins, asyncio, asyncio.events, asyncio.locks, asyncio.tasks, asyncio.timeouts, contextlib, datetime, decimal,
     functools, inspect, json, logging, os, random, select, selectors, signal, socket, struct, threading, time,
@@ -138,6 +138,7 @@ def looks() -> list[tuple[str, Look, Put]]:
         ("decimal.DefaultContext", decimal_defaults, set_decimal_defaults),
         ("locale", partial(locale.setlocale, locale.LC_ALL), partial(locale.setlocale, locale.LC_ALL)),
         ("signal mask", partial(signal.pthread_sigmask, signal.SIG_BLOCK, ()), set_signal_mask),
+        ("gc.callbacks", lambda: list(gc.callbacks), lambda to: gc.callbacks.__setitem__(slice(None), to)),
         ("configuration of logging", logging_configuration, configure_logging),
         ("configuration of structlog", structlog_configuration, configure_structlog),
         ("digits of an int", sys.get_int_max_str_digits, sys.set_int_max_str_digits),

@@ -17,12 +17,11 @@ from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.recovery import Result
 from replayforge.domain.retry import Permanent, Retry, after_seconds
 from replayforge.event_loop import HandlerExited
+from replayforge.tracebacks import FRAMES_MAX, is_long_chain
 
 ERROR_CHARACTERS_MAX = 8_000
 MESSAGE_CHARACTERS_MAX = 4_000
 RESULT_BYTES_MAX = 256 * 1024
-FRAMES_MAX = 40
-CHAIN_MAX = 16
 GROUP_MAX = 1_000
 DETAILS_MAX = 32
 DETAIL_CHARACTERS_MAX = 1_000
@@ -149,7 +148,7 @@ def words_of(error: BaseException) -> str:
 def trace_of(error: BaseException) -> str:
     """Return the traceback, without our own frames; only its places where the errors themselves cannot be shown."""
     try:
-        if chain_length(error) > CHAIN_MAX:
+        if is_long_chain(error):
             raise ValueError("a chain of errors too long to be read")
         shown = traceback.TracebackException(type(error), error, error.__traceback__, limit=-FRAMES_MAX, compact=True)
         for one in chained(shown):
@@ -157,15 +156,6 @@ def trace_of(error: BaseException) -> str:
         return "".join(shown.format())
     except BaseException:
         return "".join(traceback.format_tb(beginning(error.__traceback__), limit=-FRAMES_MAX))
-
-
-def chain_length(error: BaseException | None) -> int:
-    """Return how many errors hang together, counting no further than is of interest."""
-    length = 0
-    while error is not None and length <= CHAIN_MAX:
-        error = error.__cause__ or error.__context__
-        length += 1
-    return length
 
 
 def chained(shown: traceback.TracebackException) -> Iterator[traceback.TracebackException]:

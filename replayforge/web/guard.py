@@ -1,7 +1,6 @@
 """Stands before every handler: who may speak, which host is meant, and how errors and headers leave the house."""
 
 import re
-import traceback
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -9,6 +8,7 @@ from aiohttp.typedefs import Handler
 
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.identity import new_request_id
+from replayforge.tracebacks import formatted
 from replayforge.web import problems
 from replayforge.web.bodies import SHARE
 from replayforge.web.body_budget import Share
@@ -185,7 +185,7 @@ def from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamRe
 def unexpected(request: web.Request, error: Exception) -> web.Response:
     """Answer for a defect of ours and report it."""
     telemetry = context_of(request).overview.telemetry
-    trace = "".join(traceback.format_exception(error))[-8000:]
+    trace = formatted(error)[-8000:]
     telemetry.emit("request.failed", path=request.path, error=trace, request_id=request[REQUEST_ID])
     detail = "The daemon met an error it did not expect; its log has the details under this request id."
     return problems.respond(request, Problem(500, "internal-error", "Internal error", detail))

@@ -76,6 +76,7 @@ PROCESS_CHANGES: dict[str, Callable[[], object]] = {
     "sys.stdout": lambda: setattr(sys, "stdout", None),
     "sys.excepthook": lambda: setattr(sys, "excepthook", Incomparable()),
     "threading.excepthook": lambda: setattr(threading, "excepthook", print),
+    "gc.callbacks": lambda: gc.callbacks.append(print),
     "sys.path_hooks": lambda: sys.path_hooks.pop(0),
     "sys.path": sys.path.clear,
     "sys.meta_path": lambda: setattr(sys, "meta_path", []),
