@@ -46,6 +46,7 @@ from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
 from replayforge.forgelog.log import ForgeLog
 from replayforge.opening import (
+    check_copies,
     logging_telemetry,
     make_directory,
     node_name,
@@ -175,6 +176,7 @@ async def opened(
         stack.push_async_callback(store.close)
         log = await open_log(config, store, clock, telemetry, adopt_store)
         stack.push_async_callback(log.close)
+        await check_copies(log, store, telemetry, adopt_store)
         cursor = await store.open_cursor(log.log_id, incarnation, 0, clock.now_us())
         await in_thread(remember_log_id, Path(config.data_dir), log.log_id)
         await store.register_node(presence(node, incarnation, log, clock.now_us()))

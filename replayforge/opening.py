@@ -11,7 +11,7 @@ from replayforge.config import Config
 from replayforge.daemon_log import log_listener
 from replayforge.domain.clock import Clock, SystemClock
 from replayforge.domain.errors import Refused
-from replayforge.engine.acquaintance import Acquaintance, check_log, check_store
+from replayforge.engine.acquaintance import Acquaintance, check_course, check_log, check_store
 from replayforge.forgelog.atomic import replace_file
 from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.files import OsFiles, make_private_directory
@@ -25,6 +25,7 @@ from replayforge.telemetry import Telemetry
 from replayforge.threads import in_thread
 
 LOG_ID_NAME = "log_id"
+COMPARED_RECORDS = 10  # of the newest rows with their records: copies of a log that went on apart differ in all
 ENVELOPE_BYTES_MAX = 16_384  # what a record holds beside the body that came in
 
 
@@ -60,6 +61,15 @@ async def open_log(config: Config, store: Store, clock: Clock, telemetry: Teleme
     for sentence in given_up:
         telemetry.emit("store.adopted", accepted=sentence)
     return log
+
+
+async def check_copies(log: ForgeLog, store: Store, telemetry: Telemetry, adopt_store: bool) -> None:
+    """Raise Refused when the store's rows came from another copy of the log, which a second daemon ran on."""
+    newest = await store.newest_of_log(log.log_id, COMPARED_RECORDS)
+    standing = await store.cursor(log.log_id)
+    given_up = await in_thread(check_course, log, newest, standing[0] if standing else 0, adopt=adopt_store)
+    for sentence in given_up:
+        telemetry.emit("store.adopted", accepted=sentence)
 
 
 async def acquaintance(config: Config, store: Store, clock: Clock) -> Acquaintance:

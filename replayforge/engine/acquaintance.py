@@ -5,10 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replayforge.domain.errors import Refused
+from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.reports import LogCursor, Node
-from replayforge.forgelog.log import LogIdentity
+from replayforge.engine.dispatcher import decoded
+from replayforge.forgelog.errors import CorruptRecord, GapError, LogUnreadable
+from replayforge.forgelog.log import ForgeLog, LogIdentity
 
 STORE_REMEDY = "Bring the right store back, or start with --adopt-store to run that range again."
+COURSE_REMEDY = (
+    "Start the copy that ran last, and send again what only this one holds (`replayforge log dump` prints it), or start"
+    " with --adopt-store to go on without that."
+)
 LOG_REMEDY = "Mount or bring back the right directory, or start with --adopt-store to go on without that log."
 
 
@@ -74,6 +81,12 @@ def check_store(found: Acquaintance, *, adopt: bool) -> list[str]:
     return accepted((other_store(found), older_store(found)), STORE_REMEDY, adopt=adopt)
 
 
+def check_course(log: ForgeLog, newest: Sequence[tuple[int, str]], cursor: int, *, adopt: bool) -> list[str]:
+    """Raise Refused when the log holds other records than the store has from it, by the (offset, id) of the newest."""
+    objections = [other_course(log, offset, event_id, cursor) for offset, event_id in newest]
+    return accepted([one for one in objections if one][:1], COURSE_REMEDY, adopt=adopt)
+
+
 def accepted(objections: Sequence[str], remedy: str, *, adopt: bool) -> list[str]:
     """Raise Refused for the first objection, unless the operator accepts all of them; returns those there are."""
     raised = [objection for objection in objections if objection]
@@ -123,6 +136,22 @@ def other_store(found: Acquaintance) -> str:
     return (
         f"The log {log.log_id} belongs to store {log.store_id}, but this is store {found.store_id}: what became of"
         f" offsets {first} to {last} is not known here."
+    )
+
+
+def other_course(log: ForgeLog, offset: int, event_id: str, cursor: int) -> str:
+    """Tell whether a row came from another copy of the log, which went on by itself."""
+    try:
+        records = log.read(offset - 1, records_max=1)
+    except (GapError, CorruptRecord, LogUnreadable):  # removed by retention, or not to be compared
+        return ""
+    event = decoded(records[0]) if records else None
+    if event is not None and event_id in (event.id, event_id_for_reuse(event.id, log.log_id, offset)):
+        return ""
+    return (
+        f"The log {log.log_id} is not the copy of it that was projected: at offset {offset} the store has event"
+        f" {event_id}, and the log holds {event.id if event else 'no event'}. Two daemons ran on copies of it; what"
+        f" only this one accepted, up to offset {cursor}, has no rows."
     )
 
 

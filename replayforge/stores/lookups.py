@@ -360,6 +360,12 @@ def origins(ids: Sequence[str]) -> Steps[dict[str, tuple[str, int, Meaning]]]:
     return {row[0]: (row[1], row[2], (row[3], row[4], bytes(row[5]))) for row in rows}
 
 
+def newest_of_log(log_id: str, count: int) -> Steps[list[tuple[int, str]]]:
+    """Fetch (log offset, id) of the events that came from a log last."""
+    rows = yield Fetch("newest_of_log", {"log_id": log_id, "scan_max": 10 * SCAN_MAX, "count": count})
+    return [(row[0], row[1]) for row in rows]
+
+
 def discrepancies(limit: int) -> Steps[Discrepancies]:
     """Fetch what must not be: runs with two outcomes, attempts without an event; and the rows counted by state."""
     doubled = yield Fetch("check_doubled", {"count": limit})

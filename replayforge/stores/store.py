@@ -533,6 +533,10 @@ class Store:
 
     # The offline check
 
+    async def newest_of_log(self, log_id: str, count: int) -> list[tuple[int, str]]:
+        """Return (log offset, id) of the events that came from a log last."""
+        return await self.driver.read(lambda: lookups.newest_of_log(log_id, count))
+
     async def origins(self, ids: Sequence[str]) -> dict[str, tuple[str, int, Meaning]]:
         """Return id -> (log id, log offset, meaning) of the events that have a row."""
         return await self.driver.read(lambda: lookups.origins(ids))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from replayforge.forgelog.record import NewRecord
 from replayforge.opening import opened_for_check
 from replayforge.stores.projection import Projected, Projection
 from replayforge.telemetry import Telemetry
+from tests.integration.conftest import echo_handlers
 from tests.support.house import House, configuration, open_house
 from tests.support.probe import Probe
 
@@ -154,6 +156,24 @@ async def test_a_removed_key_that_comes_again_while_the_store_is_away(tmp_path: 
         assert house.probe.counts["attempt.started"] == 1
         await retire_all(house)
     assert (await check(tmp_path)).clean
+
+
+async def test_logs_of_two_copies_that_are_exchanged(tmp_path: Path) -> None:
+    """Log and store of the same ids and lengths, but of two copies of one installation, do not pass for one."""
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    async with open_house(data, echo_handlers()) as house:
+        await house.send_many(2)
+        await house.converges()
+    shutil.copytree(data, copy)
+    for directory in (data, copy):
+        async with open_house(directory, echo_handlers()) as house:
+            await house.send_many(3)
+            await house.converges()
+    shutil.rmtree(data / "log")
+    (copy / "log").rename(data / "log")
+    with pytest.raises(Refused, match="not the copy of it that was projected: at offset 5"):
+        async with opened(configuration(data), handlers=echo_handlers()):
+            pass
 
 
 async def test_a_key_that_is_forgotten_names_a_new_event(tmp_path: Path) -> None:

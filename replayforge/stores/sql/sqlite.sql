@@ -613,6 +613,11 @@ SELECT id, log_id, log_offset, workflow_id, event_type, payload
 FROM events JOIN contents USING (seq)
 WHERE id IN (SELECT value FROM json_each(:ids))
 
+-- newest_of_log --
+-- The rows that came from one log last, looked for among the newest.
+SELECT log_offset, id FROM (SELECT seq, id, log_id, log_offset FROM events ORDER BY seq DESC LIMIT :scan_max) AS newest
+WHERE log_id = :log_id ORDER BY seq DESC LIMIT :count
+
 -- check_doubled --
 -- Runs that have more than one final outcome.
 SELECT e.id, a.run, count(*) FROM attempts AS a JOIN events AS e ON e.seq = a.event_seq

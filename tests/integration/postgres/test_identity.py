@@ -149,6 +149,26 @@ async def test_refusal_names_all_that_another_store_does_not_know(tmp_path: Path
     assert "offsets 1 to 5" in await refused(tmp_path / "killed", other, handlers)
 
 
+async def test_copies_of_one_log_that_went_on_apart(tmp_path: Path, url: str, handlers: Handlers) -> None:
+    """A data directory that was copied while it ran, and both daemons went on: who comes late is refused, not passed
+    over, and --adopt-store says up to where its own events are given up."""
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    async with house(data, url, handlers) as daemon:
+        await daemon.send_many(4)
+        await daemon.converges()
+        await daemon.daemon.supervisor.stop(["dispatcher"], 5)
+        shutil.copytree(data, copy)
+        await daemon.send_many(8)
+    async with house(copy, url, handlers) as daemon:
+        await daemon.send_many(6)
+        assert (await daemon.converges())["succeeded"] == 10
+    said = await refused(data, url, handlers)
+    assert "at offset 10 the store has event" in said
+    assert "up to offset 10, has no rows" in said
+    async with adopting(data, url, handlers) as given_up:
+        assert "up to offset 10, has no rows" in given_up[0]
+
+
 async def test_draining_is_noted_for_whoever_takes_over(tmp_path: Path, url: str, handlers: Handlers) -> None:
     """An incarnation that was told to stop is known as one, until its successor has taken its events back."""
     async with house(tmp_path, url, handlers) as first:
