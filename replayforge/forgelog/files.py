@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from replayforge.descriptors import Descriptors
+
 # struct flock with 64-bit offsets: type, whence, start, length, pid (always 0 for a lock of the open file).
 FLOCK = struct.Struct("hhqqi4x")
 NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -123,11 +125,13 @@ class OsFiles:
     """The operating system's own files.
 
     What lies in a held directory is named relative to its handle, so that neither a change of the working directory nor
-    another directory under the same name makes anybody write elsewhere.
+    another directory under the same name makes anybody write elsewhere. Nor is anything written through the number of a
+    handle that somebody has closed: by then it may lead to another file.
     """
 
     def __init__(self) -> None:
         self.held: dict[Path, int] = {}
+        self.opened = Descriptors()
 
     def place(self, path: Path) -> tuple[str, int | None]:
         """Return the name of a file and the handle of the directory it is relative to, None where that is not held."""
@@ -145,12 +149,12 @@ class OsFiles:
                 pass
             else:
                 os.fchmod(handle, 0o600)  # whatever the umask
-                return handle
-        return os.open(name, flags, dir_fd=directory)
+                return self.opened.note(handle)
+        return self.opened.note(os.open(name, flags, dir_fd=directory))
 
     def close(self, handle: int) -> None:
         """Give the handle back."""
-        os.close(handle)
+        self.opened.close(handle)
 
     def pread(self, handle: int, size: int, position: int) -> bytes:
         """Return up to `size` bytes at `position`; fewer only at the end of the file."""
@@ -164,6 +168,7 @@ class OsFiles:
 
     def pwrite(self, handle: int, data: bytes, position: int) -> int:
         """Write at `position` and return how many bytes were taken, which may be fewer than given."""
+        self.opened.check(handle)
         return os.pwrite(handle, data, position)
 
     def size(self, handle: int) -> int:
@@ -174,6 +179,7 @@ class OsFiles:
         """Make the file at least `size` bytes long with its space reserved; a no-op where that is not supported."""
         if not hasattr(os, "posix_fallocate"):
             return
+        self.opened.check(handle)
         try:
             os.posix_fallocate(handle, 0, size)
         except OSError as error:
@@ -182,10 +188,12 @@ class OsFiles:
 
     def truncate(self, handle: int, size: int) -> None:
         """Cut the file to `size` bytes."""
+        self.opened.check(handle)
         os.ftruncate(handle, size)
 
     def fdatasync(self, handle: int) -> None:
         """Make the data of the file durable."""
+        self.opened.check(handle)
         if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: only this reaches the disk
             fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
         else:

@@ -16,6 +16,7 @@ import aiosqlite
 import msgspec
 
 from replayforge.batching import Batcher
+from replayforge.descriptors import Descriptors, leading_to
 from replayforge.domain.errors import Corrupt, Fatal, Refused, ReplayForgeError, TooSlow, Unavailable, Unstorable
 from replayforge.stores.driver import (
     LOOK_SECONDS,
@@ -76,7 +77,12 @@ class SqliteDriver:
     shared = False
 
     def __init__(
-        self, path: Path, writer: aiosqlite.Connection, readers: list[aiosqlite.Connection], lock: int
+        self,
+        path: Path,
+        writer: aiosqlite.Connection,
+        readers: list[aiosqlite.Connection],
+        lock: int,
+        descriptors: Descriptors,
     ) -> None:
         self.path = path
         self.book = load_book(self.dialect)
@@ -89,6 +95,7 @@ class SqliteDriver:
         self.shortening: asyncio.Task[None] | None = None
         self.lock = lock
         self.places = {place: identity(place) for place in (path, Path(f"{path}.lock"), Path(f"{path}-wal"))}
+        self.descriptors = descriptors
         self.moved = False
         self.next_reader = 0
         self.writes = Writes()
@@ -109,13 +116,14 @@ class SqliteDriver:
                 make_private_file(path)
                 opened.append(await connect(path, [*WRITER_PRAGMAS, f"application_id = {APPLICATION_ID}"]))
                 await check_encoding(path, opened[0])
+                descriptors = leading_to(files_of(path))  # those of the writer, which is alone by now
                 opened += [await connect(path, ["query_only = ON"]) for _ in range(READERS + LOOKERS)]
         except BaseException:
             for connection in opened:
                 await connection.close()
             os.close(lock)
             raise
-        return cls(path, opened[0], opened[1:], lock)
+        return cls(path, opened[0], opened[1:], lock, descriptors)
 
     async def write(self, transaction: Transaction[Result]) -> Result:
         """Carry out the transaction; it shares a commit with whatever else is waiting."""
@@ -207,6 +215,11 @@ class SqliteDriver:
                 " kept nowhere. Bring the right file back and restart: what was accepted is in the log, and a store"
                 " that does not know all of it is refused by name."
             )
+        try:
+            self.descriptors.check_all()
+        except OSError as error:
+            self.moved = True
+            raise Fatal(f"The files of the store {self.path} are open no more: {error.strerror}.") from error
 
     async def run_script(self, script: str, *, unless: str = "") -> None:
         """Run statements of schema definition, one transaction for all; there is nobody who could come between."""
@@ -260,6 +273,10 @@ class SqliteDriver:
 
     def run_committed(self, raw: sqlite3.Connection, transactions: list[Transaction[Any]]) -> list[Any]:
         """Carry out the transactions inside one commit; nothing has happened when it raises."""
+        try:
+            self.descriptors.check_all()
+        except OSError as error:
+            raise Unavailable(f"The files of the store {self.path} are open no more: {error.strerror}.") from error
         raw.execute("BEGIN IMMEDIATE")
         try:
             results = [self.carry_out(raw, transaction) for transaction in transactions]
@@ -399,6 +416,11 @@ def examined(path: Path) -> Path:
         whose = f"application_id {application_id:#x}" if application_id else f"tables such as {', '.join(tables)}"
         raise Refused(f"The store {path} is the database of another application ({whose}). {remedy}")
     return path
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that SQLite keeps open for a database."""
+    return [path, Path(f"{path}-wal"), Path(f"{path}-shm")]
 
 
 def identity(path: Path) -> tuple[int, int] | None:

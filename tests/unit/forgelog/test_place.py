@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from replayforge.descriptors import leading_to
 from replayforge.forgelog.errors import LogPoisoned
 from replayforge.forgelog.files import OsFiles
 from replayforge.forgelog.log import ForgeLog, LogOptions, NewRecord
@@ -33,6 +34,23 @@ async def test_a_log_goes_on_in_its_directory_wherever_the_process_goes(
     await log.close()
     assert {path.name: path.read_bytes() for path in (tmp_path / "here" / "log").iterdir()} == before
     assert log.durable_offset == 20
+
+
+async def test_a_descriptor_that_is_somebody_elses_by_now_is_not_written(tmp_path: Path) -> None:
+    """Code of the process closes the segment and opens files that get its number: the log ends and spares them."""
+    log = ForgeLog.open(tmp_path / "log", options=LogOptions(marker_idle_seconds=3600))
+    await log.append([NewRecord(b"ours")])
+    stranger = tmp_path / "stranger"
+    stranger.write_bytes(b"theirs")
+    for descriptor in leading_to((tmp_path / "log").glob("*")).known:
+        os.close(descriptor)
+    opened = [os.open(stranger, os.O_RDWR) for _ in range(8)]  # one of them for each number that is free now
+    with pytest.raises(LogPoisoned, match="was closed by other code"):
+        await log.append([NewRecord(b"ours as well")])
+    await log.close()
+    assert stranger.read_bytes() == b"theirs"
+    for descriptor in opened:
+        os.close(descriptor)  # each is there still: the log's end has closed none of them
 
 
 MOVES: dict[str, Callable[[Path], object]] = {

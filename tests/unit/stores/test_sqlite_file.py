@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from replayforge.domain.errors import Fatal, Refused
+from replayforge.domain.errors import Fatal, Refused, Unavailable
 from replayforge.stores.sqlite import SqliteDriver
 from replayforge.stores.store import Store
 
@@ -130,6 +130,33 @@ async def test_a_file_that_is_taken_away_is_noticed(tmp_path: Path, name: str, l
             (directory / name).write_bytes(b"")
         with pytest.raises(Fatal, match=name):
             store.check_place()
+    finally:
+        driver.moved = False  # here it is closed all the same, for the process goes on
+        await store.close()
+
+
+async def test_a_descriptor_that_is_somebody_elses_by_now_is_not_written(tmp_path: Path) -> None:
+    """Code of the process closes a file of the store and opens its own, which gets the number: that stays as it is."""
+    store = await Store.open(f"sqlite:///{tmp_path}/store.db", node="node", owner="node/first")
+    driver = store.driver
+    assert isinstance(driver, SqliteDriver)
+    stranger = tmp_path / "stranger"
+    stranger.write_bytes(b"theirs")
+    descriptors = list(driver.descriptors.known)
+    assert len(descriptors) >= 3  # the database, its WAL and its shared memory
+    try:
+        for descriptor in descriptors:
+            ours, theirs = os.dup(descriptor), os.open(stranger, os.O_RDWR)
+            os.dup2(theirs, descriptor)
+            with pytest.raises(Unavailable, match=f"descriptor {descriptor} was closed"):
+                await store.mark_draining(0)
+            with pytest.raises(Fatal, match=f"descriptor {descriptor} was closed"):
+                store.check_place()
+            os.dup2(ours, descriptor)
+            os.close(ours)
+            os.close(theirs)
+        assert stranger.read_bytes() == b"theirs"
+        await store.mark_draining(0)
     finally:
         driver.moved = False  # here it is closed all the same, for the process goes on
         await store.close()
