@@ -9,9 +9,10 @@ import time
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LOOK_SECONDS = 0.005
+Places = tuple[tuple[str, int, str], ...]
 
 
 @dataclass
@@ -22,18 +23,19 @@ class Turns:
     """
 
     longest_seconds: float = 0.0
-    stack: str = ""
+    places: list[Places] = field(default_factory=list)
     count: int = 0
     turned_at: float = 0.0
-    seen: str = ""
+    seen: list[Places] = field(default_factory=list)
     handle: asyncio.Handle | None = None
 
     def turn(self) -> None:
         """Measure one turn, and ask for the next one."""
         now = time.thread_time()
         if now - self.turned_at > self.longest_seconds and self.count:
-            self.longest_seconds, self.stack = now - self.turned_at, self.seen
-        self.count, self.turned_at, self.seen = self.count + 1, now, ""
+            # The last thing that was seen may be what came after the computation.
+            self.longest_seconds, self.places = now - self.turned_at, self.seen[len(self.seen) // 2 :][:1]
+        self.count, self.turned_at, self.seen = self.count + 1, now, []
         self.handle = asyncio.get_running_loop().call_soon(self.turn)
 
     def watch(self, thread_id: int, ended: threading.Event) -> None:
@@ -41,7 +43,15 @@ class Turns:
         clock = time.pthread_getcpuclockid(thread_id)
         while not ended.wait(LOOK_SECONDS):
             if time.clock_gettime(clock) - self.turned_at > max(self.longest_seconds, LOOK_SECONDS):
-                self.seen = "".join(traceback.format_stack(sys._current_frames()[thread_id]))
+                # Nothing that reads a file, such as the source: meanwhile the turn would end.
+                frames = traceback.walk_stack(sys._current_frames()[thread_id])
+                self.seen.append(tuple((one.f_code.co_filename, line, one.f_code.co_name) for one, line in frames))
+
+    @property
+    def stack(self) -> str:
+        """Where the loop stood in its longest turn, the innermost function last."""
+        frames = [traceback.FrameSummary(*one) for places in self.places for one in reversed(places)]
+        return "".join(traceback.StackSummary.from_list(frames).format())
 
     def assert_shorter_than(self, seconds: float) -> None:
         """Fail with the stack when a turn took longer."""
