@@ -11,6 +11,7 @@ from replayforge.web.body_budget import SMALL_BYTES_MAX, Share
 from replayforge.web.problems import Problem
 
 PART_BYTES = 64
+LINE_WORK_BYTES = 4  # to cut off a line takes as long as to judge so many bytes
 SHARE: web.RequestKey[Share] = web.RequestKey("share", Share)
 
 
@@ -33,23 +34,36 @@ async def read_body(request: web.Request, bytes_max: int) -> bytes:
 
 
 async def read_lines(request: web.Request, line_bytes_max: int) -> AsyncIterator[list[bytes]]:
-    """Yield the lines of a body in the chunks they arrive in; raises 413 for a line beyond the limit.
+    """Yield the lines of a body in the chunks they arrive in, but empty ones; raises 413 for a line beyond the limit.
 
     What was yielded counts until the next chunk is asked for.
     """
     share, rest = request[SHARE], bytearray()
     async for chunk in request.content.iter_any():
         share.take(len(chunk))
-        first, *others = chunk.split(b"\n")
-        if max(len(rest) + len(first), *map(len, others), 0) > line_bytes_max:
+        first, lines, last = await computed(cut_lines, chunk, size=LINE_WORK_BYTES * chunk.count(b"\n"))
+        if max(len(rest) + len(first), *map(len, lines), len(last or b"")) > line_bytes_max:
             raise too_large(line_bytes_max)
         rest += first
-        if others:
-            yield [bytes(rest), *others[:-1]]
-            rest = bytearray(others[-1])
-            share.give_back(share.held - len(rest))
-    if rest:
+        if last is None:
+            continue
+        lines = [*([bytes(rest)] if rest.strip() else []), *lines]
+        if lines:
+            yield lines
+        rest = bytearray(last)
+        share.give_back(share.held - len(rest))
+    if rest.strip():
         yield [bytes(rest)]
+
+
+def cut_lines(chunk: bytes) -> tuple[bytes, list[bytes], bytes | None]:
+    """Return what a chunk has of a line that began before, its whole lines without the empty ones, and what it has of
+    one that goes on behind it, or None where it has no end of a line."""
+    first, *others = chunk.split(b"\n")
+    if not others:
+        return first, [], None
+    *lines, last = others
+    return first, [line for line in lines if line.strip()], last
 
 
 @contextlib.asynccontextmanager

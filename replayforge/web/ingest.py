@@ -100,9 +100,8 @@ async def stream_lines(request: web.Request) -> web.StreamResponse:
     index = 0
     try:
         async for lines in read_lines(request, context.limits.event_bytes_max):
-            events = [line for line in lines if line.strip()]
-            for start in range(0, len(events), LINES_PER_APPEND_MAX):
-                items = await accept_pieces(context, events[start : start + LINES_PER_APPEND_MAX], index)
+            for start in range(0, len(lines), LINES_PER_APPEND_MAX):
+                items = await accept_pieces(context, lines[start : start + LINES_PER_APPEND_MAX], index)
                 index += len(items)
                 # The headers wait for the first answers, so that a request that fails at once gets its own status.
                 if not response.prepared:

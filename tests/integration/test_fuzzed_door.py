@@ -21,8 +21,8 @@ from tests.integration.test_short_turns import TURN_SECONDS_MAX
 from tests.support.house import House
 from tests.support.turns import turns_measured
 
-SEEDS = range(4)
-REQUESTS = 800
+SEEDS = range(2)
+REQUESTS = 480
 AT_ONCE = 8
 # These wait for what is to come, and are not what this is about.
 ENDLESS = frozenset({"/api/stream", "/static/{digest}/{path}"})
@@ -140,6 +140,6 @@ async def test_odd_requests(house: House, seed: int) -> None:
             await asyncio.gather(*(check(house, *next(odd), statuses) for _ in range(AT_ONCE)))
     turns.assert_shorter_than(TURN_SECONDS_MAX)
     assert house.probe.counts["request.failed"] == 0
-    assert statuses[200] > 50, statuses
-    assert statuses[400] > 50, statuses
+    assert statuses[200] > 30, statuses
+    assert statuses[400] > 30, statuses
     await house.reaches(await house.send("after"), "succeeded")

