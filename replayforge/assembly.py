@@ -16,6 +16,7 @@ from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.chaos import Chaos
 from replayforge.engine.chronicler import Chronicler
 from replayforge.engine.controls import Controls
+from replayforge.engine.deadlines import Deadlines
 from replayforge.engine.dispatcher import Dispatcher
 from replayforge.engine.doorkeeper import SORTED_PER_STEP_MAX, Doorkeeper
 from replayforge.engine.endpoints import Courier, with_endpoints
@@ -415,7 +416,7 @@ def build_workers(
     """Return as many workers as are configured."""
     retry = parts.config.retry
     policy = RetryPolicy(retry.max_attempts, retry.base_seconds, retry.factor, retry.max_seconds, retry.jitter)
-    rules = Rules(policy, parts.config.workers.handler_timeout_seconds, parts.clock, parts.rng)
+    rules = Rules(policy, parts.config.workers.handler_timeout_seconds, parts.clock, parts.rng, Deadlines())
     return [
         Worker(
             f"worker-{number}",

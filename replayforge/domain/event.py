@@ -1,7 +1,7 @@
 """What an event is: as it lies in the log, as it stands in the store, as a handler sees it."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -178,8 +178,7 @@ class Action:
     detail: str
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, dict=True):
     """What a handler gets: the event and which run and attempt this is. `payload` is decoded on first use, exactly."""
 
     id: str
@@ -189,10 +188,15 @@ class Event:
     service: str
     idempotency_key: str | None
     payload_bytes: bytes
-    metadata_bytes: bytes = field(repr=False)
+    metadata_bytes: bytes
     created_at_us: int
     run: int
     attempt: int
+
+    def __repr__(self) -> str:
+        """Show all but the metadata, which may hold what a sender has to keep to itself."""
+        names = [name for name in self.__struct_fields__ if name != "metadata_bytes"]
+        return f"Event({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     @cached_property
     def payload(self) -> Any:

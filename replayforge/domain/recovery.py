@@ -22,8 +22,7 @@ VARIABLE_PARTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """How an attempt ended, before anybody decided what follows from it."""
 
     outcome: Outcome
@@ -33,8 +32,7 @@ class Result:
     permanent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """The state an event goes to after an attempt; `due_at_us` is set when it has to wait."""
 
     state: State

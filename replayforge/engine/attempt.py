@@ -13,6 +13,7 @@ from replayforge.domain.event import Event
 from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.recovery import Result
 from replayforge.engine.chaos import Chaos
+from replayforge.engine.deadlines import Deadlines
 from replayforge.engine.handlers import Context, Handler
 from replayforge.engine.results import raised, returned
 from replayforge.event_loop import OwnTask
@@ -76,19 +77,20 @@ class Attempt:
         self.task: AttemptTask | None = None
         self.thread: asyncio.Future[Result | Pending] | None = None
         self.grace: asyncio.TimerHandle | None = None
+        self.timeout_seconds = 0.0
+        self.deadline = 0.0
 
-    async def outcome(self, timeout_seconds: float) -> Result:
+    async def outcome(self, timeout_seconds: float, deadlines: Deadlines) -> Result:
         """Run the handler and return how it ended, soon after its time is over at the latest, whatever it does.
 
         When the caller is cancelled the handler is too, and CancelledError is raised once that had its time.
         """
         variables = Variables()
         variables.run(attempt_context.set, self.identity)
-        self.task = AttemptTask(
-            self.guarded(timeout_seconds), loop=self.loop, name=f"attempt {self.event.id}", context=variables
-        )
+        self.timeout_seconds, self.deadline = timeout_seconds, self.loop.time() + timeout_seconds
+        self.task = AttemptTask(self.guarded(), loop=self.loop, name=f"attempt {self.event.id}", context=variables)
         self.task.identity = self.identity
-        timer = self.loop.call_later(timeout_seconds, self.time_out, timeout_seconds)
+        deadlines.begin(self, self.deadline, self.loop)
         try:
             await self.ended
         except asyncio.CancelledError:
@@ -96,14 +98,14 @@ class Attempt:
             await asyncio.wait([self.task], timeout=GRACE_SECONDS)
             raise
         finally:
-            timer.cancel()
+            deadlines.end(self)
             if self.grace is not None:
                 self.grace.cancel()
         return self.concluded()
 
-    def time_out(self, timeout_seconds: float) -> None:
+    def time_out(self) -> None:
         """Have the attempt end, since its time is over."""
-        self.cut(Result(Outcome.TIMED_OUT, f"The handler did not finish within {timeout_seconds:g} s."))
+        self.cut(Result(Outcome.TIMED_OUT, f"The handler did not finish within {self.timeout_seconds:g} s."))
 
     def cut(self, result: Result) -> bool:
         """Have the attempt end now, with this result unless user code still has something to say; False if it has
@@ -136,7 +138,7 @@ class Attempt:
 
     # In the task
 
-    async def guarded(self, timeout_seconds: float) -> None:
+    async def guarded(self) -> None:
         """Run user code and keep how it ended; nothing that it raises or returns gets any further."""
         try:
             self.begun = self.may_begin()
@@ -144,9 +146,7 @@ class Attempt:
                 return
             if self.chaos is not None:
                 await self.chaos.strike(self.event)
-            deadline = self.loop.time() + timeout_seconds
-            context = Context(self.event, self.lease_token, deadline, tell=self.note)
-            self.result = await self.called(context)
+            self.result = await self.called(Context(self.event, self.lease_token, self.deadline, tell=self.note))
         except SimulatedCrash as crash:
             self.simulated = crash
         except asyncio.CancelledError:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.event import Claimed, Event
@@ -13,6 +15,7 @@ from replayforge.domain.recovery import Result, Verdict, error_signature, judge
 from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.attempt import Attempt, NotBegun
 from replayforge.engine.chaos import Chaos
+from replayforge.engine.deadlines import Deadlines
 from replayforge.engine.handlers import Handler, Handlers
 from replayforge.stores.transactions import Settlement
 
@@ -23,16 +26,16 @@ class WorkerCrashed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for every execution: the defaults, the clock and where chance comes from."""
+    """What holds for every execution: the defaults, the clock, where chance comes from, the deadlines."""
 
     retry: RetryPolicy
     timeout_seconds: float
     clock: Clock
     rng: random.Random
+    deadlines: Deadlines
 
 
-@dataclass(frozen=True, slots=True)
-class Execution:
+class Execution(msgspec.Struct, frozen=True):
     """One attempt of one claimed event. `started` is on the monotonic clock, so an attempt lasts as long as it lasted,
     whatever the wall clock does meanwhile. `attempt` runs the handler; there is none where there is no handler."""
 
@@ -102,7 +105,7 @@ async def run(execution: Execution, rules: Rules) -> Result:
     if handler is None or attempt is None:
         event_type = execution.claimed.event.event_type
         return Result(Outcome.FAILED, f"No handler is registered for events of type {event_type!r}.")
-    result = await attempt.outcome(handler.timeout_seconds or rules.timeout_seconds)
+    result = await attempt.outcome(handler.timeout_seconds or rules.timeout_seconds, rules.deadlines)
     if not attempt.begun:
         raise NotBegun
     if attempt.simulated is not None:

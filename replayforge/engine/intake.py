@@ -3,7 +3,9 @@
 import asyncio
 from asyncio import shield
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import msgspec
 
 from replayforge import crashpoints
 from replayforge.batching import gathered
@@ -55,8 +57,7 @@ class AlreadyStored(ReplayForgeError):
 DAY_SECONDS = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """An event that is durable: where it lies in the log, and its row with its content when it was known before.
 
     `retired` is what is known of an event whose row retention has removed.

@@ -2,7 +2,8 @@
 
 import contextlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.event import Claimed
@@ -12,16 +13,14 @@ Lease = tuple[int, int]  # row number, token
 DOUBT_SHARE = 2 / 3
 
 
-@dataclass(slots=True)
-class Claim:
+class Claim(msgspec.Struct):
     """A claim under way: the store may have granted it already. Whatever it takes was surely ours at `sure_at`."""
 
     begun_at: float
     sure_at: float
 
 
-@dataclass(slots=True)
-class Hold:
+class Hold(msgspec.Struct):
     """A lease: when it was surely ours last, when its handler began, and whether somebody else is known to have it."""
 
     event_type: str

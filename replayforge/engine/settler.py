@@ -4,7 +4,8 @@ import asyncio
 import os
 from asyncio import wait
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from replayforge import crashpoints, forks
 from replayforge.batching import Batcher

@@ -2,7 +2,8 @@
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from replayforge.forgelog.checksum import Extend
 
@@ -14,8 +15,7 @@ SEALED_PREFIX = struct.Struct("<QI")
 PADDING = [bytes(count) for count in range(8)]
 
 
-@dataclass(frozen=True, slots=True)
-class NewRecord:
+class NewRecord(msgspec.Struct, frozen=True):
     """A record on its way into the log."""
 
     payload: bytes
@@ -23,8 +23,7 @@ class NewRecord:
     type: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """A record as it was acknowledged; offsets start at 1 and have no holes."""
 
     offset: int

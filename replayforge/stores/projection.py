@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import msgspec
+
 from replayforge.domain.admission import ALL_WELCOME, Admission
 from replayforge.domain.errors import Fatal, Unstorable
 from replayforge.domain.event import Claimed, Content, EventRecord, Meaning, StoredEvent, same_event
@@ -75,8 +77,7 @@ class Projected:
     turned_away: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(msgspec.Struct, frozen=True):
     """A record that gets a row: under which id, and, when its key was used before, for which event.
 
     `bad` says what the store has against it as it was.

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from replayforge.domain.admission import Admission
 from replayforge.domain.event import Claimed, Content, StoredEvent
 from replayforge.domain.lifecycle import OPEN, Outcome, Reason, State
@@ -19,8 +21,7 @@ from replayforge.stores.tallies import WAITS_FOR, moves, tally, tally_waiting
 Decide = Callable[[Sequence[tuple[int, InFlight]]], Sequence[tuple[int, Reclaim]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """What an attempt decided, to be committed if its lease still stands."""
 
     event: StoredEvent

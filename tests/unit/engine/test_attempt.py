@@ -16,6 +16,7 @@ from replayforge import Context, Event, Handlers, Permanent, Retry
 from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.recovery import Result
 from replayforge.engine.attempt import Attempt
+from replayforge.engine.deadlines import Deadlines
 from replayforge.event_loop import HandlerExited, make_task
 from replayforge.telemetry import attempt_context
 
@@ -32,7 +33,7 @@ def attempt_of(function: Any, number: int = 1) -> Attempt:
 
 async def result_of(function: Any, seconds: float = 5.0) -> Result:
     asyncio.get_running_loop().set_task_factory(make_task)
-    return await attempt_of(function).outcome(seconds)
+    return await attempt_of(function).outcome(seconds, Deadlines())
 
 
 class Rude(BaseException):
@@ -114,7 +115,7 @@ async def test_nothing_of_one_attempt_reaches_the_next() -> None:
 
     MARK.set("the daemon's")
     for number in (1, 2):
-        await attempt_of(stain, number).outcome(5)
+        await attempt_of(stain, number).outcome(5, Deadlines())
     assert seen == [("", {}, 28)] * 2
     assert (MARK.get(), structlog.contextvars.get_contextvars()) == ("the daemon's", {})
 
@@ -168,10 +169,10 @@ async def test_handler_that_cancels_every_task_reaches_only_its_own() -> None:
                 task.cancel()
         gate.set()
 
-    neighbour = asyncio.create_task(attempt_of(wait, 2).outcome(5))
+    neighbour = asyncio.create_task(attempt_of(wait, 2).outcome(5, Deadlines()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert (await attempt_of(cancel_all).outcome(5)).outcome is Outcome.SUCCEEDED
+    assert (await attempt_of(cancel_all).outcome(5, Deadlines())).outcome is Outcome.SUCCEEDED
     assert (await neighbour).value == b'"done"'
     assert await ours
 
@@ -185,7 +186,7 @@ async def swallow(event: Event, context: Context) -> None:
 async def test_handler_that_swallows_its_cancellation_is_left_behind() -> None:
     """It is `timed_out` a grace after its time-out, while its task goes on; what that does later is harmless."""
     attempt = attempt_of(swallow)
-    result = await attempt.outcome(0.01)
+    result = await attempt.outcome(0.01, Deadlines())
     assert result.outcome is Outcome.TIMED_OUT
     assert attempt.task is not None
     assert not attempt.task.done()
@@ -201,7 +202,7 @@ async def test_thread_that_does_not_end_is_left_behind() -> None:
         return "late"
 
     attempt = attempt_of(hang)
-    assert (await attempt.outcome(0.01)).outcome is Outcome.TIMED_OUT
+    assert (await attempt.outcome(0.01, Deadlines())).outcome is Outcome.TIMED_OUT
     gate.set()
     assert attempt.thread is not None
     await attempt.thread
@@ -245,7 +246,7 @@ async def test_worker_that_is_cancelled_cancels_the_handler() -> None:
         finally:
             cleaned.set()
 
-    caller = asyncio.create_task(attempt_of(clean).outcome(5))
+    caller = asyncio.create_task(attempt_of(clean).outcome(5, Deadlines()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     caller.cancel()
@@ -324,7 +325,7 @@ async def test_heartbeat_shows_what_can_be_shown() -> None:
         context.heartbeat(done=4)
 
     attempt = attempt_of(tell)
-    assert (await attempt.outcome(5)).outcome is Outcome.SUCCEEDED
+    assert (await attempt.outcome(5, Deadlines())).outcome is Outcome.SUCCEEDED
     details = dict(attempt.details)
     assert (details["done"], details["of"], details["at"]) == (4, [4], "nan")
     assert details["thing"].startswith("<object object")
@@ -396,6 +397,6 @@ async def test_a_handler_is_not_called_when_it_may_not_begin_any_more() -> None:
     for answer in (True, False):
         attempt = attempt_of(handle)
         attempt.may_begin = lambda answer=answer: answer  # type: ignore[misc]
-        await attempt.outcome(5)
+        await attempt.outcome(5, Deadlines())
         assert attempt.begun is answer
     assert len(calls) == 1
