@@ -113,8 +113,9 @@ async def test_a_full_disk_is_reported_once_and_ends_by_itself(rig: Rig) -> None
 
 async def test_a_marker_that_finds_no_space_is_a_full_disk(rig: Rig) -> None:
     """Also the idle log notices that the disk is full."""
-    await rig.log.append([NewRecord(b"x")])
     rig.fail("pwrite")
+    rig.files.at += 1  # the record finds space, the marker after it does not
+    await rig.log.append([NewRecord(b"x")])
     await rig.probe.saw("log.filled")
     rig.heal()
     await until(lambda: rig.log.writable)
