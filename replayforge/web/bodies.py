@@ -23,7 +23,7 @@ async def read_body(request: web.Request, bytes_max: int) -> bytes:
     if (request.content_length or 0) > bytes_max:
         raise too_large(bytes_max)
     share, body = request[SHARE], bytearray()
-    async for piece in request.content.iter_any():
+    while piece := await request.content.readany():
         if len(body) + len(piece) > bytes_max:
             raise too_large(bytes_max)
         share.take(len(piece))
