@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 import msgspec
 
+from replayforge.domain.document import decode_exactly
 from replayforge.domain.errors import Rejected, ReplayForgeError, Unavailable
 
 JSON = "application/json"
@@ -64,7 +65,7 @@ class Reply:
 
     def document(self) -> Any:
         """Return the body decoded."""
-        return msgspec.json.decode(self.body)
+        return decode_exactly(self.body)
 
 
 class Client:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from replayforge.domain.document import canonical, same_json
+from replayforge.domain.document import canonical, decode_exactly, same_json
 from replayforge.domain.lifecycle import Outcome, State
 
 EVENT_RECORD_TYPE = 1
@@ -201,12 +201,13 @@ class Event(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def payload(self) -> Any:
         """The payload as Python values; integers keep every digit."""
-        return msgspec.json.decode(self.payload_bytes)
+        return decode_exactly(self.payload_bytes)
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """The metadata as a dict."""
-        return msgspec.json.decode(self.metadata_bytes, type=dict[str, Any])
+        metadata: dict[str, Any] = decode_exactly(self.metadata_bytes)
+        return metadata
 
     @property
     def created_at(self) -> float:

@@ -22,7 +22,7 @@ from yarl import URL
 
 from replayforge.config.settings import HttpEndpoint
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock, to_us
-from replayforge.domain.document import decode_document
+from replayforge.domain.document import decode_document, decode_exactly
 from replayforge.domain.errors import Refused, Rejected
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Permanent, Retry
@@ -236,7 +236,7 @@ def result(body: bytes) -> msgspec.Raw | None:
     if len(body) > RESULT_BYTES_MAX:
         return None
     try:
-        decode_document(body, msgspec.json.decode)
+        decode_document(body, decode_exactly)
     except Rejected:
         return None
     return msgspec.Raw(msgspec.json.format(body, indent=-1))

@@ -26,6 +26,9 @@ FORM_BYTES_MAX = 64 << 10
 FORM_FIELDS_MAX = 10_000
 REASON_CHARACTERS_MAX = 1000
 JSON_SUFFIX = re.compile(r"application/[a-z0-9][a-z0-9!#$&^_.+-]*\+json")
+# Python reads more than these as numbers, such as 1_0 and digits of other scripts.
+WHOLE = re.compile(r"-?[0-9]{1,20}")
+NUMBER = re.compile(r"-?[0-9]{0,20}\.?[0-9]{1,20}(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
 CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
 KEY_FORM = re.compile("[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")  # surrogates stand for bytes that are no UTF-8
@@ -140,10 +143,7 @@ def query_int(request: web.Request, name: str, default: int, *, low: int, high: 
     text = request.query.get(name)
     if text is None:
         return default
-    try:
-        value = int(text)
-    except ValueError:
-        value = low - 1
+    value = int(text) if WHOLE.fullmatch(text) else low - 1
     if not low <= value <= high:
         raise bad_query(name, text, f"a whole number from {low} to {high}")
     return value
@@ -154,10 +154,7 @@ def query_float(request: web.Request, name: str, default: float, *, low: float, 
     text = request.query.get(name)
     if text is None:
         return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = low - 1
+    value = float(text) if NUMBER.fullmatch(text) else low - 1
     if not low <= value <= high:
         raise bad_query(name, text, f"a number from {low:g} to {high:g}")
     return value

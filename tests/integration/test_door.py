@@ -145,6 +145,7 @@ ACCEPTED: dict[str, str] = {
     "23 digits": "-12345678901234567890123",
     "4,000 digits": "7" * 4000,
     "4,300 digits": "7" * 4300,
+    "4,300 digits and a sign": "-" + "7" * 4300,
     "the largest depth": nested(DEPTH_MAX),
     "brackets in a string": '"' + "[" * 1000 + '"',
     "white space": ' { "a" :\t[ 1 ,\r\n2 ] } ',
