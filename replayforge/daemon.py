@@ -159,7 +159,7 @@ def web_context(daemon: Daemon) -> Context:
         replay_jobs=daemon.replay_jobs,
         doorkeeper=daemon.doorkeeper,
         handler_reporter=daemon.handler_reporter,
-        logbook=Logbook(daemon.log),
+        logbook=Logbook(daemon.log, daemon.intake.check_room),
         supervisor=daemon.supervisor,
         limits=Limits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max),
         access=Access(server.api_keys, hosts),

@@ -116,6 +116,7 @@ class Janitor:
             Chore("mirror", intervals.mirror_seconds, self.mirror),
             Chore("clock", intervals.mirror_seconds, self.look_at_clock),
             Chore("disk", intervals.disk_seconds, self.look_at_disk),
+            Chore("low_disk", intervals.refill_seconds, self.look_at_low_disk),
             Chore("refill", intervals.refill_seconds, self.refill),
             Chore("probe_store", intervals.refill_seconds, self.probe_store),
             Chore("shorten_wal", intervals.refill_seconds, self.shorten_wal),
@@ -205,6 +206,12 @@ class Janitor:
         free = shutil.disk_usage(self.log.storage.directory).free
         self.intake.disk_low = free < self.intervals.disk_free_bytes_min
         return free
+
+    async def look_at_low_disk(self) -> int:
+        """Open the door soon after there is room again; returns 1 while there is not enough."""
+        if self.intake.disk_low:
+            await self.look_at_disk()
+        return int(self.intake.disk_low)
 
     async def refill(self) -> int:
         """Have the stream refilled when it is low while queued rows wait."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from asyncio import shield, timeout
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from replayforge.domain.errors import Rejected, Unavailable
@@ -34,15 +35,20 @@ class Page:
 
 
 class Logbook:
-    """Hands requests on to the log and gives its values plain names."""
+    """Hands requests on to the log and gives its values plain names.
 
-    def __init__(self, log: ForgeLog) -> None:
+    `check_room` raises Unavailable while the door is closed for events, and so for any record.
+    """
+
+    def __init__(self, log: ForgeLog, check_room: Callable[[int], None]) -> None:
         self.log = log
+        self.check_room = check_room
         self.patiences: set[asyncio.Timeout] = set()
         self.closed = False
 
     async def append(self, payload: bytes) -> int:
-        """Append a record that is no event; returns its offset once it is durable."""
+        """Append a record that is no event; returns its offset once it is durable. Raises Unavailable."""
+        self.check_room(0)
         return await shield(self.log.append([NewRecord(payload, b"", FOREIGN_RECORD_TYPE)]))
 
     async def read(self, after: int, limit: int, wait_seconds: float) -> Page:

@@ -270,7 +270,8 @@ class Overview:
 
     async def checks(self) -> list[Check]:
         """Return one check for each part; only the log can make the daemon unready, all else is `degraded`."""
-        log = Check("log", "ok" if self.log.writable else "down", self.log.stats().sync_p50_ms, self.log.reason)
+        closed = self.closed_because()
+        log = Check("log", "down" if closed else "ok", self.log.stats().sync_p50_ms, closed)
         store, stream = await gather(self.check_store(), self.check_stream())
         services = [guard for guard in self.supervisor.guards.values() if guard.state in ("restarting", "failed")]
         named = ", ".join(guard.service.name for guard in services)
@@ -312,13 +313,17 @@ class Overview:
     @property
     def ready(self) -> bool:
         """Whether clients should send events here; a daemon that drains accepts them, but had better be spared."""
-        return self.intake.accepting and not self.intake.draining and self.log.writable
+        return self.intake.accepting and not self.intake.draining and not self.closed_because()
 
     def unready_because(self) -> str:
         """Say in words why events cannot be accepted."""
+        return self.closed_because() or ("draining" if self.intake.draining else "recovering")
+
+    def closed_because(self) -> str:
+        """Say in words why the log takes no events; nothing while it does."""
         if not self.log.writable:
             return self.log.reason
-        return "draining" if self.intake.draining else "recovering"
+        return "the disk is nearly full" if self.intake.disk_low else ""
 
     def worker_statuses(self) -> list[WorkerStatus]:
         """Return what each worker does at this moment."""

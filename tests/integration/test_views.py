@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from replayforge.domain.reports import EventFilter
 from replayforge.stores.transactions import Settlement
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
+from tests.support.patience import persist
 
 # Lists
 
@@ -214,6 +216,29 @@ async def test_readiness_follows_the_door(house: House) -> None:
     async with house.http.get("/health/live") as response:
         assert response.status == 200
     assert (await house.get("/forgelog/stats"))["last_offset"] == 0
+
+
+async def test_a_disk_that_is_nearly_full_closes_the_door(house: House) -> None:
+    """While too little of the disk is free, readiness is 503 and posts are 507; both end soon after there is room."""
+    janitor = house.daemon.janitor
+    janitor.intervals, enough = replace(janitor.intervals, disk_free_bytes_min=1 << 62), janitor.intervals
+    await janitor.look_at_disk()
+    async with house.http.get("/health/ready") as response:
+        assert response.status == 503
+        assert (await response.json())["detail"] == "the disk is nearly full"
+    for path, body in (("/api/events", {"workflow_id": "w", "event_type": "t"}), ("/forgelog/append", {})):
+        async with house.http.post(path, json=body) as response:
+            assert response.status == 507, path
+            assert int(response.headers["Retry-After"]) >= 1
+    assert "nearly full" in await (await house.http.get("/")).text()
+    janitor.intervals = enough
+
+    async def is_ready() -> bool:
+        async with house.http.get("/health/ready") as response:
+            return response.status == 200
+
+    await persist(is_ready)
+    await house.send()
 
 
 async def test_a_service_that_is_down_is_degraded(house: House) -> None:
