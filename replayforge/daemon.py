@@ -40,10 +40,10 @@ COLLECTED_AFTER = (20_000, 20, 50)
 
 def run(loaded: LoadedConfig, adopt_store: bool = False) -> int:
     """Run the daemon until a signal or a failure ends it; returns the exit code."""
+    foreign = open_descriptors()
     telemetry = begin_log(loaded.config.logging.format)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     raise_handle_limit()
-    foreign = open_descriptors()
     runner, escapes = asyncio.Runner(loop_factory=loop_factory()), Escapes()
     with runner:
         signals = Signals(telemetry)

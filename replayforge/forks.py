@@ -6,13 +6,16 @@ serves. In the child every such descriptor is therefore replaced by one of /dev/
 object that still knows it can close or write what is the child's own.
 """
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 FDS = Path("/proc/self/fd")
 FDINFO = Path("/proc/self/fdinfo")
@@ -54,8 +57,8 @@ class Belongings:
 
     def descriptors(self) -> set[int]:
         """Return the descriptors of all that, as far as this system tells."""
-        found = set(self.opened)
-        for descriptor in self.opened:
+        found = set(self.opened) | loops
+        for descriptor in self.opened | loops:
             found |= watched_by(descriptor)
         if FDS.is_dir():
             found |= {descriptor for descriptor in open_descriptors() if self.own(descriptor)}
@@ -63,6 +66,7 @@ class Belongings:
 
 
 belongings: Belongings | None = None
+loops: set[int] = set()  # the descriptors of event loops that threads of the daemon's own run
 parent = os.getpid()
 
 
@@ -95,6 +99,18 @@ def keep_from_children(own: Belongings | None) -> None:
     """From now on let no forked child keep what is the daemon's own; None: there is nothing any more."""
     global belongings
     belongings = own
+
+
+@contextlib.contextmanager
+def kept_loop(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Let no forked child keep what this event loop, of a thread of the daemon's own, waits for."""
+    selector: Any = getattr(loop, "_selector", None)  # the loops of asyncio have one, whatever it is made of
+    polled: int = selector.fileno() if hasattr(selector, "fileno") else -1
+    loops.add(polled)
+    try:
+        yield
+    finally:
+        loops.discard(polled)
 
 
 def is_child() -> bool:

@@ -15,6 +15,7 @@ from replayforge.engine.handlers import Handlers
 from replayforge.engine.leases import Claim, Hold, Lease
 from replayforge.engine.workbench import Workbench
 from replayforge.engine.worker import Worker
+from replayforge.forks import kept_loop
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Renewal
 from replayforge.supervisor import wait_for_event
@@ -124,7 +125,8 @@ class Heartbeat:
         """Run the thread's own loop to its end and tell the daemon's loop how it came."""
         self.tell = lambda call, *values: call_on(loop, call, *values)
         try:
-            beating.run_until_complete(self.beat_on(told))
+            with kept_loop(beating):
+                beating.run_until_complete(self.beat_on(told))
         except BaseException as error:  # whatever ends the heart must reach the supervisor
             call_on(loop, set_unless_done, ended, error)
         else:
