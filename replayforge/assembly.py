@@ -1,9 +1,9 @@
 """Builds every part of the daemon from the configuration, in the order in which they can rely on each other."""
 
-import asyncio
 import contextlib
 import random
 import secrets
+from asyncio import ensure_future, get_running_loop
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from replayforge.engine.dispatcher import Dispatcher
 from replayforge.engine.doorkeeper import SORTED_PER_STEP_MAX, Doorkeeper
 from replayforge.engine.endpoints import Courier, with_endpoints
 from replayforge.engine.execution import Rules
+from replayforge.engine.faults import HandlerFaults
 from replayforge.engine.furnishing import Furnishing
 from replayforge.engine.gates import Gates
 from replayforge.engine.handler_report import HandlerReporter
@@ -122,7 +123,7 @@ class Daemon:
         self.intake.draining = True
         self.incarnation_file.drain()
         self.telemetry.emit("daemon.draining")
-        marking = asyncio.ensure_future(self.mark_draining())
+        marking = ensure_future(self.mark_draining())
         claiming = [self.reader.name, self.recaller.name, self.janitor.name, self.replay_runner.name]
         await self.supervisor.stop(claiming, DRAIN_SECONDS)
         unstarted = self.bench.close()
@@ -248,7 +249,12 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     )
     settler = Settler(store, bench, telemetry)
     chaos = build_chaos(config, telemetry, parts.rng)
-    furnishing = Furnishing(asyncio.get_running_loop(), DaemonThreads(HANDLER_THREADS_MAX, "handlers"))
+    furnishing = Furnishing(
+        get_running_loop(),
+        DaemonThreads(HANDLER_THREADS_MAX, "handlers"),
+        telemetry,
+        lambda: bool(bench.in_hands),
+    )
     furnishing.install()
     strays = Strays(bench, gates, furnishing.threads, clock, telemetry)
     workers = build_workers(parts, bench, gates, settler, publisher, strays, furnishing, chaos)
@@ -303,6 +309,8 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         rng=parts.rng,
     )
     loop_watch = LoopWatch(parts.handlers, telemetry)
+    faults = HandlerFaults(parts.handlers)
+    telemetry.listeners.append(faults.listen)
     overview = Overview(
         log=parts.log,
         store=store,
@@ -324,6 +332,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         loop_watch=loop_watch,
         strays=strays,
         handler_threads=furnishing.threads,
+        faults=faults,
     )
     return Daemon(
         config=config,

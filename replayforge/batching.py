@@ -1,7 +1,7 @@
 """Join the open batch: callers hand in work and wait, one flush serves all who came while the last one ran."""
 
 import asyncio
-from asyncio import shield, sleep, wait
+from asyncio import create_task, get_running_loop, shield, sleep, wait
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -63,10 +63,10 @@ class Batcher(Generic[Item, Result]):
         """Hand in `item` now; the future resolves after the flush that carries it."""
         if len(self.waiting) >= self.waiting_max:
             raise Unavailable(f"{self.waiting_max:,} requests are waiting already; try again in a moment.")
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Result] = get_running_loop().create_future()
         self.waiting.append((item, future))
         if self.runner is None:
-            self.runner = asyncio.create_task(self.run(), name="batcher")
+            self.runner = create_task(self.run(), name="batcher")
         return future
 
     async def drain(self) -> None:

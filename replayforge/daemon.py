@@ -8,7 +8,7 @@ import os
 import resource
 import socket
 import sys
-from asyncio import wait
+from asyncio import get_running_loop, wait
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -82,7 +82,7 @@ async def serve(
 
     `foreign` are the descriptors that were open before the daemon's own, and that children may have.
     """
-    config, loop = loaded.config, asyncio.get_running_loop()
+    config, loop = loaded.config, get_running_loop()
     loop.set_exception_handler(loop_exception_handler(telemetry))
     signals.watch_start(loop)
     check_exposure(config)
@@ -106,9 +106,8 @@ async def serve_until_told(
     """Do so; a signal during the start cancels it."""
     config = loaded.config
     async with opened(config, adopt_store=adopt_store, telemetry=signals.telemetry) as daemon:
-        escapes.telemetry = signals.telemetry
+        escapes.telemetry, escapes.latest = signals.telemetry, daemon.furnishing.latest_type
         signals.install()  # once more: the modules of handlers may have taken them
-        daemon.furnishing.remember()
         signals.first = daemon.incarnation_file.drain
         told = signals.watch_run(config.supervisor.grace_seconds)
         daemon.start()
@@ -116,6 +115,7 @@ async def serve_until_told(
             # What is there by now stays for good; full collections that looked through it held the door for 60 ms.
             gc.freeze()
             gc.set_threshold(*COLLECTED_AFTER)
+            daemon.furnishing.remember()
             announce(daemon, loaded)
             await wait((told, daemon.supervisor.failed), return_when=asyncio.FIRST_COMPLETED)
             await daemon.stop()

@@ -4,8 +4,8 @@ Any code of the process may close a descriptor that is not its own, and whatever
 """
 
 import errno
-import os
 from collections.abc import Iterable
+from os import close, fstat
 from pathlib import Path
 
 from replayforge.forks import link_of, open_descriptors
@@ -19,7 +19,7 @@ class Descriptors:
 
     def note(self, descriptor: int) -> int:
         """Remember what a descriptor leads to that was opened just now, and return it."""
-        found = os.fstat(descriptor)
+        found = fstat(descriptor)
         self.known[descriptor] = (found.st_dev, found.st_ino)
         return descriptor
 
@@ -39,12 +39,12 @@ class Descriptors:
         ours = descriptor not in self.known or self.is_ours(descriptor)
         self.known.pop(descriptor, None)
         if ours:
-            os.close(descriptor)
+            close(descriptor)
 
     def is_ours(self, descriptor: int) -> bool:
         """Tell whether a descriptor leads to the file that it was opened for."""
         try:
-            found = os.fstat(descriptor)
+            found = fstat(descriptor)
         except OSError:
             return False
         return self.known.get(descriptor) == (found.st_dev, found.st_ino)

@@ -96,14 +96,24 @@ class Escapes:
 
     def __init__(self) -> None:
         self.telemetry: Telemetry | None = None
+        self.latest: Callable[[], str] = str  # the type of the event whose handler ran last
 
     def note(self, error: BaseException, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Report what left the loop, and the attempt whose code it was, where that can be known."""
+        stopped_by = getattr(loop, "stopped_by", None)
+        if isinstance(error, RuntimeError) or stopped_by is not None:
+            self.report(error, "the loop was stopped", stopped_by)
+        if not isinstance(error, RuntimeError):  # uvloop tells but one of several that came in one turn
+            self.report(error, type(error).__name__, attempt_of(error))
+        if isinstance(loop, Loop):
+            loop.stopped_by = None
+
+    def report(self, error: BaseException, what: str, attempt: Mapping[str, Any] | None) -> None:
+        """Report one of them."""
         assert self.telemetry is not None
-        stopped = isinstance(error, RuntimeError)
-        attempt = (getattr(loop, "stopped_by", None) if stopped else attempt_of(error.__traceback__)) or {}
-        what = "the loop was stopped" if stopped else type(error).__name__
-        self.telemetry.emit("callback.exited", error=what, place=place_of(error.__traceback__), **attempt)
+        if attempt is None and (suspect := self.latest()):
+            attempt = {"suspect": suspect}
+        self.telemetry.emit("callback.exited", error=what, place=place_of(error.__traceback__), **(attempt or {}))
 
 
 def run_to_the_end(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], escapes: Escapes) -> T:
@@ -122,14 +132,31 @@ def run_to_the_end(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, An
             escapes.note(error, loop)
 
 
-def attempt_of(trace: TracebackType | None) -> Mapping[str, Any] | None:
-    """Return the attempt in whose context the callback ran that raised; uvloop's callbacks do not tell theirs."""
+def attempt_of(error: BaseException) -> Mapping[str, Any] | None:
+    """Return the attempt in whose context the callback ran that raised, where that can be known."""
+    trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code is CALLBACK_CODE:
             context: Context = trace.tb_frame.f_locals["self"]._context  # noqa: SLF001 - nothing else knows it
             return context.get(attempt_context)
         trace = trace.tb_next
-    return None
+    return getattr(error, "attempt", None)
+
+
+def marked(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a callback of an attempt as one whose exceptions that end programs name the attempt."""
+    attempt = attempt_context.get()
+    if attempt is None:
+        return callback
+
+    def call(*args: Any) -> None:
+        try:
+            callback(*args)
+        except (SystemExit, KeyboardInterrupt) as error:
+            error.attempt = attempt  # type: ignore[union-attr]
+            raise
+
+    return call
 
 
 def place_of(trace: TracebackType | None) -> str:
@@ -200,6 +227,14 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
         return SelectorLoop
 
     class UvLoop(Loop, uvloop.Loop):  # type: ignore[misc]
-        """uvloop's loop as the daemon's."""
+        """uvloop's loop as the daemon's; its callbacks do not tell whose they are, so those of timers are marked."""
+
+        def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
+            """Call something later."""
+            return super().call_later(delay, marked(callback), *args, context=context)
+
+        def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
+            """Call something at a time."""
+            return super().call_at(when, marked(callback), *args, context=context)
 
     return UvLoop

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from os import write
 from time import monotonic
 
 WAITING_BYTES_MAX = 4 * 1024 * 1024
@@ -137,7 +138,7 @@ class LineSink:
         rest = memoryview(piece)
         while rest:
             try:
-                count = os.write(self.descriptor, rest)
+                count = write(self.descriptor, rest)
             except BlockingIOError:
                 wait_writable(self.descriptor)
                 continue

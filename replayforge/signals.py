@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from asyncio import current_task
 from collections.abc import Callable
 from time import monotonic
 from types import FrameType
@@ -59,7 +60,7 @@ class Signals:
 
     def watch_start(self, loop: asyncio.AbstractEventLoop) -> None:
         """From here until `watch_run` a signal cancels the task that starts the daemon."""
-        starting = asyncio.current_task(loop)
+        starting = current_task(loop)
         assert starting is not None
         self.loop, self.act = loop, starting.cancel
 

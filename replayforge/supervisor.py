@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from asyncio import timeout, wait
+from asyncio import create_task, get_running_loop, timeout, wait
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -84,7 +84,7 @@ class Supervisor:
         self.guards: dict[str, Guard] = {}
         self.stops: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self.failed: asyncio.Future[BaseException] = get_running_loop().create_future()
 
     def start(self, service: Service) -> None:
         """Begin to run the service; starting one that runs changes nothing."""
@@ -92,7 +92,7 @@ class Supervisor:
             return
         self.guards[service.name] = Guard(service)
         self.stops[service.name] = asyncio.Event()
-        self.tasks[service.name] = asyncio.create_task(self.keep_running(service.name), name=f"guard {service.name}")
+        self.tasks[service.name] = create_task(self.keep_running(service.name), name=f"guard {service.name}")
 
     async def stop(self, names: Sequence[str], timeout_seconds: float) -> list[str]:
         """Ask services to end and wait; returns the names of those that had to be cancelled after the time-out."""
@@ -140,7 +140,7 @@ class Supervisor:
 
     async def run_once(self, guard: Guard, stopping: asyncio.Event) -> BaseException | None:
         """Run the service to its end; returns the error it died of, or None when it ended in order."""
-        guard.task = asyncio.create_task(guard.service.run(stopping), name=guard.service.name)
+        guard.task = create_task(guard.service.run(stopping), name=guard.service.name)
         try:
             await wait([guard.task])
         except asyncio.CancelledError:

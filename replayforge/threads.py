@@ -1,7 +1,7 @@
 """Threads that never hold up the exit: those of the daemon's own, and those that handlers share."""
 
-import asyncio
 import threading
+from asyncio import get_running_loop
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -129,4 +129,4 @@ own_threads = DaemonThreads(OWN_THREADS_MAX, "daemon")
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in one of the daemon's own threads, which no handler can take."""
-    return await asyncio.get_running_loop().run_in_executor(own_threads, partial(function, *args, **kwargs))
+    return await get_running_loop().run_in_executor(own_threads, partial(function, *args, **kwargs))

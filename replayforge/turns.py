@@ -1,7 +1,6 @@
 """Keeps the event loop turning while requests are computed: large pieces in threads, small ones in short stretches."""
 
-import asyncio
-from asyncio import sleep
+from asyncio import get_running_loop, sleep
 from collections.abc import Callable
 from time import perf_counter
 from typing import TypeVar
@@ -22,7 +21,7 @@ async def computed(function: Callable[..., T], *args: object, size: int) -> T:
     """Return what a function makes of so many bytes; it must touch nothing that others change."""
     if size <= INLINE_BYTES_MAX:
         return function(*args)
-    return await asyncio.get_running_loop().run_in_executor(computing, function, *args)
+    return await get_running_loop().run_in_executor(computing, function, *args)
 
 
 class Turns:

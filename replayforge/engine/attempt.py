@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import threading
+from asyncio import get_running_loop, shield, wait
 from collections.abc import Callable, Mapping
 from contextvars import Context as Variables
 from contextvars import copy_context
@@ -72,7 +73,7 @@ class Attempt:
         self.result: Result | None = None
         self.cut_short: Result | None = None
         self.simulated: SimulatedCrash | None = None
-        self.loop = asyncio.get_running_loop()
+        self.loop = get_running_loop()
         self.ended: asyncio.Future[None] = self.loop.create_future()
         self.task: AttemptTask | None = None
         self.thread: asyncio.Future[Result | Pending] | None = None
@@ -95,7 +96,7 @@ class Attempt:
             await self.ended
         except asyncio.CancelledError:
             self.task.cancel()
-            await asyncio.wait([self.task], timeout=GRACE_SECONDS)
+            await wait([self.task], timeout=GRACE_SECONDS)
             raise
         finally:
             deadlines.end(self)
@@ -163,7 +164,7 @@ class Attempt:
             value = await function(self.event, context)
         else:
             self.thread = call_in_thread(lambda: function(self.event, context), self.event.event_type)
-            answer = await asyncio.shield(self.thread)
+            answer = await shield(self.thread)
             if isinstance(answer, Result):
                 return answer
             value = answer.awaitable
@@ -197,7 +198,7 @@ def call_in_thread(call: Callable[[], Any], name: str) -> "asyncio.Future[Result
 
     The future always gets a result, since it could not carry every exception; what user code raised is one.
     """
-    loop = asyncio.get_running_loop()
+    loop = get_running_loop()
     future: asyncio.Future[Result | Pending] = loop.create_future()
     variables = copy_context()
 

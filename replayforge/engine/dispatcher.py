@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from asyncio import timeout, wait
+from asyncio import ensure_future, timeout, wait
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -92,8 +92,8 @@ class Dispatcher:
         """Wait for a record without a row, or for the end of the service; says whether it was a record."""
         if self.log.durable_offset > self.projected:
             return True
-        waiting = asyncio.ensure_future(self.log.wait_beyond(self.projected))
-        stop = asyncio.ensure_future(stopping.wait())
+        waiting = ensure_future(self.log.wait_beyond(self.projected))
+        stop = ensure_future(stopping.wait())
         try:
             await wait((waiting, stop), return_when=asyncio.FIRST_COMPLETED)
             return waiting.done() and waiting.result() > self.projected

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import re
+from asyncio import get_running_loop
 from typing import Any
 
 import aiohttp
@@ -66,5 +67,5 @@ def connector(resolver: AbstractResolver) -> aiohttp.TCPConnector:
     """Return a connector without a limit of its own that dials what the resolver says."""
     made = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, keepalive_timeout=KEEP_ALIVE_SECONDS, limit=0)
     # The only place where aiohttp can be told which protocol reads the answers.
-    made._factory = functools.partial(AnswerProtocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]  # noqa: SLF001
+    made._factory = functools.partial(AnswerProtocol, loop=get_running_loop())  # type: ignore[assignment]  # noqa: SLF001
     return made

@@ -1,6 +1,5 @@
 """HTTP endpoints as handlers: an event is POSTed and signed, and the answer's status decides what becomes of it."""
 
-import asyncio
 import base64
 import contextlib
 import hashlib
@@ -8,7 +7,7 @@ import hmac
 import io
 import math
 import re
-from asyncio import timeout
+from asyncio import get_running_loop, timeout
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -217,7 +216,7 @@ async def beginning(response: aiohttp.ClientResponse, deadline: float = math.inf
     Never more than one byte above what a result may have, so that more can be told. A body that breaks off or cannot
     be read raises nothing: the status has said what counts.
     """
-    body, now = bytearray(), asyncio.get_running_loop().time()
+    body, now = bytearray(), get_running_loop().time()
     seconds = min(BODY_SECONDS_MAX, (deadline - now) / 2)
     with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
         async with timeout(max(BODY_SECONDS_MIN, seconds)):

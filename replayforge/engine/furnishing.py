@@ -21,14 +21,17 @@ from time import monotonic
 from types import ModuleType
 from typing import Any
 
+from replayforge.domain.event import StoredEvent
 from replayforge.engine.process_state import ProcessState
 from replayforge.event_loop import make_task
+from replayforge.telemetry import Telemetry
 from replayforge.threads import DaemonThreads
 
 # signal.getsignal makes an enumeration's member of what it finds, and so takes twenty times as long.
 signal_action = _signal.getsignal
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 PROCESS_EVERY_SECONDS = 0.05
+LOOK_SECONDS = 0.25
 # What is replaced most often; the rest of these modules is looked at less often, with the process.
 FUNCTIONS = {
     asyncio: "create_task current_task ensure_future gather shield sleep timeout to_thread wait wait_for",
@@ -55,14 +58,25 @@ class Furnishing:
     to be called after each attempt. What it cannot put right: what is inside of the modules of packages.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, threads: DaemonThreads) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        threads: DaemonThreads,
+        telemetry: Telemetry,
+        runs_handlers: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.loop = loop
         self.threads = threads
+        self.telemetry = telemetry
+        self.runs_handlers = runs_handlers
         self.shared = shared_by_all(loop)
         self.look = all_at_once([one.look for one in self.shared])
         self.kept: tuple[Any, ...] = ()
         self.process: ProcessState | None = None
         self.process_due = math.inf
+        self.all_due = 0.0
+        self.looking: asyncio.TimerHandle | None = None
+        self.last: StoredEvent | None = None
 
     def install(self) -> None:
         """Give the loop what it needs."""
@@ -75,13 +89,48 @@ class Furnishing:
         self.kept = self.look()
         self.process, self.process_due = ProcessState(), 0.0
 
-    def restore(self) -> list[str]:
-        """Take back what an attempt has changed; returns the names of that."""
-        changed = [] if self.is_as_it_was() else put_back(zip(self.shared, self.kept, strict=True))
+    def restore(self, event: StoredEvent) -> None:
+        """Take back what has changed by the end of an attempt for this event, and report it."""
+        self.last, changed = event, []
         if self.process is not None and (now := monotonic()) >= self.process_due:
-            changed += self.process.restore()
             self.process_due = now + PROCESS_EVERY_SECONDS
-        return changed
+            if now >= self.all_due:
+                self.all_due = now + LOOK_SECONDS
+                changed = self.process.restore_functions()  # first of all: everything else calls some of them
+            changed += self.process.restore()
+        changed += self.changed()
+        if changed:
+            self.report(changed)
+
+    def attend(self) -> None:
+        """Look at everything again and again while handlers run, and once more when none does: what one of them has
+        changed may keep all others from coming to an end."""
+        if self.looking is None and self.process is not None:
+            self.looking = self.loop.call_later(LOOK_SECONDS, self.look_at_all, self.process)
+
+    def look_at_all(self, process: ProcessState) -> None:
+        """Take back all that has changed, whoever did it."""
+        self.looking = None
+        try:
+            if changed := process.restore_functions() + process.restore() + self.changed():
+                self.report(changed)
+        finally:
+            if self.runs_handlers():
+                self.attend()
+
+    def changed(self) -> list[str]:
+        """Put back what is looked at after each attempt; returns the names of what had changed."""
+        return [] if self.is_as_it_was() else put_back(zip(self.shared, self.kept, strict=True))
+
+    def latest_type(self) -> str:
+        """Return the type of the event whose attempt ended last, "" before the first one."""
+        return "" if self.last is None else self.last.event_type
+
+    def report(self, changed: Sequence[str]) -> None:
+        """Say what was put back, and which event was the last to end before that."""
+        last = self.last
+        whose: dict[str, Any] = {} if last is None else {"event_id": last.id, "event_type": last.event_type}
+        self.telemetry.emit("interpreter.restored", changed=", ".join(changed), **whose)
 
     def is_as_it_was(self) -> bool:
         """Tell whether nothing has changed of what is looked at each time."""

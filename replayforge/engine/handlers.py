@@ -27,7 +27,7 @@ class Context:
 
     `idempotency_key` is the same for every attempt and run of the event: hand it to whatever has effects outside.
     `lease_token` grows with every hand-out, so an outside system can refuse a late writer. `deadline` is on the clock
-    of `asyncio.get_running_loop().time()`. `details` is what the handler last said of itself.
+    of `get_running_loop().time()`. `details` is what the handler last said of itself.
     """
 
     event: Event = field(repr=False)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from asyncio import sleep, wait
+from asyncio import ensure_future, get_running_loop, sleep, wait
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,11 +76,11 @@ class Heartbeat:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Beat until told to stop; the last beat says that this daemon ended in order."""
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         told, beating = asyncio.Event(), asyncio.new_event_loop()
         thread = threading.Thread(target=self.live, args=(beating, told, loop, ended), name=self.name, daemon=True)
-        stop = asyncio.ensure_future(stopping.wait())
+        stop = ensure_future(stopping.wait())
         thread.start()
         try:
             await wait((ended, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -137,7 +137,7 @@ class Heartbeat:
     async def beat_on(self, told: asyncio.Event) -> None:
         """Beat and watch until told to stop."""
         store = self.store.beside(max(CALL_SECONDS_MIN, self.pace.lease_seconds / 6))
-        watching = asyncio.ensure_future(self.watch())
+        watching = ensure_future(self.watch())
         try:
             while not told.is_set():
                 await wait_for_event(told, await self.tick(store))

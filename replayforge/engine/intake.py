@@ -1,7 +1,7 @@
 """The way in: gives each event its id, finds duplicates, and returns once the log has made it durable."""
 
 import asyncio
-from asyncio import shield
+from asyncio import create_task, shield
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -223,7 +223,7 @@ class Intake:
         """
         self.arriving.extend([(record, new_record(record)) for record in records])
         if self.handing_over is None:
-            self.handing_over = asyncio.create_task(self.hand_over(), name="intake")
+            self.handing_over = create_task(self.hand_over(), name="intake")
 
     async def hand_over(self) -> None:
         """Cut what arrived into pieces that each fit one batch of the log, so durable as a whole or not at all."""

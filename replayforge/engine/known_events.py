@@ -1,7 +1,6 @@
 """Tells the door which events have a row already, and keeps nobody waiting for a store that has fallen silent."""
 
-import asyncio
-from asyncio import gather, timeout
+from asyncio import gather, get_running_loop, timeout
 from collections.abc import Sequence
 
 from replayforge.batching import Batcher
@@ -32,7 +31,7 @@ class KnownEvents:
 
     async def find(self, ids: Sequence[str]) -> Known:
         """Return those of the ids that have a row, or had one; none while the store does not answer."""
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         if not ids or loop.time() < self.pause_ends or (self.silent and self.looks.runner is not None):
             return {}
         try:

@@ -7,6 +7,7 @@ import selectors
 import sys
 import threading
 import traceback
+from asyncio import current_task, get_running_loop
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -100,7 +101,7 @@ class LoopWatch:
         """Begin to watch the running loop, whose thread this is; a second time changes nothing."""
         if self.thread is not None:
             return
-        self.loop, self.thread_id = asyncio.get_running_loop(), threading.get_ident()
+        self.loop, self.thread_id = get_running_loop(), threading.get_ident()
         self.ask()
         self.thread = threading.Thread(target=self.watch, name="loop watch", daemon=True)
         self.thread.start()
@@ -206,7 +207,7 @@ class LoopWatch:
 
 def holder(loop: asyncio.AbstractEventLoop | None, frame: FrameType) -> tuple[str, Mapping[str, Any]]:
     """Return the name of what runs on the loop, and the identity of the attempt that it is part of, if it is."""
-    task = None if loop is None else asyncio.current_task(loop)
+    task = None if loop is None else current_task(loop)
     if task is not None:
         known = getattr(task, "identity", None) or getattr(task.get_coro(), "identity", None)
         return task.get_name(), known or {}

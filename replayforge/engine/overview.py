@@ -16,6 +16,7 @@ from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.domain.reports import EventFilter, Group, Ledger, LogCursor, Node, WorkflowSummary
 from replayforge.engine.controls import Controls
 from replayforge.engine.dispatcher import Dispatcher
+from replayforge.engine.faults import HandlerFaults
 from replayforge.engine.gates import Gates
 from replayforge.engine.intake import Intake, Receipt
 from replayforge.engine.janitor import Janitor
@@ -126,6 +127,7 @@ class Overview:
         loop_watch: LoopWatch,
         strays: Strays,
         handler_threads: DaemonThreads,
+        faults: HandlerFaults,
     ) -> None:
         self.log = log
         self.store = store
@@ -148,6 +150,7 @@ class Overview:
         self.loop_watch = loop_watch
         self.strays = strays
         self.handler_threads = handler_threads
+        self.faults = faults
 
     # Events
 
@@ -247,6 +250,7 @@ class Overview:
         if self.store.write_error is not None:
             issues.append(f"The store cannot be written: {self.store.write_error}")
         issues += self.loop_watch.issues()
+        issues += self.faults.issues()
         issues += output.issues()
         stuck = self.strays.issues() + self.handler_threads.issues()
         issues += stuck

@@ -1,5 +1,6 @@
 """What of the whole process handlers can change: directory, limits, time zone, streams, logging, modules' functions."""
 
+import _signal  # type: ignore[import-not-found]
 import asyncio
 import builtins
 import contextlib
@@ -25,7 +26,6 @@ import time
 import traceback
 import uuid
 import warnings
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +48,8 @@ MODULES = (
 STRICT_UMASK = 0o077
 TIME_ZONE = b"TZ"
 MISSING = object()
+UNHEARD = {signal.SIGKILL, signal.SIGSTOP}
+signal_action = _signal.getsignal  # signal.getsignal makes an enumeration's member of what it finds, which takes long
 
 Look = Callable[[], Any]
 Put = Callable[[Any], object]
@@ -70,7 +72,8 @@ class Kept:
             self.put(self.value)
         if self.is_as_it_was():
             return [self.name]
-        self.value = self.look()
+        with contextlib.suppress(Exception):
+            self.value = self.look()
         return [f"{self.name} (which cannot be put back)"]
 
     def is_as_it_was(self) -> bool:
@@ -103,22 +106,25 @@ class Functions:
 
 
 class ProcessState:
-    """How the process was when this was made; `restore` puts back what differs.
-
-    It takes some dozens of microseconds, so it is not for each of many attempts, and it looks at one module at a time.
-    Only the main thread may call it.
-    """
+    """How the process was when this was made. Only the main thread may ask that it be so again."""
 
     def __init__(self) -> None:
-        self.functions = deque(Functions(module) for module in MODULES)
+        self.functions = [Functions(module) for module in MODULES]
         self.all_kept = [Kept(name, look, put, look()) for name, look, put in looks()]
 
     def restore(self) -> list[str]:
-        """Take back what has changed; returns the names of that."""
-        self.functions.rotate()
-        changed = self.functions[0].restore()
+        """Take back what has changed, but for functions; returns the names of that. It takes some dozens of
+        microseconds, so it is not for each of many attempts."""
+        changed: list[str] = []
         for kept in self.all_kept:
             changed += kept.restore()
+        return changed
+
+    def restore_functions(self) -> list[str]:
+        """Take back functions that were replaced, in some hundreds of microseconds; returns their names."""
+        changed: list[str] = []
+        for functions in self.functions:
+            changed += functions.restore()
         return changed
 
 
@@ -130,7 +136,9 @@ def is_public(name: str) -> bool:
 def looks() -> list[tuple[str, Look, Put]]:
     """Return what is looked at: its name, how to look, how to set."""
     variables = [name for name in os.environb if name != TIME_ZONE]
+    numbers = sorted(signal.valid_signals() - UNHEARD)
     found: list[tuple[str, Look, Put]] = [
+        ("signals", lambda: [signal_action(number) for number in numbers], partial(heed, numbers)),
         ("working directory", working_directory, os.chdir),
         ("umask", umask, os.umask),
         ("time zone", lambda: (os.environb.get(TIME_ZONE), time.tzname), lambda to: set_time_zone(to[0])),
@@ -154,6 +162,15 @@ def looks() -> list[tuple[str, Look, Put]]:
     if hasattr(os, "sched_getaffinity"):
         found.append(("processor affinity", partial(os.sched_getaffinity, 0), partial(os.sched_setaffinity, 0)))
     return found
+
+
+def heed(numbers: Sequence[int], actions: Sequence[Any]) -> None:
+    """Have signals do what they did, and let no timer send more of them."""
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        signal.setitimer(timer, 0)
+    for number, action in zip(numbers, actions, strict=True):
+        if action is not None and signal_action(number) is not action:  # None: it is not Python's
+            signal.signal(number, action)
 
 
 def limit(name: str) -> tuple[str, Look, Put]:

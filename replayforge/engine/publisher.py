@@ -1,6 +1,7 @@
 """Puts entries on the stream up to a high-water mark; the rest waits in the store and is fetched when it runs low."""
 
 import asyncio
+from asyncio import create_task
 from collections.abc import Sequence
 
 from replayforge import crashpoints
@@ -52,7 +53,7 @@ class Publisher:
         """Publish until told to stop; after a crash the store is asked for what may have been missed."""
         self.behind = True
         self.wake.set()
-        stop = asyncio.create_task(stopping.wait())
+        stop = create_task(stopping.wait())
         stop.add_done_callback(lambda _: self.wake.set())
         try:
             while not stopping.is_set():

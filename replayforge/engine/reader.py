@@ -1,7 +1,7 @@
 """Reads entries off the stream, claims their events in one commit, and lays them on the workbench."""
 
 import asyncio
-from asyncio import shield, timeout, wait
+from asyncio import ensure_future, shield, timeout, wait
 from collections.abc import Awaitable
 
 from replayforge import crashpoints
@@ -66,8 +66,8 @@ class Reader:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Read and claim until told to stop; a claim that has begun is finished all the same."""
-        reading = asyncio.ensure_future(self.read_on(stopping))
-        stop = asyncio.ensure_future(stopping.wait())
+        reading = ensure_future(self.read_on(stopping))
+        stop = ensure_future(stopping.wait())
         try:
             await wait((reading, stop), return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
@@ -118,7 +118,7 @@ class Reader:
 
     async def claim_and_put(self, entries: list[tuple[str, int]] | None) -> list[Claimed]:
         """Claim and lay down as one, even if the reader ends meanwhile: what was claimed is always on the bench."""
-        self.claiming = asyncio.ensure_future(self.claim_and_put_unshielded(entries))
+        self.claiming = ensure_future(self.claim_and_put_unshielded(entries))
         try:
             return await shield(self.claiming)
         finally:

@@ -1,7 +1,7 @@
 """Claims the events that waited for a handler, oldest first, once it may be given events again."""
 
 import asyncio
-from asyncio import wait
+from asyncio import create_task, ensure_future, wait
 
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock
@@ -48,7 +48,7 @@ class Recaller:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Recall until told to stop; a claim that has begun is finished all the same."""
-        stop = asyncio.create_task(stopping.wait())
+        stop = create_task(stopping.wait())
         stop.add_done_callback(lambda _: self.gates.news.set())
         try:
             while not stopping.is_set():
@@ -82,7 +82,7 @@ class Recaller:
     async def wait_for_room(self) -> None:
         """Return when a worker may have become free, so that it is taken in turns with the reader, or on news."""
         self.bench.changed.clear()
-        waits = [asyncio.ensure_future(event.wait()) for event in (self.bench.changed, self.gates.news)]
+        waits = [ensure_future(event.wait()) for event in (self.bench.changed, self.gates.news)]
         try:
             await wait(waits, timeout=ROOM_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:

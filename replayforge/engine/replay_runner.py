@@ -1,6 +1,7 @@
 """Carries bulk replays on: batch after batch at their rate, watching how the replayed events end."""
 
 import asyncio
+from asyncio import create_task
 from dataclasses import dataclass
 
 from replayforge import crashpoints
@@ -56,7 +57,7 @@ class ReplayRunner:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Carry on whatever job there is until told to stop."""
-        stop = asyncio.create_task(stopping.wait())
+        stop = create_task(stopping.wait())
         stop.add_done_callback(lambda _: self.wake())
         try:
             while not stopping.is_set():

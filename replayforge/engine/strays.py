@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from asyncio import get_running_loop
 from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ class Strays:
         self.gates.linger(stray.handler, 1)
         kinds = in_words(Counter(stray.running.values()))
         self.telemetry.emit("attempt.abandoned", event_id=stray.event_id, handler=stray.handler, running=kinds)
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         for one in list(stray.running):
             if isinstance(one, Future):
                 one.add_done_callback(partial(call_on, loop, self.end, stray))

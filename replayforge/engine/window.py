@@ -1,6 +1,7 @@
 """The window: which accepted events have no row yet, so that the door sees them before the store does."""
 
 import asyncio
+from asyncio import get_running_loop
 from collections import deque
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ class Window:
 
     def reserve(self, record: EventRecord) -> Waiting:
         """Enter an event whose id nobody else has reserved."""
-        place = Waiting(asyncio.get_running_loop().create_future(), record)
+        place = Waiting(get_running_loop().create_future(), record)
         self.waiting[record.id] = place
         return place
 
@@ -62,7 +63,7 @@ class Window:
     def rebuild(self, event_id: str, offset: int) -> None:
         """Enter an event found in the log behind the cursor at start-up."""
         if event_id not in self.waiting:
-            future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[int] = get_running_loop().create_future()
             self.waiting[event_id] = Waiting(future, None)
             future.set_result(offset)
             self.in_log_order.append((offset, event_id))

@@ -1,6 +1,7 @@
 """Where claimed events lie until a worker takes them: who is free, what waits, what is in whose hands."""
 
 import asyncio
+from asyncio import get_running_loop
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 
@@ -85,7 +86,7 @@ class Workbench:
         """Wait for an event; one that was handed out just as the wait was cancelled goes to the next in line."""
         if self.closed:
             return None
-        future: asyncio.Future[Claimed | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Claimed | None] = get_running_loop().create_future()
         self.idle.append((worker, future))
         try:
             return await future

@@ -83,6 +83,7 @@ class Worker:
         execution = begin(claimed, self.name, self.handlers, self.rules, self.chaos, may_begin)
         self.execution, self.busy_since_us = execution, execution.started_at_us
         self.telemetry.emit("attempt.started")
+        self.furnishing.attend()
         try:
             settlement = await execute(execution, self.handlers, self.rules)
         except NotBegun:
@@ -94,11 +95,7 @@ class Worker:
     async def conclude(self, execution: Execution, settlement: Settlement) -> None:
         """Hand in what an attempt came to, and what it has left running."""
         self.execution = self.busy_since_us = None
-        if restored := self.furnishing.restore():
-            row = execution.claimed.event
-            self.telemetry.emit(
-                "interpreter.restored", event_id=row.id, event_type=row.event_type, changed=", ".join(restored)
-            )
+        self.furnishing.restore(execution.claimed.event)
         self.report(settlement)
         self.strays.take(execution.attempt)
         self.gates.note(settlement)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from asyncio import get_running_loop
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -57,7 +58,7 @@ class Committer:
 
     def append(self, records: Sequence[NewRecord], size: int) -> "asyncio.Future[int]":
         """Queue the records of one call; the future resolves after the sync that covers all of them."""
-        loop = self.loop = asyncio.get_running_loop()  # first: who poisons from now on answers in this loop
+        loop = self.loop = get_running_loop()  # first: who poisons from now on answers in this loop
         if self.poisoned is not None:
             raise as_poisoned(self.poisoned)
         if self.queued_bytes + size > self.options.append_queue_bytes_max:
@@ -101,7 +102,7 @@ class Committer:
 
     async def wait_beyond(self, offset: int) -> int:
         """Return the durable end once it is beyond `offset`; raises LogClosed or LogPoisoned when it never will be."""
-        loop = self.loop = asyncio.get_running_loop()
+        loop = self.loop = get_running_loop()
         while self.durable_offset <= offset:
             if self.poisoned is not None:
                 raise as_poisoned(self.poisoned)

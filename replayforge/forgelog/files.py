@@ -6,11 +6,14 @@ import os
 import stat
 import struct
 from contextlib import suppress
+from os import fstat, fsync, pwrite
 from pathlib import Path
 from typing import Protocol
 
 from replayforge.descriptors import Descriptors
 
+# Bound here, as those above are: handlers can replace what is looked up in a module each time.
+fdatasync = getattr(os, "fdatasync", fsync)
 # struct flock with 64-bit offsets: type, whence, start, length, pid (always 0 for a lock of the open file).
 FLOCK = struct.Struct("hhqqi4x")
 NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -169,11 +172,11 @@ class OsFiles:
     def pwrite(self, handle: int, data: bytes, position: int) -> int:
         """Write at `position` and return how many bytes were taken, which may be fewer than given."""
         self.opened.check(handle)
-        return os.pwrite(handle, data, position)
+        return pwrite(handle, data, position)
 
     def size(self, handle: int) -> int:
         """Return the size of the file in bytes."""
-        return os.fstat(handle).st_size
+        return fstat(handle).st_size
 
     def allocate(self, handle: int, size: int) -> None:
         """Make the file at least `size` bytes long with its space reserved; a no-op where that is not supported."""
@@ -197,14 +200,14 @@ class OsFiles:
         if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: only this reaches the disk
             fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
         else:
-            os.fdatasync(handle)
+            fdatasync(handle)
 
     def fsync(self, handle: int) -> None:
         """Make the data and the attributes of the file durable."""
         if hasattr(fcntl, "F_FULLFSYNC"):
             fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
         else:
-            os.fsync(handle)
+            fsync(handle)
 
     def hold(self, path: Path) -> None:
         """Keep a directory open: all in it is reached through this handle now, whatever becomes of its name."""
@@ -219,7 +222,7 @@ class OsFiles:
     def is_in_place(self, path: Path) -> bool:
         """Tell whether the name of a held directory still leads to it."""
         try:
-            return os.path.samestat(path.stat(), os.fstat(self.held[path]))
+            return os.path.samestat(path.stat(), fstat(self.held[path]))
         except (FileNotFoundError, NotADirectoryError):
             return False
 
@@ -227,7 +230,7 @@ class OsFiles:
         """Tell whether a name leads to this open file."""
         name, directory = self.place(path)
         try:
-            return os.path.samestat(os.stat(name, dir_fd=directory, follow_symlinks=False), os.fstat(handle))
+            return os.path.samestat(os.stat(name, dir_fd=directory, follow_symlinks=False), fstat(handle))
         except (FileNotFoundError, NotADirectoryError):
             return False
 
@@ -238,7 +241,7 @@ class OsFiles:
 
     def sync_directory(self, path: Path, handle: int) -> None:
         """Make the names in a directory durable, through a handle from `open_directory`."""
-        os.fsync(handle)
+        fsync(handle)
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file a new name, replacing what had it."""

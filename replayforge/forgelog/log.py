@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from asyncio import shield
+from asyncio import ensure_future, shield
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -286,7 +286,7 @@ class ForgeLog:
         """Write what is queued, say that the end is clean, sync, unlock. Safe to call twice."""
         if self.ending is None:
             self.committer.stop()
-            self.ending = asyncio.ensure_future(self.end())
+            self.ending = ensure_future(self.end())
         await shield(self.ending)
 
     async def end(self) -> None:

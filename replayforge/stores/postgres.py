@@ -3,7 +3,7 @@
 import asyncio
 import random
 import re
-from asyncio import shield, sleep, timeout, wait
+from asyncio import ensure_future, shield, sleep, timeout, wait
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -148,7 +148,7 @@ class PostgresDriver:
 
     async def shielded(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Do the work in a task of its own, which ends whatever becomes of the caller."""
-        task = asyncio.ensure_future(work)
+        task = ensure_future(work)
         self.running.add(task)
         task.add_done_callback(self.ended)
         return await shield(task)

@@ -1,7 +1,6 @@
 """What a PostgreSQL server is asked before it is trusted with acknowledged work, and who stands in front of it."""
 
-import asyncio
-from asyncio import sleep
+from asyncio import get_running_loop, sleep
 from dataclasses import replace
 
 from replayforge.domain.errors import Refused, Unavailable
@@ -18,14 +17,14 @@ SELECT current_setting('server_version_num')::int, current_setting('server_versi
 
 async def usable(address: Address, patience_seconds: float) -> Address:
     """Wait a while for a server that is starting and return how to use it; raises Refused when it cannot be used."""
-    deadline = asyncio.get_running_loop().time() + patience_seconds
+    deadline = get_running_loop().time() + patience_seconds
     while True:
         try:
             return await examined(address)
         except Unavailable as error:
             if (refusal := refused(error, address.place)) is not None:
                 raise refusal from error
-            if asyncio.get_running_loop().time() > deadline:
+            if get_running_loop().time() > deadline:
                 raise Refused(f"{error} Waited {patience_seconds:g} s for it.") from error
         await sleep(LOOK_SECONDS)
 

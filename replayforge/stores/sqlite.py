@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 import stat
-from asyncio import shield, timeout, wait
+from asyncio import create_task, ensure_future, shield, timeout, wait
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
@@ -153,7 +153,7 @@ class SqliteDriver:
                 connection = await self.free_lookers.get()
         except TimeoutError:
             raise TooSlow from None
-        hop = asyncio.ensure_future(in_thread(connection, lambda raw: self.look_until(raw, deadline, transaction)))
+        hop = ensure_future(in_thread(connection, lambda raw: self.look_until(raw, deadline, transaction)))
         # Whoever asked may be gone before the answer; the connection is free only when its thread is.
         hop.add_done_callback(lambda done: self.end_look(connection, done))
         with mapped_errors(self.path):
@@ -189,7 +189,7 @@ class SqliteDriver:
         closely may leave none for hours.
         """
         if self.wal_bytes() > WAL_BYTES_MAX and self.shortening is None and not self.closed:
-            self.shortening = asyncio.create_task(self.empty_wal(), name="shorten_wal")
+            self.shortening = create_task(self.empty_wal(), name="shorten_wal")
 
     async def empty_wal(self) -> None:
         """Empty the write-ahead file while nobody looks."""
@@ -382,7 +382,7 @@ async def check_encoding(path: Path, connection: aiosqlite.Connection) -> None:
 async def in_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Connection], Returned]) -> Returned:
     """Run `work` on the connection's own thread in one hop; when the caller is cancelled the work still ends."""
     # aiosqlite offers one hop per statement; a whole transaction in one hop needs the method beneath its public ones.
-    hop = asyncio.ensure_future(connection._execute(lambda: work(connection._conn)))  # type: ignore[no-untyped-call]  # noqa: SLF001
+    hop = ensure_future(connection._execute(lambda: work(connection._conn)))  # type: ignore[no-untyped-call]  # noqa: SLF001
     returned: Returned = await shield(hop)
     return returned
 

@@ -6,6 +6,7 @@ A connection costs one timer, and that only while something on it is unfinished;
 import asyncio
 import contextlib
 import resource
+from asyncio import current_task
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -415,7 +416,7 @@ def given_up_with_client(request: web.Request) -> Iterator[None]:
     """Cancel what is awaited inside when the client goes away; only for what nobody but the client waits for."""
     connection = request.protocol
     assert isinstance(connection, Connection)
-    connection.waiting = asyncio.current_task()
+    connection.waiting = current_task()
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from asyncio import current_task
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ class Exports:
         """Be one of them; raises Unavailable when there are too many."""
         if len(self.running) >= EXPORTS_MAX:
             raise Unavailable(f"{len(self.running)} exports are under way already; come back when one has ended.")
-        task = asyncio.current_task()
+        task = current_task()
         assert task is not None
         self.running.add(task)
         try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from asyncio import timeout
+from asyncio import get_running_loop, timeout
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,7 +86,7 @@ class Hub:
 
     def open(self) -> None:
         """Begin to take clients in."""
-        self.loop = asyncio.get_running_loop()
+        self.loop = get_running_loop()
 
     def listen(self, name: str, count: int, fields: dict[str, Any]) -> None:
         """Note what a happening changed; called in any thread, and nearly free while nobody looks."""

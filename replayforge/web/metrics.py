@@ -47,6 +47,7 @@ class Figures:
         yield GaugeMetricFamily("replayforge_store_wal_bytes", "The store's write-ahead file", value=wal_bytes)
         yield from self.loop_figures()
         yield self.stray_figures()
+        yield self.fault_figures()
         words = "Lines of output that were dropped"
         dropped = CounterMetricFamily("replayforge_output_lines_dropped", words, labels=["stream"])
         for sink in (output.out, output.err):
@@ -60,6 +61,14 @@ class Figures:
         for (handler, kind), count in self.overview.strays.counts().items():
             running.add_metric([handler, kind], count)
         return running
+
+    def fault_figures(self) -> Metric:
+        """Return how often each handler failed, or did something to others, by kind."""
+        words = "What handlers did that failed or costs others something"
+        faults = CounterMetricFamily("replayforge_handler_faults", words, labels=["handler", "kind"])
+        for (handler, kind), count in self.overview.faults.counts.copy().items():
+            faults.add_metric([handler, kind], count)
+        return faults
 
     def loop_figures(self) -> Iterable[Metric]:
         """Yield how often and for how long each handler has held the event loop."""

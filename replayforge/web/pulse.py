@@ -1,7 +1,6 @@
 """What the pages know of this moment: how fast events come and go, and the happenings worth a line."""
 
-import asyncio
-from asyncio import sleep
+from asyncio import get_running_loop, sleep
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +61,7 @@ class Pulse:
 
     async def tick(self) -> None:
         """Wait for the next sample and take it."""
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         due = loop.time() + SAMPLE_SECONDS
         await sleep(SAMPLE_SECONDS)
         self.lags_ms.append(max(0.0, (loop.time() - due) * 1000))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+from asyncio import create_task, get_running_loop
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -54,10 +55,8 @@ async def kept_alive(app: web.Application) -> AsyncIterator[None]:
     hub, pulse, telemetry = app[HUB], app[PULSE], app[CONTEXT].overview.telemetry
     hub.open()
     telemetry.listeners += [pulse.listen, hub.listen]
-    compiling = asyncio.get_running_loop().run_in_executor(
-        computing, rendering.compile_templates, app[rendering.ENVIRONMENT]
-    )
-    sampling = asyncio.create_task(sample(pulse, hub, app[CONTEXT].overview), name="pulse")
+    compiling = get_running_loop().run_in_executor(computing, rendering.compile_templates, app[rendering.ENVIRONMENT])
+    sampling = create_task(sample(pulse, hub, app[CONTEXT].overview), name="pulse")
     yield
     await compiling
     sampling.cancel()

@@ -1,5 +1,6 @@
 """Misbehaving handlers beside honest ones in a real daemon: nobody but themselves notices, and each is named."""
 
+import html
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.data.hostile_handlers import MISBEHAVIOURS
+from tests.data.hostile_handlers import COSTS, MISBEHAVIOURS
 from tests.support.daemon_process import DaemonProcess, until
 
 HANDLERS = Path(__file__).parent.parent / "data" / "hostile_handlers.py"
@@ -95,10 +96,24 @@ def run_beside(daemon: DaemonProcess, seconds: float) -> None:
 
 
 def check_named(daemon: DaemonProcess) -> None:
-    """See that what only leaves something behind is named too: in the issues, in readiness and in the log."""
-    issues = " ".join(daemon.http.get("/api/convergence")["issues"])
+    """See that who costs somebody something is named: on the pages, in the metrics, in readiness and in the log."""
+    pages = {path: html.unescape(daemon.http.request("GET", path).body.decode()) for path in ("/", "/runtime")}
+    metrics = daemon.http.request("GET", "/metrics").body.decode()
     for name in ("swallow_cancellation", "hang_in_thread", "hang_in_executor"):
-        assert f"The handler hostile.{name} does not end" in issues
+        assert all(f"The handler hostile.{name} does not end" in page for page in pages.values())
+        assert f'replayforge_handler_running_on{{handler="hostile.{name}"' in metrics
+    for event_type, (state, _) in MISBEHAVIOURS.items():
+        if state == "dead_lettered":
+            assert f'replayforge_handler_faults_total{{handler="{event_type}",kind="' in metrics, event_type
+    for event_type, words in COSTS.items():
+        assert all(words in page for page in pages.values()), (
+            event_type,
+            words,
+            daemon.http.get("/api/convergence")["issues"],
+        )
+    for kind in ("changed_for_all", "exited", "abandoned", "timed_out", "crashed", "failed"):
+        assert f'kind="{kind}"' in metrics
+    assert 'replayforge_loop_blocked_total{handler="' in metrics
     assert daemon.http.get("/health/ready")["checks"]["handlers"]["status"] == "degraded"
     log = daemon.stderr.read_text()
     for word in ("callback.exited", "attempt.abandoned", "attempt.failed", "interpreter.restored"):

@@ -1,7 +1,8 @@
 """Handlers that misbehave, each in its own way, and two honest ones that must not notice.
 
 Their event types are `hostile.NAME`; `MISBEHAVIOURS` says of each how its event ends: the state, and a text that the
-event's last error holds, or "" where the misbehaviour only leaves something behind.
+event's last error holds, or "" where the misbehaviour only leaves something behind. `COSTS` holds, where that would
+cost others something, a text by which it is named.
 """
 
 import asyncio
@@ -10,9 +11,11 @@ import contextlib
 import contextvars
 import decimal
 import gc
+import json
 import logging.config
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -30,16 +33,19 @@ from replayforge import Context, Event, Handlers, Permanent, Retry
 
 handlers = Handlers()
 MISBEHAVIOURS: dict[str, tuple[str, str]] = {}
+COSTS: dict[str, str] = {}
 STAIN: contextvars.ContextVar[str] = contextvars.ContextVar("stain", default="")
 FOR_EVER = threading.Event()
 
 
-def hostile(state: str, error: str = "", **options: Any) -> Callable[[Any], Any]:
+def hostile(state: str, error: str = "", *, said: str = "", **options: Any) -> Callable[[Any], Any]:
     """Register a misbehaviour under its function's name."""
 
     def register(function: Any) -> Any:
         name = function.__name__
         MISBEHAVIOURS[f"hostile.{name}"] = (state, error)
+        if said:
+            COSTS[f"hostile.{name}"] = said
         return handlers.on(f"hostile.{name}", **{"max_attempts": 1, "timeout_seconds": 0.5} | options)(function)
 
     return register
@@ -173,12 +179,12 @@ async def exit_in_detached_task(event: Event, context: Context) -> None:
     context.event.__dict__["kept"] = asyncio.create_task(exit_soon())
 
 
-@hostile("succeeded")
+@hostile("succeeded", said="with SystemExit")
 async def exit_in_callback(event: Event, context: Context) -> None:
     asyncio.get_running_loop().call_soon(sys.exit, 5)
 
 
-@hostile("succeeded")
+@hostile("succeeded", said="the loop was stopped")
 async def stop_loop(event: Event, context: Context) -> None:
     asyncio.get_running_loop().stop()
 
@@ -306,7 +312,7 @@ async def play_with_uncancel(event: Event, context: Context) -> None:
     await asyncio.sleep(3600)
 
 
-@hostile("succeeded")
+@hostile("succeeded", said="held the event loop")
 async def hold_the_loop(event: Event, context: Context) -> None:
     time.sleep(0.3)  # noqa: ASYNC251
 
@@ -365,19 +371,19 @@ async def strange_heartbeat(event: Event, context: Context) -> None:
     context.heartbeat(progress=object(), share=float("inf"), half="\ud800")
 
 
-@hostile("succeeded")
+@hostile("succeeded", said="task factory")
 async def replace_loop_parts(event: Event, context: Context) -> None:
     loop = asyncio.get_running_loop()
     loop.set_task_factory(lambda loop, coroutine, **options: asyncio.Task(coroutine, loop=loop, **options))
     loop.set_exception_handler(lambda loop, found: sys.exit(6))
 
 
-@hostile("succeeded")
+@hostile("succeeded", said="recursion limit")
 async def lower_recursion_limit(event: Event, context: Context) -> None:
     sys.setrecursionlimit(80)
 
 
-@hostile("succeeded")
+@hostile("succeeded", said="garbage collector")
 async def change_interpreter(event: Event, context: Context) -> None:
     random.seed(0)
     gc.disable()
@@ -386,7 +392,7 @@ async def change_interpreter(event: Event, context: Context) -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
-@hostile("succeeded")
+@hostile("succeeded", said="with KeyboardInterrupt")
 async def exit_in_timer(event: Event, context: Context) -> None:
     asyncio.get_running_loop().call_later(0.01, exec, "raise KeyboardInterrupt")
 
@@ -406,13 +412,13 @@ async def replace_executor(event: Event, context: Context) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
 
 
-@hostile("succeeded")
+@hostile("succeeded", said="SIGTERM")
 async def take_signals(event: Event, context: Context) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
 
 
-@hostile("succeeded")
+@hostile("succeeded", said="switch interval")
 async def change_defaults(event: Event, context: Context) -> None:
     decimal.DefaultContext.prec = 2
     socket.setdefaulttimeout(0.000_001)
@@ -424,14 +430,14 @@ async def set_alarm(event: Event, context: Context) -> None:
     signal.alarm(1)
 
 
-@hostile("succeeded")
+@hostile("succeeded", said="configuration of structlog")
 async def reconfigure_logging(event: Event, context: Context) -> None:
     structlog.configure(processors=[])
     logging.config.dictConfig({"version": 1, "root": {"handlers": [], "level": "CRITICAL"}})
     sys.stderr = None
 
 
-@hostile("succeeded")
+@hostile("succeeded", said="working directory")
 async def change_directory(event: Event, context: Context) -> None:
     os.chdir("/")
 
@@ -450,3 +456,27 @@ async def leave_threads(event: Event, context: Context) -> None:
     threading.Thread(target=FOR_EVER.wait).start()
     ThreadPoolExecutor(1).submit(FOR_EVER.wait)
     atexit.register(FOR_EVER.wait)
+
+
+@hostile("succeeded", said="asyncio.sleep")
+async def replace_functions(event: Event, context: Context) -> None:
+    asyncio.sleep = asyncio.wait_for = json.dumps = time.monotonic = None  # type: ignore[assignment]
+
+
+@hostile("succeeded", said="hooks of asynchronous generators")
+async def take_hooks(event: Event, context: Context) -> None:
+    sys.set_asyncgen_hooks(print, print)
+    threading.excepthook = sys.unraisablehook = print
+
+
+@hostile("dead_lettered", "may not replace call_soon")
+async def replace_call_soon(event: Event, context: Context) -> None:
+    asyncio.get_running_loop().call_soon = print  # type: ignore[assignment]
+
+
+@hostile("succeeded", said="RLIMIT_NOFILE")
+async def change_process(event: Event, context: Context) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (32, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    os.environ.clear()
+    os.umask(0o777)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

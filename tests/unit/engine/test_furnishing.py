@@ -25,10 +25,11 @@ import pytest
 import structlog
 
 from replayforge.engine.furnishing import Furnishing
-from replayforge.engine.process_state import MODULES, Kept, ProcessState
+from replayforge.engine.process_state import Kept, ProcessState
 from replayforge.event_loop import SelectorLoop, loop_factory
-from replayforge.telemetry import attempt_context
+from replayforge.telemetry import Telemetry, attempt_context
 from replayforge.threads import DaemonThreads
+from tests.support.probe import Probe
 
 CHANGES: dict[str, Callable[[], object]] = {
     "recursion limit": lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 7),
@@ -66,6 +67,11 @@ PROCESS_CHANGES: dict[str, Callable[[], object]] = {
     "umask": lambda: os.umask(0o777),
     "environment variables": os.environ.clear,
     "locale": lambda: locale.setlocale(locale.LC_ALL, "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C"),
+    "signals": lambda: (
+        signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        signal.signal(signal.SIGVTALRM, signal.SIG_IGN),
+        signal.setitimer(signal.ITIMER_VIRTUAL, 1),
+    ),
     "signal mask": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}),
     "configuration of logging": lambda: logging.basicConfig(force=True, level=logging.CRITICAL),
     "configuration of structlog": lambda: structlog.configure(processors=[Incomparable()]),  # type: ignore[list-item]
@@ -93,8 +99,7 @@ def test_a_change_of_the_process_is_put_back_and_named(name: str) -> None:
     """Each is as it was once all has been looked at, and nothing else is named."""
     state = ProcessState()
     PROCESS_CHANGES[name]()
-    restored = [changed for _ in MODULES for changed in state.restore()]
-    assert restored == [name]
+    assert state.restore() + state.restore_functions() == [name]
     assert [kept.name for kept in state.all_kept if not kept.is_as_it_was()] == []
 
 
@@ -134,15 +139,30 @@ def test_a_change_is_put_back_and_named(runner: asyncio.Runner, name: str) -> No
     """Each is as it was, and nothing else is named."""
 
     async def change() -> tuple[list[str], list[str]]:
-        furnishing = Furnishing(asyncio.get_running_loop(), DaemonThreads(1, "handlers"))
+        furnishing = Furnishing(asyncio.get_running_loop(), DaemonThreads(1, "handlers"), Telemetry())
         furnishing.install()
         before = furnishing.look()
         CHANGES[name]()
-        restored = furnishing.restore()
+        restored = furnishing.changed()
         assert furnishing.look() == before
-        return restored, furnishing.restore()
+        return restored, furnishing.changed()
 
     assert runner.run(change()) == ([name], [])
+
+
+async def test_what_nobody_ends_with_is_put_back_too() -> None:
+    """While handlers run, everything is looked at again and again, and once more after the last."""
+    telemetry, running = Telemetry(), [True, True, False]
+    probe = Probe(telemetry)
+    furnishing = Furnishing(asyncio.get_running_loop(), DaemonThreads(1, "handlers"), telemetry, lambda: running.pop(0))
+    furnishing.attend()
+    assert furnishing.looking is None  # no process of ours yet
+    furnishing.remember()
+    furnishing.attend()
+    for count in (1, 2, 3):
+        os.nice = asyncio.to_thread = None  # type: ignore[assignment]
+        await probe.saw("interpreter.restored", count=count)
+    assert furnishing.looking is None
 
 
 async def set_executor() -> None:

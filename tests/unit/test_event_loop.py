@@ -1,0 +1,73 @@
+"""What leaves the loop is reported with the attempt that it belongs to, and the loop goes on."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from replayforge.event_loop import Escapes, SelectorLoop, loop_factory, run_to_the_end
+from replayforge.telemetry import Telemetry, attempt_context
+
+LOOPS = [loop_factory(), SelectorLoop]
+ATTEMPT = {"event_id": "e", "event_type": "t"}
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+EXITS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "call_soon": (lambda loop: loop.call_soon(interrupt), "KeyboardInterrupt"),
+    "call_later": (lambda loop: loop.call_later(0, sys.exit, 3), "SystemExit"),
+    "call_at": (lambda loop: loop.call_at(loop.time(), interrupt), "KeyboardInterrupt"),
+    "stop": (lambda loop: loop.stop(), "the loop was stopped"),
+}
+
+
+@pytest.mark.parametrize("make_loop", LOOPS)
+@pytest.mark.parametrize("way", EXITS)
+def test_an_exit_is_survived_and_named(make_loop: Callable[[], asyncio.AbstractEventLoop], way: str) -> None:
+    """Where uvloop does not tell whose callback it was, the type of the event that ran last is."""
+    telemetry, escapes = Telemetry(), Escapes()
+    found: list[dict[str, Any]] = []
+    telemetry.listeners.append(lambda name, count, fields: found.append(fields))
+    escapes.telemetry, escapes.latest = telemetry, lambda: "t"
+    leave, what = EXITS[way]
+
+    async def live() -> str:
+        token = attempt_context.set(ATTEMPT)
+        leave(asyncio.get_running_loop())
+        attempt_context.reset(token)
+        while not found:  # noqa: ASYNC110 - it is the turns that count
+            await asyncio.sleep(0)
+        return "alive"
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        assert run_to_the_end(runner.get_loop(), live(), escapes) == "alive"
+        named = {"suspect": "t"} if way == "call_soon" and make_loop is not SelectorLoop else ATTEMPT
+    assert [{name: value for name, value in fields.items() if name != "place"} for fields in found] == [
+        {"error": what, **named}
+    ]
+
+
+@pytest.mark.parametrize("make_loop", LOOPS)
+def test_an_exit_in_the_turn_of_a_stop_hides_neither(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Both are reported, each once."""
+    telemetry, escapes = Telemetry(), Escapes()
+    found: list[str] = []
+    telemetry.listeners.append(lambda name, count, fields: found.append(fields["error"]))
+    escapes.telemetry = telemetry
+
+    async def live() -> None:
+        loop = asyncio.get_running_loop()
+        attempt_context.set(ATTEMPT)
+        loop.call_soon(loop.stop)
+        loop.call_soon(interrupt)
+        while len(found) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        run_to_the_end(runner.get_loop(), live(), escapes)
+    assert sorted(found) == ["KeyboardInterrupt", "the loop was stopped"]
