@@ -94,13 +94,14 @@ def send_until_gone(client: HttpClient, acknowledged: list[str], refusals: list[
 
 
 def test_running_handlers_may_finish(tmp_path: Path) -> None:
-    """A handler that runs when SIGTERM comes finishes within the grace period, and its outcome stands."""
+    """A handler that runs when SIGTERM comes finishes within the grace period, its outcome stands, and all is well."""
     with DaemonProcess(tmp_path, SINK_HANDLERS, settings=QUICK) as daemon:
         daemon.start()
         send(daemon, "slow.one", 3, seconds=1.0)
         until(lambda: len(lines_of(tmp_path)) == 3)
         assert daemon.terminate() == 0
         assert states(daemon) == {"succeeded": 3}
+        assert '"level": "warning"' not in daemon.stderr.read_text()
 
 
 @pytest.mark.parametrize("event_type", ["patient", "thread", "stubborn"])
