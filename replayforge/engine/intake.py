@@ -3,9 +3,9 @@
 import asyncio
 from asyncio import create_task, shield
 from collections.abc import Sequence
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from replayforge import crashpoints
 from replayforge.batching import gathered
