@@ -10,6 +10,8 @@ from pathlib import Path
 
 from replayforge.forks import link_of, open_descriptors
 
+NOWHERE = (-1, -1)
+
 
 class Descriptors:
     """Descriptors, each with the identity of its file."""
@@ -18,8 +20,16 @@ class Descriptors:
         self.known: dict[int, tuple[int, int]] = {}
 
     def note(self, descriptor: int) -> int:
-        """Remember what a descriptor leads to that was opened just now, and return it."""
+        """Remember what a descriptor leads to that was opened just now, and return it.
+
+        Raises OSError when it has the number of another one of ours, which somebody must have closed: from then on the
+        number leads nowhere for either.
+        """
         found = fstat(descriptor)
+        if descriptor in self.known:
+            self.known[descriptor] = NOWHERE
+            close(descriptor)
+            self.check(descriptor)
         self.known[descriptor] = (found.st_dev, found.st_ino)
         return descriptor
 
@@ -36,10 +46,9 @@ class Descriptors:
 
     def close(self, descriptor: int) -> None:
         """Close a descriptor, unless it is somebody else's by now."""
-        ours = descriptor not in self.known or self.is_ours(descriptor)
-        self.known.pop(descriptor, None)
-        if ours:
+        if self.is_ours(descriptor):
             close(descriptor)
+        self.known.pop(descriptor, None)
 
     def is_ours(self, descriptor: int) -> bool:
         """Tell whether a descriptor leads to the file that it was opened for."""

@@ -2,10 +2,11 @@
 
 import asyncio
 import random
-from asyncio import create_task, get_running_loop, timeout, wait
+from asyncio import get_running_loop, timeout, wait
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from replayforge.domain.clock import Clock
@@ -84,7 +85,8 @@ class Supervisor:
         self.guards: dict[str, Guard] = {}
         self.stops: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        self.failed: asyncio.Future[BaseException] = get_running_loop().create_future()
+        self.loop = get_running_loop()
+        self.failed: asyncio.Future[BaseException] = self.loop.create_future()
 
     def start(self, service: Service) -> None:
         """Begin to run the service; starting one that runs changes nothing."""
@@ -92,7 +94,21 @@ class Supervisor:
             return
         self.guards[service.name] = Guard(service)
         self.stops[service.name] = asyncio.Event()
-        self.tasks[service.name] = create_task(self.keep_running(service.name), name=f"guard {service.name}")
+        self.begin(service.name)
+
+    def begin(self, name: str) -> None:
+        """Guard the service from now on, unless it is to end."""
+        if self.stops[name].is_set():
+            return
+        task = self.tasks[name] = self.loop.create_task(self.keep_running(name), name=f"guard {name}")
+        task.add_done_callback(partial(self.begin_again, name))
+
+    def begin_again(self, name: str, guarding: "asyncio.Task[None]") -> None:
+        """Guard the service again when that itself came to grief: a handler may have replaced what it calls."""
+        if guarding.cancelled() or (error := guarding.exception()) is None:
+            return
+        self.telemetry.emit("service.crashed", service=name, error=f"while it was guarded: {error!r}")
+        self.loop.call_later(BACKOFF_FIRST_SECONDS, self.begin, name)
 
     async def stop(self, names: Sequence[str], timeout_seconds: float) -> list[str]:
         """Ask services to end and wait; returns the names of those that had to be cancelled after the time-out."""
@@ -140,17 +156,20 @@ class Supervisor:
 
     async def run_once(self, guard: Guard, stopping: asyncio.Event) -> BaseException | None:
         """Run the service to its end; returns the error it died of, or None when it ended in order."""
-        guard.task = create_task(guard.service.run(stopping), name=guard.service.name)
+        if guard.task is None:  # else it runs still, or has ended, and only its guard is another
+            guard.task = self.loop.create_task(guard.service.run(stopping), name=guard.service.name)
+        task = guard.task
         try:
-            await wait([guard.task])
+            await wait([task])
         except asyncio.CancelledError:
-            guard.task.cancel()
-            await wait([guard.task])
+            task.cancel()
+            await wait([task])
             raise
-        if guard.task.cancelled():
+        guard.task = None
+        if task.cancelled():
             error, guard.injected = guard.injected, None
             return error or RuntimeError(f"{guard.service.name} was cancelled from outside")
-        if (error := guard.task.exception()) is not None:
+        if (error := task.exception()) is not None:
             return error
         return None if stopping.is_set() else RuntimeError(f"{guard.service.name} ended without being asked to")
 

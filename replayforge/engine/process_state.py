@@ -26,7 +26,8 @@ import time
 import traceback
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -45,6 +46,12 @@ MODULES = (
     functools, inspect, json, logging, os, random, select, selectors, signal, socket, struct, threading, time,
     traceback, uuid, warnings,
 )  # fmt: skip
+CLASSES = (
+    threading.Thread, threading.Condition, threading.Event, asyncio.BaseEventLoop, asyncio.Event, asyncio.Condition,
+    asyncio.Queue, asyncio.Semaphore, asyncio.Timeout, asyncio.TaskGroup, logging.Logger, logging.Handler,
+    random.Random, json.JSONEncoder, json.JSONDecoder, socket.socket, ThreadPoolExecutor,
+)  # fmt: skip
+put_attribute = setattr  # the one of the builtins may be replaced, too
 STRICT_UMASK = 0o077
 TIME_ZONE = b"TZ"
 MISSING = object()
@@ -86,13 +93,14 @@ class Kept:
 
 
 class Functions:
-    """The functions and classes of a module, which everybody looks up there each time."""
+    """The functions and classes of a module, which everybody looks up there each time, or the methods of a class."""
 
-    def __init__(self, module: ModuleType) -> None:
-        self.module = module
-        self.found = vars(module)
+    def __init__(self, owner: ModuleType | type) -> None:
+        self.owner = owner
+        self.found = vars(owner)
         self.seen = dict(self.found)
-        self.functions = {name: value for name, value in self.found.items() if is_public(name) and callable(value)}
+        named = self.found.items() if isinstance(owner, type) else public(self.found.items())
+        self.functions = {name: value for name, value in named if callable(value)}
 
     def restore(self) -> list[str]:
         """Set those that were replaced or deleted; returns their names."""
@@ -100,16 +108,17 @@ class Functions:
             if self.found == self.seen:
                 return []
         changed = [name for name, value in self.functions.items() if self.found.get(name, MISSING) is not value]
-        self.found.update({name: self.functions[name] for name in changed})
-        self.seen = dict(self.found)
-        return [f"{self.module.__name__}.{name}" for name in changed]
+        for name in changed:
+            put_attribute(self.owner, name, self.functions[name])
+        self.seen = {**self.found}
+        return [f"{self.owner.__name__}.{name}" for name in changed]
 
 
 class ProcessState:
     """How the process was when this was made. Only the main thread may ask that it be so again."""
 
     def __init__(self) -> None:
-        self.functions = [Functions(module) for module in MODULES]
+        self.functions = [Functions(owner) for owner in (*MODULES, *CLASSES)]
         self.all_kept = [Kept(name, look, put, look()) for name, look, put in looks()]
 
     def restore(self) -> list[str]:
@@ -128,9 +137,9 @@ class ProcessState:
         return changed
 
 
-def is_public(name: str) -> bool:
-    """Tell whether a name of a module is for everybody."""
-    return not name.startswith("_") or name in ("__import__", "__build_class__")
+def public(named: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return what has names that are for everybody."""
+    return [(name, one) for name, one in named if not name.startswith("_") or name in ("__import__", "__build_class__")]
 
 
 def looks() -> list[tuple[str, Look, Put]]:

@@ -217,7 +217,7 @@ class OsFiles:
         """Let go of a directory that `hold` keeps open, if it does."""
         handle = self.held.pop(path, None)
         if handle is not None:
-            os.close(handle)
+            self.opened.close(handle)
 
     def is_in_place(self, path: Path) -> bool:
         """Tell whether the name of a held directory still leads to it."""
@@ -237,7 +237,8 @@ class OsFiles:
     def open_directory(self, path: Path) -> int:
         """Open a directory, for `sync_directory`."""
         held = self.held.get(path)
-        return os.open(path if held is None else ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=held)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        return self.opened.note(os.open(path if held is None else ".", flags, dir_fd=held))
 
     def sync_directory(self, path: Path, handle: int) -> None:
         """Make the names in a directory durable, through a handle from `open_directory`."""

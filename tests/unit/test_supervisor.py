@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from replayforge import supervisor
 from replayforge.domain.errors import Fatal
 from replayforge.supervisor import SimulatedCrash, Supervisor
 from replayforge.telemetry import Telemetry
@@ -91,6 +92,23 @@ async def test_a_service_that_ends_unasked_runs_again(watch: Watch) -> None:
     part.ends_by_itself = False
     await watch.probe.saw("service.started", 2)
     assert "without being asked" in (watch.supervisor.guards["part"].last_error or "")
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_guard_that_comes_to_grief_is_replaced(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """The next one looks after what runs, or after how it ended meanwhile, and starts no second one."""
+    part = Part()
+    part.errors = [ValueError("meanwhile")] if ended else []
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor, "wait", None)  # what a handler does to asyncio
+        watch.supervisor.start(part)
+        await watch.probe.saw("service.crashed")
+    await watch.probe.saw("service.started", 3 if ended else 2)
+    assert watch.supervisor.guards["part"].state == "running"
+    assert (part.runs, [str(error) for error in part.charged]) == ((2, ["meanwhile"]) if ended else (1, []))
+    assert await watch.supervisor.stop(["part"], 10) == []
 
 
 async def test_patience_ends(watch: Watch) -> None:

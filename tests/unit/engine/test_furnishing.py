@@ -89,6 +89,8 @@ PROCESS_CHANGES: dict[str, Callable[[], object]] = {
     "decimal.DefaultContext": lambda: decimal.DefaultContext.traps.__setitem__(decimal.Inexact, True),
     "os.getpid": lambda: setattr(os, "getpid", lambda: 1),
     "builtins.len": lambda: setattr(builtins, "len", lambda _: 1),
+    "Thread.start": lambda: setattr(threading.Thread, "start", print),
+    "Logger._log": lambda: delattr(logging.Logger, "_log"),
     "asyncio.tasks.sleep": lambda: delattr(asyncio.tasks, "sleep"),
     "datetime.datetime": lambda: setattr(datetime, "datetime", Incomparable()),
 }

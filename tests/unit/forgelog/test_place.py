@@ -53,6 +53,21 @@ async def test_a_descriptor_that_is_somebody_elses_by_now_is_not_written(tmp_pat
         os.close(descriptor)  # each is there still: the log's end has closed none of them
 
 
+async def test_a_number_that_comes_twice_is_nobodys(tmp_path: Path) -> None:
+    """A file of the log's own that gets the number of another one, closed by somebody, is not taken for it."""
+    files = OsFiles()
+    first = files.open(tmp_path / "first", create=True)
+    os.close(first)
+    with pytest.raises(OSError, match="was closed by other code"):
+        files.open(tmp_path / "second", create=True)
+    with pytest.raises(OSError, match="was closed by other code"):
+        files.pwrite(first, b"first", 0)
+    files.close(first)
+    again = files.open(tmp_path / "second", create=True)
+    assert files.pwrite(again, b"second", 0) == 6
+    files.close(again)
+
+
 MOVES: dict[str, Callable[[Path], object]] = {
     "removed": shutil.rmtree,
     "renamed": lambda directory: directory.rename(directory.with_name("away")),
