@@ -25,6 +25,7 @@ from replayforge.telemetry import Telemetry
 from replayforge.threads import in_thread
 
 LOG_ID_NAME = "log_id"
+NODE_NAME = "node"
 COMPARED_RECORDS = 10  # of the newest rows with their records: copies of a log that went on apart differ in all
 ENVELOPE_BYTES_MAX = 16_384  # what a record holds beside the body that came in
 
@@ -32,7 +33,7 @@ ENVELOPE_BYTES_MAX = 16_384  # what a record holds beside the body that came in
 @contextlib.asynccontextmanager
 async def opened_for_check(config: Config) -> AsyncIterator[tuple[ForgeLog, Store]]:
     """Open log and store as a daemon would, but run nothing; raises Refused while a daemon has them."""
-    directory = existing_directory(Path(config.data_dir))
+    directory = known_directory(Path(config.data_dir))
     clock, telemetry = SystemClock(), Telemetry()
     async with contextlib.AsyncExitStack() as stack:
         store = await Store.open(config.store.url, node=node_name(directory), owner="check")
@@ -127,16 +128,18 @@ def make_directory(directory: Path) -> Path:
     return directory
 
 
-def existing_directory(directory: Path) -> Path:
-    """Return the directory if it is there; raises Refused if not."""
+def known_directory(directory: Path) -> Path:
+    """Return the directory if a daemon has used it; raises Refused if not, for what is empty proves nothing."""
     if not directory.is_dir():
         raise Refused(f"There is no data directory {directory}; name it with --data-dir.")
+    if not (directory / NODE_NAME).exists():
+        raise Refused(f"No daemon has ever run on the directory {directory}; name its own with --data-dir.")
     return directory
 
 
 def node_name(directory: Path) -> str:
     """Return the name this data directory goes by among daemons; made once and kept."""
-    path = directory / "node"
+    path = directory / NODE_NAME
     if not path.exists():
         keep(path, f"{socket.gethostname().replace('/', '-')[:40]}-{secrets.token_hex(3)}")
     name = path.read_bytes().decode(errors="replace").strip()

@@ -71,3 +71,13 @@ def test_serve_with_a_wrong_setting(cli: Cli) -> None:
         ended.err
         == "replayforge: flag --port: server.port = 70000 is wrong; accepted: a whole number from 0 to 65535.\n"
     )
+
+
+def test_check_of_a_directory_that_no_daemon_has_used(cli: Cli, tmp_path: Path) -> None:
+    """It is refused by name, and nothing is made in it: a log that was just made would be clean, whatever was lost."""
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    ended = cli("check", "--data-dir", str(wrong))
+    assert ended.code not in (0, 1)
+    assert str(wrong) in ended.err
+    assert list(wrong.iterdir()) == []
