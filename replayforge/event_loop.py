@@ -3,6 +3,7 @@
 import asyncio
 import traceback
 from asyncio import wait
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import Context
 from time import monotonic
@@ -16,6 +17,8 @@ T = TypeVar("T")
 
 CALLBACK_CODE = asyncio.Handle._run.__code__  # noqa: SLF001 - the one place that knows in whose context it ran
 STOPPED = "Event loop stopped before Future completed."
+ESCAPES_MAX = 300
+ESCAPES_SECONDS = 10.0
 
 
 class HandlerExited(BaseException):
@@ -96,17 +99,25 @@ class Escapes:
 
     def __init__(self) -> None:
         self.telemetry: Telemetry | None = None
+        self.moments: deque[float] = deque(maxlen=ESCAPES_MAX)
         self.latest: Callable[[], str] = str  # the type of the event whose handler ran last
 
     def note(self, error: BaseException, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Report what left the loop, and the attempt whose code it was, where that can be known."""
         stopped_by = getattr(loop, "stopped_by", None)
-        if isinstance(error, RuntimeError) or stopped_by is not None:
+        stopped = str(error) == STOPPED
+        if stopped or stopped_by is not None:
             self.report(error, "the loop was stopped", stopped_by)
-        if not isinstance(error, RuntimeError):  # uvloop tells but one of several that came in one turn
+        if not stopped:  # uvloop tells but one of several that came in one turn
             self.report(error, type(error).__name__, attempt_of(error))
         if isinstance(loop, Loop):
             loop.stopped_by = None
+
+    def are_too_many(self) -> bool:
+        """Count one more, and tell whether so many came lately that the loop makes no headway."""
+        now = monotonic()
+        self.moments.append(now)
+        return len(self.moments) == ESCAPES_MAX and now - self.moments[0] < ESCAPES_SECONDS
 
     def report(self, error: BaseException, what: str, attempt: Mapping[str, Any] | None) -> None:
         """Report one of them."""
@@ -117,12 +128,15 @@ class Escapes:
 
 
 def run_to_the_end(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], escapes: Escapes) -> T:
-    """Run a coroutine, and go on with it when user code makes the loop stop."""
+    """Run a coroutine, and go on with it when user code makes the loop stop, were it by a signal's handler that raises.
+
+    A loop that cannot go on raises: OSError, or whatever it is that comes again and again.
+    """
     task: asyncio.Task[T] = OwnTask(coroutine, loop=loop)
     while True:
         try:
             return loop.run_until_complete(task)
-        except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
+        except (SystemExit, KeyboardInterrupt, Exception) as error:
             if task.done():
                 raise
             if escapes.telemetry is None:
@@ -130,6 +144,8 @@ def run_to_the_end(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, An
                 loop.run_until_complete(wait([task]))
                 raise
             escapes.note(error, loop)
+            if isinstance(error, OSError) or escapes.are_too_many():
+                raise
 
 
 def attempt_of(error: BaseException) -> Mapping[str, Any] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from replayforge.event_loop import Escapes, SelectorLoop, loop_factory, run_to_the_end
+from replayforge.event_loop import ESCAPES_MAX, Escapes, SelectorLoop, loop_factory, run_to_the_end
 from replayforge.telemetry import Telemetry, attempt_context
 
 LOOPS = [loop_factory(), SelectorLoop]
@@ -71,3 +71,29 @@ def test_an_exit_in_the_turn_of_a_stop_hides_neither(make_loop: Callable[[], asy
     with asyncio.Runner(loop_factory=make_loop) as runner:
         run_to_the_end(runner.get_loop(), live(), escapes)
     assert sorted(found) == ["KeyboardInterrupt", "the loop was stopped"]
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+def test_what_a_signals_handler_raises_is_survived_until_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be raised anywhere in the loop itself; a loop that makes no headway is given up, at once where it cannot
+    go on."""
+    telemetry, escapes = Telemetry(), Escapes()
+    escapes.telemetry = telemetry
+    kind: type[Exception] = ValueError
+
+    def select(timeout: object) -> None:
+        raise kind("anywhere")
+
+    with asyncio.Runner(loop_factory=SelectorLoop) as runner:
+        loop: Any = runner.get_loop()
+        with monkeypatch.context() as patch:
+            patch.setattr(loop._selector, "select", select)
+            with pytest.raises(ValueError, match="anywhere"):
+                run_to_the_end(loop, never(), escapes)
+            assert telemetry.counts["callback.exited"] == ESCAPES_MAX
+            kind = OSError  # the loop's descriptors were closed, say
+            with pytest.raises(OSError, match="anywhere"):
+                run_to_the_end(loop, never(), escapes)
