@@ -37,6 +37,7 @@ from replayforge.engine.overview import Overview
 from replayforge.engine.publisher import Publisher
 from replayforge.engine.reader import Reader
 from replayforge.engine.recaller import Recaller
+from replayforge.engine.recount import Recount
 from replayforge.engine.recovery import rebuild_window, reclaim_former
 from replayforge.engine.replay_jobs import ReplayJobs
 from replayforge.engine.replay_runner import ReplayRunner
@@ -283,6 +284,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         sweep_seconds=config.janitor.sweep_seconds,
     )
     controls = Controls(store, reader, neighbours, clock, telemetry, least_seconds=config.workers.control_seconds)
+    recount = Recount(store, clock)
     replay_runner = ReplayRunner(store, publisher, clock, telemetry)
     replay_jobs = ReplayJobs(store, replay_runner.wake, clock, telemetry)
     janitor = Janitor(
@@ -297,7 +299,10 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         telemetry,
         intervals(config),
         parts.rng,
-        shared_chores(config, neighbours, controls, doorkeeper, replay_jobs, chronicler, parts.log.steady_clock),
+        [
+            Chore("recount", config.janitor.disk_seconds, recount.look),
+            *shared_chores(config, neighbours, controls, doorkeeper, replay_jobs, chronicler, parts.log.steady_clock),
+        ],
     )
     if store.shared:
         janitor.store_now_us = neighbours.store_clock.now_us
@@ -328,6 +333,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         recovered=replace(recovered, waiting=waiting),
         neighbours=neighbours,
         controls=controls,
+        recount=recount,
         gates=gates,
         loop_watch=loop_watch,
         strays=strays,

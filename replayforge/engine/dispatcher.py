@@ -180,6 +180,11 @@ class Dispatcher:
                 f"The store's cursor for log {self.log.log_id} fell back from {self.projected} to {standing[0]}: the"
                 " store was restored while this daemon ran. Restart it with --adopt-store to run that range again."
             )
+        if standing[0] > self.log.durable_offset:
+            raise Fatal(
+                f"The store's cursor for log {self.log.log_id} stands at {standing[0]}, and the log ends at"
+                f" {self.log.durable_offset}: somebody has set it. Set it back to {self.projected} and restart."
+            )
         self.certain = True
         if standing[0] > self.projected:
             # A transaction whose answer was lost has committed rows; the refill finds the entries of those it queued.

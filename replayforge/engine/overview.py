@@ -22,6 +22,7 @@ from replayforge.engine.intake import Intake, Receipt
 from replayforge.engine.janitor import Janitor
 from replayforge.engine.loop_watch import LoopWatch
 from replayforge.engine.nodes import Neighbours, in_words
+from replayforge.engine.recount import Recount
 from replayforge.engine.recovery import Recovered
 from replayforge.engine.strays import Strays
 from replayforge.engine.workbench import Workbench
@@ -123,6 +124,7 @@ class Overview:
         recovered: Recovered,
         neighbours: Neighbours,
         controls: Controls,
+        recount: Recount,
         gates: Gates,
         loop_watch: LoopWatch,
         strays: Strays,
@@ -146,6 +148,7 @@ class Overview:
         self.recovered = recovered
         self.neighbours = neighbours
         self.controls = controls
+        self.recount = recount
         self.gates = gates
         self.loop_watch = loop_watch
         self.strays = strays
@@ -224,7 +227,8 @@ class Overview:
     async def convergence(self) -> Convergence:
         """Return the ledger and whether everything due has ended."""
         # The end of the log is read after the books: what is accepted meanwhile counts as waiting, never as lost.
-        cursors, tallies = await self.store.books()
+        cursors, booked = await self.store.books()
+        tallies = await self.recount.corrected(booked)
         living, gone = await self.neighbours.others()
         ends = {node.log_id: node.durable_offset for node in (*living, *gone)}
         books = ledger(self.log.log_id, self.log.durable_offset, cursors, tallies, ends)
@@ -239,6 +243,7 @@ class Overview:
         pauses = sorted(self.gates.pauses.values(), key=lambda pause: pause.since_us)
         broken = [pattern for pattern, gate in self.gates.guarded.items() if gate.breaker.tripped]
         issues = issues_of(books, oldest, self.supervisor.guards.values())
+        issues += self.recount.in_words(booked)
         issues += [paused_in_words(pause, paused) for pause in pauses]
         issues += [broken_in_words(pattern, waiting.get(pattern, 0)) for pattern in broken]
         issues += [in_words(node) for node in gone if node.waiting or not node.stopped]
@@ -394,7 +399,9 @@ def issues_of(books: Ledger, oldest_queued_seconds: float, guards: Iterable[Guar
     """Say in words what stands between the daemon and peace."""
     states = books.states
     issues = []
-    if books.lost:
+    if books.lost < 0:
+        issues.append(f"The store has {-books.lost:,} events more than its cursors say: one was removed or set back.")
+    if books.lost > 0:
         issues.append(f"{books.lost:,} acknowledged events have no row: run `replayforge check` to name them.")
     if books.unreadable:
         issues.append(f"{books.unreadable:,} records of the log are unreadable: `replayforge check` names them.")

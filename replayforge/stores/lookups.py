@@ -101,6 +101,15 @@ def books() -> Steps[tuple[list[LogCursor], dict[str, int]]]:
     return [LogCursor(*row) for row in cursors], {name: int(amount) for name, amount in tallies}
 
 
+def recount() -> Steps[dict[State, int]]:
+    """Fetch by how many the rows of each state differ from the tallies, on one snapshot; empty where they agree."""
+    counted = yield Fetch("check_states")
+    tallies = yield Fetch("tallies")
+    rows, booked = {row[0]: row[1] for row in counted}, {name: int(amount) for name, amount in tallies}
+    differences = {state: rows.get(state, 0) - booked.get(state, 0) for state in State}
+    return {state: more for state, more in differences.items() if more}
+
+
 def nodes(now_us: int) -> Steps[list[Node]]:
     """Fetch every daemon that shares this store."""
     rows = yield Fetch("nodes", {"now_us": now_us})

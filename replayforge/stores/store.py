@@ -482,6 +482,11 @@ class Store:
         """Return every log's cursor and how many events stand in each state."""
         return await self.driver.read(lookups.books)
 
+    async def recount(self, *, few: bool = False) -> dict[State, int]:
+        """Return by how many the rows of each state differ from the books; where there are `few`, without waiting."""
+        read = self.driver.read if few else self.driver.look
+        return await read(lookups.recount)
+
     async def nodes(self, now_us: int) -> list[Node]:
         """Return every daemon that shares this store, as it reported last."""
         return await self.driver.read(lambda: lookups.nodes(now_us))

@@ -15,6 +15,7 @@ from replayforge.domain.errors import Refused
 from replayforge.domain.event import EVENT_RECORD_TYPE, Envelope, Event
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Ledger
+from replayforge.engine import recount
 from replayforge.engine.audit import Findings, audit
 from replayforge.engine.handlers import Context, Handlers
 from replayforge.engine.intake import Receipt
@@ -25,6 +26,7 @@ from replayforge.stores.projection import Projected, Projection
 from replayforge.telemetry import Telemetry
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, configuration, open_house
+from tests.support.patience import persist
 from tests.support.probe import Probe
 
 SMALL_SEGMENTS = {"log.segment_bytes": 16 << 20, "log.retention_bytes_max": 1}
@@ -101,6 +103,27 @@ async def test_the_check_fails_for_a_lost_event_even_where_retention_has_removed
     findings = await check(tmp_path)
     assert not findings.clean
     assert [offset for _, offset in findings.lost] == [30]
+
+
+@pytest.mark.parametrize("few", [True, False], ids=["counted at once", "counted by the janitor"])
+async def test_rows_that_somebody_removed_are_lost(tmp_path: Path, few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is deleted past the daemon is lost in its books too, named by the check, and convergence is over."""
+    if not few:
+        monkeypatch.setattr(recount, "ROWS_FEW", 0)
+    async with open_house(tmp_path, handlers(), {"janitor.disk_seconds": 0.05}) as house:
+        await house.send_many(5)
+        assert (await house.converges())["lost"] == 0
+        change(tmp_path, "DELETE FROM events WHERE seq IN (2, 3)")
+
+        async def report() -> dict[str, Any] | None:
+            found: dict[str, Any] = await house.get("/api/convergence")
+            return found if found["ledger"]["lost"] else None
+
+        found = await persist(report)
+        assert found is not None
+        assert (found["converged"], found["ledger"]["succeeded"], found["ledger"]["lost"]) == (False, 3, 2)
+        assert any("3 rows are succeeded and 5 are on the books" in issue for issue in found["issues"])
+    assert [offset for _, offset in (await check(tmp_path)).lost] == [2, 3]
 
 
 KEYED: dict[str, Any] = {"workflow_id": "w", "event_type": "test", "payload": {"a": 1}, "idempotency_key": "k"}
