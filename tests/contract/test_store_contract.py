@@ -4,11 +4,11 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from replayforge.domain.event import Claimed, EventRecord, StoredEvent, same_event
 from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State

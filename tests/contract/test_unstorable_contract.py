@@ -1,10 +1,10 @@
 """What one daemon may expect of its store where a record can never be stored or given: its neighbours go on."""
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from replayforge.domain.bulk_replay import JobState
 from replayforge.domain.event import EventRecord, StoredEvent
