@@ -9,14 +9,16 @@ import resource
 import socket
 import sys
 from asyncio import get_running_loop, wait
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
 from replayforge.assembly import DRAIN_SECONDS, Daemon, opened
 from replayforge.config import Config, LoadedConfig
 from replayforge.daemon_log import leave, listen_to_libraries, loop_exception_handler, output, report_strays
-from replayforge.domain.errors import Refused
+from replayforge.descriptors import Descriptors
+from replayforge.domain.errors import Fatal, Refused
+from replayforge.engine.janitor import Chore
 from replayforge.engine.logbook import Logbook
 from replayforge.event_loop import Escapes, loop_factory, run_to_the_end
 from replayforge.forks import Belongings, keep_from_children, open_descriptors
@@ -142,10 +144,26 @@ async def site(daemon: Daemon, listening: socket.socket) -> AsyncIterator[None]:
     runner = Runner(build_app(web_context(daemon)), limits=limits, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
     await web.SockSite(runner, listening, backlog=BACKLOG_MAX).start()
+    daemon.janitor.chores.append(Chore("look_at_port", daemon.janitor.intervals.refill_seconds, port_check(listening)))
     try:
         yield
     finally:
         await runner.cleanup()
+
+
+def port_check(listening: socket.socket) -> Callable[[], Awaitable[int]]:
+    """Return a chore that raises Fatal once the port is not listened on any more: nothing else would tell of it."""
+    descriptors = Descriptors()
+    descriptors.note(listening.fileno())
+
+    async def look_at_port() -> int:
+        try:
+            descriptors.check_all()
+        except OSError as error:
+            raise Fatal(f"Nobody can connect any more: of the port, {error.strerror}. Restart the daemon.") from error
+        return 0
+
+    return look_at_port
 
 
 def web_context(daemon: Daemon) -> Context:

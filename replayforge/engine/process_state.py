@@ -55,7 +55,8 @@ put_attribute = setattr  # the one of the builtins may be replaced, too
 STRICT_UMASK = 0o077
 TIME_ZONE = b"TZ"
 MISSING = object()
-UNHEARD = {signal.SIGKILL, signal.SIGSTOP}
+# Two that nobody can hear, and those that are looked at after each attempt.
+ELSEWHERE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGALRM}
 signal_action = _signal.getsignal  # signal.getsignal makes an enumeration's member of what it finds, which takes long
 
 Look = Callable[[], Any]
@@ -145,9 +146,9 @@ def public(named: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
 def looks() -> list[tuple[str, Look, Put]]:
     """Return what is looked at: its name, how to look, how to set."""
     variables = [name for name in os.environb if name != TIME_ZONE]
-    numbers = sorted(signal.valid_signals() - UNHEARD)
+    numbers = sorted(signal.valid_signals() - ELSEWHERE)
     found: list[tuple[str, Look, Put]] = [
-        ("signals", lambda: [signal_action(number) for number in numbers], partial(heed, numbers)),
+        ("other signals", lambda: [signal_action(number) for number in numbers], partial(heed, numbers)),
         ("working directory", working_directory, os.chdir),
         ("umask", umask, os.umask),
         ("time zone", lambda: (os.environb.get(TIME_ZONE), time.tzname), lambda to: set_time_zone(to[0])),

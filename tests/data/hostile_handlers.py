@@ -32,6 +32,11 @@ import structlog
 from replayforge import Context, Event, Handlers, Permanent, Retry
 
 handlers = Handlers()
+if (
+    __name__ == "hostile_handlers"
+):  # in the daemon, which hears signals while it reads this, and none of these is its end
+    signal.raise_signal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 MISBEHAVIOURS: dict[str, tuple[str, str]] = {}
 COSTS: dict[str, str] = {}
 STAIN: contextvars.ContextVar[str] = contextvars.ContextVar("stain", default="")

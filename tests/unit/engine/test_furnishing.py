@@ -67,7 +67,7 @@ PROCESS_CHANGES: dict[str, Callable[[], object]] = {
     "umask": lambda: os.umask(0o777),
     "environment variables": os.environ.clear,
     "locale": lambda: locale.setlocale(locale.LC_ALL, "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C"),
-    "signals": lambda: (
+    "other signals": lambda: (
         signal.signal(signal.SIGHUP, signal.SIG_DFL),
         signal.signal(signal.SIGVTALRM, signal.SIG_IGN),
         signal.setitimer(signal.ITIMER_VIRTUAL, 1),
