@@ -133,9 +133,10 @@ def other_store(found: Acquaintance) -> str:
     if log is None or log.store_id is None or log.store_id == found.store_id or not log.last_offset:
         return ""
     first, last = (found.cursor or 0) + 1, max(log.projected_offset, log.last_offset)
+    unknown = f"offsets {first} to {last}" if first <= last else "whatever else that store holds"
     return (
         f"The log {log.log_id} belongs to store {log.store_id}, but this is store {found.store_id}: what became of"
-        f" offsets {first} to {last} is not known here."
+        f" {unknown} is not known here."
     )
 
 

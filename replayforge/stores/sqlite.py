@@ -207,7 +207,7 @@ class SqliteDriver:
 
     def check_place(self) -> None:
         """See Driver.check_place."""
-        moved = [str(place) for place, known in self.places.items() if known is not None and identity(place) != known]
+        moved = [str(place) for place, known in self.places.items() if known is not None and is_moved(place, known)]
         self.moved = bool(moved)
         if moved:
             raise Fatal(
@@ -427,9 +427,17 @@ def identity(path: Path) -> tuple[int, int] | None:
     """Return what tells the file under a name from any other; None when there is none."""
     try:
         found = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
+
+
+def is_moved(path: Path, known: tuple[int, int]) -> bool:
+    """Tell whether a name surely leads to another file by now; a file system that does not say is no proof."""
+    try:
+        return identity(path) != known
+    except OSError:
+        return False
 
 
 def make_private_file(path: Path) -> None:
