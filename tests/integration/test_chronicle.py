@@ -3,11 +3,11 @@
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from replayforge.domain.chronicle import OTHERS, RANGES, TYPES_MAX, Chronicle, Period
 from replayforge.domain.errors import Unavailable
