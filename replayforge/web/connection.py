@@ -24,6 +24,7 @@ from replayforge.web.context import CONTEXT, REQUEST_ID
 from replayforge.web.guard import HEADERS
 from replayforge.web.idle_connections import Address, IdleConnections, address_of
 from replayforge.web.problems import FinalProblem
+from replayforge.web.shortcut import Shortcut
 
 CONNECTIONS_MAX = 10_000
 CONNECTIONS_PER_ADDRESS_MAX = 1_000
@@ -78,14 +79,17 @@ class Runner(web.AppRunner):
         self.limits = limits or ConnectionLimits()
 
     async def _make_server(self) -> web.Server:
-        return Door(await super()._make_server(), self.limits, self.app[CONTEXT].overview.telemetry)
+        server = await super()._make_server()
+        shortcut = Shortcut(self.app, server.request_handler)
+        telemetry = self.app[CONTEXT].overview.telemetry
+        return Door(shortcut, server.request_factory, self.limits, telemetry)
 
 
 class Door(web.Server):
     """Makes the connections and sees that there are not too many."""
 
-    def __init__(self, server: web.Server, limits: ConnectionLimits, telemetry: Telemetry) -> None:
-        super().__init__(server.request_handler, request_factory=server.request_factory)
+    def __init__(self, handle: Any, request_factory: Any, limits: ConnectionLimits, telemetry: Telemetry) -> None:
+        super().__init__(handle, request_factory=request_factory)
         self.limits = limits
         self.telemetry = telemetry
         self.open = 0  # aiohttp's own list has those as well whose handlers outlive them

@@ -50,7 +50,7 @@ class Entrance:
         self.loop = asyncio.get_running_loop()
         self.later_seconds = 0.0
         server = web.Server(self.answer)
-        self.door = Door(server, ConnectionLimits(**limits), Telemetry())
+        self.door = Door(server.request_handler, server.request_factory, ConnectionLimits(**limits), Telemetry())
         self.held = asyncio.Event()
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
