@@ -62,6 +62,9 @@ class Attempt:
         self.handler = handler
         self.chaos = chaos
         self.may_begin = may_begin  # asked last of all: whatever ran before may have taken longer than a lease
+        self.restore: Callable[[], object] = lambda: (
+            None
+        )  # puts right what user code changed, before anything else runs
         self.begun = False
         self.identity: Mapping[str, Any] = {
             "event_id": event.id,
@@ -155,7 +158,10 @@ class Attempt:
         except BaseException as error:  # whatever ends user code is its result
             self.result = raised(error)
         finally:
-            self.complete()
+            try:
+                self.restore()
+            finally:
+                self.complete()
 
     async def called(self, context: Context) -> Result:
         """Call the handler; a plain function gets a thread, and what it returns to be awaited is awaited here."""

@@ -84,6 +84,8 @@ class Worker:
         self.execution, self.busy_since_us = execution, execution.started_at_us
         self.telemetry.emit("attempt.started")
         self.furnishing.attend()
+        if execution.attempt is not None:
+            execution.attempt.restore = partial(self.furnishing.restore, claimed.event)
         try:
             settlement = await execute(execution, self.handlers, self.rules)
         except NotBegun:
@@ -95,7 +97,6 @@ class Worker:
     async def conclude(self, execution: Execution, settlement: Settlement) -> None:
         """Hand in what an attempt came to, and what it has left running."""
         self.execution = self.busy_since_us = None
-        self.furnishing.restore(execution.claimed.event)
         self.report(settlement)
         self.strays.take(execution.attempt)
         self.gates.note(settlement)

@@ -400,3 +400,24 @@ async def test_a_handler_is_not_called_when_it_may_not_begin_any_more() -> None:
         await attempt.outcome(5, Deadlines())
         assert attempt.begun is answer
     assert len(calls) == 1
+
+
+async def test_what_it_changed_is_put_right_before_anything_else_runs() -> None:
+    """Not even a callback that was waiting meets it; and if that fails, whoever waits for the attempt goes on."""
+    order: list[str] = []
+
+    async def change(event: Event, context: Context) -> None:
+        asyncio.get_running_loop().call_soon(order.append, "others")
+        order.append("change")
+
+    def restore() -> None:
+        order.append("restore")
+        raise Rude
+
+    attempt = attempt_of(change)
+    attempt.restore = restore
+    assert (await attempt.outcome(5.0, Deadlines())).outcome is Outcome.SUCCEEDED
+    assert order == ["change", "restore", "others"]
+    assert attempt.task is not None
+    with pytest.raises(Rude):
+        await attempt.task
