@@ -23,14 +23,18 @@ async def read_body(request: web.Request, bytes_max: int) -> bytes:
     if (request.content_length or 0) > bytes_max:
         raise too_large(bytes_max)
     share, body = request[SHARE], bytearray()
-    while piece := await request.content.readany():
-        if len(body) + len(piece) > bytes_max:
-            raise too_large(bytes_max)
-        share.take(len(piece))
-        if len(piece) == request.content_length:
-            return piece
-        body += piece
-    return bytes(body)
+    try:
+        while piece := await request.content.readany():
+            if len(body) + len(piece) > bytes_max:
+                raise too_large(bytes_max)
+            share.take(len(piece))
+            if len(piece) == request.content_length:
+                return piece
+            body += piece
+        return bytes(body)
+    finally:
+        # An error of the connection is kept by the stream, and keeps this frame, until somebody looks for cycles.
+        body.clear()
 
 
 async def read_lines(request: web.Request, line_bytes_max: int) -> AsyncIterator[list[bytes]]:

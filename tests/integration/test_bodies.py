@@ -146,3 +146,9 @@ def test_unfinished_bodies_do_not_fill_the_memory(tmp_path: Path) -> None:
         until(
             lambda: daemon.http.request("POST", "/api/events/bulk", whole).status == 200, what="room for a bulk request"
         )
+        growth = Growth(daemon)
+        for _ in range(10):  # what is broken off is gone at once, and waits for no collector
+            with connect(daemon) as broken_off:
+                broken_off.sendall(BULK + b"[" + b" " * 7 * MEBIBYTE)
+            assert daemon.http.request("POST", "/api/events", EVENT).status == 201
+        assert growth.bytes() < BUDGET + GROWTH_BYTES_MAX
