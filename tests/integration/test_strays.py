@@ -12,7 +12,7 @@ async def test_handler_that_does_not_end_stops_nobody(tmp_path: Path) -> None:
     """Its attempts are timed out, it is named and given no more; others go on, and so does it once it has ended."""
     handlers, gate = Handlers(), threading.Event()
 
-    @handlers.on("stuck", timeout_seconds=0.05, max_attempts=1)
+    @handlers.on("stuck", timeout_seconds=0.25, max_attempts=1)
     def hang(event: Event, context: Context) -> str:
         gate.wait()
         return "late"
