@@ -31,9 +31,10 @@ from replayforge.threads import DaemonThreads
 signal_action = _signal.getsignal
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 PROCESS_EVERY_SECONDS = 0.05
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.1
 # What is replaced most often; the rest of these modules is looked at less often, with the process.
 FUNCTIONS = {
+    asyncio.events: "get_running_loop",
     asyncio: "create_task current_task ensure_future gather shield sleep timeout to_thread wait wait_for",
     json: "dumps loads",
     random: "choice randint random uniform",

@@ -46,6 +46,7 @@ CHANGES: dict[str, Callable[[], object]] = {
     "hooks of asynchronous generators": lambda: sys.set_asyncgen_hooks(print, print),
     "running loop": lambda: asyncio._set_running_loop(None),
     "asyncio.sleep": lambda: setattr(asyncio, "sleep", Incomparable()),
+    "asyncio.events.get_running_loop": lambda: delattr(asyncio.events, "get_running_loop"),
     "asyncio.wait": lambda: delattr(asyncio, "wait"),
     "json.dumps": lambda: setattr(json, "dumps", print),
     "time.monotonic": lambda: setattr(time, "monotonic", lambda: 0.0),
