@@ -11,6 +11,7 @@ import pytest
 from replayforge.domain.event import Event
 from replayforge.engine import heartbeat
 from replayforge.engine.handlers import Context, Handlers
+from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
 from tests.contract.store_backends import MINUTE_US, claimed, now_us, put, record
 from tests.contract.test_store_sharing import report
@@ -50,6 +51,35 @@ async def gate(handlers: Handlers) -> Gate:
 async def soon(event: asyncio.Event, seconds: float = 15) -> None:
     async with asyncio.timeout(seconds):
         await event.wait()
+
+
+async def test_what_a_claim_under_way_has_taken_is_renewed(
+    url: str, open_daemon: OpenHouse, server: PostgresServer
+) -> None:
+    """An event whose claim is committed and whose answer is late is in no list of leases yet, and is renewed too."""
+    async with open_daemon(url, **{"workers.lease_seconds": 3, "workers.heartbeat_seconds": 0.1}) as house:
+        project, held, answered = house.daemon.store.project, asyncio.Event(), asyncio.Event()
+
+        async def answer_late(projection: Projection) -> Projected:
+            projected = await project(projection)
+            held.set()
+            await answered.wait()
+            return projected
+
+        house.daemon.store.project = answer_late  # type: ignore[method-assign]
+        event_id = await house.send()
+        await soon(held)
+        schema = url.partition("search_path=")[2].partition("&")[0]
+
+        async def is_renewed() -> bool:
+            rows = server.query(f"SELECT lease_beat FROM {schema}.events WHERE id = $1", event_id)
+            return bool(rows[0]["lease_beat"] > 1)
+
+        try:
+            await persist(is_renewed)
+        finally:
+            answered.set()
+        assert (await house.reaches(event_id, "succeeded"))["starts"] == 1
 
 
 async def test_lease_is_renewed_while_the_handler_runs(
