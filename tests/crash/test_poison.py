@@ -41,8 +41,8 @@ def test_pill_is_buried_and_the_rest_succeeds(tmp_path: Path) -> None:
     settings = QUICK | {"workers.count": 4, "workers.solo_seconds": 0.1, "workers.control_seconds": 0.3}
     with DaemonProcess(tmp_path, SINK_HANDLERS, settings=settings) as daemon:
         daemon.start()
-        kinds = [("slow.one", "first", 0.1), ("slow.one", "long", 1.5), ("deadly.one", "pill", 0.15)]
-        kinds += [("slow.one", f"later {number}", 0.1) for number in range(4)]
+        kinds = [("slow.one", "first", 0.1), ("slow.one", "long", 0.8), ("deadly.one", "pill", 0.15)]
+        kinds += [("slow.one", f"later {number}", 0.1) for number in range(3)]
         events = [
             {"workflow_id": "w", "event_type": kind, "idempotency_key": key, "payload": {"seconds": seconds}}
             for kind, key, seconds in kinds
@@ -104,9 +104,9 @@ def test_pauses_deploys_and_random_kills_convict_nobody(tmp_path: Path) -> None:
         for event in daemon.http.get("/api/events")["items"]:
             outcomes = [one["outcome"] for one in daemon.http.get(f"/api/events/{event['id']}")["attempts"]]
             assert outcomes == ["succeeded", "interrupted"]
-        for number in range(24):
+        for number in range(12):
             send(daemon, "slow.one", f"slow-{number}", {"seconds": 0.1 + number / 24})
-        kill_at_random(daemon, 3, 1.0, random.Random(1))
+        kill_at_random(daemon, 2, 0.6, random.Random(1))
         until(daemon.converged, 60, "convergence")
         assert all_states(daemon) == {("succeeded", None)}
 
