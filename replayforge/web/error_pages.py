@@ -50,7 +50,7 @@ async def as_page(request: web.Request, response: web.Response) -> web.Response:
         search=response.status == 404,
     )
     page = Page("error.html", view.heading, status=response.status)
-    shown = show_bare(request, page, view) if response.status in STRANGER else await show(request, page, view)
+    shown = await (show_bare if response.status in STRANGER else show)(request, page, view)
     shown.headers.update(kept(response))
     return shown
 

@@ -1,6 +1,7 @@
 """Turns a view into HTML: whole pages with what stands around them, or the parts that a live update asks for."""
 
 import hashlib
+from asyncio import get_running_loop
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from replayforge.domain.errors import Unavailable
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Group
 from replayforge.engine.overview import Convergence, Overview
+from replayforge.turns import computing
 from replayforge.web import flash, words
 from replayforge.web.assets import ASSETS
 from replayforge.web.context import context_of
@@ -27,6 +29,7 @@ from replayforge.web.replay_rows import JOB_STATES
 THEME_COOKIE = "replayforge_theme"
 THEMES = ("auto", "light", "dark")
 REGIONS_HEADER = "X-Live-Regions"
+PARTS = "parts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +87,26 @@ def build_environment() -> jinja2.Environment:
         JOB_STATES=JOB_STATES,
         HANDLER_STATES=HANDLER_STATES,
     )
-    environment.globals["parts"] = environment.get_template("parts.html").module
     return environment
 
 
 def compile_templates(environment: jinja2.Environment) -> None:
-    """Compile every template, which takes longer than a request may hold the loop; for a thread at the start."""
+    """Compile every template, and let all of them use the parts."""
     for name in environment.list_templates():
         environment.get_template(name)
+    environment.globals[PARTS] = environment.get_template("parts.html").module
+
+
+async def compiled(request: web.Request) -> jinja2.Environment:
+    """Return the templates, compiled.
+
+    That takes longer than a request may hold the loop, and longer than a restart after a crash should: a thread does it
+    for the first page that somebody asks for.
+    """
+    environment = request.config_dict[ENVIRONMENT]
+    if PARTS not in environment.globals:
+        await get_running_loop().run_in_executor(computing, compile_templates, environment)
+    return environment
 
 
 ENVIRONMENT: web.AppKey[jinja2.Environment] = web.AppKey("environment", jinja2.Environment)
@@ -100,7 +115,7 @@ LETTERS: web.AppKey[Remembered[list[Group]]] = web.AppKey("letters", Remembered)
 
 async def show(request: web.Request, page: Page, view: Any) -> web.Response:
     """Answer with a page, or with those regions of it that a live update asks for."""
-    environment = request.config_dict[ENVIRONMENT]
+    environment = await compiled(request)
     wanted = request.headers.get(REGIONS_HEADER)
     values = {"shell": await build_shell(request, page, partial=wanted is not None)} | values_of(view)
     if wanted is not None:
@@ -111,10 +126,10 @@ async def show(request: web.Request, page: Page, view: Any) -> web.Response:
     return response
 
 
-def show_bare(request: web.Request, page: Page, view: Any) -> web.Response:
+async def show_bare(request: web.Request, page: Page, view: Any) -> web.Response:
     """Answer with a page that says nothing of the daemon, for those who have shown no key."""
     values = {"shell": bare_shell(request, page)} | values_of(view)
-    html = request.config_dict[ENVIRONMENT].get_template(page.template).render(values)
+    html = (await compiled(request)).get_template(page.template).render(values)
     return html_response(html, page)
 
 

@@ -19,7 +19,9 @@ async def show_login(request: web.Request) -> web.Response:
     context = context_of(request)
     if not context.access.api_keys:
         return see_other(request, f"{context.base_path}/")
-    return show_bare(request, Page("login.html", "Sign in"), LoginView(wanted(request.query.get("next", "")), False))
+    return await show_bare(
+        request, Page("login.html", "Sign in"), LoginView(wanted(request.query.get("next", "")), False)
+    )
 
 
 async def login(request: web.Request) -> web.Response:
@@ -27,7 +29,7 @@ async def login(request: web.Request) -> web.Response:
     form, context = await read_form(request, FORM_BYTES_MAX), context_of(request)  # anybody may send one
     key, target = matching_key(form.get("key", "").strip(), context.access.api_keys), wanted(form.get("next", ""))
     if key is None:
-        return show_bare(request, Page("login.html", "Sign in", status=401), LoginView(target, True))
+        return await show_bare(request, Page("login.html", "Sign in", status=401), LoginView(target, True))
     end_session(request)
     response = see_other(request, target or f"{context.base_path}/")
     response.set_cookie(

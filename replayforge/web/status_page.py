@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 import itertools
-from asyncio import create_task, get_running_loop
+from asyncio import create_task
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from replayforge.engine.overview import Overview
-from replayforge.turns import computing
 from replayforge.web import (
     actions,
     api_page,
@@ -55,10 +54,8 @@ async def kept_alive(app: web.Application) -> AsyncIterator[None]:
     hub, pulse, telemetry = app[HUB], app[PULSE], app[CONTEXT].overview.telemetry
     hub.open()
     telemetry.listeners += [pulse.listen, hub.listen]
-    compiling = get_running_loop().run_in_executor(computing, rendering.compile_templates, app[rendering.ENVIRONMENT])
     sampling = create_task(sample(pulse, hub, app[CONTEXT].overview), name="pulse")
     yield
-    await compiling
     sampling.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await sampling

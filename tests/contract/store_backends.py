@@ -70,13 +70,19 @@ def record(event_id: str, payload: bytes = b"{}", **fields: object) -> EventReco
 
 
 async def put(
-    store: Store, records: Sequence[EventRecord], *, after: int = 0, log_id: str = LOG, durable: int = 0
+    store: Store,
+    records: Sequence[EventRecord],
+    *,
+    after: int = 0,
+    log_id: str = LOG,
+    durable: int = 0,
+    claims_max: int = 0,
 ) -> Projected:
     """Project records as the dispatcher does; the first call makes the cursor."""
     await store.open_cursor(log_id, "incarnation", after, now_us())
     numbered = list(enumerate(records, start=after + 1))
     return await store.project(
-        Projection(log_id, "incarnation", after, after + len(records), numbered, 0, now_us(), durable)
+        Projection(log_id, "incarnation", after, after + len(records), numbered, 0, now_us(), durable, claims_max)
     )
 
 

@@ -131,9 +131,8 @@ async def test_a_dead_daemon_is_inherited_in_time(
     """Whatever the database's clock does meanwhile, a dead daemon's events run elsewhere within lease and sweep, not
     before its lease is over, and it is known to be gone."""
     dead = await Store.open(url, node="dead", owner="dead/first")
-    await put(dead, [record("event")], log_id="log of dead")
     await dead.beat([], now_us(), replace(report("dead"), beat=1))
-    (claimed,) = (await dead.claim([("event", 1)], now_us())).taken
+    (claimed,) = (await put(dead, [record("event")], log_id="log of dead", claims_max=1)).claimed
     await dead.beat([claimed.lease], now_us(), replace(report("dead"), beat=2))
     clock, died_at = holder.daemon.clock, holder.daemon.clock.monotonic()
     await asyncio.to_thread(server.set_clock, shift)
