@@ -62,9 +62,8 @@ class Attempt:
         self.handler = handler
         self.chaos = chaos
         self.may_begin = may_begin  # asked last of all: whatever ran before may have taken longer than a lease
-        self.restore: Callable[[], object] = lambda: (
-            None
-        )  # puts right what user code changed, before anything else runs
+        # Puts right what user code changed, before anything else runs.
+        self.restore: Callable[[], object] = lambda: None
         self.begun = False
         self.identity: Mapping[str, Any] = {
             "event_id": event.id,
