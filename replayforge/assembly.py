@@ -13,40 +13,40 @@ from replayforge.config import Config
 from replayforge.domain.clock import Clock, SteadyClock, SystemClock
 from replayforge.domain.errors import ReplayForgeError, Unavailable
 from replayforge.domain.retry import RetryPolicy
-from replayforge.engine.chaos import Chaos
-from replayforge.engine.chronicler import Chronicler
-from replayforge.engine.controls import Controls
-from replayforge.engine.deadlines import Deadlines
-from replayforge.engine.dispatcher import Dispatcher
-from replayforge.engine.doorkeeper import SORTED_PER_STEP_MAX, Doorkeeper
-from replayforge.engine.endpoints import Courier, with_endpoints
-from replayforge.engine.execution import Rules
-from replayforge.engine.faults import HandlerFaults
-from replayforge.engine.furnishing import Furnishing
-from replayforge.engine.gates import Gates
-from replayforge.engine.handler_report import HandlerReporter
-from replayforge.engine.handlers import Handlers
-from replayforge.engine.heartbeat import Heartbeat, Pace
-from replayforge.engine.incarnation import IncarnationFile, read_former
-from replayforge.engine.intake import Intake
-from replayforge.engine.janitor import Chore, Intervals, Janitor
-from replayforge.engine.loading import load_handlers
-from replayforge.engine.loop_watch import LoopWatch
-from replayforge.engine.nodes import LOOKS_PER_SWEEP, Neighbours, presence, reporter
-from replayforge.engine.overview import Overview
-from replayforge.engine.publisher import Publisher
-from replayforge.engine.reader import Reader
-from replayforge.engine.recaller import Recaller
-from replayforge.engine.recount import Recount
-from replayforge.engine.recovery import rebuild_window, reclaim_former
-from replayforge.engine.replay_jobs import ReplayJobs
-from replayforge.engine.replay_runner import ReplayRunner
-from replayforge.engine.replayer import Replayer
-from replayforge.engine.settler import Settler
-from replayforge.engine.strays import Strays
-from replayforge.engine.window import Window
-from replayforge.engine.workbench import Workbench
-from replayforge.engine.worker import Worker
+from replayforge.engine.accept.intake import Intake
+from replayforge.engine.accept.window import Window
+from replayforge.engine.care.controls import Controls
+from replayforge.engine.care.heartbeat import Heartbeat, Pace
+from replayforge.engine.care.janitor import Chore, Intervals, Janitor
+from replayforge.engine.care.peers import LOOKS_PER_SWEEP, Peers, presence, reporter
+from replayforge.engine.care.recount import Recount
+from replayforge.engine.care.recovery import rebuild_window, reclaim_former
+from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from replayforge.engine.dispatch.deferred_claimer import DeferredClaimer
+from replayforge.engine.dispatch.dispatcher import Dispatcher
+from replayforge.engine.dispatch.handler_limits import HandlerLimits
+from replayforge.engine.dispatch.incarnation import IncarnationFile, read_former
+from replayforge.engine.dispatch.pause_controller import SORTED_PER_STEP_MAX, PauseController
+from replayforge.engine.dispatch.publisher import Publisher
+from replayforge.engine.dispatch.reader import Reader
+from replayforge.engine.handlers.endpoints import WebhookClient, with_endpoints
+from replayforge.engine.handlers.faults import HandlerFaults
+from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.loading import load_handlers
+from replayforge.engine.replay.jobs import ReplayJobs
+from replayforge.engine.replay.replayer import Replayer
+from replayforge.engine.replay.runner import ReplayRunner
+from replayforge.engine.report.handler_report import HandlerReporter
+from replayforge.engine.report.metrics_recorder import MetricsRecorder
+from replayforge.engine.report.overview import Overview
+from replayforge.engine.run.chaos import Chaos
+from replayforge.engine.run.deadlines import Deadlines
+from replayforge.engine.run.execution import Rules
+from replayforge.engine.run.furnishing import Furnishing
+from replayforge.engine.run.loop_watch import LoopWatch
+from replayforge.engine.run.settler import Settler
+from replayforge.engine.run.strays import Strays
+from replayforge.engine.run.worker import Worker
 from replayforge.forgelog.log import ForgeLog
 from replayforge.opening import (
     check_copies,
@@ -76,18 +76,18 @@ class Daemon:
     log: ForgeLog
     store: Store
     stream: Stream
-    bench: Workbench
+    buffer: ClaimBuffer
     settler: Settler
     intake: Intake
     dispatcher: Dispatcher
     publisher: Publisher
     reader: Reader
-    recaller: Recaller
+    deferred_claimer: DeferredClaimer
     janitor: Janitor
     replayer: Replayer
     replay_jobs: ReplayJobs
     replay_runner: ReplayRunner
-    doorkeeper: Doorkeeper
+    pause_controller: PauseController
     handler_reporter: HandlerReporter
     overview: Overview
     workers: list[Worker]
@@ -95,7 +95,7 @@ class Daemon:
     supervisor: Supervisor
     heartbeat: Heartbeat | None
     chaos: Chaos | None
-    chronicler: Chronicler
+    metrics_recorder: MetricsRecorder
     incarnation_file: IncarnationFile
     loop_watch: LoopWatch
     url: str = ""
@@ -106,17 +106,17 @@ class Daemon:
         return [self.dispatcher.name, self.publisher.name, self.reader.name, self.janitor.name, self.replay_runner.name]
 
     def start(self) -> None:
-        """Let every service run and the door open."""
+        """Let every service run and ingest open."""
         self.loop_watch.start()
         hearts = [] if self.heartbeat is None else [self.heartbeat]
         services: list[Service] = [*hearts, self.publisher, self.dispatcher, self.reader, self.janitor]
-        services += [self.recaller, self.replay_runner, *self.workers]
+        services += [self.deferred_claimer, self.replay_runner, *self.workers]
         for service in services:
             self.supervisor.start(service)
         self.intake.accepting = True
 
     async def stop(self) -> None:
-        """Hand back what nobody began, let running handlers finish within the grace period, then close the door.
+        """Hand back what nobody began, let running handlers finish within the grace period, then close ingest.
 
         From the beginning readiness says that the daemon stops, so that a balancer goes elsewhere; until the last
         handler has ended events are accepted all the same, and get their rows, which nobody here claims.
@@ -125,9 +125,9 @@ class Daemon:
         self.incarnation_file.drain()
         self.telemetry.emit("daemon.draining")
         marking = ensure_future(self.mark_draining())
-        claiming = [self.reader.name, self.recaller.name, self.janitor.name, self.replay_runner.name]
+        claiming = [self.reader.name, self.deferred_claimer.name, self.janitor.name, self.replay_runner.name]
         await self.supervisor.stop(claiming, DRAIN_SECONDS)
-        unstarted = self.bench.close()
+        unstarted = self.buffer.close()
         leases = [(claimed.event.seq, claimed.event.lease_token) for claimed in unstarted]
         names = [worker.name for worker in self.workers]
         await self.supervisor.stop(names, self.config.supervisor.grace_seconds)
@@ -137,7 +137,7 @@ class Daemon:
                 await worker.interrupt()
             await self.settler.finish()
             await self.store.hand_back(leases, self.clock.now_us())
-            await self.chronicler.write()
+            await self.metrics_recorder.write()
         self.intake.accepting = False
         await self.dispatcher.catch_up(DRAIN_SECONDS)
         await self.supervisor.stop([self.dispatcher.name, self.publisher.name], DRAIN_SECONDS)
@@ -168,8 +168,8 @@ async def opened(
     clock, telemetry = clock or SystemClock(), telemetry or logging_telemetry()
     if handlers is None:
         handlers = load_handlers(config.handlers.modules)
-    courier = Courier(clock)
-    handlers = with_endpoints(handlers, config.handlers.http, courier)
+    webhook_client = WebhookClient(clock)
+    handlers = with_endpoints(handlers, config.handlers.http, webhook_client)
     if config.chaos.enabled:
         crashpoints.arm(config.chaos.crash_at)
     node = node_name(make_directory(Path(config.data_dir)))
@@ -186,7 +186,7 @@ async def opened(
         await in_thread(log.bind_store, store.store_id, cursor, reset=adopt_store)
         stream = open_stream(config, store.store_id, node, telemetry)
         stack.push_async_callback(stream.close)
-        stack.push_async_callback(courier.close)
+        stack.push_async_callback(webhook_client.close)
         # A stream that is away now makes itself ready when it comes back; events are accepted meanwhile.
         with contextlib.suppress(Unavailable):
             await stream.open()
@@ -218,9 +218,9 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     config, clock, telemetry, store = parts.config, parts.clock, parts.telemetry, parts.store
     # Where one process has the store for itself, whatever is in processing was left by one that is gone.
     owner_prefix = f"{parts.node}/" if store.shared else ""
-    chronicler = Chronicler(store, clock, telemetry)
+    metrics_recorder = MetricsRecorder(store, clock, telemetry)
     if not parts.log.recovery.clean and parts.log.recovery.last_offset > 0:
-        chronicler.note_restart(1, {})
+        metrics_recorder.note_restart(1, {})
     directory = Path(config.data_dir)
     former = read_former(directory)
     recovered = await reclaim_former(store, parts.handlers, clock, telemetry, owner_prefix, former)
@@ -231,48 +231,48 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     publisher = Publisher(store, parts.stream, telemetry)
     intake = Intake(parts.log, store, window, clock, telemetry, keys_seconds=config.retention.keys_seconds)
     lease_seconds = config.workers.lease_seconds
-    bench = Workbench(clock, workers=config.workers.count, lease_seconds=lease_seconds if store.shared else None)
-    gates = Gates(parts.handlers, clock, telemetry, lingering_max=config.workers.count)
-    bench.left = gates.leave
-    doorkeeper = Doorkeeper(store, bench, gates, publisher, clock, telemetry)
-    await doorkeeper.look()
+    buffer = ClaimBuffer(clock, workers=config.workers.count, lease_seconds=lease_seconds if store.shared else None)
+    handler_limits = HandlerLimits(parts.handlers, clock, telemetry, lingering_max=config.workers.count)
+    buffer.left = handler_limits.release
+    pause_controller = PauseController(store, buffer, handler_limits, publisher, clock, telemetry)
+    await pause_controller.look()
     dispatcher = Dispatcher(
         parts.log,
         store,
         window,
         publisher,
-        bench,
-        gates,
+        buffer,
+        handler_limits,
         clock,
         telemetry,
         incarnation=parts.incarnation,
         projected=cursor,
     )
-    settler = Settler(store, bench, telemetry)
+    settler = Settler(store, buffer, telemetry)
     chaos = build_chaos(config, telemetry, parts.rng)
     furnishing = Furnishing(
         get_running_loop(),
         DaemonThreads(HANDLER_THREADS_MAX, "handlers"),
         telemetry,
-        lambda: bool(bench.in_hands),
+        lambda: bool(buffer.running),
     )
     furnishing.install()
-    strays = Strays(bench, gates, furnishing.threads, clock, telemetry)
-    workers = build_workers(parts, bench, gates, settler, publisher, strays, furnishing, chaos)
+    strays = Strays(buffer, handler_limits, furnishing.threads, clock, telemetry)
+    workers = build_workers(parts, buffer, handler_limits, settler, publisher, strays, furnishing, chaos)
     reader = Reader(
         parts.stream,
         store,
-        bench,
-        gates,
+        buffer,
+        handler_limits,
         publisher,
         incarnation_file,
         clock,
         telemetry,
         solo_seconds=config.workers.solo_seconds,
     )
-    recaller = Recaller(store, bench, gates, publisher, clock, telemetry)
-    heartbeat = build_heartbeat(parts, bench, workers)
-    neighbours = Neighbours(
+    deferred_claimer = DeferredClaimer(store, buffer, handler_limits, publisher, clock, telemetry)
+    heartbeat = build_heartbeat(parts, buffer, workers)
+    peers = Peers(
         store,
         parts.stream,
         publisher,
@@ -283,7 +283,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         lease_seconds=lease_seconds,
         sweep_seconds=config.janitor.sweep_seconds,
     )
-    controls = Controls(store, reader, neighbours, clock, telemetry, least_seconds=config.workers.control_seconds)
+    controls = Controls(store, reader, peers, clock, telemetry, least_seconds=config.workers.control_seconds)
     recount = Recount(store, clock)
     replay_runner = ReplayRunner(store, publisher, clock, telemetry)
     replay_jobs = ReplayJobs(store, replay_runner.wake, clock, telemetry)
@@ -294,18 +294,20 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         parts.stream,
         dispatcher,
         publisher,
-        bench,
+        buffer,
         clock,
         telemetry,
         intervals(config),
         parts.rng,
         [
             Chore("recount", config.janitor.disk_seconds, recount.look),
-            *shared_chores(config, neighbours, controls, doorkeeper, replay_jobs, chronicler, parts.log.steady_clock),
+            *shared_chores(
+                config, peers, controls, pause_controller, replay_jobs, metrics_recorder, parts.log.steady_clock
+            ),
         ],
     )
     if store.shared:
-        janitor.store_now_us = neighbours.store_clock.now_us
+        janitor.store_now_us = peers.store_clock.now_us
     supervisor = Supervisor(
         clock,
         telemetry,
@@ -323,7 +325,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         intake=intake,
         dispatcher=dispatcher,
         janitor=janitor,
-        bench=bench,
+        buffer=buffer,
         workers=workers,
         supervisor=supervisor,
         telemetry=telemetry,
@@ -331,10 +333,10 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         node=parts.node,
         started_at_us=clock.now_us(),
         recovered=replace(recovered, waiting=waiting),
-        neighbours=neighbours,
+        peers=peers,
         controls=controls,
         recount=recount,
-        gates=gates,
+        handler_limits=handler_limits,
         loop_watch=loop_watch,
         strays=strays,
         handler_threads=furnishing.threads,
@@ -347,66 +349,66 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         log=parts.log,
         store=store,
         stream=parts.stream,
-        bench=bench,
+        buffer=buffer,
         settler=settler,
         intake=intake,
         dispatcher=dispatcher,
         publisher=publisher,
         reader=reader,
-        recaller=recaller,
+        deferred_claimer=deferred_claimer,
         janitor=janitor,
         replayer=Replayer(store, publisher, clock, telemetry),
         replay_jobs=replay_jobs,
         replay_runner=replay_runner,
-        doorkeeper=doorkeeper,
-        handler_reporter=HandlerReporter(store, bench, gates),
+        pause_controller=pause_controller,
+        handler_reporter=HandlerReporter(store, buffer, handler_limits),
         overview=overview,
         workers=workers,
         furnishing=furnishing,
         supervisor=supervisor,
         heartbeat=heartbeat,
         chaos=chaos,
-        chronicler=chronicler,
+        metrics_recorder=metrics_recorder,
         incarnation_file=incarnation_file,
         loop_watch=loop_watch,
     )
 
 
-def build_heartbeat(parts: Parts, bench: Workbench, workers: list[Worker]) -> Heartbeat | None:
+def build_heartbeat(parts: Parts, buffer: ClaimBuffer, workers: list[Worker]) -> Heartbeat | None:
     """Return the heartbeat of a daemon that shares its store; one that has it for itself needs none."""
     if not parts.store.shared:
         return None
-    report = reporter(parts.node, parts.incarnation, parts.log, workers, bench, parts.clock.now_us())
+    report = reporter(parts.node, parts.incarnation, parts.log, workers, buffer, parts.clock.now_us())
     chosen = parts.config.workers
     pace = Pace(chosen.heartbeat_seconds, chosen.lease_seconds, chosen.handler_timeout_seconds)
-    return Heartbeat(parts.store, bench, workers, parts.handlers, report, parts.clock, parts.telemetry, pace)
+    return Heartbeat(parts.store, buffer, workers, parts.handlers, report, parts.clock, parts.telemetry, pace)
 
 
 def shared_chores(
     config: Config,
-    neighbours: Neighbours,
+    peers: Peers,
     controls: Controls,
-    doorkeeper: Doorkeeper,
+    pause_controller: PauseController,
     replay_jobs: ReplayJobs,
-    chronicler: Chronicler,
+    metrics_recorder: MetricsRecorder,
     steady_clock: SteadyClock,
 ) -> list[Chore]:
     """Return the janitor's chores that concern other daemons, or what all daemons share."""
     seconds = config.janitor
     kept_seconds = config.retention.dead_seconds
     return [
-        Chore("take_over", seconds.sweep_seconds / LOOKS_PER_SWEEP, neighbours.take_over),
+        Chore("take_over", seconds.sweep_seconds / LOOKS_PER_SWEEP, peers.take_over),
         Chore("look_at_suspects", seconds.refill_seconds, controls.look),
-        Chore("look_at_handlers", seconds.refill_seconds, doorkeeper.look),
-        Chore("clear_the_way", seconds.refill_seconds, doorkeeper.clear_the_way, SORTED_PER_STEP_MAX),
-        Chore("remove_dead_consumers", seconds.stream_reclaim_seconds, neighbours.remove_dead_consumers),
+        Chore("look_at_handlers", seconds.refill_seconds, pause_controller.look),
+        Chore("clear_the_way", seconds.refill_seconds, pause_controller.clear_the_way, SORTED_PER_STEP_MAX),
+        Chore("remove_dead_consumers", seconds.stream_reclaim_seconds, peers.remove_dead_consumers),
         Chore(
             "retire_replays", seconds.retention_seconds, lambda: replay_jobs.retire(steady_clock.now_us(), kept_seconds)
         ),
-        Chore("write_chronicle", seconds.chronicle_seconds, chronicler.write),
-        Chore("retire_chronicle", seconds.retention_seconds, lambda: chronicler.retire(steady_clock.now_us())),
-        Chore("forget_nodes", seconds.retention_seconds, neighbours.forget_nodes),
-        Chore("long_transactions", seconds.disk_seconds, neighbours.look_for_long_transactions),
+        Chore("write_metrics", seconds.metrics_seconds, metrics_recorder.write),
+        Chore("retire_metrics", seconds.retention_seconds, lambda: metrics_recorder.retire(steady_clock.now_us())),
+        Chore("forget_nodes", seconds.retention_seconds, peers.forget_nodes),
+        Chore("long_transactions", seconds.disk_seconds, peers.look_for_long_transactions),
     ]
 
 
@@ -420,8 +422,8 @@ def build_chaos(config: Config, telemetry: Telemetry, rng: random.Random) -> Cha
 
 def build_workers(
     parts: Parts,
-    bench: Workbench,
-    gates: Gates,
+    buffer: ClaimBuffer,
+    handler_limits: HandlerLimits,
     settler: Settler,
     publisher: Publisher,
     strays: Strays,
@@ -435,9 +437,9 @@ def build_workers(
     return [
         Worker(
             f"worker-{number}",
-            bench,
+            buffer,
             parts.handlers,
-            gates,
+            handler_limits,
             settler,
             parts.store,
             publisher,

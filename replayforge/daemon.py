@@ -18,17 +18,17 @@ from replayforge.config import Config, LoadedConfig
 from replayforge.daemon_log import leave, listen_to_libraries, loop_exception_handler, output, report_strays
 from replayforge.descriptors import Descriptors
 from replayforge.domain.errors import Fatal, Refused
-from replayforge.engine.janitor import Chore
-from replayforge.engine.logbook import Logbook
+from replayforge.engine.accept.forgelog_service import ForgeLogService
+from replayforge.engine.care.janitor import Chore
 from replayforge.event_loop import Escapes, loop_factory, run_to_the_end
 from replayforge.forks import Belongings, keep_from_children, open_descriptors
 from replayforge.opening import logging_telemetry
 from replayforge.signals import Signals, stop_children
 from replayforge.telemetry import Telemetry
 from replayforge.web.app import build_app
-from replayforge.web.body_budget import BodyBudget
-from replayforge.web.connection import ConnectionLimits, Runner
-from replayforge.web.context import Access, Context, Limits
+from replayforge.web.http.body_budget import BodyBudget
+from replayforge.web.http.connection import ConnectionLimits, Runner
+from replayforge.web.http.context import Access, Context, Limits
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 HANDLES_WANTED = 65_536
@@ -114,7 +114,7 @@ async def serve_until_told(
         told = signals.watch_run(config.supervisor.grace_seconds)
         daemon.start()
         async with site(daemon, listening):
-            # What is there by now stays for good; full collections that looked through it held the door for 60 ms.
+            # What is there by now stays for good; full collections that looked through it held the loop for 60 ms.
             gc.freeze()
             gc.set_threshold(*COLLECTED_AFTER)
             daemon.furnishing.remember()
@@ -175,14 +175,14 @@ def web_context(daemon: Daemon) -> Context:
         overview=daemon.overview,
         replayer=daemon.replayer,
         replay_jobs=daemon.replay_jobs,
-        doorkeeper=daemon.doorkeeper,
+        pause_controller=daemon.pause_controller,
         handler_reporter=daemon.handler_reporter,
-        logbook=Logbook(daemon.log, daemon.intake.check_room),
+        forgelog_service=ForgeLogService(daemon.log, daemon.intake.check_room),
         supervisor=daemon.supervisor,
         limits=Limits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max),
         access=Access(server.api_keys, hosts),
         chaos=daemon.chaos,
-        chronicler=daemon.chronicler,
+        metrics_recorder=daemon.metrics_recorder,
         stored=daemon.dispatcher.wait_projected if config.ingest.ack == "stored" else None,
         base_path=server.base_path,
         masked_names=server.masked_names,
@@ -227,12 +227,10 @@ def own_of(config: Config, port: int, opened: frozenset[int]) -> Belongings:
 
 def announce(daemon: Daemon, loaded: LoadedConfig) -> None:
     """Say on stdout what runs where, and what was recovered."""
-    config, recovered, books = daemon.config, daemon.overview.recovered, daemon.log.recovery
+    config, recovered, ledger = daemon.config, daemon.overview.recovered, daemon.log.recovery
     named = [*config.handlers.modules, *(f"{endpoint.match} by HTTP" for endpoint in config.handlers.http)]
     handlers = ", ".join(named) or "none (events become dead letters until there is one: --handlers)"
-    found = (
-        f"log {books.last_offset:,} records in {books.segments} segments, {'clean' if books.clean else 'unclean'} stop"
-    )
+    found = f"log {ledger.last_offset:,} records in {ledger.segments} segments, {'clean' if ledger.clean else 'unclean'} stop"
     again = f"{recovered.waiting:,} events not yet dispatched, {recovered.requeued:,} in flight taken back"
     lines = [
         f"ReplayForge listens on {daemon.url}",

@@ -11,7 +11,7 @@ from replayforge.config import Config
 from replayforge.daemon_log import log_listener
 from replayforge.domain.clock import Clock, SystemClock
 from replayforge.domain.errors import Refused
-from replayforge.engine.acquaintance import Acquaintance, check_course, check_log, check_store
+from replayforge.engine.care.store_identity import StoreIdentity, check_course, check_log, check_store
 from replayforge.forgelog.atomic import replace_file
 from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.files import OsFiles, make_private_directory
@@ -45,7 +45,7 @@ async def opened_for_check(config: Config) -> AsyncIterator[tuple[ForgeLog, Stor
 
 async def open_log(config: Config, store: Store, clock: Clock, telemetry: Telemetry, adopt_store: bool) -> ForgeLog:
     """Open the log after holding it against the store and the data directory; the store's cursor is a floor for it."""
-    found = await acquaintance(config, store, clock)
+    found = await store_identity(config, store, clock)
     given_up = check_log(found, adopt=adopt_store)
     log = await in_thread(
         ForgeLog.open, found.directory, options=log_options(config), floor=found.cursor or 0, clock=clock,
@@ -67,17 +67,17 @@ async def open_log(config: Config, store: Store, clock: Clock, telemetry: Teleme
 async def check_copies(log: ForgeLog, store: Store, telemetry: Telemetry, adopt_store: bool) -> None:
     """Raise Refused when the store's rows came from another copy of the log, which a second daemon ran on."""
     newest = await store.newest_of_log(log.log_id, COMPARED_RECORDS)
-    standing = await store.cursor(log.log_id)
-    given_up = await in_thread(check_course, log, newest, standing[0] if standing else 0, adopt=adopt_store)
+    cursor_now = await store.cursor(log.log_id)
+    given_up = await in_thread(check_course, log, newest, cursor_now[0] if cursor_now else 0, adopt=adopt_store)
     for sentence in given_up:
         telemetry.emit("store.adopted", accepted=sentence)
 
 
-async def acquaintance(config: Config, store: Store, clock: Clock) -> Acquaintance:
+async def store_identity(config: Config, store: Store, clock: Clock) -> StoreIdentity:
     """Ask the log, the store and the data directory what they know of each other."""
     directory = Path(config.log.dir)
-    cursors, _ = await store.books()
-    return Acquaintance(
+    cursors, _ = await store.ledger_snapshot()
+    return StoreIdentity(
         node=store.node,
         directory=directory,
         identity=read_identity(directory),

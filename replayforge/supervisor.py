@@ -1,4 +1,4 @@
-"""Keeps every long-running part alive: a guard for each service, backoff between restarts, and a limit to patience."""
+"""Keeps every long-running part alive: a guard for each service, backoff between restarts, and a limit to restarts."""
 
 import asyncio
 import random
@@ -136,7 +136,7 @@ class Supervisor:
             guard.task.cancel()
 
     async def keep_running(self, name: str) -> None:
-        """Run, and after a crash wait a little and run again, until stopped or out of patience."""
+        """Run, and after a crash wait a little and run again, until stopped or past the limit of restarts."""
         guard, stopping = self.guards[name], self.stops[name]
         while not stopping.is_set():
             self.enter(guard, "running")
@@ -147,7 +147,7 @@ class Supervisor:
             self.note(guard, error)
             if await self.charged_elsewhere(guard.service, error):
                 continue
-            if isinstance(error, Fatal) or self.out_of_patience(guard):
+            if isinstance(error, Fatal) or self.restarts_exhausted(guard):
                 self.give_up(guard, error)
                 return
             await self.pause(guard, stopping)
@@ -193,7 +193,7 @@ class Supervisor:
         self.enter(guard, "restarting")
         self.telemetry.emit("service.crashed", service=guard.service.name, error=guard.last_error)
 
-    def out_of_patience(self, guard: Guard) -> bool:
+    def restarts_exhausted(self, guard: Guard) -> bool:
         """Count a crash against the service's window."""
         now = self.clock.monotonic()
         guard.crashes.append(now)

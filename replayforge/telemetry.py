@@ -1,4 +1,4 @@
-"""Report once: every noteworthy happening has a name in one table, and listeners decide how it sounds."""
+"""Report once: every telemetry event has a name in one table, and listeners decide how it sounds."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import Any
 
 # name -> (log level, one sentence). Names are noun.verb_past; "debug" names are too frequent to be logged one by one.
-HAPPENINGS: dict[str, tuple[str, str]] = {
+TELEMETRY_EVENTS: dict[str, tuple[str, str]] = {
     "log.opened": ("info", "ForgeLog was opened and recovered"),
     "log.rolled": ("debug", "ForgeLog began a new segment"),
     "log.filled": ("warning", "ForgeLog could not write because the disk is full"),
@@ -19,7 +19,7 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "log.scrubbed": ("debug", "the scrubber finished a pass over ForgeLog"),
     "event.accepted": ("debug", "events were made durable in ForgeLog"),
     "event.duplicated": ("debug", "a request named an event that was already accepted"),
-    "event.refused": ("debug", "a request was refused at the door"),
+    "event.refused": ("debug", "a request was refused at ingest"),
     "event.dispatched": ("debug", "rows for accepted events were committed to the store"),
     "event.copied": ("info", "the log held a second record of an event that is already in the store"),
     "entry.published": ("debug", "entries were put on the stream"),
@@ -57,13 +57,13 @@ HAPPENINGS: dict[str, tuple[str, str]] = {
     "event.discarded": ("info", "a dead letter was discarded"),
     "event.cancelled": ("info", "an event was cancelled"),
     "event.retired": ("info", "retention removed finished events from the store"),
-    "chronicle.written": ("debug", "what was counted lately was written to the chronicle"),
+    "metrics.written": ("debug", "what was counted lately was written to the metrics history"),
     "service.started": ("debug", "a service began to run"),
     "service.crashed": ("error", "a service ended with an error and will be restarted"),
     "service.restarted": ("info", "a service runs again after a crash"),
     "service.gave_up": ("error", "a service crashed too often, so the daemon ends"),
     "worker.crashed": ("warning", "a worker coroutine died and was replaced"),
-    "lease.renewed": ("debug", "leases of events in hand were put off"),
+    "lease.renewed": ("debug", "leases of running events were extended"),
     "lease.lost": ("warning", "leases were lost or could not be renewed, so their attempts were cut short"),
     "store.adopted": ("warning", "the operator had the daemon start although log, store and node do not fit together"),
     "store.held": ("warning", "a foreign transaction has been open for long and keeps the database from cleaning up"),
@@ -97,7 +97,7 @@ attempt_context: ContextVar[Mapping[str, Any] | None] = ContextVar("attempt_cont
 
 
 class Telemetry:
-    """Hands each happening to the counters and to every listener, in the caller's thread.
+    """Hands each telemetry event to the counters and to every listener, in the caller's thread.
 
     Listeners must be quick and must not raise. `counts` holds how often each name happened.
     """
@@ -108,8 +108,8 @@ class Telemetry:
 
     def emit(self, name: str, count: int = 1, **fields: Any) -> None:
         """Report that `name` happened `count` times; raises KeyError for a name outside the table."""
-        if name not in HAPPENINGS:
-            raise KeyError(f"telemetry has no happening called {name!r}")
+        if name not in TELEMETRY_EVENTS:
+            raise KeyError(f"the catalog has no telemetry event called {name!r}")
         self.counts[name] += count
         for listener in self.listeners:
             listener(name, count, fields)

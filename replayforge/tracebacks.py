@@ -22,7 +22,7 @@ def is_long_chain(error: BaseException) -> bool:
     seen: dict[int, BaseException] = {}
     level = [error]
     for _ in range(CHAIN_MAX):
-        fresh = {id(more): more for one in level for more in hanging_on(one) if id(more) not in seen}
+        fresh = {id(more): more for one in level for more in linked_to(one) if id(more) not in seen}
         if not fresh:
             return False
         seen |= fresh
@@ -32,7 +32,7 @@ def is_long_chain(error: BaseException) -> bool:
     return True
 
 
-def hanging_on(error: BaseException) -> list[BaseException]:
+def linked_to(error: BaseException) -> list[BaseException]:
     """Return the errors that are shown with this one."""
     found = [one for one in (error.__cause__, error.__context__) if one is not None]
     if issubclass(type(error), BaseExceptionGroup):

@@ -7,8 +7,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 from replayforge.cli.client import NDJSON, Client, Problem, Unreachable, sentence
-from replayforge.cli.patience import REFUSED_FOR_NOW, Patience, outcome_unknown
 from replayforge.cli.progress import Bar
+from replayforge.cli.retry_budget import REFUSED_FOR_NOW, RetryBudget, outcome_unknown
 
 CHUNK_LINES_MAX = 500
 CHUNK_BYTES_MAX = 2 << 20
@@ -54,15 +54,15 @@ class BulkSender:
     that have their answer, and says each rejected line.
     """
 
-    def __init__(self, client: Client, patience: Patience, tally: Tally, bar: Bar) -> None:
+    def __init__(self, client: Client, retry_budget: RetryBudget, tally: Tally, bar: Bar) -> None:
         self.client = client
-        self.patience = patience
+        self.retry_budget = retry_budget
         self.tally = tally
         self.bar = bar
         self.warned = False
 
     def send(self, lines: Iterable[Line]) -> None:
-        """Send every line; raises Problem or Unreachable when patience is at its end."""
+        """Send every line; raises Problem or Unreachable when retry_budget is at its end."""
         for chunk in chunks(lines):
             waiting = chunk
             while waiting:
@@ -79,7 +79,7 @@ class BulkSender:
             if isinstance(error, Unreachable) and error.partial:
                 return self.settle(lines, error.partial)
             self.warn_of_doubles(lines, error)
-            self.patience.wait(error)
+            self.retry_budget.wait(error)
             return lines
         return self.settle(lines, reply.body)
 
@@ -110,10 +110,10 @@ class BulkSender:
             else:
                 self.accept(line, duplicate=bool(answer.get("duplicate")))
         if len(again) < len(lines):
-            self.patience.renew()
+            self.retry_budget.renew()
         if refusal:
             self.warn_of_doubles(again, refusal)
-            self.patience.wait(refusal)
+            self.retry_budget.wait(refusal)
         return again
 
     def accept(self, line: Line, *, duplicate: bool) -> None:

@@ -19,13 +19,13 @@ from replayforge.cli.client import Client, Unreachable
 from replayforge.cli.demo_command import directory, told_to_end
 from replayforge.cli.demo_daemon import RECOVERED, ChildDaemon, port_for
 from replayforge.cli.demo_oracle import AckFile, objections, read_effects
-from replayforge.cli.demo_proof import objections_to_books, objections_to_ledger
+from replayforge.cli.demo_proof import objections_to_check, objections_to_ledger
 from replayforge.cli.demo_sender import Sender, lines_of
 from replayforge.cli.demo_story import span_in_words, tell
 from replayforge.cli.options import as_json
 from replayforge.cli.output import complain
 from replayforge.domain.errors import Unavailable
-from replayforge.engine.checkout import EFFECTS_VARIABLE, workload
+from replayforge.engine.run.checkout import EFFECTS_VARIABLE, workload
 from replayforge.forgelog.files import make_private_directory
 
 KILLED_WHILE_STARTING_SHARE = 0.25
@@ -75,7 +75,7 @@ def chaos(
     *,
     json_wanted: bool,
 ) -> None:
-    """Kill a daemon at random while it works, and prove its books.
+    """Kill a daemon at random while it works, and prove its ledger.
 
     It is started again each time. What was acknowledged and which effects handlers had is written down outside the
     daemon and held against its events, its ledger, and the offline check. Exit code 0: all of it agrees.
@@ -116,7 +116,7 @@ def unleash(report: Report, data: Path, workers: int, deadline: float, say: Call
             report.objections += objections(acks.ids(), found, matching(client, {}))
             report.objections += objections_to_ledger(report.ledger, 0, sender.tally)
             daemon.stop()
-            findings, more = objections_to_books(daemon.configuration().config, report.ledger)
+            findings, more = objections_to_check(daemon.configuration().config, report.ledger)
             report.check_clean = findings.clean
             report.objections += more
         except Unavailable as error:
@@ -162,8 +162,8 @@ def watch(daemon: ChildDaemon, until: float) -> float | None:
     listened = None
     while time.monotonic() < until:
         with contextlib.suppress(queue.Empty):
-            said = daemon.said.get(timeout=POLL_SECONDS)
-            if said.kind == "announced" and said.text.startswith(RECOVERED):
+            line = daemon.lines.get(timeout=POLL_SECONDS)
+            if line.kind == "announced" and line.text.startswith(RECOVERED):
                 listened = time.monotonic()
     return listened
 

@@ -11,7 +11,7 @@ import msgspec
 from replayforge.cli.options import as_json, config_file
 from replayforge.cli.progress import progress_bar
 from replayforge.config import Config, load_config
-from replayforge.engine.audit import Findings, audit
+from replayforge.engine.report.audit import Findings, audit
 from replayforge.opening import opened_for_check
 
 CLEAN_EXIT_CODE = 0
@@ -62,7 +62,7 @@ def tell(findings: Findings) -> None:
     ]
     lines += [f"orphaned: an attempt of row {seq}, token {token}, has no event" for seq, token in findings.orphans]
     lines += [f"miscounted: {line}" for line in findings.miscounted]
-    lines += [f"unreadable: the record at offset {offset} of the log is no event" for offset in findings.unreadable]
+    lines += [f"unreadable: the record at offset {offset} of the log is not an event" for offset in findings.unreadable]
     lines += [f"gap: offsets {first} to {last} are gone from the log" for first, last in findings.gaps]
     for line in lines[:NAMED_MAX]:
         click.echo(line)

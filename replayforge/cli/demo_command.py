@@ -18,29 +18,29 @@ from replayforge.cli.check_command import tell as tell_findings
 from replayforge.cli.client import Client, Problem, Unreachable
 from replayforge.cli.demo_daemon import ChildDaemon, port_for
 from replayforge.cli.demo_keys import Keyboard
-from replayforge.cli.demo_proof import objections_to_books, objections_to_ledger
+from replayforge.cli.demo_proof import objections_to_check, objections_to_ledger
 from replayforge.cli.demo_sender import Sender, lines_of, with_keys
-from replayforge.cli.demo_show import KEYS, GivenUp, Show, Strike
+from replayforge.cli.demo_show import KEYS, Fault, GivenUp, Show
 from replayforge.cli.demo_story import ended, tell
 from replayforge.cli.output import counted
 from replayforge.domain.errors import Unavailable
-from replayforge.engine.checkout import workload
+from replayforge.engine.run.checkout import workload
 
 EVENTS_DEFAULT = 1_000
 WATCHABLE_EVENTS_PER_SECOND = 25.0
 SENDING_SECONDS = 5.0
-STRIKING_SHARE = 0.8
+FAULTS_SHARE = 0.8
 EVENTS_PER_SECOND_MIN = 50.0
 DEFAULT_PORT = int(DEFAULT_URL.rpartition(":")[2])
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class DemoOptions:
     """What somebody wants to see."""
 
     lines: list[Line]
     events_per_second: float
-    strikes: list[Strike]
+    faults: list[Fault]
     goes_on: bool
     timeout_seconds: float
 
@@ -80,9 +80,9 @@ def demo(
     with told_to_end(), directory(data_dir) as data, ChildDaemon(data, port_for(port, DEFAULT_PORT), workers) as daemon:
         lines = list(lines_for(events, path, str(last_offset(data))))
         pace = rate or (paced(len(lines)) if exit_when_done else WATCHABLE_EVENTS_PER_SECOND)
-        strikes = planned(len(lines), kills, worker_crashes)
-        wish = Wish(lines, pace, strikes, not exit_when_done, timeout_seconds)
-        objections = perform(daemon, wish)
+        faults = planned(len(lines), kills, worker_crashes)
+        options = DemoOptions(lines, pace, faults, not exit_when_done, timeout_seconds)
+        objections = perform(daemon, options)
         for objection in objections:
             tell(f"✕ {objection}")
         if objections:
@@ -109,29 +109,29 @@ def paced(number: int) -> float:
     return max(EVENTS_PER_SECOND_MIN, number / SENDING_SECONDS)
 
 
-def planned(number: int, kills: int, worker_crashes: int) -> list[Strike]:
+def planned(number: int, kills: int, worker_crashes: int) -> list[Fault]:
     """Spread kills and crashes over the work; the last fifth is left alone."""
     wanted = (("crash", worker_crashes), ("kill", kills))
-    strikes = [
-        Strike(int(STRIKING_SHARE * number * place / (times + 1)), kind)
+    faults = [
+        Fault(int(FAULTS_SHARE * number * place / (times + 1)), kind)
         for kind, times in wanted
         for place in range(1, times + 1)
     ]
-    return sorted(strikes, key=lambda strike: (strike.after_events, strike.kind))
+    return sorted(faults, key=lambda fault: (fault.after_events, fault.kind))
 
 
-def perform(daemon: ChildDaemon, wish: Wish) -> list[str]:
+def perform(daemon: ChildDaemon, options: DemoOptions) -> list[str]:
     """Run the demo and return what does not add up at its end."""
-    tell(f"demo of {len(wish.lines):,} events; data in {daemon.data_dir}")
+    tell(f"demo of {len(options.lines):,} events; data in {daemon.data_dir}")
     daemon.start()
     daemon.wait_listening()
     tell(f"open {daemon.url} in a browser to watch")
     with Client(daemon.url) as client, Keyboard() as keyboard:
         if keyboard.present:
             tell(KEYS)
-        sender = Sender(daemon.url, wish.lines, wish.events_per_second, say=tell)
-        deadline = time.monotonic() + wish.timeout_seconds
-        show = Show(daemon, client, sender, keyboard, list(wish.strikes), wish.goes_on, deadline)
+        sender = Sender(daemon.url, options.lines, options.events_per_second, say=tell)
+        deadline = time.monotonic() + options.timeout_seconds
+        show = Show(daemon, client, sender, keyboard, list(options.faults), options.goes_on, deadline)
         before = client.get("api", "convergence").document()
         show.ended_before = ended(before)
         try:
@@ -147,7 +147,7 @@ def perform(daemon: ChildDaemon, wish: Wish) -> list[str]:
 
 
 def proven(show: Show, accepted_before: int) -> list[str]:
-    """Hold the live ledger against what was sent, stop the daemon, and check its books offline."""
+    """Hold the live ledger against what was sent, stop the daemon, and check its ledger offline."""
     try:
         report = show.client.get("api", "convergence").document()
     except (Unreachable, Problem) as error:
@@ -161,12 +161,12 @@ def proven(show: Show, accepted_before: int) -> list[str]:
         objections.append("the demo was ended before everything had come to its end")
     if dead := report["ledger"]["dead_lettered"]:
         tell(f"{counted(dead, 'dead letter')} could be replayed, on the page or with `replayforge dead replay`")
-    tell("stopping the daemon, checking its books")
+    tell("stopping the daemon, checking its ledger")
     code = show.daemon.stop()
     if code:
         objections.append(f"the daemon ended with exit code {code}: {' '.join(show.daemon.last_words[-5:])}")
     ledger = report["ledger"] if finished else None
-    findings, more = objections_to_books(show.daemon.configuration().config, ledger)
+    findings, more = objections_to_check(show.daemon.configuration().config, ledger)
     tell_findings(findings)
     return objections + more
 

@@ -26,7 +26,7 @@ ANNOUNCEMENT = "ReplayForge listens on "
 RECOVERED = "recovered "
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 40.0
-HANDLERS = "replayforge.engine.checkout"
+HANDLERS = "replayforge.engine.run.checkout"
 # What would make a demo touch somebody's real data, or behave unlike itself.
 FOREIGN_VARIABLES = ("REPLAYFORGE__", "EVENT_BACKEND", "REDIS_URL", "DATABASE_URL")
 # Retries come soon, so that a demo ends soon; crashes that are asked for do not end the daemon.
@@ -50,8 +50,8 @@ class EndedTooEarly(Unavailable):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One thing the daemon said: a line it announced, or a happening of its log."""
+class LogLine:
+    """One thing the daemon said: a line it announced, or a telemetry event of its log."""
 
     kind: str
     text: str
@@ -74,7 +74,7 @@ class ChildDaemon:
     port: int
     workers: int = 16
     extra_environment: Mapping[str, str] = field(default_factory=dict)
-    said: "queue.SimpleQueue[Said]" = field(default_factory=queue.SimpleQueue)
+    lines: "queue.SimpleQueue[LogLine]" = field(default_factory=queue.SimpleQueue)
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     last_words: list[str] = field(default_factory=list)
@@ -139,15 +139,15 @@ class ChildDaemon:
         for line in pipe:
             text = line.decode("utf-8", "backslashreplace").rstrip("\n")
             self.last_words = [*self.last_words[-20:], text]
-            self.said.put(understand(text))
+            self.lines.put(understand(text))
 
-    def wait_listening(self, timeout_seconds: float = START_SECONDS_MAX) -> list[Said]:
+    def wait_listening(self, timeout_seconds: float = START_SECONDS_MAX) -> list[LogLine]:
         """Return what was said up to the line that tells what was recovered; raises EndedTooEarly."""
         deadline = time.monotonic() + timeout_seconds
-        heard: list[Said] = []
+        heard: list[LogLine] = []
         while time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
-                heard.append(self.said.get(timeout=0.05))
+                heard.append(self.lines.get(timeout=0.05))
                 if heard[-1].kind == "announced" and heard[-1].text.startswith(RECOVERED):
                     return heard
                 continue
@@ -206,18 +206,18 @@ def settings_environment() -> dict[str, str]:
     return {f"REPLAYFORGE__{key.replace('.', '__').upper()}": str(value) for key, value in SETTINGS.items()}
 
 
-def announced(line: str) -> Said:
+def announced(line: str) -> LogLine:
     """Understand a line of standard output."""
-    return Said("announced", " ".join(line.split()), {})
+    return LogLine("announced", " ".join(line.split()), {})
 
 
-def logged(line: str) -> Said:
-    """Understand a line of standard error: a happening as JSON, or plain words."""
+def logged(line: str) -> LogLine:
+    """Understand a line of standard error: a telemetry event as JSON, or plain words."""
     try:
         fields = msgspec.json.decode(line, type=dict[str, Any])
     except msgspec.MsgspecError:
-        return Said("noise", line, {})
-    return Said("happening", str(fields.get("event", "")), fields)
+        return LogLine("noise", line, {})
+    return LogLine("telemetry_event", str(fields.get("event", "")), fields)
 
 
 def port_for(wanted: int | None, preferred: int) -> int:

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from replayforge.cli.bulk import Tally
 from replayforge.cli.check_command import run_audit
 from replayforge.config import Config
-from replayforge.engine.audit import Findings
+from replayforge.engine.report.audit import Findings
 
 ENDED = ("succeeded", "dead_lettered", "discarded", "cancelled", "retired")
 
 
 def objections_to_ledger(ledger: Mapping[str, int], accepted_before: int, tally: Tally) -> Iterator[str]:
-    """Yield what does not add up between what the sender was told and what the daemon's books say."""
+    """Yield what does not add up between what the sender was told and what the daemon's ledger says."""
     ended = sum(ledger[name] for name in ENDED)
     if ledger["accepted"] != ended or ledger["open"]:
         yield f"accepted {ledger['accepted']:,}, but only {ended:,} have ended and {ledger['open']:,} are open"
@@ -23,8 +23,8 @@ def objections_to_ledger(ledger: Mapping[str, int], accepted_before: int, tally:
         yield f"the daemon accepted {grown:,} events, the sender knows of {tally.accepted + tally.duplicates:,}"
 
 
-def objections_to_books(config: Config, ledger: Mapping[str, int] | None) -> tuple[Findings, list[str]]:
-    """Check the books offline, against the live ledger if given; returns the findings and what does not add up."""
+def objections_to_check(config: Config, ledger: Mapping[str, int] | None) -> tuple[Findings, list[str]]:
+    """Check the ledger offline, against the live ledger if given; returns the findings and what does not add up."""
     findings = asyncio.run(run_audit(config))
     objections = [] if findings.clean else ["the offline check is not clean: run `replayforge check` to see all of it"]
     differing = {name for name, count in findings.ledger.as_json().items() if ledger and ledger[name] != count}

@@ -11,13 +11,13 @@ import msgspec
 
 from replayforge.cli.bulk import BulkSender, Line, Tally
 from replayforge.cli.client import Client, Problem, Unreachable
-from replayforge.cli.patience import Patience
 from replayforge.cli.progress import Bar, ignore
+from replayforge.cli.retry_budget import RetryBudget
 from replayforge.domain.identity import event_id_for_key
 
 PIECE_LINES = 20
 BURST_SECONDS = 0.5
-PATIENCE_SECONDS = 120.0
+RETRY_SECONDS = 120.0
 RECONNECT_SECONDS = 0.05
 
 
@@ -25,7 +25,7 @@ class Stopped(Exception):
     """The sender was told to stop."""
 
 
-class Eager(Patience):
+class Eager(RetryBudget):
     """Tries a daemon that is being started many times a second; a daemon that answers is waited for as it asks."""
 
     def next_pause_seconds(self, error: Problem | Unreachable) -> float:
@@ -69,11 +69,11 @@ class Sender(threading.Thread):
 
     def run(self) -> None:
         """Send until the lines are at their end or somebody says stop."""
-        patience = Eager(PATIENCE_SECONDS, sleep=self.wait)
+        retry_budget = Eager(RETRY_SECONDS, sleep=self.wait)
         next_at = time.monotonic()
         try:
             with Client(self.url) as client:
-                bulk = Acknowledging(client, patience, self.tally, Bar(ignore, self.say), self.acknowledged)
+                bulk = Acknowledging(client, retry_budget, self.tally, Bar(ignore, self.say), self.acknowledged)
                 while piece := list(islice(self.lines, PIECE_LINES)):
                     bulk.send(piece)
                     next_at = max(next_at + len(piece) / self.events_per_second, time.monotonic() - BURST_SECONDS)
@@ -115,9 +115,9 @@ class Acknowledging(BulkSender):
     """Tells somebody of each line that is safe."""
 
     def __init__(
-        self, client: Client, patience: Patience, tally: Tally, bar: Bar, acknowledged: Callable[[Line], None]
+        self, client: Client, retry_budget: RetryBudget, tally: Tally, bar: Bar, acknowledged: Callable[[Line], None]
     ) -> None:
-        super().__init__(client, patience, tally, bar)
+        super().__init__(client, retry_budget, tally, bar)
         self.acknowledged = acknowledged
 
     def accept(self, line: Line, *, duplicate: bool) -> None:

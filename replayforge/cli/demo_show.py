@@ -10,13 +10,13 @@ from typing import Any
 
 from replayforge.cli.bulk import Tally
 from replayforge.cli.client import Client, Problem, Unreachable
+from replayforge.cli.demo_affected_events import AffectedEvents
 from replayforge.cli.demo_daemon import ChildDaemon, EndedTooEarly
 from replayforge.cli.demo_keys import Keyboard
-from replayforge.cli.demo_patients import Patients
 from replayforge.cli.demo_sender import Sender, lines_of
 from replayforge.cli.demo_story import ended, how_it_stands, span_in_words, tell
 from replayforge.cli.output import counted
-from replayforge.engine.checkout import STEPS, workload
+from replayforge.engine.run.checkout import STEPS, workload
 
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 0.25
@@ -36,7 +36,7 @@ class GivenUp(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
+class Fault:
     """What is to be broken once so many events have ended."""
 
     after_events: int
@@ -51,10 +51,10 @@ class Show:
     client: Client
     sender: Sender
     keyboard: Keyboard
-    strikes: list[Strike]
+    faults: list[Fault]
     goes_on: bool
     deadline: float
-    patients: Patients = field(default_factory=Patients)
+    affected_events: AffectedEvents = field(default_factory=AffectedEvents)
     report: dict[str, Any] | None = None
     ended_before: int = 0
     killed_at: float | None = None
@@ -89,11 +89,11 @@ class Show:
     def look(self) -> None:
         """See how far the daemon is, and do what is due at this point."""
         self.report = report = self.client.get("api", "convergence").document()
-        if self.strikes and ended(report) - self.ended_before >= self.strikes[0].after_events:
-            strike = self.strikes.pop(0)
-            self.kill_process() if strike.kind == "kill" else self.crash_worker()
+        if self.faults and ended(report) - self.ended_before >= self.faults[0].after_events:
+            fault = self.faults.pop(0)
+            self.kill_process() if fault.kind == "kill" else self.crash_worker()
             return
-        self.patients.follow(self.client)
+        self.affected_events.follow(self.client)
         if time.monotonic() >= self.next_summary and self.trickle is None:
             self.next_summary = time.monotonic() + SUMMARY_SECONDS
             tell(how_it_stands(report))
@@ -143,7 +143,7 @@ class Show:
         """Crash a worker that holds an event, if one does before long."""
         busy, workers = self.wait_for_work()
         choice = busy or workers
-        worker = choice[len(self.strikes) % len(choice)]
+        worker = choice[len(self.faults) % len(choice)]
         holds = f" while it works on {worker['current_event_type']}" if busy else ", which is idle"
         tell(f"crashing {worker['worker_name']}{holds}")
         self.client.post("api", "chaos", "workers", worker["worker_name"], "crash")
@@ -164,8 +164,8 @@ class Show:
             return
         with contextlib.suppress(Unreachable, Problem):
             self.wait_for_work()
-            self.patients.remember_busy(self.client)
-        in_hand = counted(len(self.patients.of_kill), "event")
+            self.affected_events.remember_busy(self.client)
+        in_hand = counted(len(self.affected_events.of_kill), "event")
         tell(f"kill -9 of the whole process {self.daemon.pid} with {in_hand} in hand")
         self.killed_at = time.monotonic()
         self.daemon.kill()
@@ -208,7 +208,7 @@ class Show:
         """Take up what the daemon said, and how soon the first event was acknowledged after a kill."""
         with contextlib.suppress(queue.Empty):
             while True:
-                self.patients.hear(self.daemon.said.get_nowait())
+                self.affected_events.hear(self.daemon.lines.get_nowait())
         if self.killed_at is None:
             return
         first = self.sender.first_ack_after(self.killed_at)

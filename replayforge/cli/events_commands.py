@@ -65,7 +65,7 @@ def show_page(page: Mapping[str, Any]) -> None:
 def event_row(event: Mapping[str, Any]) -> tuple[str, ...]:
     """Return one event as a row of the table."""
     return (
-        standing(event),
+        state_in_words(event),
         plain(event.get("id")),
         plain(event.get("event_type")),
         plain(event.get("workflow_id")),
@@ -75,7 +75,7 @@ def event_row(event: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def standing(event: Mapping[str, Any]) -> str:
+def state_in_words(event: Mapping[str, Any]) -> str:
     """Return the state, and when it will change by itself."""
     due = relative(event.get("next_run_at"))
     return state(event.get("status")) + ("" if due == NOTHING else f" ({due})")
@@ -99,7 +99,7 @@ def show(client: Client, *, event_id: str, json_wanted: bool) -> None:
     event, untouched = reply.document(), msgspec.json.decode(reply.body, type=dict[str, msgspec.Raw])
     facts(
         [
-            ("state", standing(event)),
+            ("state", state_in_words(event)),
             *((name.replace("_", " "), plain(event[name])) for name in SHOWN if event.get(name)),
             ("failed", f"{attempts(event)} attempts of run {plain(event.get('run'))}"),
             *((name, f"{plain(event.get(f'{name}_at'))}  ({relative(event.get(f'{name}_at'))})") for name in TIMES),

@@ -45,7 +45,7 @@ COMMANDS = {
     "status": Place("status_command", "status", "Say whether everything accepted that is due has come to its end."),
     "check": Place("check_command", "check", "Compare the log with the store, event by event, while no daemon runs."),
     "log": Place("log_commands", "log", "Look at the write-ahead log, and repair it."),
-    "chaos": Place("chaos_command", "chaos", "Kill a daemon at random while it works, and prove its books."),
+    "chaos": Place("chaos_command", "chaos", "Kill a daemon at random while it works, and prove its ledger."),
     "config": Place("config_commands", "config", "Show or check the configuration."),
     "version": Place("about_commands", "version", "Say which version this is."),
     "completion": Place("about_commands", "completion", "Print the script that completes commands in a shell."),

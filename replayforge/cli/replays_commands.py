@@ -9,12 +9,12 @@ import click
 from replayforge.cli.client import Client, Problem, Reply, Unreachable
 from replayforge.cli.options import as_json, with_client
 from replayforge.cli.output import complain, counted, facts, plain, relative, table, verbatim
-from replayforge.cli.patience import Patience
 from replayforge.cli.progress import progress_bar
+from replayforge.cli.retry_budget import RetryBudget
 from replayforge.domain.bulk_replay import AT_WORK
 
 LOOK_SECONDS = 0.5
-PATIENCE_SECONDS = 60.0  # a daemon may restart meanwhile, and the job goes on
+RETRY_SECONDS = 60.0  # a daemon may restart meanwhile, and the job goes on
 
 wait = click.option("--wait", is_flag=True, help="Until every event that was replayed has come to its end, too.")
 
@@ -86,7 +86,7 @@ def show(client: Client, *, replay_id: str, json_wanted: bool) -> None:
         click.echo(f"left alone {skip['count']:,}, such as {plain(skip['sample'])}: {plain(skip['reason'])}")
 
 
-FIGURES = ("waiting", "replayed", "skipped", "succeeded", "dead_lettered", "moved_on", "open")
+FIGURES = ("waiting", "replayed", "skipped", "succeeded", "dead_lettered", "superseded", "open")
 
 
 @replays.command("watch")
@@ -104,12 +104,12 @@ def follow(client: Client, replay_id: str, *, to_every_end: bool, json_wanted: b
     """Show how a bulk replay goes on until it rests, say how it stands then, and return the exit code."""
     reply = client.get("api", "replays", replay_id)
     job = reply.document()
-    patience = Patience(PATIENCE_SECONDS)
+    retry_budget = RetryBudget(RETRY_SECONDS)
     with progress_bar("replaying", job["total"]) as bar:
         bar.advance(taken(job))
         while is_under_way(job, to_every_end=to_every_end):
             time.sleep(LOOK_SECONDS)
-            reply = look_again(client, replay_id, patience)
+            reply = look_again(client, replay_id, retry_budget)
             before, job = taken(job), reply.document()
             bar.advance(taken(job) - before)
     if json_wanted:
@@ -119,15 +119,15 @@ def follow(client: Client, replay_id: str, *, to_every_end: bool, json_wanted: b
     return 0 if job["status"] == "done" else 1
 
 
-def look_again(client: Client, replay_id: str, patience: Patience) -> Reply:
+def look_again(client: Client, replay_id: str, retry_budget: RetryBudget) -> Reply:
     """Ask how a bulk replay stands, and wait for a daemon that is being restarted."""
     while True:
         try:
             reply = client.get("api", "replays", replay_id)
         except (Problem, Unreachable) as error:
-            patience.wait(error)
+            retry_budget.wait(error)
         else:
-            patience.renew()
+            retry_budget.renew()
             return reply
 
 
@@ -149,7 +149,7 @@ ENDS = {
     "skipped": "skipped",
     "succeeded": "succeeded",
     "dead_lettered": "dead letters again",
-    "moved_on": "moved on",
+    "superseded": "moved on",
     "open": "open",
 }
 

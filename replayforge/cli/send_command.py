@@ -12,8 +12,8 @@ from replayforge.cli.bulk import BulkSender, Tally, read_lines
 from replayforge.cli.client import Client, Problem, Reply, Unreachable
 from replayforge.cli.options import as_json, document, with_client
 from replayforge.cli.output import complain, plain, state, verbatim
-from replayforge.cli.patience import Patience, outcome_unknown
 from replayforge.cli.progress import progress_bar
+from replayforge.cli.retry_budget import RetryBudget, outcome_unknown
 
 
 @click.command()
@@ -48,15 +48,15 @@ def send(
     Refusals that can pass (429, 503, no connection) are waited for and tried again. Exit code 0 only when every
     event was accepted or is a duplicate of one that was.
     """
-    patience = Patience(retry_seconds)
+    retry_budget = RetryBudget(retry_seconds)
     if bulk is not None:
         if any(value is not None for value in fields.values()):
             raise click.UsageError("With --bulk everything stands in the file; leave TYPE, JSON and the fields out.")
-        context.exit(send_file(client, patience, bulk, json_wanted=json_wanted))
+        context.exit(send_file(client, retry_budget, bulk, json_wanted=json_wanted))
     if not fields["event_type"]:
         raise click.UsageError("Missing argument TYPE, the event type, or --bulk FILE.")
     event = {name: value for name, value in fields.items() if value is not None}
-    reply = send_event(client, patience, {"workflow_id": own_workflow(event), **event})
+    reply = send_event(client, retry_budget, {"workflow_id": own_workflow(event), **event})
     if json_wanted:
         verbatim(reply.body)
     else:
@@ -68,8 +68,8 @@ def own_workflow(event: Mapping[str, object]) -> str:
     return str(event.get("idempotency_key") or f"manual-{secrets.token_hex(4)}")
 
 
-def send_event(client: Client, patience: Patience, event: Mapping[str, object]) -> Reply:
-    """Send one event until it has its answer, or patience is at its end."""
+def send_event(client: Client, retry_budget: RetryBudget, event: Mapping[str, object]) -> Reply:
+    """Send one event until it has its answer, or retry_budget is at its end."""
     body = msgspec.json.encode(event)
     while True:
         try:
@@ -78,7 +78,7 @@ def send_event(client: Client, patience: Patience, event: Mapping[str, object]) 
             if outcome_unknown(error) and "idempotency_key" not in event:
                 complain(f"{error} It is not known whether the event arrived; without --key it is not sent again.")
                 raise
-            patience.wait(error)
+            retry_budget.wait(error)
 
 
 def tell(reply: Reply) -> None:
@@ -89,12 +89,12 @@ def tell(reply: Reply) -> None:
     click.echo("  ".join((word, *about, f"workflow {plain(event.get('workflow_id'))}", state(event.get("status")))))
 
 
-def send_file(client: Client, patience: Patience, file: BinaryIO, *, json_wanted: bool) -> int:
+def send_file(client: Client, retry_budget: RetryBudget, file: BinaryIO, *, json_wanted: bool) -> int:
     """Send a file, sum up whatever happens, and return the exit code."""
     tally = Tally()
     try:
         with progress_bar("sending", size_of(file), in_bytes=True) as bar:
-            BulkSender(client, patience, tally, bar).send(read_lines(file))
+            BulkSender(client, retry_budget, tally, bar).send(read_lines(file))
     except (Problem, Unreachable):
         complain(f"Gave up after {tally.sent:,} lines had their answer; send the file again to go on.")
         raise

@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from replayforge.cli.client import Client
-from replayforge.cli.events_commands import attempts, standing
+from replayforge.cli.events_commands import attempts, state_in_words
 from replayforge.cli.options import as_json, with_client
 from replayforge.cli.output import complain, facts, first_line, plain, relative, table, verbatim
 
@@ -82,7 +82,7 @@ def show_timeline(steps: Sequence[Mapping[str, Any]]) -> None:
 def step_row(step: Mapping[str, Any]) -> tuple[str, ...]:
     """Return one event as a row of the timeline."""
     return (
-        standing(step),
+        state_in_words(step),
         plain(step.get("id")),
         plain(step.get("event_type")),
         attempts(step),

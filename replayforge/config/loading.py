@@ -171,7 +171,7 @@ def contradictions(config: Config) -> Iterator[str]:
         yield "server.bodies_bytes_max must not be below server.bulk_bytes_max, or the largest requests never fit."
     if config.log.append_queue_bytes_max < server.event_bytes_max:
         yield "log.append_queue_bytes_max must not be below server.event_bytes_max, or large events never fit."
-    yield from (f"{key} is no address." for key, url in addresses(config).items() if not is_address(url))
+    yield from (f"{key} is not an address." for key, url in addresses(config).items() if not is_address(url))
     if config.stream.backend == "redis" and not config.redis.url:
         yield 'stream.backend is "redis", but redis.url is empty.'
 

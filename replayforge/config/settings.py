@@ -110,7 +110,7 @@ class StoreConfig(Struct, frozen=True):
 
     @property
     def sqlite_path(self) -> Path | None:
-        """The database file, or None when the store is no SQLite file."""
+        """The database file, or None when the store is not a SQLite file."""
         scheme, _, path = self.url.partition(":///")
         return Path(path) if scheme == "sqlite" else None
 
@@ -147,7 +147,7 @@ class JanitorConfig(Struct, frozen=True):
     stream_idle_seconds: Seconds = 60.0
     retention_seconds: Seconds = 60.0
     disk_seconds: Seconds = 60.0
-    chronicle_seconds: Seconds = 5.0
+    metrics_seconds: Seconds = 5.0
 
 
 class SupervisorConfig(Struct, frozen=True):

@@ -30,18 +30,18 @@ class Admission:
     room: Mapping[str, int]
     pattern_of: PatternOf
 
-    def turnstile(self) -> "Turnstile":
+    def counter(self) -> "AdmissionCounter":
         """Return what counts events through, for one try of one transaction."""
-        return Turnstile(self)
+        return AdmissionCounter(self)
 
 
-class Turnstile:
+class AdmissionCounter:
     """Counts events through to their handlers until there is no more room for them."""
 
     def __init__(self, admission: Admission) -> None:
         self.left = dict(admission.room)
         self.pattern_of = admission.pattern_of
-        self.turned_away: Counter[str] = Counter()
+        self.deferred: Counter[str] = Counter()
 
     def waits_for(self, event_type: str) -> str | None:
         """Return the handler that an event of this type has to wait for, or None when it may be claimed."""
@@ -50,10 +50,10 @@ class Turnstile:
         pattern = self.pattern_of(event_type)
         if self.left.get(pattern, 1) > 0:
             return None
-        self.turned_away[pattern] += 1
+        self.deferred[pattern] += 1
         return pattern
 
-    def let_in(self, event_type: str) -> None:
+    def admit(self, event_type: str) -> None:
         """Count an event through that is being claimed."""
         if self.left:
             pattern = self.pattern_of(event_type)

@@ -1,4 +1,4 @@
-"""A bulk replay as a job: its states, the standing of its members, its figures, and what it has to do next."""
+"""A bulk replay as a job: its states, the outcome of its members, its figures, and what it has to do next."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,15 +23,15 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Standing(StrEnum):
-    """Where one member of a bulk replay stands; `moved_on` left the run that the job had given it without an end."""
+class MemberOutcome(StrEnum):
+    """Where one member of a bulk replay stands; `superseded` left the run that the job had given it without an end."""
 
     WAITING = "waiting"
     REPLAYED = "replayed"
     SKIPPED = "skipped"
     SUCCEEDED = "succeeded"
     DEAD_LETTERED = "dead_lettered"
-    MOVED_ON = "moved_on"
+    SUPERSEDED = "superseded"
 
 
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
@@ -79,7 +79,7 @@ class ReplayJob:
     """One bulk replay as its row says. Times are microseconds since the epoch.
 
     Every figure is counted in the transaction that moves the members it counts: total = waiting + replayed + skipped,
-    and replayed = succeeded + dead_lettered + moved_on + open. `matched` is how many events fitted when the membership
+    and replayed = succeeded + dead_lettered + superseded + open. `matched` is how many events fitted when the membership
     was frozen, of which at most `members_max` became members. Members are taken in the order of their row numbers;
     `through_seq` is the last that was.
     """
@@ -101,7 +101,7 @@ class ReplayJob:
     skipped: int
     succeeded: int
     dead_lettered: int
-    moved_on: int
+    superseded: int
     through_seq: int
     created_at_us: int
     updated_at_us: int
@@ -119,7 +119,7 @@ class ReplayJob:
     @property
     def open(self) -> int:
         """How many members were replayed and have not come to their end again."""
-        return self.replayed - self.succeeded - self.dead_lettered - self.moved_on
+        return self.replayed - self.succeeded - self.dead_lettered - self.superseded
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,15 +217,15 @@ def why_skipped(member: Member, now: tuple[str, int, State] | None) -> str:
     return ""
 
 
-def standing_now(member: Member, now: tuple[str, int, State] | None) -> Standing:
+def outcome_now(member: Member, now: tuple[str, int, State] | None) -> MemberOutcome:
     """Return where a replayed member stands, given its event as it is now: (id, run, state), or None when it is gone.
 
     Only a dead letter can be discarded, so a discarded one has become a dead letter again.
     """
     if now is None or now[0] != member.event_id or now[1] != member.run + 1:
-        return Standing.MOVED_ON
+        return MemberOutcome.SUPERSEDED
     state = now[2]
     if state not in TERMINAL:
-        return Standing.REPLAYED
-    ends = {State.SUCCEEDED: Standing.SUCCEEDED, State.CANCELLED: Standing.MOVED_ON}
-    return ends.get(state, Standing.DEAD_LETTERED)
+        return MemberOutcome.REPLAYED
+    ends = {State.SUCCEEDED: MemberOutcome.SUCCEEDED, State.CANCELLED: MemberOutcome.SUPERSEDED}
+    return ends.get(state, MemberOutcome.DEAD_LETTERED)

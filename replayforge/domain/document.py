@@ -1,6 +1,6 @@
-"""JSON at the door: valid RFC 8259 within the limits comes in and comes back byte for byte, anything else is named.
+"""JSON at ingest: valid RFC 8259 within the limits comes in and comes back byte for byte, anything else is named.
 
-The rules are the table "JSON at the door": invalid JSON is 400, valid JSON that no handler could be given unchanged
+The rules are the table "JSON at ingest": invalid JSON is 400, valid JSON that no handler could be given unchanged
 is 422. Fast checks in C decide the common case; only suspicious bytes are looked at slowly.
 """
 
@@ -60,7 +60,7 @@ class Unacceptable(Rejected):
 def decode_document(
     body: bytes, decode: Callable[[bytes], Decoded], *, names: tuple[bytes, ...] = (), depth_max: int = DEPTH_MAX + 1
 ) -> Decoded:
-    """Return `decode(body)` once the body is known to obey every rule of the door.
+    """Return `decode(body)` once the body is known to obey every rule of ingest.
 
     `decode` is a msgspec decoder that keeps nested values raw; `names` are its field names as quoted JSON, none of
     which may stand twice in the outermost object. Raises Malformed (with line and column) or Unacceptable (with a
@@ -93,7 +93,7 @@ def text_of(body: bytes) -> str:
 
 
 def decode_exactly(body: bytes) -> Any:
-    """Return the value of a document that the door let in, with every digit of its integers."""
+    """Return the value of a document that ingest let in, with every digit of its integers."""
     try:
         return msgspec.json.decode(body)
     except msgspec.ValidationError:  # to msgspec the sign of an integer is one of its 4,300 digits
@@ -138,7 +138,7 @@ class TooMany(Rejected):
 def split_array(body: bytes, items_max: int = sys.maxsize) -> list[bytes]:
     """Return the items of a JSON array, each to be checked for itself.
 
-    Raises Malformed when it is no whole array, and TooMany as soon as that is known.
+    Raises Malformed when it is not a whole array, and TooMany as soon as that is known.
 
     One item that nests too deep or holds no Unicode text must not take its neighbours along, so when the parser
     refuses the array as a whole, it is taken apart at its outermost commas.
@@ -152,7 +152,7 @@ def split_array(body: bytes, items_max: int = sys.maxsize) -> list[bytes]:
         check_count(len(items), items_max)
         return [bytes(item) for item in items]
     except msgspec.ValidationError:
-        raise Malformed("The body is no JSON array.") from None
+        raise Malformed("The body is not a JSON array.") from None
     except (msgspec.DecodeError, RecursionError):
         return cut_at_commas(body.strip(b" \t\r\n"), items_max)
 
@@ -166,7 +166,7 @@ def check_count(count: int, items_max: int) -> None:
 def cut_at_commas(body: bytes, items_max: int = sys.maxsize) -> list[bytes]:
     """Cut an array into the pieces between its outermost commas."""
     if body[:1] != b"[":
-        raise Malformed("The body is no JSON array.")
+        raise Malformed("The body is not a JSON array.")
     pieces: list[bytes] = []
     depth, start = 0, 1
     for token in ARRAY_TOKENS.finditer(body):
@@ -212,7 +212,7 @@ def check_slowly(body: bytes) -> None:
     if SURROGATE_ESCAPE.search(body):
         for pointer, text in strings_of(document):
             if SURROGATE.search(text):
-                raise Unacceptable("A string holds half of a surrogate pair, which is no Unicode text.", pointer)
+                raise Unacceptable("A string holds half of a surrogate pair, which is not Unicode text.", pointer)
     if isinstance(document, dict):
         seen: set[str] = set()
         for name, _ in outermost:
@@ -238,7 +238,7 @@ def parse_float(text: str) -> float:
 
 def refuse_constant(name: str) -> None:
     """Raise for NaN and Infinity, which RFC 8259 does not know."""
-    raise Malformed(f"The body is not valid JSON: {name} is no JSON value.")
+    raise Malformed(f"The body is not valid JSON: {name} is not a JSON value.")
 
 
 def strings_of(value: Any, pointer: str = "") -> Iterator[tuple[str, str]]:
@@ -279,7 +279,7 @@ def canonical(document: bytes) -> bytes:
     """Return bytes that are equal for equal documents, today and by whatever is built tomorrow: some are kept.
 
     Key order is ignored, 1 and true are told apart, and numbers count by their value. A document that cannot be read,
-    which the door does not let in, is equal to itself alone.
+    which ingest does not let in, is equal to itself alone.
     """
     try:
         value = json.loads(document.decode(), parse_float=exact_number, object_pairs_hook=sorted_pairs)

@@ -29,7 +29,7 @@ class NotFound(Rejected):
 
 
 class Conflict(Rejected):
-    """The state has moved on; look at it again before deciding."""
+    """The state has changed meanwhile; look at it again before deciding."""
 
 
 class Unstorable(Rejected):

@@ -87,7 +87,7 @@ decode_record = msgspec.json.Decoder(EventRecord).decode
 class StoredEvent(msgspec.Struct, frozen=True):
     """An event and what has become of it, as the store's row says. Times are microseconds since the epoch.
 
-    `waits_for` is the pattern of the handler that a queued event waits for, which is not willing to take it now.
+    `waits_for` is the pattern of the handler that a queued event waits for, which takes no more now.
     """
 
     seq: int

@@ -15,7 +15,7 @@ AGREEING_SECONDS = 0.1
 DEATHS_ALONE_MAX = 6
 
 
-class Standing(IntEnum):
+class Isolation(IntEnum):
     """How a queued event is claimed: as any other, alone, or not before its control is over."""
 
     FREE = 0
@@ -124,8 +124,8 @@ def control_seconds(alone: Sequence[float | None], least_seconds: float) -> floa
 
 
 def after_proven_death(
-    standing: Standing, known: Suspicion, death: Death, *, here: bool, explained: bool
-) -> tuple[Standing, Suspicion] | None:
+    isolation: Isolation, known: Suspicion, death: Death, *, here: bool, explained: bool
+) -> tuple[Isolation, Suspicion] | None:
     """Decide what the death of an incarnation says of an open event that it did not hold; None for nothing.
 
     What another daemon has taken over from it was in flight all the same. What is set aside `here` did not kill it,
@@ -133,7 +133,7 @@ def after_proven_death(
     """
     if known.left_by == death.incarnation:
         found = suspect(known, death, known.alone)
-        return (standing if standing is Standing.SET_ASIDE else Standing.RUNS_ALONE), found
-    if standing is Standing.SET_ASIDE and here and not explained and known.died_with != death.incarnation:
-        return Standing.RUNS_ALONE, exonerated(known)
+        return (isolation if isolation is Isolation.SET_ASIDE else Isolation.RUNS_ALONE), found
+    if isolation is Isolation.SET_ASIDE and here and not explained and known.died_with != death.incarnation:
+        return Isolation.RUNS_ALONE, exonerated(known)
     return None

@@ -9,7 +9,7 @@ import msgspec
 
 from replayforge.domain.clock import to_us
 from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Outcome, Reason, State
-from replayforge.domain.poison import Death, Decision, Standing, Suspicion, after_death
+from replayforge.domain.poison import Death, Decision, Isolation, Suspicion, after_death
 from replayforge.domain.retry import RetryPolicy
 
 CRASHES_MAX = 3
@@ -54,7 +54,7 @@ class InFlight:
     crashes: int
     owner: str
     started_at_us: int
-    standing: Standing = Standing.FREE
+    isolation: Isolation = Isolation.FREE
     suspicion: Suspicion | None = None
     worker: str = ""
 
@@ -65,7 +65,7 @@ class Reclaim:
 
     event: InFlight
     verdict: Verdict
-    standing: Standing = Standing.FREE
+    isolation: Isolation = Isolation.FREE
     suspicion: Suspicion | None = None
     outcome: Outcome = Outcome.CRASHED
 
@@ -144,8 +144,8 @@ def charged(event: InFlight, death: Death, *, hold: bool) -> Reclaim:
     elif hold:
         verdict = Verdict(State.HELD, event.attempt_count, event.crashes)
     else:
-        standing = Standing.SET_ASIDE if decision is Decision.SET_ASIDE else Standing.RUNS_ALONE
-        return Reclaim(event, Verdict(State.QUEUED, event.attempt_count, event.crashes), standing, known)
+        isolation = Isolation.SET_ASIDE if decision is Decision.SET_ASIDE else Isolation.RUNS_ALONE
+        return Reclaim(event, Verdict(State.QUEUED, event.attempt_count, event.crashes), isolation, known)
     return Reclaim(event, verdict, suspicion=known)
 
 
@@ -167,7 +167,7 @@ def as_it_was(
     """Queue an event again that is neither more nor less suspect than it was, or hold it if its type asks for that."""
     state = State.HELD if hold else State.QUEUED
     known = suspicion or event.suspicion
-    return Reclaim(event, Verdict(state, event.attempt_count, event.crashes), event.standing, known, outcome)
+    return Reclaim(event, Verdict(state, event.attempt_count, event.crashes), event.isolation, known, outcome)
 
 
 def after_crash(event: InFlight, *, hold: bool) -> Reclaim:

@@ -115,7 +115,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The books: every record of the log is a copy, not an event, or a row; every row is in one state or retired.
+    """The ledger: every record of the log is a copy, not an event, or a row; every row is in one state or retired.
 
     Not events are `unreadable` records, which were to be events, those in `gaps`, which were gone before they were
     read, and foreign ones, which somebody appended for another purpose.

@@ -13,7 +13,7 @@ class Retry(Exception):
     """Raised by a handler: this attempt failed, try again, after `after` if given: seconds or a timedelta, from nothing
     to ten years. Anything else is refused where it is raised, which fails the attempt like any other error.
 
-    A subclass may set `after` in its own way; if it is no such time the usual backoff applies.
+    A subclass may set `after` in its own way; if it is not such a time the usual backoff applies.
     """
 
     after: float | timedelta | None = None

@@ -1,1 +1,1 @@
-"""The work: one actor a file, from the door to the outcome."""
+"""The work: one actor a file, from ingest to the outcome."""

@@ -58,7 +58,7 @@ def decode_manifest(data: bytes) -> Manifest:
 
 
 def load_manifest(files: Files, directory: Path) -> Manifest:
-    """Read the manifest of a log directory; raises LogRefused when it is no readable manifest."""
+    """Read the manifest of a log directory; raises LogRefused when it is not a readable manifest."""
     path = directory / MANIFEST_NAME
     try:
         if not files.is_regular(path):

@@ -14,7 +14,7 @@ from replayforge.stores.tallies import WAITS_FOR, tally
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 
-TEXT_CHARACTERS_MAX = 255  # as at the door
+TEXT_CHARACTERS_MAX = 255  # as at ingest
 ERROR_CHARACTERS_MAX = 1_000
 INTEGER_MAX = 2**62
 

@@ -94,7 +94,7 @@ def meta_value(name: str) -> Steps[str]:
     return str(rows[0][0])
 
 
-def books() -> Steps[tuple[list[LogCursor], dict[str, int]]]:
+def ledger_snapshot() -> Steps[tuple[list[LogCursor], dict[str, int]]]:
     """Fetch the cursors of all logs and the tallies, on one snapshot."""
     cursors = yield Fetch("cursors")
     tallies = yield Fetch("tallies")

@@ -69,9 +69,9 @@ class PostgresDriver:
         self.begin_read = self.begin.format("REPEATABLE READ READ ONLY") + "; SET LOCAL enable_sort = off"
 
     @classmethod
-    async def open(cls, url: str, *, connections: int = CONNECTIONS, patience_seconds: float = START_SECONDS) -> Self:
+    async def open(cls, url: str, *, connections: int = CONNECTIONS, wait_seconds: float = START_SECONDS) -> Self:
         """Connect, waiting a while for a server that is starting; raises Refused when it cannot be used."""
-        return cls(await usable(Address.parse(url), patience_seconds), connections)
+        return cls(await usable(Address.parse(url), wait_seconds), connections)
 
     async def write(self, transaction: Transaction[Result]) -> Result:
         """Carry out the transaction and commit it; it ends even when the caller is cancelled."""

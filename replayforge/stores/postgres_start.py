@@ -15,9 +15,9 @@ SELECT current_setting('server_version_num')::int, current_setting('server_versi
 """
 
 
-async def usable(address: Address, patience_seconds: float) -> Address:
+async def usable(address: Address, wait_seconds: float) -> Address:
     """Wait a while for a server that is starting and return how to use it; raises Refused when it cannot be used."""
-    deadline = get_running_loop().time() + patience_seconds
+    deadline = get_running_loop().time() + wait_seconds
     while True:
         try:
             return await examined(address)
@@ -25,7 +25,7 @@ async def usable(address: Address, patience_seconds: float) -> Address:
             if (refusal := refused(error, address.place)) is not None:
                 raise refusal from error
             if get_running_loop().time() > deadline:
-                raise Refused(f"{error} Waited {patience_seconds:g} s for it.") from error
+                raise Refused(f"{error} Waited {wait_seconds:g} s for it.") from error
         await sleep(LOOK_SECONDS)
 
 

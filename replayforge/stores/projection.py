@@ -64,7 +64,7 @@ class Projected:
     """What became of a stretch of a log: what was claimed, (id, run) of what can be published, and the counts.
 
     The cursor stands at `through` now. `buried` are the (id, event type) of records that the store could not take.
-    `turned_away` says for each handler without room how many have to wait for it.
+    `deferred` says for each handler without room how many have to wait for it.
     """
 
     through: int
@@ -74,7 +74,7 @@ class Projected:
     inserted: int
     copies: int
     key_reused: list[str]
-    turned_away: dict[str, int]
+    deferred: dict[str, int]
 
 
 class NewEvent(msgspec.Struct, frozen=True):
@@ -107,7 +107,7 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
     if unreadable or projection.gaps:
         yield Batch("count_passed_over", [(unreadable, projection.gaps, projection.log_id)])
     rows: list[Claimed] = []
-    turned_away: Counter[str] = Counter()
+    deferred: Counter[str] = Counter()
     if fresh:
         seqs = yield Fetch("reserve_seqs", {"count": len(fresh), "now_us": projection.now_us})
         # Where daemons share a store its clock says what is due, not the one of the daemon that accepted it.
@@ -116,9 +116,9 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
         yield Batch("insert_events", [inserted_row(row.event) for row in rows])
         yield Batch("insert_contents", [(row.event.seq, row.content.payload, row.content.metadata) for row in rows])
         yield tally(node, Counter(row.event.state for row in rows))
-        turned_away.update(row.event.waits_for for row in rows if row.event.waits_for is not None)
-        if turned_away:
-            yield tally_waiting(node, turned_away)
+        deferred.update(row.event.waits_for for row in rows if row.event.waits_for is not None)
+        if deferred:
+            yield tally_waiting(node, deferred)
     return Projected(
         through=projection.through,
         claimed=[row for row in rows if row.event.state is State.PROCESSING],
@@ -127,7 +127,7 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
         inserted=len(rows),
         copies=copies,
         key_reused=[new.record.event_type for new in fresh if new.first_id is not None and new.bad is None],
-        turned_away=dict(turned_away),
+        deferred=dict(deferred),
     )
 
 
@@ -225,14 +225,14 @@ def sort_out(projection: Projection, known: dict[str, Meaning | str]) -> tuple[l
 def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Sequence[NewEvent]) -> list[Claimed]:
     """Return the rows of new events with what came with them, the first due ones already in the owner's hands."""
     rows: list[Claimed] = []
-    claims_left, turnstile = projection.claims_max, projection.admission.turnstile()
+    claims_left, counter = projection.claims_max, projection.admission.counter()
     for seq, new in zip(seqs, fresh, strict=True):
         state, event_type = first_state(new, projection.now_us), new.record.event_type
-        waits_for = turnstile.waits_for(event_type) if state is State.QUEUED else None
+        waits_for = counter.waits_for(event_type) if state is State.QUEUED else None
         if state is State.QUEUED and waits_for is None and claims_left > 0:
             state = State.PROCESSING
             claims_left -= 1
-            turnstile.let_in(event_type)
+            counter.admit(event_type)
         rows.append(Claimed(new_event(projection, owner, seq, new, state, waits_for), content_of(new.record)))
     return rows
 

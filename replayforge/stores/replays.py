@@ -10,15 +10,15 @@ from replayforge.domain.bulk_replay import (
     MEMBERS_MAX,
     JobState,
     Member,
+    MemberOutcome,
     Miscounted,
     Preview,
     ReplayJob,
     ReplayOrder,
     Skip,
-    Standing,
     Take,
     next_step,
-    standing_now,
+    outcome_now,
     why_skipped,
 )
 from replayforge.domain.clock import to_us
@@ -177,8 +177,8 @@ def advance(node: str, seq: int, count_max: int, now_us: int) -> Steps[Advance |
     count = min(step.count, count_max)
     rows = yield Fetch("waiting_members", {"replay_seq": seq, "after_seq": job.through_seq, "count": count})
     members = [member(row) for row in rows]
-    standing = yield Fetch("lock_events", {"seqs": [one.seq for one in members]})
-    now = standings(standing)
+    found = yield Fetch("lock_events", {"seqs": [one.seq for one in members]})
+    now = states_by_seq(found)
     notes = {one.seq: why_skipped(one, now.get(one.seq)) for one in members}
     replayed = [one for one in members if not notes[one.seq]]
     yield Batch("replay_event", [(now_us, one.seq, one.run, one.state) for one in replayed])
@@ -212,17 +212,17 @@ def skip_next(seq: int, note: str, now_us: int) -> Steps[int]:
 
 def marked(seq: int, one: Member, note: str) -> Row:
     """Return the parameters that mark a member as replayed, or as skipped when a note says why."""
-    return (Standing.SKIPPED if note else Standing.REPLAYED, note, seq, one.seq, Standing.WAITING)
+    return (MemberOutcome.SKIPPED if note else MemberOutcome.REPLAYED, note, seq, one.seq, MemberOutcome.WAITING)
 
 
-def look_at_open(seq: int, after_seq: int, count: int) -> Steps[tuple[list[tuple[Member, Standing]], int]]:
+def look_at_open(seq: int, after_seq: int, count: int) -> Steps[tuple[list[tuple[Member, MemberOutcome]], int]]:
     """Fetch those of the next replayed members that have come to their ends, and where the next look goes on."""
     rows = yield Fetch("open_members", {"replay_seq": seq, "after_seq": after_seq, "count": count})
     members = [member(row) for row in rows]
-    standing = yield Fetch("events_standing", {"seqs": [one.seq for one in members]})
-    now = standings(standing)
-    ends = [(one, standing_now(one, now.get(one.seq))) for one in members]
-    ended: list[tuple[Member, Standing]] = [(one, end) for one, end in ends if end is not Standing.REPLAYED]
+    found = yield Fetch("states_of_events", {"seqs": [one.seq for one in members]})
+    now = states_by_seq(found)
+    ends = [(one, outcome_now(one, now.get(one.seq))) for one in members]
+    ended: list[tuple[Member, MemberOutcome]] = [(one, end) for one, end in ends if end is not MemberOutcome.REPLAYED]
     return ended, members[-1].seq if len(members) == count else 0
 
 
@@ -232,9 +232,9 @@ def follow(seq: int, after_seq: int, count: int, now_us: int) -> Steps[Followed]
     if not rows:
         return Followed(0, after_seq)
     ended, next_seq = yield from look_at_open(seq, after_seq, count)
-    yield Batch("mark_members", [(end, "", seq, one.seq, Standing.REPLAYED) for one, end in ended])
+    yield Batch("mark_members", [(end, "", seq, one.seq, MemberOutcome.REPLAYED) for one, end in ended])
     ends = Counter(end for _, end in ended)
-    row = (ends[Standing.SUCCEEDED], ends[Standing.DEAD_LETTERED], ends[Standing.MOVED_ON])
+    row = (ends[MemberOutcome.SUCCEEDED], ends[MemberOutcome.DEAD_LETTERED], ends[MemberOutcome.SUPERSEDED])
     yield Batch("add_to_replay", [(0, 0, *row, 0, 0, SLACK_US, now_us, seq)])
     return Followed(len(ended), next_seq)
 
@@ -296,6 +296,6 @@ def member(row: Row) -> Member:
     return Member(row[0], row[1], row[2], State(row[3]))
 
 
-def standings(rows: Sequence[Row]) -> dict[int, Now]:
+def states_by_seq(rows: Sequence[Row]) -> dict[int, Now]:
     """Return row number -> (id, run, state) of events as they are now."""
     return {row[0]: (row[1], row[2], State(row[3])) for row in rows}

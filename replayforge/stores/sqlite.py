@@ -390,7 +390,7 @@ async def in_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Co
 def examined(path: Path) -> Path:
     """Return the file behind links, where SQLite keeps its WAL and our lock must lie; changes nothing.
 
-    Raises Refused for one that is no database of ours, or that has a second name.
+    Raises Refused for one that is not a database of ours, or that has a second name.
     """
     path = path.resolve()
     remedy = "Name another file in store.url, or move this one away."
@@ -433,7 +433,7 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def is_moved(path: Path, known: tuple[int, int]) -> bool:
-    """Tell whether a name surely leads to another file by now; a file system that does not say is no proof."""
+    """Tell whether a name surely leads to another file by now; a file system that does not say is not a proof."""
     try:
         return identity(path) != known
     except OSError:

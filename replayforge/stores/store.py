@@ -8,18 +8,18 @@ from time import monotonic
 
 from replayforge.domain.admission import ALL_WELCOME, Admission, PatternOf, Pause
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
-from replayforge.domain.chronicle import Chronicle, Range
 from replayforge.domain.errors import Refused, Unstorable
 from replayforge.domain.event import Action, Attempt, Content, EventRecord, Meaning, RetiredKey, StoredEvent
 from replayforge.domain.lifecycle import State
+from replayforge.domain.metrics_history import MetricsHistory, Range
 from replayforge.domain.poison import Suspicion
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
-from replayforge.stores import chronicle, lookups, nodes, replays, retention, suspicions, transactions, waiting
+from replayforge.stores import lookups, metrics_history, nodes, replays, retention, suspicions, transactions, waiting
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
-from replayforge.stores.chronicle import Amount, StepAmount
 from replayforge.stores.driver import Batch, Driver, Steps
 from replayforge.stores.lookups import Discrepancies, EventPage, WorkflowPage
+from replayforge.stores.metrics_history import Amount, StepAmount
 from replayforge.stores.migrations import migrate
 from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
@@ -117,8 +117,8 @@ class Store:
 
         def steps() -> Steps[int]:
             yield Batch("open_cursor", [(log_id, incarnation, offset, now_us)])
-            standing = yield from lookups.cursor(log_id)
-            return standing[0] if standing else offset
+            cursor = yield from lookups.cursor(log_id)
+            return cursor[0] if cursor else offset
 
         return await self.driver.write(steps)
 
@@ -334,9 +334,9 @@ class Store:
         """Take the pause off a handler; False when there is none."""
         return await self.driver.write(lambda: waiting.resume(pattern))
 
-    async def standing(self) -> tuple[list[Pause], dict[str, int]]:
+    async def pauses_and_deferred(self) -> tuple[list[Pause], dict[str, int]]:
         """Return the pauses, and how many events wait for each handler."""
-        return await self.driver.read(waiting.standing)
+        return await self.driver.read(waiting.pauses_and_deferred)
 
     # Bulk replays
 
@@ -465,7 +465,7 @@ class Store:
 
     async def queued_types(self, count_max: int) -> dict[str, int]:
         """Return how many events of each type are queued, counting no more than so many in all."""
-        return await self.driver.look(lambda: chronicle.queued_types(count_max))
+        return await self.driver.look(lambda: metrics_history.queued_types(count_max))
 
     async def oldest_queued(self) -> int | None:
         """Return when the longest waiting queued event was last touched."""
@@ -478,12 +478,12 @@ class Store:
         """
         return await self.driver.read(lambda: lookups.due_soon(now_us, soon_us))
 
-    async def books(self) -> tuple[list[LogCursor], dict[str, int]]:
+    async def ledger_snapshot(self) -> tuple[list[LogCursor], dict[str, int]]:
         """Return every log's cursor and how many events stand in each state."""
-        return await self.driver.read(lookups.books)
+        return await self.driver.read(lookups.ledger_snapshot)
 
     async def recount(self, *, few: bool = False) -> dict[State, int]:
-        """Return by how many the rows of each state differ from the books; where there are `few`, without waiting."""
+        """Return by how many the rows of each state differ from the ledger; where there are `few`, without waiting."""
         read = self.driver.read if few else self.driver.look
         return await read(lookups.recount)
 
@@ -518,23 +518,23 @@ class Store:
         """Return (process, seconds, statement) of foreign transactions that have been open for longer."""
         return await self.driver.read(lambda: lookups.long_transactions(seconds))
 
-    # The chronicle
+    # The metrics history
 
-    async def write_chronicle(self, amounts: Sequence[StepAmount]) -> None:
+    async def write_metrics(self, amounts: Sequence[StepAmount]) -> None:
         """Note what this node has counted by now; writing the same twice changes nothing."""
-        await self.driver.write(lambda: chronicle.write(self.node, amounts))
+        await self.driver.write(lambda: metrics_history.write(self.node, amounts))
 
-    async def own_chronicle(self, step_seconds: int, at_us: int) -> list[Amount]:
+    async def own_metrics(self, step_seconds: int, at_us: int) -> list[Amount]:
         """Return what this node has written about one step."""
-        return await self.driver.read(lambda: chronicle.own(self.node, step_seconds, at_us))
+        return await self.driver.read(lambda: metrics_history.own(self.node, step_seconds, at_us))
 
-    async def read_chronicle(self, chosen: Range, now_us: int) -> Chronicle:
+    async def read_metrics(self, chosen: Range, now_us: int) -> MetricsHistory:
         """Return what happened within a range on all nodes together."""
-        return await self.driver.look(lambda: chronicle.read(chosen, now_us))
+        return await self.driver.look(lambda: metrics_history.read(chosen, now_us))
 
-    async def retire_chronicle(self, step_seconds: int, before_us: int, limit: int = 5000) -> int:
+    async def retire_metrics(self, step_seconds: int, before_us: int, limit: int = 5000) -> int:
         """Remove a piece of the steps that began before a time; returns how many amounts."""
-        return await self.driver.write(lambda: chronicle.retire(step_seconds, before_us, limit))
+        return await self.driver.write(lambda: metrics_history.retire(step_seconds, before_us, limit))
 
     # The offline check
 

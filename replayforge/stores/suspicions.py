@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from replayforge.domain.poison import Standing, Suspicion
+from replayforge.domain.poison import Isolation, Suspicion
 from replayforge.stores.driver import Batch, Fetch, Row, Steps
 
 SUSPECTS_MAX = 10_000
@@ -18,12 +18,12 @@ class Suspect:
     """One event under suspicion: how it is claimed, and what is known of it."""
 
     seq: int
-    standing: Standing
+    isolation: Isolation
     known: Suspicion
     event_id: str
 
 
-Change = tuple[Suspect, Standing, Suspicion | None]  # what is known so far, and what is known from now on
+Change = tuple[Suspect, Isolation, Suspicion | None]  # what is known so far, and what is known from now on
 
 
 def known_of(text: str | None) -> Suspicion | None:
@@ -38,7 +38,7 @@ def written(known: Suspicion | None) -> str | None:
 
 def as_suspect(row: Row) -> Suspect:
     """Read a row of the suspects."""
-    return Suspect(row[0], Standing(row[1]), decode(row[2]), row[3])
+    return Suspect(row[0], Isolation(row[1]), decode(row[2]), row[3])
 
 
 def next_suspect() -> Steps[Suspicion | None]:
@@ -64,8 +64,8 @@ def change(name: str, decide: Callable[[Sequence[Suspect]], Sequence[Change]]) -
     rows = yield Fetch(name, {"count": SUSPECTS_MAX})
     found = {row[0]: row[2] for row in rows}
     changes = [
-        (standing, written(known), suspect.seq, found[suspect.seq])
-        for suspect, standing, known in decide([as_suspect(row) for row in rows])
+        (isolation, written(known), suspect.seq, found[suspect.seq])
+        for suspect, isolation, known in decide([as_suspect(row) for row in rows])
     ]
     if not changes:
         return 0

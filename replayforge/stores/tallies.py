@@ -21,9 +21,9 @@ def tally(node: str, changes: dict[State, int] | dict[str, int] | Counter[State]
     return Batch("add_tallies", [(node, str(name), change) for name, change in sorted(changes.items()) if change])
 
 
-def tally_waiting(node: str, turned_away: Counter[str]) -> Batch:
+def tally_waiting(node: str, deferred: Counter[str]) -> Batch:
     """Return the statement that counts events which begin to wait for their handlers."""
-    return tally(node, {WAITS_FOR + pattern: count for pattern, count in turned_away.items()})
+    return tally(node, {WAITS_FOR + pattern: count for pattern, count in deferred.items()})
 
 
 def waiting_of(tallies: Mapping[str, int]) -> dict[str, int]:

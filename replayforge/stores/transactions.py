@@ -9,7 +9,7 @@ import msgspec
 from replayforge.domain.admission import Admission
 from replayforge.domain.event import Claimed, Content, StoredEvent
 from replayforge.domain.lifecycle import OPEN, Outcome, Reason, State
-from replayforge.domain.poison import Standing
+from replayforge.domain.poison import Isolation
 from replayforge.domain.recovery import InFlight, Reclaim, Verdict, error_signature
 from replayforge.domain.reports import Node
 from replayforge.stores.burial import bury
@@ -43,7 +43,7 @@ class Settlement(msgspec.Struct, frozen=True):
 SUSPECTS_PER_CLAIM_MAX = 100
 CLAIM_BYTES_MAX = 32 << 20  # of what came with the events
 UNREAD = Content(b"", b"")  # stands for what was left out for its size until it is fetched
-UNREADABLE = "What came with this event is gone from the store, or is no text: it cannot be given to a handler."
+UNREADABLE = "What came with this event is gone from the store, or is not text: it cannot be given to a handler."
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Claim:
     """
 
     taken: list[Claimed]
-    turned_away: dict[str, int]
+    deferred: dict[str, int]
     left: list[tuple[str, int]] = field(default_factory=list)
     buried: list[tuple[str, str]] = field(default_factory=list)
 
@@ -70,39 +70,39 @@ def claim(node: str, owner: str, entries: Sequence[tuple[str, int]], admission: 
 def claim_suspect(node: str, owner: str, admission: Admission, now_us: int) -> Steps[Claim]:
     """Take the likeliest suspect that has admission; likelier ones that have none wait for their handlers."""
     lease = {"owner": owner, "now_us": now_us}
-    turned_away: Counter[str] = Counter()
+    deferred: Counter[str] = Counter()
     for _ in range(SUSPECTS_PER_CLAIM_MAX):
         rows = yield Fetch("claimable_suspect", lease)
         claimed = yield from admit(node, rows, admission, lease)
-        turned_away.update(claimed.turned_away)
+        deferred.update(claimed.deferred)
         if claimed.taken or claimed.buried or not rows:
-            return Claim(claimed.taken, dict(turned_away), buried=claimed.buried)
-    return Claim([], dict(turned_away))
+            return Claim(claimed.taken, dict(deferred), buried=claimed.buried)
+    return Claim([], dict(deferred))
 
 
 def admit(node: str, rows: Sequence[Row], admission: Admission, lease: Mapping[str, object]) -> Steps[Claim]:
     """Take those of the events that have admission, as far as they fit; those without wait for their handlers."""
-    turnstile = admission.turnstile()
+    counter = admission.counter()
     admitted: list[Claimed] = []
     away: list[tuple[str, int]] = []
     left: list[tuple[str, int]] = []
     room_bytes = CLAIM_BYTES_MAX
     for row in rows:
         one = as_claimed(row)
-        pattern = turnstile.waits_for(one.event.event_type)
+        pattern = counter.waits_for(one.event.event_type)
         if pattern is not None:
             away.append((pattern, one.event.seq))
         elif admitted and row[-1] > room_bytes:
             left.append((one.event.id, one.event.run))
         else:
-            turnstile.let_in(one.event.event_type)
+            counter.admit(one.event.event_type)
             admitted.append(one)
             room_bytes -= row[-1]
     if away:
         yield Batch("let_wait", away)
-        yield tally_waiting(node, turnstile.turned_away)
+        yield tally_waiting(node, counter.deferred)
     taken, buried = yield from take_events(node, admitted, lease)
-    return Claim(taken, dict(turnstile.turned_away), left, buried)
+    return Claim(taken, dict(counter.deferred), left, buried)
 
 
 def take_events(
@@ -241,7 +241,7 @@ def in_flight(owner_prefix: str, limit: int) -> Steps[list[tuple[int, InFlight]]
 def left_event(row: Row) -> tuple[int, InFlight]:
     """Read the row of an event that somebody left in processing; returns its row number with it."""
     event = InFlight(*row[1:9])
-    return row[0], replace(event, standing=Standing(row[9]), suspicion=known_of(row[10]))
+    return row[0], replace(event, isolation=Isolation(row[9]), suspicion=known_of(row[10]))
 
 
 def prefix_pattern(prefix: str) -> str:
@@ -286,7 +286,7 @@ def crashed_event(seq: int, decided: Reclaim, error: str, now_us: int) -> Row:
         verdict.reason,
         error,
         error_signature(error),
-        decided.standing,
+        decided.isolation,
         written(decided.suspicion),
         now_us,
         seq,
@@ -335,7 +335,7 @@ class Renewal:
     """
 
     renewed: frozenset[int]
-    standing: frozenset[int]
+    held: frozenset[int]
     complete: bool = True
 
 
@@ -359,7 +359,7 @@ def beat(
     yield Batch("report_node", [node_row(report, now_us)])
     return Renewal(
         renewed=frozenset(seq for seq, renewed in rows if renewed),
-        standing=frozenset(seq for seq, _ in rows),
+        held=frozenset(seq for seq, _ in rows),
         complete=all(renewed for _, renewed in others),
     )
 

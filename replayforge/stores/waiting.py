@@ -1,4 +1,4 @@
-"""Events that wait for a handler which is not willing now, and the pauses: each operation as one transaction."""
+"""Events that wait for a handler which takes no more now, and the pauses: each operation as one transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Recalled:
 class Sorted:
     """How many of the queued events looked at have to wait for their handlers, and where the next look goes on."""
 
-    turned_away: dict[str, int]
+    deferred: dict[str, int]
     next_seq: int | None
 
 
@@ -45,7 +45,7 @@ def recall(node: str, owner: str, pattern: str, pattern_of: PatternOf, count: in
     ours = [one for one in events if not one[1] and pattern_of(one[0].event.event_type) == pattern]
     kept = {one.event.seq for one, _, _ in ours}
     others = [(one, suspect) for one, suspect, _ in events if one.event.seq not in kept]
-    yield from let_go(node, pattern, [one.event.seq for one, _ in others])
+    yield from end_waiting(node, pattern, [one.event.seq for one, _ in others])
     fitting = within_bytes([(one, size) for one, _, size in ours])
     taken, buried = yield from take_events(node, fitting, lease, pattern)
     if taken:
@@ -80,12 +80,12 @@ def bury_oldest(node: str, pattern: str, error: str, now_us: int) -> Steps[Recal
 def release(node: str, pattern: str, count: int) -> Steps[Recalled]:
     """Queue the oldest events that wait for a handler as any other."""
     rows = yield Fetch("waiting_entries", {"pattern": pattern, "count": count})
-    yield from let_go(node, pattern, [row[0] for row in rows])
+    yield from end_waiting(node, pattern, [row[0] for row in rows])
     entries = [(row[1], row[2]) for row in rows if not row[3]]
     return Recalled([], entries, suspects=len(rows) - len(entries), found=len(rows))
 
 
-def let_go(node: str, pattern: str, seqs: Sequence[int]) -> Steps[None]:
+def end_waiting(node: str, pattern: str, seqs: Sequence[int]) -> Steps[None]:
     """Let events that waited for a handler wait no longer."""
     if seqs:
         yield Batch("let_wait", [(None, seq) for seq in sorted(seqs)])
@@ -95,13 +95,13 @@ def let_go(node: str, pattern: str, seqs: Sequence[int]) -> Steps[None]:
 def sort_out(node: str, admission: Admission, after_seq: int, count: int) -> Steps[Sorted]:
     """Let those of the next queued events wait whose handlers have no room at all."""
     rows = yield Fetch("ready_types", {"after_seq": after_seq, "count": count})
-    turnstile = admission.turnstile()
-    waits = [(turnstile.waits_for(event_type), seq) for seq, event_type in rows]
+    counter = admission.counter()
+    waits = [(counter.waits_for(event_type), seq) for seq, event_type in rows]
     away = [(pattern, seq) for pattern, seq in waits if pattern is not None]
     if away:
         yield Batch("let_wait", away)
-        yield tally_waiting(node, turnstile.turned_away)
-    return Sorted(dict(turnstile.turned_away), rows[-1][0] if len(rows) == count else None)
+        yield tally_waiting(node, counter.deferred)
+    return Sorted(dict(counter.deferred), rows[-1][0] if len(rows) == count else None)
 
 
 def pause(pause: Pause) -> Steps[None]:
@@ -115,7 +115,7 @@ def resume(pattern: str) -> Steps[bool]:
     return bool(changed[0][0])
 
 
-def standing() -> Steps[tuple[list[Pause], dict[str, int]]]:
+def pauses_and_deferred() -> Steps[tuple[list[Pause], dict[str, int]]]:
     """Fetch the pauses, and how many events wait for each handler."""
     pauses = yield Fetch("pauses")
     tallies = yield Fetch("tallies")

@@ -2,7 +2,8 @@
 
 from aiohttp import web
 
-from replayforge.web import (
+from replayforge.web import status_page
+from replayforge.web.api import (
     dead_letters,
     demo,
     events,
@@ -13,12 +14,11 @@ from replayforge.web import (
     metrics,
     operations,
     replays,
-    status_page,
 )
-from replayforge.web.context import CONTEXT, PARAMETERS, Context
-from replayforge.web.error_pages import for_people
-from replayforge.web.guard import guard
-from replayforge.web.openapi import parameters_of
+from replayforge.web.api.openapi import parameters_of
+from replayforge.web.http.context import CONTEXT, PARAMETERS, Context
+from replayforge.web.http.guard import guard
+from replayforge.web.pages.error_pages import for_people
 
 
 def build_app(context: Context) -> web.Application:

@@ -8,28 +8,28 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from replayforge.engine.overview import Overview
-from replayforge.web import (
+from replayforge.engine.report.overview import Overview
+from replayforge.web.api import metrics_history as past
+from replayforge.web.api import openapi
+from replayforge.web.http.context import CONTEXT, Context
+from replayforge.web.live import hints as live
+from replayforge.web.live.cached_answer import Remembered
+from replayforge.web.live.hints import HUB, Hub
+from replayforge.web.live.live_rates import LIVE_RATES, LiveRates
+from replayforge.web.pages import (
     actions,
     api_page,
     assets,
     event_page,
     handler_pages,
-    live,
     lookup,
-    openapi,
     overview_page,
-    pages,
-    past,
     rendering,
     replay_pages,
     sending,
-    session,
 )
-from replayforge.web.context import CONTEXT, Context
-from replayforge.web.live import HUB, Hub
-from replayforge.web.pulse import PULSE, Pulse
-from replayforge.web.remembered import Remembered
+from replayforge.web.pages import list_pages as pages
+from replayforge.web.pages import login as session
 
 RATES, TIME, PARTS = frozenset({"rates"}), frozenset({"time"}), frozenset({"parts"})
 SAMPLES_PER_LOOK = 6
@@ -40,8 +40,8 @@ def install(app: web.Application, context: Context) -> None:
     app[assets.ASSETS] = assets.load_assets(assets.static_root())
     app[rendering.ENVIRONMENT] = rendering.build_environment()
     app[rendering.LETTERS] = Remembered(context.overview.clock)
-    app[PULSE] = Pulse(context.chronicler, context.overview.clock)
-    app[past.MEMORY] = past.Memory(context.chronicler, context.overview.clock)
+    app[LIVE_RATES] = LiveRates(context.metrics_recorder, context.overview.clock)
+    app[past.MEMORY] = past.Memory(context.metrics_recorder, context.overview.clock)
     app[HUB] = Hub()
     app.router.add_routes(routes())
     app.cleanup_ctx.append(kept_alive)
@@ -50,24 +50,24 @@ def install(app: web.Application, context: Context) -> None:
 
 
 async def kept_alive(app: web.Application) -> AsyncIterator[None]:
-    """Listen to telemetry and take the pulse for as long as the application runs."""
-    hub, pulse, telemetry = app[HUB], app[PULSE], app[CONTEXT].overview.telemetry
+    """Listen to telemetry and take the live rates for as long as the application runs."""
+    hub, live_rates, telemetry = app[HUB], app[LIVE_RATES], app[CONTEXT].overview.telemetry
     hub.open()
-    telemetry.listeners += [pulse.listen, hub.listen]
-    sampling = create_task(sample(pulse, hub, app[CONTEXT].overview), name="pulse")
+    telemetry.listeners += [live_rates.listen, hub.listen]
+    sampling = create_task(sample(live_rates, hub, app[CONTEXT].overview), name="live_rates")
     yield
     sampling.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await sampling
-    for listener in (pulse.listen, hub.listen):
+    for listener in (live_rates.listen, hub.listen):
         telemetry.listeners.remove(listener)
 
 
-async def sample(pulse: Pulse, hub: Hub, overview: Overview) -> None:
+async def sample(live_rates: LiveRates, hub: Hub, overview: Overview) -> None:
     """Take samples, and tell open pages when the rates have changed, or whether a part works."""
-    shown, working = pulse.rates(), ""
+    shown, working = live_rates.rates(), ""
     for number in itertools.count(1):
-        await pulse.tick()
+        await live_rates.tick()
         # Some words are true for a while only, such as that something crashed a moment ago.
         if number % SAMPLES_PER_LOOK == 0:
             hub.mark(TIME)
@@ -75,7 +75,7 @@ async def sample(pulse: Pulse, hub: Hub, overview: Overview) -> None:
         if hub.clients and (found := " ".join(check.status for check in await overview.checks())) != working:
             working = found
             hub.mark(PARTS)
-        if (rates := pulse.rates()) != shown:
+        if (rates := live_rates.rates()) != shown:
             shown = rates
             hub.mark(RATES)
 

@@ -117,7 +117,7 @@ function togglePause() {
   }
 }
 
-// What was put off while the reader was busy comes when the reader is done.
+// What was postponed while the reader was busy comes when the reader is done.
 function resume() {
   if (!paused && source) soon([]);
 }

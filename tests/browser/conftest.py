@@ -37,7 +37,7 @@ QUICK = {
     "workers.count": 4,
     "supervisor.grace_seconds": 1,
     "supervisor.restarts_max": 100,
-    "janitor.chronicle_seconds": 0.5,
+    "janitor.metrics_seconds": 0.5,
     "server.allowed_hosts": ["127.0.0.1", "replay.test"],
 }
 TIMEOUT_MS = 10_000

@@ -23,7 +23,7 @@ def slow() -> Steps[int]:
 
 
 async def test_the_engine_never_waits_for_whoever_looks(store: Store) -> None:
-    """While more looks run and wait than there is room for, keys, cursors, books and writes are answered."""
+    """While more looks run and wait than there is room for, keys, cursors, ledger and writes are answered."""
     store.driver.book = {**store.driver.book, "slow": SLOW}  # type: ignore[attr-defined]
     store.driver.look_seconds = 30.0
     await put(store, [record("event-1")])
@@ -32,7 +32,7 @@ async def test_the_engine_never_waits_for_whoever_looks(store: Store) -> None:
     async with asyncio.timeout(25):
         for _ in range(5):
             assert list(await store.events_by_ids(["event-1"])) == ["event-1"]
-            await store.books()
+            await store.ledger_snapshot()
             await store.ping()
         await put(store, [record("event-2")], after=1)
     assert not any(look.done() for look in looks)

@@ -12,10 +12,10 @@ from replayforge.domain.bulk_replay import (
     JOB_TRANSITIONS,
     MEMBERS_MAX,
     JobState,
+    MemberOutcome,
     Miscounted,
     ReplayJob,
     ReplayOrder,
-    Standing,
 )
 from replayforge.domain.errors import Rejected
 from replayforge.domain.event import Claimed, StoredEvent
@@ -79,9 +79,9 @@ async def moved(store: Store, job: ReplayJob, *targets: JobState) -> ReplayJob:
 
 
 async def found(store: Store, job: ReplayJob) -> ReplayJob:
-    standing = await store.find_replay(job.seq)
-    assert standing is not None
-    return standing[0]
+    outcome = await store.find_replay(job.seq)
+    assert outcome is not None
+    return outcome[0]
 
 
 async def members(store: Store, job: ReplayJob) -> list[str]:
@@ -102,7 +102,7 @@ async def running(store: Store, **order: Any) -> ReplayJob:
 
 
 async def test_members_are_what_matched_when_it_was_made(store: Store) -> None:
-    """What becomes a dead letter later is no member; the oldest come first."""
+    """What becomes a dead letter later is not a member; the oldest come first."""
     names = await dead(store, 3)
     job = await create(store)
     await dead(store, 2, after=3)
@@ -221,10 +221,10 @@ async def test_what_moved_meanwhile_is_skipped_with_the_reason(store: Store) -> 
     done = await store.advance_replay(job.seq, 10, now_us())
     assert done is not None
     assert (done.entries, done.skipped) == ([(name, 2) for name in names[3:]], 3)
-    standing = await store.find_replay(job.seq)
-    assert standing is not None
-    assert (standing[0].replayed, standing[0].skipped, standing[0].waiting) == (2, 3, 0)
-    assert {(skip.sample, skip.reason) for skip in standing[1]} == {
+    outcome = await store.find_replay(job.seq)
+    assert outcome is not None
+    assert (outcome[0].replayed, outcome[0].skipped, outcome[0].waiting) == (2, 3, 0)
+    assert {(skip.sample, skip.reason) for skip in outcome[1]} == {
         (names[0], "It was replayed by somebody else meanwhile."),
         (names[1], "It was dead_lettered and is discarded now."),
         (names[2], "Retention has removed it."),
@@ -271,7 +271,7 @@ async def test_two_daemons_replay_each_member_once(store: Store, other: Store) -
         entries += [entry for done in both if done for entry in done.entries]
     assert sorted(entries) == [(name, 2) for name in names]
     assert (await found(store, job)).replayed == 60
-    _, tallies = await store.books()
+    _, tallies = await store.ledger_snapshot()
     assert (tallies[State.QUEUED], tallies[State.DEAD_LETTERED]) == (60, 0)
 
 
@@ -335,7 +335,7 @@ async def test_figures_follow_the_ends(store: Store, other: Store) -> None:
     looks = await asyncio.gather(*(one.follow_replay(job.seq, 0, 100, now_us()) for one in (store, other, store)))
     assert sum(look.ended for look in looks) == 4
     job = await found(store, job)
-    assert (job.succeeded, job.dead_lettered, job.moved_on, job.open) == (1, 2, 1, 1)
+    assert (job.succeeded, job.dead_lettered, job.superseded, job.open) == (1, 2, 1, 1)
     assert [one.seq for one in await store.active_replays()] == [job.seq]
     await store.settle([success(taken[names[3]])])
     await store.follow_replay(job.seq, 0, 100, now_us())
@@ -382,26 +382,28 @@ async def test_figures_agree_with_the_rows_through_random_histories(store: Store
             if event.state is State.DEAD_LETTERED and rng.random() < 0.5:
                 await store.replay(event, now_us(), "by hand")
     for job in jobs:
-        standing = await found(store, job)
-        counted = await count_standings(store, job)
-        ended = {s: counted[s] for s in (Standing.SUCCEEDED, Standing.DEAD_LETTERED, Standing.MOVED_ON)}
-        assert (standing.waiting, standing.skipped) == (counted[Standing.WAITING], counted[Standing.SKIPPED])
-        assert (standing.succeeded, standing.dead_lettered, standing.moved_on) == tuple(ended.values())
-        assert standing.open == counted[Standing.REPLAYED]
+        outcome = await found(store, job)
+        counted = await count_states_by_seq(store, job)
+        ended = {
+            s: counted[s] for s in (MemberOutcome.SUCCEEDED, MemberOutcome.DEAD_LETTERED, MemberOutcome.SUPERSEDED)
+        }
+        assert (outcome.waiting, outcome.skipped) == (counted[MemberOutcome.WAITING], counted[MemberOutcome.SKIPPED])
+        assert (outcome.succeeded, outcome.dead_lettered, outcome.superseded) == tuple(ended.values())
+        assert outcome.open == counted[MemberOutcome.REPLAYED]
     states = (await store.discrepancies()).states
-    _, tallies = await store.books()
+    _, tallies = await store.ledger_snapshot()
     assert {state: count for state in State if (count := tallies.get(state, 0))} == states
 
 
-async def count_standings(store: Store, job: ReplayJob) -> Counter[Standing]:
-    """Count a job's members by moving each of them to where it stands: the one it fits is its standing."""
+async def count_states_by_seq(store: Store, job: ReplayJob) -> Counter[MemberOutcome]:
+    """Count a job's members by moving each of them to where it stands: the one it fits is its outcome."""
 
-    def steps() -> Steps[Counter[Standing]]:
-        counted: Counter[Standing] = Counter()
+    def steps() -> Steps[Counter[MemberOutcome]]:
+        counted: Counter[MemberOutcome] = Counter()
         rows = yield Fetch("waiting_members", {"replay_seq": job.seq, "after_seq": 0, "count": 1000})
-        for standing in Standing:
-            changed = yield Batch("mark_members", [(standing, "", job.seq, row[0], standing) for row in rows])
-            counted[standing] = changed[0][0]
+        for outcome in MemberOutcome:
+            changed = yield Batch("mark_members", [(outcome, "", job.seq, row[0], outcome) for row in rows])
+            counted[outcome] = changed[0][0]
         return counted
 
     return await store.driver.write(steps)
@@ -443,8 +445,8 @@ async def test_move_needs_the_state_that_was_seen_of_a_job(store: Store) -> None
         for target in (JobState.PAUSED, JobState.CANCELLED)
     ]
     assert results == [True, False]
-    standing = await found(store, job)
-    assert (standing.state, standing.resumes_as, standing.note) == (JobState.PAUSED, JobState.PENDING, "n")
+    outcome = await found(store, job)
+    assert (outcome.state, outcome.resumes_as, outcome.note) == (JobState.PAUSED, JobState.PENDING, "n")
 
 
 async def test_list_of_jobs(store: Store) -> None:
@@ -459,13 +461,13 @@ async def test_list_of_jobs(store: Store) -> None:
 async def test_retirement_of_jobs(store: Store) -> None:
     """What ended long ago is removed piece by piece, members first; what has not ended stays."""
     await dead(store, 5)
-    ended, standing = await create(store), await create(store)
+    ended, outcome = await create(store), await create(store)
     await moved(store, ended, JobState.CANCELLED)
     assert await store.retire_replays(now_us() - MINUTE_US, 3) == 0
     later = now_us() + MINUTE_US
     assert [await store.retire_replays(later, 3) for _ in range(3)] == [3, 2, 0]
-    assert [job.seq for job in await store.list_replays(before_seq=None, limit=9)] == [standing.seq]
-    assert len(await members(store, standing)) == 5
+    assert [job.seq for job in await store.list_replays(before_seq=None, limit=9)] == [outcome.seq]
+    assert len(await members(store, outcome)) == 5
 
 
 async def test_texts_and_numbers_come_back(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""What one daemon may expect of its store, whichever it is: projection, claims, outcomes, lists, books."""
+"""What one daemon may expect of its store, whichever it is: projection, claims, outcomes, lists, ledger."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ from replayforge.domain.event import Claimed, EventRecord, StoredEvent, same_eve
 from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State
 from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, Verdict, judge_former
 from replayforge.domain.reports import EventFilter, Ledger
-from replayforge.engine.overview import ledger
+from replayforge.engine.report.overview import ledger
 from replayforge.stores import lookups, retention
 from replayforge.stores.driver import Batch, Steps
 from replayforge.stores.projection import Projection
@@ -29,7 +29,7 @@ from tests.contract.store_backends import (
     record,
     success,
 )
-from tests.support.patience import persist
+from tests.support.waiting import persist
 
 ANY = EventFilter()
 SOON_US = 1_000_000
@@ -64,8 +64,8 @@ async def ids(store: Store, wanted: EventFilter = ANY) -> list[str]:
     return [event.id for event, _ in (await store.list_events(wanted, before_seq=None, limit=1000)).events]
 
 
-async def books(store: Store) -> Ledger:
-    cursors, tallies = await store.books()
+async def ledger_of(store: Store) -> Ledger:
+    cursors, tallies = await store.ledger_snapshot()
     end = max((cursor.log_offset for cursor in cursors if cursor.log_id == LOG), default=0)
     return ledger(LOG, end, cursors, tallies)
 
@@ -144,9 +144,9 @@ async def test_events_are_claimed_as_they_are_inserted(store: Store) -> None:
         assert row == one.event
         assert (row.state, row.starts, row.lease_owner, row.lease_token) == (State.PROCESSING, 1, store.owner, 1)
     assert (await stored(store, "later")).state is State.SCHEDULED
-    assert (await books(store)).open == 4
+    assert (await ledger_of(store)).open == 4
     assert await store.settle([success(one) for one in projected.claimed]) == []
-    assert (await books(store)).states[State.SUCCEEDED] == 2
+    assert (await ledger_of(store)).states[State.SUCCEEDED] == 2
 
 
 async def test_what_was_claimed_as_it_was_inserted_lapses_like_any_claim(store: Store) -> None:
@@ -244,7 +244,7 @@ async def test_a_retry_from_ahead_does_not_wait_for_its_time(store: Store) -> No
     entries = [*await promoted(store), *await store.promote_stranded(now_us(), 5 * MINUTE_US)]
     assert entries == [(ahead.event.id, 1)]
     assert await store.promote_stranded(now_us(), 5 * MINUTE_US) == []
-    assert (await books(store)).states[State.QUEUED] == 1
+    assert (await ledger_of(store)).states[State.QUEUED] == 1
     assert (await store.discrepancies()).states[State.RETRYING] == 1
 
 
@@ -322,8 +322,8 @@ async def test_a_held_event_is_decided_about_once(store: Store, target: State) -
     assert [(action.action, action.detail) for action in actions] == [("decided", "I looked")]
     assert (await store.queued_entries(10) == [(held.id, held.run)]) is (target is State.QUEUED)
     assert (event.reason == "given_up") is (target is State.DEAD_LETTERED)
-    assert (await books(store)).states[target] == 1
-    assert (await books(store)).states[State.HELD] == 0
+    assert (await ledger_of(store)).states[target] == 1
+    assert (await ledger_of(store)).states[State.HELD] == 0
 
 
 async def test_reclaim_after_settlement_takes_nothing(store: Store) -> None:
@@ -452,10 +452,10 @@ async def test_groups_of_dead_letters(store: Store) -> None:
     assert [one.name for one in await store.dead_letter_groups("type")] == ["test"]
 
 
-# The books
+# The ledger
 
 
-async def test_books_balance_through_random_histories(store: Store) -> None:
+async def test_ledger_balances_through_random_histories(store: Store) -> None:
     """Whatever is done in whatever order, rows and tallies agree and nothing is lost."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")  # noqa: T201
@@ -488,14 +488,14 @@ async def test_books_balance_through_random_histories(store: Store) -> None:
             await store.reclaim(reclaims(await store.in_flight("")), "the process died", now_us())
             hands = []
     found = (await store.list_events(ANY, before_seq=None, limit=1000)).events
-    sums = await books(store)
+    sums = await ledger_of(store)
     assert {state: count for state, count in sums.states.items() if count} == Counter(e.state for e, _ in found)
     assert (sums.lost, sums.records) == (0, end)
     assert sums.inserted == len(found)
 
 
-async def test_a_recount_sees_what_was_done_past_the_books(store: Store) -> None:
-    """It finds nothing while every change goes through the books, and else by how many rows each state differs."""
+async def test_a_recount_sees_what_was_done_past_the_ledger(store: Store) -> None:
+    """It finds nothing while every change goes through the ledger, and else by how many rows each state differs."""
     letter, other = await dead(store, 2)
     assert await store.replay(letter, now_us(), "again")
     assert (await store.recount(), await store.recount(few=True)) == ({}, {})
@@ -534,7 +534,7 @@ async def test_the_key_of_a_removed_event_is_remembered(store: Store) -> None:
     assert same_event(key.digest, ("workflow", "test", b'{ "a": 1.0 }'))
     assert not same_event(key.digest, ("workflow", "test", b'{"a":2}'))
     assert not same_event(key.digest, ("workflow", "other", b'{"a":1}'))
-    assert (await store.count_retired_keys(), (await books(store)).retired) == (1, 2)
+    assert (await store.count_retired_keys(), (await ledger_of(store)).retired) == (1, 2)
 
 
 async def test_a_removed_event_that_comes_again_is_a_copy(store: Store) -> None:
@@ -547,7 +547,7 @@ async def test_a_removed_event_that_comes_again_is_a_copy(store: Store) -> None:
     assert projected.queued == []
     (letter,) = await store.list_rows(EventFilter(state=State.DEAD_LETTERED), before_seq=None, limit=10)
     assert (letter.reason, letter.id != "keyed") == (Reason.KEY_REUSED, True)
-    ledger = await books(store)
+    ledger = await ledger_of(store)
     assert (ledger.copies, ledger.retired, ledger.lost) == (1, 1, 0)
 
 
@@ -559,7 +559,7 @@ async def test_a_key_is_forgotten_in_the_end(store: Store) -> None:
     assert await store.count_retired_keys() == 0
     projected = await put(store, [record("e1", b'{"new":1}', idempotency_key="1")], after=5)
     assert (projected.queued, projected.copies) == ([("e1", 1)], 0)
-    ledger = await books(store)
+    ledger = await ledger_of(store)
     assert (ledger.accepted, ledger.open, ledger.retired, ledger.lost) == (6, 1, 5, 0)
 
 
@@ -586,12 +586,12 @@ async def test_large_contents_are_removed_in_small_steps(store: Store) -> None:
 
 
 async def test_retirement_is_counted(store: Store) -> None:
-    """What retention removes is gone from the lists and stays in the books."""
+    """What retention removes is gone from the lists and stays in the ledger."""
     await dead(store, 5)
     assert await store.retire(State.DEAD_LETTERED, now_us() + MINUTE_US, limit=3) == 3
     assert await store.retire(State.DEAD_LETTERED, now_us() + MINUTE_US, limit=3) == 2
     assert await store.retire(State.DEAD_LETTERED, now_us() + MINUTE_US, limit=3) == 0
-    sums = await books(store)
+    sums = await ledger_of(store)
     assert (sums.retired, sums.lost, sums.states[State.DEAD_LETTERED]) == (5, 0, 0)
     assert await ids(store) == []
 

@@ -16,7 +16,7 @@ async def test_a_stale_outcome_does_not_ride_in_on_a_valid_one(house: StoreHouse
     history = await store.history(first.event.id)
     assert history is not None
     assert [attempt.token for attempt in history[2]] == [second.event.lease_token]
-    _, tallies = await store.books()
+    _, tallies = await store.ledger_snapshot()
     assert (tallies[State.PROCESSING], tallies[State.SUCCEEDED]) == (0, 1)
 
 

@@ -95,7 +95,7 @@ async def test_renewed_lease_stands(store: Store, other: Store) -> None:
     given up and claimed again."""
     (one,) = await claimed(store)
     renewal = await store.beat([one.lease], now_us(), report("node-1"))
-    assert renewal.renewed == renewal.standing == {one.event.seq}
+    assert renewal.renewed == renewal.held == {one.event.seq}
     assert await take_over(other, beats_later=1) == []
     await store.hand_back([one.lease], now_us())
     (again,) = (await store.claim([(one.event.id, 1)], now_us())).taken
@@ -110,7 +110,7 @@ async def test_claims_whose_answers_are_under_way_are_renewed(store: Store, othe
     (another,) = (await other.claim([("of another", 1)], now_us())).taken
     besides = [known.lease, overdue.lease]
     renewal = await store.beat([known.lease], now_us(), report("node-1"), besides=besides)
-    assert renewal.standing == {known.event.seq}
+    assert renewal.held == {known.event.seq}
     assert renewal.complete
     assert (await other.beats(now_us())).leases == {known.lease: 1, unknown.lease: 1, overdue.lease: 0}
     assert (await store.beats(now_us())).leases == {another.lease: 0}
@@ -122,7 +122,7 @@ async def test_only_held_leases_are_renewed(store: Store, other: Store) -> None:
     await store.settle([success(first)])
     leases = [(one.event.seq, one.event.lease_token) for one in (first, second, third)]
     leases[2] = (third.event.seq, third.event.lease_token - 1)
-    assert (await other.beat(leases, now_us(), report("node-2"))).standing == set()
+    assert (await other.beat(leases, now_us(), report("node-2"))).held == set()
     assert (await store.beat(leases, now_us(), report("node-1"))).renewed == {second.event.seq}
 
 
@@ -177,7 +177,7 @@ async def test_one_key_on_two_daemons_is_one_event(store: Store, other: Store) -
     )
     assert sum(result.inserted for result in results) == 60
     assert sum(result.copies for result in results) == 60
-    cursors, tallies = await store.books()
+    cursors, tallies = await store.ledger_snapshot()
     assert sum(cursor.inserted + cursor.copies for cursor in cursors) == 120
     assert tallies["queued"] == 60
 
@@ -273,6 +273,6 @@ async def test_tallies_agree_with_the_rows(store: Store, other: Store) -> None:
     await store.hand_back([(second.event.seq, second.event.lease_token)], now_us())
     await asyncio.gather(take_over(other), take_over(store), store.settle([success(one) for one in rest[:4]]))
     counted = (await store.discrepancies()).states
-    _, tallies = await other.books()
+    _, tallies = await other.ledger_snapshot()
     assert {state: count for state in State if (count := tallies.get(state, 0))} == counted
     assert sum(counted.values()) == 10

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from replayforge.domain.event import Claimed
 from replayforge.domain.lifecycle import Outcome, Reason, State
-from replayforge.domain.poison import Standing, Suspicion
+from replayforge.domain.poison import Isolation, Suspicion
 from replayforge.domain.recovery import Incarnation, Verdict, after_lapse, judge_former
 from replayforge.stores.store import Store
 from replayforge.stores.suspicions import Change, Suspect
@@ -41,28 +41,28 @@ async def set_aside(store: Store, deaths_alone: int = 1) -> Suspect:
 
 
 def let_go(suspects: Sequence[Suspect]) -> list[Change]:
-    return [(suspect, Standing.RUNS_ALONE, suspect.known) for suspect in suspects]
+    return [(suspect, Isolation.RUNS_ALONE, suspect.known) for suspect in suspects]
 
 
 def ended(one: Claimed, state: State, outcome: Outcome) -> Settlement:
     return Settlement(one.event, outcome, Verdict(state, 1, 0), "worker-1", now_us(), now_us(), error="Boom")
 
 
-async def known(store: Store, event_id: str = "event-0") -> tuple[Standing, int, int] | None:
+async def known(store: Store, event_id: str = "event-0") -> tuple[Isolation, int, int] | None:
     """Return how an event stands, in how many deaths it was, and how many of them alone."""
     suspect = await store.suspicion(event_id)
-    return None if suspect is None else (suspect.standing, suspect.known.deaths, len(suspect.known.alone))
+    return None if suspect is None else (suspect.isolation, suspect.known.deaths, len(suspect.known.alone))
 
 
 async def test_an_attempt_that_ends_clears_an_event(store: Store) -> None:
     """Whoever came to an end of its own, failed or not, killed nothing; one that was interrupted stays a suspect."""
     one = await suspected(store)
-    assert await known(store) == (Standing.RUNS_ALONE, 1, 0)
+    assert await known(store) == (Isolation.RUNS_ALONE, 1, 0)
     await store.settle([ended(one, State.QUEUED, Outcome.INTERRUPTED)])
-    assert await known(store) == (Standing.RUNS_ALONE, 1, 0)
+    assert await known(store) == (Isolation.RUNS_ALONE, 1, 0)
     (again,) = (await store.claim_suspect(now_us())).taken
     await store.hand_back([again.lease], now_us())
-    assert await known(store) == (Standing.RUNS_ALONE, 1, 0)
+    assert await known(store) == (Isolation.RUNS_ALONE, 1, 0)
     (again,) = (await store.claim_suspect(now_us())).taken
     await store.settle([ended(again, State.DEAD_LETTERED, Outcome.FAILED)])
     assert await known(store) is None
@@ -90,7 +90,7 @@ async def test_third_death_alone_makes_a_dead_letter(store: Store) -> None:
     await judge(store, Incarnation(store.owner, alone=one.lease, seconds=2.1))
     found = (await store.events_by_ids(["event-0"]))["event-0"][0]
     assert (found.state, found.reason) == (State.DEAD_LETTERED, Reason.POISON)
-    assert await known(store) == (Standing.FREE, 4, 3)
+    assert await known(store) == (Isolation.FREE, 4, 3)
     assert await store.change_suspicions(let_go) == 0, "only what is open is looked at"
     assert await store.replay(found, now_us(), "once more")
     assert await known(store) is None
@@ -127,10 +127,10 @@ async def test_what_another_took_over_is_remembered(store: Store, other: Store) 
     assert await other.queued_entries(10) == [("event-0", 1)]
 
     def died(suspects: Sequence[Suspect]) -> list[Change]:
-        return [(one, Standing.RUNS_ALONE, Suspicion(1)) for one in suspects if one.known.left_by == store.owner]
+        return [(one, Isolation.RUNS_ALONE, Suspicion(1)) for one in suspects if one.known.left_by == store.owner]
 
     assert await store.change_suspicions(died) == 1
-    assert await known(store) == (Standing.RUNS_ALONE, 1, 0)
+    assert await known(store) == (Isolation.RUNS_ALONE, 1, 0)
     assert await other.queued_entries(10) == []
 
 
@@ -142,7 +142,7 @@ async def test_likeliest_is_who_died_alone_most_often(store: Store) -> None:
     texts = {"event-0": Suspicion(7), "event-1": Suspicion(2, (1.0,)), "event-2": Suspicion(8)}
 
     def learn(suspects: Sequence[Suspect]) -> list[Change]:
-        return [(one, Standing.RUNS_ALONE, texts[one.event_id]) for one in suspects]
+        return [(one, Isolation.RUNS_ALONE, texts[one.event_id]) for one in suspects]
 
     assert await store.change_suspicions(learn) == 3
     order = []

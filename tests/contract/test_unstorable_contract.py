@@ -11,18 +11,18 @@ from replayforge.domain.event import EventRecord, StoredEvent
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.recovery import Verdict
 from replayforge.domain.reports import EventFilter
-from replayforge.engine.settler import Settler
-from replayforge.engine.workbench import Workbench
+from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from replayforge.engine.run.settler import Settler
 from replayforge.stores import transactions, waiting
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 from tests.contract.store_backends import LOG, claimed, now_us, put, record, success
+from tests.contract.test_deferred_contract import project as project_with_admission
+from tests.contract.test_deferred_contract import recall, room
 from tests.contract.test_replay_contract import create, dead, moved
-from tests.contract.test_store_contract import books
-from tests.contract.test_waiting_contract import project as project_with_admission
-from tests.contract.test_waiting_contract import recall, room
+from tests.contract.test_store_contract import ledger_of
 from tests.support.clock import FakeClock
 from tests.support.probe import Probe
 
@@ -62,14 +62,14 @@ async def letters(store: Store) -> list[StoredEvent]:
 
 @pytest.mark.parametrize("name", list(BAD))
 async def test_one_bad_record_is_buried_and_its_neighbours_are_not_touched(store: Store, name: str) -> None:
-    """A record that the store refuses, or keeps, among 20 others: the others are queued, and the books are even."""
+    """A record that the store refuses, or keeps, among 20 others: the others are queued, and the ledger is even."""
     records = [record(f"event-{number}") for number in range(20)]
     records.insert(7, bad_record(name))
     done = await project(store, records, passed_over=3)
     assert sorted(entry for part in done for entry in part.queued if entry[0].startswith("event")) == sorted(
         (f"event-{number}", 1) for number in range(20)
     )
-    ledger = await books(store)
+    ledger = await ledger_of(store)
     assert (ledger.lost, ledger.inserted, ledger.not_events) == (0, 21, 3)
     for letter in await letters(store):  # on a store that has room for it, it is an event as any other
         assert letter.reason == Reason.BAD_PAYLOAD
@@ -84,7 +84,7 @@ async def test_the_first_and_the_last_and_all_of_them(store: Store) -> None:
     bad = [msgspec.structs.replace(record(f"bad-{number}"), created_at_us=2**70) for number in range(5)]
     await project(store, [bad[0], record("event-1"), bad[1], *bad[2:]])
     assert sorted(event.id for event in await letters(store)) == [f"bad-{number}" for number in range(5)]
-    assert (await books(store)).lost == 0
+    assert (await ledger_of(store)).lost == 0
 
 
 async def test_a_buried_record_comes_again(store: Store) -> None:
@@ -125,7 +125,7 @@ async def test_a_claim_counts_bytes(store: Store, monkeypatch: pytest.MonkeyPatc
         assert 1 <= len(claim.taken) <= 2
         entries, rounds = claim.left, rounds + 1
     assert rounds == 3
-    assert (await books(store)).states[State.PROCESSING] == 5
+    assert (await ledger_of(store)).states[State.PROCESSING] == 5
 
 
 async def test_a_recall_counts_bytes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ async def test_a_recall_counts_bytes(store: Store, monkeypatch: pytest.MonkeyPat
     first = await recall(store, "test")
     second = await recall(store, "test")
     assert (len(first.taken), first.left, len(second.taken), second.left) == (2, 1, 1, 0)
-    assert (await store.standing())[1] == {}
+    assert (await store.pauses_and_deferred())[1] == {}
 
 
 def spoil(seq: int, payload: bytes | None) -> Steps[None]:
@@ -166,7 +166,7 @@ async def test_an_event_whose_content_cannot_be_read_is_buried(store: Store, pay
     (letter,) = await letters(store)
     assert (letter.id, letter.reason) == ("event-4", Reason.BAD_PAYLOAD)
     assert letter.last_error
-    ledger = await books(store)
+    ledger = await ledger_of(store)
     assert (ledger.states[State.PROCESSING], ledger.states[State.QUEUED], ledger.lost) == (8, 0, 0)
 
 
@@ -184,16 +184,16 @@ async def test_an_unreadable_event_that_waited_for_its_handler_is_buried(store: 
         if not recalled.left:
             break
     assert (taken, buried) == (4, [("event-2", "test")])
-    assert (await store.standing())[1] == {}
+    assert (await store.pauses_and_deferred())[1] == {}
     assert (await store.discrepancies()).waiting == {}
 
 
 async def test_outcomes_that_cannot_be_stored_do_not_run_again(store: Store) -> None:
-    """An error that is no text is kept as one; an outcome that no store takes buries its event; neighbours succeed."""
+    """An error that is not text is kept as one; an outcome that no store takes buries its event; neighbours succeed."""
     taken = await claimed(store, 4)
     telemetry = Telemetry()
-    probe, bench = Probe(telemetry), Workbench(FakeClock(), workers=4)
-    settler = Settler(store, bench, telemetry)
+    probe, buffer = Probe(telemetry), ClaimBuffer(FakeClock(), workers=4)
+    settler = Settler(store, buffer, telemetry)
     failed = Verdict(State.RETRYING, 1, 0, due_at_us=now_us())
     settlements = [
         success(taken[0]),
@@ -210,7 +210,7 @@ async def test_outcomes_that_cannot_be_stored_do_not_run_again(store: Store) -> 
     assert (rows[taken[1].event.id][0].last_error or "").startswith("half ")
     assert rows[taken[2].event.id][0].reason == Reason.BAD_PAYLOAD
     assert not probe.fields("attempt.unsettled")
-    assert (await books(store)).lost == 0
+    assert (await ledger_of(store)).lost == 0
 
 
 async def test_a_member_that_cannot_be_replayed_is_left_alone(store: Store) -> None:

@@ -59,13 +59,13 @@ def ended(daemon: DaemonProcess) -> dict[str, Any] | None:
 
 def judge(daemon: DaemonProcess, members: set[str], in_flight: set[str]) -> None:
     """See that each member has had its one further run, and that only what a kill interrupted was started twice."""
-    standing = until(lambda: ended(daemon), 30, "the job to come to its end")
+    outcome = until(lambda: ended(daemon), 30, "the job to come to its end")
     until(daemon.converged)
     runs = runs_begun(daemon.directory)
     assert runs.keys() == members
     assert {frozenset(run) for run in runs.values()} == {frozenset({1, 2})}, "a run too few or too many"
     assert {event_id for event_id, run in runs.items() if run[2] > 1} <= in_flight
-    assert (standing["total"], standing["replayed"], standing["succeeded"]) == (MEMBERS, MEMBERS, MEMBERS)
+    assert (outcome["total"], outcome["replayed"], outcome["succeeded"]) == (MEMBERS, MEMBERS, MEMBERS)
     with closing(sqlite3.connect(f"file:{daemon.store_path}?mode=ro", uri=True)) as store:
         noted = dict(store.execute("SELECT event_seq, count(*) FROM actions WHERE action = 'replayed' GROUP BY 1"))
     assert len(noted) == MEMBERS
@@ -135,8 +135,8 @@ def test_another_daemon_carries_the_job_on(fleet: Fleet) -> None:
     until(lambda: again(*places) >= 40, what="40 further runs")
     first.kill()
     held = {row["id"] for row in fleet.table("events") if row["state"] == "processing"}
-    standing = until(lambda: ended(second), 30, "the job to come to its end")
-    assert (standing["replayed"], standing["skipped"], standing["succeeded"]) == (200, 0, 200)
+    outcome = until(lambda: ended(second), 30, "the job to come to its end")
+    assert (outcome["replayed"], outcome["skipped"], outcome["succeeded"]) == (200, 0, 200)
     runs = runs_begun(*places)
     assert runs.keys() == members
     assert {frozenset(run) for run in runs.values()} == {frozenset({1, 2})}

@@ -44,7 +44,7 @@ PAGES = (
 TERMINAL = {"succeeded", "dead_lettered"}
 
 
-def happenings(daemon: DaemonProcess, name: str) -> list[dict[str, Any]]:
+def telemetry_events(daemon: DaemonProcess, name: str) -> list[dict[str, Any]]:
     """Return what the daemon has logged under a name."""
     lines = daemon.stderr.read_text().splitlines()
     return [json.loads(line) for line in lines if f'"{name}"' in line]
@@ -131,7 +131,7 @@ def nothing_was_taken_back(daemon: DaemonProcess) -> None:
         *("lease.lost", "attempt.reclaimed", "attempt.fenced", "event.retired", "log.retained"),
         *("chore.failed", "service.crashed", "request.failed"),
     ]
-    assert {word: happenings(daemon, word) for word in words if happenings(daemon, word)} == {}
+    assert {word: telemetry_events(daemon, word) for word in words if telemetry_events(daemon, word)} == {}
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_a_history_is_the_same_with_and_without_jumps(pair: tuple[JumpingDaemon,
     for number, shift in enumerate(JUMPS):
         moves += number > 0 and abs(shift - JUMPS[number - 1]) > 300
         jumps.set_clock(shift)
-        until(lambda: len(happenings(jumps, "clock.jumped")) == moves, what=f"the warning of jump {number}")  # noqa: B023
+        until(lambda: len(telemetry_events(jumps, "clock.jumped")) == moves, what=f"the warning of jump {number}")  # noqa: B023
         ids |= send(jumps, number, shift)
         assert send(steady, number, 0).items() <= ids.items()
         for daemon in pair:
@@ -178,7 +178,7 @@ def test_a_history_is_the_same_with_and_without_jumps(pair: tuple[JumpingDaemon,
         assert daemon.terminate() == 0
         nothing_was_taken_back(daemon)
     assert told[0] == told[1]
-    assert happenings(steady, "clock.jumped") == []
+    assert telemetry_events(steady, "clock.jumped") == []
     logs = [records_of(daemon) for daemon in pair]
     orders = [[decode_record(record.payload).id for record in log] for log in logs]
     assert orders[0] == orders[1]
@@ -200,7 +200,7 @@ def test_retention_stops_at_a_jump_and_goes_on_with_the_right_time(tmp_path: Pat
     with JumpingDaemon(tmp_path, SINK_HANDLERS, settings=settings) as daemon:
         daemon.start()
         daemon.set_clock(HOUR)
-        until(lambda: happenings(daemon, "clock.jumped"), what="the warning")
+        until(lambda: telemetry_events(daemon, "clock.jumped"), what="the warning")
         sent = [event(f"large-{number}", "quick", text="x" * 900_000) for number in range(20)]
         for part in (sent[:10], sent[10:]):
             assert daemon.http.request("POST", "/api/events/bulk", bulk(part)).json()["accepted"] == 10
@@ -209,20 +209,20 @@ def test_retention_stops_at_a_jump_and_goes_on_with_the_right_time(tmp_path: Pat
         until(lambda: time.time() > ended + kept_seconds + 1, what="the events to be old")
         ledger = daemon.http.get("/api/convergence")["ledger"]
         assert (ledger["succeeded"], ledger.get("retired", 0)) == (20, 0)
-        assert happenings(daemon, "log.retained") == []
-        jumped = happenings(daemon, "clock.jumped")[0]
+        assert telemetry_events(daemon, "log.retained") == []
+        jumped = telemetry_events(daemon, "clock.jumped")[0]
         assert "restart if it is right" in jumped["remedy"]
         assert jumped["drift_seconds"] == pytest.approx(HOUR, abs=10)
 
         daemon.set_clock(0)
-        until(lambda: len(happenings(daemon, "clock.jumped")) == 2, what="the word that all is well")
-        assert happenings(daemon, "clock.jumped")[1]["remedy"] == ""
+        until(lambda: len(telemetry_events(daemon, "clock.jumped")) == 2, what="the word that all is well")
+        assert telemetry_events(daemon, "clock.jumped")[1]["remedy"] == ""
         send(daemon, 1, 0)
         until(daemon.converged, what="the events to end")
         daemon.sleep(8 * HOUR)
         until(lambda: daemon.http.get("/api/convergence")["ledger"]["retired"] == 24 + 2, what="the old to be removed")
-        until(lambda: happenings(daemon, "log.retained"), what="the log's first segment to go")
-        assert len(happenings(daemon, "clock.jumped")) == 2
+        until(lambda: telemetry_events(daemon, "log.retained"), what="the log's first segment to go")
+        assert len(telemetry_events(daemon, "clock.jumped")) == 2
 
 
 @pytest.fixture
@@ -267,5 +267,5 @@ def test_neighbours_do_not_notice_the_jumps_of_one(fleet: Fleet) -> None:
     for daemon in (jumps, steady):
         assert daemon.terminate() == 0
         nothing_was_taken_back(daemon)
-    assert len(happenings(jumps, "clock.jumped")) == len(JUMPS_OF_ONE) - 1
-    assert happenings(steady, "clock.jumped") == []
+    assert len(telemetry_events(jumps, "clock.jumped")) == len(JUMPS_OF_ONE) - 1
+    assert telemetry_events(steady, "clock.jumped") == []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from replayforge.engine.incarnation import read_former
+from replayforge.engine.dispatch.incarnation import read_former
 from tests.crash.test_forks import FORKING_HANDLERS, Forking
 from tests.support.daemon_process import Ended, HttpClient, until
 from tests.support.sink import QUICK

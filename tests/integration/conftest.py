@@ -8,7 +8,7 @@ import pytest
 
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Retry
-from replayforge.engine.handlers import Context, Handlers
+from replayforge.engine.handlers.handlers import Context, Handlers
 from tests.support.house import House, open_house
 
 

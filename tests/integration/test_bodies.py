@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 import replayforge.web
-from replayforge.web.body_budget import LAST_PART, SMALL_BYTES_MAX, BodyBudget, Share
-from replayforge.web.context import CONTEXT, Context
-from tests.integration.test_door import envelope
+from replayforge.web.http.body_budget import LAST_PART, SMALL_BYTES_MAX, BodyBudget, Share
+from replayforge.web.http.context import CONTEXT, Context
 from tests.integration.test_heavy_clients import EVENT, GROWTH_BYTES_MAX, MEBIBYTE, POST, Growth, connect
+from tests.integration.test_http_ingest import envelope
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.house import House
-from tests.support.patience import persist
+from tests.support.waiting import persist
 
 FORM = "application/x-www-form-urlencoded"
 NDJSON = "application/x-ndjson"

@@ -9,11 +9,11 @@ import pytest
 
 from replayforge.domain.clock import parse_time
 from replayforge.domain.event import Event
-from replayforge.engine.handlers import Context, Handlers
+from replayforge.engine.handlers.handlers import Context, Handlers
 from replayforge.supervisor import SimulatedCrash
 from tests.integration.test_store_away import no_answers
 from tests.support.house import House, open_house
-from tests.support.patience import persist
+from tests.support.waiting import persist
 
 MENDED_IN_RUN = 2
 
@@ -74,7 +74,7 @@ async def runs(house: House, ids: Sequence[str]) -> list[int]:
     return [(await house.event(event_id))["run"] for event_id in ids]
 
 
-FIGURES = ("total", "waiting", "replayed", "skipped", "succeeded", "dead_lettered", "moved_on", "open")
+FIGURES = ("total", "waiting", "replayed", "skipped", "succeeded", "dead_lettered", "superseded", "open")
 
 
 def figures(job: dict[str, Any]) -> dict[str, int]:
@@ -149,7 +149,7 @@ async def test_what_makes_no_sense_is_422(house: House) -> None:
 
 
 async def test_every_dead_letter_is_replayed_and_counted(house: House) -> None:
-    """All that matched run once more; the job says how each of them ended, and the books balance."""
+    """All that matched run once more; the job says how each of them ended, and the ledger balances."""
     mended, broken = await dead(house, 30), await dead(house, 5, mended=9)
     job = await make(house, expected_count=35)
     assert (job["total"], job["matched"], job["duplicate"]) == (35, 35, False)
@@ -251,8 +251,8 @@ async def test_rate(house: House) -> None:
 
 async def test_large_job_waits_for_the_workers(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a rate no more is queued than the workers keep up with: fresh events do not wait behind all of it."""
-    monkeypatch.setattr("replayforge.engine.replay_runner.QUEUED_MAX", 10)
-    monkeypatch.setattr("replayforge.engine.replay_runner.BATCH_MAX", 20)
+    monkeypatch.setattr("replayforge.engine.replay.runner.QUEUED_MAX", 10)
+    monkeypatch.setattr("replayforge.engine.replay.runner.BATCH_MAX", 20)
     await dead(house, 150, "hangs")
     runner, answers = house.daemon.replay_runner, 0
     ask = runner.queue_is_long
@@ -270,7 +270,7 @@ async def test_large_job_waits_for_the_workers(house: House, monkeypatch: pytest
         return answers >= 3
 
     await persist(asked_often)
-    _, tallies = await house.daemon.store.books()
+    _, tallies = await house.daemon.store.ledger_snapshot()
     assert 10 <= tallies["queued"] < 10 + 20
     assert (await house.get(f"/api/replays/{job['id']}"))["waiting"] > 0
 

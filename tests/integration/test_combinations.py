@@ -79,7 +79,7 @@ async def test_acknowledged_when_stored(postgres: PostgresServer, tmp_path: Path
         assert (await house.event(await sending))["status"] != "received"
 
 
-async def test_door_stays_open_while_everything_else_is_away(
+async def test_ingest_stays_open_while_everything_else_is_away(
     postgres: PostgresServer, redis: RedisServer, tmp_path: Path
 ) -> None:
     """With ack = "log", and neither Redis nor the database there, every event is answered 201 and runs afterwards."""

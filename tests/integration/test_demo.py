@@ -21,8 +21,8 @@ import pytest
 from replayforge.cli.bulk import Tally
 from replayforge.cli.demo_oracle import Effects, objections
 from replayforge.cli.demo_proof import objections_to_ledger
-from replayforge.engine import checkout
-from replayforge.web.reading import decode_envelope
+from replayforge.engine.run import checkout
+from replayforge.web.http.reading import decode_envelope
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, Ended, until
 from tests.support.house import House, open_house
 from tests.support.ports import free_port
@@ -71,7 +71,7 @@ def test_steps_fail_for_their_share_of_attempts(step: checkout.Step, share: floa
 
 
 def test_the_sample_is_what_the_generator_makes() -> None:
-    """The sample input holds 200 events that the door takes, each with a key of its own."""
+    """The sample input holds 200 events that ingest takes, each with a key of its own."""
     lines = SAMPLE.read_bytes().splitlines()
     envelopes = [decode_envelope(line, event_bytes_max=1 << 20) for line in lines]
     assert len({envelope.idempotency_key for envelope in envelopes}) == 200
@@ -192,7 +192,7 @@ def test_a_demo_crashes_and_is_killed_and_adds_up(tmp_path: Path) -> None:
 
 
 def test_a_demo_sends_a_file(tmp_path: Path) -> None:
-    """The events of a file are sent, those without a key get one, and a line that is no event is named."""
+    """The events of a file are sent, those without a key get one, and a line that is not an event is named."""
     file = tmp_path / "events.ndjson"
     lines = SAMPLE.read_text().splitlines()[:40]
     file.write_text("\n".join([*lines, '{"workflow_id":"w","event_type":"else.where"}', "no event"]) + "\n")
@@ -251,7 +251,7 @@ def demo_command(port: int, *more: str) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_no_daemon_outlives_its_demo(tmp_path: Path, number: signal.Signals) -> None:
-    """However the demo is ended, its daemon ends too; told in time, it checks the books first."""
+    """However the demo is ended, its daemon ends too; told in time, it checks the ledger first."""
     port = free_port()
     with subprocess.Popen(
         demo_command(port, "--data-dir", str(tmp_path / "data")), stdout=subprocess.PIPE, text=True, cwd=tmp_path,

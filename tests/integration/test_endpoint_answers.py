@@ -14,10 +14,10 @@ import pytest
 from replayforge.config.settings import HttpEndpoint
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Permanent, Retry
-from replayforge.engine import endpoints
-from replayforge.engine.addresses import look_up
-from replayforge.engine.endpoints import Courier, handler_for
-from replayforge.engine.handlers import Context
+from replayforge.engine.handlers import endpoints
+from replayforge.engine.handlers.addresses import look_up
+from replayforge.engine.handlers.endpoints import WebhookClient, handler_for
+from replayforge.engine.handlers.handlers import Context
 from tests.support.clock import FakeClock
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -76,8 +76,10 @@ async def serving(*pieces: bytes, **options: object) -> AsyncIterator[Server]:
 
 async def deliver(server: Server, event: Event = EVENT, *, seconds: float = 10, times: int = 1) -> object:
     """Deliver an event and return what became of the last delivery: its result, or what it raised."""
-    courier = Courier(FakeClock(), look_up)
-    handler = handler_for(HttpEndpoint("*", f"http://127.0.0.1:{server.port}/s3cret", allow_private=True), courier)
+    webhook_client = WebhookClient(FakeClock(), look_up)
+    handler = handler_for(
+        HttpEndpoint("*", f"http://127.0.0.1:{server.port}/s3cret", allow_private=True), webhook_client
+    )
     found: object = None
     for _ in range(times):
         deadline = asyncio.get_running_loop().time() + seconds
@@ -87,7 +89,7 @@ async def deliver(server: Server, event: Event = EVENT, *, seconds: float = 10, 
             found = None if value is None else msgspec.json.decode(value)
         except Exception as error:  # what it was is what the tests look at
             found = error
-    await courier.close()
+    await webhook_client.close()
     return found
 
 

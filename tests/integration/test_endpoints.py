@@ -25,9 +25,9 @@ from replayforge.config.settings import HttpEndpoint
 from replayforge.domain.errors import Refused
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Retry
-from replayforge.engine.addresses import Denied
-from replayforge.engine.endpoints import Courier, handler_for
-from replayforge.engine.handlers import Context, Handlers
+from replayforge.engine.handlers.addresses import Denied
+from replayforge.engine.handlers.endpoints import WebhookClient, handler_for
+from replayforge.engine.handlers.handlers import Context, Handlers
 from tests.support.clock import FakeClock
 from tests.support.house import House, configuration, open_house
 
@@ -283,7 +283,7 @@ async def test_connections_are_shared_and_closed(tmp_path: Path, receiver: Recei
         await house.converges()
         find = house.daemon.workers[0].handlers.find("test")
         function: Any = find and find.function
-        session = function.__self__.courier.session(allow_private=True)
+        session = function.__self__.webhook_client.session(allow_private=True)
         assert not session.closed
     assert session.closed
     assert len(receiver.requests) == 100
@@ -379,8 +379,8 @@ async def dialled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 async def deliver(url: str, names: Names, *, allow_private: bool = False, times: int = 1) -> list[BaseException | None]:
     """Deliver an event to an endpoint and return what each delivery raised."""
-    courier = Courier(FakeClock(), names.look_up)
-    handler = handler_for(HttpEndpoint("*", url, allow_private=allow_private), courier)
+    webhook_client = WebhookClient(FakeClock(), names.look_up)
+    handler = handler_for(HttpEndpoint("*", url, allow_private=allow_private), webhook_client)
     event = Event("id", "app", "w", "type", "", None, b"{}", b"{}", 0, 1, 1)
     raised: list[BaseException | None] = []
     for _ in range(times):
@@ -390,7 +390,7 @@ async def deliver(url: str, names: Names, *, allow_private: bool = False, times:
             raised.append(None)
         except Exception as error:  # what it was is what the tests look at
             raised.append(error)
-    await courier.close()
+    await webhook_client.close()
     return raised
 
 

@@ -12,12 +12,12 @@ import pytest
 
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.lookups import EventPage
-from replayforge.web import export
-from replayforge.web.connection import Connection
-from replayforge.web.export import EXPORTS, STEP
+from replayforge.web.api import export
+from replayforge.web.api.export import EXPORTS, STEP
+from replayforge.web.http.connection import Connection
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
-from tests.support.patience import persist
+from tests.support.waiting import persist
 
 COUNT = 120
 

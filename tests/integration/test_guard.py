@@ -10,11 +10,11 @@ import pytest
 from aiohttp import web
 
 from replayforge.daemon import web_context
-from replayforge.web.connection import ConnectionLimits
-from replayforge.web.context import CONTEXT
-from replayforge.web.guard import guard
+from replayforge.web.http.connection import ConnectionLimits
+from replayforge.web.http.context import CONTEXT
+from replayforge.web.http.guard import guard
 from tests.integration.conftest import echo_handlers
-from tests.support.house import DoorServer, House, open_house
+from tests.support.house import House, PortServer, open_house
 from tests.support.raw_http import say
 
 EVENT = b'{"workflow_id":"w","event_type":"t"}'
@@ -82,7 +82,7 @@ async def test_an_answer_that_has_begun_is_broken_off(house: House) -> None:
     app = web.Application(middlewares=[guard])
     app[CONTEXT] = web_context(house.daemon)
     app.router.add_get("/", break_down)
-    async with DoorServer(app, ConnectionLimits()) as server:
+    async with PortServer(app, ConnectionLimits()) as server:
         said = await say(int(server.port or 0), b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     assert said.answer.endswith(b"\r\n\r\n5\r\nbegun\r\n")
     assert house.probe.counts["request.failed"] == 1
@@ -184,14 +184,14 @@ async def test_keys(tmp_path: Path, headers: dict[str, str], status: int) -> Non
 
 
 async def test_a_key_that_is_no_text_is_wrong(tmp_path: Path) -> None:
-    """A key of bytes that are no UTF-8 is 401 like any other wrong key."""
+    """A key of bytes that are not UTF-8 is 401 like any other wrong key."""
     async with open_house(tmp_path, echo_handlers(), {"server.api_keys": ["secret"]}) as house:
         assert status_of(await raw(house, post(b"X-API-Key: \xff\xfe\r\n"))) == 401
         assert status_of(await raw(house, post(b"X-API-Key: secret\r\n"))) == 201
 
 
 async def test_idempotency_key_that_is_no_text(house: House) -> None:
-    """An idempotency key of bytes that are no UTF-8 is 400."""
+    """An idempotency key of bytes that are not UTF-8 is 400."""
     assert status_of(await raw(house, post(b"Idempotency-Key: \xff\xfe\r\n"))) == 400
 
 
@@ -201,7 +201,7 @@ PATHS: dict[str, tuple[str, str, int]] = {
     "unknown path": ("GET", "/nope", 404),
     "unknown API path": ("GET", "/api/nope", 404),
     "unknown event": ("GET", "/api/events/nope", 404),
-    "event that is no text": ("GET", "/api/events/%FF", 404),
+    "event that is not text": ("GET", "/api/events/%FF", 404),
     "event with NUL": ("GET", "/api/events/%00", 404),
     "unknown workflow": ("GET", "/api/workflows/nope", 404),
     "unknown timeline": ("GET", "/api/workflows/nope/timeline", 404),

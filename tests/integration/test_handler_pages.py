@@ -5,7 +5,7 @@ import html
 from tests.integration.test_pages import page, regions
 from tests.integration.test_replay_pages import hidden, submit
 from tests.support.house import House
-from tests.support.patience import persist
+from tests.support.waiting import persist
 
 
 async def test_from_the_question_to_the_resume(house: House) -> None:
@@ -49,7 +49,7 @@ async def test_everything_is_paused_from_the_page(house: House) -> None:
 
 async def test_types_without_a_handler_are_named(house: House) -> None:
     """A type whose events found no handler stands there with its dead letters, and with the way to replay them."""
-    handlers = house.daemon.overview.gates.handlers
+    handlers = house.daemon.overview.handler_limits.handlers
     kept = list(handlers.registered)
     handlers.registered.clear()
     handlers.found.clear()

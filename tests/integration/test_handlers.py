@@ -11,7 +11,7 @@ import pytest
 
 from replayforge import Context, Event, Handlers, Permanent, Retry
 from tests.support.house import House, open_house
-from tests.support.patience import persist
+from tests.support.waiting import persist
 
 
 class Rude(BaseException):
@@ -303,8 +303,8 @@ async def test_handlers_that_never_wait_leave_the_loop_its_turns(tmp_path: Path)
         began[turn] += 1
 
     async with open_house(tmp_path, handlers, {"workers.count": 1}) as house:
-        bench = house.daemon.bench
-        bench.room = lambda: 300  # type: ignore[method-assign]  # as after a while of many quick events
+        buffer = house.daemon.buffer
+        buffer.room = lambda: 300  # type: ignore[method-assign]  # as after a while of many quick events
         await house.send_many(300)
         while began.total() < 300:
             turn += 1
@@ -352,7 +352,7 @@ async def test_backlog_stays_in_the_store(tmp_path: Path) -> None:
             return await house.daemon.stream.depth() >= 180
 
         await persist(full)
-        assert len(house.daemon.bench.leases.held) <= 20 + 256
+        assert len(house.daemon.buffer.leases.held) <= 20 + 256
         assert len(house.daemon.publisher.offered) <= 200
         assert len(house.daemon.intake.window) == 0
         gate.set()

@@ -9,8 +9,8 @@ import pytest
 
 from replayforge.domain.admission import Admission
 from replayforge.domain.event import Event
-from replayforge.engine import janitor
-from replayforge.engine.handlers import Context, Handlers
+from replayforge.engine.care import janitor
+from replayforge.engine.handlers.handlers import Context, Handlers
 from replayforge.stores.transactions import Claim
 from tests.support.house import open_house
 
@@ -28,7 +28,7 @@ async def test_the_sweep_leaves_alone_what_a_claim_under_way_has_taken(
 
     async with open_house(tmp_path, handlers) as house:
         claims, held, answered = house.daemon.store.claim, asyncio.Event(), asyncio.Event()
-        house.daemon.bench.reserve = no_room  # type: ignore[method-assign]  # so that it comes by the stream
+        house.daemon.buffer.reserve = no_room  # type: ignore[method-assign]  # so that it comes by the stream
 
         async def answer_late(entries: Sequence[tuple[str, int]], now_us: int, admission: Admission) -> Claim:
             claim = await claims(entries, now_us, admission)

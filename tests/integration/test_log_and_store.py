@@ -15,19 +15,19 @@ from replayforge.domain.errors import Refused
 from replayforge.domain.event import EVENT_RECORD_TYPE, Envelope, Event
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Ledger
-from replayforge.engine import recount
-from replayforge.engine.audit import Findings, audit
-from replayforge.engine.handlers import Context, Handlers
-from replayforge.engine.intake import Receipt
-from replayforge.engine.janitor import Chore
+from replayforge.engine.accept.intake import Receipt
+from replayforge.engine.care import recount
+from replayforge.engine.care.janitor import Chore
+from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.report.audit import Findings, audit
 from replayforge.forgelog.record import NewRecord
 from replayforge.opening import opened_for_check
 from replayforge.stores.projection import Projected, Projection
 from replayforge.telemetry import Telemetry
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, configuration, open_house
-from tests.support.patience import persist
 from tests.support.probe import Probe
+from tests.support.waiting import persist
 
 SMALL_SEGMENTS = {"log.segment_bytes": 16 << 20, "log.retention_bytes_max": 1}
 LARGE = {"text": "x" * 900_000}
@@ -84,9 +84,9 @@ async def test_a_new_store_is_adopted_by_a_log_whose_beginning_is_gone(tmp_path:
         daemon.start()
         await probe.saw("attempt.settled", left)
         assert probe.fields("log.skipped") == [{"first": 1, "last": retained.first_offset - 1}]
-        books = (await daemon.overview.convergence()).ledger
-        assert (books.accepted, books.states[State.SUCCEEDED], books.lost) == (left, left, 0)
-        assert (books.gaps, books.unreadable, books.foreign) == (retained.first_offset - 1, 0, 0)
+        ledger = (await daemon.overview.convergence()).ledger
+        assert (ledger.accepted, ledger.states[State.SUCCEEDED], ledger.lost) == (left, left, 0)
+        assert (ledger.gaps, ledger.unreadable, ledger.foreign) == (retained.first_offset - 1, 0, 0)
         assert "were gone before they had rows" in " ".join((await daemon.overview.convergence()).issues)
         await daemon.stop()
 
@@ -107,7 +107,7 @@ async def test_the_check_fails_for_a_lost_event_even_where_retention_has_removed
 
 @pytest.mark.parametrize("few", [True, False], ids=["counted at once", "counted by the janitor"])
 async def test_rows_that_somebody_removed_are_lost(tmp_path: Path, few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is deleted past the daemon is lost in its books too, named by the check, and convergence is over."""
+    """What is deleted past the daemon is lost in its ledger too, named by the check, and convergence is over."""
     if not few:
         monkeypatch.setattr(recount, "ROWS_FEW", 0)
     async with open_house(tmp_path, handlers(), {"janitor.disk_seconds": 0.05}) as house:
@@ -122,7 +122,7 @@ async def test_rows_that_somebody_removed_are_lost(tmp_path: Path, few: bool, mo
         found = await persist(report)
         assert found is not None
         assert (found["converged"], found["ledger"]["succeeded"], found["ledger"]["lost"]) == (False, 3, 2)
-        assert any("3 rows are succeeded and 5 are on the books" in issue for issue in found["issues"])
+        assert any("3 rows are succeeded and 5 are on the ledger" in issue for issue in found["issues"])
     assert [offset for _, offset in (await check(tmp_path)).lost] == [2, 3]
 
 
@@ -164,7 +164,7 @@ async def test_the_key_of_an_event_that_retention_has_removed(tmp_path: Path) ->
 
 
 async def test_a_removed_key_that_comes_again_while_the_store_is_away(tmp_path: Path) -> None:
-    """The door cannot see it, so it is accepted; the dispatcher counts a copy, and buries other content."""
+    """Ingest cannot see it, so it is accepted; the dispatcher counts a copy, and buries other content."""
     async with open_house(tmp_path, handlers()) as house:
         await house.post("/api/events", KEYED)
         await retire_all(house)
@@ -286,8 +286,8 @@ async def test_a_dispatcher_that_died_while_its_commit_was_on_the_way_goes_on_fr
 def test_a_missing_event_is_named_although_more_rows_were_retired_than_are_missing() -> None:
     """What retention removed, with its records, is never set off against an event that is missing now."""
     states = {State.SUCCEEDED: 100}
-    books = Ledger(records=201, waiting=0, not_events=0, copies=0, inserted=201, states=states, retired=100)
-    findings = Findings(books, missing=[("event", 201)])
+    ledger = Ledger(records=201, waiting=0, not_events=0, copies=0, inserted=201, states=states, retired=100)
+    findings = Findings(ledger, missing=[("event", 201)])
     assert (findings.lost, findings.clean) == ([("event", 201)], False)
 
 
@@ -303,17 +303,17 @@ async def test_one_large_request_is_accepted_in_batches_that_are_durable_as_a_wh
         assert house.daemon.log.stats().committed_batches >= 3
 
 
-async def test_what_was_claimed_for_a_bench_that_closed_meanwhile_goes_back(
+async def test_what_was_claimed_for_a_buffer_that_closed_meanwhile_goes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An event whose insertion claims it while the daemon begins to stop is queued again, and no attempt is charged."""
     async with open_house(tmp_path, handlers(), {"janitor.refill_seconds": 60}) as house:
-        store, bench = house.daemon.store, house.daemon.bench
+        store, buffer = house.daemon.store, house.daemon.buffer
         project, projected = store.project, list[Projected]()
 
         async def close_meanwhile(projection: Projection) -> Projected:
             projected.append(await project(projection))
-            bench.close()
+            buffer.close()
             return projected[-1]
 
         await house.reaches(await house.send(), "succeeded")  # by then suspects are ruled out

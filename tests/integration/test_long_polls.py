@@ -5,12 +5,12 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-from replayforge.web.context import CONTEXT
-from replayforge.web.live import HUB
+from replayforge.web.http.context import CONTEXT
+from replayforge.web.live.hints import HUB
 from tests.support.daemon_process import DaemonProcess
 from tests.support.house import House
-from tests.support.patience import persist
 from tests.support.raw_http import connect
+from tests.support.waiting import persist
 
 POLL = b"GET /forgelog/read?wait_seconds=30 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 STREAM = b"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -19,7 +19,7 @@ STREAM = b"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 def waiting(house: House) -> tuple[int, int]:
     """Return how many wait for records, and how many for hints."""
     assert house.http.app is not None
-    return len(house.http.app[CONTEXT].logbook.patiences), len(house.http.app[HUB].clients)
+    return len(house.http.app[CONTEXT].forgelog_service.patiences), len(house.http.app[HUB].clients)
 
 
 async def settles(house: House, polls: int, streams: int) -> None:
@@ -54,12 +54,12 @@ async def test_a_connection_waits_as_often_as_it_is_asked_to(house: House) -> No
 async def test_a_log_that_is_about_to_close_lets_nobody_wait(house: House) -> None:
     """Who waits for records gets none at once, and so does whoever comes later; closing twice does no harm."""
     assert house.http.app is not None
-    logbook = house.http.app[CONTEXT].logbook
-    polls = [asyncio.create_task(logbook.read(0, 10, 30)) for _ in range(3)]
+    forgelog_service = house.http.app[CONTEXT].forgelog_service
+    polls = [asyncio.create_task(forgelog_service.read(0, 10, 30)) for _ in range(3)]
     await settles(house, 3, 0)
     for _ in range(2):
-        logbook.close()
-    pages = [*await asyncio.gather(*polls), await logbook.read(0, 10, 30)]
+        forgelog_service.close()
+    pages = [*await asyncio.gather(*polls), await forgelog_service.read(0, 10, 30)]
     assert [(page.records, page.next_offset) for page in pages] == [([], 0)] * 4
 
 

@@ -1,4 +1,4 @@
-"""What is no HTTP, or too much of it, is refused in our words, closed, and forgotten: a corpus of raw requests."""
+"""What is not HTTP, or too much of it, is refused in our words, closed, and forgotten: a corpus of raw requests."""
 
 import random
 import re
@@ -209,7 +209,7 @@ def test_the_corpus_is_large() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 async def test_malformed_http_is_refused_and_harms_nobody(house: House, family: Corpus) -> None:
-    """What is no HTTP is 400 and closed, nothing of it is logged or repeated, and the next connection is served."""
+    """What is not HTTP is 400 and closed, nothing of it is logged or repeated, and the next connection is served."""
     port = int(house.http.port or 0)
     failed: list[str] = []
     for packets in family:

@@ -12,12 +12,13 @@ import jinja2.meta
 import pytest
 
 from replayforge.domain.errors import Unavailable
-from replayforge.web import api_page, live, rendering, views
-from replayforge.web.openapi import api_routes
-from replayforge.web.sessions import Sessions
+from replayforge.web.api.openapi import api_routes
+from replayforge.web.http.sessions import Sessions
+from replayforge.web.live import hints as live
+from replayforge.web.pages import api_page, rendering, views
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
-from tests.support.patience import persist
+from tests.support.waiting import persist
 
 TEMPLATES = Path(rendering.__file__).parent / "templates"
 HTML = {"Accept": "text/html"}
@@ -146,7 +147,7 @@ async def test_pages_say_so_while_the_store_is_away(house: House, monkeypatch: p
     async def away(*_: object) -> None:
         raise Unavailable("The store does not answer.")
 
-    for name in ("books", "ping", "list_events"):
+    for name in ("ledger", "ping", "list_events"):
         monkeypatch.setattr(house.daemon.store, name, away)
     status, text = await page(house, "/")
     assert status == 503
@@ -154,7 +155,7 @@ async def test_pages_say_so_while_the_store_is_away(house: House, monkeypatch: p
 
 
 async def test_forms_go_back_only_to_pages_of_ours(house: House) -> None:
-    """A target outside is replaced by a page of ours; a body that is no form is refused."""
+    """A target outside is replaced by a page of ours; a body that is not a form is refused."""
     event_id = await house.send("fails")
     await house.reaches(event_id, "dead_lettered")
     for back, target in (("//evil.example/", "/events"), ("https://evil.example", "/events"), ("/runtime", "/runtime")):
@@ -274,10 +275,10 @@ def test_sessions_end_with_their_key_and_are_not_kept_without_end(monkeypatch: p
     token = sessions.begin("one")
     assert [sessions.fits(token, keys) for keys in (("one", "two"), ("two",), ())] == [True, False, False]
     assert token not in repr(sessions.by_digest)
-    monkeypatch.setattr("replayforge.web.sessions.SESSIONS_MAX", 2)
+    monkeypatch.setattr("replayforge.web.http.sessions.SESSIONS_MAX", 2)
     later = [sessions.begin("one") for _ in range(2)]
     assert [sessions.fits(one, ("one",)) for one in (token, *later)] == [False, True, True]
-    monkeypatch.setattr("replayforge.web.sessions.SESSION_SECONDS", 0)
+    monkeypatch.setattr("replayforge.web.http.sessions.SESSION_SECONDS", 0)
     assert not sessions.fits(sessions.begin("one"), ("one",))
 
 

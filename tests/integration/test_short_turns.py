@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from replayforge.web import rendering
-from replayforge.web.bodies import read_lines
-from replayforge.web.body_budget import BodyBudget, Share
+from replayforge.web.http.bodies import read_lines
+from replayforge.web.http.body_budget import BodyBudget, Share
+from replayforge.web.pages import rendering
 from tests.integration.conftest import echo_handlers
-from tests.integration.test_door import JSON, NDJSON
+from tests.integration.test_http_ingest import JSON, NDJSON
 from tests.support.house import House, open_house
 from tests.support.turns import turns_measured
 
@@ -46,7 +46,7 @@ PAYLOADS: dict[str, Callable[[], str]] = {
 async def calm(directory: Path) -> AsyncIterator[House]:
     """A daemon that has nothing else to do: its handlers take no part."""
     async with open_house(directory, echo_handlers()) as house:
-        await house.daemon.doorkeeper.pause("*", "the loop is measured", "test")
+        await house.daemon.pause_controller.pause("*", "the loop is measured", "test")
         await house.send()
         async with house.http.get("/events") as response:
             assert response.status == 200

@@ -26,7 +26,7 @@ async def test_both_ways_answer_alike(house: House, monkeypatch: pytest.MonkeyPa
     """Status, headers and body are the same, whichever way a request goes."""
     await house.post("/api/events", EVENT)
     short = await answer(house.http, request_)
-    monkeypatch.setattr("replayforge.web.shortcut.PATH", "/nowhere")
+    monkeypatch.setattr("replayforge.web.http.shortcut.PATH", "/nowhere")
     assert await answer(house.http, request_) == short
 
 

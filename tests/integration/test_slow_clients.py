@@ -12,13 +12,13 @@ import pytest
 from aiohttp import web
 
 from replayforge.daemon import web_context
-from replayforge.web.connection import ConnectionLimits
-from replayforge.web.context import CONTEXT
+from replayforge.web.http.connection import ConnectionLimits
+from replayforge.web.http.context import CONTEXT
 from tests.integration.conftest import echo_handlers
 from tests.support.daemon_process import DaemonProcess
-from tests.support.house import DoorServer, House, open_house
-from tests.support.patience import back_off
+from tests.support.house import House, PortServer, open_house
 from tests.support.raw_http import Said, connect, hear, say
+from tests.support.waiting import back_off
 
 WINDOW_SECONDS = 0.5
 LIMITS = ConnectionLimits(head_seconds=WINDOW_SECONDS, body_seconds=WINDOW_SECONDS)
@@ -164,7 +164,7 @@ async def test_a_client_is_not_charged_for_our_slowness(hasty_house: House) -> N
     app[CONTEXT] = web_context(hasty_house.daemon)
     app.router.add_post("/", read_later)
     body = b"a" * (8 << 20)
-    async with DoorServer(app, LIMITS) as server:
+    async with PortServer(app, LIMITS) as server:
         head = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
         saying = asyncio.create_task(say(int(server.port or 0), head, body))
         await back_off(3 * WINDOW_SECONDS)

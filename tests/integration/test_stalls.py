@@ -1,4 +1,4 @@
-"""What could hold the event loop, and with it the door, while nobody does anything wrong."""
+"""What could hold the event loop, and with it ingest, while nobody does anything wrong."""
 
 from pathlib import Path
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from replayforge.engine.known_events import PAUSE_SECONDS
+from replayforge.engine.accept.known_events import PAUSE_SECONDS
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
 
@@ -85,7 +85,7 @@ async def test_copy_that_nobody_could_see(house: House, directory: Path) -> None
 
 
 async def test_duplicates_among_themselves_while_the_store_is_away(house: House, directory: Path) -> None:
-    """Events accepted during an outage are compared with each other at the door, as ever."""
+    """Events accepted during an outage are compared with each other at ingest, as ever."""
     with no_answers(directory):
         statuses = [(await house.post("/api/events", KEYED | {"payload": {"a": n}}))[0] for n in (1, 1, 2)]
         assert statuses == [201, 200, 422]
@@ -96,7 +96,7 @@ async def test_duplicates_among_themselves_while_the_store_is_away(house: House,
 async def test_a_store_that_refuses_is_not_asked_for_every_key(
     house: House, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One refusal stands for a moment: the door does not hear the same answer for each event that comes meanwhile."""
+    """One refusal stands for a moment: ingest does not hear the same answer for each event that comes meanwhile."""
     look, looks = house.daemon.store.events_by_ids, 0
 
     async def count(ids: Sequence[str]) -> Any:

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from aiohttp.web_protocol import RequestHandler
 
-from replayforge.web.connection import Connection, ConnectionLimits, Door
-from replayforge.web.live import ALL_TOPICS, HUB, offer
+from replayforge.web.http.connection import Connection, ConnectionLimits, Port
+from replayforge.web.live.hints import ALL_TOPICS, HUB, offer
 from tests.integration.conftest import echo_handlers
 from tests.integration.test_heavy_clients import status_of
 from tests.support.daemon_process import DaemonProcess
 from tests.support.house import House, open_house
-from tests.support.patience import back_off, persist
 from tests.support.raw_http import hear
+from tests.support.waiting import back_off, persist
 
 MEBIBYTE = 1 << 20
 ANSWER_SECONDS = 0.3
@@ -45,23 +45,23 @@ async def large_house(tmp_path: Path) -> AsyncIterator[House]:
         yield house
 
 
-def door_of(house: House) -> Door:
+def port_of(house: House) -> Port:
     runner = house.http.server.runner
     assert runner is not None
-    assert isinstance(runner.server, Door)
+    assert isinstance(runner.server, Port)
     return runner.server
 
 
 async def greedy(house: House, request: bytes) -> tuple[socket.socket, Connection]:
     """Ask and take nothing, on a connection for which the system holds next to nothing either."""
-    loop, known = asyncio.get_running_loop(), set(door_of(house).connections)
+    loop, known = asyncio.get_running_loop(), set(port_of(house).connections)
     connection = socket.socket()
     connection.setblocking(False)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     await loop.sock_connect(connection, ("127.0.0.1", int(house.http.port or 0)))
 
     async def made() -> list[RequestHandler]:
-        return [one for one in door_of(house).connections if one not in known]
+        return [one for one in port_of(house).connections if one not in known]
 
     (ours,) = await persist(made)
     assert isinstance(ours, Connection)
@@ -95,7 +95,7 @@ async def test_who_takes_nothing_is_let_go(large_house: House, request_bytes: by
         client, ours = await greedy(large_house, request_bytes)
     await is_gone(ours)
     assert large_house.probe.fields("connection.refused") == [{"reason": "Its answer was not taken in time."}]
-    assert not door_of(large_house).clogged
+    assert not port_of(large_house).clogged
     assert large_house.probe.counts["request.failed"] == 0
     assert len((await large_house.get("/forgelog/read?limit=1"))["events"]) == 1
     client.close()
@@ -174,7 +174,7 @@ async def test_all_together_leave_only_so_much_untaken(tmp_path: Path) -> None:
 
 async def until_clogged(house: House, count: int) -> None:
     async def look() -> bool:
-        return len(door_of(house).clogged) == count
+        return len(port_of(house).clogged) == count
 
     await persist(look)
 

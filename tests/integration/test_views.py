@@ -1,4 +1,4 @@
-"""Lists, the books, health, and ForgeLog over HTTP."""
+"""Lists, the ledger, health, and ForgeLog over HTTP."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from replayforge.domain.reports import EventFilter
 from replayforge.stores.transactions import Settlement
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
-from tests.support.patience import persist
+from tests.support.waiting import persist
 
 # Lists
 
@@ -132,10 +132,10 @@ async def test_dead_letters_are_gathered(house: House) -> None:
     assert insight["count"] == 3
 
 
-# The books and health
+# The ledger and health
 
 
-async def test_books(house: House) -> None:
+async def test_ledger(house: House) -> None:
     """The ledger adds up, and converged is said only when nothing that is due waits or runs."""
     await house.reaches(await house.send("t", idempotency_key="k"), "succeeded")
     await house.send("t", idempotency_key="k")
@@ -153,7 +153,7 @@ async def test_books(house: House) -> None:
 
 
 async def test_a_lost_row_is_seen(house: House) -> None:
-    """A row that vanishes from the store makes the books say lost, and never converged."""
+    """A row that vanishes from the store makes the ledger says lost, and never converged."""
     event_id = await house.send("t")
     await house.converges()
     await delete_row(house, event_id)
@@ -204,7 +204,7 @@ async def test_late_results_are_told_apart(house: House) -> None:
         assert [report[name] for name in names] == [1 + (outcome is Outcome.SUCCEEDED), outcome is Outcome.SUCCEEDED]
 
 
-async def test_readiness_follows_the_door(house: House) -> None:
+async def test_readiness_follows_ingest(house: House) -> None:
     """While events cannot be accepted readiness is 503 with the reason, and so is every post, with Retry-After."""
     house.daemon.intake.draining, house.daemon.intake.accepting = True, False
     async with house.http.get("/health/ready") as response:
@@ -218,7 +218,7 @@ async def test_readiness_follows_the_door(house: House) -> None:
     assert (await house.get("/forgelog/stats"))["last_offset"] == 0
 
 
-async def test_a_disk_that_is_nearly_full_closes_the_door(house: House) -> None:
+async def test_a_disk_that_is_nearly_full_closes_ingest(house: House) -> None:
     """While too little of the disk is free, readiness is 503 and posts are 507; both end soon after there is room."""
     janitor = house.daemon.janitor
     janitor.intervals, enough = replace(janitor.intervals, disk_free_bytes_min=1 << 62), janitor.intervals
@@ -306,7 +306,7 @@ async def append(house: House, document: Any) -> int:
 
 
 async def test_append_and_read(house: House) -> None:
-    """What is appended gets the next offset, comes back as it was, and is no event."""
+    """What is appended gets the next offset, comes back as it was, and is not an event."""
     documents = [{"a": 1}, [1, 2], "text", 5, {"workflow_id": "w", "event_type": "t"}]
     offsets = [await append(house, document) for document in documents]
     assert offsets == [1, 2, 3, 4, 5]
@@ -364,7 +364,7 @@ async def test_consumers_commit(house: House) -> None:
 
 
 @pytest.mark.parametrize(("body", "status"), [(b"NaN", 400), (b"{", 400), (b"1e999", 422), (b'"\\ud800"', 422)])
-async def test_append_obeys_the_door(house: House, body: bytes, status: int) -> None:
+async def test_append_obeys_ingest(house: House, body: bytes, status: int) -> None:
     """Records that are appended here obey the same rules as payloads."""
     async with house.http.post("/forgelog/append", data=body, headers={"Content-Type": "application/json"}) as response:
         assert response.status == status

@@ -1,4 +1,4 @@
-"""A whole daemon inside the test's process, with its HTTP door, a probe, and settings that do not make a test wait."""
+"""A whole daemon inside the test's process, with its HTTP port, a probe, and settings that do not make a test wait."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -13,12 +13,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from replayforge.assembly import Daemon, opened
 from replayforge.config import Config, load_config
 from replayforge.daemon import web_context
-from replayforge.engine.handlers import Handlers
+from replayforge.engine.handlers.handlers import Handlers
 from replayforge.telemetry import Telemetry
 from replayforge.web.app import build_app
-from replayforge.web.connection import ConnectionLimits, Runner
-from tests.support.patience import persist
+from replayforge.web.http.connection import ConnectionLimits, Runner
 from tests.support.probe import Probe
+from tests.support.waiting import persist
 
 QUICK: dict[str, Any] = {
     "retry.base_seconds": 0.01,
@@ -117,8 +117,8 @@ def configuration(directory: Path, settings: Mapping[str, Any] | None = None) ->
     return load_config(Path("/dev/null"), environment, {"data_dir": str(directory)}).config
 
 
-class DoorServer(TestServer):
-    """Serves as the daemon does, with its door before every connection."""
+class PortServer(TestServer):
+    """Serves as the daemon does, with its port before every connection."""
 
     def __init__(self, app: web.Application, limits: ConnectionLimits) -> None:
         super().__init__(app, host="127.0.0.1")
@@ -142,7 +142,7 @@ async def open_house(
     async with opened(config, handlers=handlers or Handlers(), telemetry=telemetry) as daemon:
         daemon.start()
         app = build_app(web_context(daemon))
-        async with TestClient(DoorServer(app, limits or ConnectionLimits())) as client:
+        async with TestClient(PortServer(app, limits or ConnectionLimits())) as client:
             try:
                 yield House(daemon, probe, client)
             finally:

@@ -8,18 +8,18 @@ from replayforge.telemetry import Telemetry
 
 
 class Probe:
-    """Records every happening and lets a test await the n-th of a kind."""
+    """Records every telemetry event and lets a test await the n-th of a kind."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self.counts: Counter[str] = Counter()
-        self.happenings: list[tuple[str, int, dict[str, Any]]] = []
+        self.telemetry_events: list[tuple[str, int, dict[str, Any]]] = []
         self.changed = asyncio.Event()
         self.loop = asyncio.get_running_loop()
         telemetry.listeners.append(self.listen)
 
     def listen(self, name: str, count: int, fields: dict[str, Any]) -> None:
         self.counts[name] += count
-        self.happenings.append((name, count, fields))
+        self.telemetry_events.append((name, count, fields))
         self.loop.call_soon_threadsafe(self.changed.set)
 
     async def saw(self, name: str, count: int = 1, timeout_seconds: float = 20) -> None:
@@ -33,4 +33,4 @@ class Probe:
             raise TimeoutError(f"waited for {count} x {name}, saw {dict(self.counts)}") from None
 
     def fields(self, name: str) -> list[dict[str, Any]]:
-        return [fields for happened, _, fields in self.happenings if happened == name]
+        return [fields for happened, _, fields in self.telemetry_events if happened == name]

@@ -208,7 +208,7 @@ def test_contradictions(text: str) -> None:
 
 
 def test_files_that_cannot_be_read() -> None:
-    """A missing file, and one that is no TOML, each give one sentence with the path."""
+    """A missing file, and one that is not TOML, each give one sentence with the path."""
     with pytest.raises(ConfigError, match=r"missing\.toml cannot be read: No such file"):
         load_config(Path("missing.toml"), {}, {})
     with pytest.raises(ConfigError, match=r"test\.toml is not TOML"):

@@ -144,7 +144,7 @@ def test_users_logger(caught: Caught) -> None:
 
 
 async def test_tasks_that_nobody_waits_for() -> None:
-    """Their errors are a happening of ours, and go through no logger of the standard library."""
+    """Their errors are a telemetry event of ours, and go through no logger of the standard library."""
     telemetry = Telemetry()
     probe = Probe(telemetry)
     loop = asyncio.get_running_loop()

@@ -26,7 +26,7 @@ async def test_a_long_computation_is_seen_and_named() -> None:
 
 
 async def test_short_turns_add_up_to_nothing() -> None:
-    """The same computation with a turn of the loop after each small part is no long turn."""
+    """The same computation with a turn of the loop after each small part is not a long turn."""
     async with turns_measured() as turns:
         for _ in range(50):
             compute(0.002)

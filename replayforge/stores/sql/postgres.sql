@@ -1,7 +1,7 @@
 -- The book of SQL for PostgreSQL. Both books have the same names in the same order, so a diff shows where the dialects
 -- part. Lists travel as one JSON array. A batch is one statement over many rows: one typed array for each column.
 -- Whatever touches several events locks them in the order of their row numbers, and inserts go in the order of their
--- ids, so that two daemons wait for each other instead of standing in each other's way. Where rows are named by their
+-- ids, so that two daemons wait for each other instead of outcome in each other's way. Where rows are named by their
 -- keys, ANY says so once more, and "state || ''" hides the partial indexes: on a table that was never analysed the
 -- planner would rather read every queued event and look for the keys among those.
 
@@ -720,13 +720,13 @@ SELECT 1
 
 -- fragment replay_columns --
 seq, state, resumes_as, note, reason, selection, members_max, canary, rate_per_second, request_key, digest, matched,
-total, replayed, skipped, succeeded, dead_lettered, moved_on, through_seq, created_at_us, updated_at_us
+total, replayed, skipped, succeeded, dead_lettered, superseded, through_seq, created_at_us, updated_at_us
 
 -- insert_replay --
 -- A bulk replay without members yet; nothing when its request has made one before.
 INSERT INTO replays (
     previous_state, state, resumes_as, note, reason, selection, members_max, canary, rate_per_second, request_key,
-    digest, matched, total, replayed, skipped, succeeded, dead_lettered, moved_on, through_seq, due_at_us,
+    digest, matched, total, replayed, skipped, succeeded, dead_lettered, superseded, through_seq, due_at_us,
     created_at_us, updated_at_us
 )
 VALUES (
@@ -737,13 +737,13 @@ ON CONFLICT (request_key) DO NOTHING RETURNING seq
 
 -- freeze_members --
 -- Everything that passes the filters becomes a member, the oldest first, up to a number.
-INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, standing, note)
+INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, outcome, note)
 SELECT :replay_seq::bigint, seq, id, run, state, 'waiting', '' FROM events
 WHERE seq > 0 {filters} ORDER BY seq LIMIT :members_max
 
 -- insert_members --
 -- Events that were named become members.
-INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, standing, note)
+INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, outcome, note)
 SELECT g.replay_seq, g.event_seq, g.event_id, g.run, g.state, 'waiting', ''
 FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::text[])
     AS g (replay_seq, event_seq, event_id, run, state)
@@ -793,13 +793,13 @@ SELECT {replay_columns} FROM replays WHERE seq < :before_seq ORDER BY seq DESC L
 -- active_replays --
 -- Bulk replays that have something left to do, or members whose end is not known yet.
 SELECT {replay_columns} FROM replays
-WHERE state IN ('pending', 'canary', 'running') OR replayed > succeeded + dead_lettered + moved_on
+WHERE state IN ('pending', 'canary', 'running') OR replayed > succeeded + dead_lettered + superseded
 ORDER BY seq LIMIT :count
 
 -- replay_skips --
 -- Why members of a bulk replay were left alone.
 SELECT note, count(*), min(event_id) FROM replay_members
-WHERE replay_seq = :replay_seq AND standing = 'skipped' GROUP BY note ORDER BY count(*) DESC LIMIT :count
+WHERE replay_seq = :replay_seq AND outcome = 'skipped' GROUP BY note ORDER BY count(*) DESC LIMIT :count
 
 -- lock_replay --
 -- Take a bulk replay for this transaction, with how long it has to wait yet; none when another daemon has it.
@@ -813,10 +813,10 @@ WHERE replay_seq = :replay_seq AND event_seq > :after_seq ORDER BY event_seq LIM
 -- open_members --
 -- Replayed members of a bulk replay whose end is not known yet, after a row number.
 SELECT event_seq, event_id, run, state FROM replay_members
-WHERE replay_seq = :replay_seq AND standing = 'replayed' AND event_seq > :after_seq
+WHERE replay_seq = :replay_seq AND outcome = 'replayed' AND event_seq > :after_seq
 ORDER BY event_seq LIMIT :count
 
--- events_standing --
+-- states_of_events --
 -- How the events of these row numbers stand.
 SELECT seq, id, run, state FROM events
 WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
@@ -829,17 +829,17 @@ ORDER BY seq FOR UPDATE
 
 -- mark_members --
 -- Let members stand elsewhere than they did.
-UPDATE replay_members AS m SET standing = g.standing, note = g.note
+UPDATE replay_members AS m SET outcome = g.outcome, note = g.note
 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
-    AS g (standing, note, replay_seq, event_seq, before)
+    AS g (outcome, note, replay_seq, event_seq, before)
 WHERE m.event_seq = ANY ($4) AND m.replay_seq = g.replay_seq AND m.event_seq = g.event_seq
-    AND m.standing || '' = g.before
+    AND m.outcome || '' = g.before
 
 -- add_to_replay --
--- Count what became of members, and put off the next ones, from now at the latest: clocks are set back, too.
+-- Count what became of members, and postpone the next ones, from now at the latest: clocks are set back, too.
 UPDATE replays AS r
 SET replayed = r.replayed + g.replayed, skipped = r.skipped + g.skipped, succeeded = r.succeeded + g.succeeded,
-    dead_lettered = r.dead_lettered + g.dead_lettered, moved_on = r.moved_on + g.moved_on,
+    dead_lettered = r.dead_lettered + g.dead_lettered, superseded = r.superseded + g.superseded,
     through_seq = greatest(r.through_seq, g.through_seq),
     due_at_us = CASE g.pause_us WHEN 0 THEN r.due_at_us
         ELSE greatest(least(r.due_at_us, {database_now_us}), {database_now_us} - g.slack_us) + g.pause_us END,
@@ -847,7 +847,7 @@ SET replayed = r.replayed + g.replayed, skipped = r.skipped + g.skipped, succeed
 FROM unnest(
     $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
     $9::bigint[], $10::bigint[]
-) AS g (replayed, skipped, succeeded, dead_lettered, moved_on, through_seq, pause_us, slack_us, at_us, seq)
+) AS g (replayed, skipped, succeeded, dead_lettered, superseded, through_seq, pause_us, slack_us, at_us, seq)
 WHERE r.seq = g.seq
 
 -- move_replay --
@@ -871,53 +871,53 @@ DELETE FROM replay_members WHERE replay_seq = :replay_seq AND event_seq <= :thro
 -- Remove bulk replays.
 DELETE FROM replays WHERE seq = ANY ($1::bigint[])
 
--- write_chronicle --
+-- write_metrics --
 -- What a node has counted by now; an amount replaces the one before, so it may be written twice.
-INSERT INTO chronicle (step_seconds, at_us, node, event_type, name, amount)
+INSERT INTO metrics_history (step_seconds, at_us, node, event_type, name, amount)
 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[])
 ON CONFLICT (step_seconds, at_us, node, event_type, name) DO UPDATE SET amount = excluded.amount
 
--- own_chronicle --
+-- own_metrics --
 -- What a node has written about one step.
-SELECT event_type, name, amount FROM chronicle
+SELECT event_type, name, amount FROM metrics_history
 WHERE step_seconds = :step_seconds AND at_us = :at_us AND node = :node
 
--- chronicle_periods --
+-- metrics_periods --
 -- Step by step, what happened, on all nodes together.
-SELECT at_us, name, sum(amount)::bigint FROM chronicle
+SELECT at_us, name, sum(amount)::bigint FROM metrics_history
 WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us
     AND name NOT LIKE 'latency%'
 GROUP BY at_us, name
 
--- chronicle_latencies --
+-- metrics_latencies --
 -- How many events took how long, on all nodes together.
-SELECT name, sum(amount)::bigint FROM chronicle
+SELECT name, sum(amount)::bigint FROM metrics_history
 WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us AND name LIKE 'latency%'
 GROUP BY name
 
--- chronicle_types --
+-- metrics_types --
 -- What happened to the busiest event types; a restart is of no type, so it makes none busy.
-SELECT event_type, name, sum(amount)::bigint FROM chronicle
+SELECT event_type, name, sum(amount)::bigint FROM metrics_history
 WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us AND event_type IN (
-    SELECT event_type FROM chronicle
+    SELECT event_type FROM metrics_history
     WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us
         AND name IN ('accepted', 'succeeded', 'retried', 'dead_lettered')
     GROUP BY event_type ORDER BY sum(amount) DESC, event_type LIMIT :count
 )
 GROUP BY event_type, name
 
--- chronicle_settled --
+-- metrics_settled --
 -- Step by step, how many attempts of these types came to an end.
-SELECT event_type, at_us, sum(amount)::bigint FROM chronicle
+SELECT event_type, at_us, sum(amount)::bigint FROM metrics_history
 WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us
     AND event_type = ANY (ARRAY(SELECT jsonb_array_elements_text(:types::jsonb)))
     AND name IN ('succeeded', 'retried', 'dead_lettered')
 GROUP BY event_type, at_us
 
--- retire_chronicle --
+-- retire_metrics --
 -- Remove the oldest steps of a length that began before a time; those that another daemon is removing are its own.
-DELETE FROM chronicle WHERE (step_seconds, at_us, node, event_type, name) IN (
-    SELECT step_seconds, at_us, node, event_type, name FROM chronicle
+DELETE FROM metrics_history WHERE (step_seconds, at_us, node, event_type, name) IN (
+    SELECT step_seconds, at_us, node, event_type, name FROM metrics_history
     WHERE step_seconds = :step_seconds AND at_us < :before_us ORDER BY at_us LIMIT :count FOR UPDATE SKIP LOCKED
 )
 RETURNING amount

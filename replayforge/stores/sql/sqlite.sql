@@ -642,13 +642,13 @@ SELECT 1
 
 -- fragment replay_columns --
 seq, state, resumes_as, note, reason, selection, members_max, canary, rate_per_second, request_key, digest, matched,
-total, replayed, skipped, succeeded, dead_lettered, moved_on, through_seq, created_at_us, updated_at_us
+total, replayed, skipped, succeeded, dead_lettered, superseded, through_seq, created_at_us, updated_at_us
 
 -- insert_replay --
 -- A bulk replay without members yet; nothing when its request has made one before.
 INSERT INTO replays (
     previous_state, state, resumes_as, note, reason, selection, members_max, canary, rate_per_second, request_key,
-    digest, matched, total, replayed, skipped, succeeded, dead_lettered, moved_on, through_seq, due_at_us,
+    digest, matched, total, replayed, skipped, succeeded, dead_lettered, superseded, through_seq, due_at_us,
     created_at_us, updated_at_us
 )
 VALUES (
@@ -659,13 +659,13 @@ ON CONFLICT (request_key) DO NOTHING RETURNING seq
 
 -- freeze_members --
 -- Everything that passes the filters becomes a member, the oldest first, up to a number.
-INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, standing, note)
+INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, outcome, note)
 SELECT :replay_seq, seq, id, run, state, 'waiting', '' FROM events
 WHERE seq > 0 {filters} ORDER BY seq LIMIT :members_max
 
 -- insert_members --
 -- Events that were named become members.
-INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, standing, note)
+INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, outcome, note)
 SELECT column1, column2, column3, column4, column5, 'waiting', '' FROM (VALUES {rows})
 
 -- count_members --
@@ -712,13 +712,13 @@ SELECT {replay_columns} FROM replays WHERE seq < :before_seq ORDER BY seq DESC L
 -- active_replays --
 -- Bulk replays that have something left to do, or members whose end is not known yet.
 SELECT {replay_columns} FROM replays
-WHERE state IN ('pending', 'canary', 'running') OR replayed > succeeded + dead_lettered + moved_on
+WHERE state IN ('pending', 'canary', 'running') OR replayed > succeeded + dead_lettered + superseded
 ORDER BY seq LIMIT :count
 
 -- replay_skips --
 -- Why members of a bulk replay were left alone.
 SELECT note, count(*), min(event_id) FROM replay_members
-WHERE replay_seq = :replay_seq AND standing = 'skipped' GROUP BY note ORDER BY count(*) DESC LIMIT :count
+WHERE replay_seq = :replay_seq AND outcome = 'skipped' GROUP BY note ORDER BY count(*) DESC LIMIT :count
 
 -- lock_replay --
 -- Take a bulk replay for this transaction, with how long it has to wait yet; none when another daemon has it.
@@ -737,11 +737,11 @@ FROM (
 SELECT json_group_array(json_array(event_seq, event_id, run, state))
 FROM (
     SELECT event_seq, event_id, run, state FROM replay_members
-    WHERE replay_seq = :replay_seq AND standing = 'replayed' AND event_seq > :after_seq
+    WHERE replay_seq = :replay_seq AND outcome = 'replayed' AND event_seq > :after_seq
     ORDER BY event_seq LIMIT :count
 )
 
--- events_standing --
+-- states_of_events --
 -- How the events of these row numbers stand.
 SELECT json_group_array(json_array(e.seq, e.id, e.run, e.state))
 FROM json_each(:seqs) AS wanted CROSS JOIN events AS e ON e.seq = wanted.value
@@ -753,15 +753,15 @@ FROM json_each(:seqs) AS wanted CROSS JOIN events AS e ON e.seq = wanted.value
 
 -- mark_members --
 -- Let members stand elsewhere than they did.
-UPDATE replay_members SET standing = column1, note = column2
+UPDATE replay_members SET outcome = column1, note = column2
 FROM (VALUES {rows})
-WHERE replay_seq = column3 AND event_seq = column4 AND standing = column5
+WHERE replay_seq = column3 AND event_seq = column4 AND outcome = column5
 
 -- add_to_replay --
--- Count what became of members, and put off the next ones, from now at the latest: clocks are set back, too.
+-- Count what became of members, and postpone the next ones, from now at the latest: clocks are set back, too.
 UPDATE replays
 SET replayed = replayed + column1, skipped = skipped + column2, succeeded = succeeded + column3,
-    dead_lettered = dead_lettered + column4, moved_on = moved_on + column5, through_seq = max(through_seq, column6),
+    dead_lettered = dead_lettered + column4, superseded = superseded + column5, through_seq = max(through_seq, column6),
     due_at_us = CASE column7 WHEN 0 THEN due_at_us
         ELSE max(min(due_at_us, column9), column9 - column8) + column7 END,
     updated_at_us = column9
@@ -788,51 +788,51 @@ DELETE FROM replay_members WHERE replay_seq = :replay_seq AND event_seq <= :thro
 -- Remove bulk replays.
 DELETE FROM replays WHERE seq IN (VALUES {rows})
 
--- write_chronicle --
+-- write_metrics --
 -- What a node has counted by now; an amount replaces the one before, so it may be written twice.
-INSERT INTO chronicle (step_seconds, at_us, node, event_type, name, amount) VALUES {rows}
+INSERT INTO metrics_history (step_seconds, at_us, node, event_type, name, amount) VALUES {rows}
 ON CONFLICT (step_seconds, at_us, node, event_type, name) DO UPDATE SET amount = excluded.amount
 
--- own_chronicle --
+-- own_metrics --
 -- What a node has written about one step.
-SELECT event_type, name, amount FROM chronicle
+SELECT event_type, name, amount FROM metrics_history
 WHERE step_seconds = :step_seconds AND at_us = :at_us AND node = :node
 
--- chronicle_periods --
+-- metrics_periods --
 -- Step by step, what happened, on all nodes together.
-SELECT at_us, name, sum(amount) FROM chronicle
+SELECT at_us, name, sum(amount) FROM metrics_history
 WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us
     AND name NOT LIKE 'latency%'
 GROUP BY at_us, name
 
--- chronicle_latencies --
+-- metrics_latencies --
 -- How many events took how long, on all nodes together.
-SELECT name, sum(amount) FROM chronicle
+SELECT name, sum(amount) FROM metrics_history
 WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us AND name LIKE 'latency%'
 GROUP BY name
 
--- chronicle_types --
+-- metrics_types --
 -- What happened to the busiest event types; a restart is of no type, so it makes none busy.
-SELECT event_type, name, sum(amount) FROM chronicle
+SELECT event_type, name, sum(amount) FROM metrics_history
 WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us AND event_type IN (
-    SELECT event_type FROM chronicle
+    SELECT event_type FROM metrics_history
     WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us
         AND name IN ('accepted', 'succeeded', 'retried', 'dead_lettered')
     GROUP BY event_type ORDER BY sum(amount) DESC, event_type LIMIT :count
 )
 GROUP BY event_type, name
 
--- chronicle_settled --
+-- metrics_settled --
 -- Step by step, how many attempts of these types came to an end.
-SELECT event_type, at_us, sum(amount) FROM chronicle
+SELECT event_type, at_us, sum(amount) FROM metrics_history
 WHERE step_seconds = :step_seconds AND at_us BETWEEN :since_us AND :until_us
     AND event_type IN (SELECT value FROM json_each(:types)) AND name IN ('succeeded', 'retried', 'dead_lettered')
 GROUP BY event_type, at_us
 
--- retire_chronicle --
+-- retire_metrics --
 -- Remove the oldest steps of a length that began before a time.
-DELETE FROM chronicle WHERE (step_seconds, at_us, node, event_type, name) IN (
-    SELECT step_seconds, at_us, node, event_type, name FROM chronicle
+DELETE FROM metrics_history WHERE (step_seconds, at_us, node, event_type, name) IN (
+    SELECT step_seconds, at_us, node, event_type, name FROM metrics_history
     WHERE step_seconds = :step_seconds AND at_us < :before_us ORDER BY at_us LIMIT :count
 )
 RETURNING amount

@@ -9,21 +9,21 @@ import asyncpg
 import pytest
 
 from replayforge.domain.event import Event
-from replayforge.engine import heartbeat
-from replayforge.engine.handlers import Context, Handlers
+from replayforge.engine.care import heartbeat
+from replayforge.engine.handlers.handlers import Context, Handlers
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
 from tests.contract.store_backends import MINUTE_US, claimed, now_us, put, record
 from tests.contract.test_store_sharing import report
 from tests.integration.postgres.conftest import OpenHouse
 from tests.integration.postgres.network import CommitBreaker
-from tests.support.patience import persist
 from tests.support.postgres_server import PostgresServer
+from tests.support.waiting import persist
 
 REPORT = report("node")
 
 
-class Gate:
+class HandlerLimit:
     """A handler that says when it began and was cut short, and waits to be let go."""
 
     def __init__(self, handlers: Handlers) -> None:
@@ -44,8 +44,8 @@ class Gate:
 
 
 @pytest.fixture
-async def gate(handlers: Handlers) -> Gate:
-    return Gate(handlers)
+async def gate(handlers: Handlers) -> HandlerLimit:
+    return HandlerLimit(handlers)
 
 
 async def soon(event: asyncio.Event, seconds: float = 15) -> None:
@@ -86,7 +86,7 @@ async def test_what_a_claim_under_way_has_taken_is_renewed(
 
 
 async def test_lease_is_renewed_while_the_handler_runs(
-    url: str, open_daemon: OpenHouse, gate: Gate, server: PostgresServer
+    url: str, open_daemon: OpenHouse, gate: HandlerLimit, server: PostgresServer
 ) -> None:
     """A handler that runs longer than its lease keeps it, and settles under the token it began with."""
     async with open_daemon(url, **{"workers.lease_seconds": 3, "workers.heartbeat_seconds": 0.2}) as house:
@@ -99,7 +99,7 @@ async def test_lease_is_renewed_while_the_handler_runs(
 
 
 async def test_attempt_in_doubt_is_cut_short(
-    far_url: str, proxy: CommitBreaker, open_daemon: OpenHouse, gate: Gate
+    far_url: str, proxy: CommitBreaker, open_daemon: OpenHouse, gate: HandlerLimit
 ) -> None:
     """When renewal has failed for two thirds of the lease, the unfinished attempt is cancelled, before anybody else may
     take it; after the outage it is on record as interrupted, spends no attempt, and the event runs again."""
@@ -118,7 +118,9 @@ async def test_attempt_in_doubt_is_cut_short(
         assert gate.calls[event_id] == 2
 
 
-async def test_finished_result_is_kept(far_url: str, proxy: CommitBreaker, open_daemon: OpenHouse, gate: Gate) -> None:
+async def test_finished_result_is_kept(
+    far_url: str, proxy: CommitBreaker, open_daemon: OpenHouse, gate: HandlerLimit
+) -> None:
     """A handler that finishes while the store is away is not run again: its result waits and is committed."""
     async with open_daemon(far_url) as house:
         event_id = await house.send("gated")
@@ -134,7 +136,7 @@ async def test_finished_result_is_kept(far_url: str, proxy: CommitBreaker, open_
 
 
 async def test_overtime_is_not_renewed(
-    url: str, open_daemon: OpenHouse, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    url: str, open_daemon: OpenHouse, gate: HandlerLimit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lease is renewed no longer than the handler's time-out and a little more."""
     monkeypatch.setattr(heartbeat, "OVERTIME_SECONDS", -59.0)
@@ -147,7 +149,7 @@ async def test_overtime_is_not_renewed(
 
 
 async def test_nobody_is_judged_right_after_an_outage(
-    server: PostgresServer, url: str, open_daemon: OpenHouse, gate: Gate
+    server: PostgresServer, url: str, open_daemon: OpenHouse, gate: HandlerLimit
 ) -> None:
     """After an outage one lease passes before lapsed leases of others are taken over."""
     async with open_daemon(url, **{"workers.lease_seconds": 2, "workers.heartbeat_seconds": 0.2}) as house:
@@ -160,7 +162,7 @@ async def test_nobody_is_judged_right_after_an_outage(
         other = await Store.open(url, node="other", owner="other/first")
         await put(other, [record("event", event_type="quick")], log_id="log of other")
         await other.claim([("event", 1)], now_us())
-        neighbours = house.daemon.overview.neighbours
+        neighbours = house.daemon.overview.peers
         await persist(as_async(lambda: heart.beating_since is not None))
         back_at = house.daemon.clock.monotonic()
         assert await neighbours.take_over() == 0
@@ -170,7 +172,7 @@ async def test_nobody_is_judged_right_after_an_outage(
 
 
 async def test_heart_that_stops_is_started_again(
-    url: str, open_daemon: OpenHouse, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    url: str, open_daemon: OpenHouse, gate: HandlerLimit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A defect on the heart's thread is seen by the supervisor, which starts another one."""
     async with open_daemon(url) as house:
@@ -202,7 +204,7 @@ async def test_a_locked_row_keeps_no_other_lease_from_being_renewed(url: str, se
         await administrator.execute("SELECT FROM events WHERE seq = $1 FOR UPDATE", locked.event.seq)
         renewal = await store.beat([locked.lease, free.lease], now_us(), REPORT, besides=[locked.lease, free.lease])
         assert renewal.renewed == {free.event.seq}
-        assert renewal.standing == {locked.event.seq, free.event.seq}
+        assert renewal.held == {locked.event.seq, free.event.seq}
         assert renewal.complete
         assert not (await store.beat([free.lease], now_us(), REPORT, besides=[free.lease])).complete
     await administrator.close()

@@ -10,7 +10,7 @@ import pytest
 
 from replayforge.assembly import opened
 from replayforge.domain.errors import Refused
-from replayforge.engine.handlers import Handlers
+from replayforge.engine.handlers.handlers import Handlers
 from replayforge.telemetry import Telemetry
 from tests.support.house import House, configuration, open_house
 

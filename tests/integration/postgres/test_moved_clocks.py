@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from replayforge.domain.event import Event
-from replayforge.engine.handlers import Context, Handlers
+from replayforge.engine.handlers.handlers import Context, Handlers
 from replayforge.stores.replays import SLACK_US
 from replayforge.stores.store import Store
 from tests.contract.store_backends import now_us, put, record
@@ -17,8 +17,8 @@ from tests.contract.test_replay_contract import dead, running
 from tests.contract.test_store_sharing import report
 from tests.support.clock_jumps import JumpingPostgres
 from tests.support.house import House, open_house
-from tests.support.patience import persist
 from tests.support.postgres_server import require_postgres
+from tests.support.waiting import persist
 
 LEASE_SECONDS = 3.0
 BEAT_SECONDS = 1.0
@@ -42,7 +42,7 @@ def server(running_server: JumpingPostgres) -> Iterator[JumpingPostgres]:
     running_server.set_clock(0)
 
 
-class Gate:
+class HandlerLimit:
     """A handler that says when it began, and waits to be let go."""
 
     def __init__(self) -> None:
@@ -59,8 +59,8 @@ class Gate:
 
 
 @pytest.fixture
-def gate() -> Gate:
-    return Gate()
+def gate() -> HandlerLimit:
+    return HandlerLimit()
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def url(server: JumpingPostgres) -> str:
     return server.new_schema()
 
 
-def daemon(directory: Path, url: str, gate: Gate, **settings: float) -> AbstractAsyncContextManager[House]:
+def daemon(directory: Path, url: str, gate: HandlerLimit, **settings: float) -> AbstractAsyncContextManager[House]:
     quick = {
         "store.url": url,
         "workers.lease_seconds": LEASE_SECONDS,
@@ -79,20 +79,20 @@ def daemon(directory: Path, url: str, gate: Gate, **settings: float) -> Abstract
 
 
 @pytest.fixture
-async def holder(tmp_path: Path, url: str, gate: Gate) -> AsyncIterator[House]:
+async def holder(tmp_path: Path, url: str, gate: HandlerLimit) -> AsyncIterator[House]:
     async with daemon(tmp_path / "holder", url, gate) as house:
         yield house
 
 
 @pytest.fixture
-async def observer(tmp_path: Path, holder: House, url: str, gate: Gate) -> AsyncIterator[House]:
+async def observer(tmp_path: Path, holder: House, url: str, gate: HandlerLimit) -> AsyncIterator[House]:
     async with daemon(tmp_path / "observer", url, gate) as house:
         yield house
 
 
 async def looked(house: House, seconds: float) -> None:
     """Return once a daemon has watched the leases of others for so long."""
-    watch = house.daemon.overview.neighbours.lease_beats
+    watch = house.daemon.overview.peers.lease_beats
     begun = house.daemon.clock.monotonic()
 
     async def watched() -> bool:
@@ -102,7 +102,7 @@ async def looked(house: House, seconds: float) -> None:
 
 
 async def test_living_leases_and_daemons_stand(
-    server: JumpingPostgres, holder: House, observer: House, gate: Gate
+    server: JumpingPostgres, holder: House, observer: House, gate: HandlerLimit
 ) -> None:
     """While a handler runs the database's clock is set again and again, each time just after a beat: nobody takes its
     event over, no daemon is thought to be gone, and the handler is started once."""
@@ -114,7 +114,7 @@ async def test_living_leases_and_daemons_stand(
         await asyncio.to_thread(server.set_clock, shift)
         await looked(observer, BEAT_SECONDS)
         for house in (holder, observer):
-            living, gone = await house.daemon.overview.neighbours.others()
+            living, gone = await house.daemon.overview.peers.others()
             assert (len(living), gone) == (1, [])
     gate.open.set()
     event = await holder.reaches(event_id, "succeeded")
@@ -139,14 +139,14 @@ async def test_a_dead_daemon_is_inherited_in_time(
     await holder.probe.saw("attempt.reclaimed", 1, 60)
     took_seconds = clock.monotonic() - died_at
     assert LEASE_SECONDS <= took_seconds < LEASE_SECONDS + SWEEP_SECONDS + MARGIN_SECONDS
-    _, gone = await holder.daemon.overview.neighbours.others()
+    _, gone = await holder.daemon.overview.peers.others()
     assert [node.name for node in gone] == ["dead"]
     assert gone[0].silent_us >= LEASE_SECONDS * 1e6
     await dead.close()
 
 
 async def test_age_removes_nothing_by_a_clock_that_was_set(
-    server: JumpingPostgres, tmp_path: Path, url: str, gate: Gate
+    server: JumpingPostgres, tmp_path: Path, url: str, gate: HandlerLimit
 ) -> None:
     """While the database's clock is ten years ahead or behind what has just ended is kept, and a word says so; when the
     clock is right again that is said, too."""
@@ -172,7 +172,7 @@ async def test_age_removes_nothing_by_a_clock_that_was_set(
 
 
 async def test_a_database_that_was_always_wrong_is_right_about_ages(
-    server: JumpingPostgres, tmp_path: Path, url: str, gate: Gate
+    server: JumpingPostgres, tmp_path: Path, url: str, gate: HandlerLimit
 ) -> None:
     """A database whose clock has stood ten years behind from the start removes what is old by its own clock only."""
     gate.open.set()

@@ -1,4 +1,4 @@
-"""The database goes away, hangs, or refuses, while a daemon runs: the door stays open and everything ends once."""
+"""The database goes away, hangs, or refuses, while a daemon runs: ingest stays open and everything ends once."""
 
 import asyncio
 from collections import Counter
@@ -10,8 +10,8 @@ import pytest
 from tests.integration.postgres.conftest import OpenHouse
 from tests.integration.postgres.network import CommitBreaker
 from tests.support.house import House
-from tests.support.patience import persist
 from tests.support.postgres_server import PostgresServer
+from tests.support.waiting import persist
 
 
 async def all_succeed(house: House, ids: list[str], effects: Counter[str]) -> None:
@@ -87,7 +87,7 @@ async def test_silent_server_holds_nobody_up(
     proxy: CommitBreaker, far_url: str, open_daemon: OpenHouse, effects: Counter[str]
 ) -> None:
     """A key is looked up in a store that says nothing any more for a moment only, and once for everybody; when the
-    store speaks again, a key that was used is told at the door as before."""
+    store speaks again, a key that was used is told at ingest as before."""
     async with open_daemon(far_url.replace("call_seconds=1.0", "call_seconds=20")) as house:
         ids = [await house.send(idempotency_key="before")]
         await house.reaches(ids[0], "succeeded")

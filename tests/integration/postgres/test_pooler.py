@@ -185,7 +185,7 @@ async def test_session_pooling(postgres: PostgresServer) -> None:
 async def test_settings_in_the_url_are_refused_at_once(pooler: Pooler) -> None:
     """A pooler that takes no setting from a URL will take none later either, so the remedy is named without waiting."""
     with pytest.raises(Refused, match=r"search_path.*ALTER ROLE"):
-        await PostgresDriver.open(f"{pooler.url}?search_path=elsewhere", patience_seconds=60)
+        await PostgresDriver.open(f"{pooler.url}?search_path=elsewhere", wait_seconds=60)
 
 
 async def test_statement_pooling_is_refused_at_once(postgres: PostgresServer) -> None:
@@ -194,4 +194,4 @@ async def test_statement_pooling_is_refused_at_once(postgres: PostgresServer) ->
         Pooler(postgres.new_schema(), pool_mode="statement") as pooler,
         pytest.raises(Refused, match="transaction or session"),
     ):
-        await PostgresDriver.open(pooler.url, patience_seconds=60)
+        await PostgresDriver.open(pooler.url, wait_seconds=60)

@@ -10,13 +10,13 @@ import asyncpg
 import pytest
 
 from replayforge.domain.errors import Unavailable
-from replayforge.engine import nodes
-from replayforge.engine.handlers import Handlers
+from replayforge.engine.care import peers as nodes
+from replayforge.engine.handlers.handlers import Handlers
 from replayforge.stores.driver import Fetch, Steps
 from tests.integration.postgres.conftest import CALL_SECONDS, OpenHouse
 from tests.support.house import House, open_house
-from tests.support.patience import persist
 from tests.support.postgres_server import PostgresServer
+from tests.support.waiting import persist
 
 # What a trigger does instead of letting a statement through, and what the server says then.
 REFUSALS = {

@@ -50,7 +50,7 @@ async def test_starting_server_is_waited_for(further_server: PostgresServer) -> 
 async def test_missing_server_is_refused_in_the_end() -> None:
     """A server that never comes up is named, without the password."""
     with pytest.raises(Refused) as refusal:
-        await PostgresDriver.open("postgresql://someone:secret@127.0.0.1:1/store", patience_seconds=0)
+        await PostgresDriver.open("postgresql://someone:secret@127.0.0.1:1/store", wait_seconds=0)
     assert "127.0.0.1:1/store" in str(refusal.value)
     assert "secret" not in str(refusal.value)
 
@@ -58,7 +58,7 @@ async def test_missing_server_is_refused_in_the_end() -> None:
 async def test_missing_database_is_refused_at_once(server: PostgresServer) -> None:
     """No waiting makes a database appear that was never made."""
     with pytest.raises(Refused, match="does not exist"):
-        await PostgresDriver.open(server.url.replace("/postgres", "/nowhere"), patience_seconds=60)
+        await PostgresDriver.open(server.url.replace("/postgres", "/nowhere"), wait_seconds=60)
 
 
 async def test_every_statement_is_sound(url: str, server: PostgresServer) -> None:

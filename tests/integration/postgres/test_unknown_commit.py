@@ -37,7 +37,7 @@ async def test_settled_again(far_url: str, proxy: CommitBreaker) -> None:
     with pytest.raises(Unavailable):
         await store.settle(settlements)
     assert await store.settle(settlements) == []
-    _, tallies = await store.books()
+    _, tallies = await store.ledger_snapshot()
     assert {name: amount for name, amount in tallies.items() if amount} == {"succeeded": 20}
     await store.close()
 
@@ -49,7 +49,7 @@ async def test_projected_again(far_url: str, proxy: CommitBreaker) -> None:
     with pytest.raises(Unavailable):
         await put(store, [record(f"event-{number}") for number in range(10)])
     assert await store.cursor("log-1") == (10, "incarnation")
-    _, tallies = await store.books()
+    _, tallies = await store.ledger_snapshot()
     assert tallies["queued"] == 10
     await store.close()
 
@@ -64,7 +64,7 @@ async def test_claim_without_answer_is_handed_back(url: str, open_daemon: OpenHo
     async with open_daemon(url) as house:
         first = await house.send()
         await house.reaches(first, "succeeded")
-        house.daemon.bench.reserve = no_room  # type: ignore[method-assign]  # so that it comes by the stream
+        house.daemon.buffer.reserve = no_room  # type: ignore[method-assign]  # so that it comes by the stream
         claims = house.daemon.store.claim
 
         async def lose_answer(entries: Any, now: int, admission: Admission) -> Claim:

@@ -154,7 +154,7 @@ class FakeApi:
     async def act(self, request: web.Request) -> web.StreamResponse:
         event_id = request.match_info["id"]
         if event_id not in self.events:
-            return problem(409, "The state has moved on", f"{event_id} is no dead letter.")
+            return problem(409, "The state has changed meanwhile", f"{event_id} is not a dead letter.")
         self.events[event_id]["status"] = f"after {request.match_info['action']}"
         return web.json_response({"id": event_id}, status=202)
 
@@ -172,8 +172,8 @@ class FakeApi:
             answer = {"count": len(found), "more": False, "would_replay": total, "sample": found, "groups": groups}
             return web.json_response(answer)
         if asked["expected_count"] != len(found):
-            return problem(409, "The state has moved on", f"{len(found)} fit now.")
-        figures = dict.fromkeys(("replayed", "skipped", "succeeded", "dead_lettered", "moved_on", "open"), 0)
+            return problem(409, "The state has changed meanwhile", f"{len(found)} fit now.")
+        figures = dict.fromkeys(("replayed", "skipped", "succeeded", "dead_lettered", "superseded", "open"), 0)
         made = {"id": f"rpl_{len(self.replays) + 1}", "status": "running", "note": "", "reason": asked["reason"]}
         times = {"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}
         job = made | figures | times | {"total": total, "waiting": total, "rate_per_second": None}

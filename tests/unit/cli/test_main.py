@@ -61,7 +61,7 @@ def test_nobody_there(cli: Cli) -> None:
 
 
 def test_no_address(cli: Cli) -> None:
-    """Something that is no address is said to be none."""
+    """Something that is not an address is said to be none."""
     ended = cli("status", "--url", "localhost:8787")
     assert ended.code == 1
     assert ended.err.count("\n") == 1

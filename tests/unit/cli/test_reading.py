@@ -96,7 +96,7 @@ def test_actions(ask: Cli, api: FakeApi, action: str) -> None:
     ended = ask("events", action, "id-1", "gone", "id-1")
     assert ended.code == 1
     assert ended.out.endswith(" 2 of 3\n")
-    assert ended.err == "gone: The state has moved on: gone is no dead letter.\n"
+    assert ended.err == "gone: The state has changed meanwhile: gone is not a dead letter.\n"
     assert api.events["id-1"]["status"] == f"after {action}"
     assert ask("events", action, "id-1").code == 0
 

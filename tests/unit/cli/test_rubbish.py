@@ -60,7 +60,7 @@ def server() -> Iterator[RubbishServer]:
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_addresses(cli: Cli, address: str) -> None:
-    """What is no address, or none that anybody can reach, is said to be none."""
+    """What is not an address, or none that anybody can reach, is said to be none."""
     ended = cli("status", "--url", address)
     assert ended.code in (1, 2)
     assert ended.err.startswith("replayforge: ")
@@ -69,7 +69,7 @@ def test_addresses(cli: Cli, address: str) -> None:
 
 @pytest.mark.parametrize("arguments", ASKING, ids=lambda arguments: "-".join(arguments[:2]))
 def test_answers(cli: Cli, server: RubbishServer, arguments: list[str]) -> None:
-    """Whatever answers, be it HTML, JSON of another shape or no HTTP at all, the command says that it is no daemon."""
+    """Whatever answers, be it HTML, JSON of another shape or no HTTP at all, the command says that it is not a daemon."""
     for answer in [
         os.urandom(100),
         b"HTTP/1.1 200 OK\r\n",
@@ -97,12 +97,12 @@ def test_arguments(cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: list[st
     Path("directory").mkdir()
     Path("binary").write_bytes(bytes(range(256)))
     Path("deep").write_text("[" * 100_000)
-    patience = ["--patience", "0"] if arguments[0] == "send" else []
+    retry_budget = ["--patience", "0"] if arguments[0] == "send" else []
     for rubbish in RUBBISH:
         for value in (rubbish, rubbish.removeprefix("@")):
             if arguments[0] in ("serve", "demo") and value in ("", "directory"):
                 continue
-            ended = cli(*arguments, value, *patience)
+            ended = cli(*arguments, value, *retry_budget)
             assert ended.code in {0, 3, 5, *CODES}, (value, ended)
             assert "Traceback" not in ended.err
             assert "defect" not in ended.err
@@ -117,11 +117,11 @@ def test_arguments(cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: list[st
     ],
 )
 def test_environments(cli: Cli, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """A setting that is no address is named as such before anything is opened."""
+    """A setting that is not an address is named as such before anything is opened."""
     monkeypatch.setenv(*variable.split("=", 1))
     ended = cli("config", "check")
     assert ended.code == 78
-    assert "is no address" in ended.err or "server.port" in ended.err
+    assert "is not an address" in ended.err or "server.port" in ended.err
 
 
 def test_defects_are_called_defects(

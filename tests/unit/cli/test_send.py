@@ -61,7 +61,7 @@ def test_same_key_is_the_same_event(ask: Cli, api: FakeApi) -> None:
 
 @pytest.mark.parametrize("payload", ["{", '1},"x":{"y":1', "@missing.json", "nope"])
 def test_payload_that_is_none(ask: Cli, api: FakeApi, payload: str) -> None:
-    """What is no JSON is refused before anything is sent."""
+    """What is not JSON is refused before anything is sent."""
     assert ask("send", "t", payload).code == 64
     assert api.requests == []
 
@@ -151,7 +151,7 @@ def test_bulk_keeps_answers_that_came(ask: Cli, api: FakeApi) -> None:
 
 
 def test_bulk_is_patient_while_it_gets_on(ask: Cli, api: FakeApi) -> None:
-    """Patience counts from the last line that was answered, not from the beginning."""
+    """RetryBudget counts from the last line that was answered, not from the beginning."""
     api.faults = [breaking_off(api, answers=1)] * 6
     ended = ask("send", "--bulk", write(event_lines(7)), "--retry-seconds", "0.15")
     assert (ended.code, len(api.requests)) == (0, 7)
@@ -167,7 +167,7 @@ def test_bulk_warns_of_doubles(ask: Cli, api: FakeApi) -> None:
 
 
 def test_bulk_line_refused_for_now(ask: Cli, api: FakeApi) -> None:
-    """A single line refused with 429 is sent again alone, and is no rejection."""
+    """A single line refused with 429 is sent again alone, and is not a rejection."""
 
     async def refuse_second(request: web.Request) -> web.StreamResponse:
         answer = await api.post_bulk(request)
@@ -203,7 +203,7 @@ def test_bulk_finds_the_line_that_spoils_a_request(ask: Cli, api: FakeApi) -> No
 
 
 def test_bulk_gives_up(ask: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When patience ends, it says how far it came, sums up, and exits as the last failure wants."""
+    """When retry_budget ends, it says how far it came, sums up, and exits as the last failure wants."""
     monkeypatch.setattr(bulk, "CHUNK_LINES_MAX", 2)
     path = write(event_lines(4))
     ok = api.post_bulk

@@ -11,14 +11,14 @@ from replayforge.domain.bulk_replay import (
     JOB_TRANSITIONS,
     JobState,
     Member,
+    MemberOutcome,
     Move,
     ReplayJob,
-    Standing,
     Step,
     Take,
     Wait,
     next_step,
-    standing_now,
+    outcome_now,
     why_skipped,
 )
 from replayforge.domain.lifecycle import State
@@ -41,7 +41,7 @@ JOB = ReplayJob(
     skipped=0,
     succeeded=0,
     dead_lettered=0,
-    moved_on=0,
+    superseded=0,
     through_seq=0,
     created_at_us=0,
     updated_at_us=0,
@@ -59,8 +59,8 @@ def test_states_stand_in_sql_as_they_stand_here(dialect: str) -> None:
     written = set(re.findall(r"(\w+)>(\w+)", check[: check.index("previous_state")]))
     ways = {(source, target) for source, targets in JOB_TRANSITIONS.items() for target in targets}
     assert written == ways | {("new", JobState.PENDING)}
-    standings = text[text.index("CHECK (standing IN (") :]
-    assert re.findall(r"'(\w+)'", standings[: standings.index("))")]) == list(Standing)
+    standings = text[text.index("CHECK (outcome IN (") :]
+    assert re.findall(r"'(\w+)'", standings[: standings.index("))")]) == list(MemberOutcome)
 
 
 def test_every_job_can_come_to_an_end() -> None:
@@ -77,7 +77,7 @@ def test_every_job_can_come_to_an_end() -> None:
 
 def test_figures_add_up() -> None:
     """What waits and what is open follow from the figures that are counted."""
-    job = replace(JOB, replayed=6, skipped=1, succeeded=2, dead_lettered=1, moved_on=1)
+    job = replace(JOB, replayed=6, skipped=1, succeeded=2, dead_lettered=1, superseded=1)
     assert (job.waiting, job.open, job.id) == (3, 2, "rpl_7")
 
 
@@ -95,7 +95,7 @@ STEPS: dict[str, tuple[ReplayJob, Step]] = {
     "canary larger than the rest": (replace(CANARY, replayed=1, skipped=8), Take(1)),
     "canary under way": (replace(CANARY, replayed=3, succeeded=2), Wait()),
     "canary under way with a dead one": (replace(CANARY, replayed=3, dead_lettered=2), Wait()),
-    "canary well": (replace(CANARY, replayed=3, succeeded=2, moved_on=1), Move(JobState.RUNNING)),
+    "canary well": (replace(CANARY, replayed=3, succeeded=2, superseded=1), Move(JobState.RUNNING)),
     "canary skipped altogether": (replace(CANARY, skipped=10), Move(JobState.RUNNING)),
 }
 
@@ -141,19 +141,19 @@ def test_which_members_are_left_alone(now: tuple[str, int, State] | None, reason
 
 
 ENDS = {
-    "queued": (("event", 3, State.QUEUED), Standing.REPLAYED),
-    "retrying": (("event", 3, State.RETRYING), Standing.REPLAYED),
-    "held": (("event", 3, State.HELD), Standing.REPLAYED),
-    "succeeded": (("event", 3, State.SUCCEEDED), Standing.SUCCEEDED),
-    "dead": (("event", 3, State.DEAD_LETTERED), Standing.DEAD_LETTERED),
-    "dead and discarded": (("event", 3, State.DISCARDED), Standing.DEAD_LETTERED),
-    "cancelled": (("event", 3, State.CANCELLED), Standing.MOVED_ON),
-    "replayed again": (("event", 4, State.SUCCEEDED), Standing.MOVED_ON),
-    "gone": (None, Standing.MOVED_ON),
+    "queued": (("event", 3, State.QUEUED), MemberOutcome.REPLAYED),
+    "retrying": (("event", 3, State.RETRYING), MemberOutcome.REPLAYED),
+    "held": (("event", 3, State.HELD), MemberOutcome.REPLAYED),
+    "succeeded": (("event", 3, State.SUCCEEDED), MemberOutcome.SUCCEEDED),
+    "dead": (("event", 3, State.DEAD_LETTERED), MemberOutcome.DEAD_LETTERED),
+    "dead and discarded": (("event", 3, State.DISCARDED), MemberOutcome.DEAD_LETTERED),
+    "cancelled": (("event", 3, State.CANCELLED), MemberOutcome.SUPERSEDED),
+    "replayed again": (("event", 4, State.SUCCEEDED), MemberOutcome.SUPERSEDED),
+    "gone": (None, MemberOutcome.SUPERSEDED),
 }
 
 
-@pytest.mark.parametrize(("now", "standing"), ENDS.values(), ids=ENDS.keys())
-def test_how_replayed_members_stand(now: tuple[str, int, State] | None, standing: Standing) -> None:
+@pytest.mark.parametrize(("now", "outcome"), ENDS.values(), ids=ENDS.keys())
+def test_how_replayed_members_stand(now: tuple[str, int, State] | None, outcome: MemberOutcome) -> None:
     """A replayed member stands where the run that the job gave it stands."""
-    assert standing_now(MEMBER, now) is standing
+    assert outcome_now(MEMBER, now) is outcome

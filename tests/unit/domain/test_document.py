@@ -1,4 +1,4 @@
-"""JSON at the door as a function: what it lets through is what any parser understands, in its own bytes."""
+"""JSON at ingest as a function: what it lets through is what any parser understands, in its own bytes."""
 
 import json
 from typing import Any
@@ -33,7 +33,7 @@ documents = st.recursive(
 )
 
 
-def door(body: bytes) -> bytes:
+def decoded_document(body: bytes) -> bytes:
     return bytes(decode_document(body, decode_raw))
 
 
@@ -42,7 +42,7 @@ def door(body: bytes) -> bytes:
 def test_valid_documents_pass_unchanged(value: Any, escape: bool, indent: int | None) -> None:
     """Whatever a JSON writer writes passes, and its bytes stay as they were."""
     body = json.dumps(value, ensure_ascii=escape, indent=indent).encode()
-    assert door(body) == body
+    assert decoded_document(body) == body
 
 
 @settings(max_examples=500, deadline=None)
@@ -51,9 +51,9 @@ def test_valid_documents_pass_unchanged(value: Any, escape: bool, indent: int | 
 @example(b"9" * 299 + b"e99")
 @example(b"[" * 70)
 def test_what_passes_can_be_given_to_a_handler(body: bytes) -> None:
-    """Whatever the door lets through is decoded without an error, and nothing but our own errors leaves it."""
+    """Whatever ingest lets through is decoded without an error, and nothing but our own errors leaves it."""
     try:
-        passed = door(body)
+        passed = decoded_document(body)
     except (Malformed, Unacceptable):
         return
     value = msgspec.json.decode(passed)

@@ -6,7 +6,7 @@ from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.poison import (
     Death,
     Decision,
-    Standing,
+    Isolation,
     Suspicion,
     after_death,
     after_proven_death,
@@ -104,27 +104,27 @@ ASIDE = Suspicion(3, (2.0,), died_with="node-1/zeroth", node="node-1")
 def test_death_in_a_control_exonerates() -> None:
     """A death while a suspect is set aside on this node clears it, unless another event alone explains the death."""
     death = Death(OWNER, "node-1")
-    judged = after_proven_death(Standing.SET_ASIDE, ASIDE, death, here=True, explained=False)
-    assert judged == (Standing.RUNS_ALONE, Suspicion(2))
-    assert after_proven_death(Standing.SET_ASIDE, ASIDE, death, here=True, explained=True) is None
-    assert after_proven_death(Standing.SET_ASIDE, ASIDE, death, here=False, explained=False) is None
+    judged = after_proven_death(Isolation.SET_ASIDE, ASIDE, death, here=True, explained=False)
+    assert judged == (Isolation.RUNS_ALONE, Suspicion(2))
+    assert after_proven_death(Isolation.SET_ASIDE, ASIDE, death, here=True, explained=True) is None
+    assert after_proven_death(Isolation.SET_ASIDE, ASIDE, death, here=False, explained=False) is None
 
 
 def test_the_same_death_is_judged_once() -> None:
     """A start that is repeated does not take the death that set an event aside for one that exonerates it."""
     death = Death("node-1/zeroth", "node-1")
-    assert after_proven_death(Standing.SET_ASIDE, ASIDE, death, here=True, explained=False) is None
+    assert after_proven_death(Isolation.SET_ASIDE, ASIDE, death, here=True, explained=False) is None
 
 
 def test_what_others_took_over_was_in_flight_too() -> None:
     """A take-over charges nobody; once the death of the incarnation is proven, the event runs alone next."""
     lapsed = after_lapse(in_flight(), hold=False)
-    assert (lapsed.verdict.state, lapsed.standing, lapsed.outcome) == (State.QUEUED, Standing.FREE, Outcome.CRASHED)
+    assert (lapsed.verdict.state, lapsed.isolation, lapsed.outcome) == (State.QUEUED, Isolation.FREE, Outcome.CRASHED)
     assert lapsed.suspicion == Suspicion(left_by=OWNER)
-    judged = after_proven_death(Standing.FREE, lapsed.suspicion, Death(OWNER, "node-1"), here=False, explained=False)
-    assert judged == (Standing.RUNS_ALONE, Suspicion(1, died_with=OWNER, node="node-1"))
+    judged = after_proven_death(Isolation.FREE, lapsed.suspicion, Death(OWNER, "node-1"), here=False, explained=False)
+    assert judged == (Isolation.RUNS_ALONE, Suspicion(1, died_with=OWNER, node="node-1"))
     other = Death("node-1/second", "node-1")
-    assert after_proven_death(Standing.FREE, lapsed.suspicion, other, here=False, explained=False) is None
+    assert after_proven_death(Isolation.FREE, lapsed.suspicion, other, here=False, explained=False) is None
 
 
 def test_lapse_of_a_draining_incarnation_says_nothing() -> None:
@@ -139,13 +139,13 @@ def test_lapse_of_a_draining_incarnation_says_nothing() -> None:
 def in_flight(
     name: str = "event-1", owner: str = OWNER, known: Suspicion | None = None, kind: str = "test"
 ) -> InFlight:
-    return InFlight(name, kind, 1, LEASE[1], 2, 0, owner, 1000, Standing.FREE, known)
+    return InFlight(name, kind, 1, LEASE[1], 2, 0, owner, 1000, Isolation.FREE, known)
 
 
-def judged(*left: InFlight, former: Incarnation, hold: bool = False) -> list[tuple[State, Standing, Suspicion | None]]:
+def judged(*left: InFlight, former: Incarnation, hold: bool = False) -> list[tuple[State, Isolation, Suspicion | None]]:
     draining = {former.owner} if former.draining else ()
     pairs = judge_former(list(enumerate(left, 1)), former, draining, "node-1", lambda _: hold)
-    return [(one.verdict.state, one.standing, one.suspicion) for _, one in pairs]
+    return [(one.verdict.state, one.isolation, one.suspicion) for _, one in pairs]
 
 
 RAN_ALONE = Incarnation(OWNER, alone=LEASE, seconds=2.0)
@@ -153,22 +153,22 @@ RAN_ALONE = Incarnation(OWNER, alone=LEASE, seconds=2.0)
 
 def test_one_that_was_only_left_is_no_more_than_a_suspect() -> None:
     """An event that happened to be the only one in flight is not charged: nobody knows for how long it ran alone."""
-    ((state, standing, known),) = judged(in_flight(), former=Incarnation(OWNER))
-    assert (state, standing, known) == (State.QUEUED, Standing.RUNS_ALONE, Suspicion(1, (), OWNER, "node-1"))
+    ((state, isolation, known),) = judged(in_flight(), former=Incarnation(OWNER))
+    assert (state, isolation, known) == (State.QUEUED, Isolation.RUNS_ALONE, Suspicion(1, (), OWNER, "node-1"))
 
 
 def test_one_that_ran_alone_is_set_aside() -> None:
     """The death of what ran alone is noted with its time, and a control follows."""
-    ((state, standing, known),) = judged(in_flight(known=died(deaths=1)), former=RAN_ALONE)
-    assert (state, standing, known) == (State.QUEUED, Standing.SET_ASIDE, Suspicion(2, (2.0,), OWNER, "node-1"))
+    ((state, isolation, known),) = judged(in_flight(known=died(deaths=1)), former=RAN_ALONE)
+    assert (state, isolation, known) == (State.QUEUED, Isolation.SET_ASIDE, Suspicion(2, (2.0,), OWNER, "node-1"))
 
 
 def test_alone_is_judged_by_all_that_the_incarnation_held() -> None:
     """An event beside which the incarnation held another one did not run alone, whatever it left word of."""
     first, second = judged(in_flight(), in_flight("event-2"), former=RAN_ALONE)
-    assert [one[1] for one in (first, second)] == [Standing.RUNS_ALONE] * 2
+    assert [one[1] for one in (first, second)] == [Isolation.RUNS_ALONE] * 2
     (held_by_another, _) = judged(in_flight(), in_flight("event-2", owner="node-1/older"), former=RAN_ALONE)
-    assert held_by_another[1] is Standing.SET_ASIDE
+    assert held_by_another[1] is Isolation.SET_ASIDE
 
 
 def test_draining_incarnation_kills_nobody() -> None:

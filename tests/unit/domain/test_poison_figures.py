@@ -15,7 +15,7 @@ import pytest
 from replayforge.domain.poison import (
     Death,
     Decision,
-    Standing,
+    Isolation,
     Suspicion,
     after_death,
     after_proven_death,
@@ -37,9 +37,9 @@ class World:
 
     def live(self, run_seconds: float, deadly: bool, dies_after: Callable[[], float]) -> int:
         """Let one event live until it ends; returns at how many deaths it was in flight."""
-        known, standing, in_flight = Suspicion(), Standing.FREE, 0
+        known, isolation, in_flight = Suspicion(), Isolation.FREE, 0
         while True:
-            aside = control_seconds(known.alone, CONTROL_SECONDS) if standing is Standing.SET_ASIDE else 0.0
+            aside = control_seconds(known.alone, CONTROL_SECONDS) if isolation is Isolation.SET_ASIDE else 0.0
             died_at = dies_after()
             if deadly:
                 died_at = min(died_at, aside + run_seconds)
@@ -50,20 +50,20 @@ class World:
             self.deaths += 1
             death = Death(f"incarnation {self.deaths}", "node")
             if ran < 0:
-                judged = after_proven_death(standing, known, death, here=True, explained=False)
+                judged = after_proven_death(isolation, known, death, here=True, explained=False)
                 assert judged is not None
-                standing, known = judged
+                isolation, known = judged
                 continue
             in_flight += 1
-            known = released(known) if standing is Standing.SET_ASIDE else known
-            suspect = standing is not Standing.FREE
+            known = released(known) if isolation is Isolation.SET_ASIDE else known
+            suspect = isolation is not Isolation.FREE
             alone = suspect and ran < seconds_alone(known.deaths, SOLO_SECONDS)
             death = Death(death.incarnation, "node", alone, ran if alone else None, outlived=suspect and not alone)
             decision, known = after_death(known, death)
             if decision in (Decision.CONVICT, Decision.HOLD):
                 self.ends[decision] += 1
                 return in_flight
-            standing = Standing.SET_ASIDE if decision is Decision.SET_ASIDE else Standing.RUNS_ALONE
+            isolation = Isolation.SET_ASIDE if decision is Decision.SET_ASIDE else Isolation.RUNS_ALONE
 
 
 def random_kills(deaths: int, run_seconds: float, kill_seconds: float, seed: int = 1) -> Counter[str]:

@@ -17,7 +17,7 @@ from replayforge.domain.lifecycle import (
     State,
     sources_of,
 )
-from replayforge.domain.poison import Standing
+from replayforge.domain.poison import Isolation
 from replayforge.domain.recovery import CRASHES_MAX, InFlight, Result, after_crash, error_signature, judge
 from replayforge.domain.retry import Retry, RetryPolicy
 
@@ -130,7 +130,7 @@ def test_after_a_crash(crashes: int, hold: bool, state: State, count: int) -> No
     decided = after_crash(in_flight(crashes=crashes), hold=hold)
     assert (decided.verdict.state, decided.verdict.crashes, decided.verdict.attempt_count) == (state, count, 2)
     assert decided.verdict.reason == (Reason.POISON if state is State.DEAD_LETTERED else None)
-    assert decided.standing is Standing.FREE
+    assert decided.isolation is Isolation.FREE
     assert CRASHES_MAX == 3
 
 

@@ -15,8 +15,8 @@ import structlog
 from replayforge import Context, Event, Handlers, Permanent, Retry
 from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.recovery import Result
-from replayforge.engine.attempt import Attempt
-from replayforge.engine.deadlines import Deadlines
+from replayforge.engine.run.attempt import Attempt
+from replayforge.engine.run.deadlines import Deadlines
 from replayforge.event_loop import HandlerExited, make_task
 from replayforge.telemetry import attempt_context
 

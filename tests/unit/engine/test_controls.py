@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from replayforge.domain.poison import Standing, Suspicion
-from replayforge.engine.controls import Controls
+from replayforge.domain.poison import Isolation, Suspicion
+from replayforge.engine.care.controls import Controls
 from replayforge.stores.suspicions import Suspect
 from replayforge.telemetry import Telemetry
 from tests.support.clock import FakeClock
 
 
 def aside(seq: int, *alone: float, node: str = "here") -> Suspect:
-    return Suspect(seq, Standing.SET_ASIDE, Suspicion(5, alone, "here/one", node), f"event-{seq}")
+    return Suspect(seq, Isolation.SET_ASIDE, Suspicion(5, alone, "here/one", node), f"event-{seq}")
 
 
 class Shelf:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from replayforge.engine.deadlines import LOOK_SECONDS, Deadlines
+from replayforge.engine.run.deadlines import LOOK_SECONDS, Deadlines
 
 
 class Run:

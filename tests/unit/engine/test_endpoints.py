@@ -14,9 +14,9 @@ from replayforge.config.settings import HttpEndpoint
 from replayforge.domain.errors import Refused
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Permanent, Retry
-from replayforge.engine.addresses import CheckedResolver, Denied, look_up, written_address
-from replayforge.engine.endpoints import (
-    Courier,
+from replayforge.engine.handlers.addresses import CheckedResolver, Denied, look_up, written_address
+from replayforge.engine.handlers.endpoints import (
+    WebhookClient,
     beginning,
     failure,
     handler_for,
@@ -27,19 +27,19 @@ from replayforge.engine.endpoints import (
     signing_key,
     with_endpoints,
 )
-from replayforge.engine.handlers import Context, Handlers
+from replayforge.engine.handlers.handlers import Context, Handlers
 from tests.support.clock import FakeClock
 
 NOW_US = 1_763_800_000_000_000  # Sat, 22 Nov 2025 08:26:40 GMT
 
 
-def courier() -> Courier:
-    return Courier(FakeClock(NOW_US))
+def webhook_client() -> WebhookClient:
+    return WebhookClient(FakeClock(NOW_US))
 
 
 def registered(url: str, **settings: Any) -> Any:
     """Return the endpoint that a daemon would have for a URL."""
-    function: Any = handler_for(HttpEndpoint("x", url, **settings), courier()).function
+    function: Any = handler_for(HttpEndpoint("x", url, **settings), webhook_client()).function
     return function.__self__
 
 
@@ -242,7 +242,7 @@ async def test_a_look_up_never_holds_up_the_exit(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("host", ["::1::", "1:2", "127.1", "0x7f.0x1", "1.", "example.0"])
 def test_what_is_neither_name_nor_address(host: str) -> None:
-    """A host that another program might read as an address is no name."""
+    """A host that another program might read as an address is not a name."""
     with pytest.raises(ValueError, match="does not appear to be"):
         written_address(host)
 
@@ -258,7 +258,7 @@ def test_signature_of_the_reference() -> None:
 
 
 def test_keys() -> None:
-    """A secret after whsec_ is base64, any other is its own bytes, and an empty one is no key."""
+    """A secret after whsec_ is base64, any other is its own bytes, and an empty one is not a key."""
     assert signing_key("whsec_" + base64.b64encode(b"\x00\xff key").decode()) == b"\x00\xff key"
     assert signing_key("plain wörd") == "plain wörd".encode()
     assert signing_key("") == b""
@@ -266,7 +266,7 @@ def test_keys() -> None:
 
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_a", "whsec_not base64!", "whsec_abcd!", "whsec_é"])
 def test_a_secret_that_is_none_is_refused_unseen(secret: str) -> None:
-    """A whsec_ secret that is no base64 is refused with a sentence that does not repeat it."""
+    """A whsec_ secret that is not base64 is refused with a sentence that does not repeat it."""
     with pytest.raises(Refused, match="no base64 follows") as refused:
         registered("https://example.com", secret=secret)
     assert secret not in str(refused.value).replace("whsec_, but", "")
@@ -274,7 +274,7 @@ def test_a_secret_that_is_none_is_refused_unseen(secret: str) -> None:
 
 def test_an_endpoint_shows_no_secret() -> None:
     """What a handler of an endpoint looks like in a message tells neither the key nor the URL's path."""
-    handler = handler_for(HttpEndpoint("x", "https://example.com/path-4711", "secret-4711"), courier())
+    handler = handler_for(HttpEndpoint("x", "https://example.com/path-4711", "secret-4711"), webhook_client())
     assert "4711" not in repr(handler)
 
 
@@ -295,7 +295,7 @@ async def test_specific_patterns_win() -> None:
     @handlers.on("email.letter.sent")
     async def exact(event: Event, context: Context) -> None: ...
 
-    both = with_endpoints(handlers, [HttpEndpoint("email.letter.*", "https://example.com")], courier())
+    both = with_endpoints(handlers, [HttpEndpoint("email.letter.*", "https://example.com")], webhook_client())
     patterns = [both.find(name) for name in ("email.x", "email.letter.x", "email.letter.sent", "sms")]
     assert [one and one.pattern for one in patterns] == ["email.*", "email.letter.*", "email.letter.sent", None]
 
@@ -305,20 +305,22 @@ def test_a_pattern_is_given_once() -> None:
     handlers = Handlers()
     handlers.on("a.*")(lambda event, context: None)
     with pytest.raises(Refused, match=r"'a\.\*'"):
-        with_endpoints(handlers, [HttpEndpoint("a.*", "https://example.com")], courier())
+        with_endpoints(handlers, [HttpEndpoint("a.*", "https://example.com")], webhook_client())
     with pytest.raises(Refused, match=r"'b'"):
-        with_endpoints(handlers, [HttpEndpoint("b", "https://one.example")] * 2, courier())
+        with_endpoints(handlers, [HttpEndpoint("b", "https://one.example")] * 2, webhook_client())
     assert [one.pattern for one in handlers.registered] == ["a.*"]
 
 
 def test_the_time_limit_is_the_endpoints_own() -> None:
     """timeout_seconds of the endpoint is the time limit of each attempt."""
-    assert handler_for(HttpEndpoint("x", "https://example.com", timeout_seconds=7), courier()).timeout_seconds == 7
+    assert (
+        handler_for(HttpEndpoint("x", "https://example.com", timeout_seconds=7), webhook_client()).timeout_seconds == 7
+    )
 
 
 async def test_nothing_is_open_before_the_first_event() -> None:
-    """A courier without events opens no session, and closing it twice is harmless."""
-    idle = courier()
+    """A webhook client without events opens no session, and closing it twice is harmless."""
+    idle = webhook_client()
     assert idle.sessions == {}
     await idle.close()
     idle.session(allow_private=False)
@@ -329,7 +331,7 @@ async def test_nothing_is_open_before_the_first_event() -> None:
 
 async def test_permission_is_not_shared() -> None:
     """Endpoints with and without permission never share connections."""
-    one = courier()
+    one = webhook_client()
     assert one.session(allow_private=True) is not one.session(allow_private=False)
     assert one.session(allow_private=True) is one.session(allow_private=True)
     await one.close()
@@ -356,7 +358,7 @@ async def test_permission_is_not_shared() -> None:
     ],
 )
 def test_results(body: bytes, kept: bytes | None) -> None:
-    """JSON of at most 256 KiB is kept digit for digit on one line; anything else is no result and no error."""
+    """JSON of at most 256 KiB is kept digit for digit on one line; anything else is not a result and no error."""
     found = result(body)
     assert (None if found is None else bytes(found)) == kept
     assert kept is None or msgspec.json.encode(found) == kept
@@ -495,7 +497,7 @@ def test_names_travel_as_they_are(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["a\r\nX-Evil: 1", "a\nb", "a\rb", "a\x00b", "\x7f"])
 def test_no_name_begins_another_header(text: str) -> None:
-    """The door lets no control character in; one that a log holds all the same is replaced."""
+    """Ingest lets no control character in; one that a log holds all the same is replaced."""
     told = Event("id", text, text, text, text, text, b"{}", b"{}", 0, 1, 1)
     headers = registered("https://example.com").headers(told, Context(told, lease_token=42, deadline=0, details={}))
     assert not [value for value in headers.values() if any(ord(one) < 32 or one == "\x7f" for one in value)]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from replayforge.engine.faults import REMEMBERED_SECONDS, SHOWN_MAX, HandlerFaults
-from replayforge.engine.handlers import Handlers
+from replayforge.engine.handlers.faults import REMEMBERED_SECONDS, SHOWN_MAX, HandlerFaults
+from replayforge.engine.handlers.handlers import Handlers
 from replayforge.telemetry import Telemetry
 
 

@@ -24,8 +24,8 @@ from typing import Any
 import pytest
 import structlog
 
-from replayforge.engine.furnishing import Furnishing
-from replayforge.engine.process_state import Kept, ProcessState
+from replayforge.engine.run.furnishing import Furnishing
+from replayforge.engine.run.process_state import Kept, ProcessState
 from replayforge.event_loop import SelectorLoop, loop_factory
 from replayforge.telemetry import Telemetry, attempt_context
 from replayforge.threads import DaemonThreads

@@ -9,8 +9,8 @@ import pytest
 
 from replayforge.domain.clock import SystemClock
 from replayforge.domain.recovery import Incarnation
-from replayforge.engine import incarnation
-from replayforge.engine.incarnation import FILE_NAME, IncarnationFile, read_former
+from replayforge.engine.dispatch import incarnation
+from replayforge.engine.dispatch.incarnation import FILE_NAME, IncarnationFile, read_former
 from tests.support.clock import FakeClock
 
 OWNER = "node/one"

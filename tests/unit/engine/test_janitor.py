@@ -2,7 +2,7 @@
 
 import random
 
-from replayforge.engine.janitor import JITTER, Chore
+from replayforge.engine.care.janitor import JITTER, Chore
 
 
 async def nothing() -> int:

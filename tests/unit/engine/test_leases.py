@@ -6,8 +6,8 @@ from typing import cast
 import pytest
 
 from replayforge.domain.event import Claimed
-from replayforge.engine.leases import Leases
-from replayforge.engine.workbench import Workbench
+from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from replayforge.engine.dispatch.leases import Leases
 from tests.support.clock import FakeClock
 
 LEASE_SECONDS = 30.0
@@ -33,81 +33,81 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def bench(clock: FakeClock) -> Workbench:
-    return Workbench(clock, workers=2, lease_seconds=LEASE_SECONDS)
+def buffer(clock: FakeClock) -> ClaimBuffer:
+    return ClaimBuffer(clock, workers=2, lease_seconds=LEASE_SECONDS)
 
 
-async def test_an_event_handed_to_a_worker_that_has_not_seen_it_is_in_the_books(bench: Workbench) -> None:
-    """From hand-out on an event is in its worker's hands and in the table, however late the loop resumes the worker."""
-    taking = asyncio.create_task(bench.take("one"))
+async def test_an_event_handed_to_a_worker_that_has_not_seen_it_is_in_the_ledger(buffer: ClaimBuffer) -> None:
+    """From start on an event is in its worker's hands and in the table, however late the loop resumes the worker."""
+    taking = asyncio.create_task(buffer.take("one"))
     await asyncio.sleep(0)
-    bench.put([row(1)])
+    buffer.put([row(1)])
     assert not taking.done()
-    assert bench.in_hands["one"].lease == (1, 1)
-    assert list(bench.leases.held) == [(1, 1)]
-    assert (await taking) is bench.in_hands["one"]
+    assert buffer.running["one"].lease == (1, 1)
+    assert list(buffer.leases.held) == [(1, 1)]
+    assert (await taking) is buffer.running["one"]
 
 
 @pytest.mark.parametrize(("age_seconds", "begins"), [(0, True), (DOUBT_SECONDS, True), (DOUBT_SECONDS + 0.1, False)])
 async def test_no_handler_begins_under_an_old_lease(
-    bench: Workbench, clock: FakeClock, age_seconds: float, begins: bool
+    buffer: ClaimBuffer, clock: FakeClock, age_seconds: float, begins: bool
 ) -> None:
     """A lease that was not renewed for two thirds of its length may be another's soon: nothing begins under it."""
-    bench.put([row(1)])
+    buffer.put([row(1)])
     clock.advance(age_seconds)
-    assert bench.leases.begin((1, 1)) is begins
+    assert buffer.leases.begin((1, 1)) is begins
 
 
-async def test_renewal_makes_it_young_again(bench: Workbench, clock: FakeClock) -> None:
+async def test_renewal_makes_it_young_again(buffer: ClaimBuffer, clock: FakeClock) -> None:
     """What the heartbeat's thread renewed while the loop stood still begins after all."""
-    bench.put([row(1)])
+    buffer.put([row(1)])
     clock.advance(100)
-    assert bench.leases.doubtful(clock.elapsed()) == [(1, 1)]
-    bench.leases.held[(1, 1)].sure_at = clock.elapsed() - 1
-    assert bench.leases.begin((1, 1))
+    assert buffer.leases.doubtful(clock.elapsed()) == [(1, 1)]
+    buffer.leases.held[(1, 1)].sure_at = clock.elapsed() - 1
+    assert buffer.leases.begin((1, 1))
 
 
-async def test_a_claim_is_as_old_as_its_question(bench: Workbench, clock: FakeClock) -> None:
+async def test_a_claim_is_as_old_as_its_question(buffer: ClaimBuffer, clock: FakeClock) -> None:
     """An answer that comes late brings leases that are old already: they count from before the store was asked."""
-    with bench.leases.claiming() as claim:
+    with buffer.leases.claiming() as claim:
         clock.advance(DOUBT_SECONDS + 1)
-        bench.put([row(1)], claim)
-    assert not bench.leases.begin((1, 1))
-    assert bench.leases.claims == {}
+        buffer.put([row(1)], claim)
+    assert not buffer.leases.begin((1, 1))
+    assert buffer.leases.claims == {}
 
 
-async def test_an_event_that_was_lost_between_hand_out_and_start_does_not_begin(bench: Workbench) -> None:
+async def test_an_event_that_was_lost_between_hand_out_and_start_does_not_begin(buffer: ClaimBuffer) -> None:
     """A lease that is lost while its event is on the way to a worker is not begun; what waits is dropped."""
-    taking = asyncio.create_task(bench.take("one"))
+    taking = asyncio.create_task(buffer.take("one"))
     await asyncio.sleep(0)
-    bench.put([row(1), row(2)])
-    assert bench.withdraw([(1, 1), (2, 1)]) == 1
+    buffer.put([row(1), row(2)])
+    assert buffer.withdraw([(1, 1), (2, 1)]) == 1
     await taking
-    assert not bench.leases.begin((1, 1))
-    assert not bench.holds((2, 1))
+    assert not buffer.leases.begin((1, 1))
+    assert not buffer.holds((2, 1))
 
 
-async def test_a_cancelled_wait_gives_its_event_back(bench: Workbench) -> None:
+async def test_a_cancelled_wait_gives_its_event_back(buffer: ClaimBuffer) -> None:
     """What was handed to a worker that is cancelled before it saw it goes to the next, and is held all the while."""
-    gone = asyncio.create_task(bench.take("gone"))
+    gone = asyncio.create_task(buffer.take("gone"))
     await asyncio.sleep(0)
-    bench.put([row(1)])
+    buffer.put([row(1)])
     gone.cancel()
     await asyncio.wait([gone])
-    assert bench.in_hands == {}
-    assert bench.holds((1, 1))
-    assert (await bench.take("next")) is bench.in_hands["next"]
+    assert buffer.running == {}
+    assert buffer.holds((1, 1))
+    assert (await buffer.take("next")) is buffer.running["next"]
 
 
-async def test_what_ends_keeps_its_lease_until_it_is_put_away(bench: Workbench) -> None:
+async def test_what_ends_keeps_its_lease_until_it_is_released(buffer: ClaimBuffer) -> None:
     """A finished result whose commit is under way is renewed as long as it takes, and struck out at its end."""
-    bench.put([row(1)])
-    await bench.take("one")
-    assert bench.leases.begin((1, 1))
-    bench.let_go("one")
-    assert bench.leases.held[(1, 1)].begun_at is None
-    bench.put_away((1, 1))
-    assert bench.leases.held == {}
+    buffer.put([row(1)])
+    await buffer.take("one")
+    assert buffer.leases.begin((1, 1))
+    buffer.detach("one")
+    assert buffer.leases.held[(1, 1)].begun_at is None
+    buffer.release((1, 1))
+    assert buffer.leases.held == {}
 
 
 def test_without_others_no_lease_grows_old(clock: FakeClock) -> None:

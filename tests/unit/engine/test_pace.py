@@ -7,7 +7,7 @@ import pytest
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.recovery import Verdict
-from replayforge.engine.pace import ATTEMPTS_MAX, WINDOW_SECONDS, Pace
+from replayforge.engine.run.pace import ATTEMPTS_MAX, WINDOW_SECONDS, Pace
 from replayforge.stores.transactions import Settlement
 from tests.support.clock import FakeClock
 

@@ -13,8 +13,8 @@ import pytest
 from replayforge import Handlers, Permanent, Retry
 from replayforge.domain.errors import Refused
 from replayforge.domain.lifecycle import Outcome
-from replayforge.engine.loading import load_handlers
-from replayforge.engine.results import raised, returned
+from replayforge.engine.handlers.loading import load_handlers
+from replayforge.engine.handlers.results import raised, returned
 
 
 async def fine(event: Any, context: Any) -> None:
@@ -118,7 +118,7 @@ NAN = float("nan")
     ids=["nan", "nested", "key", "decimal", "raw", "nested raw"],
 )  # fmt: skip
 def test_what_json_has_no_word_for_is_named(value: Any, place: str) -> None:
-    """A result with a number that is not finite, or with bytes that are no JSON, fails for good and says where."""
+    """A result with a number that is not finite, or with bytes that are not JSON, fails for good and says where."""
     result = returned(value)
     assert (result.outcome, result.permanent) == (Outcome.FAILED, True)
     with pytest.raises(AssertionError, match=place):

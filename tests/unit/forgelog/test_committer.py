@@ -144,7 +144,7 @@ async def test_a_spare_that_finds_no_space_warns_a_segment_early(rig: Rig) -> No
 
 
 async def test_a_new_segment_is_reported(rig: Rig) -> None:
-    """Each new segment is a happening."""
+    """Each new segment is a telemetry event."""
     await append_many(rig)
     await rig.probe.saw("log.rolled")
     assert rig.probe.counts["log.rolled"] == rig.log.stats().segment_count - 1

@@ -235,7 +235,7 @@ def test_a_check_names_the_marker_of_a_poison(written: Written) -> None:
 
 
 def test_what_no_repair_can_help(written: Written) -> None:
-    """Segments that do not follow one another, a later version, and what is no file are refused, not repaired."""
+    """Segments that do not follow one another, a later version, and what is not a file are refused, not repaired."""
     header = decode_header(written.image[path_of(3)])
     mixed = over(written.image, path_of(3), 0, encode_header(replace(header, previous_segment=1)))
     assert "one copy" in (make_plan(SimFiles(mixed), DIRECTORY)[1].blocked or "")
@@ -432,7 +432,7 @@ def dump_of(image: Image, form: str, last: int | None = None) -> list[str]:
 
 
 def test_a_dump_shows_every_kind_of_byte(written: Written) -> None:
-    """Payloads that are no text are dumped as base64; what retention let go of is not shown."""
+    """Payloads that are not text are dumped as base64; what retention let go of is not shown."""
     first = json.loads(dump_of(written.image, "ndjson")[0])
     assert base64.b64decode(first["payload_base64"]) == written.payloads[0]
     files = SimFiles(written.image)

@@ -12,7 +12,7 @@ from replayforge.stores import transactions
 from replayforge.stores.sqlite import APPLICATION_ID, SqliteDriver, in_thread
 from replayforge.stores.store import Store
 from tests.contract.store_backends import now_us, put, record
-from tests.contract.test_waiting_contract import project, recall, room
+from tests.contract.test_deferred_contract import project, recall, room
 from tests.support.postgres_server import require_postgres, shared_server
 
 LENGTH_MAX = 3 << 20

@@ -1,9 +1,9 @@
-"""How happenings are told on the overview."""
+"""How telemetry events are told on the overview."""
 
 import pytest
 
-from replayforge.web.pulse import Happening
-from replayforge.web.rows import activity_row
+from replayforge.web.live.live_rates import TelemetryEvent
+from replayforge.web.pages.rows import activity_row
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from replayforge.web.rows import activity_row
 )
 def test_words_are_spaced_and_names_are_kept(name: str, fields: dict[str, str], text: str) -> None:
     """What is a word of ours reads as one; ids and errors are quoted as they are, their first line only."""
-    assert activity_row(Happening(0, name, "info", 1, fields)).text == text
+    assert activity_row(TelemetryEvent(0, name, "info", 1, fields)).text == text

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from replayforge.domain.event import Attempt, StoredEvent
 from replayforge.domain.lifecycle import Outcome, State
-from replayforge.web.charts import (
+from replayforge.web.pages.charts import (
     BAR_WIDTH_MIN,
     GAP_WIDTH,
     LABELS_WIDTH,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replayforge.web.documents import MASK, Reading, shown
-from replayforge.web.words import SHOWN_BYTES_MAX
+from replayforge.web.pages.documents import MASK, Reading, shown
+from replayforge.web.pages.words import SHOWN_BYTES_MAX
 
 NAMES = ("password", "token", "api_key")
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

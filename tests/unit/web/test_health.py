@@ -8,14 +8,14 @@ import pytest
 from replayforge.domain.admission import Pause
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Group, Ledger, Node
-from replayforge.engine.overview import Check, Convergence
+from replayforge.engine.report.overview import Check, Convergence
 from replayforge.supervisor import Guard
-from replayforge.web.health import Signs, judge
+from replayforge.web.pages.health import Signs, judge
 
 SECOND = 1_000_000
 NOW = 10_000 * SECOND
-BOOKS = Ledger(5, 0, 0, 0, 5, dict.fromkeys(State, 0) | {State.SUCCEEDED: 5}, 0)
-FINE = Convergence(True, BOOKS, [], 0, 0.0, [], [])
+LEDGER = Ledger(5, 0, 0, 0, 5, dict.fromkeys(State, 0) | {State.SUCCEEDED: 5}, 0)
+FINE = Convergence(True, LEDGER, [], 0, 0.0, [], [])
 GONE = Node("far-away", "log", "i", "host", 7, 0, durable_offset=10, projected_offset=7)
 PAUSE = Pause("bank.*", "it is down", "ann", NOW - SECOND)
 WELL = Signs("", [Check("store", "ok", 1.0), Check("stream", "ok", 1.0)], [], FINE, [], False, 0, NOW)
@@ -36,9 +36,9 @@ def letters(ago_seconds: float) -> list[Group]:
 
 
 def with_states(**counts: int) -> Convergence:
-    states = BOOKS.states | {State(name): number for name, number in counts.items()}
+    states = LEDGER.states | {State(name): number for name, number in counts.items()}
     records = sum(states.values())
-    return replace(FINE, ledger=replace(BOOKS, states=states, records=records))
+    return replace(FINE, ledger=replace(LEDGER, states=states, records=records))
 
 
 CASES: list[tuple[Signs, str, str, str]] = [
@@ -64,7 +64,7 @@ CASES: list[tuple[Signs, str, str, str]] = [
     (replace(WELL, guards=[guard("running", -3600)]), "Healthy", "ended", "/runtime"),
     (replace(WELL, unclean_start=True, started_at_us=NOW + 3600 * SECOND), "Healthy", "ended", "/runtime"),
     (
-        replace(WELL, report=replace(FINE, ledger=replace(BOOKS, records=7))),
+        replace(WELL, report=replace(FINE, ledger=replace(LEDGER, records=7))),
         "Attention",
         "2 acknowl",
         "/runtime#ledger",

@@ -7,8 +7,8 @@ import pytest
 from aiohttp import web
 
 from replayforge.telemetry import Telemetry
-from replayforge.web.connection import FIRST_WORD_SECONDS, Connection, ConnectionLimits, Door
-from replayforge.web.idle_connections import LOOKS_MAX, address_of
+from replayforge.web.http.connection import FIRST_WORD_SECONDS, Connection, ConnectionLimits, Port
+from replayforge.web.http.idle_connections import LOOKS_MAX, address_of
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -44,13 +44,13 @@ class Line(asyncio.Transport):
 
 
 class Entrance:
-    """A door, and a clock that the test moves."""
+    """A port, and a clock that the test moves."""
 
     def __init__(self, **limits: int) -> None:
         self.loop = asyncio.get_running_loop()
         self.later_seconds = 0.0
         server = web.Server(self.answer)
-        self.door = Door(server.request_handler, server.request_factory, ConnectionLimits(**limits), Telemetry())
+        self.port = Port(server.request_handler, server.request_factory, ConnectionLimits(**limits), Telemetry())
         self.held = asyncio.Event()
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
@@ -60,7 +60,7 @@ class Entrance:
 
     async def connect(self, peer: str | None = None) -> Line:
         line = Line(peer)
-        line.connection = self.door()
+        line.connection = self.port()
         line.connection.connection_made(line)
         await settle()
         return line
@@ -93,7 +93,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every connection have had its time for a first word at once."""
-    monkeypatch.setattr("replayforge.web.connection.FIRST_WORD_SECONDS", -1.0)
+    monkeypatch.setattr("replayforge.web.http.connection.FIRST_WORD_SECONDS", -1.0)
 
 
 async def test_a_newcomer_costs_the_same_however_many_there_are(looks: list[int], patience: None) -> None:
@@ -104,7 +104,7 @@ async def test_a_newcomer_costs_the_same_however_many_there_are(looks: list[int]
     lines += [await entrance.connect() for _ in range(200)]
     assert looks[0] <= 2 * 200
     assert [line.closed for line in lines] == [True] * 200 + [False] * 500
-    assert entrance.door.open == 500
+    assert entrance.port.open == 500
 
 
 async def test_connections_at_work_are_passed_over_a_few_at_a_time(looks: list[int], patience: None) -> None:
@@ -163,7 +163,7 @@ async def test_one_address_has_its_share(patience: None) -> None:
     for line in (other, *lines):
         line.close()
     await settle()
-    assert entrance.door.addresses.keys() == {"192.0.2.2"}
+    assert entrance.port.addresses.keys() == {"192.0.2.2"}
 
 
 async def test_this_machine_has_no_cap(patience: None) -> None:
@@ -171,7 +171,7 @@ async def test_this_machine_has_no_cap(patience: None) -> None:
     entrance = Entrance(connections_max=100, connections_per_address_max=2)
     lines = [await entrance.connect(peer) for peer in ("127.0.0.1", "::1", "::ffff:127.0.0.9") for _ in range(9)]
     assert not any(line.closed for line in lines)
-    assert entrance.door.addresses == {}
+    assert entrance.port.addresses == {}
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from replayforge.domain.chronicle import RANGES, Chronicle
 from replayforge.domain.event import EventRecord
-from replayforge.engine.chronicler import Chronicler
+from replayforge.domain.metrics_history import RANGES, MetricsHistory
+from replayforge.engine.report.metrics_recorder import MetricsRecorder
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
-from replayforge.web.past import CHEAP_SECONDS, Memory, Past
-from replayforge.web.remembered import SHARE_OF_TIME, Remembered
+from replayforge.web.api.metrics_history import CHEAP_SECONDS, Memory, Past
+from replayforge.web.live.cached_answer import SHARE_OF_TIME, Remembered
 from tests.support.clock import FakeClock
 
 CHEAP, COSTLY = CHEAP_SECONDS / 2, CHEAP_SECONDS * 2
@@ -28,16 +28,16 @@ class Source:
     async def ask(self) -> Past:
         self.asked += 1
         self.clock.advance(self.seconds)
-        return Past(Chronicle(RANGES["1h"], (), ()), {"asked": self.asked})
+        return Past(MetricsHistory(RANGES["1h"], (), ()), {"asked": self.asked})
 
 
 async def test_what_was_just_written_is_not_hidden_by_what_is_remembered(tmp_path: Path) -> None:
-    """Each range is remembered by itself, until this daemon writes more of the chronicle; only a costly one stays."""
+    """Each range is remembered by itself, until this daemon writes more of the metrics history; only a costly one stays."""
     clock = FakeClock()
     store = await Store.open(f"sqlite:///{tmp_path}/store.db", node="node-1", owner="node-1/first")
     try:
-        chronicler = Chronicler(store, clock, Telemetry())
-        memory = Memory(chronicler, clock)
+        metrics_recorder = MetricsRecorder(store, clock, Telemetry())
+        memory = Memory(metrics_recorder, clock)
         sources = {"1h": Source(clock, CHEAP), "7d": Source(clock, COSTLY)}
 
         async def asked() -> dict[str, int]:
@@ -47,10 +47,10 @@ async def test_what_was_just_written_is_not_hidden_by_what_is_remembered(tmp_pat
         assert await asked() == {"1h": 1, "7d": 1}
         assert await asked() == {"1h": 2, "7d": 2}, "a first look that takes long may have met a busy moment"
         assert await asked() == {"1h": 2, "7d": 2}
-        await chronicler.write()  # there is nothing to write
+        await metrics_recorder.write()  # there is nothing to write
         assert await asked() == {"1h": 2, "7d": 2}
-        chronicler.note_accepted(1, {"records": [EventRecord("event-1", "app", "workflow", "test", 0)]})
-        await chronicler.write()
+        metrics_recorder.note_accepted(1, {"records": [EventRecord("event-1", "app", "workflow", "test", 0)]})
+        await metrics_recorder.write()
         assert await asked() == {"1h": 3, "7d": 2}
     finally:
         await store.close()

@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replayforge.domain.chronicle import OTHERS, RANGES, Chronicle, Period, Range, TypeChronicle, chronicle
 from replayforge.domain.histogram import BUCKETS, EDGES_US, bucket_of
-from replayforge.web.trends import COLUMNS_MIN, SPARK_HEIGHT, latency, spark, spoken, throughput, type_rows
+from replayforge.domain.metrics_history import (
+    OTHERS,
+    RANGES,
+    MetricsHistory,
+    Period,
+    Range,
+    TypeMetrics,
+    metrics_history,
+)
+from replayforge.web.pages.trends import COLUMNS_MIN, SPARK_HEIGHT, latency, spark, spoken, throughput, type_rows
 
 HOUR = RANGES["1h"]
 NOW_US = 1_763_800_000_123_456
@@ -17,13 +25,13 @@ NOTHING = (0,) * BUCKETS
 amounts = st.integers(0, 10**9)
 
 
-def of_periods(*periods: Period) -> Chronicle:
-    return Chronicle(HOUR, periods, NOTHING)
+def of_periods(*periods: Period) -> MetricsHistory:
+    return MetricsHistory(HOUR, periods, NOTHING)
 
 
-def of_type(**figures: int | str | tuple[int, ...]) -> TypeChronicle:
+def of_type(**figures: int | str | tuple[int, ...]) -> TypeMetrics:
     given = {"event_type": "order", "accepted": 0, "succeeded": 0, "retried": 0, "dead_lettered": 0}
-    return TypeChronicle(**given | {"latencies": NOTHING, "settled": (0, 0)} | figures)  # type: ignore[arg-type]
+    return TypeMetrics(**given | {"latencies": NOTHING, "settled": (0, 0)} | figures)  # type: ignore[arg-type]
 
 
 def held(**counts: int) -> list[int]:
@@ -52,7 +60,7 @@ def test_parts_are_stacked_without_gaps_and_fit(figures: list[tuple[int, int, in
 @pytest.mark.parametrize("chosen", RANGES.values(), ids=lambda one: one.name)
 def test_an_empty_range_is_a_picture_too(chosen: Range) -> None:
     """Without any event every bar is empty, and the picture says so."""
-    picture = throughput(chronicle(chosen, NOW_US, [], [], [], []))
+    picture = throughput(metrics_history(chosen, NOW_US, [], [], [], []))
     assert picture.is_empty
     assert [bar.parts for bar in picture.bars] == [[]] * (chosen.seconds // chosen.step_seconds)
     assert re.fullmatch(r"\d\d-\d\d \d\d:\d\d" if chosen.seconds >= 86_400 else r"\d\d:\d\d", picture.bars[0].label)
@@ -105,8 +113,8 @@ def test_the_longest_of_all_have_no_upper_end() -> None:
 def test_a_row_leads_to_the_events_behind_its_figures() -> None:
     """Every figure has a link of its own, odd names included; what stands now is not narrowed by age."""
     one = of_type(event_type="a&b=c #1", accepted=12345, succeeded=199, retried=4, dead_lettered=1)
-    found = chronicle(HOUR, NOW_US, [], [], [], [])
-    (row,) = type_rows(Chronicle(HOUR, found.periods, NOTHING, (one,)), {"a&b=c #1": 7}, 1000)
+    found = metrics_history(HOUR, NOW_US, [], [], [], [])
+    (row,) = type_rows(MetricsHistory(HOUR, found.periods, NOTHING, (one,)), {"a&b=c #1": 7}, 1000)
     assert (row.accepted, row.ok, row.retried, row.dead, row.p95, row.queued) == ("12,345", "99%", "4", "1", "–", "7")
     assert row.link == "/events?type=a%26b%3Dc+%231&since=1h"
     assert row.dead_link == "/events?type=a%26b%3Dc+%231&status=dead_lettered&since=1h"
@@ -115,19 +123,21 @@ def test_a_row_leads_to_the_events_behind_its_figures() -> None:
 
 def test_the_others_lead_to_a_list_of_all() -> None:
     """Types that were counted together cannot be listed by a name."""
-    (row,) = type_rows(Chronicle(HOUR, (), NOTHING, (of_type(event_type=OTHERS),)), {}, 9)
+    (row,) = type_rows(MetricsHistory(HOUR, (), NOTHING, (of_type(event_type=OTHERS),)), {}, 9)
     assert (row.event_type, row.dead_link) == (OTHERS, "/events?status=dead_lettered&since=1h")
 
 
 def test_a_share_is_never_rounded_up_to_all() -> None:
     """One failure in ten thousand is not 100 %; without any end there is no share."""
-    rows = type_rows(Chronicle(HOUR, (), NOTHING, (of_type(succeeded=9999, dead_lettered=1), of_type())), {}, 9)
+    rows = type_rows(MetricsHistory(HOUR, (), NOTHING, (of_type(succeeded=9999, dead_lettered=1), of_type())), {}, 9)
     assert [row.ok for row in rows] == ["99%", "–"]
 
 
 def test_a_bounded_count_says_that_there_are_more() -> None:
     """Where as many queued events were found as are looked for, each number is at least that."""
-    rows = type_rows(Chronicle(HOUR, (), NOTHING, (of_type(), of_type(event_type="pay"))), {"order": 7, "pay": 3}, 10)
+    rows = type_rows(
+        MetricsHistory(HOUR, (), NOTHING, (of_type(), of_type(event_type="pay"))), {"order": 7, "pay": 3}, 10
+    )
     assert [row.queued for row in rows] == ["7+", "3+"]
 
 

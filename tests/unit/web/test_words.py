@@ -3,8 +3,8 @@
 import pytest
 
 from replayforge.domain.lifecycle import Outcome, State
-from replayforge.web.flash import is_ours
-from replayforge.web.words import (
+from replayforge.web.pages.flash import is_ours
+from replayforge.web.pages.words import (
     OUTCOMES,
     SHOWN_BYTES_MAX,
     STATES,
@@ -48,7 +48,7 @@ def test_sizes(number: int, text: str) -> None:
 
 
 def test_an_excerpt_never_splits_a_character() -> None:
-    """A cut in the middle of a character leaves it out; what is short comes whole, even when it is no text."""
+    """A cut in the middle of a character leaves it out; what is short comes whole, even when it is not text."""
     body = b"x" + "ä".encode() * SHOWN_BYTES_MAX
     shown = excerpt(body)
     assert shown.cut

@@ -199,7 +199,7 @@ CREATE TABLE replays (
     skipped BIGINT NOT NULL,
     succeeded BIGINT NOT NULL,
     dead_lettered BIGINT NOT NULL,
-    moved_on BIGINT NOT NULL,
+    superseded BIGINT NOT NULL,
     through_seq BIGINT NOT NULL,
     due_at_us BIGINT NOT NULL,
     created_at_us BIGINT NOT NULL,
@@ -213,7 +213,7 @@ CREATE TABLE replays (
         || ' paused>pending paused>canary paused>running paused>cancelled' || ' ',
         ' ' || previous_state || '>' || state || ' '
     ) > 0),
-    CHECK (total >= replayed + skipped AND replayed >= succeeded + dead_lettered + moved_on)
+    CHECK (total >= replayed + skipped AND replayed >= succeeded + dead_lettered + superseded)
 ) WITH (fillfactor = 50);
 
 -- Who belongs to a bulk replay, with the run and the state that the event was seen in; frozen when the job is made.
@@ -223,19 +223,19 @@ CREATE TABLE replay_members (
     event_id TEXT COLLATE "C" NOT NULL,
     run BIGINT NOT NULL,
     state TEXT COLLATE "C" NOT NULL,
-    standing TEXT COLLATE "C" NOT NULL CHECK (standing IN (
-        'waiting', 'replayed', 'skipped', 'succeeded', 'dead_lettered', 'moved_on'
+    outcome TEXT COLLATE "C" NOT NULL CHECK (outcome IN (
+        'waiting', 'replayed', 'skipped', 'succeeded', 'dead_lettered', 'superseded'
     )),
     note TEXT COLLATE "C" NOT NULL,
     PRIMARY KEY (replay_seq, event_seq)
 );
 
 -- Those whose end is not known yet, and those that were left alone; both are few beside all.
-CREATE INDEX replay_members_open ON replay_members (replay_seq, event_seq) WHERE standing = 'replayed';
-CREATE INDEX replay_members_skipped ON replay_members (replay_seq, note) WHERE standing = 'skipped';
+CREATE INDEX replay_members_open ON replay_members (replay_seq, event_seq) WHERE outcome = 'replayed';
+CREATE INDEX replay_members_skipped ON replay_members (replay_seq, note) WHERE outcome = 'skipped';
 
--- The chronicle: how often what happened, summed up by steps of time; `amount` is what its node has counted so far.
-CREATE TABLE chronicle (
+-- The metrics history: how often what happened, summed up by steps of time; `amount` is what its node has counted so far.
+CREATE TABLE metrics_history (
     step_seconds BIGINT NOT NULL,
     at_us BIGINT NOT NULL,
     node TEXT COLLATE "C" NOT NULL,

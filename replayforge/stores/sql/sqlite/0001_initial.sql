@@ -187,7 +187,7 @@ CREATE TABLE replays (
     skipped INTEGER NOT NULL,
     succeeded INTEGER NOT NULL,
     dead_lettered INTEGER NOT NULL,
-    moved_on INTEGER NOT NULL,
+    superseded INTEGER NOT NULL,
     through_seq INTEGER NOT NULL,
     due_at_us INTEGER NOT NULL,
     created_at_us INTEGER NOT NULL,
@@ -201,7 +201,7 @@ CREATE TABLE replays (
         || ' paused>pending paused>canary paused>running paused>cancelled' || ' ',
         ' ' || previous_state || '>' || state || ' '
     ) > 0),
-    CHECK (total >= replayed + skipped AND replayed >= succeeded + dead_lettered + moved_on)
+    CHECK (total >= replayed + skipped AND replayed >= succeeded + dead_lettered + superseded)
 ) STRICT;
 
 -- Who belongs to a bulk replay, with the run and the state that the event was seen in; frozen when the job is made.
@@ -211,19 +211,19 @@ CREATE TABLE replay_members (
     event_id TEXT NOT NULL,
     run INTEGER NOT NULL,
     state TEXT NOT NULL,
-    standing TEXT NOT NULL CHECK (standing IN (
-        'waiting', 'replayed', 'skipped', 'succeeded', 'dead_lettered', 'moved_on'
+    outcome TEXT NOT NULL CHECK (outcome IN (
+        'waiting', 'replayed', 'skipped', 'succeeded', 'dead_lettered', 'superseded'
     )),
     note TEXT NOT NULL,
     PRIMARY KEY (replay_seq, event_seq)
 ) STRICT, WITHOUT ROWID;
 
 -- Those whose end is not known yet, and those that were left alone; both are few beside all.
-CREATE INDEX replay_members_open ON replay_members (replay_seq, event_seq) WHERE standing = 'replayed';
-CREATE INDEX replay_members_skipped ON replay_members (replay_seq, note) WHERE standing = 'skipped';
+CREATE INDEX replay_members_open ON replay_members (replay_seq, event_seq) WHERE outcome = 'replayed';
+CREATE INDEX replay_members_skipped ON replay_members (replay_seq, note) WHERE outcome = 'skipped';
 
--- The chronicle: how often what happened, summed up by steps of time; `amount` is what its node has counted so far.
-CREATE TABLE chronicle (
+-- The metrics history: how often what happened, summed up by steps of time; `amount` is what its node has counted so far.
+CREATE TABLE metrics_history (
     step_seconds INTEGER NOT NULL,
     at_us INTEGER NOT NULL,
     node TEXT NOT NULL,

@@ -1,0 +1,1 @@
+"""What keeps the promises after crashes: chores, leases, peers, recovery at the start."""

@@ -1,0 +1,298 @@
+"""The chores that keep promises true after crashes: each one idempotent, bounded, and due at its own interval."""
+
+import asyncio
+import random
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from replayforge import crashpoints
+from replayforge.domain.clock import DRIFT_SECONDS_MAX, Clock, to_us
+from replayforge.domain.errors import Fatal, Unavailable
+from replayforge.domain.lifecycle import State
+from replayforge.engine.accept.intake import Intake
+from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from replayforge.engine.dispatch.dispatcher import Dispatcher
+from replayforge.engine.dispatch.publisher import Publisher
+from replayforge.forgelog.log import ForgeLog
+from replayforge.stores.store import Store
+from replayforge.streams.stream import Stream
+from replayforge.supervisor import wait_for_event
+from replayforge.telemetry import Telemetry
+from replayforge.threads import in_thread
+
+ORPHANED_AFTER_SECONDS = 4.0  # less than from one sweep to the next, so that the second look decides
+PROMOTED_PER_STEP_MAX = 1000
+RETIRED_PER_STEP_MAX = 500
+NEXT_STEP_SECONDS = 0.05
+JITTER = 0.1
+# A chore that is due within this part of its interval is done along with others, so that an idle daemon wakes up for
+# all of them at once instead of for each of them.
+EARLY = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """How often each chore is due, in seconds; how long finished events are kept, 0 for ever; how much disk is left
+    free."""
+
+    promote_seconds: float = 0.5
+    sweep_seconds: float = 5.0
+    refill_seconds: float = 1.0
+    stream_reclaim_seconds: float = 15.0
+    stream_idle_seconds: float = 60.0
+    retention_seconds: float = 60.0
+    mirror_seconds: float = 1.0
+    disk_seconds: float = 60.0
+    disk_free_bytes_min: int = 0
+    succeeded_kept_seconds: float = 0.0
+    dead_kept_seconds: float = 0.0
+    keys_kept_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Chore:
+    """One duty: what to do, how often, when next (monotonic seconds), and how it went last.
+
+    A chore that works in steps says how much one does at most: after a full one it goes on as soon as the other chores
+    have had their turn, for at its interval alone it would fall behind whatever comes in faster than that.
+    """
+
+    name: str
+    interval_seconds: float
+    work: Callable[[], Awaitable[int]]
+    step_max: int | None = None
+    due_at: float = 0.0
+    last_count: int = 0
+    last_error: str | None = None
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether it is time, or nearly so."""
+        return self.due_at - EARLY * self.interval_seconds <= now
+
+    @property
+    def more_to_do(self) -> bool:
+        """Tell whether the last step was a full one."""
+        return self.last_error is None and self.step_max is not None and self.last_count >= self.step_max
+
+
+class Janitor:
+    """Does the chores that are due, one after another; one that fails is tried again later and stops no other."""
+
+    name = "janitor"
+
+    def __init__(
+        self,
+        log: ForgeLog,
+        intake: Intake,
+        store: Store,
+        stream: Stream,
+        dispatcher: Dispatcher,
+        publisher: Publisher,
+        buffer: ClaimBuffer,
+        clock: Clock,
+        telemetry: Telemetry,
+        intervals: Intervals,
+        rng: random.Random,
+        further_chores: Sequence[Chore] = (),
+    ) -> None:
+        self.log = log
+        self.intake = intake
+        self.store = store
+        self.stream = stream
+        self.dispatcher = dispatcher
+        self.publisher = publisher
+        self.buffer = buffer
+        self.clock = clock
+        self.telemetry = telemetry
+        self.intervals = intervals
+        self.rng = rng
+        self.mirrored = -1
+        self.missing: dict[tuple[int, int], float] = {}  # since when, on the clock of the leases
+        self.drift_seconds = 0.0
+        self.store_now_us: Callable[[], int | None] = log.steady_clock.now_us  # None while that cannot be trusted
+        self.chores = [
+            Chore("promote", intervals.promote_seconds, self.promote, PROMOTED_PER_STEP_MAX),
+            Chore("mirror", intervals.mirror_seconds, self.mirror),
+            Chore("clock", intervals.mirror_seconds, self.look_at_clock),
+            Chore("disk", intervals.disk_seconds, self.look_at_disk),
+            Chore("low_disk", intervals.refill_seconds, self.look_at_low_disk),
+            Chore("refill", intervals.refill_seconds, self.refill),
+            Chore("probe_store", intervals.refill_seconds, self.probe_store),
+            Chore("shorten_wal", intervals.refill_seconds, self.shorten_wal),
+            Chore("sweep", intervals.sweep_seconds, self.sweep),
+            Chore("stream_reclaim", intervals.stream_reclaim_seconds, self.reclaim_entries),
+            Chore("scrub", intervals.mirror_seconds, self.scrub),
+            Chore("promote_stranded", intervals.retention_seconds, self.promote_stranded, PROMOTED_PER_STEP_MAX),
+            Chore("retain_log", intervals.retention_seconds, self.retain_log),
+            Chore("retire_events", intervals.retention_seconds, self.retire_events, RETIRED_PER_STEP_MAX),
+            Chore("forget_keys", intervals.retention_seconds, self.forget_keys, RETIRED_PER_STEP_MAX),
+            *further_chores,
+        ]
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Do what is due until told to stop."""
+        while not stopping.is_set():
+            await wait_for_event(stopping, await self.tick())
+
+    async def tick(self) -> float:
+        """Do every chore that is due, or nearly so, and return the seconds until the next one is."""
+        for chore in self.chores:
+            if chore.is_due(self.clock.monotonic()):
+                await self.carry_out(chore)
+        return max(0.0, min(chore.due_at for chore in self.chores) - self.clock.monotonic())
+
+    async def carry_out(self, chore: Chore) -> None:
+        """Do one chore and note how it went."""
+        try:
+            chore.last_count = await chore.work()
+            chore.last_error = None
+        except Unavailable as error:
+            chore.last_error = str(error)
+        except Fatal:
+            raise
+        except Exception as error:
+            chore.last_error = repr(error)
+            self.telemetry.emit("chore.failed", chore=chore.name, error=chore.last_error)
+        interval_seconds = NEXT_STEP_SECONDS if chore.more_to_do else chore.interval_seconds
+        jitter = self.rng.uniform(1 - JITTER, 1 + JITTER)
+        chore.due_at = self.clock.monotonic() + interval_seconds * jitter
+
+    async def promote(self) -> int:
+        """Queue what has waited for its time."""
+        entries, _ = await self.store.promote(self.clock.now_us(), PROMOTED_PER_STEP_MAX)
+        return self.publish_promoted(entries)
+
+    async def promote_stranded(self) -> int:
+        """Queue the retries that a clock which was set back would keep waiting until it is there again.
+
+        What was decided in a time yet to come was decided before the clock was set. A little of that is normal where
+        several daemons share a store: no two clocks are quite alike.
+        """
+        entries = await self.store.promote_stranded(
+            self.clock.now_us(), to_us(DRIFT_SECONDS_MAX), PROMOTED_PER_STEP_MAX
+        )
+        return self.publish_promoted(entries)
+
+    def publish_promoted(self, entries: Sequence[tuple[str, int]]) -> int:
+        """Put on the stream what was just queued; returns how many."""
+        if entries:
+            crashpoints.reach("promote.committed")
+            self.publisher.offer(entries)
+            self.telemetry.emit("event.promoted", len(entries))
+        return len(entries)
+
+    async def look_at_clock(self) -> int:
+        """Warn each time the wall clock was set, also when it was set right; returns how often that was now, 0 or 1."""
+        drift_seconds = self.log.steady_clock.drift_seconds()
+        if abs(drift_seconds - self.drift_seconds) <= DRIFT_SECONDS_MAX:
+            return 0
+        self.drift_seconds = drift_seconds
+        remedy = "" if abs(drift_seconds) <= DRIFT_SECONDS_MAX else "set it right, or restart if it is right now"
+        self.telemetry.emit("clock.jumped", drift_seconds=round(drift_seconds, 3), remedy=remedy)
+        return 1
+
+    async def mirror(self) -> int:
+        """Tell the log how far the store has come, so that an older store is found out at the next start."""
+        projected = self.dispatcher.projected
+        if projected == self.mirrored:
+            return 0
+        await in_thread(self.log.bind_store, self.store.store_id, projected)
+        self.mirrored = projected
+        return 1
+
+    async def look_at_disk(self) -> int:
+        """Close ingest while the disk is nearly full, before log and store meet its end; returns the free bytes."""
+        free = shutil.disk_usage(self.log.storage.directory).free
+        self.intake.disk_low = free < self.intervals.disk_free_bytes_min
+        return free
+
+    async def look_at_low_disk(self) -> int:
+        """Open ingest soon after there is room again; returns 1 while there is not enough."""
+        if self.intake.disk_low:
+            await self.look_at_disk()
+        return int(self.intake.disk_low)
+
+    async def refill(self) -> int:
+        """Have the stream refilled when it is low while queued rows wait."""
+        if await self.stream.depth() > self.publisher.low_water:
+            return 0
+        if not self.publisher.behind and not await self.store.queued_entries(1):
+            return 0
+        self.publisher.fall_behind()
+        return 1
+
+    async def shorten_wal(self) -> int:
+        """Have the store's write-ahead file emptied when it is long; returns its bytes."""
+        self.store.shorten_wal()
+        return self.store.wal_bytes
+
+    async def probe_store(self) -> int:
+        """Find out whether the store can be written again, which nobody else would while there is nothing to write.
+
+        Raises Fatal when its files are gone: that is no state to go on in.
+        """
+        self.store.check_place()
+        return int(await self.store.probe())
+
+    async def sweep(self) -> int:
+        """Queue again what this process claimed and then dropped, which only a crash inside it can do."""
+        held = await self.store.in_flight(self.store.owner)
+        now, leases = self.clock.elapsed(), self.buffer.leases
+        missing = [(seq, event.token) for seq, event in held if not self.buffer.holds((seq, event.token))]
+        # A claim whose answer is late is on its way in the buffer, however late; only what stays missing was dropped.
+        self.missing = {lease: self.missing.get(lease, now) for lease in missing}
+        old = [(lease, since) for lease, since in self.missing.items() if now - since >= ORPHANED_AFTER_SECONDS]
+        orphans = [lease for lease, since in old if not leases.any_claim_since(since)]
+        if not orphans:
+            return 0
+        returned = await self.store.hand_back(orphans, self.clock.now_us())
+        self.telemetry.emit("attempt.reclaimed", returned, reason="claimed by this process and dropped")
+        self.publisher.fall_behind()
+        return returned
+
+    async def reclaim_entries(self) -> int:
+        """Make entries available again whose reader went away between read and ack."""
+        deliveries = await self.stream.reclaim(self.intervals.stream_idle_seconds, 1000)
+        if deliveries:
+            await self.stream.hand_back(deliveries)
+        return len(deliveries)
+
+    async def scrub(self) -> int:
+        """Read a little of the log again, to find damage before somebody needs the record."""
+        step = await in_thread(self.log.scrub_step)
+        return step.bytes
+
+    async def retain_log(self) -> int:
+        """Remove whole segments of the log that nobody needs any more."""
+        retained = await in_thread(self.log.retain, self.dispatcher.projected)
+        return retained.segments
+
+    async def retire_events(self) -> int:
+        """Remove finished events that have been kept long enough, by a clock that can be trusted.
+
+        In an embedded store, what ended while the clock was set back looks as old as the clock said it was.
+        """
+        now_us = self.store_now_us()
+        if now_us is None:
+            return 0
+        kept_seconds = {
+            State.SUCCEEDED: self.intervals.succeeded_kept_seconds,
+            State.CANCELLED: self.intervals.succeeded_kept_seconds,
+            State.DEAD_LETTERED: self.intervals.dead_kept_seconds,
+            State.DISCARDED: self.intervals.dead_kept_seconds,
+        }
+        retired = 0
+        for state, seconds in kept_seconds.items():
+            if seconds > 0:
+                retired += await self.store.retire(state, now_us - to_us(seconds), RETIRED_PER_STEP_MAX, now_us=now_us)
+        if retired:
+            self.telemetry.emit("event.retired", retired)
+        return retired
+
+    async def forget_keys(self) -> int:
+        """Forget the keys of events that were removed long enough ago; from then on such a key makes a new event."""
+        now_us, seconds = self.log.steady_clock.now_us(), self.intervals.keys_kept_seconds
+        if now_us is None or seconds <= 0:
+            return 0
+        return await self.store.forget_keys(now_us - to_us(seconds), RETIRED_PER_STEP_MAX)

@@ -1,0 +1,247 @@
+"""The daemons that share one store: what each says of itself, who is gone, and who takes over from whom."""
+
+import itertools
+import os
+import socket
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from replayforge.domain.clock import DRIFT_SECONDS_MAX, MICROSECONDS_PER_SECOND, Clock, SampledClock, to_us
+from replayforge.domain.errors import Unavailable
+from replayforge.domain.recovery import InFlight, Reclaim, after_lapse
+from replayforge.domain.reports import Node
+from replayforge.domain.watch import Watch
+from replayforge.engine.care.heartbeat import Heartbeat
+from replayforge.engine.care.recovery import report_reclaimed
+from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from replayforge.engine.dispatch.leases import Lease
+from replayforge.engine.dispatch.publisher import Publisher
+from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.run.worker import Worker
+from replayforge.forgelog.log import ForgeLog
+from replayforge.stores.store import Store
+from replayforge.streams.stream import Stream
+from replayforge.telemetry import Telemetry
+
+LAPSED = "The lease of this event lapsed: the daemon that held it died or was cut off from the store."
+FORGOTTEN_AFTER_SECONDS = 7 * 86_400.0
+LONG_TRANSACTION_SECONDS = 300.0
+# What a holder renewed last is seen for the first time, and found to be old, each within half a sweep.
+LOOKS_PER_SWEEP = 2
+TAKEN_OVER_MAX = 1000
+
+
+class WorkerReport(msgspec.Struct, frozen=True):
+    """What a worker of another daemon did when that daemon reported last."""
+
+    name: str
+    state: str
+    event_id: str | None = None
+    event_type: str | None = None
+    busy_since_us: int | None = None
+    settled: int = 0
+
+
+decode_workers = msgspec.json.Decoder(list[WorkerReport]).decode
+
+
+def reporter(
+    node: str, incarnation: str, log: ForgeLog, workers: Sequence[Worker], buffer: ClaimBuffer, started_at_us: int
+) -> Callable[[bool], Node]:
+    """Return what tells how this daemon is, given whether it has stopped; any thread may ask."""
+
+    beats = itertools.count(1)
+
+    def report(stopped: bool) -> Node:
+        told = [worker_report(worker, buffer) for worker in workers] if not stopped else []
+        here = presence(node, incarnation, log, started_at_us)
+        return replace(here, beat=next(beats), stopped=stopped, workers=msgspec.json.encode(told).decode())
+
+    return report
+
+
+def presence(node: str, incarnation: str, log: ForgeLog, started_at_us: int) -> Node:
+    """Return what can be said of this daemon before it has workers."""
+    return Node(
+        name=node,
+        log_id=log.log_id,
+        incarnation=incarnation,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started_at_us=started_at_us,
+        durable_offset=log.durable_offset,
+    )
+
+
+def worker_report(worker: Worker, buffer: ClaimBuffer) -> WorkerReport:
+    """Tell what a worker does."""
+    held = buffer.running.get(worker.name)
+    if held is None:
+        return WorkerReport(worker.name, "idle", settled=worker.settled_count)
+    event = held.event
+    return WorkerReport(worker.name, "busy", event.id, event.event_type, worker.busy_since_us, worker.settled_count)
+
+
+class Peers:
+    """Looks after what other daemons left behind; each chore is safe on any number of daemons at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        stream: Stream,
+        publisher: Publisher,
+        handlers: Handlers,
+        heartbeat: Heartbeat | None,
+        clock: Clock,
+        telemetry: Telemetry,
+        *,
+        lease_seconds: float,
+        sweep_seconds: float,
+    ) -> None:
+        self.store = store
+        self.stream = stream
+        self.publisher = publisher
+        self.handlers = handlers
+        self.heartbeat = heartbeat
+        self.clock = clock
+        self.telemetry = telemetry
+        self.lease_seconds = lease_seconds
+        self.lease_us = to_us(lease_seconds)
+        self.beating_since: float | None = None
+        self.lease_beats: Watch[Lease] = Watch(sweep_seconds)
+        self.node_beats: Watch[str] = Watch(sweep_seconds)
+        self.store_clock = SampledClock(clock)
+        self.drift_seconds = 0.0
+        self.long_transactions: list[str] = []
+
+    async def nodes(self) -> list[Node]:
+        """Return every daemon that shares the store, this one among them; none where a store cannot be shared."""
+        known = await self.store.nodes(self.clock.now_us()) if self.store.shared else []
+        return [self.as_seen_here(node) for node in known]
+
+    def as_seen_here(self, node: Node) -> Node:
+        """Return a daemon with how long it was silent: as it was seen here, and only once it is gone by the store's
+        clock, which remembers longer and may be wrong."""
+        silent_us = to_us(self.node_beats.silent_seconds(node.log_id) or 0.0)
+        gone = node.stopped or node.given_up or silent_us > self.lease_us
+        return replace(node, silent_us=max(silent_us, node.silent_us) if gone else silent_us)
+
+    def alive(self, node: Node) -> bool:
+        """Tell whether a daemon was heard of within a lease; one that was not watched for so long yet may well live."""
+        return self.is_own(node) or node.alive(self.lease_us)
+
+    def is_own(self, node: Node) -> bool:
+        """Tell whether the row is this daemon's own, and not that of a log it has given up."""
+        return node.name == self.store.node and not node.given_up
+
+    async def others(self) -> tuple[list[Node], list[Node]]:
+        """Return the other daemons: those that live, and those that are gone."""
+        others = [node for node in await self.nodes() if not self.is_own(node)]
+        return [node for node in others if self.alive(node)], [node for node in others if not self.alive(node)]
+
+    async def known_others(self) -> list[Node]:
+        """Return the other daemons, or none while the store does not answer."""
+        try:
+            living, gone = await self.others()
+        except Unavailable:
+            return []
+        return [*living, *gone]
+
+    async def take_over(self) -> int:
+        """Take back events whose leases nobody has renewed for a lease, by this daemon's own monotonic clock.
+
+        After the store was away everybody has a whole lease again to renew what they hold and to commit what they did.
+        """
+        if self.heartbeat is None or not self.heard_of_others(self.heartbeat.beating_since):
+            return 0
+        beats = await self.store.beats(self.clock.now_us())
+        now = self.clock.monotonic()
+        if beats.now_us is not None:
+            self.look_at_clock(beats.now_us)
+        self.node_beats.look(beats.nodes, now)
+        self.lease_beats.look(beats.leases, now)
+        lapsed = [(*lease, beats.leases[lease]) for lease in self.lease_beats.silent(self.lease_seconds)]
+        if not lapsed:
+            return 0
+        draining = await self.store.draining()
+        taken = await self.store.take_over(
+            lapsed[:TAKEN_OVER_MAX], lambda left: self.decide(left, draining), LAPSED, self.clock.now_us()
+        )
+        if taken:
+            report_reclaimed(self.telemetry, taken, LAPSED)
+            self.publisher.fall_behind()
+        return len(taken)
+
+    def look_at_clock(self, now_us: int) -> None:
+        """Take in the store's time, and warn each time its clock was set, also when it was set right."""
+        self.store_clock.sample(now_us)
+        drift_seconds = self.store_clock.drift_seconds()
+        if abs(drift_seconds - self.drift_seconds) > DRIFT_SECONDS_MAX:
+            self.drift_seconds = drift_seconds
+            remedy = "" if abs(drift_seconds) <= DRIFT_SECONDS_MAX else "set it right, or restart if it is right now"
+            self.telemetry.emit("clock.jumped", of="store", drift_seconds=round(drift_seconds, 3), remedy=remedy)
+
+    def heard_of_others(self, beating_since: float | None) -> bool:
+        """Tell whether the store answers, and forget what was seen before it was away."""
+        if beating_since != self.beating_since:
+            self.beating_since = beating_since
+            self.lease_beats.forget()
+            self.node_beats.forget()
+        return beating_since is not None
+
+    def decide(self, left: Sequence[tuple[int, InFlight]], draining: Collection[str]) -> list[tuple[int, Reclaim]]:
+        """Decide what becomes of events left behind; a lapsed lease proves no death, so it charges nobody.
+
+        What an incarnation left that was told to end, one of `draining`, was interrupted.
+
+        Our own are either in hand, or were claimed by a transaction whose answer was lost and are handed back.
+        """
+        others = ((seq, event) for seq, event in left if event.owner != self.store.owner)
+        holds = self.handlers.holds_on_crash
+        return [
+            (seq, after_lapse(event, hold=holds(event.event_type), draining=event.owner in draining))
+            for seq, event in others
+        ]
+
+    async def remove_dead_consumers(self) -> int:
+        """Let the stream forget the readers of daemons that are gone."""
+        alive = {node.name for node in await self.nodes() if self.alive(node)}
+        return await self.stream.remove_dead_consumers(alive | {self.store.node})
+
+    async def forget_nodes(self) -> int:
+        """Forget daemons that have been gone for a week and left nothing on their disks."""
+        _, gone = await self.others()
+        log_ids = [node.log_id for node in gone]
+        return await self.store.forget_nodes(log_ids, to_us(FORGOTTEN_AFTER_SECONDS), self.clock.now_us())
+
+    async def look_for_long_transactions(self) -> int:
+        """Warn of foreign transactions that have been open for long, and keep them in words until they have ended."""
+        found = await self.store.long_transactions(LONG_TRANSACTION_SECONDS)
+        for process, seconds, statement in found:
+            self.telemetry.emit("store.held", process=process, seconds=round(seconds), statement=statement)
+        self.long_transactions = [held_in_words(*one) for one in found]
+        return len(found)
+
+
+def held_in_words(process: int, seconds: float, statement: str) -> str:
+    """Say of a foreign transaction what it does and how to end it."""
+    return (
+        f"A foreign transaction has been open in the database for {seconds:,.0f} s, which keeps it from cleaning up"
+        f" ({statement}): end it, or SELECT pg_terminate_backend({process})."
+    )
+
+
+def in_words(node: Node) -> str:
+    """Say of a daemon that is gone what nobody can reach."""
+    silent = f"{node.silent_us // MICROSECONDS_PER_SECOND:,} s"
+    last_seen = "stopped" if node.stopped else "was last heard of"
+    gone = f"Node {node.name} (log {node.log_id}, host {node.host}) {last_seen} {silent} ago"
+    if node.given_up:
+        gone = f"Node {node.name} gave up its log {node.log_id}, seen {silent} ago"
+    if not node.waiting:
+        return f"{gone}: nothing is known to wait on its disk, but what it accepted last may."
+    offsets = f"offsets {node.projected_offset + 1:,} to {node.durable_offset:,}"
+    later = "" if node.stopped else ", and perhaps later ones"
+    return f"{gone}: {node.waiting:,} accepted records ({offsets}{later}) wait on its disk; start it there again."

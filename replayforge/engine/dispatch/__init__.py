@@ -1,0 +1,1 @@
+"""From the log to a free worker: rows, entries on the stream, claims under leases."""

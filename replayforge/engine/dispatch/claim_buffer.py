@@ -1,0 +1,191 @@
+"""Where claimed events lie until a worker takes them: who is free, what waits, what is in whose hands."""
+
+import asyncio
+from asyncio import get_running_loop
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+
+from replayforge.domain.clock import Clock
+from replayforge.domain.event import Claimed
+from replayforge.engine.dispatch.leases import Claim, Lease, Leases
+
+PREFETCH_MAX = 256
+PREFETCH_WINDOW_SECONDS = 0.1
+
+
+class ClaimBuffer:
+    """Shared by the reader, which puts claimed events down, and the workers, which take one each.
+
+    Every claimed event of this process is waiting here, or in the hands of exactly one worker, or on its way to the
+    store with an outcome, until it is put away. Any free worker takes the next event, so a slow handler holds up nobody
+    but its own worker.
+    """
+
+    def __init__(self, clock: Clock, *, workers: int, lease_seconds: float | None = None) -> None:
+        self.clock = clock
+        self.workers = workers
+        self.unstarted: deque[Claimed] = deque()
+        self.running: dict[str, Claimed] = {}
+        self.leases = Leases(clock, lease_seconds)
+        self.settling: set[Lease] = set()
+        self.stuck_threads = 0  # attempts that were settled while code of theirs runs on
+        self.idle: deque[tuple[str, asyncio.Future[Claimed | None]]] = deque()
+        self.changed = asyncio.Event()
+        self.closed = False
+        self.released_count = 0
+        self.window_started = 0.0
+        self.window_count = 0
+        self.prefetch = 0
+        self.reserved = 0
+        # While one of these holds only the reader may claim: suspects run alone, and a steady stream of fresh
+        # events must not starve the backlog that the reader sees.
+        self.suspects_first = True
+        self.older_first = False
+        self.left: Callable[[Lease], None] = lambda lease: None  # told of each event that no worker has or will have
+
+    def reserve(self, count: int, *, fresh: bool = True) -> int:
+        """Keep room for up to `count` events that the caller is about to claim; returns for how many.
+
+        `fresh` ones, that have not waited yet, give way to a backlog.
+        """
+        if self.closed or self.suspects_first or (fresh and self.older_first):
+            return 0
+        room = max(0, min(count, self.room()))
+        self.reserved += room
+        return room
+
+    def unreserve(self, count: int) -> None:
+        """Give up room that was reserved, once the events lies in the buffer or will not come."""
+        self.reserved -= count
+        self.changed.set()
+
+    def put(self, claimed: Iterable[Claimed], claim: Claim | None = None) -> None:
+        """Lay down what a claim has taken; idle workers get theirs at once."""
+        for one in claimed:
+            self.leases.book(one, claim)
+            self.unstarted.append(one)
+        self.hand_out()
+
+    def hand_out(self) -> None:
+        """Give waiting events to idle workers, first come first served; once closed, send the idle ones home."""
+        while self.idle and (self.unstarted or self.closed):
+            worker, future = self.idle.popleft()
+            if not future.done():
+                future.set_result(self.hand_to(worker) if self.unstarted else None)
+
+    def hand_to(self, worker: str) -> Claimed:
+        """Give a worker the event that waits longest. It holds it from now on, though it may see it much later."""
+        claimed = self.running[worker] = self.unstarted.popleft()
+        return claimed
+
+    async def take(self, worker: str) -> Claimed | None:
+        """Return the next event for this worker, which holds it until `release`; None once closed and empty."""
+        return self.hand_to(worker) if self.unstarted else await self.wait_in_line(worker)
+
+    async def wait_in_line(self, worker: str) -> Claimed | None:
+        """Wait for an event; one that was handed out just as the wait was cancelled goes to the next in line."""
+        if self.closed:
+            return None
+        future: asyncio.Future[Claimed | None] = get_running_loop().create_future()
+        self.idle.append((worker, future))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if (handed := self.running.pop(worker, None)) is not None:
+                self.unstarted.appendleft(handed)
+                self.hand_out()
+            raise
+
+    def close(self) -> list[Claimed]:
+        """Take back everything that no worker has begun, and hand out nothing more."""
+        self.closed = True
+        withdrawn = list(self.unstarted)
+        self.unstarted.clear()
+        for one in withdrawn:
+            self.leases.forget(one.lease)
+            self.left(one.lease)
+        self.hand_out()
+        self.changed.set()
+        return withdrawn
+
+    def withdraw(self, leases: Collection[Lease]) -> int:
+        """Drop those waiting events, named as (row number, token), whose lease is lost; returns how many.
+
+        One that was handed to a worker which has not begun yet is not begun any more.
+        """
+        dropped = [one for one in self.unstarted if one.lease in leases]
+        for one in dropped:
+            self.unstarted.remove(one)
+            self.leases.forget(one.lease)
+            self.left(one.lease)
+        self.leases.lose(leases)
+        self.changed.set()
+        return len(dropped)
+
+    def detach(self, worker: str) -> Claimed | None:
+        """End a worker's hold on its event, which still has to be put away; returns the event, if it held one."""
+        claimed = self.running.pop(worker, None)
+        if claimed is not None:
+            self.settling.add(claimed.lease)
+            self.leases.end(claimed.lease)
+            self.left(claimed.lease)
+        self.changed.set()
+        return claimed
+
+    def release(self, lease: Lease) -> None:
+        """Forget an event whose outcome, whatever it was, is committed."""
+        self.leases.forget(lease)
+        self.settling.discard(lease)
+        self.released_count += 1
+        self.changed.set()
+
+    def holds(self, lease: Lease) -> bool:
+        """Tell whether the event with this lease is in this process's hands."""
+        return lease in self.leases.held
+
+    def room(self) -> int:
+        """Return how many more events may be claimed: one for each free worker, and as many as are sure to be begun
+        within a tenth of a second at the present rate."""
+        self.measure()
+        return self.workers + self.prefetch - self.reserved - len(self.leases.held) + len(self.settling)
+
+    def measure(self) -> None:
+        """Set the prefetch to what was put away within the last measuring window."""
+        now = self.clock.monotonic()
+        elapsed = now - self.window_started
+        if elapsed >= PREFETCH_WINDOW_SECONDS:
+            done = self.released_count - self.window_count
+            self.prefetch = min(PREFETCH_MAX, int(done * PREFETCH_WINDOW_SECONDS / elapsed))
+            self.window_started, self.window_count = now, self.released_count
+
+    async def wait_for_room(self) -> int:
+        """Return how many events may be claimed, once that is worth a claim.
+
+        While workers still find events to begin, half of what is fetched ahead is: one lot is claimed as another runs.
+        """
+        while (room := self.room()) <= 0 or (self.unstarted and room < self.prefetch // 2):
+            self.changed.clear()
+            await self.changed.wait()
+        return room
+
+    def note_stuck(self, count: int) -> None:
+        """Note that so many more, or fewer, attempts run on after they were settled."""
+        self.stuck_threads += count
+        self.changed.set()
+
+    @property
+    def idle_now(self) -> bool:
+        """Whether nothing runs in this process, nor is about to: no event, and no plain function past its time-out."""
+        return not (self.leases.held or self.reserved or self.stuck_threads)
+
+    async def wait_until_idle(self) -> None:
+        """Return when nothing is in this process's hands, nor about to come."""
+        while self.leases.held or self.reserved:
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def wait_until_done(self, lease: Lease) -> None:
+        """Return when the event with this lease is no longer in this process's hands."""
+        while lease in self.leases.held:
+            self.changed.clear()
+            await self.changed.wait()

@@ -1,0 +1,1 @@
+"""Running events again: one, a workflow, or a bulk replay as a job."""

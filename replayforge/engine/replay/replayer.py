@@ -1,0 +1,166 @@
+"""What people do to events: replay, retry now, cancel, discard, and let go of what was held."""
+
+from dataclasses import dataclass
+
+from replayforge import crashpoints
+from replayforge.domain.clock import Clock
+from replayforge.domain.errors import Conflict, NotFound, Rejected
+from replayforge.domain.event import Content, StoredEvent
+from replayforge.domain.lifecycle import FAILED, TRANSITIONS, State, held_way_out
+from replayforge.engine.dispatch.publisher import Publisher
+from replayforge.stores.store import Store
+from replayforge.telemetry import Telemetry
+
+REPLAYABLE = frozenset({State.DEAD_LETTERED, State.DISCARDED, State.CANCELLED, State.SUCCEEDED})
+WORKFLOW_EVENTS_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowReplay:
+    """What a replay of a whole workflow did: ids queued again, and ids left alone with the reason."""
+
+    replayed: list[str]
+    skipped: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A run that a replay has begun, and where the event stands; `duplicate` when an earlier request had begun it."""
+
+    event_id: str
+    run: int
+    state: State
+    duplicate: bool = False
+
+
+class Replayer:
+    """Every method moves an event from the state it was seen in; a second caller at the same moment gets Conflict."""
+
+    def __init__(self, store: Store, publisher: Publisher, clock: Clock, telemetry: Telemetry) -> None:
+        self.store = store
+        self.publisher = publisher
+        self.clock = clock
+        self.telemetry = telemetry
+
+    async def find(self, event_id: str) -> tuple[StoredEvent, Content]:
+        """Return the event; raises NotFound."""
+        found = await self.store.events_by_ids([event_id])
+        if event_id not in found:
+            raise NotFound(f"There is no event {event_id}.")
+        return found[event_id]
+
+    async def replay(self, event_id: str, reason: str, *, force: bool = False, key: str | None = None) -> Replay:
+        """Queue a finished event for a new run with a fresh budget of attempts.
+
+        A succeeded event is replayed only with `force`. A request that comes again with its `key` is told which run it
+        has begun, and begins none. Raises NotFound or Conflict.
+        """
+        event, _ = await self.find(event_id)
+        if (begun := await self.begun_by(event, key)) is not None:
+            return begun
+        self.check_replayable(event, force=force)
+        if not await self.store.replay(event, self.clock.now_us(), reason, key):
+            if (begun := await self.begun_by(event, key)) is not None:
+                return begun
+            raise Conflict(f"Event {event_id} was replayed or moved by somebody else a moment ago.")
+        crashpoints.reach("replay.committed")
+        self.publisher.offer([(event.id, event.run + 1)])
+        self.telemetry.emit("event.replayed", event_id=event.id, run=event.run + 1)
+        return Replay(event.id, event.run + 1, State.QUEUED)
+
+    async def begun_by(self, event: StoredEvent, key: str | None) -> Replay | None:
+        """Return what an earlier request with this key has begun; None when there was none.
+
+        Look once the event was read: a request that is faster after this has moved it.
+        """
+        run = None if key is None else await self.store.run_of_request(event, key)
+        return None if run is None else Replay(event.id, run, event.state, duplicate=True)
+
+    def check_replayable(self, event: StoredEvent, *, force: bool) -> None:
+        """Raise Conflict when the event's state rules a replay out."""
+        if event.state not in REPLAYABLE:
+            raise Conflict(f"Event {event.id} is {event.state}; only a finished event can be replayed.{way_out(event)}")
+        if event.state is State.SUCCEEDED and not force:
+            raise Conflict(f"Event {event.id} has succeeded; replay it with force if it is to run once more.")
+
+    async def replay_dead_letter(self, event_id: str, reason: str, *, key: str | None = None) -> Replay:
+        """Replay an event that must be a dead letter still; Conflict when it was replayed already, by another key."""
+        event, _ = await self.find(event_id)
+        if (begun := await self.begun_by(event, key)) is not None:
+            return begun
+        if event.state is not State.DEAD_LETTERED:
+            raise Conflict(f"Event {event_id} is {event.state}, no dead letter.{way_out(event)}")
+        return await self.replay(event_id, reason, key=key)
+
+    async def replay_workflow(
+        self, workflow_id: str, *, only: str, reason: str, key: str | None = None
+    ) -> WorkflowReplay:
+        """Replay the `failed` or `all` finished events of a workflow in their order, each once for a `key`."""
+        if await self.store.workflow(workflow_id) is None:
+            raise NotFound(f"There is no workflow {workflow_id!r}.")
+        events, _ = await self.store.timeline(workflow_id, WORKFLOW_EVENTS_MAX)
+        replayed: list[str] = []
+        skipped: dict[str, str] = {}
+        for event in events:
+            if only == "failed" and event.state not in FAILED:
+                continue
+            try:
+                await self.replay(event.id, reason, force=only == "all", key=key)
+            except Conflict as conflict:
+                skipped[event.id] = str(conflict)
+            else:
+                replayed.append(event.id)
+        return WorkflowReplay(replayed, skipped)
+
+    async def retry_now(self, event_id: str) -> StoredEvent:
+        """Let a retrying or scheduled event run now instead of at its time; its budget of attempts stays."""
+        event, _ = await self.find(event_id)
+        if event.state not in (State.RETRYING, State.SCHEDULED):
+            words = "only a retrying or scheduled event can be hurried"
+            raise Conflict(f"Event {event_id} is {event.state}; {words}.{way_out(event)}")
+        await self.move(event, State.QUEUED, "retried", "asked to run now")
+        self.publisher.offer([(event.id, event.run)])
+        return event
+
+    async def cancel(self, event_id: str, reason: str) -> StoredEvent:
+        """Cancel an event that is not running and has not ended."""
+        event, _ = await self.find(event_id)
+        if State.CANCELLED not in TRANSITIONS[event.state]:
+            raise Conflict(f"Event {event_id} is {event.state}; only a waiting event can be cancelled.{way_out(event)}")
+        await self.move(event, State.CANCELLED, "cancelled", reason)
+        self.telemetry.emit("event.cancelled", event_id=event.id)
+        return event
+
+    async def resolve(self, event_id: str, target: State, reason: str) -> StoredEvent:
+        """Decide about an event that was held after a crash: run it again, or note that it succeeded or failed."""
+        event, _ = await self.find(event_id)
+        if event.state is not State.HELD:
+            raise Conflict(f"Event {event_id} is {event.state}; only a held event waits for such a decision.")
+        if target not in TRANSITIONS[State.HELD]:
+            named = ", ".join(sorted(TRANSITIONS[State.HELD]))
+            raise Rejected(f"A held event can become {named}, not {target}.")
+        await self.move(event, target, "decided", reason)
+        if target is State.QUEUED:
+            self.publisher.offer([(event.id, event.run)])
+        return event
+
+    async def discard(self, event_id: str, reason: str) -> StoredEvent:
+        """Set a dead letter aside for a reason; a replay still brings it back."""
+        if not reason.strip():
+            raise Rejected("A discard needs a reason, so that the next person knows why.")
+        event, _ = await self.find(event_id)
+        if event.state is not State.DEAD_LETTERED:
+            raise Conflict(f"Event {event_id} is {event.state}; only a dead letter can be discarded.{way_out(event)}")
+        await self.move(event, State.DISCARDED, "discarded", reason)
+        self.telemetry.emit("event.discarded", event_id=event.id)
+        return event
+
+    async def move(self, event: StoredEvent, target: State, action: str, detail: str) -> None:
+        """Move the event; Conflict when it moved meanwhile."""
+        if not await self.store.move(event, target, action, detail, self.clock.now_us()):
+            raise Conflict(f"Event {event.id} was moved by somebody else a moment ago.")
+
+
+def way_out(event: StoredEvent) -> str:
+    """Say how a held event gets on, for whoever is refused something else; nothing for any other event."""
+    return f" {held_way_out(event.id)}" if event.state is State.HELD else ""

@@ -1,0 +1,173 @@
+"""One attempt, as a value that walks through its life: find the handler, run it, judge, describe what to settle."""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from replayforge import crashpoints
+from replayforge.domain.clock import Clock, to_us
+from replayforge.domain.event import Claimed, Event
+from replayforge.domain.lifecycle import Outcome, Reason, State
+from replayforge.domain.recovery import Result, Verdict, error_signature, judge
+from replayforge.domain.retry import RetryPolicy
+from replayforge.engine.handlers.handlers import Handler, Handlers
+from replayforge.engine.run.attempt import Attempt, NotBegun
+from replayforge.engine.run.chaos import Chaos
+from replayforge.engine.run.deadlines import Deadlines
+from replayforge.stores.transactions import Settlement
+
+
+class WorkerCrashed(Exception):
+    """A handler ended in a way that takes its worker with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for every execution: the defaults, the clock, where chance comes from, the deadlines."""
+
+    retry: RetryPolicy
+    timeout_seconds: float
+    clock: Clock
+    rng: random.Random
+    deadlines: Deadlines
+
+
+class Execution(msgspec.Struct, frozen=True):
+    """One attempt of one claimed event. `started` is on the monotonic clock, so an attempt lasts as long as it lasted,
+    whatever the wall clock does meanwhile. `attempt` runs the handler; there is none where there is no handler."""
+
+    claimed: Claimed
+    worker: str
+    handler: Handler | None
+    attempt: Attempt | None
+    started_at_us: int
+    started: float
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What the handler says of itself."""
+        return self.attempt.details if self.attempt is not None else {}
+
+
+def begin(
+    claimed: Claimed,
+    worker: str,
+    handlers: Handlers,
+    rules: Rules,
+    chaos: Chaos | None,
+    may_begin: Callable[[], bool] = lambda: True,
+) -> Execution:
+    """Decode the event and find its handler, which is called only if it may begin when all is ready."""
+    row, handler = claimed.event, handlers.find(claimed.event.event_type)
+    attempt = None
+    if handler is not None:
+        event = Event(
+            id=row.id,
+            application=row.application_name,
+            workflow_id=row.workflow_id,
+            event_type=row.event_type,
+            service=row.service_name,
+            idempotency_key=row.idempotency_key,
+            payload_bytes=claimed.content.payload,
+            metadata_bytes=claimed.content.metadata,
+            created_at_us=row.created_at_us,
+            run=row.run,
+            attempt=row.attempt_count + 1,
+        )
+        attempt = Attempt(event, row.lease_token, handler, chaos, may_begin)
+    return Execution(claimed, worker, handler, attempt, rules.clock.now_us(), rules.clock.monotonic())
+
+
+async def execute(execution: Execution, handlers: Handlers, rules: Rules) -> Settlement:
+    """Run one attempt to its end and return what to settle.
+
+    Raises WorkerCrashed or SimulatedCrash when the worker must die with the event in its hands, CancelledError when the
+    worker is told to stop, and NotBegun when the handler was not called and is not to be.
+    """
+    crashpoints.reach("attempt.started")
+    result = await run(execution, rules)
+    crashpoints.reach("attempt.finished")
+    return settle(execution, result, handlers, rules)
+
+
+def settle(execution: Execution, result: Result, handlers: Handlers, rules: Rules) -> Settlement:
+    """Judge the result of an attempt that has just ended and return what to settle."""
+    ended_at_us = execution.started_at_us + to_us(rules.clock.monotonic() - execution.started)
+    return settlement(execution, result, verdict(execution, result, handlers, rules, ended_at_us), ended_at_us)
+
+
+async def run(execution: Execution, rules: Rules) -> Result:
+    """Call the handler under its time limit and say how it ended."""
+    handler, attempt = execution.handler, execution.attempt
+    if handler is None or attempt is None:
+        event_type = execution.claimed.event.event_type
+        return Result(Outcome.FAILED, f"No handler is registered for events of type {event_type!r}.")
+    result = await attempt.outcome(handler.timeout_seconds or rules.timeout_seconds, rules.deadlines)
+    if not attempt.begun:
+        raise NotBegun
+    if attempt.simulated is not None:
+        raise attempt.simulated
+    if result.outcome is Outcome.CRASHED:
+        raise WorkerCrashed(f"The handler ended with {result.error}")
+    return result
+
+
+def verdict(execution: Execution, result: Result, handlers: Handlers, rules: Rules, ended_at_us: int) -> Verdict:
+    """Decide what follows from the result."""
+    row = execution.claimed.event
+    if execution.handler is None:
+        return Verdict(State.DEAD_LETTERED, row.attempt_count, row.crashes, reason=Reason.NO_HANDLER)
+    return judge(
+        result,
+        attempt_count=row.attempt_count,
+        crashes=row.crashes,
+        policy=handlers.policy(row.event_type, row.max_attempts, rules.retry),
+        now_us=ended_at_us,
+        rng=rules.rng,
+    )
+
+
+def settlement(execution: Execution, result: Result, decided: Verdict, ended_at_us: int) -> Settlement:
+    """Put together what is to be committed."""
+    return Settlement(
+        event=execution.claimed.event,
+        outcome=result.outcome,
+        verdict=decided,
+        worker=execution.worker,
+        started_at_us=execution.started_at_us,
+        ended_at_us=ended_at_us,
+        error=result.error,
+        error_signature=signature_of(result),
+        result=result.value,
+    )
+
+
+def signature_of(result: Result) -> str | None:
+    """Return by what errors of this kind are gathered; interruptions are all of one kind."""
+    if result.outcome is Outcome.INTERRUPTED:
+        return "interrupted"
+    return None if result.error is None else error_signature(result.error)
+
+
+def interruption(
+    claimed: Claimed,
+    worker: str,
+    started_at_us: int,
+    now_us: int,
+    error: str = "The daemon stopped before the handler had finished.",
+) -> Settlement:
+    """Return what to settle for an attempt that was cut short by no fault of its own."""
+    row = claimed.event
+    return Settlement(
+        event=row,
+        outcome=Outcome.INTERRUPTED,
+        verdict=Verdict(State.QUEUED, row.attempt_count, row.crashes),
+        worker=worker,
+        started_at_us=started_at_us,
+        ended_at_us=max(started_at_us, now_us),
+        error=error,
+        error_signature="interrupted",
+    )

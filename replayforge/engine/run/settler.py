@@ -1,0 +1,158 @@
+"""Commits outcomes in batches; what a handler finished is kept until the store has taken it."""
+
+import asyncio
+import os
+from asyncio import wait
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from replayforge import crashpoints, forks
+from replayforge.batching import Batcher
+from replayforge.domain.errors import Unavailable, Unstorable
+from replayforge.domain.lifecycle import Outcome, Reason, State
+from replayforge.domain.recovery import error_signature
+from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from replayforge.engine.outage import Outage
+from replayforge.engine.run.pace import Pace
+from replayforge.stores.burial import ERROR_CHARACTERS_MAX, storable_text
+from replayforge.stores.store import Store
+from replayforge.stores.transactions import Settlement
+from replayforge.telemetry import Telemetry
+
+WAITING_MAX = 1000
+
+
+class Settler:
+    """Joins the outcomes of all workers into few commits, and tries again for as long as the store is away."""
+
+    def __init__(self, store: Store, buffer: ClaimBuffer, telemetry: Telemetry) -> None:
+        self.store = store
+        self.buffer = buffer
+        self.telemetry = telemetry
+        self.pace = Pace(buffer.clock)
+        telemetry.listeners.append(self.pace.listen)
+        self.batcher: Batcher[Settlement, bool] = Batcher(self.commit)
+        self.outage = Outage(telemetry)
+        self.giving_up = asyncio.Event()
+
+    async def hand_in(self, settlement: Settlement) -> None:
+        """Take over an outcome; returns at once, or when there is room again while the store is away.
+
+        A child that a handler forked, and that came back out of it, ends here: it is not the daemon.
+        """
+        if forks.is_child():
+            os._exit(0)
+        while len(self.batcher.waiting) >= WAITING_MAX:
+            await wait([self.batcher.waiting[0][1]])
+        self.batcher.submit(settlement).add_done_callback(lambda future: self.settled(settlement, future))
+
+    def settled(self, settlement: Settlement, future: asyncio.Future[bool]) -> None:
+        """Forget the event once its outcome is committed; if it never can be, the sweep will have it run again."""
+        error = None if future.cancelled() else future.exception()
+        if error is not None and not isinstance(error, Unavailable):
+            self.telemetry.emit("attempt.unsettled", event_id=settlement.event.id, error=repr(error))
+        self.buffer.release(settlement.lease)
+
+    async def finish(self) -> None:
+        """Return when every outcome that was handed in is committed, or given up because the daemon ends."""
+        await self.batcher.drain()
+
+    async def commit(self, settlements: list[Settlement]) -> list[bool]:
+        """Commit one batch; an outcome that the store cannot take does not keep its peers from being committed."""
+        try:
+            return await self.commit_patiently(settlements)
+        except Unavailable:
+            raise
+        except Exception:
+            if not settlements:
+                raise
+        return [await self.commit_alone(settlement) for settlement in settlements]
+
+    async def commit_alone(self, settlement: Settlement) -> bool:
+        """Commit one outcome of a batch that failed, and report it if it is the one that cannot be committed.
+
+        What the store can never take is tried with a text that it can, and in the end the event is buried: running it
+        again would come to the same.
+        """
+        why = ""
+        forms: tuple[Callable[[], Settlement], ...] = (
+            lambda: settlement,
+            lambda: with_plain_error(settlement),
+            lambda: buried(settlement, why),
+        )
+        for form in forms:
+            try:
+                (committed,) = await self.commit_patiently([form()])
+            except Unavailable:
+                raise
+            except Unstorable as error:
+                why = str(error)
+            except Exception as error:  # whatever the store says of it, the others go on
+                why = repr(error)
+                break
+            else:
+                return committed
+        self.telemetry.emit("attempt.unsettled", event_id=settlement.event.id, error=why)
+        return False
+
+    async def commit_patiently(self, settlements: list[Settlement]) -> list[bool]:
+        """Commit, however long the store takes to answer; only a daemon that ends gives up."""
+        while True:
+            try:
+                fenced = await self.store.settle(settlements)
+            except Unavailable as error:
+                if self.giving_up.is_set():
+                    raise
+                await self.outage.wait(error, self.giving_up)
+            else:
+                self.outage.over()
+                crashpoints.reach("settle.committed")
+                lost = set(map(id, fenced))
+                committed = [settlement for settlement in settlements if id(settlement) not in lost]
+                self.report(committed, fenced)
+                self.pace.note(committed)
+                return [id(settlement) not in lost for settlement in settlements]
+
+    def report(self, committed: list[Settlement], fenced: list[Settlement]) -> None:
+        """Tell what was committed and what was dropped."""
+        self.telemetry.emit("attempt.settled", len(committed), settlements=committed)
+        for settlement in fenced:
+            event_id, token = settlement.event.id, settlement.event.lease_token
+            self.telemetry.emit("attempt.fenced", event_id=event_id, token=token)
+            if settlement.outcome is Outcome.SUCCEEDED:
+                self.telemetry.emit("attempt.duplicated", event_id=event_id, token=token)
+        for settlement in committed:
+            if settlement.verdict.state is State.DEAD_LETTERED:
+                event, reason = settlement.event, settlement.verdict.reason
+                self.telemetry.emit(
+                    "event.dead_lettered", event_id=event.id, event_type=event.event_type, reason=reason
+                )
+
+
+def with_plain_error(settlement: Settlement) -> Settlement:
+    """Return the same outcome with an error that any store can keep."""
+    if settlement.error is None:
+        return settlement
+    plain = storable_text(settlement.error, len(settlement.error))
+    return replace(settlement, error=plain, error_signature=error_signature(plain))
+
+
+def buried(settlement: Settlement, why: str) -> Settlement:
+    """Return the outcome of an attempt that came to something which the store can never take."""
+    error = storable_text(f"The store cannot take what this attempt came to: {why}", ERROR_CHARACTERS_MAX)
+    verdict = replace(
+        settlement.verdict,
+        state=State.DEAD_LETTERED,
+        attempt_count=settlement.event.attempt_count + 1,
+        due_at_us=None,
+        reason=Reason.BAD_PAYLOAD,
+    )
+    return replace(
+        settlement,
+        outcome=Outcome.FAILED,
+        verdict=verdict,
+        error=error,
+        error_signature=Reason.BAD_PAYLOAD,
+        result=None,
+    )

@@ -1,0 +1,225 @@
+"""A worker: takes one event at a time from the claim buffer, runs its handler, settles the outcome."""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from replayforge.domain.clock import format_time
+from replayforge.domain.errors import Unavailable
+from replayforge.domain.event import Claimed
+from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Outcome, State
+from replayforge.domain.recovery import InFlight, Result, after_crash
+from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from replayforge.engine.dispatch.handler_limits import HandlerLimits
+from replayforge.engine.dispatch.publisher import Publisher
+from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.outage import Outage
+from replayforge.engine.run.attempt import NotBegun
+from replayforge.engine.run.chaos import Chaos
+from replayforge.engine.run.execution import Execution, Rules, begin, execute, interruption, settle
+from replayforge.engine.run.furnishing import Furnishing
+from replayforge.engine.run.settler import Settler
+from replayforge.engine.run.strays import Strays
+from replayforge.stores.store import Store
+from replayforge.stores.transactions import Settlement
+from replayforge.telemetry import Telemetry
+
+
+class Worker:
+    """One of N coroutines that run handlers. `busy_since_us` is set while a handler runs."""
+
+    def __init__(
+        self,
+        name: str,
+        buffer: ClaimBuffer,
+        handlers: Handlers,
+        handler_limits: HandlerLimits,
+        settler: Settler,
+        store: Store,
+        publisher: Publisher,
+        rules: Rules,
+        telemetry: Telemetry,
+        strays: Strays,
+        furnishing: Furnishing,
+        chaos: Chaos | None = None,
+    ) -> None:
+        self.name = name
+        self.buffer = buffer
+        self.handlers = handlers
+        self.handler_limits = handler_limits
+        self.settler = settler
+        self.store = store
+        self.publisher = publisher
+        self.rules = rules
+        self.telemetry = telemetry
+        self.strays = strays
+        self.furnishing = furnishing
+        self.chaos = chaos
+        self.busy_since_us: int | None = None
+        self.execution: Execution | None = None
+        self.settled_count = 0
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What the handler that runs says of itself."""
+        return self.execution.details if self.execution is not None else {}
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until told to stop and the buffer is closed; the attempt that is running then may still finish."""
+        while not stopping.is_set():
+            claimed = await self.buffer.take(self.name)
+            if claimed is None:
+                return
+            if self.handler_limits.blocks(claimed):
+                await self.hand_back(claimed)
+                continue
+            await self.work(claimed)
+
+    async def work(self, claimed: Claimed) -> None:
+        """Run one attempt and hand its outcome in; the next event may be taken while that one is being committed."""
+        # A lease that could not be renewed in time may be somebody else's by now, whatever kept us from looking.
+        may_begin = partial(self.buffer.leases.begin, claimed.lease)
+        execution = begin(claimed, self.name, self.handlers, self.rules, self.chaos, may_begin)
+        self.execution, self.busy_since_us = execution, execution.started_at_us
+        self.telemetry.emit("attempt.started")
+        self.furnishing.attend()
+        if execution.attempt is not None:
+            execution.attempt.restore = partial(self.furnishing.restore, claimed.event)
+        try:
+            settlement = await execute(execution, self.handlers, self.rules)
+        except NotBegun:
+            self.execution = self.busy_since_us = None
+            await self.hand_back(claimed)
+        else:
+            await self.conclude(execution, settlement)
+
+    async def conclude(self, execution: Execution, settlement: Settlement) -> None:
+        """Hand in what an attempt came to, and what it has left running."""
+        self.execution = self.busy_since_us = None
+        self.report(settlement)
+        self.strays.take(execution.attempt)
+        self.handler_limits.note(settlement)
+        await self.settler.hand_in(settlement)
+        self.settled_count += 1
+        self.buffer.detach(self.name)
+
+    def report(self, settlement: Settlement) -> None:
+        """Tell of an attempt that failed: what, why, and when it goes on."""
+        if settlement.outcome not in ATTEMPT_SPENDING:
+            return
+        row, verdict, error = settlement.event, settlement.verdict, settlement.error or ""
+        message, _, trace = error.partition("\n\n")
+        due_at_us = verdict.due_at_us
+        shown: dict[str, Any] = {"exception": trace} if trace else {}
+        self.telemetry.emit(
+            "attempt.failed",
+            event_id=row.id,
+            event_type=row.event_type,
+            outcome=settlement.outcome,
+            attempt=row.attempt_count + 1,
+            attempts_max=self.handlers.policy(row.event_type, row.max_attempts, self.rules.retry).max_attempts,
+            error=message,
+            next_at=None if due_at_us is None else format_time(due_at_us),
+            **shown,
+        )
+
+    async def hand_back(self, claimed: Claimed) -> None:
+        """Return an event that may not begin now; what the store does not take is found by the sweep."""
+        try:
+            await self.store.hand_back([claimed.lease], self.rules.clock.now_us())
+        except Unavailable:
+            return
+        finally:
+            self.buffer.detach(self.name)
+            self.buffer.release(claimed.lease)
+        self.publisher.offer([(claimed.event.id, claimed.event.run)])
+
+    async def interrupt(self) -> None:
+        """Settle the attempt that the daemon's end cut short, as `interrupted` unless it came to its end in that very
+        moment; call it once `run` has ended."""
+        execution, claimed = self.execution, self.buffer.running.get(self.name)
+        if claimed is None:
+            return
+        if execution is not None and execution.attempt is not None and execution.attempt.succeeded:
+            settlement = settle(execution, execution.attempt.concluded(), self.handlers, self.rules)
+        else:
+            settlement = self.cut_short(claimed)
+        self.buffer.detach(self.name)
+        await self.settler.hand_in(settlement)
+
+    def abandon(self, reason: str) -> bool:
+        """Cut the running attempt short, because its lease is lost or in doubt; False when no handler runs.
+
+        It is settled as `interrupted`, which counts if the lease stands after all and is fenced if not.
+        """
+        attempt = self.execution.attempt if self.execution is not None else None
+        return attempt is not None and attempt.cut(Result(Outcome.INTERRUPTED, reason))
+
+    def cut_short(self, claimed: Claimed) -> Settlement:
+        """Return what to settle for an attempt that could not end by itself."""
+        now_us = self.rules.clock.now_us()
+        return interruption(claimed, self.name, self.busy_since_us or now_us, now_us)
+
+    async def charge_crash(self, error: BaseException) -> bool:
+        """Charge a crash to the event that was in hand and take the event back; False when there was none.
+
+        Until the store has taken this, the worker stays away: the event must not be forgotten.
+        """
+        claimed = self.buffer.running.get(self.name)
+        if claimed is None:
+            return False
+        row = claimed.event
+        self.telemetry.emit(
+            "worker.crashed",
+            worker=self.name,
+            event_id=row.id,
+            event_type=row.event_type,
+            attempt=row.attempt_count + 1,
+            error=f"{type(error).__name__}: {error}",
+        )
+        outage = Outage(self.telemetry)
+        try:
+            while not await self.taken_back(claimed, error, outage):
+                continue
+        finally:
+            # Whatever became of it, the event leaves this worker's hands; the sweep finds what was not committed.
+            self.buffer.detach(self.name)
+            self.buffer.release(claimed.lease)
+            self.execution = self.busy_since_us = None
+        return True
+
+    async def taken_back(self, claimed: Claimed, error: BaseException, outage: Outage) -> bool:
+        """Try once to commit what becomes of the event; True when there is nothing more to try."""
+        try:
+            await self.take_back(claimed, f"The worker died: {type(error).__name__}: {error}")
+        except Unavailable as unavailable:
+            await outage.wait(unavailable, self.settler.giving_up)
+            return self.settler.giving_up.is_set()
+        except Exception as defect:
+            self.telemetry.emit("attempt.unsettled", event_id=claimed.event.id, error=repr(defect))
+        return True
+
+    async def take_back(self, claimed: Claimed, reason: str) -> None:
+        """Commit what becomes of the event whose worker died, and publish it again if it is to run again."""
+        row, now_us = claimed.event, self.rules.clock.now_us()
+        lost = InFlight(
+            event_id=row.id,
+            event_type=row.event_type,
+            run=row.run,
+            token=row.lease_token,
+            attempt_count=row.attempt_count,
+            crashes=row.crashes,
+            owner=self.store.owner,
+            started_at_us=self.busy_since_us or now_us,
+            worker=self.name,
+        )
+        decided = after_crash(lost, hold=self.handlers.holds_on_crash(row.event_type))
+        await self.store.reclaim([(row.seq, decided)], reason, now_us)
+        state, types = decided.verdict.state, {row.event_type: 1}
+        self.telemetry.emit("attempt.reclaimed", event_id=row.id, verdict=state, types=types)
+        if state is State.DEAD_LETTERED:
+            poison = decided.verdict.reason
+            self.telemetry.emit("event.dead_lettered", event_id=row.id, event_type=row.event_type, reason=poison)
+        if state is State.QUEUED:
+            self.publisher.offer([(row.id, row.run)])

@@ -1,0 +1,1 @@
+"""The JSON API: ingest, events, replays, operations, and its OpenAPI description."""

@@ -1,0 +1,67 @@
+"""Dead letters: the list, the groups, replay and discard."""
+
+from typing import Any
+
+from aiohttp import web
+
+from replayforge.domain.clock import format_time
+from replayforge.domain.event import StoredEvent
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import EventFilter
+from replayforge.web.api import shapes
+from replayforge.web.api.events import ReasonRequest, replayed
+from replayforge.web.api.shapes import json_response
+from replayforge.web.http.context import context_of
+from replayforge.web.http.reading import bad_query, header_key, page, query_cursor, query_limit, read_object
+
+GROUPINGS = ("error", "type", "service", "reason")
+
+
+async def list_dead_letters(request: web.Request) -> web.Response:
+    """Answer with a page of dead letters, or with their groups."""
+    context, group_by = context_of(request), request.query.get("group_by")
+    if group_by is not None:
+        if group_by not in GROUPINGS:
+            raise bad_query("group_by", group_by, ", ".join(GROUPINGS))
+        groups = await context.overview.dead_letter_groups(group_by)
+        capped = any(group.capped for group in groups)
+        items = [shapes.group(group) for group in groups]
+        return json_response({"group_by": group_by, "count_capped": capped, "items": items})
+    limit = query_limit(request)
+    wanted = EventFilter(state=State.DEAD_LETTERED, error_signature=request.query.get("error") or None)
+    found = await context.overview.list_rows(wanted, query_cursor(request), limit + 1)
+    items = [dead_letter(event) for event in found]
+    return json_response(page(items, [event.seq for event in found], limit))
+
+
+def dead_letter(event: StoredEvent) -> dict[str, Any]:
+    """Show a dead letter with the original's names: it has no id but its event's."""
+    return {
+        "id": event.id,
+        "event_id": event.id,
+        "workflow_id": event.workflow_id,
+        "event_type": event.event_type,
+        "service_name": event.service_name,
+        "reason": event.reason,
+        "last_error": event.last_error,
+        "error_signature": event.error_signature,
+        "run": event.run,
+        "attempt_count": event.attempt_count,
+        "created_at": format_time(event.updated_at_us),
+        "replayed_at": None,
+        "replay_status": None,
+    }
+
+
+async def replay_dead_letter(request: web.Request) -> web.Response:
+    """Replay a dead letter; 409 when that was done already."""
+    asked = await read_object(request, ReasonRequest)
+    event_id, key = request.match_info["id"], header_key(request)
+    return replayed(await context_of(request).replayer.replay_dead_letter(event_id, asked.reason, key=key))
+
+
+async def discard_dead_letter(request: web.Request) -> web.Response:
+    """Set a dead letter aside for a reason."""
+    asked = await read_object(request, ReasonRequest)
+    event = await context_of(request).replayer.discard(request.match_info["id"], asked.reason)
+    return json_response({"id": event.id, "run": event.run, "status": "discarded"})

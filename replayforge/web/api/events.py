@@ -1,0 +1,232 @@
+"""Events and workflows: lists, one event with its history, timelines, and what can be done to them."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from aiohttp import web
+from msgspec.structs import asdict
+
+from replayforge.domain.clock import format_time
+from replayforge.domain.document import Unacceptable
+from replayforge.domain.event import Envelope
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import EventFilter
+from replayforge.engine.accept.intake import Receipt
+from replayforge.engine.replay.replayer import Replay
+from replayforge.engine.report.overview import History
+from replayforge.web.api import shapes
+from replayforge.web.api.ingest import with_header_key
+from replayforge.web.api.shapes import json_response
+from replayforge.web.http.context import context_of
+from replayforge.web.http.reading import (
+    REASON_CHARACTERS_MAX,
+    bad_query,
+    cut_page,
+    header_key,
+    query_cursor,
+    query_limit,
+    query_time,
+    read_object,
+)
+
+Words = Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)]
+
+
+class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What may be said with a replay of one event; an empty payload means that none was given."""
+
+    payload: msgspec.Raw = msgspec.Raw()  # in a union msgspec would take null only
+    reason: Words = ""
+    force: bool = False
+
+
+class WorkflowReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What may be said with a replay of a workflow."""
+
+    only: str = "failed"
+    reason: Words = ""
+
+
+class ReasonRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Why something is done."""
+
+    reason: Words = ""
+
+
+class ResolveRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What a held event becomes, and why."""
+
+    status: Literal["queued", "succeeded", "dead_lettered"]
+    reason: Words = ""
+
+
+def event_filter(request: web.Request) -> EventFilter:
+    """Read the filters of a list from the query."""
+    query = request.query
+    status = query.get("status") or None
+    if status is not None and status not in set(State):
+        raise bad_query("status", status, ", ".join(State))
+    return EventFilter(
+        state=State(status) if status else None,
+        event_type=query.get("event_type") or query.get("type") or None,
+        service_name=query.get("service_name") or query.get("service") or None,
+        workflow_id=query.get("workflow_id") or query.get("workflow") or None,
+        application_name=query.get("application_name") or query.get("application") or None,
+        error_signature=query.get("error") or None,
+        since_us=query_time(request, "since"),
+        until_us=query_time(request, "until"),
+        text=query.get("q") or None,
+    )
+
+
+async def list_events(request: web.Request) -> web.Response:
+    """Answer with a page of events, newest first."""
+    return json_response(await event_page(request, event_filter(request)))
+
+
+async def recent_events(request: web.Request) -> web.Response:
+    """Answer with the newest events."""
+    return json_response(await event_page(request, EventFilter()))
+
+
+async def event_page(request: web.Request, wanted: EventFilter) -> dict[str, Any]:
+    """Return one page of events that pass a filter."""
+    context, limit = context_of(request), query_limit(request)
+    found = await context.overview.list_events(wanted, query_cursor(request), limit)
+    attempts_max = context.overview.attempts_max
+    items = [shapes.stored_event(event, content, attempts_max(event)) for event, content in found.events]
+    return cut_page(items, found.events[-1][0].seq if found.more else None)
+
+
+async def show_event(request: web.Request) -> web.Response:
+    """Answer with an event, its runs and its attempts, newest first."""
+    context = context_of(request)
+    found = await context.overview.find(request.match_info["id"])
+    if isinstance(found, Receipt):
+        event = shapes.received_event(found, context.intake.log.log_id, context.overview.attempts_max(found.record))
+        return json_response(asdict(event) | {"attempts": [], "runs": [], "actions": []})
+    return json_response(history_shape(found, context.overview.attempts_max(found.event)))
+
+
+def history_shape(found: History, max_attempts: int) -> dict[str, Any]:
+    """Show an event with all that happened to it."""
+    event = asdict(shapes.stored_event(found.event, found.content, max_attempts))
+    attempts = [shapes.attempt(attempt) for attempt in found.attempts]
+    runs = [
+        {"run": run, "attempts": [attempt for attempt in attempts if attempt["run"] == run]}
+        for run in range(found.event.run, 0, -1)
+    ]
+    actions = [shapes.action(one) for one in found.actions]
+    suspicion = None if found.suspect is None else shapes.suspicion(found.suspect)
+    return event | {"attempts": attempts, "runs": runs, "actions": actions, "suspicion": suspicion}
+
+
+async def replay_event(request: web.Request) -> web.Response:
+    """Replay an event; with a payload, accept a new event that remembers which one it replays.
+
+    With the header Idempotency-Key it can be sent again: it names the run, or it is the key of that new event.
+    """
+    context, event_id = context_of(request), request.match_info["id"]
+    asked = await read_object(request, ReplayRequest)
+    if not bytes(asked.payload):
+        key = header_key(request)
+        return replayed(await context.replayer.replay(event_id, asked.reason, force=asked.force, key=key))
+    event, content = await context.replayer.find(event_id)
+    envelope = Envelope(
+        workflow_id=event.workflow_id,
+        event_type=event.event_type,
+        payload=asked.payload,
+        application_name=event.application_name,
+        service_name=event.service_name,
+        metadata=msgspec.Raw(content.metadata),
+        max_attempts=event.max_attempts,
+    )
+    receipt = await context.intake.accept(with_header_key(request, envelope), replay_of=event.id)
+    answer = {
+        "id": receipt.record.id,
+        "run": receipt.run,
+        "status": receipt.state.value,
+        "duplicate": receipt.duplicate,
+        "replay_of": receipt.event.replay_of,
+    }
+    return json_response(answer, status=200 if receipt.duplicate else 202)
+
+
+def replayed(replay: Replay) -> web.Response:
+    """Answer with the run that a replay has begun: 202, or 200 when this very request had begun it before."""
+    answer = {"id": replay.event_id, "run": replay.run, "status": replay.state.value, "duplicate": replay.duplicate}
+    return json_response(answer, status=200 if replay.duplicate else 202)
+
+
+async def retry_event(request: web.Request) -> web.Response:
+    """Let a retrying event run now."""
+    event = await context_of(request).replayer.retry_now(request.match_info["id"])
+    return json_response({"id": event.id, "run": event.run, "status": "queued"}, status=202)
+
+
+async def cancel_event(request: web.Request) -> web.Response:
+    """Cancel a waiting event."""
+    asked = await read_object(request, ReasonRequest)
+    event = await context_of(request).replayer.cancel(request.match_info["id"], asked.reason)
+    return json_response({"id": event.id, "run": event.run, "status": "cancelled"})
+
+
+async def resolve_event(request: web.Request) -> web.Response:
+    """Decide about an event that was held after a crash."""
+    asked = await read_object(request, ResolveRequest)
+    replayer, target = context_of(request).replayer, State(asked.status)
+    event = await replayer.resolve(request.match_info["id"], target, asked.reason)
+    return json_response({"id": event.id, "run": event.run, "status": target.value})
+
+
+async def list_workflows(request: web.Request) -> web.Response:
+    """Answer with a page of workflows, the one with the newest event first."""
+    limit = query_limit(request)
+    found = await context_of(request).overview.list_workflows(query_cursor(request), limit)
+    return json_response(cut_page([shapes.workflow(one) for one in found.workflows], found.next_seq))
+
+
+async def show_workflow(request: web.Request) -> web.Response:
+    """Answer with the totals of one workflow."""
+    return json_response(shapes.workflow(await context_of(request).overview.workflow(request.match_info["id"])))
+
+
+async def show_timeline(request: web.Request) -> web.Response:
+    """Answer with a workflow's events in order, each with its attempts."""
+    context, workflow_id = context_of(request), request.match_info["id"]
+    events, attempts = await context.overview.timeline(workflow_id)
+    by_event: dict[str, list[dict[str, Any]]] = {event.id: [] for event in events}
+    for attempt in attempts:
+        if attempt.event_id in by_event:
+            by_event[attempt.event_id].append(shapes.attempt(attempt))
+    shown = [
+        {
+            "id": event.id,
+            "event_type": event.event_type,
+            "service_name": event.service_name,
+            "status": event.state.value,
+            "run": event.run,
+            "attempt_count": event.attempt_count,
+            "max_attempts": context.overview.attempts_max(event),
+            "last_error": event.last_error,
+            "created_at": format_time(event.created_at_us),
+            "updated_at": format_time(event.updated_at_us),
+            "next_run_at": None if event.due_at_us is None else format_time(event.due_at_us),
+            "attempts": by_event[event.id],
+        }
+        for event in events
+    ]
+    return json_response({"workflow_id": workflow_id, "events": shown})
+
+
+async def replay_workflow(request: web.Request) -> web.Response:
+    """Replay the failed, or all finished, events of a workflow."""
+    asked = await read_object(request, WorkflowReplayRequest)
+    if asked.only not in ("failed", "all"):
+        raise Unacceptable('The field "only" is "failed" or "all".', "/only")
+    workflow_id = request.match_info["id"]
+    done = await context_of(request).replayer.replay_workflow(
+        workflow_id, only=asked.only, reason=asked.reason, key=header_key(request)
+    )
+    answer = {"workflow_id": workflow_id, "replayed": len(done.replayed), "ids": done.replayed, "skipped": done.skipped}
+    return json_response(answer, status=202)

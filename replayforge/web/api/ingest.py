@@ -1,0 +1,175 @@
+"""HTTP ingest: single events, bulk arrays and NDJSON streams."""
+
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+from aiohttp import web
+from msgspec.structs import replace
+
+from replayforge.domain.document import TooMany, split_array
+from replayforge.domain.errors import OutcomeUnknown, ReplayForgeError, Unavailable
+from replayforge.domain.event import Envelope
+from replayforge.domain.identity import event_id_for_key
+from replayforge.engine.accept.intake import Receipt
+from replayforge.turns import Turns, computed
+from replayforge.web.api.shapes import encode, json_response, receipt_event
+from replayforge.web.http import problems
+from replayforge.web.http.bodies import parsing, read_body, read_lines
+from replayforge.web.http.context import REQUEST_ID, Context, context_of
+from replayforge.web.http.guard import HEADERS
+from replayforge.web.http.problems import Problem
+from replayforge.web.http.reading import JSON, NDJSON, check_type, header_key, read_envelope
+
+LINES_PER_APPEND_MAX = 500
+
+
+async def post_event(request: web.Request) -> web.Response:
+    """Accept one event: 201 after the fsync that covers it, 200 when it was known before.
+
+    The same idempotency key with the same workflow, type and payload is the same event, whatever its metadata; with
+    other content it is 422. A key is remembered as long as its event is kept, and for `[retention] keys_seconds` (90
+    days) beyond; meanwhile a repeat is answered with what is known of the event and with `retired_at`. The header
+    `Idempotency-Key-Remembered` says it in words. A key that is forgotten names a new event with the same id.
+    """
+    context = context_of(request)
+    check_type(request, JSON)
+    body = await read_body(request, context.limits.event_bytes_max)
+    envelope = with_header_key(request, await read_envelope(body, event_bytes_max=context.limits.event_bytes_max))
+    try:
+        receipt = await context.intake.accept(envelope)
+    except OutcomeUnknown as error:
+        return problems.respond(request, error, **named(envelope))
+    (outcome,) = await once_stored(context, [receipt])
+    if not isinstance(outcome, Receipt):
+        return problems.respond(request, outcome)
+    event = receipt_event(receipt, context.intake.log.log_id, context.overview.attempts_max(receipt.event))
+    location = f"{context.base_path}/api/events/{event.id}"
+    headers = {"Location": location}
+    if event.idempotency_key is not None:
+        headers["Idempotency-Key-Remembered"] = f"as long as its event is kept, and {context.intake.key_memory}"
+    return json_response(event, status=200 if receipt.duplicate else 201, headers=headers)
+
+
+def with_header_key(request: web.Request, envelope: Envelope) -> Envelope:
+    """Return the event with the key of the Idempotency-Key header, which must not contradict the field."""
+    key = header_key(request)
+    if key is None:
+        return envelope
+    if envelope.idempotency_key is not None and envelope.idempotency_key != key:
+        detail = "The Idempotency-Key header and the field idempotency_key differ; send one of them."
+        raise Problem(400, "bad-idempotency-key", "The idempotency key is given twice", detail, "/idempotency_key")
+    return replace(envelope, idempotency_key=key)
+
+
+def named(envelope: Envelope) -> dict[str, Any]:
+    """Name the event whose outcome is unknown, where its key tells the id."""
+    if envelope.idempotency_key is None:
+        return {}
+    return {"event_id": event_id_for_key(envelope.application_name, envelope.idempotency_key)}
+
+
+async def post_bulk(request: web.Request) -> web.StreamResponse:
+    """Accept many events; each is answered for itself."""
+    if check_type(request, JSON, NDJSON) == NDJSON:
+        return await stream_lines(request)
+    context = context_of(request)
+    limits = context.limits
+    pieces = await read_array(request, limits.bulk_bytes_max, limits.bulk_events_max)
+    items = await accept_pieces(context, pieces, 0)
+    return json_response({**totals(items), "items": items})
+
+
+async def read_array(request: web.Request, bytes_max: int, items_max: int) -> list[bytes]:
+    """Return the items of the array that a body is; the body itself is not kept beside them."""
+    body = await read_body(request, bytes_max)
+    async with parsing(request, body):
+        try:
+            return await computed(split_array, body, items_max, size=len(body))
+        except TooMany:
+            detail = f"More than {items_max:,} events in one request; send fewer at once, or send NDJSON."
+            raise Problem(413, "too-many-events", "The bulk request has too many events", detail) from None
+
+
+async def stream_lines(request: web.Request) -> web.StreamResponse:
+    """Accept NDJSON of any length: lines are taken as they come, and answered one line for each.
+
+    What ends a body in its midst, such as a line that is too long, is the last line of the answer.
+    """
+    context = context_of(request)
+    response = web.StreamResponse(headers=HEADERS | {"Content-Type": NDJSON, "X-Request-ID": request[REQUEST_ID]})
+    index = 0
+    try:
+        async for lines in read_lines(request, context.limits.event_bytes_max):
+            for start in range(0, len(lines), LINES_PER_APPEND_MAX):
+                items = await accept_pieces(context, lines[start : start + LINES_PER_APPEND_MAX], index)
+                index += len(items)
+                # The headers wait for the first answers, so that a request that fails at once gets its own status.
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write(b"".join(encode(item) + b"\n" for item in items))
+    except Problem as error:
+        if not response.prepared:
+            raise
+        await response.write(encode({"index": index, "problem": problems.describe(error)}) + b"\n")
+    if not response.prepared:
+        await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+async def accept_pieces(context: Context, pieces: list[bytes], first_index: int) -> list[dict[str, Any]]:
+    """Accept pieces of JSON and return for each what became of it; a bad one never affects its neighbours."""
+    envelopes: list[tuple[int, Envelope]] = []
+    items: list[dict[str, Any]] = [{"index": first_index + position} for position in range(len(pieces))]
+    turns = Turns()
+    for position, piece in enumerate(pieces):
+        await turns.pass_on()
+        try:
+            envelope = await read_envelope(piece, event_bytes_max=context.limits.event_bytes_max)
+        except (ReplayForgeError, Problem) as error:
+            items[position]["problem"] = problems.describe(error)
+        else:
+            envelopes.append((position, envelope))
+    try:
+        outcomes = await context.intake.accept_all([envelope for _, envelope in envelopes])
+    except Unavailable as error:
+        if first_index == 0 and len(envelopes) == len(pieces):
+            raise
+        outcomes = [error] * len(envelopes)
+    for (position, envelope), outcome in zip(envelopes, await once_stored(context, outcomes), strict=True):
+        items[position] |= answer(outcome, envelope)
+    return items
+
+
+async def once_stored(
+    context: Context, outcomes: Sequence[Receipt | ReplayForgeError]
+) -> Sequence[Receipt | ReplayForgeError]:
+    """With ack = "stored", return the outcomes once every fresh event has its row; one that takes too long says so."""
+    fresh = [outcome.log_offset for outcome in outcomes if is_fresh(outcome)]
+    if context.stored is None or not fresh:
+        return outcomes
+    try:
+        await context.stored(max(fresh))
+    except OutcomeUnknown as late:
+        return [OutcomeUnknown(str(late), one.record.id) if is_fresh(one) else one for one in outcomes]
+    return outcomes
+
+
+def is_fresh(outcome: Receipt | ReplayForgeError) -> TypeGuard[Receipt]:
+    """Tell whether an event lies in this daemon's log and may have no row yet."""
+    return isinstance(outcome, Receipt) and outcome.stored is None and outcome.retired is None
+
+
+def answer(outcome: Receipt | ReplayForgeError, envelope: Envelope) -> dict[str, Any]:
+    """Return what is said of one event of many."""
+    if isinstance(outcome, Receipt):
+        return {"id": outcome.record.id, "status": outcome.state.value, "duplicate": outcome.duplicate}
+    members = named(envelope) if isinstance(outcome, OutcomeUnknown) else {}
+    return {"problem": problems.describe(outcome, **members)}
+
+
+def totals(items: list[dict[str, Any]]) -> dict[str, int]:
+    """Count what became of many events."""
+    duplicates = sum(bool(item.get("duplicate")) for item in items)
+    rejected = sum("problem" in item for item in items)
+    return {"accepted": len(items) - duplicates - rejected, "duplicates": duplicates, "rejected": rejected}

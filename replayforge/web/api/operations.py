@@ -1,0 +1,262 @@
+"""How the daemon is: convergence with the ledger, workers, services, metrics, health."""
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from replayforge.domain.clock import format_time
+from replayforge.domain.histogram import quantile_us
+from replayforge.domain.lifecycle import OPEN, State
+from replayforge.domain.metrics_history import RANGES
+from replayforge.engine.care.peers import decode_workers
+from replayforge.engine.report.overview import Check, Convergence
+from replayforge.supervisor import Guard
+from replayforge.web.api import shapes
+from replayforge.web.api.metrics_history import past_of
+from replayforge.web.api.shapes import json_response
+from replayforge.web.http.context import Context, context_of
+from replayforge.web.http.problems import Problem
+from replayforge.web.http.reading import query_float, read_object
+from replayforge.web.live.live_rates import LIVE_RATES
+from replayforge.web.pages.trends import SHARES
+
+DAY_SECONDS = 86_400.0
+FAILURES_WINDOW_SECONDS = 900.0
+
+
+async def convergence(request: web.Request) -> web.Response:
+    """Answer whether everything accepted has ended, with the ledger that shows it."""
+    context = context_of(request)
+    return json_response(await convergence_report(context))
+
+
+async def convergence_report(context: Context) -> dict[str, Any]:
+    """Return the original's report and, beside it, the ledger."""
+    report = await context.overview.convergence()
+    failures = await context.overview.error_insights(FAILURES_WINDOW_SECONDS)
+    stream = await context.overview.stream_stats()
+    ledger, states = report.ledger, report.ledger.states
+    workers = context.overview.worker_statuses()
+    return {
+        "converged": report.converged,
+        "convergence_state": state_of(report),
+        "issues": report.issues,
+        "convergence_issues": report.issues,
+        "ledger": ledger.as_json(),
+        "ledger_in_words": ledger.in_words(),
+        "nodes": [shapes.node(node) for node in report.living],
+        "unreachable_nodes": [shapes.node(node) for node in report.gone],
+        "verified_at": format_time(context.overview.clock.now_us()),
+        "total_events": ledger.accepted,
+        "processed_events": ledger.terminal + ledger.retired,
+        "acknowledged_events": ledger.accepted,
+        "received_events": ledger.waiting,
+        "scheduled_events": states[State.SCHEDULED],
+        "queued_events": states[State.QUEUED],
+        "processing_events": states[State.PROCESSING],
+        "retrying_events": states[State.RETRYING],
+        "retrying_later_events": report.retrying_later,
+        "held_events": states[State.HELD],
+        "paused_events": report.paused,
+        "pauses": [shapes.pause_shape(pause) for pause in report.pauses],
+        "dead_lettered_events": states[State.DEAD_LETTERED],
+        "dlq_events": states[State.DEAD_LETTERED],
+        "pending_events": report.backlog,
+        "oldest_queued_seconds": report.oldest_queued_seconds,
+        "retry_queue_depth": states[State.RETRYING],
+        "retry_stream_depth": 0,
+        "incoming_stream_depth": stream.depth,
+        "stream_backlog": stream.depth,
+        "orphaned_records": ledger.lost,
+        "duplicate_deliveries": context.overview.telemetry.counts["event.copied"],
+        # Since this daemon started: a handler had succeeded when its lease was gone, so the event ran elsewhere too.
+        # Whether its effects are there twice is beyond what anybody but the handler can tell.
+        "duplicate_side_effects": context.overview.telemetry.counts["attempt.duplicated"],
+        "fenced_results": context.overview.telemetry.counts["attempt.fenced"],
+        "recent_failures": sum(group.count for group in failures),
+        "recent_failures_capped": any(group.capped for group in failures),
+        "active_workers": sum(worker.state in ("busy", "idle") for worker in workers),
+        "stale_workers": sum(worker.state not in ("busy", "idle") for worker in workers),
+        "worker_heartbeat_age_seconds": 0.0,
+    }
+
+
+def state_of(report: Convergence) -> str:
+    """Say in one word how the ledger stands."""
+    if report.ledger.lost:
+        return "degraded"
+    return "converged" if report.converged else "recovering"
+
+
+async def workers(request: web.Request) -> web.Response:
+    """Answer with what each worker does, of this daemon now and of the others when they reported last."""
+    overview = context_of(request).overview
+    now_us = overview.clock.now_us()
+    items = [shapes.worker(status, overview.node, now_us) for status in overview.worker_statuses()]
+    for node in await overview.peers.known_others():
+        is_stale = not overview.peers.alive(node)
+        items += [shapes.distant_worker(report, node, is_stale=is_stale) for report in decode_workers(node.workers)]
+    return json_response({"items": items, "next_cursor": None, "has_more": False})
+
+
+async def supervisor(request: web.Request) -> web.Response:
+    """Answer with the services and how often each was restarted."""
+    return json_response({"services": [service(guard) for guard in context_of(request).overview.services()]})
+
+
+def service(guard: Guard) -> dict[str, Any]:
+    """Show a service as the supervisor knows it."""
+    return {
+        "name": guard.service.name,
+        "state": guard.state,
+        "since": format_time(guard.since_us),
+        "restarts": guard.restarts,
+        "last_error": guard.last_error,
+        "last_error_at": None if guard.last_error_at_us is None else format_time(guard.last_error_at_us),
+        "traceback": guard.last_traceback,
+    }
+
+
+async def metrics_json(request: web.Request) -> web.Response:
+    """Answer with the original's metrics."""
+    context = context_of(request)
+    report = await convergence_report(context)
+    counts = context.overview.telemetry.counts
+    states = (await context.overview.convergence()).ledger.states
+    stream = await context.overview.stream_stats()
+    return json_response(
+        report
+        | paces(context)
+        | await latencies(request)
+        | {
+            **{state.value: states[state] for state in OPEN},
+            "succeeded": states[State.SUCCEEDED],
+            # Between a failure and its next attempt an event is retrying; no event just stands there failed.
+            "failed": states[State.RETRYING],
+            "dead_lettered": states[State.DEAD_LETTERED],
+            "replay_requeued": counts["event.replayed"] + counts["replay.advanced"],
+            "incoming_pending": stream.pending,
+            "retry_pending": 0,
+            "counters": dict(counts),
+        }
+    )
+
+
+async def latencies(request: web.Request) -> dict[str, Any]:
+    """Return how fast events come and go here, and how long those of the last hour took on all daemons."""
+    past = await past_of(request, RANGES["1h"])
+    accepted_per_second, done_per_second = request.config_dict[LIVE_RATES].rates()
+    quantiles = {name: quantile_us(past.metrics_history.latencies, share) for name, share in SHARES.items()}
+    return {
+        "accepted_per_sec": round(accepted_per_second, 3),
+        "done_per_sec": round(done_per_second, 3),
+        **{f"{name}_latency_ms": None if found is None else found / 1000 for name, found in quantiles.items()},
+    }
+
+
+def paces(context: Context) -> dict[str, Any]:
+    """Return how fast attempts and replays went of late, in this process."""
+    # All workers hand in to one settler, and there is always a worker.
+    figures = context.overview.workers[0].settler.pace.figures()
+    return {
+        "processed_per_sec": round(figures.succeeded_per_second, 3),
+        "event_attempt_failures": figures.attempt_failures,
+        "avg_attempt_duration_ms": figures.attempt_ms_average,
+        "p50_attempt_duration_ms": figures.attempt_ms_p50,
+        "p95_attempt_duration_ms": figures.attempt_ms_p95,
+        "replay_success_rate": round(figures.replay_success_share, 3),
+        "replay_latency_ms": figures.replay_ms_average,
+    }
+
+
+async def error_insights(request: web.Request) -> web.Response:
+    """Answer with the errors of the last so many seconds, gathered."""
+    window = query_float(request, "window_seconds", DAY_SECONDS, low=1, high=365 * DAY_SECONDS)
+    groups = await context_of(request).overview.error_insights(window)
+    capped = any(group.capped for group in groups)
+    items = [shapes.group(group) for group in groups]
+    return json_response({"window_seconds": window, "count_capped": capped, "items": items})
+
+
+async def live(_: web.Request) -> web.Response:
+    """Answer that the process is up, and which version it is."""
+    return json_response({"status": "ok", "version": package_version()})
+
+
+@cache
+def package_version() -> str:
+    """Return the version of the installed package; code that runs from its source has none."""
+    try:
+        return version("replayforge")
+    except PackageNotFoundError:
+        return "source"
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Answer whether events can be accepted: 503 if not, else `ok`, or `degraded` with the cause."""
+    overview = context_of(request).overview
+    checks = await overview.checks()
+    body = {"status": word(overview.ready, checks), "checks": {check.name: shown(check) for check in checks}}
+    if overview.ready:
+        return json_response(body)
+    return json_response(body | {"detail": overview.unready_because()}, status=503, headers={"Retry-After": "1"})
+
+
+def word(is_ready: bool, checks: list[Check]) -> str:
+    """Return the one word for the whole."""
+    if not is_ready:
+        return "unavailable"
+    return "ok" if all(check.status == "ok" for check in checks) else "degraded"
+
+
+def shown(check: Check) -> dict[str, Any]:
+    """Show one check."""
+    return {"status": check.status, "latency_ms": round(check.latency_ms, 3), "detail": check.detail}
+
+
+async def stream_health(request: web.Request) -> web.Response:
+    """Answer how the stream is."""
+    stats = await context_of(request).overview.stream_stats()
+    body = {"backend": stats.backend, "status": "ok" if stats.up else "down", "warnings": list(stats.warnings)}
+    return json_response(body, status=200)
+
+
+async def stream_stats(request: web.Request) -> web.Response:
+    """Answer with the figures of the stream."""
+    return json_response(await context_of(request).overview.stream_stats())
+
+
+class CrashRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Which crash point to arm, and the nth time it kills."""
+
+    point: str
+    times: int = 1
+
+
+async def arm_crash(request: web.Request) -> web.Response:
+    """Arm a crash point: the process dies there."""
+    context = context_of(request)
+    require_chaos(context)
+    asked = await read_object(request, CrashRequest)
+    context.overview.arm_crash(f"{asked.point}:{asked.times}")
+    return json_response({"point": asked.point, "times": asked.times}, status=202)
+
+
+async def crash_worker(request: web.Request) -> web.Response:
+    """Crash one worker."""
+    context, name = context_of(request), request.match_info["name"]
+    require_chaos(context)
+    if name not in context.supervisor.guards:
+        raise Problem(404, "not-found", "There is nothing of this name", f"There is no worker {name!r}.")
+    context.supervisor.crash(name)
+    return json_response({"worker": name, "status": "crashed"}, status=202)
+
+
+def require_chaos(context: Context) -> None:
+    """Refuse unless simulated crashes are enabled."""
+    if context.chaos is None:
+        detail = "Start the daemon with --simulate-crashes, or with [chaos] enabled = true."
+        raise Problem(403, "chaos-disabled", "Simulated crashes are off", detail)

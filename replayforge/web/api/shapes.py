@@ -1,0 +1,316 @@
+"""The shapes of the API's answers, with the names that API.md fixes."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from msgspec.structs import asdict
+
+from replayforge.domain.admission import Pause
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
+from replayforge.domain.event import Action, Attempt, Content, RetiredKey, StoredEvent
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import Group, Node, WorkflowSummary
+from replayforge.engine.accept.intake import Receipt
+from replayforge.engine.care.peers import WorkerReport
+from replayforge.engine.report.overview import WorkerStatus
+from replayforge.stores.suspicions import Suspect
+
+NOTHING = msgspec.Raw(b"{}")
+
+encode = msgspec.json.Encoder().encode
+
+
+class EventShape(msgspec.Struct):
+    """An event as the API shows it."""
+
+    id: str
+    application_name: str
+    workflow_id: str
+    event_type: str
+    service_name: str
+    idempotency_key: str | None
+    status: str
+    duplicate: bool
+    log_id: str
+    log_offset: int
+    attempt_count: int
+    max_attempts: int
+    run: int
+    starts: int
+    payload: msgspec.Raw
+    metadata: msgspec.Raw
+    created_at: str
+    updated_at: str
+    next_run_at: str | None
+    last_error: str | None
+    error_signature: str | None
+    reason: str | None
+    replay_of: str | None
+    result: msgspec.Raw | None
+    waits_for: str | None
+
+
+class ShownEvent(EventShape):
+    """An event as the answers to GET show it: beside our own names stand those of the original."""
+
+    application_id: str
+    payload_json: msgspec.Raw
+    metadata_json: msgspec.Raw
+    next_retry_at: str | None
+
+
+class RetiredShape(EventShape):
+    """An event that retention has removed, as far as it is known: its content is what was sent again, and its metadata,
+    times and attempts are gone."""
+
+    retired_at: str
+
+
+class PauseShape(msgspec.Struct):
+    """A pause as the API shows it; the pattern `*` pauses everything."""
+
+    pattern: str
+    since: str
+    reason: str
+    by: str
+
+
+def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """Answer with a value written as JSON."""
+    return web.Response(body=encode(value), status=status, content_type="application/json", headers=headers)
+
+
+def received_event(receipt: Receipt, log_id: str, max_attempts: int) -> ShownEvent:
+    """Show an event that is durable and has no row yet."""
+    return shown(received_shape(receipt, log_id, max_attempts))
+
+
+def stored_event(event: StoredEvent, content: Content, max_attempts: int) -> ShownEvent:
+    """Show an event as its row says."""
+    return shown(stored_shape(event, content, max_attempts, duplicate=False))
+
+
+def shown(event: EventShape) -> ShownEvent:
+    """Set the names of the original beside our own."""
+    return ShownEvent(
+        **asdict(event),
+        application_id=event.application_name,
+        payload_json=event.payload,
+        metadata_json=event.metadata,
+        next_retry_at=event.next_run_at,
+    )
+
+
+def received_shape(receipt: Receipt, log_id: str, max_attempts: int) -> EventShape:
+    """Return an event that is durable and has no row yet."""
+    record = receipt.record
+    created_at = format_time(record.created_at_us)
+    return EventShape(
+        id=record.id,
+        application_name=record.application_name,
+        workflow_id=record.workflow_id,
+        event_type=record.event_type,
+        service_name=record.service_name,
+        idempotency_key=record.idempotency_key,
+        status=State.RECEIVED.value,
+        duplicate=receipt.duplicate,
+        log_id=log_id,
+        log_offset=receipt.log_offset,
+        attempt_count=0,
+        max_attempts=max_attempts,
+        run=1,
+        starts=0,
+        payload=record.payload,
+        metadata=record.metadata,
+        created_at=created_at,
+        updated_at=created_at,
+        next_run_at=None if record.run_at_us is None else format_time(record.run_at_us),
+        last_error=None,
+        error_signature=None,
+        reason=None,
+        replay_of=record.replay_of,
+        result=None,
+        waits_for=None,
+    )
+
+
+def stored_shape(event: StoredEvent, content: Content, max_attempts: int, *, duplicate: bool) -> EventShape:
+    """Return an event as its row says."""
+    return EventShape(
+        id=event.id,
+        application_name=event.application_name,
+        workflow_id=event.workflow_id,
+        event_type=event.event_type,
+        service_name=event.service_name,
+        idempotency_key=event.idempotency_key,
+        status=event.state.value,
+        duplicate=duplicate,
+        log_id=event.log_id,
+        log_offset=event.log_offset,
+        attempt_count=event.attempt_count,
+        max_attempts=max_attempts,
+        run=event.run,
+        starts=event.starts,
+        payload=msgspec.Raw(content.payload),
+        metadata=msgspec.Raw(content.metadata),
+        created_at=format_time(event.created_at_us),
+        updated_at=format_time(event.updated_at_us),
+        next_run_at=None if event.due_at_us is None else format_time(event.due_at_us),
+        last_error=event.last_error,
+        error_signature=event.error_signature,
+        reason=event.reason,
+        replay_of=event.replay_of,
+        result=None if event.result is None else msgspec.Raw(event.result),
+        waits_for=event.waits_for,
+    )
+
+
+def retired_shape(receipt: Receipt, key: RetiredKey, max_attempts: int) -> RetiredShape:
+    """Return an event that retention has removed: the state it ended in, and what is the same for every repeat."""
+    shape = received_shape(receipt, key.log_id, max_attempts)
+    created_at = format_time(key.created_at_us)
+    known: dict[str, Any] = {
+        "status": key.state.value,
+        "metadata": NOTHING,
+        "service_name": "",
+        "created_at": created_at,
+    }
+    known |= {"updated_at": created_at, "next_run_at": None}
+    return RetiredShape(**asdict(shape) | known, retired_at=format_time(key.retired_at_us))
+
+
+def receipt_event(receipt: Receipt, log_id: str, max_attempts: int) -> EventShape:
+    """Show what came of sending an event: the event as it is now, if it was known before."""
+    if receipt.retired is not None:
+        return retired_shape(receipt, receipt.retired, max_attempts)
+    if receipt.stored is None:
+        return received_shape(receipt, log_id, max_attempts)
+    return stored_shape(*receipt.stored, max_attempts, duplicate=True)
+
+
+def attempt(one: Attempt) -> dict[str, Any]:
+    """Show an attempt; beside our own names stand those of the original."""
+    return {
+        "id": f"{one.event_id}:{one.token}",
+        "run": one.run,
+        "attempt_number": one.number,
+        "lease_token": one.token,
+        "status": one.outcome.value,
+        "outcome": one.outcome.value,
+        "worker_name": one.worker,
+        "owner": one.owner,
+        "started_at": format_time(one.started_at_us),
+        "finished_at": format_time(one.ended_at_us),
+        "duration_ms": max(0, one.ended_at_us - one.started_at_us) / 1000,
+        "error": one.error,
+        "error_message": one.error,
+        "metadata_json": {},
+        "error_signature": one.error_signature,
+    }
+
+
+def action(one: Action) -> dict[str, Any]:
+    """Show something that was done to an event."""
+    return {"at": format_time(one.at_us), "run": one.run, "action": one.action, "detail": one.detail}
+
+
+def suspicion(suspect: Suspect) -> dict[str, Any]:
+    """Show what deaths of the process say of an event."""
+    return {
+        "isolation": suspect.isolation.name.lower(),
+        "deaths": suspect.known.deaths,
+        "died_alone_after_seconds": list(suspect.known.alone),
+    }
+
+
+def workflow(summary: WorkflowSummary) -> dict[str, Any]:
+    """Show the totals of a workflow, as in the original."""
+    dead = summary.totals.get(State.DEAD_LETTERED, 0)
+    return {
+        "workflow_id": summary.workflow_id,
+        "total_events": summary.total,
+        "count_capped": summary.capped,
+        "succeeded": summary.totals.get(State.SUCCEEDED, 0),
+        "failed": summary.failed,
+        "dead_lettered": dead,
+        "in_flight": summary.in_flight,
+        "has_failures": bool(dead or summary.failed),
+        "totals": {state.value: count for state, count in summary.totals.items()},
+        "created_at": format_time(summary.created_at_us),
+        "last_updated_at": format_time(summary.updated_at_us),
+    }
+
+
+def group(one: Group) -> dict[str, Any]:
+    """Show events or attempts that have something in common."""
+    return {
+        "group": one.name,
+        "count": one.count,
+        "count_capped": one.capped,
+        "first_at": format_time(one.first_at_us),
+        "last_at": format_time(one.last_at_us),
+        "event_types": one.event_types,
+        "sample": one.sample,
+    }
+
+
+def node(one: Node) -> dict[str, Any]:
+    """Show a daemon that shares the store, as it reported last."""
+    return {
+        "node": one.name,
+        "log_id": one.log_id,
+        "host": one.host,
+        "pid": one.pid,
+        "started_at": format_time(one.started_at_us),
+        "last_heartbeat_at": format_time(one.seen_at_us),
+        "silent_seconds": one.silent_us / MICROSECONDS_PER_SECOND,
+        "stopped": one.stopped,
+        "given_up": one.given_up,
+        "durable_offset": one.durable_offset,
+        "projected_offset": one.projected_offset,
+        "waiting": one.waiting,
+    }
+
+
+def distant_worker(report: WorkerReport, one: Node, *, is_stale: bool) -> dict[str, Any]:
+    """Show a worker of another daemon, as that daemon reported last."""
+    return {
+        "id": f"{one.name}/{report.name}",
+        "worker_name": report.name,
+        "node": one.name,
+        "status": "stale" if is_stale else report.state,
+        "last_heartbeat_at": format_time(one.seen_at_us),
+        "is_stale": is_stale,
+        "current_event_id": report.event_id,
+        "current_event_type": report.event_type,
+        "busy_since": None if report.busy_since_us is None else format_time(report.busy_since_us),
+        "settled": report.settled,
+        "restarts": None,
+        "last_error": None,
+        "details": {},
+    }
+
+
+def worker(status: WorkerStatus, node: str, now_us: int) -> dict[str, Any]:
+    """Show a worker; its heartbeat is this answer itself, since it lives in the process that gives it."""
+    return {
+        "id": f"{node}/{status.name}",
+        "worker_name": status.name,
+        "node": node,
+        "status": status.state,
+        "last_heartbeat_at": format_time(now_us),
+        "is_stale": False,
+        "current_event_id": status.event.id if status.event else None,
+        "current_event_type": status.event.event_type if status.event else None,
+        "busy_since": None if status.busy_since_us is None else format_time(status.busy_since_us),
+        "settled": status.settled_count,
+        "restarts": status.restarts,
+        "last_error": status.last_error,
+        "details": status.details,
+    }
+
+
+def pause_shape(pause: Pause) -> PauseShape:
+    """Show a pause."""
+    return PauseShape(pause.pattern, format_time(pause.since_us), pause.reason, pause.by)

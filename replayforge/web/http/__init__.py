@@ -1,0 +1,1 @@
+"""The port: connections, bodies, sessions, the guard before every handler, and problems."""

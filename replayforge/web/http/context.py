@@ -1,0 +1,73 @@
+"""What the web handlers are given: the engine's parts and the limits at the port."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from replayforge.engine.accept.forgelog_service import ForgeLogService
+from replayforge.engine.accept.intake import Intake
+from replayforge.engine.dispatch.pause_controller import PauseController
+from replayforge.engine.replay.jobs import ReplayJobs
+from replayforge.engine.replay.replayer import Replayer
+from replayforge.engine.report.handler_report import HandlerReporter
+from replayforge.engine.report.metrics_recorder import MetricsRecorder
+from replayforge.engine.report.overview import Overview
+from replayforge.engine.run.chaos import Chaos
+from replayforge.supervisor import Supervisor
+from replayforge.web.http.body_budget import BodyBudget
+from replayforge.web.http.sessions import Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may bring."""
+
+    event_bytes_max: int = 1 << 20
+    bulk_bytes_max: int = 32 << 20
+    bulk_events_max: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may speak to the daemon: API keys, none needed when empty, and the host names it answers to."""
+
+    api_keys: tuple[str, ...] = ()
+    allowed_hosts: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything a web handler may use. `stored` waits until a log offset has its row; None for ack = "log".
+
+    `masked_names` are those whose values the pages hide.
+    """
+
+    intake: Intake
+    overview: Overview
+    replayer: Replayer
+    replay_jobs: ReplayJobs
+    pause_controller: PauseController
+    handler_reporter: HandlerReporter
+    forgelog_service: ForgeLogService
+    supervisor: Supervisor
+    limits: Limits
+    access: Access
+    chaos: Chaos | None
+    metrics_recorder: MetricsRecorder
+    stored: Callable[[int], Awaitable[None]] | None
+    base_path: str = ""
+    masked_names: tuple[str, ...] = ()
+    sessions: Sessions = field(default_factory=Sessions)
+    bodies: BodyBudget = field(default_factory=BodyBudget)
+
+
+CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+# Which query parameters each path of the API knows, by method and path.
+PARAMETERS: web.AppKey[dict[str, frozenset[str]]] = web.AppKey("parameters", dict)
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+
+
+def context_of(request: web.Request) -> Context:
+    """Return the context of the application that serves this request."""
+    return request.app[CONTEXT]

@@ -1,0 +1,191 @@
+"""Stands before every handler: who may speak, which host is meant, and how errors and headers leave the house."""
+
+import re
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from replayforge.domain.errors import ReplayForgeError
+from replayforge.domain.identity import new_request_id
+from replayforge.tracebacks import formatted
+from replayforge.web.http import problems
+from replayforge.web.http.bodies import SHARE
+from replayforge.web.http.body_budget import Share
+from replayforge.web.http.context import CONTEXT, PARAMETERS, REQUEST_ID, context_of
+from replayforge.web.http.problems import Problem
+from replayforge.web.http.sessions import matching_key
+
+SESSION_COOKIE = "replayforge_session"
+REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OPEN_PATHS = ("/health", "/static/", "/login")
+DECISIVE_HEADERS = (
+    "Idempotency-Key",
+    "X-API-Key",
+    "Authorization",
+    "Content-Type",
+    "Content-Encoding",
+    "Origin",
+    "Sec-Fetch-Site",
+)
+# The names of the original beside ours; and the one name of which a page takes several.
+SHORT_PARAMETERS = {
+    "type": "event_type",
+    "service": "service_name",
+    "workflow": "workflow_id",
+    "application": "application_name",
+}
+LISTED_PARAMETERS = frozenset({"id"})
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+}
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Check the request, let it through, and see that every answer has an id and every error a form."""
+    given = request.headers.get("X-Request-ID", "")
+    # Below a base path the guard stands twice, around the whole and around what lies below; the first names it.
+    request_id = request.get(REQUEST_ID) or (given if REQUEST_ID_FORM.fullmatch(given) else new_request_id())
+    request[REQUEST_ID] = request_id
+    share = request[SHARE] = Share(request.app[CONTEXT].bodies)
+    try:
+        check_headers(request)
+        check_access(request)
+        check_query(request)
+        response = await handler(request)
+    except (ReplayForgeError, Problem) as error:
+        response = problems.respond(request, error)
+    except web.HTTPException as error:
+        response = from_aiohttp(request, error)
+    except (ConnectionResetError, TimeoutError):
+        raise
+    except Exception as error:  # the last wall: a defect of ours is told without its inside
+        response = unexpected(request, error)
+    finally:
+        share.give_back(share.held)
+    if not response.prepared:
+        response.headers["X-Request-ID"] = request_id
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+    return response
+
+
+def check_headers(request: web.Request) -> None:
+    """Refuse a request that says two things at once in a header that decides what becomes of it."""
+    for name in DECISIVE_HEADERS:
+        given = request.headers.getall(name, ())
+        if len(given) > 1 and len(set(given)) > 1:
+            detail = f"The header {name} is given {len(given)} times, and not the same; send it once."
+            raise Problem(400, "doubled-header", "A header is given twice", detail)
+
+
+def check_query(request: web.Request) -> None:
+    """Refuse parameters that are given twice, and those that a path of the API does not know.
+
+    Pages pass over what they do not know, since links gather what mail programs and searches hang on them; and so do
+    health checks, whose callers want to hear of nothing else.
+    """
+    if not request.query_string:
+        return
+    known = known_parameters(request)
+    seen: set[str] = set()
+    for given in request.query:
+        name = SHORT_PARAMETERS.get(given, given)
+        if known is not None and name not in known:
+            accepted = ", ".join(sorted(known)) or "none"
+            detail = f"There is no parameter {given!r} here; known: {accepted}."
+            raise Problem(400, "unknown-parameter", "A parameter is unknown", detail, f"?{given}")
+        twice = name in seen or len(request.query.getall(given)) > 1
+        if twice and name not in LISTED_PARAMETERS:
+            detail = f"The parameter {name!r} is given twice; send it once."
+            raise Problem(400, "doubled-parameter", "A parameter is given twice", detail, f"?{given}")
+        seen.add(name)
+
+
+def known_parameters(request: web.Request) -> frozenset[str] | None:
+    """Return the parameters that the path knows, or None where it does not mind others."""
+    route = request.match_info.route
+    path = route.resource.canonical.removeprefix(request.app[CONTEXT].base_path) if route.resource else ""
+    if path.startswith("/health"):
+        return None
+    method = "GET" if request.method == "HEAD" else request.method
+    return request.config_dict.get(PARAMETERS, {}).get(f"{method} {path}")
+
+
+def check_access(request: web.Request) -> None:
+    """Raise the problem of a request that may not come in."""
+    access = request.app[CONTEXT].access
+    if access.allowed_hosts and host_name(request.host) not in access.allowed_hosts:
+        detail = f"The daemon does not answer to the host {request.host!r}; add it to [server] allowed_hosts."
+        raise Problem(421, "wrong-host", "The host is not one of ours", detail)
+    key = given_key(request) if access.api_keys else None
+    fits = key is not None and matching_key(key, access.api_keys) is not None
+    if access.api_keys and not fits and not is_signed_in(request) and not is_open(request):
+        raise Problem(401, "unauthorized", "A key is needed", "Send one of the configured keys in X-API-Key.")
+    if request.method not in SAFE_METHODS and not fits:
+        check_same_origin(request)
+
+
+def is_open(request: web.Request) -> bool:
+    """Tell whether a path needs no key."""
+    return request.path.removeprefix(request.app[CONTEXT].base_path).startswith(OPEN_PATHS)
+
+
+def is_signed_in(request: web.Request) -> bool:
+    """Tell whether the request comes from a page that somebody signed in to."""
+    context = request.app[CONTEXT]
+    token = request.cookies.get(SESSION_COOKIE)
+    return token is not None and context.sessions.fits(token, context.access.api_keys)
+
+
+def given_key(request: web.Request) -> str | None:
+    """Return the key that the request shows: in X-API-Key, or as a bearer token."""
+    key = request.headers.get("X-API-Key")
+    if key is None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        key = token.strip() if scheme.lower() == "bearer" else None
+    return key
+
+
+def check_same_origin(request: web.Request) -> None:
+    """Refuse what another site makes a browser send: forms and scripts of elsewhere change nothing here."""
+    site = request.headers.get("Sec-Fetch-Site")
+    origin = request.headers.get("Origin")
+    fits = site in ("same-origin", "none") if site else origin is None or urlsplit(origin).netloc == request.host
+    if not fits:
+        raise Problem(
+            403, "cross-site", "Refused as a request of another site", "Send it from this site, or with a key."
+        )
+
+
+def host_name(host: str) -> str:
+    """Return the name of a Host header without its port."""
+    return (host.rpartition(":")[0] if re.search(r":\d+$", host) else host).strip("[]").lower()
+
+
+def from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+    """Turn aiohttp's own errors into problems; redirects pass."""
+    if error.status < 400:
+        return error
+    name = re.sub(r"[^a-z]+", "-", error.reason.lower()).strip("-")
+    response = problems.respond(request, Problem(error.status, name, error.reason, error.text or error.reason))
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
+
+
+def unexpected(request: web.Request, error: Exception) -> web.Response:
+    """Answer for a defect of ours and report it."""
+    telemetry = context_of(request).overview.telemetry
+    trace = formatted(error)[-8000:]
+    telemetry.emit("request.failed", path=request.path, error=trace, request_id=request[REQUEST_ID])
+    detail = "The daemon met an error it did not expect; its log has the details under this request id."
+    return problems.respond(request, Problem(500, "internal-error", "Internal error", detail))

@@ -1,0 +1,43 @@
+"""The short way of single events, which come most often: from the connection to the guard, past routes."""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import hdrs, web
+
+from replayforge.web.api.ingest import post_event
+from replayforge.web.http.context import CONTEXT
+from replayforge.web.http.guard import guard
+
+PATH = "/api/events"
+
+
+class Shortcut:
+    """Answers requests as an application does.
+
+    An event is checked and answered by the same functions on either way; what it is spared is the search for its route
+    and the middleware that shows problems to people as pages. What is not quite as usual takes the long way: a daemon
+    below a base path, a client that waits for leave to send its body.
+    """
+
+    def __init__(self, app: web.Application, handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
+        self.app = app
+        self.handle = handle
+        self.enabled = not app[CONTEXT].base_path
+        self.match: web.UrlMappingMatchInfo | None = None
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        if request.method != hdrs.METH_POST or request.rel_url.raw_path != PATH or not self.enabled:
+            return await self.handle(request)
+        if hdrs.EXPECT in request.headers:
+            return await self.handle(request)
+        request._match_info = self.match or await self.found(request)  # noqa: SLF001 - as aiohttp's own middlewares do
+        return await guard(request, post_event)
+
+    async def found(self, request: web.Request) -> web.UrlMappingMatchInfo:
+        """Return the route of this path as the application finds it; all requests for it share what is found."""
+        match = await self.app.router.resolve(request)
+        match.add_app(self.app)
+        match.freeze()
+        self.match = match
+        return match

@@ -1,0 +1,1 @@
+"""What open pages are told: hints over server-sent events, and rates of this moment."""

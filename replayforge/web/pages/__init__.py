@@ -1,0 +1,1 @@
+"""The status page: views as values, rendered on the server."""

@@ -1,0 +1,95 @@
+"""The page of one event: its history, and what it holds, with secrets hidden until somebody asks for them."""
+
+from aiohttp import web
+
+from replayforge.domain.errors import NotFound
+from replayforge.engine.accept.intake import Receipt
+from replayforge.engine.report.overview import History
+from replayforge.turns import computed
+from replayforge.web.http.context import Context, context_of
+from replayforge.web.pages import rows, views
+from replayforge.web.pages.documents import Reading, shown
+from replayforge.web.pages.event_facts import history_facts, receipt_facts
+from replayforge.web.pages.rendering import Page, show
+from replayforge.web.pages.words import Text, plural
+
+SECRETS_SHOWN = {"secrets": "shown"}
+INDENTED = {"layout": "indented"}
+
+
+async def event(request: web.Request) -> web.Response:
+    """Show one event with all that happened to it."""
+    context = context_of(request)
+    found = await context.overview.find(request.match_info["id"])
+    asked = dict(request.query)
+    masked_names = () if SECRETS_SHOWN.items() <= asked.items() else context.masked_names
+    reading = Reading(masked_names, indented=INDENTED.items() <= asked.items())
+    bodies = bodies_of(found)
+    texts = {part: await computed(shown, body, reading, size=len(body)) for part, body in bodies.items()}
+    holds = views.HeldView(
+        payload=texts["payload"],
+        metadata=texts["metadata"],
+        result=texts.get("result"),
+        indented=reading.indented,
+        readings=other_readings(request, reading, texts),
+    )
+    view = received_view(found, holds) if isinstance(found, Receipt) else history_view(found, holds, context)
+    return await show(request, Page("event.html", view.event.event_type, "events"), view)
+
+
+def bodies_of(found: History | Receipt) -> dict[str, bytes]:
+    """Return the documents of an event by their names."""
+    if isinstance(found, Receipt):
+        return {"payload": bytes(found.record.payload), "metadata": bytes(found.record.metadata)}
+    bodies = {"payload": found.content.payload, "metadata": found.content.metadata}
+    return bodies if found.event.result is None else bodies | {"result": found.event.result}
+
+
+def other_readings(request: web.Request, reading: Reading, texts: dict[str, Text]) -> list[tuple[str, str]]:
+    """Return the other ways to read the documents, each with its link."""
+    hidden = sum(text.masked_count for text in texts.values())
+    layout, secrets = INDENTED if reading.indented else {}, {} if reading.masked_names else SECRETS_SHOWN
+    ways = [("As sent", secrets) if reading.indented else ("Indented", secrets | INDENTED)]
+    if hidden:
+        ways.append((f"Show {plural(hidden, 'hidden value')}", layout | SECRETS_SHOWN))
+    elif SECRETS_SHOWN.items() <= dict(request.query).items():
+        ways.append(("Hide secrets", layout))
+    return [(words, str(request.rel_url.with_query(query))) for words, query in ways]
+
+
+def received_view(receipt: Receipt, holds: views.HeldView) -> views.EventView:
+    """Return the view of an event that is durable and not dispatched yet."""
+    return views.EventView(
+        event=rows.received_row(receipt),
+        facts=receipt_facts(receipt),
+        verbs=frozenset(),
+        attempts=[],
+        actions=[],
+        holds=holds,
+        replay_of=receipt.record.replay_of or "",
+    )
+
+
+def history_view(found: History, holds: views.HeldView, context: Context) -> views.EventView:
+    """Return the view of an event with its history."""
+    return views.EventView(
+        event=rows.event_row(found.event, context.overview.attempts_max(found.event)),
+        facts=history_facts(found),
+        verbs=rows.verbs_of(found.event.state),
+        attempts=[rows.attempt_row(attempt) for attempt in found.attempts],
+        actions=[rows.action_row(action) for action in found.actions],
+        holds=holds,
+        replay_of=found.event.replay_of or "",
+    )
+
+
+async def event_part(request: web.Request) -> web.Response:
+    """Answer with the exact bytes of an event's payload, metadata or result: as text, or as a file to keep."""
+    event_id, part = request.match_info["id"], request.match_info["part"]
+    body = bodies_of(await context_of(request).overview.find(event_id)).get(part)
+    if body is None:
+        raise NotFound(f"Event {event_id} has no {part}.")
+    headers = {"Cache-Control": "no-store"}
+    if "download" in request.query:
+        headers["Content-Disposition"] = f'attachment; filename="{part}.json"'
+    return web.Response(body=body, content_type="text/plain", charset="utf-8", headers=headers)

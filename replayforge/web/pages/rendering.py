@@ -1,0 +1,243 @@
+"""Turns a view into HTML: whole pages with what stands around them, or the parts that a live update asks for."""
+
+import hashlib
+from asyncio import get_running_loop
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
+
+import jinja2
+import msgspec
+from aiohttp import web
+
+from replayforge.domain.clock import format_time
+from replayforge.domain.errors import Unavailable
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import Group
+from replayforge.engine.report.overview import Convergence, Overview
+from replayforge.turns import computing
+from replayforge.web.http.context import context_of
+from replayforge.web.http.guard import is_signed_in
+from replayforge.web.live.cached_answer import Remembered
+from replayforge.web.live.hints import happened
+from replayforge.web.pages import flash, words
+from replayforge.web.pages.assets import ASSETS
+from replayforge.web.pages.handler_rows import HANDLER_STATES
+from replayforge.web.pages.health import Health, Signs, judge
+from replayforge.web.pages.replay_rows import JOB_STATES
+
+THEME_COOKIE = "replayforge_theme"
+THEMES = ("auto", "light", "dark")
+REGIONS_HEADER = "X-Live-Regions"
+PARTS = "parts"
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What every page shows around its content; `base` and `static` begin every link, `keyed`: programs need a key."""
+
+    title: str
+    section: str
+    base: str
+    static: str
+    here: str
+    theme: str
+    health: Health
+    dead_count: int
+    flash: flash.Flash | None
+    chaos: bool
+    signed_in: bool
+    keyed: bool
+    now: str
+    seen: int
+    bare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which template shows a view, under which title and in which section of the navigation."""
+
+    template: str
+    title: str
+    section: str = ""
+    status: int = 200
+
+
+@cache
+def build_environment() -> jinja2.Environment:
+    """Return the templates with the filters and parts that all of them use."""
+    loader = jinja2.PackageLoader("replayforge.web", "templates")
+    environment = jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters.update(
+        segment=words.segment, size=words.size, duration=words.duration, number=words.count, first_line=words.first_line
+    )
+    environment.globals.update(
+        link=words.link,
+        plural=words.plural,
+        workflow_path=words.workflow_path,
+        STATES=words.STATES,
+        OUTCOMES=words.OUTCOMES,
+        JOB_STATES=JOB_STATES,
+        HANDLER_STATES=HANDLER_STATES,
+    )
+    return environment
+
+
+def compile_templates(environment: jinja2.Environment) -> None:
+    """Compile every template, and let all of them use the parts."""
+    for name in environment.list_templates():
+        environment.get_template(name)
+    environment.globals[PARTS] = environment.get_template("parts.html").module
+
+
+async def compiled(request: web.Request) -> jinja2.Environment:
+    """Return the templates, compiled.
+
+    That takes longer than a request may hold the loop, and longer than a restart after a crash should: a thread does it
+    for the first page that somebody asks for.
+    """
+    environment = request.config_dict[ENVIRONMENT]
+    if PARTS not in environment.globals:
+        await get_running_loop().run_in_executor(computing, compile_templates, environment)
+    return environment
+
+
+ENVIRONMENT: web.AppKey[jinja2.Environment] = web.AppKey("environment", jinja2.Environment)
+LETTERS: web.AppKey[Remembered[list[Group]]] = web.AppKey("letters", Remembered)
+
+
+async def show(request: web.Request, page: Page, view: Any) -> web.Response:
+    """Answer with a page, or with those regions of it that a live update asks for."""
+    environment = await compiled(request)
+    wanted = request.headers.get(REGIONS_HEADER)
+    values = {"shell": await build_shell(request, page, partial=wanted is not None)} | values_of(view)
+    if wanted is not None:
+        return show_regions(request, environment, page, values, wanted.split(","))
+    html = environment.get_template(page.template).render(values)
+    response = html_response(html, page)
+    flash.clear(request, response)
+    return response
+
+
+async def show_bare(request: web.Request, page: Page, view: Any) -> web.Response:
+    """Answer with a page that says nothing of the daemon, for those who have shown no key."""
+    values = {"shell": bare_shell(request, page)} | values_of(view)
+    html = (await compiled(request)).get_template(page.template).render(values)
+    return html_response(html, page)
+
+
+def html_response(html: str, page: Page) -> web.Response:
+    """Answer with a page that nobody keeps."""
+    return web.Response(text=html, content_type="text/html", status=page.status, headers={"Cache-Control": "no-store"})
+
+
+def values_of(view: Any) -> dict[str, Any]:
+    """Return a view's fields by name; the values stay as they are."""
+    return {field.name: getattr(view, field.name) for field in fields(view)}
+
+
+def show_regions(
+    request: web.Request, environment: jinja2.Environment, page: Page, values: dict[str, Any], names: list[str]
+) -> web.Response:
+    """Answer with the named blocks of a page as JSON, or with 304 when they are as the client knows them."""
+    templates = [environment.get_template(page.template), environment.get_template("layout.html")]
+    regions = {}
+    for name in names:
+        template = next((template for template in templates if name in template.blocks), None)
+        if template is not None:
+            regions[name] = "".join(template.blocks[name](template.new_context(values)))
+    body = msgspec.json.encode({"title": values["shell"].title, "regions": regions})
+    tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    headers = {"ETag": tag, "Cache-Control": "no-store", "Vary": REGIONS_HEADER}
+    if request.headers.get("If-None-Match") == tag:
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, content_type="application/json", headers=headers)
+
+
+def bare_shell(request: web.Request, page: Page) -> Shell:
+    """Return what stands around a page for strangers."""
+    base = context_of(request).base_path
+    return Shell(
+        title=page.title,
+        section="",
+        base=base,
+        static=f"{base}/static/{request.config_dict[ASSETS].digest}",
+        here=request.path_qs,
+        theme=theme_of(request),
+        health=Health("", "", "", ""),
+        dead_count=0,
+        flash=None,
+        chaos=False,
+        signed_in=False,
+        keyed=False,
+        now="",
+        seen=0,
+        bare=True,
+    )
+
+
+def theme_of(request: web.Request) -> str:
+    """Return the theme that the browser asked for."""
+    theme = request.cookies.get(THEME_COOKIE, "auto")
+    return theme if theme in THEMES else "auto"
+
+
+async def build_shell(request: web.Request, page: Page, *, partial: bool) -> Shell:
+    """Return what stands around every page; a store that does not answer is part of the news, not an error."""
+    context = context_of(request)
+    seen = happened(context.overview.telemetry)
+    report, groups = await ledger_and_groups(context.overview, request.config_dict[LETTERS])
+    now_us = context.overview.clock.now_us()
+    return Shell(
+        title=page.title,
+        section=page.section,
+        base=context.base_path,
+        static=f"{context.base_path}/static/{request.config_dict[ASSETS].digest}",
+        here=request.path_qs,
+        theme=theme_of(request),
+        health=await judge_now(context.overview, report, groups, now_us),
+        dead_count=report.ledger.states[State.DEAD_LETTERED] if report else 0,
+        flash=None if partial else flash.read(request),
+        chaos=context.chaos is not None,
+        signed_in=is_signed_in(request),
+        keyed=bool(context.access.api_keys),
+        now=format_time(now_us),
+        seen=seen,
+    )
+
+
+async def ledger_and_groups(
+    overview: Overview, letters: Remembered[list[Group]]
+) -> tuple[Convergence | None, list[Group]]:
+    """Return how the ledger stands and the groups of dead letters, or nothing while the store is away."""
+    try:
+        report = await overview.convergence()
+        any_dead = report.ledger.states[State.DEAD_LETTERED] > 0
+        groups = await letters.get(lambda: overview.dead_letter_groups("error")) if any_dead else []
+    except Unavailable:
+        return None, []
+    return report, groups
+
+
+async def judge_now(overview: Overview, report: Convergence | None, groups: list[Group], now_us: int) -> Health:
+    """Return the word for the daemon as it is now."""
+    recovery = overview.log.recovery
+    return judge(
+        Signs(
+            unready_because="" if overview.ready else overview.unready_because(),
+            checks=await overview.checks(),
+            guards=overview.services(),
+            report=report,
+            dead_letters=groups,
+            unclean_start=not recovery.clean and recovery.last_offset > 0,
+            started_at_us=overview.started_at_us,
+            now_us=now_us,
+        )
+    )

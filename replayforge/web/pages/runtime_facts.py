@@ -1,0 +1,169 @@
+"""What the runtime page says of each part of the daemon."""
+
+import os
+import resource
+import sys
+
+from replayforge.domain.clock import format_time
+from replayforge.domain.reports import Node
+from replayforge.engine.care.janitor import Chore
+from replayforge.engine.report.overview import Overview, WorkerStatus
+from replayforge.supervisor import Guard
+from replayforge.web.http.context import Context
+from replayforge.web.live.live_rates import LiveRates
+from replayforge.web.pages.rows import ChoreRow, Fact, NodeRow, ServiceRow, WorkerRow
+from replayforge.web.pages.views import RuntimeView
+from replayforge.web.pages.words import count, duration, first_line, plural, size
+
+# Chores whose result is bytes, and of what.
+BYTES_OF = {"disk": "free", "scrub": "read"}
+
+
+async def runtime_view(context: Context, live_rates: LiveRates) -> RuntimeView:
+    """Return the view of the runtime page."""
+    overview = context.overview
+    report = await overview.convergence()
+    names = {worker.name for worker in overview.workers}
+    return RuntimeView(
+        process=process_facts(overview, live_rates),
+        services=[service_row(guard) for guard in overview.services() if guard.service.name not in names],
+        workers=[
+            worker_row(worker, overview.supervisor.guards.get(worker.name)) for worker in overview.worker_statuses()
+        ],
+        stream=await stream_facts(overview),
+        log=log_facts(overview),
+        store=await store_facts(overview),
+        recovery=recovery_facts(overview),
+        chores=[chore_row(chore) for chore in overview.janitor.chores],
+        nodes=[
+            *(node_row(node, "running") for node in report.living),
+            *(node_row(node, "stopped" if node.stopped else "not heard of") for node in report.gone),
+        ],
+        ledger=report.ledger.in_words(),
+        issues=report.issues,
+    )
+
+
+def process_facts(overview: Overview, live_rates: LiveRates) -> list[Fact]:
+    """Say what the process is."""
+    return [
+        Fact("Process", str(os.getpid())),
+        Fact("Node", overview.node),
+        Fact("Up", duration(overview.up_seconds())),
+        Fact("Memory", size(memory_bytes()), "resident set"),
+        Fact("Event loop late by", duration(live_rates.lag_ms / 1000), "at its worst within the last minute"),
+        Fact("Python", sys.version.split()[0]),
+    ]
+
+
+def memory_bytes() -> int:
+    """Return the resident memory of this process; its peak where the present is not told."""
+    try:
+        with open("/proc/self/statm", "rb") as status:  # noqa: PTH123 - two syscalls, read with every page
+            return int(status.read().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+async def stream_facts(overview: Overview) -> list[Fact]:
+    """Say how the stream is."""
+    stats = await overview.stream_stats()
+    backend = f"{stats.backend} {stats.server_version}".strip()
+    facts = [
+        Fact("Backend", backend),
+        Fact("State", "up" if stats.up else "down"),
+        Fact("Entries", count(stats.depth), "hints on the stream; the rows themselves are in the store"),
+        Fact("Pending", count(stats.pending), "read and not yet acknowledged"),
+        Fact("Not read yet", count(stats.lag)),
+        Fact("Oldest pending", duration(stats.oldest_idle_seconds)),
+        Fact("Answers in", f"{stats.latency_ms:.1f} ms"),
+    ]
+    return facts + [Fact("Warning", warning) for warning in stats.warnings]
+
+
+def log_facts(overview: Overview) -> list[Fact]:
+    """Say how ForgeLog is."""
+    stats = overview.log.stats()
+    consumers = ", ".join(f"{name} {count(offset)}" for name, offset in stats.consumers.items())
+    facts = [
+        Fact("State", "writable" if stats.writable else f"not writable: {stats.reason}"),
+        Fact("Segments", f"{count(stats.segment_count)} · {size(stats.wal_bytes)}"),
+        Fact("Durable up to", f"offset {count(stats.durable_offset)}", "everything up to here survives a power cut"),
+        Fact("In the store up to", f"offset {count(overview.dispatcher.projected)}"),
+        Fact("Sync", f"p50 {stats.sync_p50_ms:.1f} ms · p99 {stats.sync_p99_ms:.1f} ms", "of the last 1,024 syncs"),
+        Fact("Batches", f"{count(stats.committed_batches)} for {plural(stats.appended_records, 'record')}"),
+        Fact("Torn tail repaired", size(stats.torn_bytes_repaired), "cut off at the last start"),
+        Fact("Read again", f"{size(stats.scrubbed_bytes)}, {plural(stats.scrub_errors, 'error')}", "by the scrubber"),
+    ]
+    return [*facts, Fact("Consumers", consumers)] if consumers else facts
+
+
+async def store_facts(overview: Overview) -> list[Fact]:
+    """Say how the store is."""
+    check = await overview.check_store()
+    state = "answers" if check.status == "ok" else f"does not answer: {check.detail}"
+    return [
+        Fact("Kind", overview.store.driver.dialect),
+        Fact("State", state),
+        Fact("Answers in", f"{check.latency_ms:.1f} ms"),
+        Fact("Write-ahead file", size(overview.store.wal_bytes), "emptied when it is long; 0 where a server keeps it"),
+        Fact("Schema", f"version {overview.store.schema_version}"),
+        Fact("Store", overview.store.store_id, "the log remembers it, so that the two cannot be mixed up"),
+    ]
+
+
+def recovery_facts(overview: Overview) -> list[Fact]:
+    """Say what the last start found."""
+    found, taken = overview.log.recovery, overview.recovered
+    facts = [
+        Fact("Started", format_time(overview.started_at_us), "time"),
+        Fact("Before that", "stopped in order" if found.clean else "the process had died"),
+        Fact("Log", f"{count(found.last_offset)} records read in {duration(found.seconds)}"),
+        Fact("Not yet dispatched", plural(taken.waiting, "event"), "accepted, without a row when the process ended"),
+        Fact("Taken back", plural(taken.requeued, "event"), "were in flight and run again"),
+        Fact("Buried", plural(taken.buried, "event"), "crashed the process three times while alone"),
+        Fact("Held", plural(taken.held, "event"), "wait for a person, as their handler asks"),
+    ]
+    return facts + [Fact("Warning", warning) for warning in found.warnings]
+
+
+def service_row(guard: Guard) -> ServiceRow:
+    """Return a row for a service."""
+    return ServiceRow(
+        name=guard.service.name,
+        state=guard.state,
+        since=format_time(guard.since_us),
+        restarts=guard.restarts,
+        last_error=first_line(guard.last_error),
+        last_error_at=None if guard.last_error_at_us is None else format_time(guard.last_error_at_us),
+        traceback=guard.last_traceback or "",
+    )
+
+
+def worker_row(worker: WorkerStatus, guard: Guard | None) -> WorkerRow:
+    """Return a row for a worker and what its guard knows."""
+    return WorkerRow(
+        name=worker.name,
+        state=worker.state,
+        event_id=worker.event.id if worker.event else "",
+        event_type=worker.event.event_type if worker.event else "",
+        busy_since=None if worker.busy_since_us is None else format_time(worker.busy_since_us),
+        details=", ".join(f"{name} {first_line(str(value))}" for name, value in worker.details.items()),
+        settled=worker.settled_count,
+        restarts=worker.restarts,
+        last_error=first_line(worker.last_error),
+        last_error_at=None if guard is None or guard.last_error_at_us is None else format_time(guard.last_error_at_us),
+        traceback=(guard.last_traceback if guard else None) or "",
+    )
+
+
+def node_row(node: Node, state: str) -> NodeRow:
+    """Return a row for another daemon."""
+    return NodeRow(node.name, node.host, node.pid, state, format_time(node.seen_at_us), node.waiting)
+
+
+def chore_row(chore: Chore) -> ChoreRow:
+    """Return a row for a duty of the janitor."""
+    did = BYTES_OF.get(chore.name)
+    last_time = f"{size(chore.last_count)} {did}" if did else count(chore.last_count)
+    return ChoreRow(chore.name.replace("_", " "), chore.interval_seconds, last_time, chore.last_error or "")

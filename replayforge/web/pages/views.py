@@ -1,0 +1,271 @@
+"""What each page shows, as values: one frozen dataclass for each template."""
+
+from dataclasses import dataclass
+
+from replayforge.domain.bulk_replay import Skip
+from replayforge.engine.report.overview import Convergence
+from replayforge.web.api.shapes import PauseShape
+from replayforge.web.pages.charts import Timeline
+from replayforge.web.pages.handler_rows import HandlerRow, OrphanRow
+from replayforge.web.pages.replay_rows import ReplayRow
+from replayforge.web.pages.rows import (
+    ActionRow,
+    ActivityRow,
+    AttemptRow,
+    ChoreRow,
+    EventRow,
+    Fact,
+    GroupRow,
+    NodeRow,
+    ServiceRow,
+    Tile,
+    WorkerRow,
+    WorkflowRow,
+)
+from replayforge.web.pages.trends import Bars, Latency, TypeRow
+from replayforge.web.pages.words import Text
+
+
+@dataclass(frozen=True, slots=True)
+class OverviewView:
+    """The first page; its charts look back over the range of this name."""
+
+    tiles: list[Tile]
+    range_name: str
+    range_names: list[str]
+    bars: Bars
+    latency: Latency
+    types: list[TypeRow]
+    rows: list[EventRow]
+    activity: list[ActivityRow]
+    example: str
+    ledger: str
+    issues: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a list of events is narrowed to, as it stands in the form."""
+
+    status: str = ""
+    type: str = ""
+    service: str = ""
+    workflow: str = ""
+    error: str = ""
+    since: str = ""
+    q: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventsView:
+    """The list of events. `states` are (state, how many); `older` is the link to the next page, or empty.
+
+    `matching` says how many there are; `query` asks the API for the same. `replayable` are the words for those of the
+    events that a bulk replay would take, or empty.
+    """
+
+    filters: Filters
+    filtered: bool
+    matching: str
+    query: dict[str, str]
+    replayable: str
+    states: list[tuple[str, int]]
+    since_choices: list[tuple[str, str]]
+    rows: list[EventRow]
+    first_page: bool
+    older: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldView:
+    """What an event holds, as its reader wants to see it; `readings` are the other ways, each with its link."""
+
+    payload: Text
+    metadata: Text
+    result: Text | None
+    indented: bool
+    readings: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """One event with its history; `verbs` are the actions its state allows."""
+
+    event: EventRow
+    facts: list[Fact]
+    verbs: frozenset[str]
+    attempts: list[AttemptRow]
+    actions: list[ActionRow]
+    holds: HeldView
+    replay_of: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowsView:
+    """The list of workflows."""
+
+    rows: list[WorkflowRow]
+    first_page: bool
+    older: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowView:
+    """One workflow: its totals, its picture, and the same as a table; with `only_failed`, of the failed events alone.
+
+    There is no picture of nothing.
+    """
+
+    workflow_id: str
+    totals: WorkflowRow
+    only_failed: bool
+    failed: int
+    idle_shown: bool
+    timeline: Timeline | None
+    rows: list[EventRow]
+    attempts: dict[str, list[AttemptRow]]
+    replayable: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettersView:
+    """Dead letters in groups, and one by one; `chosen` is the group that the list is narrowed to, or None."""
+
+    group_by: str
+    groupings: tuple[str, ...]
+    groups: list[GroupRow]
+    grouped: int
+    total: int
+    chosen: str | None
+    rows: list[EventRow]
+    first_page: bool
+    older: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandlersView:
+    """All handlers, whether everything is paused, pauses of unknown handlers, and types that found no handler."""
+
+    rows: list[HandlerRow]
+    everything: PauseShape | None
+    strange: list[PauseShape]
+    orphans: list[OrphanRow]
+
+
+@dataclass(frozen=True, slots=True)
+class PauseView:
+    """The question before a handler, or everything, is paused."""
+
+    pattern: str
+    everything: bool
+    back: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaysView:
+    """The list of bulk replays."""
+
+    rows: list[ReplayRow]
+    first_page: bool
+    older: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayView:
+    """One bulk replay, and why members of it were left alone."""
+
+    replay: ReplayRow
+    skips: list[Skip]
+
+
+@dataclass(frozen=True, slots=True)
+class NewReplayView:
+    """The question before a bulk replay is made: how many events, of which errors, and what the form carries along.
+
+    `again` is where the question is asked, for an answer that makes no sense.
+    """
+
+    what: str
+    count: int
+    more: bool
+    members_max: int
+    groups: list[tuple[str, int]]
+    groups_capped: bool
+    hidden: list[tuple[str, str]]
+    needs_force: bool
+    again: str
+    back: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeView:
+    """The daemon itself, part by part."""
+
+    process: list[Fact]
+    services: list[ServiceRow]
+    workers: list[WorkerRow]
+    stream: list[Fact]
+    log: list[Fact]
+    store: list[Fact]
+    recovery: list[Fact]
+    chores: list[ChoreRow]
+    nodes: list[NodeRow]
+    ledger: str
+    issues: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmView:
+    """A question before something is done: which verb, to how many events, and what the form carries along.
+
+    `more` tells that the group has more events than are taken at once; `all_of_it` is the link to a bulk replay of it,
+    or empty.
+    """
+
+    verb: str
+    count: int
+    more: bool
+    all_of_it: str
+    sample: list[EventRow]
+    what: str
+    hidden: list[tuple[str, str]]
+    needs_force: bool
+    back: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendView:
+    """The form that sends an event, or an edited replay of another one."""
+
+    workflow_id: str
+    event_type: str
+    service_name: str
+    application_name: str
+    idempotency_key: str
+    payload: str
+    replay_of: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoginView:
+    """The form that asks for a key."""
+
+    next: str
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorView:
+    """What went wrong, and a way on; `bare` leaves out everything a stranger may not see."""
+
+    status: int
+    heading: str
+    detail: str
+    request_id: str
+    search: bool
+
+
+def state_counts(report: Convergence) -> list[tuple[str, int]]:
+    """Return how many events stand in each state, those without any left out, in the order of their life."""
+    return [(state.value, number) for state, number in report.ledger.states.items() if number]
