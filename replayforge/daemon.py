@@ -227,10 +227,10 @@ def own_of(config: Config, port: int, opened: frozenset[int]) -> Belongings:
 
 def announce(daemon: Daemon, loaded: LoadedConfig) -> None:
     """Say on stdout what runs where, and what was recovered."""
-    config, recovered, ledger = daemon.config, daemon.overview.recovered, daemon.log.recovery
+    config, recovered, log = daemon.config, daemon.overview.recovered, daemon.log.recovery
     named = [*config.handlers.modules, *(f"{endpoint.match} by HTTP" for endpoint in config.handlers.http)]
     handlers = ", ".join(named) or "none (events become dead letters until there is one: --handlers)"
-    found = f"log {ledger.last_offset:,} records in {ledger.segments} segments, {'clean' if ledger.clean else 'unclean'} stop"
+    found = f"log {log.last_offset:,} records in {log.segments} segments, {'clean' if log.clean else 'unclean'} stop"
     again = f"{recovered.waiting:,} events not yet dispatched, {recovered.requeued:,} in flight taken back"
     lines = [
         f"ReplayForge listens on {daemon.url}",

@@ -62,7 +62,7 @@ class BulkSender:
         self.warned = False
 
     def send(self, lines: Iterable[Line]) -> None:
-        """Send every line; raises Problem or Unreachable when retry_budget is at its end."""
+        """Send every line; raises Problem or Unreachable when the retry budget is used up."""
         for chunk in chunks(lines):
             waiting = chunk
             while waiting:

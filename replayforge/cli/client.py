@@ -154,5 +154,5 @@ def sentence(status: int, document: Mapping[str, Any]) -> str:
 
 
 def seconds(text: str | None) -> float | None:
-    """Read a Retry-After in seconds; any other form is left to the caller's own retry_budget."""
+    """Read a Retry-After in seconds; any other form is left to the caller's own retry budget."""
     return float(text) if text and text.isascii() and text.isdecimal() and len(text) < DIGITS_MAX else None

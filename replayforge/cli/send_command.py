@@ -69,7 +69,7 @@ def own_workflow(event: Mapping[str, object]) -> str:
 
 
 def send_event(client: Client, retry_budget: RetryBudget, event: Mapping[str, object]) -> Reply:
-    """Send one event until it has its answer, or retry_budget is at its end."""
+    """Send one event until it has its answer, or the retry budget is used up."""
     body = msgspec.json.encode(event)
     while True:
         try:

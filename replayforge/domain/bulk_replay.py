@@ -79,9 +79,9 @@ class ReplayJob:
     """One bulk replay as its row says. Times are microseconds since the epoch.
 
     Every figure is counted in the transaction that moves the members it counts: total = waiting + replayed + skipped,
-    and replayed = succeeded + dead_lettered + superseded + open. `matched` is how many events fitted when the membership
-    was frozen, of which at most `members_max` became members. Members are taken in the order of their row numbers;
-    `through_seq` is the last that was.
+    and replayed = succeeded + dead_lettered + superseded + open. `matched` is how many events fitted when the
+    membership was frozen, of which at most `members_max` became members. Members are taken in the order of their row
+    numbers; `through_seq` is the last that was.
     """
 
     seq: int

@@ -119,8 +119,8 @@ def format_second(seconds: int) -> str:
 def parse_time(text: str) -> int:
     """Read an RFC 3339 time, and nothing else that ISO 8601 knows; a leap second is the first one of the next minute.
 
-    Returns microseconds since the Unix epoch, what is finer cut off. Raises ValueError when the text is not such a time,
-    or one that cannot be written in UTC because it lies outside the years 1 to 9999 there.
+    Returns microseconds since the Unix epoch, what is finer cut off. Raises ValueError when the text is not one of
+    these, or one that cannot be written in UTC because it lies outside the years 1 to 9999 there.
     """
     found = TIME_FORM.fullmatch(text)
     if found is None:

@@ -1,4 +1,4 @@
-"""What the metrics history holds: how often what happened, by stretches of time and event types. Values and arithmetic."""
+"""The metrics history: how often what happened, by stretches of time and event types. Values and arithmetic."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

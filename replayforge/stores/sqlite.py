@@ -433,7 +433,7 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def is_moved(path: Path, known: tuple[int, int]) -> bool:
-    """Tell whether a name surely leads to another file by now; a file system that does not say is not a proof."""
+    """Tell whether a name surely leads to another file by now; a file system that does not say is no proof."""
     try:
         return identity(path) != known
     except OSError:

@@ -50,7 +50,7 @@ def install(app: web.Application, context: Context) -> None:
 
 
 async def kept_alive(app: web.Application) -> AsyncIterator[None]:
-    """Listen to telemetry and take the live rates for as long as the application runs."""
+    """Listen to telemetry and sample the rates for as long as the application runs."""
     hub, live_rates, telemetry = app[HUB], app[LIVE_RATES], app[CONTEXT].overview.telemetry
     hub.open()
     telemetry.listeners += [live_rates.listen, hub.listen]

@@ -99,7 +99,7 @@ def test_long_words_fit_a_small_screen(daemon: DaemonProcess, look: Look) -> Non
 
 
 def test_the_figures_are_those_of_the_api(daemon: DaemonProcess, look: Look) -> None:
-    """Tiles, badge, chips, totals and ledger says what /api/convergence says."""
+    """Tiles, badge, chips, totals and ledger say what /api/convergence says."""
     fill(daemon)
     report = daemon.http.get("/api/convergence")
     tab = look("/")

@@ -75,7 +75,7 @@ async def test_every_way_in_shares_the_budget(house: House, path: str, kind: str
 
 def test_nothing_else_reads_bodies() -> None:
     """Bodies are read in one module: nobody else in the web package asks a request for what it brings."""
-    for path in Path(replayforge.web.__file__).parent.glob("*.py"):
+    for path in Path(replayforge.web.__file__).parent.rglob("*.py"):
         if path.name == "bodies.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):

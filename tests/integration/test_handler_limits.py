@@ -112,7 +112,7 @@ async def test_paused_backlog_delays_nobody_and_ends_once_resumed(house: House, 
 
 
 async def test_paused_events_are_named_apart(house: House) -> None:
-    """The ledger is converged while only paused events are left, and name them, and so do the event and the page."""
+    """The ledger is converged while only paused events are left, and names them, and so do the event and the page."""
     await pause(house, "slow.*")
     event_id = await house.send("slow.one")
     await waits(house, "slow.*", 1)

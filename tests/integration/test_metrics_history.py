@@ -1,4 +1,4 @@
-"""The metrics history of a daemon: what it counts, what a restart leaves of it, and how it bears a store that is away."""
+"""The metrics history of a daemon: what it counts, what a restart leaves of it, how it bears an outage."""
 
 import re
 from collections.abc import AsyncIterator, Sequence

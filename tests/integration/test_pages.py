@@ -20,7 +20,7 @@ from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
 from tests.support.waiting import persist
 
-TEMPLATES = Path(rendering.__file__).parent / "templates"
+TEMPLATES = Path(rendering.__file__).parents[1] / "templates"
 HTML = {"Accept": "text/html"}
 KEYS = {"server.api_keys": ["secret-1", "secret-2"]}
 VIEW_OF: dict[str, Any] = {
@@ -147,7 +147,7 @@ async def test_pages_say_so_while_the_store_is_away(house: House, monkeypatch: p
     async def away(*_: object) -> None:
         raise Unavailable("The store does not answer.")
 
-    for name in ("ledger", "ping", "list_events"):
+    for name in ("ledger_snapshot", "ping", "list_events"):
         monkeypatch.setattr(house.daemon.store, name, away)
     status, text = await page(house, "/")
     assert status == 503

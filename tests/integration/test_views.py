@@ -153,7 +153,7 @@ async def test_ledger(house: House) -> None:
 
 
 async def test_a_lost_row_is_seen(house: House) -> None:
-    """A row that vanishes from the store makes the ledger says lost, and never converged."""
+    """A row that vanishes from the store makes the ledger say lost, and never converged."""
     event_id = await house.send("t")
     await house.converges()
     await delete_row(house, event_id)

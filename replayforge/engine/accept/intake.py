@@ -131,7 +131,7 @@ class Intake:
         return receipt
 
     async def accept_all(self, envelopes: Sequence[Envelope]) -> list[Receipt | ReplayForgeError]:
-        """Return for each event its receipt or why it was refused; one refused event never affects its peers.
+        """Return for each event its receipt or why it was refused; one refused event never affects the others.
 
         Raises Unavailable when none can be accepted now.
         """

@@ -240,7 +240,7 @@ class Janitor:
         held = await self.store.in_flight(self.store.owner)
         now, leases = self.clock.elapsed(), self.buffer.leases
         missing = [(seq, event.token) for seq, event in held if not self.buffer.holds((seq, event.token))]
-        # A claim whose answer is late is on its way in the buffer, however late; only what stays missing was dropped.
+        # A claim whose answer is late is on its way to the buffer, however late; only what stays missing was dropped.
         self.missing = {lease: self.missing.get(lease, now) for lease in missing}
         old = [(lease, since) for lease, since in self.missing.items() if now - since >= ORPHANED_AFTER_SECONDS]
         orphans = [lease for lease, since in old if not leases.any_claim_since(since)]

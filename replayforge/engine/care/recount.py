@@ -1,4 +1,4 @@
-"""Counts the store's rows now and then: the ledger alone does not see what somebody did to its tables past all daemons."""
+"""Counts the store's rows now and then: the ledger alone does not see what was done past all daemons."""
 
 from collections.abc import Mapping
 
@@ -35,7 +35,7 @@ class Recount:
         return {**tallies, **{state: tallies.get(state, 0) + more for state, more in self.differences.items()}}
 
     def in_words(self, tallies: Mapping[str, int]) -> list[str]:
-        """Say of these ledger in what the rows differ."""
+        """Say in what the rows differ from the ledger."""
         found = [
             f"{tallies.get(state, 0) + more:,} rows are {state} and {tallies.get(state, 0):,} are on the ledger"
             for state, more in self.differences.items()

@@ -55,7 +55,7 @@ class ClaimBuffer:
         return room
 
     def unreserve(self, count: int) -> None:
-        """Give up room that was reserved, once the events lies in the buffer or will not come."""
+        """Give up room that was reserved, once the events lie in the buffer or will not come."""
         self.reserved -= count
         self.changed.set()
 

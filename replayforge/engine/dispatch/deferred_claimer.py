@@ -64,7 +64,7 @@ class DeferredClaimer:
             stop.cancel()
 
     async def tick(self) -> float:
-        """Recall for every handler that is ready once; returns the seconds until more may be recalled without any news."""
+        """Recall for each handler that is ready once; returns the seconds until more may come without news."""
         for limit in self.handler_limits.ready():
             reserved = self.buffer.reserve(RECALL_MAX, fresh=False)
             if not reserved:
@@ -102,7 +102,7 @@ class DeferredClaimer:
             self.handler_limits.promise({limit.pattern: count}, -1)
 
     async def recall(self, limit: HandlerLimit, count: int) -> None:
-        """Claim the oldest events that wait for a handler and puts them into the buffer."""
+        """Claim the oldest events that wait for a handler and put them into the buffer."""
         deferred, now_us = limit.deferred, self.clock.now_us()
         with self.buffer.leases.claiming() as claim:
             recalled = await self.store.recall(limit.pattern, self.handler_limits.pattern_of, count, now_us)

@@ -141,7 +141,7 @@ class Dispatcher:
         self.report(projected)
 
     async def hand_on(self, projected: Projected, claim: Claim) -> None:
-        """Put what was claimed into the buffer and publish the rest; a buffer that was closed meanwhile takes nothing."""
+        """Put what was claimed into the buffer and publish the rest; a buffer closed meanwhile takes nothing."""
         self.publisher.offer(projected.queued)
         self.handler_limits.note_deferred(projected.deferred)
         if self.buffer.closed:

@@ -69,7 +69,7 @@ class HandlerLimit:
 
 
 class HandlerLimits:
-    """One handler limit for each handler, and one for event types without any. `news` is set when a handler limit may have opened.
+    """One limit for each handler, and one for event types without any. `news` is set when one may have room again.
 
     While events wait for a handler, fresh ones of the same handler go behind them. As long as nothing is guarded, a
     claim costs one look at an empty dict.
@@ -201,7 +201,7 @@ class HandlerLimits:
     # Who may have what waits for it
 
     def ready(self) -> list[HandlerLimit]:
-        """Return the handler limits that would let events through which wait before them."""
+        """Return the limits of handlers that have room for events which wait for them."""
         now = self.clock.monotonic()
         return [limit for limit in self.guarded.values() if limit.waiting and limit.room(now) != 0]
 

@@ -1,4 +1,4 @@
-"""Reads entries off the stream, claims their events in one commit, and lays them on the claim buffer."""
+"""Reads entries off the stream, claims their events in one commit, and puts them into the claim buffer."""
 
 import asyncio
 from asyncio import ensure_future, shield, timeout, wait
@@ -107,7 +107,7 @@ class Reader:
         return await self.claim(self.unacked) if self.unacked else 0
 
     async def claim(self, deliveries: list[Delivery]) -> int:
-        """Claim the events behind these entries, puts them into the buffer and remove the entries."""
+        """Claim the events behind these entries, put them into the buffer and remove the entries."""
         entries = [(delivery.entry.event_id, delivery.entry.run) for delivery in deliveries]
         claimed = await self.claim_and_put(entries)
         await self.stream.ack(deliveries)
@@ -126,7 +126,7 @@ class Reader:
                 self.claiming = None
 
     async def claim_and_put_unshielded(self, entries: list[tuple[str, int]] | None) -> list[Claimed]:
-        """Claim the events of these entries, or with None a suspect, and puts them into the buffer."""
+        """Claim the events of these entries, or with None a suspect, and put them into the buffer."""
         with self.buffer.leases.claiming() as under_way:
             try:
                 claim = await self.ask_for(entries)

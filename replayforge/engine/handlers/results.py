@@ -25,7 +25,7 @@ RESULT_BYTES_MAX = 256 * 1024
 GROUP_MAX = 1_000
 DETAILS_MAX = 32
 DETAIL_CHARACTERS_MAX = 1_000
-OURS = frozenset({event_loop.__file__, str(Path(__file__).with_name("attempt.py"))})
+OURS = frozenset({event_loop.__file__, str(Path(__file__).parents[1] / "run" / "attempt.py")})
 # What JSON has no word for is encoded as one of these, which may stand for something else as well.
 SUSPICIOUS = re.compile(rb"null|[nN]a[nN]|[iI]nf")
 NOTHING = Result(Outcome.SUCCEEDED)

@@ -59,7 +59,7 @@ class Settler:
         await self.batcher.drain()
 
     async def commit(self, settlements: list[Settlement]) -> list[bool]:
-        """Commit one batch; an outcome that the store cannot take does not keep its peers from being committed."""
+        """Commit one batch; an outcome that the store cannot take does not keep the others from being committed."""
         try:
             return await self.commit_patiently(settlements)
         except Unavailable:

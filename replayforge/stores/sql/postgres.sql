@@ -1,7 +1,7 @@
 -- The book of SQL for PostgreSQL. Both books have the same names in the same order, so a diff shows where the dialects
 -- part. Lists travel as one JSON array. A batch is one statement over many rows: one typed array for each column.
 -- Whatever touches several events locks them in the order of their row numbers, and inserts go in the order of their
--- ids, so that two daemons wait for each other instead of outcome in each other's way. Where rows are named by their
+-- ids, so that two daemons wait for each other instead of standing in each other's way. Where rows are named by their
 -- keys, ANY says so once more, and "state || ''" hides the partial indexes: on a table that was never analysed the
 -- planner would rather read every queued event and look for the keys among those.
 

@@ -1,4 +1,4 @@
-"""The demo's workload on demand: a few checkouts, accepted by the same way in as any other event."""
+"""The demo's workload on demand: a few checkouts, accepted as any other event is."""
 
 import secrets
 

@@ -1,4 +1,4 @@
-"""What pages are shown of the past: the metrics history of a range, remembered for as long as asking for it costs little."""
+"""What pages are shown of the past: the metrics history of a range, cached for as long as asking for it costs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

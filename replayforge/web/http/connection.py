@@ -158,8 +158,18 @@ class Connection(RequestHandler):
     """
 
     __slots__ = (
-        "address", "answer_bytes", "body", "body_bytes", "came_from", "port", "head_bytes", "head_due", "line",
-        "made_at", "timer", "waiting",
+        "address",
+        "answer_bytes",
+        "body",
+        "body_bytes",
+        "came_from",
+        "head_bytes",
+        "head_due",
+        "line",
+        "made_at",
+        "port",
+        "timer",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, port: Port, loop: asyncio.AbstractEventLoop) -> None:

@@ -38,7 +38,7 @@ ASSETS: web.AppKey[Assets] = web.AppKey("assets", Assets)
 def static_root() -> Traversable:
     """Return where the static files lie: inside the installed package, else at the root of the checkout."""
     inside = files("replayforge") / "static"
-    return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "static"
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[3] / "static"
 
 
 def load_assets(root: Traversable) -> Assets:

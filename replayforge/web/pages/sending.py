@@ -66,7 +66,7 @@ async def send(request: web.Request) -> web.Response:
 
 
 async def accept(context: Context, form: MultiMapping[str]) -> str:
-    """Accept the event that a form describes, by the same way in as the API; returns its id."""
+    """Accept the event that a form describes, just as the API would; returns its id."""
     replay_of = form.get("replay_of") or None
     body = {name: form[name] for name in FIELDS if form.get(name)}
     text = (form.get("payload") or "{}").encode(errors="surrogatepass")

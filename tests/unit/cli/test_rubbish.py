@@ -69,7 +69,7 @@ def test_addresses(cli: Cli, address: str) -> None:
 
 @pytest.mark.parametrize("arguments", ASKING, ids=lambda arguments: "-".join(arguments[:2]))
 def test_answers(cli: Cli, server: RubbishServer, arguments: list[str]) -> None:
-    """Whatever answers, be it HTML, JSON of another shape or no HTTP at all, the command says that it is not a daemon."""
+    """Whatever answers, be it HTML, JSON of another shape or no HTTP at all, the command says that it is no daemon."""
     for answer in [
         os.urandom(100),
         b"HTTP/1.1 200 OK\r\n",

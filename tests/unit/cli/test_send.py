@@ -151,7 +151,7 @@ def test_bulk_keeps_answers_that_came(ask: Cli, api: FakeApi) -> None:
 
 
 def test_bulk_is_patient_while_it_gets_on(ask: Cli, api: FakeApi) -> None:
-    """RetryBudget counts from the last line that was answered, not from the beginning."""
+    """The retry budget counts from the last line that was answered, not from the beginning."""
     api.faults = [breaking_off(api, answers=1)] * 6
     ended = ask("send", "--bulk", write(event_lines(7)), "--retry-seconds", "0.15")
     assert (ended.code, len(api.requests)) == (0, 7)
@@ -203,7 +203,7 @@ def test_bulk_finds_the_line_that_spoils_a_request(ask: Cli, api: FakeApi) -> No
 
 
 def test_bulk_gives_up(ask: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When retry_budget ends, it says how far it came, sums up, and exits as the last failure wants."""
+    """When the retry budget ends, it says how far it came, sums up, and exits as the last failure wants."""
     monkeypatch.setattr(bulk, "CHUNK_LINES_MAX", 2)
     path = write(event_lines(4))
     ok = api.post_bulk

@@ -52,15 +52,15 @@ MEMBER = Member(1, "event", 2, State.DEAD_LETTERED)
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
 def test_states_stand_in_sql_as_they_stand_here(dialect: str) -> None:
-    """The CHECKs of each dialect hold exactly the transitions of jobs and the standings of members."""
+    """The CHECKs of each dialect hold exactly the transitions of jobs and the outcomes of members."""
     folder = resources.files("replayforge.stores").joinpath("sql", dialect)
     text = folder.joinpath("0001_initial.sql").read_text(encoding="utf-8")
     check = text[text.index("CONSTRAINT job_lifecycle") :]
     written = set(re.findall(r"(\w+)>(\w+)", check[: check.index("previous_state")]))
     ways = {(source, target) for source, targets in JOB_TRANSITIONS.items() for target in targets}
     assert written == ways | {("new", JobState.PENDING)}
-    standings = text[text.index("CHECK (outcome IN (") :]
-    assert re.findall(r"'(\w+)'", standings[: standings.index("))")]) == list(MemberOutcome)
+    outcomes = text[text.index("CHECK (outcome IN (", text.index("CREATE TABLE replay_members")) :]
+    assert re.findall(r"'(\w+)'", outcomes[: outcomes.index("))")]) == list(MemberOutcome)
 
 
 def test_every_job_can_come_to_an_end() -> None:

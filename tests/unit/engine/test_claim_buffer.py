@@ -1,4 +1,4 @@
-"""ClaimBuffer and window: who holds what, and that nothing is held twice or forgotten."""
+"""Claim buffer and window: who holds what, and that nothing is held twice or forgotten."""
 
 import asyncio
 from typing import Any, cast
@@ -143,7 +143,7 @@ async def test_closing_with_work_waiting() -> None:
 
 
 async def test_waiting_for_idleness_and_for_one_event() -> None:
-    """The waits for one event and for an empty buffer end when these are put away."""
+    """The waits for one event and for an empty buffer end when these are released."""
     buffer = ClaimBuffer(FakeClock(), workers=2)
     buffer.put(rows(1, 2))
     done = asyncio.create_task(buffer.wait_until_done((1, 1)))

@@ -358,7 +358,7 @@ async def test_permission_is_not_shared() -> None:
     ],
 )
 def test_results(body: bytes, kept: bytes | None) -> None:
-    """JSON of at most 256 KiB is kept digit for digit on one line; anything else is not a result and no error."""
+    """JSON of at most 256 KiB is kept digit for digit on one line; anything else is no result and no error."""
     found = result(body)
     assert (None if found is None else bytes(found)) == kept
     assert kept is None or msgspec.json.encode(found) == kept

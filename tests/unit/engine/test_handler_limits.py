@@ -1,4 +1,4 @@
-"""HandlerLimits: who has room for how many, what a promise holds back, and that every place is given back."""
+"""Handler limits: who has room for how many, what a promise holds back, and that every place is given back."""
 
 from typing import Any, cast
 

@@ -112,8 +112,8 @@ NAN = float("nan")
     ("value", "place"),
     [
         (NAN, r"nan at \$"), ({"a": [1, {"b": -float("inf")}]}, r"-inf at \$\.a\[1\]\.b"), ({NAN: 1}, "nan"),
-        ([Decimal("NaN")], r"NaN at \$\[0\]"), (msgspec.Raw(b"NaN"), "no JSON"),
-        ({"x": msgspec.Raw(b"nope")}, "no JSON"),
+        ([Decimal("NaN")], r"NaN at \$\[0\]"), (msgspec.Raw(b"NaN"), "not JSON"),
+        ({"x": msgspec.Raw(b"nope")}, "not JSON"),
     ],
     ids=["nan", "nested", "key", "decimal", "raw", "nested raw"],
 )  # fmt: skip

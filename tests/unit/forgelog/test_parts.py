@@ -263,7 +263,7 @@ def test_os_files_on_other_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_os_files_pass_errors_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lack of support for reserving space is not an error; a lack of space is, and so is a lock that cannot be asked."""
+    """A lack of support for reserving space is no error; a lack of space is, and so is a lock that cannot be asked."""
     files = OsFiles()
     handle = files.open(tmp_path / "file", create=True)
     for code, raises in ((errno.EOPNOTSUPP, False), (errno.ENOSPC, True)):

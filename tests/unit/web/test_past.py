@@ -32,7 +32,7 @@ class Source:
 
 
 async def test_what_was_just_written_is_not_hidden_by_what_is_remembered(tmp_path: Path) -> None:
-    """Each range is remembered by itself, until this daemon writes more of the metrics history; only a costly one stays."""
+    """Each range is remembered by itself, until this daemon writes more metrics; only a costly one stays."""
     clock = FakeClock()
     store = await Store.open(f"sqlite:///{tmp_path}/store.db", node="node-1", owner="node-1/first")
     try:
