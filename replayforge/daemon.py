@@ -27,7 +27,7 @@ from replayforge.signals import Signals, stop_children
 from replayforge.telemetry import Telemetry
 from replayforge.web.app import build_app
 from replayforge.web.http.body_budget import BodyBudget
-from replayforge.web.http.connection import ConnectionLimits, Runner
+from replayforge.web.http.connection import ConnectionLimits, runner_of
 from replayforge.web.http.context import Access, Context, Limits
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -141,7 +141,7 @@ async def site(daemon: Daemon, listening: socket.socket) -> AsyncIterator[None]:
     host, port = listening.getsockname()[:2]
     daemon.url = f"http://{f'[{host}]' if ':' in host else host}:{port}{daemon.config.server.base_path}"
     limits = ConnectionLimits(connections_per_address_max=daemon.config.server.connections_per_address_max)
-    runner = Runner(build_app(web_context(daemon)), limits=limits, shutdown_timeout=DRAIN_SECONDS)
+    runner = await runner_of(build_app(web_context(daemon)), limits=limits, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
     await web.SockSite(runner, listening, backlog=BACKLOG_MAX).start()
     daemon.janitor.chores.append(Chore("look_at_port", daemon.janitor.intervals.refill_seconds, port_check(listening)))

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import Context
 from time import monotonic
-from types import CoroutineType, TracebackType
+from types import CoroutineType, FrameType, TracebackType
 from typing import Any, TypeVar
 
 from replayforge.telemetry import Telemetry, attempt_context
@@ -152,11 +152,21 @@ def attempt_of(error: BaseException) -> Mapping[str, Any] | None:
     """Return the attempt in whose context the callback ran that raised, where that can be known."""
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code is CALLBACK_CODE:
-            context: Context = trace.tb_frame.f_locals["self"]._context  # noqa: SLF001 - nothing else knows it
-            return context.get(attempt_context)
+        if calls_back(trace.tb_frame):
+            return attempt_called_by(trace.tb_frame)
         trace = trace.tb_next
     return getattr(error, "attempt", None)
+
+
+def calls_back(frame: FrameType) -> bool:
+    """Tell whether a frame is that of asyncio's loop as it calls a callback; uvloop's has none."""
+    return frame.f_code is CALLBACK_CODE
+
+
+def attempt_called_by(frame: FrameType) -> Mapping[str, Any] | None:
+    """Return the attempt in whose context the loop calls a callback from this frame, if it is one."""
+    context: Context = frame.f_locals["self"]._context  # noqa: SLF001 - nothing else knows it
+    return context.get(attempt_context)
 
 
 def marked(callback: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,8 +1,11 @@
 """The house rules that a machine can check, checked in the test run."""
 
+import ast
 import re
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,3 +40,43 @@ def test_the_daemon_looks_up_no_function_that_handlers_may_replace() -> None:
     modules = [path for path in (ROOT / "replayforge").rglob("*.py") if not set(EXAMPLES) & set(path.parts)]
     found = [f"{path}: {match[0]}" for path in modules for match in LOOKED_UP.finditer(path.read_text())]
     assert found == []
+
+
+# What the package uses of others beneath their public names, and where: one module for each thing. (`os._exit` and
+# `sys._current_frames` are public in spite of their names.)
+PRIVATE = {
+    "aiohttp_internals.py": {
+        "_ErrInfo", "_buffer_paused", "_close", "_factory", "_lingering_time", "_match_info", "_messages",
+        "_reading_paused", "_upgraded", "_waiter",
+    },
+    "event_loop.py": {"_context", "_run"},  # asyncio: in whose context a callback runs
+    "forks.py": {"_selector"},  # asyncio: what a loop polls
+    "furnishing.py": {"_get_running_loop", "_set_running_loop", "_signal"},  # asyncio and signal: what handlers break
+    "process_state.py": {"_data", "_signal"},  # os.environ and signal: the same
+    "sqlite.py": {"_conn", "_execute"},  # aiosqlite: a whole transaction in one hop
+}  # fmt: skip
+
+
+def private_names(tree: ast.AST) -> Iterator[str]:
+    """Yield every name with one leading underscore that a module takes from another one; it has none of its own."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(attr=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                yield from (part for one in names for part in one.name.split("."))
+                yield from (getattr(node, "module", None) or "").split(".")
+            case ast.Call(
+                func=ast.Name(id="getattr" | "setattr" | "hasattr"), args=[_, ast.Constant(value=str(name)), *_]
+            ):
+                yield name
+
+
+def test_what_is_private_to_others_is_used_in_one_place() -> None:
+    """Names that a library keeps to itself stand in the modules named above, and all that are named there are used."""
+    found = defaultdict(set)
+    for path in (ROOT / "replayforge").rglob("*.py"):
+        for name in private_names(ast.parse(path.read_text())):
+            if re.match(r"_[^_]", name) and name not in ("_exit", "_current_frames"):
+                found[path.name].add(name)
+    assert found == PRIVATE

@@ -16,7 +16,7 @@ from replayforge.daemon import web_context
 from replayforge.engine.handlers.handlers import Handlers
 from replayforge.telemetry import Telemetry
 from replayforge.web.app import build_app
-from replayforge.web.http.connection import ConnectionLimits, Runner
+from replayforge.web.http.connection import ConnectionLimits, Runner, runner_of
 from tests.support.probe import Probe
 from tests.support.waiting import persist
 
@@ -125,7 +125,7 @@ class PortServer(TestServer):
         self.limits = limits
 
     async def _make_runner(self, **_: Any) -> Runner:
-        return Runner(self.app, limits=self.limits)
+        return await runner_of(self.app, limits=self.limits)
 
 
 @asynccontextmanager

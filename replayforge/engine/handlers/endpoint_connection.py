@@ -1,7 +1,6 @@
 """Connections to endpoints: the head of an answer is kept whatever follows it, and no endpoint can make it endless."""
 
 import asyncio
-import functools
 import re
 from asyncio import get_running_loop
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
+
+from replayforge.aiohttp_internals import read_answers_with
 
 INTERIM_ANSWERS_MAX = 16
 KEEP_ALIVE_SECONDS = 4.0  # servers commonly close an idle connection after five, and a POST on it would be in doubt
@@ -66,6 +67,5 @@ class AnswerProtocol(ResponseHandler):
 def connector(resolver: AbstractResolver) -> aiohttp.TCPConnector:
     """Return a connector without a limit of its own that dials what the resolver says."""
     made = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, keepalive_timeout=KEEP_ALIVE_SECONDS, limit=0)
-    # The only place where aiohttp can be told which protocol reads the answers.
-    made._factory = functools.partial(AnswerProtocol, loop=get_running_loop())  # type: ignore[assignment]  # noqa: SLF001
+    read_answers_with(made, AnswerProtocol, get_running_loop())
     return made

@@ -17,8 +17,8 @@ from types import FrameType
 from typing import Any
 
 from replayforge.engine.handlers.handlers import Handlers
-from replayforge.event_loop import run_to_the_end
-from replayforge.telemetry import Telemetry, attempt_context
+from replayforge.event_loop import attempt_called_by, calls_back, run_to_the_end
+from replayforge.telemetry import Telemetry
 
 LIMIT_SECONDS = 0.25
 LOOK_SECONDS = 0.1
@@ -29,7 +29,6 @@ STACK_CHARACTERS_MAX = 8_000
 NO_HANDLER = "none"
 OURS = str(Path(__file__).parents[2])
 ASYNCIO = str(Path(asyncio.__file__).parent)
-CALLBACK_CODE = asyncio.Handle._run.__code__  # noqa: SLF001 - the one place that knows in whose context it runs
 RUNNER_CODE = run_to_the_end.__code__
 LOOP_FUNCTIONS = frozenset({"run", "_run", "_run_once", "run_forever", "run_until_complete"})
 
@@ -211,9 +210,8 @@ def holder(loop: asyncio.AbstractEventLoop | None, frame: FrameType) -> tuple[st
     if task is not None:
         known = getattr(task, "identity", None) or getattr(task.get_coro(), "identity", None)
         return task.get_name(), known or {}
-    run = next((one for one in outward(frame) if one.f_code is CALLBACK_CODE), None)
-    context = None if run is None else run.f_locals["self"]._context  # noqa: SLF001 - uvloop's do not tell theirs
-    return "a callback", (context.get(attempt_context) if context is not None else None) or {}
+    call = next(filter(calls_back, outward(frame)), None)
+    return "a callback", (attempt_called_by(call) if call is not None else None) or {}
 
 
 def outward(frame: FrameType | None) -> Iterator[FrameType]:

@@ -6,7 +6,7 @@ A connection costs one timer, and that only while something on it is unfinished;
 import asyncio
 import contextlib
 import resource
-from asyncio import current_task
+from asyncio import current_task, get_running_loop
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +14,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from replayforge.aiohttp_internals import ParserError, ServerConnection
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.identity import new_request_id
 from replayforge.telemetry import Telemetry
@@ -69,20 +69,34 @@ class ConnectionLimits:
     connections_per_address_max: int = CONNECTIONS_PER_ADDRESS_MAX
 
 
-class Runner(web.AppRunner):
-    """Serves an application as aiohttp's runner does, through a port of ours."""
+class Runner(web.ServerRunner):
+    """Serves an application that has been started as aiohttp's own runner does, through a server of ours."""
 
-    def __init__(
-        self, app: web.Application, *, limits: ConnectionLimits | None = None, shutdown_timeout: float = 60.0
-    ) -> None:
-        super().__init__(app, shutdown_timeout=shutdown_timeout)
-        self.limits = limits or ConnectionLimits()
+    def __init__(self, app: web.Application, server: "Port", shutdown_timeout: float) -> None:
+        super().__init__(server, shutdown_timeout=shutdown_timeout)
+        self.app = app
 
-    async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        shortcut = Shortcut(self.app, server.request_handler)
-        telemetry = self.app[CONTEXT].overview.telemetry
-        return Port(shortcut, server.request_factory, self.limits, telemetry)
+    async def shutdown(self) -> None:
+        """End what would keep connections busy for ever, before they are given their time to end."""
+        await self.app.shutdown()
+
+    async def cleanup(self) -> None:
+        """Stop serving, and then what the application runs beside its requests."""
+        await super().cleanup()
+        await self.app.cleanup()
+
+
+async def runner_of(
+    app: web.Application, *, limits: ConnectionLimits | None = None, shutdown_timeout: float = 60.0
+) -> Runner:
+    """Start an application, and return what serves it."""
+    starter = web.AppRunner(app)
+    await starter.setup()
+    assert starter.server is not None
+    shortcut = Shortcut(app, starter.server.request_handler)
+    telemetry = app[CONTEXT].overview.telemetry
+    port = Port(shortcut, starter.server.request_factory, limits or ConnectionLimits(), telemetry)
+    return Runner(app, port, shutdown_timeout)
 
 
 class Port(web.Server):
@@ -99,7 +113,7 @@ class Port(web.Server):
 
     def __call__(self) -> "Connection":
         """Return what handles the next connection."""
-        return Connection(self, self._loop)
+        return Connection(self, get_running_loop())
 
     def enter(self, connection: "Connection", address: str | None) -> None:
         """Count a connection, and where it comes from."""
@@ -149,7 +163,7 @@ class Port(web.Server):
             one.break_off("Too many answers wait to be taken.")
 
 
-class Connection(RequestHandler):
+class Connection(ServerConnection):
     """One connection: lets whole requests pass, and ends with whoever is too slow, too long, or speaks no HTTP.
 
     `body` is that of the last request that came in. While it is whole, further bytes are those of another head; a head
@@ -163,18 +177,22 @@ class Connection(RequestHandler):
         "body",
         "body_bytes",
         "came_from",
+        "has_asked",
         "head_bytes",
         "head_due",
         "line",
+        "loop",
         "made_at",
         "port",
         "timer",
         "waiting",
-    )  # fmt: skip
+    )
 
     def __init__(self, port: Port, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(port, loop=loop, **OPTIONS)
+        super().__init__(port, loop, **OPTIONS)
         self.port = port
+        self.loop = loop
+        self.has_asked = False
         self.came_from: str | None = None
         self.address: Address | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -212,13 +230,9 @@ class Connection(RequestHandler):
             self.waiting.cancel()
         super().connection_lost(exc)
 
-    def is_waiting(self) -> bool:
-        """Tell whether nothing is being answered."""
-        return self._waiter is not None and not self._waiter.done()
-
     def has_had_time(self) -> bool:
         """Tell whether the first request could be here by now."""
-        return bool(self._request_count) or self._loop.time() - self.made_at > FIRST_WORD_SECONDS
+        return self.has_asked or self.loop.time() - self.made_at > FIRST_WORD_SECONDS
 
     def begins(self) -> None:
         """Note that the connection is not idle any more."""
@@ -236,22 +250,23 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes in, and see to what they leave unfinished."""
-        known, between = self._request_count, self.body.is_eof()
+        known, between = len(self.queued), self.body.is_eof()
         super().data_received(data)
-        if self._request_count != known:
-            self.enter(self._request_count - known, self.head_bytes + len(data))
-        elif between and data and not self._close and not self._upgraded:
+        if len(self.queued) != known:
+            self.enter(known, self.head_bytes + len(data))
+        elif between and data and not self.is_closing() and not self.is_upgraded():
             self.extend_head(len(data))
 
-    def enter(self, count: int, head_bytes_most: int) -> None:
-        """Look at the requests that have just become known."""
+    def enter(self, first: int, head_bytes_most: int) -> None:
+        """Look at the requests that have just become known, those in the queue from the `first` one on."""
         self.begins()
+        self.has_asked = True
         self.head_due, self.head_bytes = None, 0
-        unfinished, messages = self.body, self._messages
-        for position in range(len(messages) - count, len(messages)):
+        unfinished, messages = self.body, self.queued
+        for position in range(first, len(messages)):
             message, self.body = messages[position]
-            if isinstance(message, _ErrInfo):
-                self._pause_transport_reading()  # for good: what follows can only be wrong as well
+            if isinstance(message, ParserError):
+                self.read_no_more()  # what follows can only be wrong as well
                 if not unfinished.is_eof():  # aiohttp would leave whoever reads it waiting
                     self.give_up(unfinished, malformed.problem_of(message.exc))
             elif flaw := malformed.flaw_of(message, head_bytes_most):
@@ -276,26 +291,26 @@ class Connection(RequestHandler):
     def expect_head(self) -> None:
         """Give the next head its time."""
         seconds = self.port.limits.head_seconds
-        self.head_due = self._loop.time() + seconds
+        self.head_due = self.loop.time() + seconds
         self.look_after(seconds)
 
     def look_after(self, seconds: float) -> None:
         """Look after some time; a look that is due before does as well, since it sees to the next one."""
         if self.timer is None:
-            self.timer = self._loop.call_later(seconds, self.look)
+            self.timer = self.loop.call_later(seconds, self.look)
 
     def look(self) -> None:
         """See what has become of what was unfinished."""
         self.timer = None
         if self.writing_paused or self.line is None or self.line.is_closing():
             self.look_at_answer()
-        elif self._close:
+        elif self.is_closing():
             return
-        elif self._reading_paused or self._buffer_paused:  # it is we who keep the client waiting
+        elif self.holds_reading():
             self.body_bytes = None
             self.look_after(self.port.limits.body_seconds)
         elif self.head_due is not None:
-            self.look_at_head(self.head_due - self._loop.time())
+            self.look_at_head(self.head_due - self.loop.time())
         elif not self.body.is_eof():
             self.look_at_body()
 
@@ -339,7 +354,7 @@ class Connection(RequestHandler):
         finished = await super().finish_response(request, resp, start_time)
         if isinstance(resp, web.Response):
             resp.body = None
-        if not self._messages and self.line is not None:
+        if not self.queued and self.line is not None:
             self.rests()
         return finished
 
@@ -355,7 +370,7 @@ class Connection(RequestHandler):
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         """Give the last answer its time to be taken, but once; aiohttp alone would wait for the client twice."""
-        due = self._loop.call_later(timeout or 0.0, self.break_off, "The daemon stops.")
+        due = self.loop.call_later(timeout or 0.0, self.break_off, "The daemon stops.")
         await super().shutdown(timeout)
         due.cancel()
 
@@ -389,18 +404,21 @@ class Connection(RequestHandler):
     def give_up(self, body: StreamReader, problem: FinalProblem) -> None:
         """Let whoever reads a body answer with a problem, and read no more."""
         self.note(problem)
-        self._close = True
-        self._lingering_time = 0.0
+        self.close()
+        self.linger_no_more()
         body.set_exception(problem)
 
     def refuse(self, error: Exception) -> None:
         """Read no more, answer with an error once everything before it is answered, and close."""
-        self._pause_transport_reading()
+        self.read_no_more()
         self.begins()
         self.head_due = None
-        self._messages.append((_ErrInfo(0, error, ""), EMPTY_PAYLOAD))
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self.answer_error(error)
+
+    def read_no_more(self) -> None:
+        """Leave with the system whatever else the client sends."""
+        if self.transport is not None:
+            self.transport.pause_reading()
 
     def handle_error(
         self,

@@ -13,7 +13,7 @@ IPV6_NETWORK_BITS = 64
 class Idling(Protocol):
     """A connection, as far as it matters here."""
 
-    def is_waiting(self) -> bool:
+    def awaits_request(self) -> bool:
         """Tell whether nothing is being answered."""
         ...
 
@@ -54,7 +54,7 @@ class IdleConnections:
                 connection = next(iter(waiting))
                 if not connection.has_had_time():
                     break  # all others are younger still
-                if connection.is_waiting():
+                if connection.awaits_request():
                     return connection
                 waiting.move_to_end(connection)
         return None

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
+from replayforge.aiohttp_internals import set_match_info
 from replayforge.web.api.ingest import post_event
 from replayforge.web.http.context import CONTEXT
 from replayforge.web.http.guard import guard
@@ -31,7 +32,7 @@ class Shortcut:
             return await self.handle(request)
         if hdrs.EXPECT in request.headers:
             return await self.handle(request)
-        request._match_info = self.match or await self.found(request)  # noqa: SLF001 - as aiohttp's own middlewares do
+        set_match_info(request, self.match or await self.found(request))
         return await guard(request, post_event)
 
     async def found(self, request: web.Request) -> web.UrlMappingMatchInfo:

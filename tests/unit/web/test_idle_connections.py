@@ -1,7 +1,6 @@
 """Which connection makes room for a newcomer, and that finding it takes no search; the cap for each address."""
 
 import asyncio
-from typing import Any
 
 import pytest
 from aiohttp import web
@@ -9,38 +8,9 @@ from aiohttp import web
 from replayforge.telemetry import Telemetry
 from replayforge.web.http.connection import FIRST_WORD_SECONDS, Connection, ConnectionLimits, Port
 from replayforge.web.http.idle_connections import LOOKS_MAX, address_of
+from tests.support.memory_transport import MemoryTransport, settle
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-class Line(asyncio.Transport):
-    """A transport without a network: keeps what is written."""
-
-    def __init__(self, peer: str | None = None) -> None:
-        super().__init__({"peername": (peer, 1) if peer else None})
-        self.said = b""
-        self.closed = False
-        self.connection: Connection | None = None
-
-    def write(self, data: Any) -> None:
-        self.said += bytes(data)
-
-    def close(self) -> None:
-        if not self.closed and self.connection is not None:
-            self.closed = True
-            asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
 
 
 class Entrance:
@@ -58,35 +28,30 @@ class Entrance:
             await self.held.wait()
         return web.Response(text="answered")
 
-    async def connect(self, peer: str | None = None) -> Line:
-        line = Line(peer)
-        line.connection = self.port()
-        line.connection.connection_made(line)
+    async def connect(self, peer: str | None = None) -> MemoryTransport:
+        line = MemoryTransport(peer)
+        line.protocol = self.port()
+        line.protocol.connection_made(line)
         await settle()
         return line
 
-    async def ask(self, line: Line, path: bytes = b"/") -> None:
-        assert line.connection is not None
-        line.connection.data_received(GET.replace(b"/ ", path + b" ", 1))
+    async def ask(self, line: MemoryTransport, path: bytes = b"/") -> None:
+        assert line.protocol is not None
+        line.protocol.data_received(GET.replace(b"/ ", path + b" ", 1))
         await settle()
-
-
-async def settle() -> None:
-    for _ in range(8):
-        await asyncio.sleep(0)
 
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count how often anybody looks whether a connection is idle."""
     count = [0]
-    look = Connection.is_waiting
+    look = Connection.awaits_request
 
     def counted(self: Connection) -> bool:
         count[0] += 1
         return look(self)
 
-    monkeypatch.setattr(Connection, "is_waiting", counted)
+    monkeypatch.setattr(Connection, "awaits_request", counted)
     return count
 
 
@@ -189,4 +154,4 @@ async def test_this_machine_has_no_cap(patience: None) -> None:
 )
 def test_where_a_connection_comes_from(peer: str | None, address: str | None) -> None:
     """An address of IPv4 stands for itself, one of IPv6 for its network, and this machine for nobody."""
-    assert address_of(Line(peer)) == address
+    assert address_of(MemoryTransport(peer)) == address
