@@ -87,13 +87,9 @@ def served(single_file: Path, directory: Path, *options: str) -> Iterator[HttpCl
     command = [sys.executable, str(single_file), "serve", "--port", "0", "--data-dir", "data", *options]
     with (directory / "stderr.txt").open("w") as stderr:
         process = subprocess.Popen(
-            command,
-            cwd=directory,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
+            command, cwd=directory, stdout=subprocess.PIPE, stderr=stderr, text=True,
             env=bare_environment(single_file, directory),
-        )
+        )  # fmt: skip
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -6,6 +6,7 @@ arguments, environment, folder and standard streams are those of the request, an
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import selectors
@@ -52,10 +53,8 @@ def main(channel: socket.socket) -> None:
 
 def load() -> None:
     """Import what a start would, but for uvloop, which tests hide; compile what the first page would."""
-    import importlib
-
     from replayforge.cli.main import COMMANDS
-    from replayforge.web import rendering
+    from replayforge.web.pages import rendering
 
     for place in COMMANDS.values():
         importlib.import_module(f"replayforge.cli.{place.module}")
