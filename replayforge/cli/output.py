@@ -10,21 +10,10 @@ from typing import Any
 import click
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, SystemClock, parse_time
+from replayforge.domain.signs import OUTCOMES, STATES
 
-GLYPHS = {
-    "received": "·",
-    "scheduled": "◷",
-    "queued": "○",
-    "processing": "◐",
-    "retrying": "↻",
-    "held": "?",
-    "succeeded": "✓",
-    "dead_lettered": "✕",
-    "discarded": "⊘",
-    "cancelled": "−",
-}
-OUTCOME_GLYPHS = {"failed": "✕", "timed_out": "⧖", "crashed": "⚡", "interrupted": "‖"}  # succeeded is a state, too
-COLOURS = {"✓": "green", "✕": "red", "⧖": "red", "⚡": "red", "↻": "yellow", "?": "yellow", "◐": "cyan"}
+SIGNS = STATES | OUTCOMES
+COLOURS = {"✓": "green", "✕": "red", "⧖": "red", "⚡": "red", "↻": "yellow", "‖": "yellow", "◐": "cyan"}
 SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 # What could move the cursor, ring, or turn the reading direction of a terminal.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -54,7 +43,8 @@ def spelled_out(match: re.Match[str]) -> str:
 
 def state(name: Any) -> str:
     """Write a state, or the outcome of an attempt, as glyph and word."""
-    return f"{(GLYPHS | OUTCOME_GLYPHS).get(str(name), '•')} {plain(name).replace('_', '-')}"
+    sign = SIGNS.get(str(name))
+    return f"• {plain(name)}" if sign is None else f"{sign.glyph} {sign.words}"
 
 
 def relative(text: str | None, now_us: int | None = None) -> str:

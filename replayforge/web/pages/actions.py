@@ -10,6 +10,7 @@ from multidict import MultiMapping
 from replayforge.domain.errors import Conflict, NotFound, Rejected
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import TRANSITIONS, State
+from replayforge.domain.signs import STATES
 from replayforge.engine.replay.replayer import Replayer
 from replayforge.web.api.demo import generate_workload
 from replayforge.web.api.operations import require_chaos
@@ -20,7 +21,7 @@ from replayforge.web.pages import rows, views
 from replayforge.web.pages.flash import Flash, is_ours, see_other
 from replayforge.web.pages.rendering import Page, show
 from replayforge.web.pages.selection import GROUP_EVENTS_MAX, Selection, read_selection, selected
-from replayforge.web.pages.words import STATES, link, plural, segment, workflow_path
+from replayforge.web.pages.words import link, plural, segment, workflow_path
 
 TOGETHER = 50
 SAMPLE_MAX = 5
@@ -157,7 +158,7 @@ async def resolve(request: web.Request) -> web.Response:
         await context.replayer.resolve(event_id, State(status), reason_in(form))
     except Rejected as error:
         return see_other(request, back, Flash("err", str(error)))
-    return see_other(request, back, Flash("ok", f"Decided: {STATES[status][1]}."))
+    return see_other(request, back, Flash("ok", f"Decided: {STATES[status].words}."))
 
 
 async def crash_worker(request: web.Request) -> web.Response:

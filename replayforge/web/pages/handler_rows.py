@@ -8,13 +8,6 @@ from replayforge.domain.reports import Group
 from replayforge.web.api.handlers import HandlerShape
 from replayforge.web.pages.words import count, duration, link, plural
 
-# state -> (glyph, words), as STATES for events.
-HANDLER_STATES: dict[str, tuple[str, str]] = {
-    "ready": ("●", "ready"),
-    "paused": ("‖", "paused"),
-    "failing": ("✕", "failing"),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class HandlerRow:

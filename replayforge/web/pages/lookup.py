@@ -6,9 +6,10 @@ import msgspec
 from aiohttp import web
 
 from replayforge.domain.event import StoredEvent
+from replayforge.domain.signs import STATES
 from replayforge.web.api.shapes import json_response
 from replayforge.web.http.context import context_of
-from replayforge.web.pages.words import STATES, segment, workflow_path
+from replayforge.web.pages.words import segment, workflow_path
 
 TEXT_CHARACTERS_MIN = 2
 TEXT_CHARACTERS_MAX = 255
@@ -46,7 +47,7 @@ def event_places(found: Sequence[StoredEvent], base: str) -> list[Place]:
         Place(
             f"{base}/events/{segment(event.id)}",
             event.event_type,
-            f"{STATES[event.state][1]}, {event.workflow_id}, {event.id[:8]}",
+            f"{STATES[event.state].words}, {event.workflow_id}, {event.id[:8]}",
         )
         for event in found[:EVENTS_MAX]
     ]

@@ -10,6 +10,7 @@ import jinja2
 import msgspec
 from aiohttp import web
 
+from replayforge.domain import signs
 from replayforge.domain.clock import format_time
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.lifecycle import State
@@ -22,9 +23,7 @@ from replayforge.web.live.cached_answer import Remembered
 from replayforge.web.live.hints import happened
 from replayforge.web.pages import flash, words
 from replayforge.web.pages.assets import ASSETS
-from replayforge.web.pages.handler_rows import HANDLER_STATES
 from replayforge.web.pages.health import Health, Signs, judge
-from replayforge.web.pages.replay_rows import JOB_STATES
 
 THEME_COOKIE = "replayforge_theme"
 THEMES = ("auto", "light", "dark")
@@ -82,10 +81,10 @@ def build_environment() -> jinja2.Environment:
         link=words.link,
         plural=words.plural,
         workflow_path=words.workflow_path,
-        STATES=words.STATES,
-        OUTCOMES=words.OUTCOMES,
-        JOB_STATES=JOB_STATES,
-        HANDLER_STATES=HANDLER_STATES,
+        STATES=signs.STATES,
+        OUTCOMES=signs.OUTCOMES,
+        JOB_STATES=signs.JOB_STATES,
+        HANDLER_STATES=signs.HANDLER_STATES,
     )
     return environment
 

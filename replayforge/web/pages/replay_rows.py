@@ -6,17 +6,9 @@ from typing import Any
 
 from replayforge.domain.bulk_replay import AT_WORK, JOB_TRANSITIONS, MEMBERS_MAX, JobState, ReplayJob
 from replayforge.domain.clock import format_time
-from replayforge.web.pages.words import STATES, count, plural
+from replayforge.domain.signs import STATES
+from replayforge.web.pages.words import count, plural
 
-# state -> (glyph, words), as STATES for events.
-JOB_STATES: dict[str, tuple[str, str]] = {
-    JobState.PENDING: ("○", "pending"),
-    JobState.CANARY: ("◔", "trying the first"),
-    JobState.RUNNING: ("◐", "running"),
-    JobState.PAUSED: ("‖", "paused"),
-    JobState.DONE: ("✓", "done"),
-    JobState.CANCELLED: ("–", "cancelled"),
-}
 FILTER_WORDS = {
     "event_type": "type",
     "service_name": "service",
@@ -98,7 +90,7 @@ def selection_in_words(selection: Mapping[str, Any]) -> str:
 
 def filter_in_words(given: Mapping[str, Any]) -> str:
     """Say which events pass a filter, given with the names of the API."""
-    state = STATES[given.get("status", "dead_lettered")][1]
+    state = STATES[given.get("status", "dead_lettered")].words
     narrowed = [f"{words} {given[name]}" for name, words in FILTER_WORDS.items() if given.get(name)]
     return ", ".join([f"all {state} events", *narrowed])
 

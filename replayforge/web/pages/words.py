@@ -1,34 +1,11 @@
-"""How pages write things: durations, sizes, states, excerpts of what users sent, links with odd names in them."""
+"""How pages write things: durations, sizes, excerpts of what users sent, links with odd names in them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
-from replayforge.domain.lifecycle import Outcome, State
-
 SHOWN_BYTES_MAX = 16 * 1024
 LINE_CHARACTERS_MAX = 200
-
-# state -> (glyph, words); the colour is the style sheet's business and never the only sign.
-STATES: dict[str, tuple[str, str]] = {
-    State.RECEIVED: ("·", "received"),
-    State.SCHEDULED: ("◷", "scheduled"),
-    State.QUEUED: ("○", "queued"),
-    State.PROCESSING: ("◐", "processing"),
-    State.RETRYING: ("↻", "retrying"),
-    State.HELD: ("‖", "held"),
-    State.SUCCEEDED: ("✓", "succeeded"),
-    State.DEAD_LETTERED: ("✕", "dead-lettered"),
-    State.DISCARDED: ("⊘", "discarded"),
-    State.CANCELLED: ("–", "cancelled"),
-}
-OUTCOMES: dict[str, tuple[str, str]] = {
-    Outcome.SUCCEEDED: ("✓", "succeeded"),
-    Outcome.FAILED: ("✕", "failed"),
-    Outcome.TIMED_OUT: ("◷", "timed out"),
-    Outcome.CRASHED: ("⚡", "crashed"),
-    Outcome.INTERRUPTED: ("‖", "interrupted"),
-}
 
 
 @dataclass(frozen=True, slots=True)

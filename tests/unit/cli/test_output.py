@@ -4,7 +4,6 @@ import pytest
 
 from replayforge.cli import output
 from replayforge.domain.clock import parse_time
-from replayforge.domain.lifecycle import Outcome, State
 
 NOW_US = parse_time("2026-11-22T12:00:00Z")
 
@@ -31,14 +30,6 @@ def test_terminal_is_never_obeyed() -> None:
     """Control characters and direction marks are shown, not carried out."""
     assert output.printable("a\x1bb\nc") == "a\\x1bb\nc"
     assert output.plain("a\x1b[2Jb\r\n\u202ec") == "a\\x1b[2Jb\\x0d\\x0a\\x202ec"
-
-
-def test_every_state_has_a_glyph() -> None:
-    """Each state, and each outcome of an attempt, has a glyph of its own."""
-    assert set(output.GLYPHS) == set(State)
-    assert len(set(output.GLYPHS.values())) == len(State)
-    assert set(output.OUTCOME_GLYPHS) | {Outcome.SUCCEEDED} == set(Outcome)
-    assert len(set(output.OUTCOME_GLYPHS.values())) == len(output.OUTCOME_GLYPHS)
 
 
 def test_table_lines_up(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ def test_events_show(ask: Cli, api: FakeApi) -> None:
     assert "✕ dead-lettered" in out
     assert '{"deep": [1, 2]}' in out
     assert "worker-3" in out
-    assert "timed-out" in out
+    assert "timed out" in out
     assert out.endswith("LAST ERROR\nno answer\nTraceback \\x1b[2J:\n  line 1\n")
 
 

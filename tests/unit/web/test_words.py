@@ -2,12 +2,9 @@
 
 import pytest
 
-from replayforge.domain.lifecycle import Outcome, State
 from replayforge.web.pages.flash import is_ours
 from replayforge.web.pages.words import (
-    OUTCOMES,
     SHOWN_BYTES_MAX,
-    STATES,
     count,
     duration,
     excerpt,
@@ -16,13 +13,6 @@ from replayforge.web.pages.words import (
     size,
     workflow_path,
 )
-
-
-def test_every_state_and_outcome_has_a_sign_and_a_word() -> None:
-    """The legend knows every state and outcome, and no two states share a glyph."""
-    assert set(STATES) == set(State)
-    assert set(OUTCOMES) == set(Outcome)
-    assert len({glyph for glyph, _ in STATES.values()}) == len(STATES)
 
 
 @pytest.mark.parametrize(
