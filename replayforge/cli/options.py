@@ -17,6 +17,7 @@ from replayforge.cli.client import Client, Misunderstood
 from replayforge.cli.output import printable
 from replayforge.domain.clock import SystemClock, format_time, to_us
 from replayforge.domain.document import Malformed, text_of
+from replayforge.domain.reports import FILTER_NAMES
 
 UNIT_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
 Command = Callable[..., Any]
@@ -73,8 +74,7 @@ def event_filters(command: Command) -> Command:
     @click.option("--search", "q", help="Id, key or workflow; a beginning is enough.")
     @functools.wraps(command)
     def with_filters(*positional: Any, **arguments: Any) -> Any:
-        names = ("event_type", "service_name", "workflow_id", "application_name", "error", "since", "until", "q")
-        filters = {name: arguments.pop(name) for name in names}
+        filters = {name: arguments.pop(name) for name in FILTER_NAMES if name != "status"}
         return command(*positional, filters=filters, **arguments)
 
     return with_filters

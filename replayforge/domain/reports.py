@@ -1,9 +1,23 @@
 """Values that answer a question about many events: filters, totals, groups, the ledger."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from replayforge.domain.lifecycle import OPEN, TERMINAL, State
+
+# What a filter of events is called outside: in queries, in the bodies of bulk replays, on the command line.
+FILTER_NAMES = (
+    "status",
+    "event_type",
+    "service_name",
+    "workflow_id",
+    "application_name",
+    "error",
+    "since",
+    "until",
+    "q",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +33,22 @@ class EventFilter:
     since_us: int | None = None
     until_us: int | None = None
     text: str | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], since_us: int | None = None, until_us: int | None = None) -> "EventFilter":
+        """Return the filter that is meant by the names it has outside; what is empty means any, times come as read."""
+        status = given.get("status")
+        return cls(
+            state=State(status) if status else None,
+            event_type=given.get("event_type") or None,
+            service_name=given.get("service_name") or None,
+            workflow_id=given.get("workflow_id") or None,
+            application_name=given.get("application_name") or None,
+            error_signature=given.get("error") or None,
+            since_us=since_us,
+            until_us=until_us,
+            text=given.get("q") or None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from replayforge.domain.clock import format_time
 from replayforge.domain.document import Unacceptable
 from replayforge.domain.event import Envelope
 from replayforge.domain.lifecycle import State
-from replayforge.domain.reports import EventFilter
+from replayforge.domain.reports import FILTER_NAMES, EventFilter
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.replay.replayer import Replay
 from replayforge.engine.report.overview import History
@@ -47,6 +47,14 @@ class WorkflowReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
     reason: Words = ""
 
 
+SHORT_NAMES = {
+    "event_type": "type",
+    "service_name": "service",
+    "workflow_id": "workflow",
+    "application_name": "application",
+}
+
+
 class ReasonRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Why something is done."""
 
@@ -66,17 +74,8 @@ def event_filter(request: web.Request) -> EventFilter:
     status = query.get("status") or None
     if status is not None and status not in set(State):
         raise bad_query("status", status, ", ".join(State))
-    return EventFilter(
-        state=State(status) if status else None,
-        event_type=query.get("event_type") or query.get("type") or None,
-        service_name=query.get("service_name") or query.get("service") or None,
-        workflow_id=query.get("workflow_id") or query.get("workflow") or None,
-        application_name=query.get("application_name") or query.get("application") or None,
-        error_signature=query.get("error") or None,
-        since_us=query_time(request, "since"),
-        until_us=query_time(request, "until"),
-        text=query.get("q") or None,
-    )
+    given = {name: query.get(name) or query.get(SHORT_NAMES.get(name, name)) for name in FILTER_NAMES}
+    return EventFilter.of(given, query_time(request, "since"), query_time(request, "until"))
 
 
 async def list_events(request: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler
 import replayforge
 from replayforge.domain.event import Envelope
 from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import FILTER_NAMES
 from replayforge.web.api.events import ReasonRequest, ReplayRequest, ResolveRequest, WorkflowReplayRequest
 from replayforge.web.api.forgelog_api import CommitRequest
 from replayforge.web.api.handlers import HandlerShape, PauseRequest
@@ -74,22 +75,11 @@ class Details:
     answers: tuple[tuple[int, str], ...] = ((200, ""),)
 
 
-EVENT_FILTERS = (
-    "status",
-    "event_type",
-    "service_name",
-    "workflow_id",
-    "application_name",
-    "error",
-    "since",
-    "until",
-    "q",
-)
 DETAILS: dict[str, Details] = {
     "POST /api/events": Details(body="Envelope", answers=((201, "EventShape"), (200, "EventShape"))),
     "POST /api/events/bulk": Details(body="Envelope[]"),
-    "GET /api/events": Details((*EVENT_FILTERS, *LIST), answers=((200, "EventShape[]"),)),
-    "GET /api/events/export": Details(EVENT_FILTERS),
+    "GET /api/events": Details((*FILTER_NAMES, *LIST), answers=((200, "EventShape[]"),)),
+    "GET /api/events/export": Details(FILTER_NAMES),
     "GET /api/events/recent": Details(("limit",), answers=((200, "EventShape[]"),)),
     "GET /api/events/{id}": Details(answers=((200, "EventShape"),)),
     "POST /api/events/{id}/replay": Details(body="ReplayRequest", answers=((202, ""), (200, ""))),

@@ -117,17 +117,8 @@ def chosen_events(asked: BulkReplayRequest) -> Chosen:
 
 def event_filter(given: ReplayFilter) -> EventFilter:
     """Return what the store is asked for."""
-    return EventFilter(
-        state=given.status,
-        event_type=given.event_type or None,
-        service_name=given.service_name or None,
-        workflow_id=given.workflow_id or None,
-        application_name=given.application_name or None,
-        error_signature=given.error or None,
-        since_us=moment(given.since, "/filter/since"),
-        until_us=moment(given.until, "/filter/until"),
-        text=given.q or None,
-    )
+    since_us, until_us = moment(given.since, "/filter/since"), moment(given.until, "/filter/until")
+    return EventFilter.of(msgspec.structs.asdict(given), since_us, until_us)
 
 
 def moment(text: str | None, pointer: str) -> int | None:

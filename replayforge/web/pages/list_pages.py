@@ -6,6 +6,7 @@ from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.domain.errors import NotFound
 from replayforge.domain.lifecycle import FAILED, TERMINAL, State
 from replayforge.domain.reports import EventFilter
+from replayforge.domain.signs import STATES
 from replayforge.engine.report.overview import Convergence, Overview
 from replayforge.web.api.dead_letters import GROUPINGS
 from replayforge.web.http.context import context_of
@@ -85,14 +86,14 @@ async def matching(overview: Overview, filters: views.Filters, wanted: EventFilt
 
 def api_query(filters: views.Filters, now_us: int) -> dict[str, str]:
     """Return the filters with the names of the API; a distance of time becomes a time."""
-    since_us = now_us - SINCE[filters.since] * MICROSECONDS_PER_SECOND if filters.since else None
+    begin_us = since_us(filters, now_us)
     given = {
         "status": filters.status,
         "event_type": filters.type,
         "service_name": filters.service,
         "workflow_id": filters.workflow,
         "error": filters.error,
-        "since": "" if since_us is None else format_time(since_us),
+        "since": "" if begin_us is None else format_time(begin_us),
         "q": filters.q,
     }
     return {name: value for name, value in given.items() if value}
@@ -101,20 +102,17 @@ def api_query(filters: views.Filters, now_us: int) -> dict[str, str]:
 def replayable(status: str) -> str:
     """Return the words for those of the listed events that a bulk replay would take, or nothing."""
     chosen = status or State.DEAD_LETTERED
-    return words.STATES[chosen][1] if chosen in TERMINAL else ""
+    return STATES[chosen].words if chosen in TERMINAL else ""
 
 
 def event_filter(filters: views.Filters, now_us: int) -> EventFilter:
     """Return what the store is asked for."""
-    return EventFilter(
-        state=State(filters.status) if filters.status else None,
-        event_type=filters.type or None,
-        service_name=filters.service or None,
-        workflow_id=filters.workflow or None,
-        error_signature=filters.error or None,
-        since_us=now_us - SINCE[filters.since] * MICROSECONDS_PER_SECOND if filters.since else None,
-        text=filters.q or None,
-    )
+    return EventFilter.of(api_query(filters, now_us), since_us(filters, now_us))
+
+
+def since_us(filters: views.Filters, now_us: int) -> int | None:
+    """Return the time from which on events are shown, if there is one."""
+    return now_us - SINCE[filters.since] * MICROSECONDS_PER_SECOND if filters.since else None
 
 
 def older(request: web.Request, cursors: list[int]) -> str:
