@@ -128,7 +128,7 @@ class Daemon:
         claiming = [self.reader.name, self.deferred_claimer.name, self.janitor.name, self.replay_runner.name]
         await self.supervisor.stop(claiming, DRAIN_SECONDS)
         unstarted = self.buffer.close()
-        leases = [(claimed.event.seq, claimed.event.lease_token) for claimed in unstarted]
+        leases = [claimed.lease for claimed in unstarted]
         names = [worker.name for worker in self.workers]
         await self.supervisor.stop(names, self.config.supervisor.grace_seconds)
         self.settler.giving_up.set()

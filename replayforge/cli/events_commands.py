@@ -21,7 +21,7 @@ from replayforge.cli.output import (
     table,
     verbatim,
 )
-from replayforge.domain.lifecycle import State
+from replayforge.domain.lifecycle import TRANSITIONS, State
 
 PAYLOAD_SHOWN_CHARACTERS = 16_384
 
@@ -188,7 +188,7 @@ def cancel(context: click.Context, /, client: Client, *, ids: tuple[str, ...], d
     "--as",
     "status",
     required=True,
-    type=click.Choice([State.SUCCEEDED.value, State.DEAD_LETTERED.value, State.QUEUED.value]),
+    type=click.Choice([state.value for state in State if state in TRANSITIONS[State.HELD]]),
     help="What it becomes: its effect has happened, it has failed, or it is to run again.",
 )
 @click.option("--reason", default="", help="Why, for those who look at it later.")

@@ -43,6 +43,7 @@ JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.CANCELLED: frozenset(),
 }
 AT_WORK = frozenset({JobState.PENDING, JobState.CANARY, JobState.RUNNING})
+JOB_ENDED = frozenset(state for state, targets in JOB_TRANSITIONS.items() if not targets)
 
 
 class Miscounted(Conflict):

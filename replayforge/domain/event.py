@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -84,6 +84,28 @@ encode_record = msgspec.json.Encoder().encode
 decode_record = msgspec.json.Decoder(EventRecord).decode
 
 
+class Lease(NamedTuple):
+    """The right to run one event: its row number, and the token that grows with each start, so that old ones lose."""
+
+    seq: int
+    token: int
+
+
+class SeenLease(NamedTuple):
+    """A lease as an observer saw it last: `beat` grows whenever its owner renews it."""
+
+    seq: int
+    token: int
+    beat: int
+
+
+class Entry(NamedTuple):
+    """A hint that one run of an event is ready; the store alone knows whether that is still true."""
+
+    event_id: str
+    run: int
+
+
 class StoredEvent(msgspec.Struct, frozen=True):
     """An event and what has become of it, as the store's row says. Times are microseconds since the epoch.
 
@@ -117,6 +139,16 @@ class StoredEvent(msgspec.Struct, frozen=True):
     result: bytes | None
     waits_for: str | None = None
 
+    @property
+    def lease(self) -> Lease:
+        """What it is held under, if anybody holds it."""
+        return Lease(self.seq, self.lease_token)
+
+    @property
+    def entry(self) -> Entry:
+        """What the stream says of it once it is queued."""
+        return Entry(self.id, self.run)
+
 
 class RetiredKey(msgspec.Struct, frozen=True):
     """What is known of an event with a key that retention has removed."""
@@ -138,15 +170,16 @@ class Content(msgspec.Struct, frozen=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """An event in the hands of this process, with what came with it."""
+    """An event in the hands of this process, with what came with it, and what it is held under."""
 
     event: StoredEvent
     content: Content
+    lease: Lease
 
-    @property
-    def lease(self) -> tuple[int, int]:
-        """The (row number, token) pair it is held under."""
-        return (self.event.seq, self.event.lease_token)
+    @classmethod
+    def of(cls, event: StoredEvent, content: Content) -> "Claimed":
+        """Return the event as it is held; the lease is looked at often, so it is made once."""
+        return cls(event, content, event.lease)
 
 
 @dataclass(frozen=True, slots=True)

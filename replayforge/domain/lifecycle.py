@@ -61,7 +61,10 @@ OPEN = frozenset(State) - TERMINAL - {State.RECEIVED}
 # What a replay of failed events runs anew. Cancelled and discarded ones were ended by a person, who decided that they
 # are not to run; a held one still waits for such a decision.
 FAILED = frozenset({State.DEAD_LETTERED})
+TIMED = frozenset({State.SCHEDULED, State.RETRYING})  # waiting for a time that their row names
+UNDER_WAY = frozenset({State.QUEUED, State.PROCESSING})  # due and not ended: what a death may concern
 ATTEMPT_SPENDING = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
+UNSUCCESSFUL = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})
 
 
 def held_way_out(event_id: str) -> str:
@@ -73,3 +76,8 @@ def held_way_out(event_id: str) -> str:
 def sources_of(target: State) -> frozenset[State]:
     """Return the states from which `target` can be reached in one step."""
     return frozenset(state for state, targets in TRANSITIONS.items() if target in targets)
+
+
+REPLAYABLE = TERMINAL & sources_of(State.QUEUED)
+REPLAYABLE_WITHOUT_FORCE = REPLAYABLE - {State.SUCCEEDED}
+CANCELLABLE = sources_of(State.CANCELLED)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from replayforge.domain.clock import to_us
+from replayforge.domain.event import Lease
 from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Outcome, Reason, State
 from replayforge.domain.poison import Death, Decision, Isolation, Suspicion, after_death
 from replayforge.domain.retry import RetryPolicy
@@ -46,6 +47,7 @@ class Verdict(msgspec.Struct, frozen=True):
 class InFlight:
     """An event that was in the hands of a worker or a process that died, and what earlier deaths say of it."""
 
+    seq: int
     event_id: str
     event_type: str
     run: int
@@ -57,6 +59,11 @@ class InFlight:
     isolation: Isolation = Isolation.FREE
     suspicion: Suspicion | None = None
     worker: str = ""
+
+    @property
+    def lease(self) -> Lease:
+        """What it was held under."""
+        return Lease(self.seq, self.token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +81,15 @@ class Reclaim:
 class Incarnation:
     """What the last incarnation of a node left word of: who it was, whether it was told to end, and who ran alone.
 
-    `alone` is the (row number, token) of the event that ran with nothing beside it when the word was left, `seconds`
+    `alone` is the lease of the event that ran with nothing beside it when the word was left, `seconds`
     for how long it had. `outlived` are those that had run on beyond their time alone.
     """
 
     owner: str = ""
     draining: bool = False
-    alone: tuple[int, int] | None = None
+    alone: Lease | None = None
     seconds: float | None = None
-    outlived: Collection[tuple[int, int]] = ()
+    outlived: Collection[Lease] = ()
 
 
 def judge(
@@ -107,30 +114,30 @@ def judge(
 
 
 def judge_former(
-    left: Iterable[tuple[int, InFlight]],
+    left: Iterable[InFlight],
     former: Incarnation,
     draining: Collection[str],
     node: str,
     holds_on_crash: Callable[[str], bool],
-) -> list[tuple[int, Reclaim]]:
-    """Decide what becomes of the events, with their row numbers, that former incarnations of this node held.
+) -> list[Reclaim]:
+    """Decide what becomes of the events that former incarnations of this node held.
 
     That they are gone is certain, for this one runs. What one left that was told to end, one of `draining`, was
     interrupted; of all others a death is proven. It charges no event but one that ran alone, and that only as
     `poison.after_death` says. `holds_on_crash` says of a type whether a person must look before it runs again.
     """
     events = list(left)
-    held = sum(event.owner == former.owner for _, event in events)
+    held = sum(event.owner == former.owner for event in events)
     decided = []
-    for seq, event in events:
-        ours, lease, hold = event.owner == former.owner, (seq, event.token), holds_on_crash(event.event_type)
+    for event in events:
+        ours, hold = event.owner == former.owner, holds_on_crash(event.event_type)
         if event.owner in draining:
-            decided.append((seq, as_it_was(event, hold=hold, outcome=Outcome.INTERRUPTED)))
+            decided.append(as_it_was(event, hold=hold, outcome=Outcome.INTERRUPTED))
             continue
-        alone = ours and held == 1 and former.alone == lease
-        outlived = ours and lease in former.outlived
+        alone = ours and held == 1 and former.alone == event.lease
+        outlived = ours and event.lease in former.outlived
         death = Death(event.owner, node, alone, former.seconds if alone else None, outlived)
-        decided.append((seq, charged(event, death, hold=hold)))
+        decided.append(charged(event, death, hold=hold))
     return decided
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from msgspec import structs
 
 from replayforge.domain.errors import Unstorable
-from replayforge.domain.event import EventRecord
+from replayforge.domain.event import Entry, EventRecord
 from replayforge.domain.lifecycle import Reason, State
 from replayforge.stores.driver import Fetch, Steps
 from replayforge.stores.tallies import WAITS_FOR, tally
@@ -42,11 +42,16 @@ async def narrowed(
 
 
 def bury(
-    node: str, entry: tuple[str, int], error: str, now_us: int, *, waits_for: str | None = None
+    node: str, entry: Entry, error: str, now_us: int, *, waits_for: str | None = None
 ) -> Steps[list[tuple[str, str]]]:
-    """Make a queued event, given as (id, run), a dead letter; returns its (id, type) unless it moved meanwhile."""
-    event_id, run = entry
-    parameters = {"id": event_id, "run": run, "reason": Reason.BAD_PAYLOAD, "now_us": now_us, "pattern": waits_for}
+    """Make a queued event, given as its entry, a dead letter; returns its (id, type) unless it moved meanwhile."""
+    parameters = {
+        "id": entry.event_id,
+        "run": entry.run,
+        "reason": Reason.BAD_PAYLOAD,
+        "now_us": now_us,
+        "pattern": waits_for,
+    }
     rows = yield Fetch("bury_event", {**parameters, "error": storable_text(error, ERROR_CHARACTERS_MAX)})
     yield tally(node, {State.QUEUED: -len(rows), State.DEAD_LETTERED: len(rows)})
     if waits_for is not None:

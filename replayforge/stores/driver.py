@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
-from replayforge.domain.errors import Unavailable
+from msgspec import Struct
+from msgspec.structs import astuple
 
-Row = Sequence[Any]
+from replayforge.domain.errors import Unavailable
+from replayforge.stores.batches import BATCHES
+from replayforge.stores.rows import Row
+
 Result = TypeVar("Result")
 
 
@@ -29,10 +33,16 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A named statement over many rows of parameters, all of them in one step; yields [[rows changed in all]]."""
+    """A named statement over many rows, of the kind that BATCHES names, in one step; yields [[rows changed in all]]."""
 
     name: str
-    rows: Sequence[Row]
+    rows: Sequence[Struct]
+
+    def values(self) -> list[Row]:
+        """Return the rows as tuples in the order of their columns; rows of another statement are refused."""
+        if self.rows and type(self.rows[0]) is not BATCHES[self.name]:
+            raise TypeError(f"{self.name} takes rows of {BATCHES[self.name].__name__}, not {self.rows[0]!r}")
+        return [astuple(row) for row in self.rows]
 
 
 @dataclass(frozen=True, slots=True)

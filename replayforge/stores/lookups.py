@@ -6,12 +6,12 @@ from typing import Any
 
 from msgspec import structs
 
-from replayforge.domain.event import Action, Attempt, Content, Meaning, StoredEvent
+from replayforge.domain.event import Action, Attempt, Content, Entry, Lease, Meaning, StoredEvent
 from replayforge.domain.identity import event_id_for_key
-from replayforge.domain.lifecycle import Outcome, State
+from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
-from replayforge.stores.driver import Fetch, Row, Steps
-from replayforge.stores.projection import stored_event
+from replayforge.stores.driver import Fetch, Steps
+from replayforge.stores.rows import Row, attempt, group, node, stored_event
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class WorkflowPage:
 
 @dataclass(frozen=True, slots=True)
 class Discrepancies:
-    """(event id, run, outcomes) of runs that ended twice, (row number, token) of attempts whose event is gone, and
+    """(event id, run, outcomes) of runs that ended twice, the leases of attempts whose event is gone, and
     how many rows stand in each state, and wait for each handler, counted one by one."""
 
     doubled: list[tuple[str, int, int]]
-    orphans: list[tuple[int, int]]
+    orphans: list[Lease]
     states: dict[State, int]
     waiting: dict[str, int]
 
@@ -114,13 +114,6 @@ def nodes(now_us: int) -> Steps[list[Node]]:
     """Fetch every daemon that shares this store."""
     rows = yield Fetch("nodes", {"now_us": now_us})
     return [node(row) for row in rows]
-
-
-def node(row: Row) -> Node:
-    """Read a row of the nodes."""
-    values = list(row)
-    values[8], values[12] = bool(values[8]), bool(values[12])
-    return Node(*values)
 
 
 def long_transactions(seconds: float) -> Steps[list[tuple[int, float, str]]]:
@@ -303,22 +296,16 @@ def handlerless(limit: int) -> Steps[list[Group]]:
     return [group(row) for row in rows]
 
 
-def group(row: Row) -> Group:
-    """Read a row of a group."""
-    name, count, first_at_us, last_at_us, event_types, sample, capped = row
-    return Group(str(name), count, first_at_us, last_at_us, event_types, sample, bool(capped))
-
-
 def error_insights(since_us: int, limit: int) -> Steps[list[Group]]:
     """Fetch failed attempts since a time, of the newest 10,000 events' worth, gathered by error."""
     rows = yield Fetch("error_insights", {"since_us": since_us, "scan_max": SCAN_MAX, "count": limit})
     return [Group(str(row[0]), row[1], row[2], row[3], 0, str(row[4]), bool(row[5])) for row in rows]
 
 
-def queued_entries(after_seq: int, limit: int) -> Steps[list[tuple[str, int]]]:
+def queued_entries(after_seq: int, limit: int) -> Steps[list[Entry]]:
     """Fetch (id, run) of queued events in order, suspects left out."""
     rows = yield Fetch("queued_entries", {"after_seq": after_seq, "count": limit})
-    return [(row[0], row[1]) for row in rows]
+    return [Entry(*row) for row in rows]
 
 
 def run_of_request(seq: int, request_key: str) -> Steps[int | None]:
@@ -357,12 +344,6 @@ def ping() -> Steps[None]:
     yield Fetch("ping")
 
 
-def attempt(row: Row) -> Attempt:
-    """Read a row of the attempt columns."""
-    event_id, token, run, number, outcome, ended_run, *rest = row
-    return Attempt(event_id, token, run, number, Outcome(outcome), bool(ended_run), *rest)
-
-
 def origins(ids: Sequence[str]) -> Steps[dict[str, tuple[str, int, Meaning]]]:
     """Fetch id -> (log id, log offset, what must be the same for a record to be a copy)."""
     rows = yield Fetch("check_ids", {"ids": list(ids)})
@@ -383,7 +364,7 @@ def discrepancies(limit: int) -> Steps[Discrepancies]:
     waiting = yield Fetch("check_waiting")
     return Discrepancies(
         doubled=[(row[0], row[1], row[2]) for row in doubled],
-        orphans=[(row[0], row[1]) for row in orphans],
+        orphans=[Lease(*row) for row in orphans],
         states={State(row[0]): row[1] for row in states},
         waiting={row[0]: row[1] for row in waiting},
     )

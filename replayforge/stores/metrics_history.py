@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from replayforge.domain.metrics_history import MetricsHistory, Range, metrics_history
+from replayforge.stores.batches import CountedAmount
 from replayforge.stores.driver import Batch, Fetch, Steps
 
 TYPES_SHOWN_MAX = 20
@@ -13,7 +14,12 @@ StepAmount = tuple[int, int, str, str, int]
 
 def write(node: str, amounts: Sequence[StepAmount]) -> Steps[None]:
     """Note the (step, begin, type, name, amount) that a node has counted by now, in place of what it wrote before."""
-    rows = [(step_seconds, at_us, node, *rest) for step_seconds, at_us, *rest in sorted(amounts)]
+    rows = [
+        CountedAmount(
+            step_seconds=step_seconds, at_us=at_us, node=node, event_type=event_type, name=name, amount=amount
+        )
+        for step_seconds, at_us, event_type, name, amount in sorted(amounts)
+    ]
     yield Batch("write_metrics", rows)
 
 

@@ -5,6 +5,7 @@ import uuid
 from importlib import resources
 
 from replayforge.domain.errors import Refused
+from replayforge.stores.batches import MetaValue
 from replayforge.stores.driver import Batch, Driver, Fetch, Steps
 
 REMEMBERED = """
@@ -50,7 +51,7 @@ def digest(script: str) -> str:
 
 def name_store() -> Steps[None]:
     """Give the store the name that logs and streams know it by, unless it has one."""
-    yield Batch("insert_meta", [("store_id", str(uuid.uuid4()))])
+    yield Batch("insert_meta", [MetaValue(name="store_id", value=str(uuid.uuid4()))])
 
 
 def seen_migrations() -> Steps[dict[int, str]]:

@@ -14,11 +14,12 @@ import asyncpg
 import msgspec
 
 from replayforge.domain.errors import TooSlow, Unavailable
-from replayforge.stores.driver import LOOK_SECONDS, Batch, Computation, Result, Row, Statement, Transaction, Writes
+from replayforge.stores.driver import LOOK_SECONDS, Batch, Computation, Result, Statement, Transaction, Writes
 from replayforge.stores.postgres_errors import Rivalled, mapped_errors
 from replayforge.stores.postgres_link import Address, Connections
 from replayforge.stores.postgres_start import usable
 from replayforge.stores.queries import load_book
+from replayforge.stores.rows import Row
 from replayforge.turns import computed
 
 CONNECTIONS = 8
@@ -211,7 +212,7 @@ class PostgresDriver:
             return [[await computed(statement.work, size=statement.size)]]
         sql = self.book[statement.name]
         if isinstance(statement, Batch):
-            return [[await run_batch(connection, sql, statement.rows)]]
+            return [[await run_batch(connection, sql, statement.values())]]
         numbered, names = with_numbers(sql.replace("{filters}", statement.filters))
         records = await connection.fetch(numbered, *(encoded(statement.parameters[name]) for name in names))
         return [tuple(record) for record in records]

@@ -9,11 +9,13 @@ import msgspec
 
 from replayforge.domain.admission import ALL_WELCOME, Admission
 from replayforge.domain.errors import Fatal, Unstorable
-from replayforge.domain.event import Claimed, Content, EventRecord, Meaning, StoredEvent, same_event
+from replayforge.domain.event import Claimed, Content, Entry, EventRecord, Meaning, StoredEvent, same_event
 from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import Reason, State
+from replayforge.stores.batches import AdvancedCursor, PassedOver, StoredContent
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, salvaged, storable_text
-from replayforge.stores.driver import Batch, Computation, Fetch, Row, Steps
+from replayforge.stores.driver import Batch, Computation, Fetch, Steps
+from replayforge.stores.rows import KnownContent, stored_event
 from replayforge.stores.tallies import tally, tally_waiting
 
 
@@ -61,7 +63,7 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """What became of a stretch of a log: what was claimed, (id, run) of what can be published, and the counts.
+    """What became of a stretch of a log: what was claimed, the entries of what can be published, and the counts.
 
     The cursor stands at `through` now. `buried` are the (id, event type) of records that the store could not take.
     `deferred` says for each handler without room how many have to wait for it.
@@ -69,7 +71,7 @@ class Projected:
 
     through: int
     claimed: list[Claimed]
-    queued: list[tuple[str, int]]
+    queued: list[Entry]
     buried: list[tuple[str, str]]
     inserted: int
     copies: int
@@ -97,7 +99,7 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
     else:
         known = yield from meanings([record for _, record in projection.records])
         fresh, copies = yield from without_known_reuses(*(yield from sorted_out(projection, known)))
-    moved = yield Batch("advance_cursor", [advance(projection, len(fresh), copies)])
+    moved = yield Batch("advance_cursor", [advanced_cursor(projection, len(fresh), copies)])
     if moved[0][0] != 1:
         raise CursorMoved(
             f"The store's cursor for log {projection.log_id} is not at offset {projection.after}: another daemon runs"
@@ -105,7 +107,8 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
         )
     unreadable = sum(offset <= projection.through for offset in projection.unreadable)
     if unreadable or projection.gaps:
-        yield Batch("count_passed_over", [(unreadable, projection.gaps, projection.log_id)])
+        passed_over = PassedOver(log_id=projection.log_id, unreadable=unreadable, gaps=projection.gaps)
+        yield Batch("count_passed_over", [passed_over])
     rows: list[Claimed] = []
     deferred: Counter[str] = Counter()
     if fresh:
@@ -113,8 +116,8 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
         # Where daemons share a store its clock says what is due, not the one of the daemon that accepted it.
         by_its_clock = replace(projection, now_us=seqs[0][1])
         rows = new_rows(by_its_clock, owner, [row[0] for row in seqs], fresh)
-        yield Batch("insert_events", [inserted_row(row.event) for row in rows])
-        yield Batch("insert_contents", [(row.event.seq, row.content.payload, row.content.metadata) for row in rows])
+        yield Batch("insert_events", [row.event for row in rows])
+        yield Batch("insert_contents", [stored_content(row) for row in rows])
         yield tally(node, Counter(row.event.state for row in rows))
         deferred.update(row.event.waits_for for row in rows if row.event.waits_for is not None)
         if deferred:
@@ -122,7 +125,7 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
     return Projected(
         through=projection.through,
         claimed=[row for row in rows if row.event.state is State.PROCESSING],
-        queued=[(row.event.id, row.event.run) for row in rows if is_ready(row.event)],
+        queued=[row.event.entry for row in rows if is_ready(row.event)],
         buried=[(new.id, new.record.event_type) for new in fresh if new.bad is not None],
         inserted=len(rows),
         copies=copies,
@@ -136,35 +139,33 @@ def is_ready(event: StoredEvent) -> bool:
     return event.state is State.QUEUED and event.waits_for is None
 
 
-def advance(projection: Projection, inserted: int, copies: int) -> Row:
-    """Return the parameters that move the cursor over a stretch."""
-    return (
-        projection.through,
-        inserted,
-        copies,
-        projection.not_events,
-        projection.now_us,
-        max(projection.durable, projection.through),
-        projection.log_id,
-        projection.after,
-        projection.incarnation,
+def advanced_cursor(projection: Projection, inserted: int, copies: int) -> AdvancedCursor:
+    """Return the row that moves the cursor over a stretch."""
+    return AdvancedCursor(
+        log_id=projection.log_id,
+        incarnation=projection.incarnation,
+        after=projection.after,
+        through=projection.through,
+        inserted=inserted,
+        copies=copies,
+        not_events=projection.not_events,
+        durable_offset=max(projection.durable, projection.through),
+        at_us=projection.now_us,
     )
 
 
 def meanings(records: Sequence[EventRecord]) -> Steps[dict[str, Meaning | str]]:
     """Fetch what must be equal for a record to be a copy: the content of rows, the digest of what was removed."""
     keyed = [record.id for record in records if record.idempotency_key is not None]
-    found = yield Fetch("known_contents", {"ids": [record.id for record in records], "keyed": keyed})
-    retired: dict[str, Meaning | str] = {row[0]: row[7] for row in found if row[7] is not None}
-    rows = [row for row in found if row[7] is None]
-    left_out = [row[3] for row in rows if row[4] is None]
-    contents: dict[int, Row] = {}
+    rows = yield Fetch("known_contents", {"ids": [record.id for record in records], "keyed": keyed})
+    known = [KnownContent(*row) for row in rows]
+    left_out = [one.seq for one in known if one.digest is None and one.payload is None]
+    contents: dict[int | None, bytes] = {}
     if left_out:
         fetched = yield Fetch("contents", {"seqs": left_out})
-        contents = {row[0]: row[1:] for row in fetched}
+        contents = {seq: payload for seq, payload, _ in fetched}
     # An event whose content is gone is equal to nothing.
-    payloads = [(row, contents.get(row[3], (b"", b""))[0] if row[4] is None else row[4]) for row in rows]
-    return retired | {row[0]: (row[1], row[2], as_bytes(payload)) for row, payload in payloads}
+    return {one.id: one.digest or one.meaning(contents.get(one.seq, b"")) for one in known}
 
 
 def salvage(projection: Projection) -> Steps[tuple[list[NewEvent], int]]:
@@ -233,7 +234,7 @@ def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Seq
             state = State.PROCESSING
             claims_left -= 1
             counter.admit(event_type)
-        rows.append(Claimed(new_event(projection, owner, seq, new, state, waits_for), content_of(new.record)))
+        rows.append(Claimed.of(new_event(projection, owner, seq, new, state, waits_for), content_of(new.record)))
     return rows
 
 
@@ -286,46 +287,11 @@ def new_event(
     )
 
 
-def inserted_row(event: StoredEvent) -> Row:
-    """Return the parameters that insert a new event."""
-    return (
-        event.seq,
-        event.id,
-        event.application_name,
-        event.workflow_id,
-        event.event_type,
-        event.service_name,
-        event.idempotency_key,
-        event.created_at_us,
-        event.updated_at_us,
-        event.log_id,
-        event.log_offset,
-        event.replay_of,
-        event.max_attempts,
-        event.state,
-        event.starts,
-        event.lease_owner,
-        event.lease_token,
-        event.due_at_us,
-        event.reason,
-        event.last_error,
-        event.error_signature,
-        event.waits_for,
-    )
+def stored_content(one: Claimed) -> StoredContent:
+    """Return the row that keeps what came with a new event."""
+    return StoredContent(seq=one.event.seq, payload=one.content.payload, metadata=one.content.metadata)
 
 
 def content_of(record: EventRecord) -> Content:
     """Return what came with an event."""
     return Content(bytes(record.payload), bytes(record.metadata))
-
-
-def stored_event(row: Row) -> StoredEvent:
-    """Read a row of the event columns."""
-    values = list(row)
-    values[13] = State(values[13])
-    return StoredEvent(*values)
-
-
-def as_bytes(text: str | bytes) -> bytes:
-    """Return the bytes of a payload, which travels as text where rows travel as JSON."""
-    return text.encode() if isinstance(text, str) else text

@@ -1,21 +1,53 @@
 """Loads the book of SQL of a dialect: every statement has a name and a sentence, and both books have the same names."""
 
 import re
+from collections.abc import Collection
+from enum import Enum
 from functools import cache
 from importlib import resources
+from typing import get_args, get_type_hints
 
+from msgspec import Struct
+
+from replayforge.domain.bulk_replay import AT_WORK, JOB_ENDED
 from replayforge.domain.errors import Corrupt
+from replayforge.domain.lifecycle import TIMED, UNDER_WAY, UNSUCCESSFUL
+from replayforge.stores.batches import BATCHES
 
 HEADING = re.compile(r"^-- (fragment )?([a-z_]+) --$", re.MULTILINE)
 DIALECTS = ("sqlite", "postgres")
+ROWS = "FROM {rows}"  # where a statement reads its own rows, which it calls g
+COLUMN = re.compile(r"\bg\.([a-z_]+)")
+COLUMN_ARRAY = re.compile(r"(?<!:):([a-z_]+)")
+SQL_TYPES: tuple[tuple[type, str], ...] = ((int, "bigint"), (str, "text"), (bytes, "bytea"))
 
 
+def in_sql(members: Collection[Enum]) -> str:
+    """Return some members of an enumeration as SQL, in their own order: an index on them is found by the same text."""
+    kind = type(next(iter(members)))
+    return ", ".join(f"'{member}'" for member in kind if member in members)
+
+
+# What both books call alike and the domain decides.
+SHARED_FRAGMENTS = {
+    "timed_states": in_sql(TIMED),
+    "states_under_way": in_sql(UNDER_WAY),
+    "unsuccessful_outcomes": in_sql(UNSUCCESSFUL),
+    "job_states_at_work": in_sql(AT_WORK),
+    "job_states_ended": in_sql(JOB_ENDED),
+}
+
+
+@cache
 def load_book(dialect: str) -> dict[str, str]:
     """Return name -> SQL for the dialect; raises Corrupt when the books of the dialects do not have the same names."""
     for other in DIALECTS:
         if book_exists(other) and list(parse_book(other)) != list(parse_book(dialect)):
             raise Corrupt(f"The SQL books of {dialect} and {other} do not hold the same names in the same order.")
-    return parse_book(dialect)
+    positional = POSITIONAL[dialect]
+    return {
+        name: positional(sql, BATCHES[name]) if name in BATCHES else sql for name, sql in parse_book(dialect).items()
+    }
 
 
 def book_exists(dialect: str) -> bool:
@@ -29,7 +61,7 @@ def parse_book(dialect: str) -> dict[str, str]:
     text = resources.files(__package__).joinpath("sql", f"{dialect}.sql").read_text(encoding="utf-8")
     headings = list(HEADING.finditer(text))
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
-    fragments: dict[str, str] = {}
+    fragments = dict(SHARED_FRAGMENTS)
     book: dict[str, str] = {}
     for heading, end in zip(headings, ends, strict=True):
         body = without_comments(text[heading.end() : end])
@@ -42,3 +74,27 @@ def parse_book(dialect: str) -> dict[str, str]:
 def without_comments(text: str) -> str:
     """Return the SQL without its comment lines."""
     return "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip()
+
+
+def with_values(sql: str, row: type[Struct]) -> str:
+    """Let a batch for SQLite read its rows from VALUES, whose columns have numbers in place of names."""
+    place = {name: f"g.column{number}" for number, name in enumerate(row.__struct_fields__, start=1)}
+    return COLUMN.sub(lambda found: place[found[1]], sql).replace(ROWS, "FROM (VALUES {rows}) AS g")
+
+
+def with_arrays(sql: str, row: type[Struct]) -> str:
+    """Let a batch for PostgreSQL read its rows from typed arrays, one for each column; `:name` is one of them alone."""
+    names = row.__struct_fields__
+    hints = get_type_hints(row)
+    array = {name: f"${number}::{sql_type(hints[name])}[]" for number, name in enumerate(names, start=1)}
+    rows = f"FROM unnest({', '.join(array.values())}) AS g ({', '.join(names)})"
+    return COLUMN_ARRAY.sub(lambda found: array[found[1]], sql).replace(ROWS, rows)
+
+
+def sql_type(hint: type) -> str:
+    """Return the type of a column, which may be NULL besides, after that of its field."""
+    kind = next((one for one in get_args(hint) if one is not type(None)), hint)
+    return next(name for python_type, name in SQL_TYPES if issubclass(kind, python_type))
+
+
+POSITIONAL = {"sqlite": with_values, "postgres": with_arrays}

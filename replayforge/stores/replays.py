@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import msgspec
 
@@ -23,11 +23,23 @@ from replayforge.domain.bulk_replay import (
 )
 from replayforge.domain.clock import to_us
 from replayforge.domain.errors import Rejected
+from replayforge.domain.event import Entry
 from replayforge.domain.lifecycle import State, held_way_out
 from replayforge.domain.reports import EventFilter
-from replayforge.stores.driver import Batch, Fetch, Row, Steps
+from replayforge.stores.batches import (
+    AdvancedReplay,
+    MarkedMember,
+    MovedReplay,
+    NamedMember,
+    RemovedReplay,
+    ReplayedEvent,
+    SizedReplay,
+)
+from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.lookups import SEQ_MAX, conditions
+from replayforge.stores.rows import NamedEvent, Row, member, named_event, replay_job
 from replayforge.stores.tallies import tally
+from replayforge.stores.transactions import replay_note
 
 COUNT_MAX = MEMBERS_MAX + 1  # so that "more than can be members" is told from "just as many"
 SLACK_US = 250_000  # how much of a delay a rate may catch up with
@@ -36,19 +48,18 @@ SAMPLE_MAX = 10
 GROUPS_MAX = 20
 SKIPS_MAX = 20
 ACTIVE_MAX = 100
-COLUMNS = [field.name for field in fields(ReplayJob)]
 
 Now = tuple[str, int, State]
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """What one batch did: (id, run) entries to publish, how many members were left alone, how long the next one waits.
+    """What one batch did: entries to publish, how many members were left alone, how long the next one waits.
 
     Before its time a batch does nothing.
     """
 
-    entries: list[tuple[str, int]]
+    entries: list[Entry]
     skipped: int
     wait_us: int
 
@@ -85,7 +96,7 @@ def create(
         raise Miscounted(order.expected_count, matched)
     if total == 0:
         raise Rejected("No event fits, so there is nothing to replay.")
-    yield Batch("size_replay", [(matched, total, seq)])
+    yield Batch("size_replay", [SizedReplay(seq=seq, matched=matched, total=total)])
     made = yield Fetch("replay", {"seq": seq})
     return replay_job(made[0]), True
 
@@ -119,17 +130,20 @@ def freeze_matching(seq: int, wanted: EventFilter, order: ReplayOrder) -> Steps[
 def freeze_named(seq: int, ids: Sequence[str], states: frozenset[State], members_max: int) -> Steps[tuple[int, int]]:
     """Make members of the named events that stand in one of the states; returns how many fit and became members."""
     fitting = yield from named_events(ids, states)
-    if not fitting and any(row[3] == State.HELD for row in (yield Fetch("events_named", {"ids": list(ids)}))):
+    if not fitting and (yield from named_events(ids, frozenset({State.HELD}))):
         raise Rejected(f"No event fits, so there is nothing to replay. {held_way_out('ID')}")
-    members = [(seq, event_seq, event_id, run, state) for event_seq, event_id, run, state, _ in fitting[:members_max]]
+    members = [
+        NamedMember(replay_seq=seq, event_seq=one.seq, event_id=one.id, run=one.run, state=one.state)
+        for one in fitting[:members_max]
+    ]
     yield Batch("insert_members", members)
     return len(fitting), len(members)
 
 
-def named_events(ids: Sequence[str], states: frozenset[State]) -> Steps[list[Row]]:
-    """Fetch (row number, id, run, state, error) of the named events that stand in one of the states, oldest first."""
+def named_events(ids: Sequence[str], states: frozenset[State]) -> Steps[list[NamedEvent]]:
+    """Fetch the named events that stand in one of the states, oldest first."""
     rows = yield Fetch("events_named", {"ids": list(ids)})
-    return [row for row in rows if row[3] in states]
+    return [one for one in (named_event(row) for row in rows) if one.state in states]
 
 
 def preview_matching(wanted: EventFilter) -> Steps[Preview]:
@@ -151,8 +165,8 @@ def preview_matching(wanted: EventFilter) -> Steps[Preview]:
 def preview_named(ids: Sequence[str], states: frozenset[State]) -> Steps[Preview]:
     """Fetch what a bulk replay of these events would take."""
     fitting = yield from named_events(ids, states)
-    groups = Counter(str(row[4]) for row in fitting)
-    return Preview(len(fitting), False, [row[1] for row in fitting[:SAMPLE_MAX]], groups.most_common(GROUPS_MAX))
+    groups = Counter(one.error for one in fitting)
+    return Preview(len(fitting), False, [one.id for one in fitting[:SAMPLE_MAX]], groups.most_common(GROUPS_MAX))
 
 
 # Carrying one on
@@ -166,7 +180,8 @@ def advance(node: str, seq: int, count_max: int, now_us: int) -> Steps[Advance |
     rows = yield Fetch("lock_replay", {"seq": seq, "now_us": now_us})
     if not rows:
         return None
-    job, wait_us = replay_job(rows[0]), rows[0][-1]
+    *columns, wait_us = rows[0]
+    job = replay_job(columns)
     step = next_step(job)
     if not isinstance(step, Take):
         return None
@@ -181,19 +196,29 @@ def advance(node: str, seq: int, count_max: int, now_us: int) -> Steps[Advance |
     now = states_by_seq(found)
     notes = {one.seq: why_skipped(one, now.get(one.seq)) for one in members}
     replayed = [one for one in members if not notes[one.seq]]
-    yield Batch("replay_event", [(now_us, one.seq, one.run, one.state) for one in replayed])
+    events = [ReplayedEvent(seq=one.seq, run=one.run, state=one.state, at_us=now_us) for one in replayed]
+    yield Batch("replay_event", events)
     detail = f"{job.reason} (bulk replay {job.id})"
-    yield Batch("insert_actions", [(one.seq, now_us, one.run + 1, "replayed", detail, None) for one in replayed])
+    yield Batch("insert_actions", [replay_note(event, detail) for event in events])
     moved = Counter[State]({State.QUEUED: len(replayed)})
     moved.subtract(one.state for one in replayed)
     yield tally(node, moved)
-    yield Batch("mark_members", [marked(seq, one, notes[one.seq]) for one in members])
+    yield Batch("mark_members", [taken(seq, one, notes[one.seq]) for one in members])
     skipped = len(members) - len(replayed)
     through = members[-1].seq if members else job.through_seq
     pause_us = to_us(len(replayed) / job.rate_per_second) if job.rate_per_second else 0
-    yield Batch("add_to_replay", [(len(replayed), skipped, 0, 0, 0, through, pause_us, SLACK_US, now_us, seq)])
+    counted = AdvancedReplay(
+        seq=seq,
+        at_us=now_us,
+        slack_us=SLACK_US,
+        replayed=len(replayed),
+        skipped=skipped,
+        through_seq=through,
+        pause_us=pause_us,
+    )
+    yield Batch("add_to_replay", [counted])
     wait_us = max(min(wait_us, 0), -SLACK_US) + pause_us
-    return Advance([(one.event_id, one.run + 1) for one in replayed], skipped, max(0, wait_us))
+    return Advance([Entry(one.event_id, one.run + 1) for one in replayed], skipped, max(0, wait_us))
 
 
 def skip_next(seq: int, note: str, now_us: int) -> Steps[int]:
@@ -201,18 +226,26 @@ def skip_next(seq: int, note: str, now_us: int) -> Steps[int]:
     rows = yield Fetch("lock_replay", {"seq": seq, "now_us": now_us})
     if not rows:
         return 0
-    job = replay_job(rows[0])
+    *columns, _ = rows[0]
+    job = replay_job(columns)
     rows = yield Fetch("waiting_members", {"replay_seq": seq, "after_seq": job.through_seq, "count": 1})
     members = [member(row) for row in rows]
     if members:
-        yield Batch("mark_members", [marked(seq, one, note) for one in members])
-        yield Batch("add_to_replay", [(0, 1, 0, 0, 0, members[-1].seq, 0, SLACK_US, now_us, seq)])
+        yield Batch("mark_members", [taken(seq, one, note) for one in members])
+        counted = AdvancedReplay(seq=seq, at_us=now_us, slack_us=SLACK_US, skipped=1, through_seq=members[-1].seq)
+        yield Batch("add_to_replay", [counted])
     return len(members)
 
 
-def marked(seq: int, one: Member, note: str) -> Row:
-    """Return the parameters that mark a member as replayed, or as skipped when a note says why."""
-    return (MemberOutcome.SKIPPED if note else MemberOutcome.REPLAYED, note, seq, one.seq, MemberOutcome.WAITING)
+def taken(seq: int, one: Member, note: str) -> MarkedMember:
+    """Return the row that marks a member as replayed, or as skipped when a note says why."""
+    outcome = MemberOutcome.SKIPPED if note else MemberOutcome.REPLAYED
+    return MarkedMember(replay_seq=seq, event_seq=one.seq, before=MemberOutcome.WAITING, outcome=outcome, note=note)
+
+
+def ended_as(seq: int, one: Member, end: MemberOutcome) -> MarkedMember:
+    """Return the row that marks a replayed member as it ended."""
+    return MarkedMember(replay_seq=seq, event_seq=one.seq, before=MemberOutcome.REPLAYED, outcome=end, note="")
 
 
 def look_at_open(seq: int, after_seq: int, count: int) -> Steps[tuple[list[tuple[Member, MemberOutcome]], int]]:
@@ -232,16 +265,24 @@ def follow(seq: int, after_seq: int, count: int, now_us: int) -> Steps[Followed]
     if not rows:
         return Followed(0, after_seq)
     ended, next_seq = yield from look_at_open(seq, after_seq, count)
-    yield Batch("mark_members", [(end, "", seq, one.seq, MemberOutcome.REPLAYED) for one, end in ended])
+    yield Batch("mark_members", [ended_as(seq, one, end) for one, end in ended])
     ends = Counter(end for _, end in ended)
-    row = (ends[MemberOutcome.SUCCEEDED], ends[MemberOutcome.DEAD_LETTERED], ends[MemberOutcome.SUPERSEDED])
-    yield Batch("add_to_replay", [(0, 0, *row, 0, 0, SLACK_US, now_us, seq)])
+    counted = AdvancedReplay(
+        seq=seq,
+        at_us=now_us,
+        slack_us=SLACK_US,
+        succeeded=ends[MemberOutcome.SUCCEEDED],
+        dead_lettered=ends[MemberOutcome.DEAD_LETTERED],
+        superseded=ends[MemberOutcome.SUPERSEDED],
+    )
+    yield Batch("add_to_replay", [counted])
     return Followed(len(ended), next_seq)
 
 
 def move(job: ReplayJob, target: JobState, resumes_as: JobState, note: str, now_us: int) -> Steps[bool]:
     """Move a job from the state the caller saw; False when it moved meanwhile."""
-    changed = yield Batch("move_replay", [(target, resumes_as, note, now_us, job.seq, job.state)])
+    moved = MovedReplay(seq=job.seq, state=job.state, target=target, resumes_as=resumes_as, note=note, at_us=now_us)
+    changed = yield Batch("move_replay", [moved])
     return bool(changed[0][0])
 
 
@@ -253,9 +294,9 @@ def retire(before_us: int, count: int) -> Steps[int]:
     seq = rows[0][0]
     members = yield Fetch("waiting_members", {"replay_seq": seq, "after_seq": 0, "count": count})
     if members:
-        yield Fetch("delete_members", {"replay_seq": seq, "through_seq": members[-1][0]})
+        yield Fetch("delete_members", {"replay_seq": seq, "through_seq": member(members[-1]).seq})
     if len(members) < count:
-        yield Batch("delete_replays", [(seq,)])
+        yield Batch("delete_replays", [RemovedReplay(seq=seq)])
     return len(members)
 
 
@@ -281,19 +322,6 @@ def active() -> Steps[list[ReplayJob]]:
     """Fetch the oldest jobs that have something left to do or to follow."""
     rows = yield Fetch("active_replays", {"count": ACTIVE_MAX})
     return [replay_job(row) for row in rows]
-
-
-def replay_job(row: Row) -> ReplayJob:
-    """Read a row of the replay columns, whatever stands behind them."""
-    values = dict(zip(COLUMNS, row[: len(COLUMNS)], strict=True))
-    values["state"], values["resumes_as"] = JobState(values["state"]), JobState(values["resumes_as"])
-    values["selection"] = msgspec.json.decode(values["selection"])
-    return ReplayJob(**values)
-
-
-def member(row: Row) -> Member:
-    """Read a row of a member."""
-    return Member(row[0], row[1], row[2], State(row[3]))
 
 
 def states_by_seq(rows: Sequence[Row]) -> dict[int, Now]:

@@ -4,66 +4,67 @@ from collections.abc import Sequence
 
 from replayforge.domain.event import RetiredKey, content_digest
 from replayforge.domain.lifecycle import State
-from replayforge.stores.driver import Batch, Fetch, Row, Steps
+from replayforge.stores.batches import RemovedEvent
+from replayforge.stores.driver import Batch, Fetch, Steps
+from replayforge.stores.rows import Retirable, retired_key
 from replayforge.stores.tallies import tally
 
 SCAN_MAX = 2000  # how many of the oldest rows one look for something to retire may read
 DIGESTED_BYTES_MAX = 1 << 20  # of contents in one step, but for a single one that is larger
 
 
-def retirable(state: State, before_us: int, count: int) -> Steps[tuple[list[Row], dict[int, bytes]]]:
+def retirable(state: State, before_us: int, count: int) -> Steps[tuple[list[Retirable], dict[int, bytes]]]:
     """Fetch rows that have served their time, and the payloads of those with a key, as many as one step may have."""
     rows = yield Fetch("retirable", {"state": state, "before_us": before_us, "scan_max": SCAN_MAX, "count": count})
-    taken: list[Row] = []
+    taken: list[Retirable] = []
     size = 0
-    for row in rows:
-        size += row[7] or 0
+    for one in (Retirable(*row) for row in rows):
+        size += one.keyed_bytes or 0
         if taken and size > DIGESTED_BYTES_MAX:
             break
-        taken.append(row)
-    keyed = [row[0] for row in taken if row[7] is not None]
+        taken.append(one)
+    keyed = [one.seq for one in taken if one.keyed_bytes is not None]
     contents = (yield Fetch("contents", {"seqs": keyed})) if keyed else []
     return taken, {seq: bytes(payload) for seq, payload, _ in contents}
 
 
-def keys_of(rows: Sequence[Row], payloads: dict[int, bytes], state: State, now_us: int) -> dict[int, RetiredKey]:
-    """Return for each row with a key what is to be remembered of it; this may take a while."""
+def keys_of(
+    events: Sequence[Retirable], payloads: dict[int, bytes], state: State, now_us: int
+) -> dict[int, RetiredKey]:
+    """Return for each event with a key what is to be remembered of it; this may take a while."""
     return {
-        seq: RetiredKey(
-            event_id,
-            content_digest((workflow_id, event_type, payloads[seq])),
-            state,
-            log_id,
-            log_offset,
-            created_at_us,
-            now_us,
+        one.seq: RetiredKey(
+            id=one.id,
+            digest=content_digest((one.workflow_id, one.event_type, payloads[one.seq])),
+            state=state,
+            log_id=one.log_id,
+            log_offset=one.log_offset,
+            created_at_us=one.created_at_us,
+            retired_at_us=now_us,
         )
-        for seq, event_id, workflow_id, event_type, log_id, log_offset, created_at_us, _ in rows
-        if seq in payloads
+        for one in events
+        if one.seq in payloads
     }
 
 
 def retire(node: str, state: State, before_us: int, seqs: Sequence[int], keys: dict[int, RetiredKey]) -> Steps[int]:
     """Remove those of the events that nobody has touched since, remember their keys, and count them as retired."""
     rows = yield Fetch("lock_retirable", {"seqs": list(seqs), "state": state, "before_us": before_us})
-    remembered = [keys[seq] for (seq,) in rows if seq in keys]
+    removed = [RemovedEvent(seq=seq) for (seq,) in rows]
+    remembered = [keys[one.seq] for one in removed if one.seq in keys]
     if remembered:
-        yield Batch("insert_retired_keys", [key_row(key) for key in remembered])
+        yield Batch("insert_retired_keys", remembered)
     for name in ("delete_events", "delete_contents", "delete_attempts", "delete_actions"):
-        yield Batch(name, rows)
+        yield Batch(name, removed)
     yield tally(node, {state: -len(rows), f"retired_{state}": len(rows)})
     return len(rows)
-
-
-def key_row(key: RetiredKey) -> Row:
-    """Return the parameters that remember a key."""
-    return (key.id, key.digest, key.state, key.log_id, key.log_offset, key.created_at_us, key.retired_at_us)
 
 
 def retired_keys(ids: Sequence[str]) -> Steps[dict[str, RetiredKey]]:
     """Fetch those of the ids that are the keys of removed events."""
     rows = yield Fetch("retired_keys", {"ids": list(ids)})
-    return {row[0]: RetiredKey(row[0], row[1], State(row[2]), *row[3:]) for row in rows}
+    keys = [retired_key(row) for row in rows]
+    return {key.id: key for key in keys}
 
 
 def count_retired_keys() -> Steps[int]:

@@ -24,12 +24,12 @@ from replayforge.stores.driver import (
     Computation,
     Fetch,
     Result,
-    Row,
     Statement,
     Transaction,
     Writes,
 )
 from replayforge.stores.queries import load_book
+from replayforge.stores.rows import Row
 from replayforge.threads import in_thread as apart
 
 Returned = TypeVar("Returned")
@@ -311,7 +311,7 @@ class SqliteDriver:
             return [[statement.work()]]
         sql = self.book[statement.name]
         if isinstance(statement, Batch):
-            return [[run_batch(raw, sql, statement.rows)]]
+            return [[run_batch(raw, sql, statement.values())]]
         rows = raw.execute(sql.replace("{filters}", statement.filters), encoded(statement)).fetchall()
         if ROWS_AS_JSON in sql:
             return decoded_rows(rows[0][0])

@@ -9,13 +9,25 @@ from time import monotonic
 from replayforge.domain.admission import ALL_WELCOME, Admission, PatternOf, Pause
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.errors import Refused, Unstorable
-from replayforge.domain.event import Action, Attempt, Content, EventRecord, Meaning, RetiredKey, StoredEvent
+from replayforge.domain.event import (
+    Action,
+    Attempt,
+    Content,
+    Entry,
+    EventRecord,
+    Lease,
+    Meaning,
+    RetiredKey,
+    SeenLease,
+    StoredEvent,
+)
 from replayforge.domain.lifecycle import State
 from replayforge.domain.metrics_history import MetricsHistory, Range
 from replayforge.domain.poison import Suspicion
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores import lookups, metrics_history, nodes, replays, retention, suspicions, transactions, waiting
+from replayforge.stores.batches import OpenedCursor
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
 from replayforge.stores.driver import Batch, Driver, Steps
 from replayforge.stores.lookups import Discrepancies, EventPage, WorkflowPage
@@ -116,7 +128,8 @@ class Store:
         """Take the log's cursor over for this incarnation, made at `offset` for a new log; returns where it stands."""
 
         def steps() -> Steps[int]:
-            yield Batch("open_cursor", [(log_id, incarnation, offset, now_us)])
+            opened = OpenedCursor(log_id=log_id, incarnation=incarnation, log_offset=offset, updated_at_us=now_us)
+            yield Batch("open_cursor", [opened])
             cursor = yield from lookups.cursor(log_id)
             return cursor[0] if cursor else offset
 
@@ -143,19 +156,19 @@ class Store:
 
         return await narrowed(projection.records, attempt, bury)
 
-    async def claim(self, entries: Sequence[tuple[str, int]], now_us: int, admission: Admission = ALL_WELCOME) -> Claim:
-        """Take the queued ones of these (id, run) entries; those that lost a race are simply not returned.
+    async def claim(self, entries: Sequence[Entry], now_us: int, admission: Admission = ALL_WELCOME) -> Claim:
+        """Take the queued ones of these entries; those that lost a race are simply not returned.
 
         Those without admission wait for their handlers from now on. Where one can never be claimed, those before it
         are, and the others are left; alone it is buried.
         """
 
-        async def attempt(some: Sequence[tuple[str, int]]) -> Claim:
+        async def attempt(some: Sequence[Entry]) -> Claim:
             claim = await self.driver.write(lambda: transactions.claim(self.node, self.owner, some, admission, now_us))
             claim.left.extend(entries[len(some) :])
             return claim
 
-        async def bury_one(entry: tuple[str, int], error: Unstorable) -> Claim:
+        async def bury_one(entry: Entry, error: Unstorable) -> Claim:
             buried = await self.driver.write(lambda: bury(self.node, entry, str(error), now_us))
             return Claim([], {}, list(entries[1:]), buried)
 
@@ -197,12 +210,12 @@ class Store:
         """Commit outcomes; returns those that came after their lease was lost."""
         return await self.driver.write(lambda: transactions.settle(self.node, self.owner, settlements))
 
-    async def hand_back(self, leases: Sequence[tuple[int, int]], now_us: int) -> int:
-        """Return claimed events, (row number, token), that were never started; returns how many were still ours."""
+    async def hand_back(self, leases: Sequence[Lease], now_us: int) -> int:
+        """Return claimed events that were never started; returns how many were still ours."""
         return await self.driver.write(lambda: transactions.hand_back(self.node, self.owner, leases, now_us))
 
-    async def in_flight(self, owner_prefix: str, limit: int = 10_000) -> list[tuple[int, InFlight]]:
-        """Return (row number, event) of what owners with this prefix hold in processing."""
+    async def in_flight(self, owner_prefix: str, limit: int = 10_000) -> list[InFlight]:
+        """Return what owners with this prefix hold in processing."""
         return await self.driver.read(lambda: transactions.in_flight(owner_prefix, limit))
 
     async def beats(self, now_us: int, limit: int = 100_000) -> transactions.Beats:
@@ -210,9 +223,9 @@ class Store:
         return await self.driver.read(lambda: transactions.beats(self.owner, now_us, limit))
 
     async def take_over(
-        self, leases: Sequence[tuple[int, int, int]], decide: transactions.Decide, error: str, now_us: int
+        self, leases: Sequence[SeenLease], decide: transactions.Decide, error: str, now_us: int
     ) -> list[Reclaim]:
-        """Take back those of the leases, (row number, token, beat), that nobody has renewed, as `decide` says.
+        """Take back those of the leases that nobody has renewed since they were seen, as `decide` says.
 
         Returns those taken back; of several daemons that try at once one takes each.
         """
@@ -220,30 +233,30 @@ class Store:
 
     async def beat(
         self,
-        leases: Sequence[tuple[int, int]],
+        leases: Sequence[Lease],
         now_us: int,
         report: Node,
         *,
-        besides: Sequence[tuple[int, int]] | None = None,
+        besides: Sequence[Lease] | None = None,
     ) -> transactions.Renewal:
-        """Renew leases, (row number, token), and report this daemon.
+        """Renew leases and report this daemon.
 
         With `besides` all that this daemon holds and that is not among those is renewed too.
         """
         return await self.driver.write(lambda: transactions.beat(self.owner, leases, besides, now_us, report))
 
-    async def reclaim(self, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_us: int) -> list[Reclaim]:
+    async def reclaim(self, reclaims: Sequence[Reclaim], error: str, now_us: int) -> list[Reclaim]:
         """Take back events that a crash left in processing, as decided; returns those that were still there."""
         return await self.driver.write(lambda: transactions.reclaim(self.node, reclaims, error, now_us))
 
-    async def promote(self, now_us: int, limit: int = 1000) -> tuple[list[tuple[str, int]], int | None]:
+    async def promote(self, now_us: int, limit: int = 1000) -> tuple[list[Entry], int | None]:
         """Queue waiting events that fell due; returns their entries and when the next falls due."""
         due = await self.driver.read(lambda: lookups.next_due(now_us))
         if due is None or due > now_us:
             return [], due
         return await self.driver.write(lambda: transactions.promote(self.node, now_us, limit))
 
-    async def promote_stranded(self, now_us: int, ahead_us: int, limit: int = 1000) -> list[tuple[str, int]]:
+    async def promote_stranded(self, now_us: int, ahead_us: int, limit: int = 1000) -> list[Entry]:
         """Queue retries that were decided more than `ahead_us` after now: the clock was set back since.
 
         Returns their entries.
@@ -252,8 +265,8 @@ class Store:
             return []
         return await self.driver.write(lambda: transactions.promote_stranded(self.node, now_us, ahead_us, limit))
 
-    async def queued_entries(self, limit: int, after_seq: int = 0) -> list[tuple[str, int]]:
-        """Return (id, run) of queued events, oldest first."""
+    async def queued_entries(self, limit: int, after_seq: int = 0) -> list[Entry]:
+        """Return the entries of queued events, oldest first."""
         return await self.driver.read(lambda: lookups.queued_entries(after_seq, limit))
 
     async def next_suspect(self) -> Suspicion | None:
@@ -289,7 +302,7 @@ class Store:
             size = sum(map(len, found[1].values()))
             at_us = before_us if now_us is None else now_us
             keys = await computed(retention.keys_of, *found, state, at_us, size=size)
-            seqs = [row[0] for row in found[0]]
+            seqs = [one.seq for one in found[0]]
             gone = await self.driver.write(partial(retention.retire, self.node, state, before_us, seqs, keys))
             retired += gone
             if not gone:

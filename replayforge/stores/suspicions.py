@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import msgspec
 
 from replayforge.domain.poison import Isolation, Suspicion
-from replayforge.stores.driver import Batch, Fetch, Row, Steps
+from replayforge.stores.batches import ChangedSuspicion
+from replayforge.stores.driver import Batch, Fetch, Steps
+from replayforge.stores.rows import Row, known_of
 
 SUSPECTS_MAX = 10_000
 decode = msgspec.json.Decoder(Suspicion).decode
@@ -26,11 +28,6 @@ class Suspect:
 Change = tuple[Suspect, Isolation, Suspicion | None]  # what is known so far, and what is known from now on
 
 
-def known_of(text: str | None) -> Suspicion | None:
-    """Read what a row says of an event's suspicion."""
-    return None if text is None else decode(text)
-
-
 def written(known: Suspicion | None) -> str | None:
     """Return what a row says of an event's suspicion."""
     return None if known is None else encode(known).decode()
@@ -38,7 +35,8 @@ def written(known: Suspicion | None) -> str | None:
 
 def as_suspect(row: Row) -> Suspect:
     """Read a row of the suspects."""
-    return Suspect(row[0], Isolation(row[1]), decode(row[2]), row[3])
+    seq, isolation, suspicion, event_id = row
+    return Suspect(seq, Isolation(isolation), decode(suspicion), event_id)
 
 
 def next_suspect() -> Steps[Suspicion | None]:
@@ -64,7 +62,7 @@ def change(name: str, decide: Callable[[Sequence[Suspect]], Sequence[Change]]) -
     rows = yield Fetch(name, {"count": SUSPECTS_MAX})
     found = {row[0]: row[2] for row in rows}
     changes = [
-        (isolation, written(known), suspect.seq, found[suspect.seq])
+        ChangedSuspicion(seq=suspect.seq, known=found[suspect.seq], suspect=isolation, suspicion=written(known))
         for suspect, isolation, known in decide([as_suspect(row) for row in rows])
     ]
     if not changes:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from replayforge.domain.lifecycle import State
+from replayforge.stores.batches import TallyChange
 from replayforge.stores.driver import Batch
 
 WAITS_FOR = "waits_for:"  # and the pattern of the handler: how many queued events wait for it
@@ -18,7 +19,8 @@ def moves(source: State, targets: Iterable[State]) -> dict[str, int]:
 
 def tally(node: str, changes: dict[State, int] | dict[str, int] | Counter[State]) -> Batch:
     """Return the statement that adds these changes to the node's counters."""
-    return Batch("add_tallies", [(node, str(name), change) for name, change in sorted(changes.items()) if change])
+    rows = [TallyChange(node=node, name=str(name), amount=change) for name, change in sorted(changes.items()) if change]
+    return Batch("add_tallies", rows)
 
 
 def tally_waiting(node: str, deferred: Counter[str]) -> Batch:

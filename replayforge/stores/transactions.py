@@ -2,23 +2,34 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import starmap
 
 import msgspec
 
 from replayforge.domain.admission import Admission
-from replayforge.domain.event import Claimed, Content, StoredEvent
+from replayforge.domain.event import Claimed, Content, Entry, Lease, SeenLease, StoredEvent
 from replayforge.domain.lifecycle import OPEN, Outcome, Reason, State
-from replayforge.domain.poison import Isolation
 from replayforge.domain.recovery import InFlight, Reclaim, Verdict, error_signature
 from replayforge.domain.reports import Node
+from replayforge.stores.batches import (
+    EndedAttempt,
+    HandedBackEvent,
+    MovedEvent,
+    NodeReport,
+    NotedAction,
+    ReclaimedEvent,
+    ReplayedEvent,
+    SettledEvent,
+    WaitingEvent,
+)
 from replayforge.stores.burial import bury
-from replayforge.stores.driver import Batch, Fetch, Row, Steps
-from replayforge.stores.projection import as_bytes, stored_event
-from replayforge.stores.suspicions import known_of, written
+from replayforge.stores.driver import Batch, Fetch, Steps
+from replayforge.stores.rows import Row, as_bytes, left_event, stored_event
+from replayforge.stores.suspicions import written
 from replayforge.stores.tallies import WAITS_FOR, moves, tally, tally_waiting
 
-Decide = Callable[[Sequence[tuple[int, InFlight]]], Sequence[tuple[int, Reclaim]]]
+Decide = Callable[[Sequence[InFlight]], Sequence[Reclaim]]
 
 
 class Settlement(msgspec.Struct, frozen=True):
@@ -35,9 +46,9 @@ class Settlement(msgspec.Struct, frozen=True):
     result: bytes | None = None
 
     @property
-    def lease(self) -> tuple[int, int]:
-        """The (row number, token) pair that must still be held."""
-        return (self.event.seq, self.event.lease_token)
+    def lease(self) -> Lease:
+        """What must still be held."""
+        return self.event.lease
 
 
 SUSPECTS_PER_CLAIM_MAX = 100
@@ -50,18 +61,18 @@ UNREADABLE = "What came with this event is gone from the store, or is not text: 
 class Claim:
     """The events that were claimed, and for each handler that had no room how many have to wait for it.
 
-    `left` are (id, run) entries that were left alone, because those taken are large enough together; `buried` are the
-    (id, event type) of events that nobody can ever be given.
+    `left` are entries that were left alone, because those taken are large enough together; `buried` are the (id, event
+    type) of events that nobody can ever be given.
     """
 
     taken: list[Claimed]
     deferred: dict[str, int]
-    left: list[tuple[str, int]] = field(default_factory=list)
+    left: list[Entry] = field(default_factory=list)
     buried: list[tuple[str, str]] = field(default_factory=list)
 
 
-def claim(node: str, owner: str, entries: Sequence[tuple[str, int]], admission: Admission, now_us: int) -> Steps[Claim]:
-    """Take the queued ones of these (id, run) entries under a lease; those without admission begin to wait."""
+def claim(node: str, owner: str, entries: Sequence[Entry], admission: Admission, now_us: int) -> Steps[Claim]:
+    """Take the queued ones of these entries under a lease; those without admission begin to wait."""
     lease = {"owner": owner, "now_us": now_us}
     rows = yield Fetch("claimable_events", {**lease, "entries": list(dict(entries).items())})
     return (yield from admit(node, rows, admission, lease))
@@ -84,16 +95,16 @@ def admit(node: str, rows: Sequence[Row], admission: Admission, lease: Mapping[s
     """Take those of the events that have admission, as far as they fit; those without wait for their handlers."""
     counter = admission.counter()
     admitted: list[Claimed] = []
-    away: list[tuple[str, int]] = []
-    left: list[tuple[str, int]] = []
+    away: list[WaitingEvent] = []
+    left: list[Entry] = []
     room_bytes = CLAIM_BYTES_MAX
     for row in rows:
         one = as_claimed(row)
         pattern = counter.waits_for(one.event.event_type)
         if pattern is not None:
-            away.append((pattern, one.event.seq))
+            away.append(WaitingEvent(seq=one.event.seq, waits_for=pattern))
         elif admitted and row[-1] > room_bytes:
-            left.append((one.event.id, one.event.run))
+            left.append(one.event.entry)
         else:
             counter.admit(one.event.event_type)
             admitted.append(one)
@@ -122,8 +133,7 @@ def take_events(
         now_us = whole[0].event.updated_at_us
         for one in whole:
             if not is_readable(one.content):
-                entry = (one.event.id, one.event.run)
-                buried += yield from bury(node, entry, UNREADABLE, now_us, waits_for=waited_for)
+                buried += yield from bury(node, one.event.entry, UNREADABLE, now_us, waits_for=waited_for)
     return taken, buried
 
 
@@ -134,7 +144,7 @@ def with_contents(events: Sequence[Claimed]) -> Steps[Sequence[Claimed]]:
         return events
     rows = yield Fetch("contents", {"seqs": left_out})
     contents = {row[0]: Content(bytes(row[1]), bytes(row[2])) for row in rows}
-    return [Claimed(one.event, contents.get(one.event.seq, one.content)) for one in events]
+    return [Claimed(one.event, contents.get(one.event.seq, one.content), one.lease) for one in events]
 
 
 def is_readable(content: Content) -> bool:
@@ -149,7 +159,7 @@ def as_claimed(row: Row) -> Claimed:
     """Read a row of the claimed columns."""
     payload, metadata = row[-3:-1]
     content = UNREAD if payload is None else Content(as_bytes(payload), as_bytes(metadata))
-    return Claimed(stored_event(row[:-3]), content)
+    return Claimed.of(stored_event(row[:-3]), content)
 
 
 def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[list[Settlement]]:
@@ -160,62 +170,65 @@ def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[li
     """
     leases = [settlement.lease for settlement in settlements]
     rows = yield Fetch("held_leases", {"leases": leases, "owner": owner})
-    held = {(row[0], row[1]) for row in rows}
-    valid = [settlement for settlement in settlements if settlement.lease in held]
-    yield Batch("insert_attempts", [attempt_row(settlement, owner) for settlement in valid])
-    yield Batch("settle_events", [settled_row(settlement, owner) for settlement in valid])
+    held = set(starmap(Lease, rows))
+    valid = [one for one, lease in zip(settlements, leases, strict=True) if lease in held]
+    yield Batch("insert_attempts", [ended_attempt(settlement, owner) for settlement in valid])
+    yield Batch("settle_events", [settled_event(settlement, owner) for settlement in valid])
     yield tally(node, moves(State.PROCESSING, (settlement.verdict.state for settlement in valid)))
     if len(valid) == len(settlements):
         return []
     late = [settlement for settlement in settlements if settlement.lease not in held]
     recorded = yield Fetch("recorded_attempts", {"leases": [settlement.lease for settlement in late]})
-    ours = {(row[0], row[1], row[2], row[3]) for row in recorded}
-    return [one for one in late if (*one.lease, one.outcome, one.ended_at_us) not in ours]
+    ours = {(Lease(seq, token), outcome, ended_at_us) for seq, token, outcome, ended_at_us in recorded}
+    return [one for one in late if (one.lease, one.outcome, one.ended_at_us) not in ours]
 
 
-def attempt_row(settlement: Settlement, owner: str) -> Row:
-    """Return the parameters that record an ended attempt."""
-    event, verdict = settlement.event, settlement.verdict
-    return (
-        event.seq,
-        event.lease_token,
-        event.run,
-        event.attempt_count + 1,
-        settlement.outcome,
-        verdict.state not in OPEN,
-        owner,
-        settlement.worker,
-        settlement.started_at_us,
-        settlement.ended_at_us,
-        settlement.error,
-        settlement.error_signature,
+def ended_attempt(settlement: Settlement, owner: str) -> EndedAttempt:
+    """Return the row that records an attempt."""
+    event = settlement.event
+    return EndedAttempt(
+        event_seq=event.seq,
+        token=event.lease_token,
+        run=event.run,
+        number=event.attempt_count + 1,
+        outcome=settlement.outcome,
+        ended_run=settlement.verdict.state not in OPEN,
+        owner=owner,
+        worker=settlement.worker,
+        started_at_us=settlement.started_at_us,
+        ended_at_us=settlement.ended_at_us,
+        error=settlement.error,
+        error_signature=settlement.error_signature,
     )
 
 
-def settled_row(settlement: Settlement, owner: str) -> Row:
-    """Return the parameters that move an event after an attempt."""
+def settled_event(settlement: Settlement, owner: str) -> SettledEvent:
+    """Return the row that moves an event after an attempt."""
     event, verdict = settlement.event, settlement.verdict
-    return (
-        verdict.state,
-        verdict.attempt_count,
-        verdict.crashes,
-        verdict.due_at_us,
-        verdict.reason,
-        settlement.error,
-        settlement.error_signature,
-        settlement.result,
-        settlement.ended_at_us,
-        event.seq,
-        event.lease_token,
-        owner,
+    return SettledEvent(
+        seq=event.seq,
+        token=event.lease_token,
+        owner=owner,
+        state=verdict.state,
+        attempt_count=verdict.attempt_count,
+        crashes=verdict.crashes,
+        due_at_us=verdict.due_at_us,
+        reason=verdict.reason,
+        last_error=settlement.error,
+        error_signature=settlement.error_signature,
+        result=settlement.result,
+        at_us=settlement.ended_at_us,
     )
 
 
-def hand_back(node: str, owner: str, leases: Sequence[tuple[int, int]], now_us: int) -> Steps[int]:
-    """Return claimed events, given as (row number, token), that no worker started; returns how many were held."""
+def hand_back(node: str, owner: str, leases: Sequence[Lease], now_us: int) -> Steps[int]:
+    """Return claimed events that no worker started; returns how many were held."""
     rows = yield Fetch("held_leases", {"leases": leases, "owner": owner})
-    held = sorted((row[0], row[1]) for row in rows)
-    yield Batch("hand_back_events", [(now_us, seq, token, owner) for seq, token in held])
+    held = sorted(starmap(Lease, rows))
+    yield Batch(
+        "hand_back_events",
+        [HandedBackEvent(seq=lease.seq, token=lease.token, owner=owner, at_us=now_us) for lease in held],
+    )
     yield tally(node, moves(State.PROCESSING, [State.QUEUED] * len(held)))
     return len(held)
 
@@ -223,7 +236,7 @@ def hand_back(node: str, owner: str, leases: Sequence[tuple[int, int]], now_us: 
 def bury_suspect(node: str, error: str, now_us: int) -> Steps[Claim]:
     """Bury the suspect that would be claimed next."""
     rows = yield Fetch("suspect_entry", {})
-    buried = (yield from bury(node, (rows[0][0], rows[0][1]), error, now_us)) if rows else []
+    buried = (yield from bury(node, Entry(*rows[0]), error, now_us)) if rows else []
     return Claim([], {}, buried=buried)
 
 
@@ -232,16 +245,10 @@ def touch() -> Steps[None]:
     yield Fetch("touch")
 
 
-def in_flight(owner_prefix: str, limit: int) -> Steps[list[tuple[int, InFlight]]]:
-    """Fetch (row number, event) of what owners whose name begins like this left in processing."""
+def in_flight(owner_prefix: str, limit: int) -> Steps[list[InFlight]]:
+    """Fetch what owners whose name begins like this left in processing."""
     rows = yield Fetch("in_flight", {"owner_pattern": prefix_pattern(owner_prefix), "count": limit})
     return [left_event(row) for row in rows]
-
-
-def left_event(row: Row) -> tuple[int, InFlight]:
-    """Read the row of an event that somebody left in processing; returns its row number with it."""
-    event = InFlight(*row[1:9])
-    return row[0], replace(event, isolation=Isolation(row[9]), suspicion=known_of(row[10]))
 
 
 def prefix_pattern(prefix: str) -> str:
@@ -249,59 +256,64 @@ def prefix_pattern(prefix: str) -> str:
     return prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
 
 
-def reclaim(node: str, reclaims: Sequence[tuple[int, Reclaim]], error: str, now_us: int) -> Steps[list[Reclaim]]:
+def reclaim(node: str, reclaims: Sequence[Reclaim], error: str, now_us: int) -> Steps[list[Reclaim]]:
     """Take back what a crash left behind: an attempt row for each, and the state that was decided.
 
     Events that are no longer held under the token they were seen with are left alone; returns those taken back.
     """
-    leases = [(seq, decided.event.token) for seq, decided in reclaims]
+    leases = [decided.event.lease for decided in reclaims]
     rows = yield Fetch("held_leases", {"leases": leases, "owner": None})
-    held = {(row[0], row[1]) for row in rows}
-    taken = [(seq, decided) for seq, decided in reclaims if (seq, decided.event.token) in held]
-    yield Batch("insert_attempts", [crashed_attempt(seq, decided, error, now_us) for seq, decided in taken])
-    yield Batch("reclaim_events", [crashed_event(seq, decided, error, now_us) for seq, decided in taken])
-    yield tally(node, moves(State.PROCESSING, (decided.verdict.state for _, decided in taken)))
-    return [decided for _, decided in taken]
+    held = set(starmap(Lease, rows))
+    taken = [decided for decided in reclaims if decided.event.lease in held]
+    yield Batch("insert_attempts", [crashed_attempt(decided, error, now_us) for decided in taken])
+    yield Batch("reclaim_events", [reclaimed_event(decided, error, now_us) for decided in taken])
+    yield tally(node, moves(State.PROCESSING, (decided.verdict.state for decided in taken)))
+    return taken
 
 
-def crashed_attempt(seq: int, decided: Reclaim, error: str, now_us: int) -> Row:
-    """Return the parameters that record an attempt which a crash ended."""
+def crashed_attempt(decided: Reclaim, error: str, now_us: int) -> EndedAttempt:
+    """Return the row that records an attempt which a crash ended."""
     event = decided.event
-    return (
-        seq,
-        event.token,
-        event.run,
-        event.attempt_count + 1,
-        decided.outcome,
-        decided.verdict.state not in OPEN,
-    ) + (event.owner, event.worker, event.started_at_us, now_us, error, error_signature(error))
+    return EndedAttempt(
+        event_seq=event.seq,
+        token=event.token,
+        run=event.run,
+        number=event.attempt_count + 1,
+        outcome=decided.outcome,
+        ended_run=decided.verdict.state not in OPEN,
+        owner=event.owner,
+        worker=event.worker,
+        started_at_us=event.started_at_us,
+        ended_at_us=now_us,
+        error=error,
+        error_signature=error_signature(error),
+    )
 
 
-def crashed_event(seq: int, decided: Reclaim, error: str, now_us: int) -> Row:
-    """Return the parameters that move an event after a crash."""
+def reclaimed_event(decided: Reclaim, error: str, now_us: int) -> ReclaimedEvent:
+    """Return the row that moves an event after a crash."""
     event, verdict = decided.event, decided.verdict
-    return (
-        verdict.state,
-        verdict.crashes,
-        verdict.reason,
-        error,
-        error_signature(error),
-        decided.isolation,
-        written(decided.suspicion),
-        now_us,
-        seq,
-        event.token,
-        event.owner,
+    return ReclaimedEvent(
+        seq=event.seq,
+        token=event.token,
+        owner=event.owner,
+        state=verdict.state,
+        crashes=verdict.crashes,
+        reason=verdict.reason,
+        last_error=error,
+        error_signature=error_signature(error),
+        suspect=decided.isolation,
+        suspicion=written(decided.suspicion),
+        at_us=now_us,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Beats:
-    """What an observer sees of the others: the beat at which each lease, (row number, token), was renewed last, and the
-    (incarnation, beat) that the daemon of each log reported last. `now_us` is the store's time, None before the first
-    report."""
+    """What an observer sees of the others: the beat at which each lease was renewed last, and the (incarnation, beat)
+    that the daemon of each log reported last. `now_us` is the store's time, None before the first report."""
 
-    leases: dict[tuple[int, int], int]
+    leases: dict[Lease, int]
     nodes: dict[str, tuple[str, int]]
     now_us: int | None
 
@@ -311,19 +323,17 @@ def beats(owner: str, now_us: int, limit: int) -> Steps[Beats]:
     leases = yield Fetch("lease_beats", {"owner": owner, "count": limit})
     nodes = yield Fetch("node_beats", {"now_us": now_us})
     return Beats(
-        leases={(seq, token): beat for seq, token, beat in leases},
+        leases={Lease(seq, token): beat for seq, token, beat in leases},
         nodes={log_id: (incarnation, beat) for log_id, incarnation, beat, _ in nodes},
         now_us=nodes[0][3] if nodes else None,
     )
 
 
-def take_over(
-    node: str, leases: Sequence[tuple[int, int, int]], decide: Decide, error: str, now_us: int
-) -> Steps[list[Reclaim]]:
-    """Take back those of the (row number, token, beat) leases that nobody renewed, as a pure function decides."""
+def take_over(node: str, leases: Sequence[SeenLease], decide: Decide, error: str, now_us: int) -> Steps[list[Reclaim]]:
+    """Take back those of the leases that nobody renewed since they were seen, as a pure function decides."""
     rows = yield Fetch("unrenewed_leases", {"leases": leases})
-    pairs = decide([left_event(row) for row in rows])
-    return (yield from reclaim(node, pairs, error, now_us)) if pairs else []
+    reclaims = decide([left_event(row) for row in rows])
+    return (yield from reclaim(node, reclaims, error, now_us)) if reclaims else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,8 +351,8 @@ class Renewal:
 
 def beat(
     owner: str,
-    leases: Sequence[tuple[int, int]],
-    besides: Sequence[tuple[int, int]] | None,
+    leases: Sequence[Lease],
+    besides: Sequence[Lease] | None,
     now_us: int,
     report: Node,
 ) -> Steps[Renewal]:
@@ -356,7 +366,7 @@ def beat(
         rows = yield Fetch("renew_leases", {"owner": owner, "leases": leases})
     if besides is not None:
         others = yield Fetch("renew_unlisted", {"owner": owner, "leases": besides})
-    yield Batch("report_node", [node_row(report, now_us)])
+    yield Batch("report_node", [node_report(report, now_us)])
     return Renewal(
         renewed=frozenset(seq for seq, renewed in rows if renewed),
         held=frozenset(seq for seq, _ in rows),
@@ -370,47 +380,60 @@ def forget_nodes(log_ids: Sequence[str], silent_us: int, now_us: int) -> Steps[i
     return len(rows)
 
 
-def node_row(report: Node, now_us: int) -> Row:
-    """Return the parameters that note what a daemon says of itself."""
-    return (
-        report.name,
-        report.log_id,
-        report.incarnation,
-        report.beat,
-        report.host,
-        report.pid,
-        report.started_at_us,
-        report.durable_offset,
-        report.workers,
-        int(report.stopped),
-        now_us,
+def node_report(report: Node, now_us: int) -> NodeReport:
+    """Return the row that notes what a daemon says of itself."""
+    return NodeReport(
+        node=report.name,
+        log_id=report.log_id,
+        incarnation=report.incarnation,
+        beat=report.beat,
+        host=report.host,
+        pid=report.pid,
+        started_at_us=report.started_at_us,
+        durable_offset=report.durable_offset,
+        workers=report.workers,
+        stopped=report.stopped,
+        seen_at_us=now_us,
     )
 
 
-def promote(node: str, now_us: int, limit: int) -> Steps[tuple[list[tuple[str, int]], int | None]]:
-    """Queue what has waited for its time; returns the (id, run) entries and when the next one falls due."""
+def promote(node: str, now_us: int, limit: int) -> Steps[tuple[list[Entry], int | None]]:
+    """Queue what has waited for its time; returns the entries and when the next one falls due."""
     rows = yield Fetch("promote_due", {"now_us": now_us, "count": limit})
-    before = Counter(State(row[2]) for row in rows)
+    before = Counter(State(previous_state) for _, _, previous_state, _ in rows)
     yield tally(node, {**{state: -count for state, count in before.items()}, State.QUEUED: len(rows)})
     due = yield Fetch("next_due", {"now_us": now_us})
-    return [(row[0], row[1]) for row in rows], due[0][0]
+    return [Entry(event_id, run) for event_id, run, *_ in rows], due[0][0]
 
 
-def promote_stranded(node: str, now_us: int, ahead_us: int, limit: int) -> Steps[list[tuple[str, int]]]:
-    """Queue retries that were decided further ahead of now; returns their (id, run) entries."""
+def promote_stranded(node: str, now_us: int, ahead_us: int, limit: int) -> Steps[list[Entry]]:
+    """Queue retries that were decided further ahead of now; returns their entries."""
     rows = yield Fetch("promote_stranded", {"now_us": now_us, "ahead_us": ahead_us, "count": limit})
     yield tally(node, moves(State.RETRYING, [State.QUEUED] * len(rows)))
-    return [(row[0], row[1]) for row in rows]
+    return [Entry(*row) for row in rows]
 
 
 def replay(node: str, event: StoredEvent, now_us: int, reason: str, request_key: str | None) -> Steps[bool]:
     """Queue a finished event for a new run; False when it was replayed or moved meanwhile."""
-    changed = yield Batch("replay_event", [(now_us, event.seq, event.run, event.state)])
+    replayed = ReplayedEvent(seq=event.seq, run=event.run, state=event.state, at_us=now_us)
+    changed = yield Batch("replay_event", [replayed])
     if changed[0][0] != 1:
         return False
-    yield Batch("insert_actions", [(event.seq, now_us, event.run + 1, "replayed", reason, request_key)])
+    yield Batch("insert_actions", [replay_note(replayed, reason, request_key)])
     yield tally(node, moves(event.state, [State.QUEUED]))
     return True
+
+
+def replay_note(replayed: ReplayedEvent, reason: str, request_key: str | None = None) -> NotedAction:
+    """Return the row that notes the run which a replay begins."""
+    return NotedAction(
+        event_seq=replayed.seq,
+        at_us=replayed.at_us,
+        run=replayed.run + 1,
+        action="replayed",
+        detail=reason,
+        request_key=request_key,
+    )
 
 
 def move(
@@ -419,14 +442,23 @@ def move(
     """Move an event by hand from the state the caller saw; False when it moved meanwhile."""
     given_up = event.state is State.HELD and target is State.DEAD_LETTERED
     reason = detail if target is State.DISCARDED else (event.reason or Reason.GIVEN_UP) if given_up else None
-    row = (target, reason, due_at_us, now_us, event.seq, event.run, event.state)
+    moved = MovedEvent(
+        seq=event.seq,
+        run=event.run,
+        state=event.state,
+        target=target,
+        reason=reason,
+        due_at_us=due_at_us,
+        at_us=now_us,
+    )
     waits_for = yield from what_it_waits_for(event)
-    changed = yield Batch("move_event", [row])
+    changed = yield Batch("move_event", [moved])
     if changed[0][0] != 1:
         return False
     if waits_for is not None:
         yield tally(node, {WAITS_FOR + waits_for: -1})
-    yield Batch("insert_actions", [(event.seq, now_us, event.run, action, detail, None)])
+    note = NotedAction(event_seq=event.seq, at_us=now_us, run=event.run, action=action, detail=detail)
+    yield Batch("insert_actions", [note])
     yield tally(node, moves(event.state, [target]))
     return True
 

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from replayforge.domain.admission import Admission, PatternOf, Pause
-from replayforge.domain.event import Claimed
+from replayforge.domain.event import Claimed, Entry
+from replayforge.stores.batches import PausedPattern, ResumedPattern, WaitingEvent
 from replayforge.stores.burial import bury
 from replayforge.stores.driver import Batch, Fetch, Steps
+from replayforge.stores.rows import WaitingEntry
 from replayforge.stores.tallies import WAITS_FOR, tally, tally_waiting, waiting_of
 from replayforge.stores.transactions import CLAIM_BYTES_MAX, as_claimed, take_events
 
@@ -15,13 +17,13 @@ from replayforge.stores.transactions import CLAIM_BYTES_MAX, as_claimed, take_ev
 class Recalled:
     """What became of the oldest events that waited for a handler.
 
-    `taken` are claimed, `entries` (id, run) are queued as any other, `suspects` of them are to run alone; `found` says
+    `taken` are claimed, `entries` are queued as any other, `suspects` of them are to run alone; `found` says
     how many there were to decide about, `left` how many of those wait on, because those taken are large enough together
     or could be decided about only a few at a time. `buried` are the (id, event type) of what nobody can be given.
     """
 
     taken: list[Claimed]
-    entries: list[tuple[str, int]]
+    entries: list[Entry]
     suspects: int
     found: int
     left: int = 0
@@ -52,7 +54,7 @@ def recall(node: str, owner: str, pattern: str, pattern_of: PatternOf, count: in
         yield tally(node, {WAITS_FOR + pattern: -len(taken)})
     return Recalled(
         taken=taken,
-        entries=[(one.event.id, one.event.run) for one, suspect in others if not suspect],
+        entries=[one.event.entry for one, suspect in others if not suspect],
         suspects=sum(suspect for _, suspect in others),
         found=len(rows),
         left=len(ours) - len(fitting),
@@ -73,22 +75,24 @@ def within_bytes(events: Sequence[tuple[Claimed, int]]) -> list[Claimed]:
 def bury_oldest(node: str, pattern: str, error: str, now_us: int) -> Steps[Recalled]:
     """Bury the oldest event that waits for a handler."""
     rows = yield Fetch("waiting_entries", {"pattern": pattern, "count": 1})
-    buried = (yield from bury(node, (rows[0][1], rows[0][2]), error, now_us, waits_for=pattern)) if rows else []
+    waiting = [WaitingEntry(*row) for row in rows]
+    buried = (yield from bury(node, waiting[0].entry, error, now_us, waits_for=pattern)) if waiting else []
     return Recalled([], [], suspects=0, found=len(buried), left=1, buried=buried)
 
 
 def release(node: str, pattern: str, count: int) -> Steps[Recalled]:
     """Queue the oldest events that wait for a handler as any other."""
     rows = yield Fetch("waiting_entries", {"pattern": pattern, "count": count})
-    yield from end_waiting(node, pattern, [row[0] for row in rows])
-    entries = [(row[1], row[2]) for row in rows if not row[3]]
+    waiting = [WaitingEntry(*row) for row in rows]
+    yield from end_waiting(node, pattern, [one.seq for one in waiting])
+    entries = [one.entry for one in waiting if not one.suspect]
     return Recalled([], entries, suspects=len(rows) - len(entries), found=len(rows))
 
 
 def end_waiting(node: str, pattern: str, seqs: Sequence[int]) -> Steps[None]:
     """Let events that waited for a handler wait no longer."""
     if seqs:
-        yield Batch("let_wait", [(None, seq) for seq in sorted(seqs)])
+        yield Batch("let_wait", [WaitingEvent(seq=seq, waits_for=None) for seq in sorted(seqs)])
         yield tally(node, {WAITS_FOR + pattern: -len(seqs)})
 
 
@@ -97,7 +101,7 @@ def sort_out(node: str, admission: Admission, after_seq: int, count: int) -> Ste
     rows = yield Fetch("ready_types", {"after_seq": after_seq, "count": count})
     counter = admission.counter()
     waits = [(counter.waits_for(event_type), seq) for seq, event_type in rows]
-    away = [(pattern, seq) for pattern, seq in waits if pattern is not None]
+    away = [WaitingEvent(seq=seq, waits_for=pattern) for pattern, seq in waits if pattern is not None]
     if away:
         yield Batch("let_wait", away)
         yield tally_waiting(node, counter.deferred)
@@ -106,12 +110,13 @@ def sort_out(node: str, admission: Admission, after_seq: int, count: int) -> Ste
 
 def pause(pause: Pause) -> Steps[None]:
     """Pause a handler; one that is paused already stays as it is."""
-    yield Batch("insert_pause", [(pause.pattern, pause.reason, pause.by, pause.since_us)])
+    row = PausedPattern(pattern=pause.pattern, reason=pause.reason, paused_by=pause.by, since_us=pause.since_us)
+    yield Batch("insert_pause", [row])
 
 
 def resume(pattern: str) -> Steps[bool]:
     """Take the pause off a handler; False when there is none."""
-    changed = yield Batch("delete_pause", [(pattern,)])
+    changed = yield Batch("delete_pause", [ResumedPattern(pattern=pattern)])
     return bool(changed[0][0])
 
 

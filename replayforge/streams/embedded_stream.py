@@ -8,7 +8,8 @@ from itertools import count as count_up
 from itertools import islice
 from time import monotonic
 
-from replayforge.streams.stream import Delivery, Entry, StreamStats
+from replayforge.domain.event import Entry
+from replayforge.streams.stream import Delivery, StreamStats
 from replayforge.telemetry import Telemetry
 
 

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 
 from replayforge.domain.errors import Refused, Unavailable
+from replayforge.domain.event import Entry
 from replayforge.streams.redis_group import RedisGroup
 from replayforge.streams.redis_link import GroupGone, RedisLink
 from replayforge.streams.redis_scripts import DELIVER_ORPHANS, PUBLISH, REMOVE_CONSUMERS, REMOVE_ENTRIES
-from replayforge.streams.stream import Delivery, Entry, StreamStats
+from replayforge.streams.stream import Delivery, StreamStats
 from replayforge.telemetry import Telemetry
 
 RECREATE_SECONDS = 0.1

@@ -7,12 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-
-class Entry(msgspec.Struct, frozen=True):
-    """A hint that one run of an event is ready; the store alone knows whether that is still true."""
-
-    event_id: str
-    run: int
+from replayforge.domain.event import Entry
 
 
 class Delivery(msgspec.Struct, frozen=True):

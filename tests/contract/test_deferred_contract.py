@@ -3,7 +3,7 @@
 import asyncio
 
 from replayforge.domain.admission import EVERYTHING, Admission, PatternOf, Pause
-from replayforge.domain.event import Claimed, EventRecord
+from replayforge.domain.event import Claimed, Entry, EventRecord
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, Verdict, judge_former
 from replayforge.domain.reports import EventFilter
@@ -73,7 +73,7 @@ async def test_claim_takes_what_has_admission_and_lets_the_rest_wait(store: Stor
 async def test_what_waits_is_out_of_the_way(store: Store) -> None:
     """Neither a refill nor a claim nor the oldest queued event sees what waits; lists of queued events do."""
     entries = (await put(store, kinds("a", "b"))).queued
-    await store.claim([("event-0", 1)], now_us(), room(a=0))
+    await store.claim([Entry("event-0", 1)], now_us(), room(a=0))
     assert await store.queued_entries(10) == [("event-1", 1)]
     again = await store.claim(entries, now_us())
     assert [one.event.id for one in again.taken] == ["event-1"]
@@ -139,7 +139,7 @@ async def test_queue_is_sorted_out_in_pieces(store: Store) -> None:
     assert await waiting(store) == {"a": 2}
 
 
-def suspects(left: list[tuple[int, InFlight]]) -> list[tuple[int, Reclaim]]:
+def suspects(left: list[InFlight]) -> list[Reclaim]:
     return judge_former(left, Incarnation(), (), "node-1", lambda event_type: False)
 
 
@@ -178,7 +178,7 @@ async def test_event_that_began_to_wait_after_it_was_looked_at_is_cancelled_and_
     """A cancel decided on an older look finds what the event waits for by now."""
     await put(store, kinds("a"))
     seen, _ = (await store.events_by_ids(["event-0"]))["event-0"]
-    await store.claim([("event-0", 1)], now_us(), room(a=0))
+    await store.claim([Entry("event-0", 1)], now_us(), room(a=0))
     assert await store.move(seen, State.CANCELLED, "cancelled", "why not", now_us())
     assert await waiting(store) == {}
 

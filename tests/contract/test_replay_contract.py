@@ -18,11 +18,13 @@ from replayforge.domain.bulk_replay import (
     ReplayOrder,
 )
 from replayforge.domain.errors import Rejected
-from replayforge.domain.event import Claimed, StoredEvent
+from replayforge.domain.event import Claimed, Entry, StoredEvent
 from replayforge.domain.lifecycle import TERMINAL, Outcome, Reason, State
 from replayforge.domain.recovery import Verdict
 from replayforge.domain.reports import EventFilter
+from replayforge.stores.batches import MarkedMember, NamedMember, RemovedEvent, SizedReplay
 from replayforge.stores.driver import Batch, Fetch, Steps
+from replayforge.stores.rows import member
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from tests.contract.store_backends import (
@@ -239,7 +241,7 @@ async def remove(store: Store, event_id: str) -> None:
 
     def steps() -> Steps[None]:
         for name in ("delete_events", "delete_contents", "delete_attempts", "delete_actions"):
-            yield Batch(name, [(event.seq,)])
+            yield Batch(name, [RemovedEvent(seq=event.seq)])
 
     await store.driver.write(steps)
 
@@ -251,8 +253,11 @@ async def test_number_that_went_to_another_event(store: Store) -> None:
     newcomer = await stored(store, (await dead(store, 1, after=1))[0])
 
     def rename() -> Steps[None]:
-        yield Batch("insert_members", [(job.seq, newcomer.seq, "removed", newcomer.run, newcomer.state)])
-        yield Batch("size_replay", [(2, 2, job.seq)])
+        named = NamedMember(
+            replay_seq=job.seq, event_seq=newcomer.seq, event_id="removed", run=newcomer.run, state=newcomer.state
+        )
+        yield Batch("insert_members", [named])
+        yield Batch("size_replay", [SizedReplay(seq=job.seq, matched=2, total=2)])
 
     await store.driver.write(rename)
     done = await store.advance_replay(job.seq, 10, now_us())
@@ -265,7 +270,7 @@ async def test_two_daemons_replay_each_member_once(store: Store, other: Store) -
     """However many daemons carry on a job at the same moment, each member gets one new run, and the figures hold."""
     names = await dead(store, 60)
     job = await running(store)
-    entries: list[tuple[str, int]] = []
+    entries: list[Entry] = []
     while (await found(store, job)).waiting:
         both = await asyncio.gather(*(one.advance_replay(job.seq, 7, now_us()) for one in (store, other, store, other)))
         entries += [entry for done in both if done for entry in done.entries]
@@ -402,7 +407,11 @@ async def count_states_by_seq(store: Store, job: ReplayJob) -> Counter[MemberOut
         counted: Counter[MemberOutcome] = Counter()
         rows = yield Fetch("waiting_members", {"replay_seq": job.seq, "after_seq": 0, "count": 1000})
         for outcome in MemberOutcome:
-            changed = yield Batch("mark_members", [(outcome, "", job.seq, row[0], outcome) for row in rows])
+            marked = [
+                MarkedMember(replay_seq=job.seq, event_seq=member(row).seq, before=outcome, outcome=outcome, note="")
+                for row in rows
+            ]
+            changed = yield Batch("mark_members", marked)
             counted[outcome] = changed[0][0]
         return counted
 

@@ -10,12 +10,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from replayforge.domain.event import Claimed, EventRecord, StoredEvent, same_event
+from replayforge.domain.event import Claimed, Entry, EventRecord, SeenLease, StoredEvent, same_event
 from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State
 from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, Verdict, judge_former
 from replayforge.domain.reports import EventFilter, Ledger
 from replayforge.engine.report.overview import ledger
 from replayforge.stores import lookups, retention
+from replayforge.stores.batches import MovedEvent, RemovedEvent
 from replayforge.stores.driver import Batch, Steps
 from replayforge.stores.projection import Projection
 from replayforge.stores.store import Store
@@ -35,7 +36,7 @@ ANY = EventFilter()
 SOON_US = 1_000_000
 
 
-async def promoted(store: Store) -> list[tuple[str, int]]:
+async def promoted(store: Store) -> list[Entry]:
     """Queue what is due by now."""
     return (await store.promote(now_us()))[0]
 
@@ -154,7 +155,7 @@ async def test_what_was_claimed_as_it_was_inserted_lapses_like_any_claim(store: 
     await store.open_cursor(LOG, "incarnation", 0, now_us())
     stretch = Projection(LOG, "incarnation", 0, 1, [(1, record("e"))], 0, now_us(), claims_max=9)
     projected = await store.project(stretch)
-    leases = [(*one.lease, 0) for one in projected.claimed]
+    leases = [SeenLease(*one.lease, 0) for one in projected.claimed]
     taken = await store.take_over(leases, reclaims, "lease lapsed", now_us())
     assert [one.event.event_id for one in taken] == ["e"]
     assert await store.settle([success(projected.claimed[0])]) != []
@@ -260,7 +261,7 @@ async def test_what_is_due_soon(store: Store) -> None:
     assert await store.due_soon(now_us(), 120 * MINUTE_US) == {State.RETRYING: 2}
 
 
-def reclaims(left: Sequence[tuple[int, InFlight]], hold: bool = False) -> list[tuple[int, Reclaim]]:
+def reclaims(left: Sequence[InFlight], hold: bool = False) -> list[Reclaim]:
     return judge_former(left, Incarnation(), (), "node-1", lambda _: hold)
 
 
@@ -270,7 +271,7 @@ async def test_suspects_are_kept_apart(store: Store) -> None:
     left = await store.in_flight("")
     assert len(await store.reclaim(reclaims(left), "the process died", now_us())) == 3
     assert await store.queued_entries(10) == []
-    assert (await store.claim([(one.event.id, 1) for one in taken], now_us())).taken == []
+    assert (await store.claim([Entry(one.event.id, 1) for one in taken], now_us())).taken == []
     solo: list[str] = []
     while await store.next_suspect() is not None:
         (one,) = (await store.claim_suspect(now_us())).taken
@@ -286,7 +287,7 @@ async def test_likeliest_suspect_comes_first(store: Store) -> None:
     await put(store, [record(name) for name in names])
     for step, name in enumerate(names):
         at_us = now_us() + step * 1000
-        await store.claim([(name, 1)], at_us)
+        await store.claim([Entry(name, 1)], at_us)
     await store.reclaim(reclaims(await store.in_flight("")), "the process died", now_us())
     (first,) = (await store.claim_suspect(now_us())).taken
     assert first.event.id == "last"
@@ -483,7 +484,7 @@ async def test_ledger_balances_through_random_histories(store: Store) -> None:
                 await store.replay(event, now_us(), "")
         elif step == 5 and hands:
             one = hands.pop()
-            await store.hand_back([(one.event.seq, one.event.lease_token)], now_us())
+            await store.hand_back([one.lease], now_us())
         elif step == 6 and rng.random() < 0.3:
             await store.reclaim(reclaims(await store.in_flight("")), "the process died", now_us())
             hands = []
@@ -501,7 +502,7 @@ async def test_a_recount_sees_what_was_done_past_the_ledger(store: Store) -> Non
     assert (await store.recount(), await store.recount(few=True)) == ({}, {})
 
     def steps() -> Steps[None]:
-        yield Batch("delete_events", [(letter.seq,), (other.seq,)])
+        yield Batch("delete_events", [RemovedEvent(seq=letter.seq), RemovedEvent(seq=other.seq)])
 
     await store.driver.write(steps)
     found = {State.QUEUED: -1, State.DEAD_LETTERED: -1}
@@ -566,7 +567,7 @@ async def test_a_key_is_forgotten_in_the_end(store: Store) -> None:
 async def test_an_event_that_runs_once_more_is_not_removed(store: Store) -> None:
     """What was replayed between the look and the removal stays, and no key is remembered for it."""
     await put(store, [record("keyed", idempotency_key="k")])
-    (one,) = (await store.claim([("keyed", 1)], now_us())).taken
+    (one,) = (await store.claim([Entry("keyed", 1)], now_us())).taken
     await store.settle([success(one)])
     rows, payloads = await store.driver.read(lambda: retention.retirable(State.SUCCEEDED, now_us() + MINUTE_US, 10))
     keys = retention.keys_of(rows, payloads, State.SUCCEEDED, now_us())
@@ -631,7 +632,16 @@ async def force(store: Store, target: State) -> None:
     event = await stored(store, "event-1")
 
     def steps() -> Steps[None]:
-        yield Batch("move_event", [(target, None, None, now_us(), event.seq, event.run, event.state)])
+        moved = MovedEvent(
+            seq=event.seq,
+            run=event.run,
+            state=event.state,
+            target=target,
+            reason=None,
+            due_at_us=None,
+            at_us=now_us(),
+        )
+        yield Batch("move_event", [moved])
 
     await store.driver.write(steps)
 

@@ -1,5 +1,6 @@
 """An outcome counts under exactly the lease it was handed out with."""
 
+from replayforge.domain.event import Entry
 from replayforge.domain.lifecycle import State
 from tests.contract.store_backends import StoreHouse, claimed, now_us, success
 
@@ -10,7 +11,7 @@ async def test_a_stale_outcome_does_not_ride_in_on_a_valid_one(house: StoreHouse
     (first,) = await claimed(store)
     assert await store.hand_back([first.lease], now_us()) == 1
     now = now_us()
-    (second,) = (await store.claim([(first.event.id, 1)], now)).taken
+    (second,) = (await store.claim([Entry(first.event.id, 1)], now)).taken
     stale, valid = success(first), success(second)
     assert await store.settle([stale, valid]) == [stale]
     history = await store.history(first.event.id)
@@ -26,5 +27,5 @@ async def test_a_hand_out_that_was_handed_back_still_counts_as_a_start(house: St
     (first,) = await claimed(store)
     await store.hand_back([first.lease], now_us())
     now = now_us()
-    (second,) = (await store.claim([(first.event.id, 1)], now)).taken
+    (second,) = (await store.claim([Entry(first.event.id, 1)], now)).taken
     assert second.event.starts == 2

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from replayforge.domain.event import Entry, Lease, SeenLease
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.recovery import InFlight, Reclaim, Verdict, after_lapse
 from replayforge.domain.reports import Node
@@ -24,14 +25,14 @@ from tests.contract.store_backends import (
 )
 
 
-def decide(left: Sequence[tuple[int, InFlight]]) -> list[tuple[int, Reclaim]]:
-    return [(seq, after_lapse(event, hold=False)) for seq, event in left]
+def decide(left: Sequence[InFlight]) -> list[Reclaim]:
+    return [after_lapse(event, hold=False) for event in left]
 
 
 async def take_over(store: Store, *, beats_later: int = 0) -> list[Reclaim]:
     """Take over all that others hold, as if it had been seen with these beats for a lease."""
     seen = await store.beats(now_us())
-    leases = [(seq, token, beat - beats_later) for (seq, token), beat in seen.leases.items()]
+    leases = [SeenLease(*lease, beat - beats_later) for lease, beat in seen.leases.items()]
     return await store.take_over(leases, decide, "its lease lapsed", now_us())
 
 
@@ -60,7 +61,7 @@ async def test_event_is_claimed_once(store: Store, other: Store) -> None:
 async def test_claim_of_an_earlier_run_takes_nothing(store: Store) -> None:
     """An entry of another run than the row's finds nothing to claim."""
     await put(store, [record("event")])
-    assert (await store.claim([("event", 2)], now_us())).taken == []
+    assert (await store.claim([Entry("event", 2)], now_us())).taken == []
 
 
 async def test_each_daemon_watches_the_leases_of_the_others(store: Store, other: Store) -> None:
@@ -98,8 +99,8 @@ async def test_renewed_lease_stands(store: Store, other: Store) -> None:
     assert renewal.renewed == renewal.held == {one.event.seq}
     assert await take_over(other, beats_later=1) == []
     await store.hand_back([one.lease], now_us())
-    (again,) = (await store.claim([(one.event.id, 1)], now_us())).taken
-    assert await other.take_over([(*one.lease, 0)], decide, "its lease lapsed", now_us()) == []
+    (again,) = (await store.claim([Entry(one.event.id, 1)], now_us())).taken
+    assert await other.take_over([SeenLease(*one.lease, 0)], decide, "its lease lapsed", now_us()) == []
     assert (await other.beats(now_us())).leases == {again.lease: 0}
 
 
@@ -107,7 +108,7 @@ async def test_claims_whose_answers_are_under_way_are_renewed(store: Store, othe
     """A beat that is told to renews all that its owner holds beside the leases it knows, and nothing of others."""
     known, unknown, overdue = await claimed(store, 3)
     await put(other, [record("of another")], log_id="log of another")
-    (another,) = (await other.claim([("of another", 1)], now_us())).taken
+    (another,) = (await other.claim([Entry("of another", 1)], now_us())).taken
     besides = [known.lease, overdue.lease]
     renewal = await store.beat([known.lease], now_us(), report("node-1"), besides=besides)
     assert renewal.held == {known.event.seq}
@@ -120,8 +121,7 @@ async def test_only_held_leases_are_renewed(store: Store, other: Store) -> None:
     """A beat says which leases still stand: not those of others, of earlier tokens, or of what has been settled."""
     first, second, third = await claimed(store, 3)
     await store.settle([success(first)])
-    leases = [(one.event.seq, one.event.lease_token) for one in (first, second, third)]
-    leases[2] = (third.event.seq, third.event.lease_token - 1)
+    leases = [first.lease, second.lease, Lease(third.event.seq, third.event.lease_token - 1)]
     assert (await other.beat(leases, now_us(), report("node-2"))).held == set()
     assert (await store.beat(leases, now_us(), report("node-1"))).renewed == {second.event.seq}
 
@@ -131,7 +131,7 @@ async def test_result_after_a_take_over_is_fenced(store: Store, other: Store) ->
     (zombie,) = await claimed(store)
     await take_over(other)
     now = now_us()
-    (again,) = (await other.claim([("event-0", 1)], now)).taken
+    (again,) = (await other.claim([Entry("event-0", 1)], now)).taken
     late = success(zombie)
     assert await store.settle([late]) == [late]
     assert await other.settle([success(again)]) == []
@@ -155,7 +155,7 @@ async def test_outcome_committed_before_is_not_fenced(store: Store) -> None:
 async def test_handed_back_event_waits_again(store: Store, other: Store) -> None:
     """What its owner hands back is queued at once; what another one hands back stays where it is."""
     (one,) = await claimed(store)
-    lease = [(one.event.seq, one.event.lease_token)]
+    lease = [one.lease]
     assert await other.hand_back(lease, now_us()) == 0
     assert await store.hand_back(lease, now_us()) == 1
     assert await store.queued_entries(10) == [("event-0", 1)]
@@ -270,7 +270,7 @@ async def test_tallies_agree_with_the_rows(store: Store, other: Store) -> None:
     """However daemons take turns, what they counted on the way is what a count of the rows finds."""
     first, second, *rest = await claimed(store, 10)
     await store.settle([success(first)])
-    await store.hand_back([(second.event.seq, second.event.lease_token)], now_us())
+    await store.hand_back([second.lease], now_us())
     await asyncio.gather(take_over(other), take_over(store), store.settle([success(one) for one in rest[:4]]))
     counted = (await store.discrepancies()).states
     _, tallies = await other.ledger_snapshot()

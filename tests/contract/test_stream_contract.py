@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from replayforge.streams.stream import Delivery, Entry, Stream
+from replayforge.domain.event import Entry
+from replayforge.streams.stream import Delivery, Stream
 from replayforge.telemetry import Telemetry
 from tests.contract.stream_backends import BACKENDS, StreamHouse, backend_server, stream_house
 from tests.support.probe import Probe

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from replayforge.domain.event import Claimed
+from replayforge.domain.event import Claimed, Entry, SeenLease
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.poison import Isolation, Suspicion
 from replayforge.domain.recovery import Incarnation, Verdict, after_lapse, judge_former
@@ -15,8 +15,8 @@ from tests.contract.store_backends import claimed, now_us, put, record, success
 async def judge(store: Store, former: Incarnation) -> None:
     """Take back what lies in processing, as the next incarnation of its node would."""
     draining = {former.owner} if former.draining else set()
-    pairs = judge_former(await store.in_flight(""), former, draining, store.node, lambda _: False)
-    await store.reclaim(pairs, "the process died", now_us())
+    reclaims = judge_former(await store.in_flight(""), former, draining, store.node, lambda _: False)
+    await store.reclaim(reclaims, "the process died", now_us())
 
 
 async def suspected(store: Store, deaths: int = 1) -> Claimed:
@@ -74,7 +74,7 @@ async def test_nobody_claims_what_is_set_aside(store: Store) -> None:
     assert (suspect.event_id, suspect.known.alone, suspect.known.node) == ("event-0", (2.0,), store.node)
     assert await store.next_suspect() is None
     assert (await store.claim_suspect(now_us())).taken == []
-    assert (await store.claim([("event-0", 1)], now_us())).taken == []
+    assert (await store.claim([Entry("event-0", 1)], now_us())).taken == []
     assert await store.queued_entries(10) == []
     assert await store.end_controls(let_go) == 1
     assert await store.set_aside() == []
@@ -120,10 +120,8 @@ async def test_draining_incarnation_leaves_interrupted_attempts(store: Store) ->
 async def test_what_another_took_over_is_remembered(store: Store, other: Store) -> None:
     """It runs as any other, until the incarnation it was taken from is proven dead."""
     await claimed(store)
-    leases = [(seq, event.token, 0) for seq, event in await store.in_flight("")]
-    await other.take_over(
-        leases, lambda left: [(seq, after_lapse(one, hold=False)) for seq, one in left], "x", now_us()
-    )
+    leases = [SeenLease(*event.lease, 0) for event in await store.in_flight("")]
+    await other.take_over(leases, lambda left: [after_lapse(one, hold=False) for one in left], "x", now_us())
     assert await other.queued_entries(10) == [("event-0", 1)]
 
     def died(suspects: Sequence[Suspect]) -> list[Change]:
@@ -137,7 +135,7 @@ async def test_what_another_took_over_is_remembered(store: Store, other: Store) 
 async def test_likeliest_is_who_died_alone_most_often(store: Store) -> None:
     """It runs before those that were in flight at more deaths, and those before all others."""
     await put(store, [record(f"event-{number}") for number in range(3)])
-    await store.claim([(f"event-{number}", 1) for number in range(3)], now_us())
+    await store.claim([Entry(f"event-{number}", 1) for number in range(3)], now_us())
     await judge(store, Incarnation(store.owner))
     texts = {"event-0": Suspicion(7), "event-1": Suspicion(2, (1.0,)), "event-2": Suspicion(8)}
 

@@ -14,6 +14,7 @@ from replayforge.domain.reports import EventFilter
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.run.settler import Settler
 from replayforge.stores import transactions, waiting
+from replayforge.stores.batches import AdvancedCursor, RemovedEvent, StoredContent
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
@@ -100,8 +101,18 @@ async def test_a_buried_record_comes_again(store: Store) -> None:
 
 def turn_back(offset: int) -> Steps[None]:
     """Set the cursor back, as adopting a store does."""
-    cursors = [(offset, 0, 0, 0, now_us(), 0, LOG, 3, "incarnation")]
-    yield Batch("advance_cursor", cursors)
+    turned = AdvancedCursor(
+        log_id=LOG,
+        incarnation="incarnation",
+        after=3,
+        through=offset,
+        inserted=0,
+        copies=0,
+        not_events=0,
+        durable_offset=0,
+        at_us=now_us(),
+    )
+    yield Batch("advance_cursor", [turned])
 
 
 async def test_contents_of_any_size_come_with_the_claim_in_their_own_bytes(store: Store) -> None:
@@ -141,9 +152,9 @@ async def test_a_recall_counts_bytes(store: Store, monkeypatch: pytest.MonkeyPat
 
 def spoil(seq: int, payload: bytes | None) -> Steps[None]:
     """Replace what came with an event, or take it away."""
-    yield Batch("delete_contents", [(seq,)])
+    yield Batch("delete_contents", [RemovedEvent(seq=seq)])
     if payload is not None:
-        yield Batch("insert_contents", [(seq, payload, b"{}")])
+        yield Batch("insert_contents", [StoredContent(seq=seq, payload=payload, metadata=b"{}")])
 
 
 SPOILED = {"no text": b'"\xff"', "no text and large": b'"' + b"\xff" * 20_000 + b'"', "gone": None}

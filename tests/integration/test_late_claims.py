@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from replayforge.domain.admission import Admission
-from replayforge.domain.event import Event
+from replayforge.domain.event import Entry, Event
 from replayforge.engine.care import janitor
 from replayforge.engine.handlers.handlers import Context, Handlers
 from replayforge.stores.transactions import Claim
@@ -30,7 +30,7 @@ async def test_the_sweep_leaves_alone_what_a_claim_under_way_has_taken(
         claims, held, answered = house.daemon.store.claim, asyncio.Event(), asyncio.Event()
         house.daemon.buffer.reserve = no_room  # type: ignore[method-assign]  # so that it comes by the stream
 
-        async def answer_late(entries: Sequence[tuple[str, int]], now_us: int, admission: Admission) -> Claim:
+        async def answer_late(entries: Sequence[Entry], now_us: int, admission: Admission) -> Claim:
             claim = await claims(entries, now_us, admission)
             held.set()
             await answered.wait()

@@ -2,8 +2,8 @@
 
 import asyncio
 
+from replayforge.domain.event import Entry
 from replayforge.streams.embedded_stream import EmbeddedStream
-from replayforge.streams.stream import Entry
 from replayforge.telemetry import Telemetry
 
 ENTRIES = [Entry(f"event-{number}", 1) for number in range(4)]

@@ -10,9 +10,10 @@ from typing import Any
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable
+from replayforge.domain.event import Lease
 from replayforge.domain.reports import Node
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
-from replayforge.engine.dispatch.leases import Claim, Hold, Lease
+from replayforge.engine.dispatch.leases import Claim, Hold
 from replayforge.engine.handlers.handlers import Handlers
 from replayforge.engine.run.worker import Worker
 from replayforge.forks import kept_loop
@@ -174,9 +175,9 @@ class Heartbeat:
             hold = self.leases.held.get(lease)
             if hold is None:
                 continue
-            if lease[0] in renewal.renewed:
+            if lease.seq in renewal.renewed:
                 hold.sure_at = now
-            elif lease[0] not in renewal.held:
+            elif lease.seq not in renewal.held:
                 hold.lost = True
                 lost.append(lease)
         return lost

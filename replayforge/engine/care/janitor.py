@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from replayforge import crashpoints
 from replayforge.domain.clock import DRIFT_SECONDS_MAX, Clock, to_us
 from replayforge.domain.errors import Fatal, Unavailable
+from replayforge.domain.event import Entry, Lease
 from replayforge.domain.lifecycle import State
 from replayforge.engine.accept.intake import Intake
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
@@ -108,7 +109,7 @@ class Janitor:
         self.intervals = intervals
         self.rng = rng
         self.mirrored = -1
-        self.missing: dict[tuple[int, int], float] = {}  # since when, on the clock of the leases
+        self.missing: dict[Lease, float] = {}  # since when, on the clock of the leases
         self.drift_seconds = 0.0
         self.store_now_us: Callable[[], int | None] = log.steady_clock.now_us  # None while that cannot be trusted
         self.chores = [
@@ -174,7 +175,7 @@ class Janitor:
         )
         return self.publish_promoted(entries)
 
-    def publish_promoted(self, entries: Sequence[tuple[str, int]]) -> int:
+    def publish_promoted(self, entries: Sequence[Entry]) -> int:
         """Put on the stream what was just queued; returns how many."""
         if entries:
             crashpoints.reach("promote.committed")
@@ -239,7 +240,7 @@ class Janitor:
         """Queue again what this process claimed and then dropped, which only a crash inside it can do."""
         held = await self.store.in_flight(self.store.owner)
         now, leases = self.clock.elapsed(), self.buffer.leases
-        missing = [(seq, event.token) for seq, event in held if not self.buffer.holds((seq, event.token))]
+        missing = [event.lease for event in held if not self.buffer.holds(event.lease)]
         # A claim whose answer is late is on its way to the buffer, however late; only what stays missing was dropped.
         self.missing = {lease: self.missing.get(lease, now) for lease in missing}
         old = [(lease, since) for lease, since in self.missing.items() if now - since >= ORPHANED_AFTER_SECONDS]

@@ -10,13 +10,13 @@ import msgspec
 
 from replayforge.domain.clock import DRIFT_SECONDS_MAX, MICROSECONDS_PER_SECOND, Clock, SampledClock, to_us
 from replayforge.domain.errors import Unavailable
+from replayforge.domain.event import Lease, SeenLease
 from replayforge.domain.recovery import InFlight, Reclaim, after_lapse
 from replayforge.domain.reports import Node
 from replayforge.domain.watch import Watch
 from replayforge.engine.care.heartbeat import Heartbeat
 from replayforge.engine.care.recovery import report_reclaimed
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
-from replayforge.engine.dispatch.leases import Lease
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.handlers.handlers import Handlers
 from replayforge.engine.run.worker import Worker
@@ -162,7 +162,7 @@ class Peers:
             self.look_at_clock(beats.now_us)
         self.node_beats.look(beats.nodes, now)
         self.lease_beats.look(beats.leases, now)
-        lapsed = [(*lease, beats.leases[lease]) for lease in self.lease_beats.silent(self.lease_seconds)]
+        lapsed = [SeenLease(*lease, beats.leases[lease]) for lease in self.lease_beats.silent(self.lease_seconds)]
         if not lapsed:
             return 0
         draining = await self.store.draining()
@@ -191,18 +191,18 @@ class Peers:
             self.node_beats.forget()
         return beating_since is not None
 
-    def decide(self, left: Sequence[tuple[int, InFlight]], draining: Collection[str]) -> list[tuple[int, Reclaim]]:
+    def decide(self, left: Sequence[InFlight], draining: Collection[str]) -> list[Reclaim]:
         """Decide what becomes of events left behind; a lapsed lease proves no death, so it charges nobody.
 
         What an incarnation left that was told to end, one of `draining`, was interrupted.
 
         Our own are either in hand, or were claimed by a transaction whose answer was lost and are handed back.
         """
-        others = ((seq, event) for seq, event in left if event.owner != self.store.owner)
         holds = self.handlers.holds_on_crash
         return [
-            (seq, after_lapse(event, hold=holds(event.event_type), draining=event.owner in draining))
-            for seq, event in others
+            after_lapse(event, hold=holds(event.event_type), draining=event.owner in draining)
+            for event in left
+            if event.owner != self.store.owner
         ]
 
     async def remove_dead_consumers(self) -> int:

@@ -41,14 +41,14 @@ async def reclaim_former(
     left = await store.in_flight(owner_prefix, IN_FLIGHT_MAX)
     # The file knows it even when the store was away as the daemon was told to end; the store knows of earlier ones.
     draining = await store.draining() | ({former.owner} if former.draining else set())
-    pairs = judge_former(left, former, draining, store.node, handlers.holds_on_crash)
+    reclaims = judge_former(left, former, draining, store.node, handlers.holds_on_crash)
     if former.owner and former.owner not in draining:
         # First, for it can be told twice: should this start die on the way, the next one finds all of it again.
-        explained = any((seq, event.token) == former.alone for seq, event in left if event.owner == former.owner)
+        explained = any(event.lease == former.alone for event in left if event.owner == former.owner)
         await store.change_suspicions(lambda suspects: after_death_of(former, suspects, store, explained))
     taken = []
     for outcome, error in ((Outcome.CRASHED, DIED), (Outcome.INTERRUPTED, TOLD_TO_END)):
-        some = [(seq, reclaim) for seq, reclaim in pairs if reclaim.outcome is outcome]
+        some = [reclaim for reclaim in reclaims if reclaim.outcome is outcome]
         taken += await store.reclaim(some, error, clock.now_us()) if some else []
     if taken:
         told = all(reclaim.outcome is Outcome.INTERRUPTED for reclaim in taken)

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 
 from replayforge.domain.clock import Clock
-from replayforge.domain.event import Claimed
-from replayforge.engine.dispatch.leases import Claim, Lease, Leases
+from replayforge.domain.event import Claimed, Lease
+from replayforge.engine.dispatch.leases import Claim, Leases
 
 PREFETCH_MAX = 256
 PREFETCH_WINDOW_SECONDS = 0.1

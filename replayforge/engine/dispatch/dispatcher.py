@@ -202,7 +202,9 @@ class Dispatcher:
         except GapError:  # what was passed over had no events to claim
             return
         rows = await self.store.events_by_ids([event.id for _, event in self.events_of(records)])
-        claims = [Claimed(event, content) for event, content in rows.values() if event.lease_owner == self.store.owner]
+        claims = [
+            Claimed.of(event, content) for event, content in rows.values() if event.lease_owner == self.store.owner
+        ]
         unanswered = [claimed.lease for claimed in claims if not self.buffer.holds(claimed.lease)]
         if not self.buffer.leases.claims:
             await self.store.hand_back(unanswered, self.clock.now_us())

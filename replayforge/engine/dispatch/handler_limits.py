@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from replayforge.domain.admission import ALL_WELCOME, EVERYTHING, NO_HANDLER, Admission, Pause
 from replayforge.domain.breaker import CLOSED, BreakerState
 from replayforge.domain.clock import Clock
-from replayforge.domain.event import Claimed
+from replayforge.domain.event import Claimed, Lease
 from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Outcome, Reason
-from replayforge.engine.dispatch.leases import Lease
 from replayforge.engine.handlers.handlers import Handler, Handlers
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from replayforge.domain.clock import Clock
+from replayforge.domain.event import Lease
 from replayforge.domain.recovery import Incarnation
 
 FILE_NAME = "incarnation"
@@ -17,8 +18,6 @@ WORD_BYTES = 4096  # a page: what lies in one is written whole, or not at all, w
 BEAT_SECONDS = 0.02
 BEAT_SECONDS_MAX = 0.1  # what one beat adds at most: a process that is stopped, or gets no turn, does not run
 OUTLIVED_MAX = 64
-
-Lease = tuple[int, int]  # row number, token
 
 
 class Word(msgspec.Struct, frozen=True, omit_defaults=True):

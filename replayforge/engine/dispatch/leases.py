@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterator
 import msgspec
 
 from replayforge.domain.clock import Clock
-from replayforge.domain.event import Claimed
+from replayforge.domain.event import Claimed, Lease
 
-Lease = tuple[int, int]  # row number, token
 # A lease that could not be renewed for so much of its length is given up, long before anybody else may take it over.
 DOUBT_SHARE = 2 / 3
 

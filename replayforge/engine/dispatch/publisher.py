@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from replayforge import crashpoints
 from replayforge.domain.errors import Unavailable
+from replayforge.domain.event import Entry
 from replayforge.engine.outage import Outage
 from replayforge.stores.store import Store
-from replayforge.streams.stream import Entry, Stream
+from replayforge.streams.stream import Stream
 from replayforge.telemetry import Telemetry
 
 LOW_WATER_SHARE = 0.1
@@ -24,13 +25,13 @@ class Publisher:
         self.stream = stream
         self.telemetry = telemetry
         self.low_water = int(stream.entries_max * LOW_WATER_SHARE)
-        self.offered: list[tuple[str, int]] = []
+        self.offered: list[Entry] = []
         self.behind = True
         self.wake = asyncio.Event()
         self.outage = Outage()
 
-    def offer(self, entries: Sequence[tuple[str, int]]) -> None:
-        """Hand in (id, run) entries of rows that were just queued; what finds no room is left to the refill."""
+    def offer(self, entries: Sequence[Entry]) -> None:
+        """Hand in the entries of rows that were just queued; what finds no room is left to the refill."""
         if not entries:
             return
         if self.behind or len(self.offered) + len(entries) > self.stream.entries_max:
@@ -92,9 +93,9 @@ class Publisher:
             published = await self.publish(entries)
             self.telemetry.emit("stream.refilled", published)
 
-    async def publish(self, entries: Sequence[tuple[str, int]]) -> int:
+    async def publish(self, entries: Sequence[Entry]) -> int:
         """Put on the stream what finds room there, and remember if anything did not; returns how many did."""
-        published = await self.stream.publish([Entry(event_id, run) for event_id, run in entries])
+        published = await self.stream.publish(entries)
         if published < len(entries):
             self.behind = True
         crashpoints.reach("publish.done")

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable
-from replayforge.domain.event import Claimed
+from replayforge.domain.event import Claimed, Entry
 from replayforge.domain.poison import seconds_alone
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
@@ -108,7 +108,7 @@ class Reader:
 
     async def claim(self, deliveries: list[Delivery]) -> int:
         """Claim the events behind these entries, put them into the buffer and remove the entries."""
-        entries = [(delivery.entry.event_id, delivery.entry.run) for delivery in deliveries]
+        entries = [delivery.entry for delivery in deliveries]
         claimed = await self.claim_and_put(entries)
         await self.stream.ack(deliveries)
         self.unacked = []
@@ -116,7 +116,7 @@ class Reader:
         crashpoints.reach("claim.acked")
         return len(claimed)
 
-    async def claim_and_put(self, entries: list[tuple[str, int]] | None) -> list[Claimed]:
+    async def claim_and_put(self, entries: list[Entry] | None) -> list[Claimed]:
         """Claim and lay down as one, even if the reader ends meanwhile: what was claimed is always in the buffer."""
         self.claiming = ensure_future(self.claim_and_put_unshielded(entries))
         try:
@@ -125,7 +125,7 @@ class Reader:
             if self.claiming.done():
                 self.claiming = None
 
-    async def claim_and_put_unshielded(self, entries: list[tuple[str, int]] | None) -> list[Claimed]:
+    async def claim_and_put_unshielded(self, entries: list[Entry] | None) -> list[Claimed]:
         """Claim the events of these entries, or with None a suspect, and put them into the buffer."""
         with self.buffer.leases.claiming() as under_way:
             try:
@@ -144,7 +144,7 @@ class Reader:
         report_buried(self.telemetry, claim.buried)
         return claim.taken
 
-    async def ask_for(self, entries: list[tuple[str, int]] | None) -> Claim:
+    async def ask_for(self, entries: list[Entry] | None) -> Claim:
         """Have the store claim what is admitted of these entries, or with None a suspect."""
         count, now_us = 1 if entries is None else len(entries), self.clock.now_us()
         with self.handler_limits.admission(count, alone=entries is None) as admission:

@@ -10,7 +10,7 @@ import msgspec
 from replayforge.domain.bulk_replay import IDS_MAX, JOB_TRANSITIONS, JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.errors import Conflict, NotFound, Rejected
-from replayforge.domain.lifecycle import TERMINAL, State, held_way_out
+from replayforge.domain.lifecycle import REPLAYABLE, REPLAYABLE_WITHOUT_FORCE, State, held_way_out
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
@@ -31,7 +31,7 @@ class Chosen:
     @property
     def states(self) -> frozenset[State]:
         """The states from which the named events may be replayed."""
-        return TERMINAL if self.force else TERMINAL - {State.SUCCEEDED}
+        return REPLAYABLE if self.force else REPLAYABLE_WITHOUT_FORCE
 
     def check(self) -> None:
         """Raise Rejected when a bulk replay of these events makes no sense."""
@@ -40,11 +40,11 @@ class Chosen:
                 raise Rejected(f"Name 1 to {IDS_MAX:,} events by their ids, or choose them by a filter.")
             return
         state = self.wanted.state
-        if state not in TERMINAL:
-            finished = ", ".join(sorted(TERMINAL))
+        if state not in REPLAYABLE:
+            finished = ", ".join(sorted(REPLAYABLE))
             way_out = f" {held_way_out('ID')}" if state is State.HELD else ""
             raise Rejected(f"Only finished events can be replayed: filter by one of the states {finished}.{way_out}")
-        if state is State.SUCCEEDED and not self.force:
+        if state not in self.states:
             raise Rejected("Succeeded events run once more only with force; say so if that is meant.")
 
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Conflict, NotFound, Rejected
-from replayforge.domain.event import Content, StoredEvent
-from replayforge.domain.lifecycle import FAILED, TRANSITIONS, State, held_way_out
+from replayforge.domain.event import Content, Entry, StoredEvent
+from replayforge.domain.lifecycle import CANCELLABLE, FAILED, REPLAYABLE, TIMED, TRANSITIONS, State, held_way_out
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 
-REPLAYABLE = frozenset({State.DEAD_LETTERED, State.DISCARDED, State.CANCELLED, State.SUCCEEDED})
 WORKFLOW_EVENTS_MAX = 10_000
 
 
@@ -64,7 +63,7 @@ class Replayer:
                 return begun
             raise Conflict(f"Event {event_id} was replayed or moved by somebody else a moment ago.")
         crashpoints.reach("replay.committed")
-        self.publisher.offer([(event.id, event.run + 1)])
+        self.publisher.offer([Entry(event.id, event.run + 1)])
         self.telemetry.emit("event.replayed", event_id=event.id, run=event.run + 1)
         return Replay(event.id, event.run + 1, State.QUEUED)
 
@@ -115,17 +114,17 @@ class Replayer:
     async def retry_now(self, event_id: str) -> StoredEvent:
         """Let a retrying or scheduled event run now instead of at its time; its budget of attempts stays."""
         event, _ = await self.find(event_id)
-        if event.state not in (State.RETRYING, State.SCHEDULED):
+        if event.state not in TIMED:
             words = "only a retrying or scheduled event can be hurried"
             raise Conflict(f"Event {event_id} is {event.state}; {words}.{way_out(event)}")
         await self.move(event, State.QUEUED, "retried", "asked to run now")
-        self.publisher.offer([(event.id, event.run)])
+        self.publisher.offer([event.entry])
         return event
 
     async def cancel(self, event_id: str, reason: str) -> StoredEvent:
         """Cancel an event that is not running and has not ended."""
         event, _ = await self.find(event_id)
-        if State.CANCELLED not in TRANSITIONS[event.state]:
+        if event.state not in CANCELLABLE:
             raise Conflict(f"Event {event_id} is {event.state}; only a waiting event can be cancelled.{way_out(event)}")
         await self.move(event, State.CANCELLED, "cancelled", reason)
         self.telemetry.emit("event.cancelled", event_id=event.id)
@@ -141,7 +140,7 @@ class Replayer:
             raise Rejected(f"A held event can become {named}, not {target}.")
         await self.move(event, target, "decided", reason)
         if target is State.QUEUED:
-            self.publisher.offer([(event.id, event.run)])
+            self.publisher.offer([event.entry])
         return event
 
     async def discard(self, event_id: str, reason: str) -> StoredEvent:

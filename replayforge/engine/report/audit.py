@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from replayforge.domain.event import EVENT_RECORD_TYPE, EventRecord, same_event
+from replayforge.domain.event import EVENT_RECORD_TYPE, EventRecord, Lease, same_event
 from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Ledger
@@ -30,7 +30,7 @@ class Findings:
     keys_remembered: int = 0
     missing: list[tuple[str, int]] = field(default_factory=list)
     doubled: list[tuple[str, int, int]] = field(default_factory=list)
-    orphans: list[tuple[int, int]] = field(default_factory=list)
+    orphans: list[Lease] = field(default_factory=list)
     miscounted: list[str] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
     gaps: list[tuple[int, int]] = field(default_factory=list)

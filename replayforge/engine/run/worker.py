@@ -133,7 +133,7 @@ class Worker:
         finally:
             self.buffer.detach(self.name)
             self.buffer.release(claimed.lease)
-        self.publisher.offer([(claimed.event.id, claimed.event.run)])
+        self.publisher.offer([claimed.event.entry])
 
     async def interrupt(self) -> None:
         """Settle the attempt that the daemon's end cut short, as `interrupted` unless it came to its end in that very
@@ -204,6 +204,7 @@ class Worker:
         """Commit what becomes of the event whose worker died, and publish it again if it is to run again."""
         row, now_us = claimed.event, self.rules.clock.now_us()
         lost = InFlight(
+            seq=row.seq,
             event_id=row.id,
             event_type=row.event_type,
             run=row.run,
@@ -215,11 +216,11 @@ class Worker:
             worker=self.name,
         )
         decided = after_crash(lost, hold=self.handlers.holds_on_crash(row.event_type))
-        await self.store.reclaim([(row.seq, decided)], reason, now_us)
+        await self.store.reclaim([decided], reason, now_us)
         state, types = decided.verdict.state, {row.event_type: 1}
         self.telemetry.emit("attempt.reclaimed", event_id=row.id, verdict=state, types=types)
         if state is State.DEAD_LETTERED:
             poison = decided.verdict.reason
             self.telemetry.emit("event.dead_lettered", event_id=row.id, event_type=row.event_type, reason=poison)
         if state is State.QUEUED:
-            self.publisher.offer([(row.id, row.run)])
+            self.publisher.offer([row.entry])

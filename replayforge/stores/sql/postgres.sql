@@ -1,5 +1,6 @@
 -- The book of SQL for PostgreSQL. Both books have the same names in the same order, so a diff shows where the dialects
--- part. Lists travel as one JSON array. A batch is one statement over many rows: one typed array for each column.
+-- part. Lists travel as one JSON array. A batch is one statement over many rows, which it calls g: FROM {rows} names
+-- their columns as stores/batches.py does, and :name is all values of one of them, as an array of its type.
 -- Whatever touches several events locks them in the order of their row numbers, and inserts go in the order of their
 -- ids, so that two daemons wait for each other instead of standing in each other's way. Where rows are named by their
 -- keys, ANY says so once more, and "state || ''" hides the partial indexes: on a table that was never analysed the
@@ -41,8 +42,8 @@ ORDER BY coalesce(jsonb_array_length(e.suspicion::jsonb -> 'alone'), 0) DESC,
     (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = e.seq) DESC, e.seq LIMIT 1
 
 -- fragment attempt_columns --
-e.id, a.token, a.run, a.number, a.outcome, a.ended_run, a.owner, a.worker, a.started_at_us, a.ended_at_us, a.error,
-a.error_signature
+e.id AS event_id, a.token, a.run, a.number, a.outcome, a.ended_run, a.owner, a.worker, a.started_at_us,
+a.ended_at_us, a.error, a.error_signature
 
 -- seen_migrations --
 -- The migrations that were run.
@@ -54,7 +55,7 @@ SELECT value FROM meta WHERE name = :name
 
 -- insert_meta --
 -- Note a value once; a value that is there stays.
-INSERT INTO meta (name, value) SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT (name) DO NOTHING
+INSERT INTO meta (name, value) SELECT * FROM {rows} ON CONFLICT (name) DO NOTHING
 
 -- touch --
 -- Write, and change nothing: whether that can be done is the question.
@@ -72,7 +73,7 @@ FROM cursors ORDER BY log_id
 -- open_cursor --
 -- Make the cursor of a log, or take it over for a new incarnation of its daemon.
 INSERT INTO cursors (log_id, incarnation, log_offset, updated_at_us)
-SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+SELECT * FROM {rows}
 ON CONFLICT (log_id) DO UPDATE SET incarnation = excluded.incarnation, updated_at_us = excluded.updated_at_us
 
 -- advance_cursor --
@@ -80,20 +81,17 @@ ON CONFLICT (log_id) DO UPDATE SET incarnation = excluded.incarnation, updated_a
 UPDATE cursors AS c
 SET log_offset = g.through, inserted = c.inserted + g.inserted, copies = c.copies + g.copies,
     not_events = c.not_events + g.not_events, updated_at_us = g.at_us, durable_offset = g.durable_offset
-FROM unnest(
-    $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::bigint[],
-    $9::text[]
-) AS g (through, inserted, copies, not_events, at_us, durable_offset, log_id, after, incarnation)
+FROM {rows}
 WHERE c.log_id = g.log_id AND c.log_offset = g.after AND c.incarnation = g.incarnation
 
 -- count_passed_over --
 -- Count the records of a stretch that were to be events and cannot be read, and those that were gone.
 UPDATE cursors AS c SET unreadable = c.unreadable + g.unreadable, gaps = c.gaps + g.gaps
-FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS g (unreadable, gaps, log_id) WHERE c.log_id = g.log_id
+FROM {rows} WHERE c.log_id = g.log_id
 
 -- add_tallies --
 -- Add to the counters of a node.
-INSERT INTO tallies (node, name, amount) SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
+INSERT INTO tallies (node, name, amount) SELECT * FROM {rows}
 ON CONFLICT (node, name) DO UPDATE SET amount = tallies.amount + excluded.amount
 
 -- tallies --
@@ -119,27 +117,20 @@ SELECT nextval('event_seqs'), {database_now_us} FROM generate_series(1, :count::
 INSERT INTO events (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
     log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
-    lease_owner, lease_token, due_at_us, reason, last_error, error_signature, waits_for
+    lease_owner, lease_token, due_at_us, reason, last_error, error_signature, result, waits_for
 )
 SELECT
     g.seq, g.id, g.application_name, g.workflow_id, g.event_type, g.service_name, g.idempotency_key, g.created_at_us,
-    g.updated_at_us, g.log_id, g.log_offset, g.replay_of, g.max_attempts, 'received', g.state, 1, 0, g.starts, 0, 0,
-    g.lease_owner, g.lease_token, g.due_at_us, g.reason, g.last_error, g.error_signature, g.waits_for
-FROM unnest(
-    $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[],
-    $10::text[], $11::bigint[], $12::text[], $13::bigint[], $14::text[], $15::bigint[], $16::text[], $17::bigint[],
-    $18::bigint[], $19::text[], $20::text[], $21::text[], $22::text[]
-) AS g (
-    seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
-    log_id, log_offset, replay_of, max_attempts, state, starts, lease_owner, lease_token, due_at_us, reason,
-    last_error, error_signature, waits_for
-)
+    g.updated_at_us, g.log_id, g.log_offset, g.replay_of, g.max_attempts, 'received', g.state, g.run, g.attempt_count,
+    g.starts, g.crashes, 0, g.lease_owner, g.lease_token, g.due_at_us, g.reason, g.last_error, g.error_signature,
+    g.result, g.waits_for
+FROM {rows}
 ORDER BY g.id
 
 -- insert_contents --
 -- What came with new events.
 INSERT INTO contents (seq, payload, metadata)
-SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[])
+SELECT * FROM {rows}
 
 -- claimable_events --
 -- Queued events as they will be once claimed, with what came with them; an entry of an earlier run, or of an event that
@@ -182,8 +173,8 @@ SELECT e.id, e.run FROM events AS e {likeliest_suspect}
 
 -- let_wait --
 -- Let queued events wait for their handlers, out of the way of all others; with NULL they wait no longer.
-UPDATE events AS e SET waits_for = g.waits_for FROM unnest($1::text[], $2::bigint[]) AS g (waits_for, seq)
-WHERE e.seq = ANY ($2) AND e.seq = g.seq AND e.state || '' = 'queued'
+UPDATE events AS e SET waits_for = g.waits_for FROM {rows}
+WHERE e.seq = ANY (:seq) AND e.seq = g.seq AND e.state || '' = 'queued'
 
 -- waiting_events --
 -- The oldest events that wait for a handler, as they will be once claimed, with what came with them. A range of one
@@ -214,11 +205,11 @@ SELECT pattern, reason, paused_by, since_us FROM pauses ORDER BY pattern
 -- insert_pause --
 -- Pause a handler; one that is paused already stays as it is.
 INSERT INTO pauses (pattern, reason, paused_by, since_us)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) ON CONFLICT (pattern) DO NOTHING
+SELECT * FROM {rows} ON CONFLICT (pattern) DO NOTHING
 
 -- delete_pause --
 -- Take the pause off a handler.
-DELETE FROM pauses WHERE pattern = ANY ($1::text[])
+DELETE FROM pauses WHERE pattern = ANY (:pattern)
 
 -- contents --
 -- What came with the events of these row numbers.
@@ -255,10 +246,7 @@ INSERT INTO attempts (
     event_seq, token, run, number, outcome, ended_run, owner, worker, started_at_us, ended_at_us, error,
     error_signature
 )
-SELECT * FROM unnest(
-    $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::text[], $8::text[],
-    $9::bigint[], $10::bigint[], $11::text[], $12::text[]
-)
+SELECT * FROM {rows}
 
 -- settle_events --
 -- Commit what an attempt decided, if its lease still stands; a delay begins now. One that has ended clears the event of
@@ -269,13 +257,8 @@ SET previous_state = e.state, state = g.state, attempt_count = g.attempt_count, 
     error_signature = g.error_signature, result = g.result, lease_owner = NULL, updated_at_us = {database_now_us},
     suspect = CASE g.state WHEN 'queued' THEN e.suspect ELSE 0 END,
     suspicion = CASE g.state WHEN 'queued' THEN e.suspicion END
-FROM unnest(
-    $1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::bytea[],
-    $9::bigint[], $10::bigint[], $11::bigint[], $12::text[]
-) AS g (
-    state, attempt_count, crashes, due_at_us, reason, last_error, error_signature, result, at_us, seq, token, owner
-)
-WHERE e.seq = ANY ($10) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token
+FROM {rows}
+WHERE e.seq = ANY (:seq) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token
     AND e.lease_owner = g.owner
 
 -- reclaim_events --
@@ -284,24 +267,22 @@ UPDATE events AS e
 SET previous_state = e.state, state = g.state, crashes = g.crashes, reason = g.reason, last_error = g.last_error,
     error_signature = g.error_signature, suspect = g.suspect, suspicion = g.suspicion, due_at_us = NULL,
     lease_owner = NULL, updated_at_us = {database_now_us}
-FROM unnest(
-    $1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bigint[], $9::bigint[],
-    $10::bigint[], $11::text[]
-) AS g (state, crashes, reason, last_error, error_signature, suspect, suspicion, at_us, seq, token, owner)
-WHERE e.seq = ANY ($9) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token
+FROM {rows}
+WHERE e.seq = ANY (:seq) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token
     AND e.lease_owner = g.owner
 
 -- hand_back_events --
 -- Return claimed events that no worker started.
 UPDATE events AS e
 SET previous_state = e.state, state = 'queued', lease_owner = NULL, updated_at_us = g.at_us
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS g (at_us, seq, token, owner)
-WHERE e.seq = ANY ($2) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token
+FROM {rows}
+WHERE e.seq = ANY (:seq) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token
     AND e.lease_owner = g.owner
 
 -- in_flight --
 -- What a node's former incarnations left in processing.
-SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us, suspect, suspicion
+SELECT seq, id AS event_id, event_type, run, lease_token AS token, attempt_count, crashes, lease_owner AS owner,
+    updated_at_us AS started_at_us, suspect AS isolation, suspicion
 FROM events WHERE state = 'processing' AND lease_owner LIKE :owner_pattern ESCAPE '\' ORDER BY seq LIMIT :count
 
 -- lease_beats --
@@ -311,8 +292,8 @@ WHERE state = 'processing' AND lease_owner <> :owner ORDER BY seq LIMIT :count
 
 -- unrenewed_leases --
 -- Those of the given (row number, token, beat) leases that stand as they were seen; one that is being renewed is not.
-SELECT e.seq, e.id, e.event_type, e.run, e.lease_token, e.attempt_count, e.crashes, e.lease_owner, e.updated_at_us,
-    e.suspect, e.suspicion
+SELECT e.seq, e.id AS event_id, e.event_type, e.run, e.lease_token AS token, e.attempt_count, e.crashes,
+    e.lease_owner AS owner, e.updated_at_us AS started_at_us, e.suspect AS isolation, e.suspicion
 FROM jsonb_array_elements(:leases::jsonb) AS lease JOIN events AS e ON e.seq = (lease.value ->> 0)::bigint
 WHERE e.seq = ANY (ARRAY(SELECT (value ->> 0)::bigint FROM jsonb_array_elements(:leases::jsonb)))
     AND e.state || '' = 'processing' AND e.lease_token = (lease.value ->> 1)::bigint
@@ -361,10 +342,7 @@ INSERT INTO nodes (
 )
 SELECT g.node, g.log_id, g.incarnation, g.beat, g.host, g.pid, g.started_at_us, g.durable_offset, g.workers, g.stopped,
     {database_now_us}
-FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
-    $9::text[], $10::bigint[], $11::bigint[]
-) AS g (node, log_id, incarnation, beat, host, pid, started_at_us, durable_offset, workers, stopped, seen_at_us)
+FROM {rows}
 ON CONFLICT (log_id) DO UPDATE SET
     node = excluded.node, given_up = 0, incarnation = excluded.incarnation, beat = excluded.beat,
     host = excluded.host, pid = excluded.pid, started_at_us = excluded.started_at_us,
@@ -377,8 +355,10 @@ SELECT log_id, incarnation, beat, {database_now_us} FROM nodes
 
 -- nodes --
 -- Every daemon that ever reported, how long it has been silent, and how far its log was durable and is projected.
-SELECT n.node, n.log_id, n.incarnation, n.host, n.pid, n.started_at_us, n.seen_at_us, {database_now_us} - n.seen_at_us,
-    n.stopped, greatest(n.durable_offset, c.durable_offset), coalesce(c.log_offset, 0), n.workers, n.given_up, n.beat
+SELECT n.node AS name, n.log_id, n.incarnation, n.host, n.pid, n.started_at_us, n.seen_at_us,
+    {database_now_us} - n.seen_at_us AS silent_us, n.stopped,
+    greatest(n.durable_offset, c.durable_offset) AS durable_offset, coalesce(c.log_offset, 0) AS projected_offset,
+    n.workers, n.given_up, n.beat
 FROM nodes AS n LEFT JOIN cursors AS c ON c.log_id = n.log_id ORDER BY n.node, n.given_up, n.log_id
 
 -- forget_nodes --
@@ -401,7 +381,7 @@ SELECT owner FROM draining ORDER BY owner
 
 -- insert_draining --
 -- Note that an incarnation was told to stop.
-INSERT INTO draining (owner, since_us) SELECT * FROM unnest($1::text[], $2::bigint[])
+INSERT INTO draining (owner, since_us) SELECT * FROM {rows}
 ON CONFLICT (owner) DO NOTHING
 
 -- forget_draining --
@@ -423,7 +403,7 @@ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <
 -- Queue what was waiting for its time. The time is asked once, or the index could not be gone down by it.
 WITH due AS MATERIALIZED (
     SELECT seq AS due_seq, state AS due_state FROM events
-    WHERE state IN ('scheduled', 'retrying') AND due_at_us <= (SELECT {database_now_us})
+    WHERE state IN ({timed_states}) AND due_at_us <= (SELECT {database_now_us})
     ORDER BY due_at_us LIMIT :count FOR UPDATE SKIP LOCKED
 )
 UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us::bigint
@@ -432,14 +412,14 @@ RETURNING id, run, previous_state, event_type
 
 -- next_due --
 -- When the next waiting event falls due, by the clock of who asks.
-SELECT min(due_at_us) - {database_now_us} + :now_us::bigint FROM events WHERE state IN ('scheduled', 'retrying')
+SELECT min(due_at_us) - {database_now_us} + :now_us::bigint FROM events WHERE state IN ({timed_states})
 
 -- due_soon --
 -- Of how many waiting events, counted up to a number, the time has come, or comes soon for those that are tried again.
 SELECT state, count(*)
 FROM (
     SELECT state FROM events
-    WHERE state IN ('scheduled', 'retrying') AND due_at_us <= (SELECT {database_now_us}) + :soon_us::bigint
+    WHERE state IN ({timed_states}) AND due_at_us <= (SELECT {database_now_us}) + :soon_us::bigint
         AND (state = 'retrying' OR due_at_us <= (SELECT {database_now_us}))
     LIMIT :scan_max
 ) AS soon GROUP BY state
@@ -475,12 +455,12 @@ SELECT e.suspicion FROM events AS e {likeliest_suspect}
 -- set_aside --
 -- The suspects whose control is not over.
 SELECT seq, suspect, suspicion, id FROM events
-WHERE suspicion IS NOT NULL AND suspect = 2 AND state || '' IN ('queued', 'processing') ORDER BY seq LIMIT :count
+WHERE suspicion IS NOT NULL AND suspect = 2 AND state || '' IN ({states_under_way}) ORDER BY seq LIMIT :count
 
 -- suspicions --
 -- All open events that were in flight at a death, or whose lease another daemon has taken over.
 SELECT seq, suspect, suspicion, id FROM events
-WHERE suspicion IS NOT NULL AND state || '' IN ('queued', 'processing') ORDER BY seq LIMIT :count
+WHERE suspicion IS NOT NULL AND state || '' IN ({states_under_way}) ORDER BY seq LIMIT :count
 
 -- suspicion --
 -- What is known of one event.
@@ -489,8 +469,8 @@ SELECT seq, suspect, suspicion, id FROM events WHERE id = :id AND suspicion IS N
 -- change_suspicions --
 -- Note what is known of events by now, unless somebody else has noted something meanwhile.
 UPDATE events AS e SET suspect = g.suspect, suspicion = g.suspicion
-FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[]) AS g (suspect, suspicion, seq, known)
-WHERE e.seq = ANY ($3) AND e.seq = g.seq AND e.suspicion = g.known
+FROM {rows}
+WHERE e.seq = ANY (:seq) AND e.seq = g.seq AND e.suspicion = g.known
 
 -- event --
 -- One event by id.
@@ -516,7 +496,7 @@ WHERE a.event_seq = :seq ORDER BY a.token DESC LIMIT :count
 
 -- event_actions --
 -- What was done to one event outside of attempts, oldest first.
-SELECT e.id, c.at_us, c.run, c.action, c.detail FROM actions AS c JOIN events AS e ON e.seq = c.event_seq
+SELECT e.id AS event_id, c.at_us, c.run, c.action, c.detail FROM actions AS c JOIN events AS e ON e.seq = c.event_seq
 WHERE c.event_seq = :seq ORDER BY c.seq LIMIT :count
 
 -- workflow_events --
@@ -589,11 +569,11 @@ FROM (
 SELECT error_signature, count(*), min(ended_at_us), max(ended_at_us), max(error),
     (SELECT count(*) > :scan_max FROM (
         SELECT 1 FROM attempts
-        WHERE outcome IN ('failed', 'timed_out', 'crashed') AND ended_at_us >= :since_us LIMIT :scan_max + 1
+        WHERE outcome IN ({unsuccessful_outcomes}) AND ended_at_us >= :since_us LIMIT :scan_max + 1
     ) AS counted)
 FROM (
     SELECT error_signature, ended_at_us, error FROM attempts
-    WHERE outcome IN ('failed', 'timed_out', 'crashed') AND ended_at_us >= :since_us
+    WHERE outcome IN ({unsuccessful_outcomes}) AND ended_at_us >= :since_us
     ORDER BY ended_at_us DESC LIMIT :scan_max
 ) AS newest GROUP BY error_signature ORDER BY count(*) DESC LIMIT :count
 
@@ -606,7 +586,7 @@ SELECT updated_at_us FROM events WHERE state = 'queued' AND waits_for IS NULL OR
 UPDATE events AS e
 SET previous_state = e.state, state = 'queued', run = e.run + 1, attempt_count = 0, crashes = 0, suspect = 0,
     suspicion = NULL, reason = NULL, due_at_us = NULL, result = NULL, updated_at_us = g.at_us
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS g (at_us, seq, run, state)
+FROM {rows}
 WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state
 
 -- move_event --
@@ -615,8 +595,7 @@ UPDATE events AS e
 SET previous_state = e.state, state = g.target, due_at_us = g.due_at_us, waits_for = NULL, suspect = 0,
     suspicion = NULL, reason = CASE g.target WHEN 'queued' THEN NULL ELSE coalesce(g.reason, e.reason) END,
     updated_at_us = {database_now_us}
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[])
-    AS g (target, reason, due_at_us, at_us, seq, run, state)
+FROM {rows}
 WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state
 
 -- run_of_request --
@@ -626,7 +605,7 @@ SELECT run FROM actions WHERE event_seq = :seq AND request_key = :request_key LI
 -- insert_actions --
 -- Notes of what was done to events.
 INSERT INTO actions (event_seq, at_us, run, action, detail, request_key)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[])
+SELECT * FROM {rows}
 
 -- retirable --
 -- Those of the oldest finished events that were last touched before a time, those with a key with the size of what came
@@ -647,7 +626,7 @@ ORDER BY seq FOR UPDATE SKIP LOCKED
 -- insert_retired_keys --
 -- Remember the keys of events that are removed.
 INSERT INTO retired_keys (id, digest, state, log_id, log_offset, created_at_us, retired_at_us)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
+SELECT * FROM {rows}
 ON CONFLICT (id) DO UPDATE SET
     digest = excluded.digest, state = excluded.state, log_id = excluded.log_id, log_offset = excluded.log_offset,
     created_at_us = excluded.created_at_us, retired_at_us = excluded.retired_at_us
@@ -671,19 +650,19 @@ RETURNING id
 
 -- delete_events --
 -- Remove events.
-DELETE FROM events WHERE seq = ANY ($1::bigint[])
+DELETE FROM events WHERE seq = ANY (:seq)
 
 -- delete_contents --
 -- Remove what came with events.
-DELETE FROM contents WHERE seq = ANY ($1::bigint[])
+DELETE FROM contents WHERE seq = ANY (:seq)
 
 -- delete_attempts --
 -- Remove the attempts of events.
-DELETE FROM attempts WHERE event_seq = ANY ($1::bigint[])
+DELETE FROM attempts WHERE event_seq = ANY (:seq)
 
 -- delete_actions --
 -- Remove the notes about events.
-DELETE FROM actions WHERE event_seq = ANY ($1::bigint[])
+DELETE FROM actions WHERE event_seq = ANY (:seq)
 
 -- check_ids --
 -- Where the events of these ids came from, for the offline comparison with the log.
@@ -745,8 +724,7 @@ WHERE seq > 0 {filters} ORDER BY seq LIMIT :members_max
 -- Events that were named become members.
 INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, outcome, note)
 SELECT g.replay_seq, g.event_seq, g.event_id, g.run, g.state, 'waiting', ''
-FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::text[])
-    AS g (replay_seq, event_seq, event_id, run, state)
+FROM {rows}
 
 -- count_members --
 -- How many members a bulk replay has.
@@ -755,7 +733,7 @@ SELECT count(*) FROM replay_members WHERE replay_seq = :replay_seq
 -- size_replay --
 -- Note how many events fitted, and how many of them became members.
 UPDATE replays AS r SET matched = g.matched, total = g.total
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS g (matched, total, seq) WHERE r.seq = g.seq
+FROM {rows} WHERE r.seq = g.seq
 
 -- count_matching --
 -- How many events pass the filters, counted up to a number.
@@ -793,7 +771,7 @@ SELECT {replay_columns} FROM replays WHERE seq < :before_seq ORDER BY seq DESC L
 -- active_replays --
 -- Bulk replays that have something left to do, or members whose end is not known yet.
 SELECT {replay_columns} FROM replays
-WHERE state IN ('pending', 'canary', 'running') OR replayed > succeeded + dead_lettered + superseded
+WHERE state IN ({job_states_at_work}) OR replayed > succeeded + dead_lettered + superseded
 ORDER BY seq LIMIT :count
 
 -- replay_skips --
@@ -828,11 +806,10 @@ WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
 ORDER BY seq FOR UPDATE
 
 -- mark_members --
--- Let members stand elsewhere than they did.
+-- Note what became of members, if that is not noted yet.
 UPDATE replay_members AS m SET outcome = g.outcome, note = g.note
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])
-    AS g (outcome, note, replay_seq, event_seq, before)
-WHERE m.event_seq = ANY ($4) AND m.replay_seq = g.replay_seq AND m.event_seq = g.event_seq
+FROM {rows}
+WHERE m.event_seq = ANY (:event_seq) AND m.replay_seq = g.replay_seq AND m.event_seq = g.event_seq
     AND m.outcome || '' = g.before
 
 -- add_to_replay --
@@ -844,24 +821,20 @@ SET replayed = r.replayed + g.replayed, skipped = r.skipped + g.skipped, succeed
     due_at_us = CASE g.pause_us WHEN 0 THEN r.due_at_us
         ELSE greatest(least(r.due_at_us, {database_now_us}), {database_now_us} - g.slack_us) + g.pause_us END,
     updated_at_us = g.at_us
-FROM unnest(
-    $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-    $9::bigint[], $10::bigint[]
-) AS g (replayed, skipped, succeeded, dead_lettered, superseded, through_seq, pause_us, slack_us, at_us, seq)
+FROM {rows}
 WHERE r.seq = g.seq
 
 -- move_replay --
 -- Move a bulk replay from the state the caller saw.
 UPDATE replays AS r
 SET previous_state = r.state, state = g.target, resumes_as = g.resumes_as, note = g.note, updated_at_us = g.at_us
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[])
-    AS g (target, resumes_as, note, at_us, seq, state)
+FROM {rows}
 WHERE r.seq = g.seq AND r.state = g.state
 
 -- retirable_replay --
 -- The oldest bulk replay that came to its end before a time.
 SELECT seq FROM replays
-WHERE state IN ('done', 'cancelled') AND updated_at_us < :before_us ORDER BY seq LIMIT 1
+WHERE state IN ({job_states_ended}) AND updated_at_us < :before_us ORDER BY seq LIMIT 1
 
 -- delete_members --
 -- Remove members of a bulk replay up to a row number.
@@ -869,12 +842,12 @@ DELETE FROM replay_members WHERE replay_seq = :replay_seq AND event_seq <= :thro
 
 -- delete_replays --
 -- Remove bulk replays.
-DELETE FROM replays WHERE seq = ANY ($1::bigint[])
+DELETE FROM replays WHERE seq = ANY (:seq)
 
 -- write_metrics --
 -- What a node has counted by now; an amount replaces the one before, so it may be written twice.
 INSERT INTO metrics_history (step_seconds, at_us, node, event_type, name, amount)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[])
+SELECT * FROM {rows}
 ON CONFLICT (step_seconds, at_us, node, event_type, name) DO UPDATE SET amount = excluded.amount
 
 -- own_metrics --

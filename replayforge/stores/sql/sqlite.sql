@@ -1,8 +1,9 @@
 -- The book of SQL for SQLite. Both books have the same names in the same order, so a diff shows where the dialects
 -- part. Lists travel as one JSON array. CROSS JOIN pins the order: first the list, then its rows.
--- A batch is one statement over many rows, here VALUES {rows}, in PostgreSQL unnest of typed arrays. Statements on the
--- way of an event give their rows back as one JSON array, and the driver takes it apart again: Python gives its lock
--- away and waits for it at every row that SQLite steps to, which under load costs more than all the SQL.
+-- A batch is one statement over many rows, which it calls g: FROM {rows} names their columns as stores/batches.py does, and
+-- VALUES {rows} are all of them in their order. Statements on the way of an event give their rows back as one JSON
+-- array, and the driver takes it apart again: Python gives its lock away and waits for it at every row that SQLite steps
+-- to, which under load costs more than all the SQL.
 
 -- fragment row_columns --
 seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
@@ -34,8 +35,8 @@ ORDER BY coalesce(json_array_length(s.suspicion, '$.alone'), 0) DESC, coalesce(s
     (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = s.seq) DESC, s.seq LIMIT 1
 
 -- fragment attempt_columns --
-e.id, a.token, a.run, a.number, a.outcome, a.ended_run, a.owner, a.worker, a.started_at_us, a.ended_at_us, a.error,
-a.error_signature
+e.id AS event_id, a.token, a.run, a.number, a.outcome, a.ended_run, a.owner, a.worker, a.started_at_us,
+a.ended_at_us, a.error, a.error_signature
 
 -- seen_migrations --
 -- The migrations that were run.
@@ -70,17 +71,16 @@ ON CONFLICT (log_id) DO UPDATE SET incarnation = excluded.incarnation, updated_a
 
 -- advance_cursor --
 -- Move the cursor if nobody else has moved it.
-UPDATE cursors
-SET log_offset = column1, inserted = inserted + column2, copies = copies + column3, not_events = not_events + column4,
-    updated_at_us = column5, durable_offset = column6
-FROM (VALUES {rows})
-WHERE log_id = column7 AND log_offset = column8 AND incarnation = column9
+UPDATE cursors AS c
+SET log_offset = g.through, inserted = c.inserted + g.inserted, copies = c.copies + g.copies,
+    not_events = c.not_events + g.not_events, updated_at_us = g.at_us, durable_offset = g.durable_offset
+FROM {rows}
+WHERE c.log_id = g.log_id AND c.log_offset = g.after AND c.incarnation = g.incarnation
 
 -- count_passed_over --
 -- Count the records of a stretch that were to be events and cannot be read, and those that were gone.
-UPDATE cursors SET unreadable = unreadable + column1, gaps = gaps + column2
-FROM (VALUES {rows})
-WHERE log_id = column3
+UPDATE cursors AS c SET unreadable = c.unreadable + g.unreadable, gaps = c.gaps + g.gaps
+FROM {rows} WHERE c.log_id = g.log_id
 
 -- add_tallies --
 -- Add to the counters of a node.
@@ -114,13 +114,14 @@ SELECT json_group_array(json_array(i + (SELECT coalesce(max(seq), 0) FROM events
 INSERT INTO events (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
     log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
-    lease_owner, lease_token, due_at_us, reason, last_error, error_signature, waits_for
+    lease_owner, lease_token, due_at_us, reason, last_error, error_signature, result, waits_for
 )
 SELECT
-    column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12,
-    column13, 'received', column14, 1, 0, column15, 0, 0, column16, column17, column18, column19, column20, column21,
-    column22
-FROM (VALUES {rows})
+    g.seq, g.id, g.application_name, g.workflow_id, g.event_type, g.service_name, g.idempotency_key, g.created_at_us,
+    g.updated_at_us, g.log_id, g.log_offset, g.replay_of, g.max_attempts, 'received', g.state, g.run, g.attempt_count,
+    g.starts, g.crashes, 0, g.lease_owner, g.lease_token, g.due_at_us, g.reason, g.last_error, g.error_signature,
+    g.result, g.waits_for
+FROM {rows}
 
 -- insert_contents --
 -- What came with new events.
@@ -164,7 +165,7 @@ SELECT s.id, s.run FROM events AS s INDEXED BY events_suspect {likeliest_suspect
 
 -- let_wait --
 -- Let queued events wait for their handlers, out of the way of all others; with NULL they wait no longer.
-UPDATE events SET waits_for = column1 FROM (VALUES {rows}) WHERE seq = column2 AND state = 'queued'
+UPDATE events AS e SET waits_for = g.waits_for FROM {rows} WHERE e.seq = g.seq AND e.state = 'queued'
 
 -- waiting_events --
 -- The oldest events that wait for a handler, as they will be once claimed, with what came with them.
@@ -236,33 +237,35 @@ INSERT INTO attempts (
 -- settle_events --
 -- Commit what an attempt decided, if its lease still stands. One that has ended clears the event of every suspicion;
 -- only one that was interrupted goes back to the queue, and says nothing.
-UPDATE events
-SET previous_state = state, state = column1, attempt_count = column2, crashes = column3, due_at_us = column4,
-    reason = column5, last_error = column6, error_signature = column7, result = column8, lease_owner = NULL,
-    updated_at_us = column9, suspect = CASE column1 WHEN 'queued' THEN suspect ELSE 0 END,
-    suspicion = CASE column1 WHEN 'queued' THEN suspicion END
-FROM (VALUES {rows})
-WHERE seq = column10 AND state = 'processing' AND lease_token = column11 AND lease_owner = column12
+UPDATE events AS e
+SET previous_state = e.state, state = g.state, attempt_count = g.attempt_count, crashes = g.crashes,
+    due_at_us = g.due_at_us, reason = g.reason, last_error = g.last_error, error_signature = g.error_signature,
+    result = g.result, lease_owner = NULL, updated_at_us = g.at_us,
+    suspect = CASE g.state WHEN 'queued' THEN e.suspect ELSE 0 END,
+    suspicion = CASE g.state WHEN 'queued' THEN e.suspicion END
+FROM {rows}
+WHERE e.seq = g.seq AND e.state = 'processing' AND e.lease_token = g.token AND e.lease_owner = g.owner
 
 -- reclaim_events --
 -- Take back what a crash left in processing, if its lease still stands.
-UPDATE events
-SET previous_state = state, state = column1, crashes = column2, reason = column3, last_error = column4,
-    error_signature = column5, suspect = column6, suspicion = column7, due_at_us = NULL, lease_owner = NULL,
-    updated_at_us = column8
-FROM (VALUES {rows})
-WHERE seq = column9 AND state = 'processing' AND lease_token = column10 AND lease_owner = column11
+UPDATE events AS e
+SET previous_state = e.state, state = g.state, crashes = g.crashes, reason = g.reason, last_error = g.last_error,
+    error_signature = g.error_signature, suspect = g.suspect, suspicion = g.suspicion, due_at_us = NULL,
+    lease_owner = NULL, updated_at_us = g.at_us
+FROM {rows}
+WHERE e.seq = g.seq AND e.state = 'processing' AND e.lease_token = g.token AND e.lease_owner = g.owner
 
 -- hand_back_events --
 -- Return claimed events that no worker started.
-UPDATE events
-SET previous_state = state, state = 'queued', lease_owner = NULL, updated_at_us = column1
-FROM (VALUES {rows})
-WHERE seq = column2 AND state = 'processing' AND lease_token = column3 AND lease_owner = column4
+UPDATE events AS e
+SET previous_state = e.state, state = 'queued', lease_owner = NULL, updated_at_us = g.at_us
+FROM {rows}
+WHERE e.seq = g.seq AND e.state = 'processing' AND e.lease_token = g.token AND e.lease_owner = g.owner
 
 -- in_flight --
 -- What a node's former incarnations left in processing.
-SELECT seq, id, event_type, run, lease_token, attempt_count, crashes, lease_owner, updated_at_us, suspect, suspicion
+SELECT seq, id AS event_id, event_type, run, lease_token AS token, attempt_count, crashes, lease_owner AS owner,
+    updated_at_us AS started_at_us, suspect AS isolation, suspicion
 FROM events WHERE state = 'processing' AND lease_owner LIKE :owner_pattern ESCAPE '\' ORDER BY seq LIMIT :count
 
 -- lease_beats --
@@ -272,8 +275,8 @@ WHERE state = 'processing' AND lease_owner <> :owner ORDER BY seq LIMIT :count
 
 -- unrenewed_leases --
 -- Those of the given (row number, token, beat) leases that stand as they were seen.
-SELECT e.seq, e.id, e.event_type, e.run, e.lease_token, e.attempt_count, e.crashes, e.lease_owner, e.updated_at_us,
-    e.suspect, e.suspicion
+SELECT e.seq, e.id AS event_id, e.event_type, e.run, e.lease_token AS token, e.attempt_count, e.crashes,
+    e.lease_owner AS owner, e.updated_at_us AS started_at_us, e.suspect AS isolation, e.suspicion
 FROM json_each(:leases) AS lease CROSS JOIN events AS e ON e.seq = lease.value ->> 0
 WHERE e.state = 'processing' AND e.lease_token = lease.value ->> 1 AND e.lease_beat = lease.value ->> 2
 ORDER BY e.seq
@@ -313,9 +316,10 @@ SELECT log_id, incarnation, beat, :now_us FROM nodes
 
 -- nodes --
 -- Every daemon that ever reported, how long it has been silent, and how far its log was durable and is projected.
-SELECT n.node, n.log_id, n.incarnation, n.host, n.pid, n.started_at_us, n.seen_at_us, :now_us - n.seen_at_us,
-    n.stopped, max(n.durable_offset, coalesce(c.durable_offset, 0)), coalesce(c.log_offset, 0), n.workers, n.given_up,
-    n.beat
+SELECT n.node AS name, n.log_id, n.incarnation, n.host, n.pid, n.started_at_us, n.seen_at_us,
+    :now_us - n.seen_at_us AS silent_us, n.stopped,
+    max(n.durable_offset, coalesce(c.durable_offset, 0)) AS durable_offset, coalesce(c.log_offset, 0) AS projected_offset,
+    n.workers, n.given_up, n.beat
 FROM nodes AS n LEFT JOIN cursors AS c ON c.log_id = n.log_id ORDER BY n.node, n.given_up, n.log_id
 
 -- forget_nodes --
@@ -356,21 +360,21 @@ SELECT 0, 0, '' WHERE :seconds < 0
 -- Queue what was waiting for its time.
 UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us
 WHERE seq IN (
-    SELECT seq FROM events WHERE state IN ('scheduled', 'retrying') AND due_at_us <= :now_us
+    SELECT seq FROM events WHERE state IN ({timed_states}) AND due_at_us <= :now_us
     ORDER BY due_at_us LIMIT :count
 )
 RETURNING id, run, previous_state, event_type
 
 -- next_due --
 -- When the next waiting event falls due, by the clock of who asks.
-SELECT min(due_at_us) FROM events WHERE state IN ('scheduled', 'retrying')
+SELECT min(due_at_us) FROM events WHERE state IN ({timed_states})
 
 -- due_soon --
 -- Of how many waiting events, counted up to a number, the time has come, or comes soon for those that are tried again.
 SELECT state, count(*)
 FROM (
     SELECT state FROM events
-    WHERE state IN ('scheduled', 'retrying') AND due_at_us <= :now_us + :soon_us
+    WHERE state IN ({timed_states}) AND due_at_us <= :now_us + :soon_us
         AND (state = 'retrying' OR due_at_us <= :now_us)
     LIMIT :scan_max
 ) AS soon GROUP BY state
@@ -380,7 +384,7 @@ FROM (
 UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us
 WHERE seq IN (
     SELECT seq FROM events
-    WHERE state IN ('scheduled', 'retrying') AND due_at_us > :now_us + :ahead_us AND state = 'retrying'
+    WHERE state IN ({timed_states}) AND due_at_us > :now_us + :ahead_us AND state = 'retrying'
         AND updated_at_us > :now_us + :ahead_us
     ORDER BY due_at_us LIMIT :count
 )
@@ -389,7 +393,7 @@ RETURNING id, run
 -- any_stranded --
 -- One retry that was decided in a time yet to come: the clock was set back since.
 SELECT seq FROM events
-WHERE state IN ('scheduled', 'retrying') AND due_at_us > :now_us + :ahead_us AND state = 'retrying'
+WHERE state IN ({timed_states}) AND due_at_us > :now_us + :ahead_us AND state = 'retrying'
     AND updated_at_us > :now_us + :ahead_us
 LIMIT 1
 
@@ -405,12 +409,12 @@ SELECT s.suspicion FROM events AS s INDEXED BY events_suspect {likeliest_suspect
 -- set_aside --
 -- The suspects whose control is not over.
 SELECT seq, suspect, suspicion, id FROM events INDEXED BY events_suspect
-WHERE suspicion IS NOT NULL AND suspect = 2 AND state IN ('queued', 'processing') ORDER BY seq LIMIT :count
+WHERE suspicion IS NOT NULL AND suspect = 2 AND state IN ({states_under_way}) ORDER BY seq LIMIT :count
 
 -- suspicions --
 -- All open events that were in flight at a death, or whose lease another daemon has taken over.
 SELECT seq, suspect, suspicion, id FROM events INDEXED BY events_suspect
-WHERE suspicion IS NOT NULL AND state IN ('queued', 'processing') ORDER BY seq LIMIT :count
+WHERE suspicion IS NOT NULL AND state IN ({states_under_way}) ORDER BY seq LIMIT :count
 
 -- suspicion --
 -- What is known of one event.
@@ -418,8 +422,8 @@ SELECT seq, suspect, suspicion, id FROM events WHERE id = :id AND suspicion IS N
 
 -- change_suspicions --
 -- Note what is known of events by now, unless somebody else has noted something meanwhile.
-UPDATE events SET suspect = column1, suspicion = column2
-FROM (VALUES {rows}) WHERE seq = column3 AND suspicion = column4
+UPDATE events AS e SET suspect = g.suspect, suspicion = g.suspicion
+FROM {rows} WHERE e.seq = g.seq AND e.suspicion = g.known
 
 -- event --
 -- One event by id.
@@ -444,7 +448,7 @@ WHERE a.event_seq = :seq ORDER BY a.token DESC LIMIT :count
 
 -- event_actions --
 -- What was done to one event outside of attempts, oldest first.
-SELECT e.id, c.at_us, c.run, c.action, c.detail FROM actions AS c JOIN events AS e ON e.seq = c.event_seq
+SELECT e.id AS event_id, c.at_us, c.run, c.action, c.detail FROM actions AS c JOIN events AS e ON e.seq = c.event_seq
 WHERE c.event_seq = :seq ORDER BY c.seq LIMIT :count
 
 -- workflow_events --
@@ -517,11 +521,11 @@ FROM (
 SELECT error_signature, count(*), min(ended_at_us), max(ended_at_us), max(error),
     (SELECT count(*) > :scan_max FROM (
         SELECT 1 FROM attempts
-        WHERE outcome IN ('failed', 'timed_out', 'crashed') AND ended_at_us >= :since_us LIMIT :scan_max + 1
+        WHERE outcome IN ({unsuccessful_outcomes}) AND ended_at_us >= :since_us LIMIT :scan_max + 1
     ) AS counted)
 FROM (
     SELECT error_signature, ended_at_us, error FROM attempts
-    WHERE outcome IN ('failed', 'timed_out', 'crashed') AND ended_at_us >= :since_us
+    WHERE outcome IN ({unsuccessful_outcomes}) AND ended_at_us >= :since_us
     ORDER BY event_seq DESC LIMIT :scan_max
 ) GROUP BY error_signature ORDER BY count(*) DESC LIMIT :count
 
@@ -532,19 +536,20 @@ WHERE state = 'queued' AND waits_for IS NULL ORDER BY seq LIMIT 1
 
 -- replay_event --
 -- Queue a finished event for a new run, if it still is in the run the caller saw.
-UPDATE events
-SET previous_state = state, state = 'queued', run = run + 1, attempt_count = 0, crashes = 0, suspect = 0,
-    suspicion = NULL, reason = NULL, due_at_us = NULL, result = NULL, updated_at_us = column1
-FROM (VALUES {rows})
-WHERE seq = column2 AND run = column3 AND state = column4
+UPDATE events AS e
+SET previous_state = e.state, state = 'queued', run = e.run + 1, attempt_count = 0, crashes = 0, suspect = 0,
+    suspicion = NULL, reason = NULL, due_at_us = NULL, result = NULL, updated_at_us = g.at_us
+FROM {rows}
+WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state
 
 -- move_event --
 -- Move an event by hand from the state the caller saw; a person has looked, so it is no suspect any more.
-UPDATE events
-SET previous_state = state, state = column1, due_at_us = column3, waits_for = NULL, suspect = 0, suspicion = NULL,
-    reason = CASE column1 WHEN 'queued' THEN NULL ELSE coalesce(column2, reason) END, updated_at_us = column4
-FROM (VALUES {rows})
-WHERE seq = column5 AND run = column6 AND state = column7
+UPDATE events AS e
+SET previous_state = e.state, state = g.target, due_at_us = g.due_at_us, waits_for = NULL, suspect = 0,
+    suspicion = NULL, reason = CASE g.target WHEN 'queued' THEN NULL ELSE coalesce(g.reason, e.reason) END,
+    updated_at_us = g.at_us
+FROM {rows}
+WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state
 
 -- run_of_request --
 -- The run of an event that a request with this key has begun.
@@ -666,7 +671,8 @@ WHERE seq > 0 {filters} ORDER BY seq LIMIT :members_max
 -- insert_members --
 -- Events that were named become members.
 INSERT INTO replay_members (replay_seq, event_seq, event_id, run, state, outcome, note)
-SELECT column1, column2, column3, column4, column5, 'waiting', '' FROM (VALUES {rows})
+SELECT g.replay_seq, g.event_seq, g.event_id, g.run, g.state, 'waiting', ''
+FROM {rows}
 
 -- count_members --
 -- How many members a bulk replay has.
@@ -674,7 +680,7 @@ SELECT count(*) FROM replay_members WHERE replay_seq = :replay_seq
 
 -- size_replay --
 -- Note how many events fitted, and how many of them became members.
-UPDATE replays SET matched = column1, total = column2 FROM (VALUES {rows}) WHERE seq = column3
+UPDATE replays AS r SET matched = g.matched, total = g.total FROM {rows} WHERE r.seq = g.seq
 
 -- count_matching --
 -- How many events pass the filters, counted up to a number.
@@ -712,7 +718,7 @@ SELECT {replay_columns} FROM replays WHERE seq < :before_seq ORDER BY seq DESC L
 -- active_replays --
 -- Bulk replays that have something left to do, or members whose end is not known yet.
 SELECT {replay_columns} FROM replays
-WHERE state IN ('pending', 'canary', 'running') OR replayed > succeeded + dead_lettered + superseded
+WHERE state IN ({job_states_at_work}) OR replayed > succeeded + dead_lettered + superseded
 ORDER BY seq LIMIT :count
 
 -- replay_skips --
@@ -752,33 +758,34 @@ SELECT json_group_array(json_array(e.seq, e.id, e.run, e.state))
 FROM json_each(:seqs) AS wanted CROSS JOIN events AS e ON e.seq = wanted.value
 
 -- mark_members --
--- Let members stand elsewhere than they did.
-UPDATE replay_members SET outcome = column1, note = column2
-FROM (VALUES {rows})
-WHERE replay_seq = column3 AND event_seq = column4 AND outcome = column5
+-- Note what became of members, if that is not noted yet.
+UPDATE replay_members AS m SET outcome = g.outcome, note = g.note
+FROM {rows}
+WHERE m.replay_seq = g.replay_seq AND m.event_seq = g.event_seq AND m.outcome = g.before
 
 -- add_to_replay --
 -- Count what became of members, and postpone the next ones, from now at the latest: clocks are set back, too.
-UPDATE replays
-SET replayed = replayed + column1, skipped = skipped + column2, succeeded = succeeded + column3,
-    dead_lettered = dead_lettered + column4, superseded = superseded + column5, through_seq = max(through_seq, column6),
-    due_at_us = CASE column7 WHEN 0 THEN due_at_us
-        ELSE max(min(due_at_us, column9), column9 - column8) + column7 END,
-    updated_at_us = column9
-FROM (VALUES {rows})
-WHERE seq = column10
+UPDATE replays AS r
+SET replayed = r.replayed + g.replayed, skipped = r.skipped + g.skipped, succeeded = r.succeeded + g.succeeded,
+    dead_lettered = r.dead_lettered + g.dead_lettered, superseded = r.superseded + g.superseded,
+    through_seq = max(r.through_seq, g.through_seq),
+    due_at_us = CASE g.pause_us WHEN 0 THEN r.due_at_us
+        ELSE max(min(r.due_at_us, g.at_us), g.at_us - g.slack_us) + g.pause_us END,
+    updated_at_us = g.at_us
+FROM {rows}
+WHERE r.seq = g.seq
 
 -- move_replay --
 -- Move a bulk replay from the state the caller saw.
-UPDATE replays
-SET previous_state = state, state = column1, resumes_as = column2, note = column3, updated_at_us = column4
-FROM (VALUES {rows})
-WHERE seq = column5 AND state = column6
+UPDATE replays AS r
+SET previous_state = r.state, state = g.target, resumes_as = g.resumes_as, note = g.note, updated_at_us = g.at_us
+FROM {rows}
+WHERE r.seq = g.seq AND r.state = g.state
 
 -- retirable_replay --
 -- The oldest bulk replay that came to its end before a time.
 SELECT seq FROM replays
-WHERE state IN ('done', 'cancelled') AND updated_at_us < :before_us ORDER BY seq LIMIT 1
+WHERE state IN ({job_states_ended}) AND updated_at_us < :before_us ORDER BY seq LIMIT 1
 
 -- delete_members --
 -- Remove members of a bulk replay up to a row number.

@@ -5,17 +5,12 @@ from dataclasses import dataclass, replace
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.domain.event import Action, Attempt, StoredEvent
-from replayforge.domain.lifecycle import State
+from replayforge.domain.lifecycle import CANCELLABLE, REPLAYABLE, TIMED, State
 from replayforge.domain.reports import Group, WorkflowSummary
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.report.overview import Overview
 from replayforge.web.live.live_rates import TelemetryEvent
 from replayforge.web.pages.words import Text, excerpt, first_line
-
-REPLAYABLE = frozenset({State.DEAD_LETTERED, State.DISCARDED, State.CANCELLED, State.SUCCEEDED})
-HURRIABLE = frozenset({State.RETRYING, State.SCHEDULED})
-CANCELLABLE = frozenset({State.QUEUED, State.RETRYING, State.SCHEDULED})
-
 
 SENTENCES = {
     "service.crashed": "{service} crashed: {error}",
@@ -264,7 +259,7 @@ def verbs_of(state: State) -> frozenset[str]:
         "replay": state in REPLAYABLE,
         "edit": state is not State.RECEIVED,
         "discard": state is State.DEAD_LETTERED,
-        "retry": state in HURRIABLE,
+        "retry": state in TIMED,
         "cancel": state in CANCELLABLE,
         "resolve": state is State.HELD,
     }

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from replayforge.domain.event import Event
+from replayforge.domain.event import Entry, Event
 from replayforge.engine.care import heartbeat
 from replayforge.engine.handlers.handlers import Context, Handlers
 from replayforge.stores.projection import Projected, Projection
@@ -161,7 +161,7 @@ async def test_nobody_is_judged_right_after_an_outage(
         server.start()
         other = await Store.open(url, node="other", owner="other/first")
         await put(other, [record("event", event_type="quick")], log_id="log of other")
-        await other.claim([("event", 1)], now_us())
+        await other.claim([Entry("event", 1)], now_us())
         neighbours = house.daemon.overview.peers
         await persist(as_async(lambda: heart.beating_since is not None))
         back_at = house.daemon.clock.monotonic()

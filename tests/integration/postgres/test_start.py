@@ -10,12 +10,10 @@ import asyncpg
 import pytest
 
 from replayforge.domain.errors import Refused, Unavailable
-from replayforge.domain.lifecycle import TRANSITIONS
 from replayforge.stores.driver import Fetch, Steps
 from replayforge.stores.lookups import ping
-from replayforge.stores.migrations import migrations
 from replayforge.stores.postgres import PostgresDriver, with_numbers
-from replayforge.stores.queries import DIALECTS, load_book
+from replayforge.stores.queries import load_book
 from replayforge.stores.store import Store
 from tests.contract.store_backends import claimed, put, record, success
 from tests.integration.postgres.conftest import OpenHouse
@@ -90,15 +88,6 @@ async def test_rows_are_found_by_their_keys(url: str, server: PostgresServer) ->
         assert "Seq Scan on events" not in plan
     await connection.close()
     await store.close()
-
-
-def test_schemas_allow_the_same_transitions() -> None:
-    """The constraint of every dialect allows exactly the transitions of the lifecycle."""
-    pairs = {f"{source}>{target}" for source, targets in TRANSITIONS.items() for target in targets}
-    for dialect in DIALECTS:
-        script = "\n".join(migrations(dialect))
-        constraint = script[script.index("CONSTRAINT lifecycle") : script.index("previous_state ||")]
-        assert {word.strip("'") for word in constraint.split() if ">" in word} == pairs
 
 
 async def test_nothing_stays_on_a_connection(url: str, server: PostgresServer) -> None:

@@ -122,7 +122,7 @@ async def test_lease_renewed_without_answer(far_url: str, proxy: CommitBreaker) 
     """A beat whose answer was lost may be made again: the lease stands either way."""
     store = await Store.open(far_url, node="node-1", owner="node-1/first")
     (one,) = await claimed(store)
-    lease = [(one.event.seq, one.event.lease_token)]
+    lease = [one.lease]
     proxy.break_commits(1)
     with pytest.raises(Unavailable):
         await store.beat(lease, now_us(), REPORT)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from replayforge.domain.event import Entry
 from replayforge.streams.redis_link import parse_sentinel_url
-from replayforge.streams.stream import Entry
 from tests.integration.redis_stream.conftest import OpenStream
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisSentinel, RedisServer, redis_binaries

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from replayforge.domain.event import Entry
 from replayforge.streams.redis_stream import RedisStream
-from replayforge.streams.stream import Entry
 from tests.integration.redis_stream.conftest import OpenStream
 from tests.support.probe import Probe
 from tests.support.redis_server import RedisServer

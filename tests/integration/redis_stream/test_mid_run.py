@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from replayforge.domain.errors import Unavailable
+from replayforge.domain.event import Entry
 from replayforge.streams.redis_stream import RedisStream
-from replayforge.streams.stream import Entry
 from tests.support.redis_server import RedisServer
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.waiting import back_off, persist

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from replayforge.domain.errors import Unavailable
+from replayforge.domain.event import Entry
 from replayforge.streams.redis_stream import RedisStream
-from replayforge.streams.stream import Entry
 from tests.integration.redis_stream.conftest import OpenStream
 from tests.support.probe import Probe
 from tests.support.redis_server import RedisServer

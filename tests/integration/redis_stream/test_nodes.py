@@ -1,7 +1,7 @@
 """Several daemons, and several installations, on one Redis."""
 
+from replayforge.domain.event import Entry
 from replayforge.streams.redis_stream import RedisStream
-from replayforge.streams.stream import Entry
 from tests.integration.redis_stream.conftest import OpenStream
 from tests.support.redis_server import RedisServer
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from replayforge.domain.errors import Refused, Unavailable
+from replayforge.domain.event import Entry
 from replayforge.streams.redis_stream import RedisStream
-from replayforge.streams.stream import Entry
 from replayforge.telemetry import Telemetry
 from tests.integration.redis_stream.conftest import OpenStream
 from tests.support.probe import Probe

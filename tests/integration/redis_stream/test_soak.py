@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from replayforge.streams.stream import Entry
+from replayforge.domain.event import Entry
 from tests.integration.redis_stream.conftest import OpenStream
 from tests.integration.redis_stream.test_mid_run import FAULTS, Road, stop_the_process
 from tests.support.redis_server import RedisServer

@@ -2,6 +2,7 @@
 
 import pytest
 
+from replayforge.domain.event import Lease
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.poison import (
     Death,
@@ -18,7 +19,7 @@ from replayforge.domain.poison import (
 from replayforge.domain.recovery import Incarnation, InFlight, after_lapse, judge_former
 
 OWNER = "node-1/first"
-LEASE = (1, 7)
+LEASE = Lease(1, 7)
 Times = tuple[float | None, ...]
 
 
@@ -137,15 +138,15 @@ def test_lapse_of_a_draining_incarnation_says_nothing() -> None:
 
 
 def in_flight(
-    name: str = "event-1", owner: str = OWNER, known: Suspicion | None = None, kind: str = "test"
+    name: str = "event-1", owner: str = OWNER, known: Suspicion | None = None, seq: int = LEASE.seq
 ) -> InFlight:
-    return InFlight(name, kind, 1, LEASE[1], 2, 0, owner, 1000, Isolation.FREE, known)
+    return InFlight(seq, name, "test", 1, LEASE.token, 2, 0, owner, 1000, Isolation.FREE, known)
 
 
 def judged(*left: InFlight, former: Incarnation, hold: bool = False) -> list[tuple[State, Isolation, Suspicion | None]]:
     draining = {former.owner} if former.draining else ()
-    pairs = judge_former(list(enumerate(left, 1)), former, draining, "node-1", lambda _: hold)
-    return [(one.verdict.state, one.isolation, one.suspicion) for _, one in pairs]
+    reclaims = judge_former(left, former, draining, "node-1", lambda _: hold)
+    return [(one.verdict.state, one.isolation, one.suspicion) for one in reclaims]
 
 
 RAN_ALONE = Incarnation(OWNER, alone=LEASE, seconds=2.0)
@@ -165,9 +166,9 @@ def test_one_that_ran_alone_is_set_aside() -> None:
 
 def test_alone_is_judged_by_all_that_the_incarnation_held() -> None:
     """An event beside which the incarnation held another one did not run alone, whatever it left word of."""
-    first, second = judged(in_flight(), in_flight("event-2"), former=RAN_ALONE)
+    first, second = judged(in_flight(), in_flight("event-2", seq=2), former=RAN_ALONE)
     assert [one[1] for one in (first, second)] == [Isolation.RUNS_ALONE] * 2
-    (held_by_another, _) = judged(in_flight(), in_flight("event-2", owner="node-1/older"), former=RAN_ALONE)
+    (held_by_another, _) = judged(in_flight(), in_flight("event-2", owner="node-1/older", seq=2), former=RAN_ALONE)
     assert held_by_another[1] is Isolation.SET_ASIDE
 
 
@@ -175,8 +176,9 @@ def test_draining_incarnation_kills_nobody() -> None:
     """What a draining incarnation left is interrupted and stands as it stood, even if it was killed in the end."""
     former = Incarnation(OWNER, draining=True, alone=LEASE, seconds=2.0)
     known = died(2.0, 2.0)
-    pairs = judge_former([(1, in_flight(known=known)), (2, in_flight("b"))], former, {OWNER}, "node-1", lambda _: False)
-    assert [(one.outcome, one.suspicion) for _, one in pairs] == [
+    left = [in_flight(known=known), in_flight("b", seq=2)]
+    reclaims = judge_former(left, former, {OWNER}, "node-1", lambda _: False)
+    assert [(one.outcome, one.suspicion) for one in reclaims] == [
         (Outcome.INTERRUPTED, known),
         (Outcome.INTERRUPTED, None),
     ]
@@ -184,10 +186,10 @@ def test_draining_incarnation_kills_nobody() -> None:
 
 def test_conviction_and_doubt() -> None:
     """The third death in agreement makes a dead letter `poison`; six that do not agree are held for a person."""
-    ((_, one),) = judge_former([(1, in_flight(known=died(2.0, 2.0)))], RAN_ALONE, (), "node-1", lambda _: False)
+    (one,) = judge_former([in_flight(known=died(2.0, 2.0))], RAN_ALONE, (), "node-1", lambda _: False)
     assert (one.verdict.state, one.verdict.reason) == (State.DEAD_LETTERED, Reason.POISON)
     unsteady = in_flight(known=died(1.0, 3.0, 9.0, 1.0, 30.0))
-    ((_, one),) = judge_former([(1, unsteady)], RAN_ALONE, (), "node-1", lambda _: False)
+    (one,) = judge_former([unsteady], RAN_ALONE, (), "node-1", lambda _: False)
     assert (one.verdict.state, one.verdict.reason) == (State.HELD, Reason.SUSPECTED_POISON)
     assert one.verdict.attempt_count == 2
 

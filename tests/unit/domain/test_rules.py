@@ -112,7 +112,7 @@ def test_impossible_delays_are_refused(after: float) -> None:
 
 
 def in_flight(name: str = "event-1", crashes: int = 0, event_type: str = "test") -> InFlight:
-    return InFlight(name, event_type, 1, 1, 2, crashes, "owner", 1000)
+    return InFlight(1, name, event_type, 1, 1, 2, crashes, "owner", 1000)
 
 
 CRASHES = {

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from replayforge.domain.errors import Unavailable
-from replayforge.domain.event import Claimed, EventRecord
+from replayforge.domain.event import Claimed, EventRecord, Lease
 from replayforge.engine.accept.window import Window
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from tests.support.clock import FakeClock
@@ -20,7 +20,7 @@ class Row:
         self.event = self
         self.seq = seq
         self.event_type = "test"
-        self.lease = (seq, 1)
+        self.lease = Lease(seq, 1)
 
 
 def rows(*seqs: int) -> list[Claimed]:
@@ -39,7 +39,7 @@ async def test_idle_workers_are_served_in_line() -> None:
     buffer.put(rows(1, 2, 3))
     assert [seq_of(await take) for take in takes] == [1, 2]
     assert seq_of(await buffer.take("three")) == 3
-    assert [buffer.holds((seq, 1)) for seq in (1, 2, 3, 4)] == [True, True, True, False]
+    assert [buffer.holds(Lease(seq, 1)) for seq in (1, 2, 3, 4)] == [True, True, True, False]
 
 
 async def test_putting_away_makes_room() -> None:
@@ -53,10 +53,10 @@ async def test_putting_away_makes_room() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     assert seq_of(buffer.detach("one")) == 1
-    buffer.release((1, 1))
+    buffer.release(Lease(1, 1))
     assert await waiting >= 1
     assert buffer.detach("one") is None
-    assert not buffer.holds((1, 1))
+    assert not buffer.holds(Lease(1, 1))
 
 
 async def test_reserved_room_is_nobody_elses() -> None:
@@ -130,7 +130,7 @@ async def test_closing_takes_back_what_nobody_began() -> None:
     assert buffer.close() == []
     assert await waiting[1] is None
     assert await buffer.take("late") is None
-    assert [buffer.holds((seq, 1)) for seq in (1, 2, 3)] == [True, True, True]
+    assert [buffer.holds(Lease(seq, 1)) for seq in (1, 2, 3)] == [True, True, True]
 
 
 async def test_closing_with_work_waiting() -> None:
@@ -139,21 +139,21 @@ async def test_closing_with_work_waiting() -> None:
     buffer.put(rows(1, 2, 3))
     await buffer.take("one")
     assert [seq_of(one) for one in buffer.close()] == [2, 3]
-    assert [buffer.holds((seq, 1)) for seq in (1, 2, 3)] == [True, False, False]
+    assert [buffer.holds(Lease(seq, 1)) for seq in (1, 2, 3)] == [True, False, False]
 
 
 async def test_waiting_for_idleness_and_for_one_event() -> None:
     """The waits for one event and for an empty buffer end when these are released."""
     buffer = ClaimBuffer(FakeClock(), workers=2)
     buffer.put(rows(1, 2))
-    done = asyncio.create_task(buffer.wait_until_done((1, 1)))
+    done = asyncio.create_task(buffer.wait_until_done(Lease(1, 1)))
     idle = asyncio.create_task(buffer.wait_until_idle())
     await buffer.take("one")
     await buffer.take("two")
-    buffer.release((1, 1))
+    buffer.release(Lease(1, 1))
     await asyncio.wait_for(done, 10)
     assert not idle.done()
-    buffer.release((2, 1))
+    buffer.release(Lease(2, 1))
     await asyncio.wait_for(idle, 10)
 
 

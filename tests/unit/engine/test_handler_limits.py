@@ -6,7 +6,7 @@ import pytest
 
 from replayforge.domain.admission import ALL_WELCOME, EVERYTHING, Pause
 from replayforge.domain.breaker import FAILURES_MAX, OPEN_SECONDS_MIN
-from replayforge.domain.event import Claimed
+from replayforge.domain.event import Claimed, Lease
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.recovery import Verdict
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
@@ -23,7 +23,7 @@ class Row:
         self.event = self
         self.seq = seq
         self.lease_token = 1
-        self.lease = (seq, 1)
+        self.lease = Lease(seq, 1)
         self.event_type = event_type
 
 
@@ -73,8 +73,8 @@ def test_promised_room_is_held_back_from_others_and_given_back(handler_limits: H
         assert room(handler_limits) == {"narrow": 1}
         handler_limits.acquire([row(1, "narrow")])
     assert room(handler_limits) == {"narrow": 2}
-    handler_limits.release((1, 1))
-    handler_limits.release((1, 1))
+    handler_limits.release(Lease(1, 1))
+    handler_limits.release(Lease(1, 1))
     assert room(handler_limits) == {"narrow": 3}
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from replayforge.domain.clock import SystemClock
+from replayforge.domain.event import Lease
 from replayforge.domain.recovery import Incarnation
 from replayforge.engine.dispatch import incarnation
 from replayforge.engine.dispatch.incarnation import FILE_NAME, IncarnationFile, read_former
@@ -28,13 +29,13 @@ def test_word_says_what_was_noted_last(tmp_path: Path) -> None:
     clock = FakeClock()
     file = IncarnationFile.create(tmp_path, OWNER, clock)
     assert read_former(tmp_path) == Incarnation(OWNER, False, None, 0.0, frozenset())
-    file.begin_alone((1, 2))
+    file.begin_alone(Lease(1, 2))
     assert read_former(tmp_path).alone == (1, 2)
     file.end_alone()
     file.end_alone()
-    file.begin_alone((3, 4))
+    file.begin_alone(Lease(3, 4))
     file.drain()
-    assert read_former(tmp_path) == Incarnation(OWNER, True, (3, 4), 0.0, frozenset({(1, 2)}))
+    assert read_former(tmp_path) == Incarnation(OWNER, True, Lease(3, 4), 0.0, frozenset({Lease(1, 2)}))
     file.close()
     assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
     IncarnationFile.create(tmp_path, "node/two", clock).close()
@@ -45,7 +46,7 @@ def test_time_alone_is_written_as_it_passes(tmp_path: Path) -> None:
     """A thread writes down for how long the event has run, whatever the loop does; a pause of the process is none."""
     clock = FakeClock()
     file = IncarnationFile.create(tmp_path, OWNER, clock)
-    file.begin_alone((1, 2))
+    file.begin_alone(Lease(1, 2))
     for seconds, written in ((0.04, 0.04), (60, 0.14), (0.1, 0.24)):
         clock.advance(seconds)
         while read_former(tmp_path).seconds != written:
@@ -58,7 +59,7 @@ def test_time_survives_a_kill(tmp_path: Path) -> None:
     ready, tell = os.pipe()
     child = os.fork()
     if not child:
-        IncarnationFile.create(tmp_path, OWNER, SystemClock()).begin_alone((1, 2))
+        IncarnationFile.create(tmp_path, OWNER, SystemClock()).begin_alone(Lease(1, 2))
         os.write(tell, b"x")
         signal.pause()
     os.read(ready, 1)
@@ -74,7 +75,7 @@ def test_time_survives_a_kill(tmp_path: Path) -> None:
 def test_after_a_power_cut_nobody_knows_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who ran alone is durable, for how long is not: another start of the machine has it unknown."""
     file = IncarnationFile.create(tmp_path, OWNER, FakeClock())
-    file.begin_alone((1, 2))
+    file.begin_alone(Lease(1, 2))
     boot = tmp_path / "boot_id"
     boot.write_text("another\n")
     monkeypatch.setattr(incarnation, "BOOT_ID", boot)
@@ -93,6 +94,6 @@ def test_drain_in_a_signal_is_not_overwritten(tmp_path: Path, monkeypatch: pytes
         return pwrite(handle, content, offset)
 
     monkeypatch.setattr(os, "pwrite", interrupted)
-    file.begin_alone((1, 2))
+    file.begin_alone(Lease(1, 2))
     file.close()
     assert msgspec.json.decode((tmp_path / FILE_NAME).read_bytes())["draining"] is True

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from replayforge.domain.event import Claimed
+from replayforge.domain.event import Claimed, Lease
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.leases import Leases
 from tests.support.clock import FakeClock
@@ -20,7 +20,7 @@ class Row:
     def __init__(self, seq: int) -> None:
         self.event = self
         self.event_type = "test"
-        self.lease = (seq, 1)
+        self.lease = Lease(seq, 1)
 
 
 def row(seq: int) -> Claimed:
@@ -43,7 +43,7 @@ async def test_an_event_handed_to_a_worker_that_has_not_seen_it_is_in_the_ledger
     await asyncio.sleep(0)
     buffer.put([row(1)])
     assert not taking.done()
-    assert buffer.running["one"].lease == (1, 1)
+    assert buffer.running["one"].lease == Lease(1, 1)
     assert list(buffer.leases.held) == [(1, 1)]
     assert (await taking) is buffer.running["one"]
 
@@ -55,7 +55,7 @@ async def test_no_handler_begins_under_an_old_lease(
     """A lease that was not renewed for two thirds of its length may be another's soon: nothing begins under it."""
     buffer.put([row(1)])
     clock.advance(age_seconds)
-    assert buffer.leases.begin((1, 1)) is begins
+    assert buffer.leases.begin(Lease(1, 1)) is begins
 
 
 async def test_renewal_makes_it_young_again(buffer: ClaimBuffer, clock: FakeClock) -> None:
@@ -63,8 +63,8 @@ async def test_renewal_makes_it_young_again(buffer: ClaimBuffer, clock: FakeCloc
     buffer.put([row(1)])
     clock.advance(100)
     assert buffer.leases.doubtful(clock.elapsed()) == [(1, 1)]
-    buffer.leases.held[(1, 1)].sure_at = clock.elapsed() - 1
-    assert buffer.leases.begin((1, 1))
+    buffer.leases.held[Lease(1, 1)].sure_at = clock.elapsed() - 1
+    assert buffer.leases.begin(Lease(1, 1))
 
 
 async def test_a_claim_is_as_old_as_its_question(buffer: ClaimBuffer, clock: FakeClock) -> None:
@@ -72,7 +72,7 @@ async def test_a_claim_is_as_old_as_its_question(buffer: ClaimBuffer, clock: Fak
     with buffer.leases.claiming() as claim:
         clock.advance(DOUBT_SECONDS + 1)
         buffer.put([row(1)], claim)
-    assert not buffer.leases.begin((1, 1))
+    assert not buffer.leases.begin(Lease(1, 1))
     assert buffer.leases.claims == {}
 
 
@@ -81,10 +81,10 @@ async def test_an_event_that_was_lost_between_hand_out_and_start_does_not_begin(
     taking = asyncio.create_task(buffer.take("one"))
     await asyncio.sleep(0)
     buffer.put([row(1), row(2)])
-    assert buffer.withdraw([(1, 1), (2, 1)]) == 1
+    assert buffer.withdraw([Lease(1, 1), Lease(2, 1)]) == 1
     await taking
-    assert not buffer.leases.begin((1, 1))
-    assert not buffer.holds((2, 1))
+    assert not buffer.leases.begin(Lease(1, 1))
+    assert not buffer.holds(Lease(2, 1))
 
 
 async def test_a_cancelled_wait_gives_its_event_back(buffer: ClaimBuffer) -> None:
@@ -95,7 +95,7 @@ async def test_a_cancelled_wait_gives_its_event_back(buffer: ClaimBuffer) -> Non
     gone.cancel()
     await asyncio.wait([gone])
     assert buffer.running == {}
-    assert buffer.holds((1, 1))
+    assert buffer.holds(Lease(1, 1))
     assert (await buffer.take("next")) is buffer.running["next"]
 
 
@@ -103,10 +103,10 @@ async def test_what_ends_keeps_its_lease_until_it_is_released(buffer: ClaimBuffe
     """A finished result whose commit is under way is renewed as long as it takes, and struck out at its end."""
     buffer.put([row(1)])
     await buffer.take("one")
-    assert buffer.leases.begin((1, 1))
+    assert buffer.leases.begin(Lease(1, 1))
     buffer.detach("one")
-    assert buffer.leases.held[(1, 1)].begun_at is None
-    buffer.release((1, 1))
+    assert buffer.leases.held[Lease(1, 1)].begun_at is None
+    buffer.release(Lease(1, 1))
     assert buffer.leases.held == {}
 
 
@@ -115,7 +115,7 @@ def test_without_others_no_lease_grows_old(clock: FakeClock) -> None:
     leases = Leases(clock, None)
     leases.book(row(1))
     clock.advance(1e6)
-    assert leases.begin((1, 1))
+    assert leases.begin(Lease(1, 1))
     assert leases.doubtful(clock.elapsed()) == []
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from replayforge.domain.errors import Unavailable, Unstorable
 from replayforge.stores import sqlite
+from replayforge.stores.batches import MetaValue
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.migrations import migrate
 from replayforge.stores.sqlite import SqliteDriver
@@ -15,7 +16,7 @@ from replayforge.stores.sqlite import SqliteDriver
 
 def note(name: str, value: str | None) -> Steps[str]:
     """Write one value and read it back."""
-    yield Batch("insert_meta", [(name, value)])
+    yield Batch("insert_meta", [MetaValue(name=name, value=value)])  # type: ignore[arg-type]  # None breaks a rule
     rows = yield Fetch("meta_value", {"name": name})
     return str(rows[0][0])
 

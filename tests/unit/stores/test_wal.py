@@ -7,6 +7,7 @@ import pytest
 
 from replayforge.domain.reports import EventFilter
 from replayforge.stores import sqlite
+from replayforge.stores.batches import StoredContent
 from replayforge.stores.driver import Batch, Steps
 from replayforge.stores.lookups import list_rows
 from replayforge.stores.migrations import migrate
@@ -18,7 +19,8 @@ LONG = 1 << 20
 
 def fill(number: int) -> Steps[None]:
     """Write some 100 KiB."""
-    yield Batch("insert_contents", [(number * 10 + part, b"x" * 10_000, b"{}") for part in range(10)])
+    rows = [StoredContent(seq=number * 10 + part, payload=b"x" * 10_000, metadata=b"{}") for part in range(10)]
+    yield Batch("insert_contents", rows)
 
 
 async def test_a_long_file_is_emptied_while_pages_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,324 @@
+"""The rows that batches write: the columns of each statement, named once; the SQL books use these names."""
+
+import msgspec
+
+from replayforge.domain.bulk_replay import JobState, MemberOutcome
+from replayforge.domain.event import RetiredKey, StoredEvent
+from replayforge.domain.lifecycle import Outcome, State
+from replayforge.domain.poison import Isolation
+
+
+class BatchRow(msgspec.Struct, frozen=True, gc=False):
+    """What one row of a batch says, by the names of its columns."""
+
+
+class MetaValue(BatchRow, frozen=True, kw_only=True):
+    """One of the store's own notes."""
+
+    name: str
+    value: str
+
+
+class OpenedCursor(BatchRow, frozen=True, kw_only=True):
+    """The cursor of a log, taken over by an incarnation of its daemon."""
+
+    log_id: str
+    incarnation: str
+    log_offset: int
+    updated_at_us: int
+
+
+class AdvancedCursor(BatchRow, frozen=True, kw_only=True):
+    """A cursor that is at `after` and moves through a stretch of its log, with what became of the records in it."""
+
+    log_id: str
+    incarnation: str
+    after: int
+    through: int
+    inserted: int
+    copies: int
+    not_events: int
+    durable_offset: int
+    at_us: int
+
+
+class PassedOver(BatchRow, frozen=True, kw_only=True):
+    """How many records of a stretch of a log could not be read, or were gone."""
+
+    log_id: str
+    unreadable: int
+    gaps: int
+
+
+class TallyChange(BatchRow, frozen=True, kw_only=True):
+    """What is added to one of a node's counters."""
+
+    node: str
+    name: str
+    amount: int
+
+
+class StoredContent(BatchRow, frozen=True, kw_only=True):
+    """What came with an event."""
+
+    seq: int
+    payload: bytes
+    metadata: bytes
+
+
+class WaitingEvent(BatchRow, frozen=True, kw_only=True):
+    """The handler that a queued event waits for, or None for one that waits no longer."""
+
+    seq: int
+    waits_for: str | None
+
+
+class PausedPattern(BatchRow, frozen=True, kw_only=True):
+    """A handler that somebody pauses."""
+
+    pattern: str
+    reason: str
+    paused_by: str
+    since_us: int
+
+
+class ResumedPattern(BatchRow, frozen=True, kw_only=True):
+    """A handler of which somebody takes the pause."""
+
+    pattern: str
+
+
+class EndedAttempt(BatchRow, frozen=True, kw_only=True):
+    """An attempt that has ended."""
+
+    event_seq: int
+    token: int
+    run: int
+    number: int
+    outcome: Outcome
+    ended_run: bool
+    owner: str
+    worker: str
+    started_at_us: int
+    ended_at_us: int
+    error: str | None
+    error_signature: str | None
+
+
+class SettledEvent(BatchRow, frozen=True, kw_only=True):
+    """An event that moves as its attempt decided, if its lease still stands."""
+
+    seq: int
+    token: int
+    owner: str
+    state: State
+    attempt_count: int
+    crashes: int
+    due_at_us: int | None
+    reason: str | None
+    last_error: str | None
+    error_signature: str | None
+    result: bytes | None
+    at_us: int
+
+
+class ReclaimedEvent(BatchRow, frozen=True, kw_only=True):
+    """An event that moves after a crash, if the lease it was seen with still stands."""
+
+    seq: int
+    token: int
+    owner: str
+    state: State
+    crashes: int
+    reason: str | None
+    last_error: str
+    error_signature: str
+    suspect: Isolation
+    suspicion: str | None
+    at_us: int
+
+
+class HandedBackEvent(BatchRow, frozen=True, kw_only=True):
+    """A claimed event that no worker started."""
+
+    seq: int
+    token: int
+    owner: str
+    at_us: int
+
+
+class ChangedSuspicion(BatchRow, frozen=True, kw_only=True):
+    """What is known of an event from now on, if what was `known` still is."""
+
+    seq: int
+    known: str
+    suspect: Isolation
+    suspicion: str | None
+
+
+class NodeReport(BatchRow, frozen=True, kw_only=True):
+    """What a daemon says of itself."""
+
+    node: str
+    log_id: str
+    incarnation: str
+    beat: int
+    host: str
+    pid: int
+    started_at_us: int
+    durable_offset: int
+    workers: str
+    stopped: bool
+    seen_at_us: int
+
+
+class DrainingOwner(BatchRow, frozen=True, kw_only=True):
+    """An incarnation that was told to stop."""
+
+    owner: str
+    since_us: int
+
+
+class ReplayedEvent(BatchRow, frozen=True, kw_only=True):
+    """A finished event that is queued for a new run, if it still is in this run and state."""
+
+    seq: int
+    run: int
+    state: State
+    at_us: int
+
+
+class MovedEvent(BatchRow, frozen=True, kw_only=True):
+    """An event that somebody moves by hand, if it still is in this run and state."""
+
+    seq: int
+    run: int
+    state: State
+    target: State
+    reason: str | None
+    due_at_us: int | None
+    at_us: int
+
+
+class NotedAction(BatchRow, frozen=True, kw_only=True):
+    """What was done to an event outside of attempts."""
+
+    event_seq: int
+    at_us: int
+    run: int
+    action: str
+    detail: str
+    request_key: str | None = None
+
+
+class RemovedEvent(BatchRow, frozen=True, kw_only=True):
+    """An event of which something is removed."""
+
+    seq: int
+
+
+class RemovedReplay(BatchRow, frozen=True, kw_only=True):
+    """A bulk replay that is removed."""
+
+    seq: int
+
+
+class NamedMember(BatchRow, frozen=True, kw_only=True):
+    """An event that becomes a member of a bulk replay by its name."""
+
+    replay_seq: int
+    event_seq: int
+    event_id: str
+    run: int
+    state: State
+
+
+class SizedReplay(BatchRow, frozen=True, kw_only=True):
+    """How many events fitted a bulk replay, and how many of them became members."""
+
+    seq: int
+    matched: int
+    total: int
+
+
+class MarkedMember(BatchRow, frozen=True, kw_only=True):
+    """What became of a member of a bulk replay, if nothing but `before` was known of it."""
+
+    replay_seq: int
+    event_seq: int
+    before: MemberOutcome
+    outcome: MemberOutcome
+    note: str
+
+
+class AdvancedReplay(BatchRow, frozen=True, kw_only=True):
+    """What became of members of a bulk replay, and how long the next ones have to wait."""
+
+    seq: int
+    at_us: int
+    slack_us: int
+    replayed: int = 0
+    skipped: int = 0
+    succeeded: int = 0
+    dead_lettered: int = 0
+    superseded: int = 0
+    through_seq: int = 0
+    pause_us: int = 0
+
+
+class MovedReplay(BatchRow, frozen=True, kw_only=True):
+    """A bulk replay that moves, if it still is in this state."""
+
+    seq: int
+    state: JobState
+    target: JobState
+    resumes_as: JobState
+    note: str
+    at_us: int
+
+
+class CountedAmount(BatchRow, frozen=True, kw_only=True):
+    """What a node has counted by now in one step of time."""
+
+    step_seconds: int
+    at_us: int
+    node: str
+    event_type: str
+    name: str
+    amount: int
+
+
+BATCHES: dict[str, type[msgspec.Struct]] = {
+    "insert_meta": MetaValue,
+    "open_cursor": OpenedCursor,
+    "advance_cursor": AdvancedCursor,
+    "count_passed_over": PassedOver,
+    "add_tallies": TallyChange,
+    "insert_events": StoredEvent,
+    "insert_contents": StoredContent,
+    "let_wait": WaitingEvent,
+    "insert_pause": PausedPattern,
+    "delete_pause": ResumedPattern,
+    "insert_attempts": EndedAttempt,
+    "settle_events": SettledEvent,
+    "reclaim_events": ReclaimedEvent,
+    "hand_back_events": HandedBackEvent,
+    "report_node": NodeReport,
+    "insert_draining": DrainingOwner,
+    "change_suspicions": ChangedSuspicion,
+    "replay_event": ReplayedEvent,
+    "move_event": MovedEvent,
+    "insert_actions": NotedAction,
+    "insert_retired_keys": RetiredKey,
+    "delete_events": RemovedEvent,
+    "delete_contents": RemovedEvent,
+    "delete_attempts": RemovedEvent,
+    "delete_actions": RemovedEvent,
+    "insert_members": NamedMember,
+    "size_replay": SizedReplay,
+    "mark_members": MarkedMember,
+    "add_to_replay": AdvancedReplay,
+    "move_replay": MovedReplay,
+    "delete_replays": RemovedReplay,
+    "write_metrics": CountedAmount,
+}
