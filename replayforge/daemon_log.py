@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 
 from replayforge.line_sink import LineSink, SinkStream
-from replayforge.telemetry import TELEMETRY_EVENTS, Listener, Telemetry, attempt_context
+from replayforge.telemetry import CATALOG, Listener, Telemetry, attempt_context
 from replayforge.tracebacks import formatted
 
 LINE_CHARACTERS_MAX = 64 * 1024
@@ -137,7 +137,7 @@ class LineWriter:
 
     def notice(self, count: int) -> bytes:
         """Return the line that says how many were dropped."""
-        return self.encoded(TELEMETRY_EVENTS["output.dropped"][0], "output.dropped", {"count": count})
+        return self.encoded(CATALOG["output.dropped"].level, "output.dropped", {"count": count})
 
 
 # Where lines go
@@ -204,10 +204,10 @@ def leave(code: int) -> None:
 
 
 def log_listener() -> Listener:
-    """Return the listener that writes telemetry events to the log at the level the table gives them."""
+    """Return the listener that writes telemetry events to the log at the level the catalog gives them."""
 
     def listen(name: str, count: int, fields: dict[str, Any]) -> None:
-        level = TELEMETRY_EVENTS[name][0]
+        level = CATALOG[name].level
         if level != "debug":
             output.writer.write(level, name, {**({"count": count} if count != 1 else {}), **fields})
 

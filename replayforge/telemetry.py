@@ -1,93 +1,155 @@
-"""Report once: every telemetry event has a name in one table, and listeners decide how it sounds."""
+"""Report once: every telemetry event has a name in one catalog, and listeners decide how it sounds."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
-# name -> (log level, one sentence). Names are noun.verb_past; "debug" names are too frequent to be logged one by one.
-TELEMETRY_EVENTS: dict[str, tuple[str, str]] = {
-    "log.opened": ("info", "ForgeLog was opened and recovered"),
-    "log.rolled": ("debug", "ForgeLog began a new segment"),
-    "log.filled": ("warning", "ForgeLog could not write because the disk is full"),
-    "log.poisoned": ("error", "a sync of ForgeLog failed, so nothing more is acknowledged until a verified restart"),
-    "log.slowed": ("warning", "a sync of ForgeLog took longer than a second"),
-    "log.retained": ("info", "retention removed whole segments of ForgeLog"),
-    "log.skipped": ("warning", "the dispatcher passed over records that are gone"),
-    "event.unreadable": ("error", "a record of the log should be an event and cannot be read as one"),
-    "log.damaged": ("error", "a record of ForgeLog does not match its checksum"),
-    "log.scrubbed": ("debug", "the scrubber finished a pass over ForgeLog"),
-    "event.accepted": ("debug", "events were made durable in ForgeLog"),
-    "event.duplicated": ("debug", "a request named an event that was already accepted"),
-    "event.refused": ("debug", "a request was refused at ingest"),
-    "event.dispatched": ("debug", "rows for accepted events were committed to the store"),
-    "event.copied": ("info", "the log held a second record of an event that is already in the store"),
-    "entry.published": ("debug", "entries were put on the stream"),
-    "entry.reclaimed": ("info", "pending entries of a reader that went away were taken over"),
-    "stream.key_moved_aside": ("warning", "somebody else's value had the name of a key of the stream, and was renamed"),
-    "stream.wiped": ("warning", "the stream lost its entries and was made anew"),
-    "stream.refilled": ("debug", "the stream was refilled from the store"),
-    "event.claimed": ("debug", "workers took events under a lease"),
-    "attempt.started": ("debug", "a handler was called"),
-    "attempt.settled": ("debug", "the outcome of an attempt was committed"),
-    "attempt.duplicated": (
-        "warning",
-        "a handler had succeeded when its lease was gone: the event ran elsewhere too",
+from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Reason
+
+
+class Kind(NamedTuple):
+    """What is known beforehand of a telemetry event: how loud it is and what happened.
+
+    `metric` stands for `replayforge_…_total`, the counter of those that somebody watches or is woken by; `label` is
+    the field that tells its series apart, whose values are few, and `values` are those shown before they happen.
+    """
+
+    level: str
+    sentence: str
+    metric: str | None = None
+    label: str | None = None
+    values: tuple[str, ...] = ()
+
+
+# Names are noun.verb_past; "debug" ones are too frequent to be logged one by one.
+CATALOG: dict[str, Kind] = {
+    "log.opened": Kind("info", "ForgeLog was opened and recovered"),
+    "log.rolled": Kind("debug", "ForgeLog began a new segment"),
+    "log.filled": Kind("warning", "ForgeLog could not write because the disk is full", "log_full"),
+    "log.poisoned": Kind(
+        "error",
+        "a sync of ForgeLog failed, so nothing more is acknowledged until a verified restart",
+        "log_syncs_failed",
     ),
-    "attempt.failed": ("warning", "an attempt failed or ran out of time, and what follows from it"),
-    "attempt.abandoned": ("warning", "an attempt was settled while code of its handler still runs"),
-    "attempt.ended_late": ("info", "what a settled attempt had left running has ended"),
-    "interpreter.restored": ("warning", "something that all handlers share had been changed by one, and was put back"),
-    "attempt.fenced": ("warning", "a result came after its lease was lost, and was dropped"),
-    "attempt.unsettled": ("error", "the store could not take an outcome, so the event will run again"),
-    "attempt.reclaimed": ("warning", "an event whose worker or process died was taken back"),
-    "suspect.released": ("info", "events whose control is over are no longer set aside and run alone again"),
-    "event.dead_lettered": ("warning", "an event ended in the dead-letter queue"),
-    "event.recalled": ("debug", "events that had waited for their handler were claimed"),
-    "handler.paused": ("info", "a handler is given no events until somebody resumes it"),
-    "handler.resumed": ("info", "a handler is given events again"),
-    "breaker.opened": ("warning", "an endpoint failed again and again and is left alone for a while"),
-    "breaker.closed": ("info", "an endpoint answers again"),
-    "event.promoted": ("debug", "events whose time has come were queued"),
-    "event.replayed": ("info", "events were queued again for a new run"),
-    "replay.created": ("info", "a bulk replay was made and its membership frozen"),
-    "replay.advanced": ("debug", "a bulk replay queued its next events again"),
-    "replay.followed": ("debug", "events that a bulk replay had queued came to their ends"),
-    "replay.moved": ("info", "a bulk replay was started, paused, resumed, cancelled or came to its end"),
-    "event.discarded": ("info", "a dead letter was discarded"),
-    "event.cancelled": ("info", "an event was cancelled"),
-    "event.retired": ("info", "retention removed finished events from the store"),
-    "metrics.written": ("debug", "what was counted lately was written to the metrics history"),
-    "service.started": ("debug", "a service began to run"),
-    "service.crashed": ("error", "a service ended with an error and will be restarted"),
-    "service.restarted": ("info", "a service runs again after a crash"),
-    "service.gave_up": ("error", "a service crashed too often, so the daemon ends"),
-    "worker.crashed": ("warning", "a worker coroutine died and was replaced"),
-    "lease.renewed": ("debug", "leases of running events were extended"),
-    "lease.lost": ("warning", "leases were lost or could not be renewed, so their attempts were cut short"),
-    "store.adopted": ("warning", "the operator had the daemon start although log, store and node do not fit together"),
-    "store.held": ("warning", "a foreign transaction has been open for long and keeps the database from cleaning up"),
-    "store.failed": ("warning", "the store did not answer"),
-    "store.recovered": ("info", "the store answers again"),
-    "stream.failed": ("warning", "the stream did not answer"),
-    "stream.recovered": ("info", "the stream answers again"),
-    "daemon.started": ("info", "the daemon accepts events"),
-    "daemon.draining": ("info", "the daemon stops: no new events, running handlers may finish"),
-    "signal.ignored": ("info", "a signal came that ends other programs, and the daemon went on"),
-    "daemon.stopped": ("info", "the daemon has stopped"),
-    "callback.exited": ("error", "user code tried to end the loop from outside of its attempt; the daemon goes on"),
-    "loop.blocked": ("warning", "something holds the event loop, so nothing else can run: here is who, and where"),
-    "loop.turned": ("info", "the event loop turns again after something had held it"),
-    "output.dropped": ("warning", "lines of this log were dropped because nothing could be written, or nobody read it"),
-    "task.failed": ("error", "a task or callback that nobody waits for ended with an error"),
-    "thread.failed": ("error", "a thread that nobody waits for ended with an error"),
-    "destructor.failed": ("error", "an object raised an error while it was being destroyed"),
-    "process.failed": ("error", "the process ends with an error that nobody caught"),
-    "chore.failed": ("error", "a chore of the janitor ended with an unexpected error and will be tried again"),
-    "clock.jumped": ("warning", "the wall clock was set; while it differs from that of the start, age removes nothing"),
-    "crash.simulated": ("warning", "a simulated crash was carried out"),
-    "connection.refused": ("debug", "a connection was closed on: no HTTP, too long, too slow, or one too many"),
-    "request.failed": ("error", "a request ended in an unexpected error"),
+    "log.slowed": Kind("warning", "a sync of ForgeLog took longer than a second", "log_syncs_slow"),
+    "log.retained": Kind("info", "retention removed whole segments of ForgeLog"),
+    "log.skipped": Kind("warning", "the dispatcher passed over records that are gone", "log_records_skipped"),
+    "event.unreadable": Kind(
+        "error", "a record of the log should be an event and cannot be read as one", "events_unreadable"
+    ),
+    "log.damaged": Kind("error", "a record of ForgeLog does not match its checksum", "log_records_damaged"),
+    "log.scrubbed": Kind("debug", "the scrubber finished a pass over ForgeLog"),
+    "event.accepted": Kind("debug", "events were made durable in ForgeLog", "events_accepted"),
+    "event.duplicated": Kind("debug", "a request named an event that was already accepted", "events_duplicated"),
+    "event.dispatched": Kind("debug", "rows for accepted events were committed to the store", "events_dispatched"),
+    "event.copied": Kind(
+        "info", "the log held a second record of an event that is already in the store", "events_copied"
+    ),
+    "entry.published": Kind("debug", "entries were put on the stream", "entries_published"),
+    "entry.reclaimed": Kind("info", "pending entries of a reader that went away were taken over", "entries_reclaimed"),
+    "stream.key_moved_aside": Kind(
+        "warning", "somebody else's value had the name of a key of the stream, and was renamed"
+    ),
+    "stream.wiped": Kind("warning", "the stream lost its entries and was made anew", "stream_wipes"),
+    "stream.refilled": Kind("debug", "the stream was refilled from the store"),
+    "event.claimed": Kind("debug", "workers took events under a lease", "events_claimed"),
+    "attempt.started": Kind("debug", "a handler was called", "attempts_started"),
+    "attempt.settled": Kind("debug", "the outcome of an attempt was committed", "attempts_settled"),
+    "attempt.duplicated": Kind(
+        "warning", "a handler had succeeded when its lease was gone: the event ran elsewhere too", "attempts_duplicated"
+    ),
+    "attempt.failed": Kind(
+        "warning",
+        "an attempt failed or ran out of time, and what follows from it",
+        "attempts_failed",
+        "outcome",
+        tuple(sorted(ATTEMPT_SPENDING)),
+    ),
+    "attempt.abandoned": Kind(
+        "warning", "an attempt was settled while code of its handler still runs", "attempts_abandoned"
+    ),
+    "attempt.ended_late": Kind("info", "what a settled attempt had left running has ended"),
+    "interpreter.restored": Kind(
+        "warning", "something that all handlers share had been changed by one, and was put back", "interpreter_restored"
+    ),
+    "attempt.fenced": Kind("warning", "a result came after its lease was lost, and was dropped", "attempts_fenced"),
+    "attempt.unsettled": Kind(
+        "error", "the store could not take an outcome, so the event will run again", "attempts_unsettled"
+    ),
+    "attempt.reclaimed": Kind("warning", "an event whose worker or process died was taken back", "attempts_reclaimed"),
+    "suspect.released": Kind("info", "events whose control is over are no longer set aside and run alone again"),
+    "event.dead_lettered": Kind(
+        "warning", "an event ended in the dead-letter queue", "events_dead_lettered", "reason", tuple(Reason)
+    ),
+    "event.recalled": Kind("debug", "events that had waited for their handler were claimed"),
+    "handler.paused": Kind("info", "a handler is given no events until somebody resumes it"),
+    "handler.resumed": Kind("info", "a handler is given events again"),
+    "breaker.opened": Kind(
+        "warning", "an endpoint failed again and again and is left alone for a while", "breakers_opened", "handler"
+    ),
+    "breaker.closed": Kind("info", "an endpoint answers again"),
+    "event.promoted": Kind("debug", "events whose time has come were queued"),
+    "event.replayed": Kind("info", "events were queued again for a new run", "events_replayed"),
+    "replay.created": Kind("info", "a bulk replay was made and its membership frozen"),
+    "replay.advanced": Kind("debug", "a bulk replay queued its next events again", "events_replayed_in_bulk"),
+    "replay.followed": Kind("debug", "events that a bulk replay had queued came to their ends"),
+    "replay.moved": Kind("info", "a bulk replay was started, paused, resumed, cancelled or came to its end"),
+    "event.discarded": Kind("info", "a dead letter was discarded", "events_discarded"),
+    "event.cancelled": Kind("info", "an event was cancelled", "events_cancelled"),
+    "event.retired": Kind("info", "retention removed finished events from the store", "events_retired"),
+    "metrics.written": Kind("debug", "what was counted lately was written to the metrics history"),
+    "service.started": Kind("debug", "a service began to run"),
+    "service.crashed": Kind(
+        "error", "a service ended with an error and will be restarted", "services_crashed", "service"
+    ),
+    "service.restarted": Kind("info", "a service runs again after a crash"),
+    "service.gave_up": Kind("error", "a service crashed too often, so the daemon ends"),
+    "worker.crashed": Kind("warning", "a worker coroutine died and was replaced", "workers_crashed"),
+    "lease.renewed": Kind("debug", "leases of running events were extended", "leases_renewed"),
+    "lease.lost": Kind(
+        "warning", "leases were lost or could not be renewed, so their attempts were cut short", "leases_lost"
+    ),
+    "store.adopted": Kind(
+        "warning", "the operator had the daemon start although log, store and node do not fit together"
+    ),
+    "store.held": Kind(
+        "warning", "a foreign transaction has been open for long and keeps the database from cleaning up"
+    ),
+    "store.failed": Kind("warning", "the store did not answer", "store_failures"),
+    "store.recovered": Kind("info", "the store answers again"),
+    "stream.failed": Kind("warning", "the stream did not answer", "stream_failures"),
+    "stream.recovered": Kind("info", "the stream answers again"),
+    "daemon.started": Kind("info", "the daemon accepts events"),
+    "daemon.draining": Kind("info", "the daemon stops: no new events, running handlers may finish"),
+    "signal.ignored": Kind("info", "a signal came that ends other programs, and the daemon went on"),
+    "daemon.stopped": Kind("info", "the daemon has stopped"),
+    "callback.exited": Kind(
+        "error", "user code tried to end the loop from outside of its attempt; the daemon goes on", "callbacks_exited"
+    ),
+    "loop.blocked": Kind("warning", "something holds the event loop, so nothing else can run: here is who, and where"),
+    "loop.turned": Kind("info", "the event loop turns again after something had held it"),
+    "output.dropped": Kind(
+        "warning", "lines of this log were dropped because nothing could be written, or nobody read it"
+    ),
+    "task.failed": Kind("error", "a task or callback that nobody waits for ended with an error", "tasks_failed"),
+    "thread.failed": Kind("error", "a thread that nobody waits for ended with an error", "threads_failed"),
+    "destructor.failed": Kind("error", "an object raised an error while it was being destroyed"),
+    "process.failed": Kind("error", "the process ends with an error that nobody caught"),
+    "chore.failed": Kind(
+        "error",
+        "a chore of the janitor ended with an unexpected error and will be tried again",
+        "chores_failed",
+        "chore",
+    ),
+    "clock.jumped": Kind(
+        "warning", "the wall clock was set; while it differs from that of the start, age removes nothing", "clock_jumps"
+    ),
+    "crash.simulated": Kind("warning", "a simulated crash was carried out"),
+    "connection.refused": Kind(
+        "debug", "a connection was closed on: no HTTP, too long, too slow, or one too many", "connections_refused"
+    ),
+    "request.failed": Kind("error", "a request ended in an unexpected error", "requests_failed"),
 }
 
 Listener = Callable[[str, int, dict[str, Any]], None]
@@ -99,17 +161,21 @@ attempt_context: ContextVar[Mapping[str, Any] | None] = ContextVar("attempt_cont
 class Telemetry:
     """Hands each telemetry event to the counters and to every listener, in the caller's thread.
 
-    Listeners must be quick and must not raise. `counts` holds how often each name happened.
+    Listeners must be quick and must not raise. `counts` holds how often each name happened, and `counts_by_label` how
+    often with each value of its label, for those that have one.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.counts_by_label: Counter[tuple[str, str]] = Counter()
         self.listeners: list[Listener] = []
 
     def emit(self, name: str, count: int = 1, **fields: Any) -> None:
-        """Report that `name` happened `count` times; raises KeyError for a name outside the table."""
-        if name not in TELEMETRY_EVENTS:
+        """Report that `name` happened `count` times; raises KeyError for a name outside the catalog."""
+        if (kind := CATALOG.get(name)) is None:
             raise KeyError(f"the catalog has no telemetry event called {name!r}")
         self.counts[name] += count
+        if kind.label is not None:
+            self.counts_by_label[name, fields[kind.label]] += count
         for listener in self.listeners:
             listener(name, count, fields)

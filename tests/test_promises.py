@@ -7,7 +7,7 @@ from pathlib import Path
 import replayforge
 from replayforge.config import Config, load_config
 from replayforge.config.settings import values_by_key
-from replayforge.telemetry import TELEMETRY_EVENTS
+from replayforge.telemetry import CATALOG
 
 SHIPPED = Path(__file__).parent.parent / "replayforge.toml"
 
@@ -42,10 +42,10 @@ def emitted_names() -> set[str]:
 
 def test_every_telemetry_event_that_is_emitted_stands_in_the_table() -> None:
     """No part of the daemon reports under a name that the table does not explain."""
-    assert emitted_names() - set(TELEMETRY_EVENTS) == set()
+    assert emitted_names() - set(CATALOG) == set()
 
 
 def test_every_telemetry_event_of_the_table_is_a_noun_and_a_verb() -> None:
     """Names read `noun.verb_past` and each has a level that the log knows."""
-    assert [name for name in TELEMETRY_EVENTS if not re.fullmatch(r"[a-z]+\.[a-z_]+", name)] == []
-    assert {level for level, _ in TELEMETRY_EVENTS.values()} <= {"debug", "info", "warning", "error"}
+    assert [name for name in CATALOG if not re.fullmatch(r"[a-z]+\.[a-z_]+", name)] == []
+    assert {level for level, _ in CATALOG.values()} <= {"debug", "info", "warning", "error"}

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import pytest
 
-from replayforge.telemetry import TELEMETRY_EVENTS
+from replayforge.telemetry import CATALOG
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, HttpClient, until
 from tests.support.ports import free_port
 
@@ -227,7 +227,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
 
 def spoken(path: Path) -> list[dict[str, Any]] | None:
     """Return what users logged, once the last of it is there."""
-    lines = [line for line in lines_of(path) if line["event"] not in TELEMETRY_EVENTS]
+    lines = [line for line in lines_of(path) if line["event"] not in CATALOG]
     return lines if any(str(line["event"]).startswith("surrogate") for line in lines) else None
 
 

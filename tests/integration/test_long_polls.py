@@ -19,7 +19,7 @@ STREAM = b"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 def waiting(house: House) -> tuple[int, int]:
     """Return how many wait for records, and how many for hints."""
     assert house.http.app is not None
-    return len(house.http.app[CONTEXT].forgelog_service.patiences), len(house.http.app[HUB].clients)
+    return len(house.http.app[CONTEXT].forgelog_service.waits), len(house.http.app[HUB].clients)
 
 
 async def settles(house: House, polls: int, streams: int) -> None:

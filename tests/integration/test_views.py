@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+import replayforge
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.recovery import Verdict
 from replayforge.domain.reports import EventFilter
@@ -16,6 +18,8 @@ from replayforge.stores.transactions import Settlement
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
 from tests.support.waiting import persist
+
+METRICS = Path(replayforge.__file__).parent / "docs" / "metrics.md"
 
 # Lists
 
@@ -262,14 +266,47 @@ async def test_workers_are_shown(tmp_path: Path) -> None:
 
 
 async def test_prometheus_counts(house: House) -> None:
-    """The Prometheus page holds figures that grow with what was accepted."""
+    """The Prometheus page counts what happened, by what tells it apart, and shows series before they happen."""
     await house.send_many(5)
+    await house.send("fails")
     await house.converges()
+    text = await prometheus_text(house)
+    for line in (
+        "replayforge_events_accepted_total 6.0",
+        "replayforge_attempts_started_total 6.0",
+        'replayforge_attempts_failed_total{outcome="failed"} 1.0',
+        'replayforge_attempts_failed_total{outcome="timed_out"} 0.0',
+        'replayforge_events_dead_lettered_total{reason="attempts_exhausted"} 1.0',
+        'replayforge_events_dead_lettered_total{reason="poison"} 0.0',
+        'replayforge_events{state="succeeded"} 5.0',
+    ):
+        assert line in text.splitlines()
+
+
+async def test_prometheus_metrics_are_those_of_the_documentation(house: House) -> None:
+    """docs/metrics.md lists every metric with its kind and meaning, and no other; names keep Prometheus' rules."""
+    text = await prometheus_text(house)
+    kinds = dict(re.findall(r"^# TYPE (\S+) (.+)$", text, re.MULTILINE))
+    words = dict(re.findall(r"^# HELP (\S+) (.+)$", text, re.MULTILINE))
+    written = METRICS.read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) \| ([\w, ]*?) ?\| (.+) \|$", written, re.MULTILINE)
+    assert {name: (kind, meaning) for name, kind, _, meaning in rows} == {
+        name: (kind, words[name]) for name, kind in kinds.items()
+    }
+    assert len(rows) == len(kinds)
+    labels = {name: {one for one in named.split(", ") if one} for name, _, named, _ in rows}
+    for name, found in re.findall(r"^(\w+?)(?:_bucket)?{(.+)} \S+$", text, re.MULTILINE):
+        assert set(re.findall(r'(\w+)="', found)) - {"le"} == labels[name], name
+    assert [name for name, kind in kinds.items() if name.endswith("_total") != (kind == "counter")] == []
+    assert [name for name in kinds if re.search(r"_(ms|minutes|kb|mb|counter|gauge|count|sum|bucket)(_|$)", name)] == []
+    named = set(re.findall(r"replayforge_\w+", written.partition("## All")[0])) - {"replayforge_"}
+    assert named <= set(kinds)
+
+
+async def prometheus_text(house: House) -> str:
     async with house.http.get("/metrics") as response:
         assert response.status == 200
-        text = await response.text()
-    assert "replayforge" in text
-    assert any(line.endswith((" 5", " 5.0")) for line in text.splitlines() if not line.startswith("#"))
+        return await response.text()
 
 
 # Under a base path

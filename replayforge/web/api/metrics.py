@@ -16,7 +16,7 @@ from replayforge.domain.metrics_history import FIRST_LATENCY
 from replayforge.domain.reports import Ledger
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
 from replayforge.engine.report.overview import Overview
-from replayforge.telemetry import TELEMETRY_EVENTS
+from replayforge.telemetry import CATALOG, Kind, Telemetry
 from replayforge.web.http.context import context_of
 
 
@@ -30,12 +30,7 @@ class Figures:
 
     def collect(self) -> Iterable[Metric]:
         """Yield every family."""
-        telemetry_events = CounterMetricFamily(
-            "replayforge_telemetry_events", "What happened, by name", labels=["name"]
-        )
-        for name in TELEMETRY_EVENTS:
-            telemetry_events.add_metric([name], self.overview.telemetry.counts[name])
-        yield telemetry_events
+        yield from self.telemetry_counters()
         events = GaugeMetricFamily("replayforge_events", "Events by state", labels=["state"])
         for state in State:
             events.add_metric([state.value], self.ledger.states.get(state, 0))
@@ -55,6 +50,17 @@ class Figures:
         for sink in (output.out, output.err):
             dropped.add_metric([sink.name], sink.dropped)
         yield dropped
+
+    def telemetry_counters(self) -> Iterable[Metric]:
+        """Yield how often what the catalog counts has happened, since this process began."""
+        for name, kind in CATALOG.items():
+            if kind.metric is None:
+                continue
+            words, labels = kind.sentence[0].upper() + kind.sentence[1:], [kind.label] if kind.label else []
+            counter = CounterMetricFamily(f"replayforge_{kind.metric}", words, labels=labels)
+            for values, count in series_of(self.overview.telemetry, name, kind):
+                counter.add_metric(values, count)
+            yield counter
 
     def stray_figures(self) -> Metric:
         """Return how much of each handler still runs although its attempts were settled."""
@@ -95,18 +101,32 @@ class Figures:
     def log_figures(self) -> Iterable[Metric]:
         """Yield the figures of ForgeLog."""
         stats = self.overview.log.stats()
-        named = {
-            "durable_offset": stats.durable_offset,
-            "bytes": stats.wal_bytes,
-            "segments": stats.segment_count,
-            "sync_p50_ms": stats.sync_p50_ms,
-            "sync_p99_ms": stats.sync_p99_ms,
-            "scrubbed_bytes": stats.scrubbed_bytes,
-            "scrub_errors": stats.scrub_errors,
-            "writable": int(stats.writable),
+        gauges = {
+            "durable_offset": (stats.durable_offset, "The last record that is on the disk"),
+            "bytes": (stats.wal_bytes, "What ForgeLog takes on the disk"),
+            "segments": (stats.segment_count, "The files of ForgeLog"),
+            "sync_p50_seconds": (stats.sync_p50_ms / 1000, "Half of the latest syncs took no longer"),
+            "sync_p99_seconds": (stats.sync_p99_ms / 1000, "All but a hundredth of the latest syncs took no longer"),
+            "writable": (int(stats.writable), "Whether ForgeLog takes records: 1 or 0"),
         }
-        for name, value in named.items():
-            yield GaugeMetricFamily(f"replayforge_log_{name}", f"ForgeLog: {name}", value=value)
+        counters = {
+            "scrubbed_bytes": (stats.scrubbed_bytes, "What the scrubber has read"),
+            "scrub_errors": (stats.scrub_errors, "Damage that the scrubber has met"),
+        }
+        for name, (value, words) in gauges.items():
+            yield GaugeMetricFamily(f"replayforge_log_{name}", words, value=value)
+        for name, (value, words) in counters.items():
+            yield CounterMetricFamily(f"replayforge_log_{name}", words, value=value)
+
+
+def series_of(telemetry: Telemetry, name: str, kind: Kind) -> Iterable[tuple[list[str], int]]:
+    """Yield the values of the label, if there is one, and how often a telemetry event happened with them."""
+    if kind.label is None:
+        yield [], telemetry.counts[name]
+        return
+    seen = {value: count for (one, value), count in telemetry.counts_by_label.copy().items() if one == name}
+    for value, count in (dict.fromkeys(kind.values, 0) | seen).items():
+        yield [value], count
 
 
 async def prometheus(request: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ from aiohttp import web
 from replayforge.domain.clock import Clock
 from replayforge.domain.metrics_history import ACCEPTED, DEAD_LETTERED, INDEX, SUCCEEDED
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
-from replayforge.telemetry import TELEMETRY_EVENTS
+from replayforge.telemetry import CATALOG
 
 SAMPLE_SECONDS = 5.0
 RATE_SECONDS = 10.0
@@ -30,7 +30,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class TelemetryEvent:
-    """Something worth a line: `level` is that of telemetry's table."""
+    """Something worth a line: `level` is that of telemetry's catalog."""
 
     at_us: int
     name: str
@@ -55,7 +55,7 @@ class LiveRates:
 
     def listen(self, name: str, count: int, fields: dict[str, Any]) -> None:
         """Remember what is worth a line; called in any thread."""
-        level = TELEMETRY_EVENTS[name][0]
+        level = CATALOG[name].level
         if level != "debug" and name not in QUIET:
             self.telemetry_events.append(TelemetryEvent(self.clock.now_us(), name, level, count, fields))
 
