@@ -1,13 +1,23 @@
 """What is written about the product, compared with the product."""
 
+import ast
 import re
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import click
+import pytest
+
 import replayforge
+from replayforge.cli.main import commands
 from replayforge.config import Config, load_config
 from replayforge.config.settings import values_by_key
+from replayforge.crashpoints import POINTS
 from replayforge.telemetry import CATALOG
+from replayforge.web.live.hints import TOPICS
+from replayforge.web.live.live_rates import QUIET
+from replayforge.web.pages.rows import SENTENCES
 
 SHIPPED = Path(__file__).parent.parent / "replayforge.toml"
 
@@ -33,19 +43,121 @@ def test_shipped_configuration_changes_nothing() -> None:
     assert load_config(SHIPPED, {}, {}).config == load_config(Path("/dev/null"), {}, {}).config
 
 
-def emitted_names() -> set[str]:
-    """Find every name that the package hands to `emit` or `report` as a literal."""
-    package = Path(replayforge.__file__).parent
-    text = "\n".join(path.read_text() for path in package.rglob("*.py"))
-    return set(re.findall(r"\b(?:emit|report)\(\s*\"([a-z_]+\.[a-z_]+)\"", text))
+PACKAGE = Path(replayforge.__file__).parent
+SOURCES = {path: path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {path: ast.parse(text) for path, text in SOURCES.items()}
 
 
-def test_every_telemetry_event_that_is_emitted_stands_in_the_table() -> None:
-    """No part of the daemon reports under a name that the table does not explain."""
-    assert emitted_names() - set(CATALOG) == set()
+def calls_of(*names: str) -> Iterator[ast.Call]:
+    """Yield every call of a function or method of one of these names in the package."""
+    for tree in TREES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in names:
+                yield node
 
 
-def test_every_telemetry_event_of_the_table_is_a_noun_and_a_verb() -> None:
-    """Names read `noun.verb_past` and each has a level that the log knows."""
-    assert [name for name in CATALOG if not re.fullmatch(r"[a-z]+\.[a-z_]+", name)] == []
-    assert {level for level, _ in CATALOG.values()} <= {"debug", "info", "warning", "error"}
+def texts_in(nodes: Iterable[ast.AST]) -> set[str]:
+    """Return every string that stands in these pieces of code as a literal."""
+    found = [one.value for node in nodes for one in ast.walk(node) if isinstance(one, ast.Constant)]
+    return {value for value in found if isinstance(value, str)}
+
+
+def test_every_setting_is_read() -> None:
+    """No key of the configuration is without effect: something reads it."""
+    settings = PACKAGE / "config" / "settings.py"
+    read = {
+        node.attr
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and (path != settings or ast.unparse(node.value) == "self")
+    }
+    assert {key.rpartition(".")[2] for key in values_by_key(Config())} - read == set()
+
+
+# Telemetry events
+
+# What hands the name of a telemetry event on: to telemetry, or to what tells telemetry or writes the line itself.
+REPORTING = ("emit", "report", "call", "encoded")
+
+
+def test_the_catalog_holds_what_is_emitted() -> None:
+    """No part of the daemon reports what the catalog does not explain, and nothing in the catalog never happens."""
+    named = {name for name in texts_in(one for call in calls_of(*REPORTING) for one in call.args) if "." in name}
+    assert {name for name in named if re.fullmatch(r"[a-z]+\.[a-z_]+", name)} == set(CATALOG)
+    assert {kind.level for kind in CATALOG.values()} == {"debug", "info", "warning", "error"}
+
+
+def test_what_is_counted_by_a_label_is_emitted_with_it() -> None:
+    """Every place that emits a telemetry event with a label gives its value, and no two kinds share a counter."""
+    emitted = [(call.args[0].value, call) for call in calls_of("emit") if isinstance(call.args[0], ast.Constant)]
+    without = [
+        ast.unparse(call)
+        for name, call in emitted
+        if (label := CATALOG[str(name)].label) and label not in {one.arg for one in call.keywords}
+    ]
+    assert without == []
+    metrics = [kind.metric for kind in CATALOG.values() if kind.metric]
+    assert len(metrics) == len(set(metrics))
+
+
+def test_the_pages_know_only_what_happens() -> None:
+    """What changes pages, what is passed over and what has a sentence of its own stands in the catalog."""
+    assert (TOPICS.keys() | QUIET | SENTENCES.keys()) - CATALOG.keys() == set()
+
+
+# Crash points and SQL
+
+
+def test_every_crash_point_is_reached() -> None:
+    """Each point that can be armed is passed somewhere, and none is passed that cannot be armed."""
+    assert texts_in(one for call in calls_of("reach") for one in call.args) == set(POINTS)
+
+
+def test_every_statement_is_carried_out() -> None:
+    """Each statement of the book of SQL is named by the code, and the code names no other."""
+    book = PACKAGE / "stores" / "sql" / "sqlite.sql"
+    statements = set(re.findall(r"^-- (\w+) --$", book.read_text(), re.MULTILINE))
+    named = texts_in(tree for path, tree in TREES.items() if path.parent.name == "stores")
+    assert statements - named == set()
+    firsts = [call.args[0] for call in calls_of("Fetch", "Batch")]
+    assert {one.value for one in firsts if isinstance(one, ast.Constant)} - statements == set()
+
+
+# The specification, where it is at hand
+
+SPECIFICATION = next((path for one in PACKAGE.parents if (path := one / "shared" / "API.md").exists()), None)
+# What it promises and is still to come, and what there is beyond it.
+COMMANDS_TO_COME = {
+    "sources", "forward", "shadow", "prove", "deploy check", "endpoint check", "backup", "restore",
+}  # fmt: skip
+COMMANDS_BEYOND = {
+    "completion", "events retry", "handlers ls", "handlers pause", "handlers resume", "log export", "log import",
+    "replays cancel", "replays ls", "replays pause", "replays resume", "replays show", "replays watch", "workflows ls",
+    "workflows show",
+}  # fmt: skip
+
+
+def commands_below(group: click.Group, prefix: str = "") -> Iterator[str]:
+    """Yield the name of every command."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands_below(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name
+
+
+@pytest.mark.skipif(SPECIFICATION is None, reason="the specification lies beside the repository, not in it")
+def test_the_commands_are_those_of_the_specification() -> None:
+    """Every command that API.md names is there, but for those to come; those beyond it are known."""
+    assert SPECIFICATION is not None
+    _, _, text = SPECIFICATION.read_text().partition("## 2. CLI")
+    rows = re.findall(r"^\| (`.+?) \| ", text.partition("## 3.")[0], re.MULTILINE)
+    named: set[str] = set()
+    for written in re.findall(r"`([^`]+)`", " ".join(rows)):
+        group, _, rest = re.sub(r" ?\[.*?\]", "", written).partition(" ")
+        named |= {
+            f"{group} {one}".strip() for one in re.findall(r"(?:^|\| )([a-z-]*)(?![a-z-])", rest) if one[:1] != "-"
+        }
+    assert named - COMMANDS_TO_COME == set(commands_below(commands)) - COMMANDS_BEYOND
