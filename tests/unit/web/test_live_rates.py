@@ -34,7 +34,7 @@ async def sampled(metrics_recorder: MetricsRecorder, clock: FakeClock, seconds: 
         if number == 10:
             clock.set_by(seconds)
         metrics_recorder.telemetry.emit("event.accepted", 3, records=[RECORD] * 3)
-        metrics_recorder.telemetry.emit("event.dead_lettered", 2, event_type="test")
+        metrics_recorder.telemetry.emit("event.dead_lettered", 2, event_type="test", reason="permanent")
         await metrics_recorder.write()  # what was written is still counted
         live_rates.samples.append(live_rates.now())
     return live_rates
