@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec import structs
 
 from replayforge.cli.output import complain, counted, facts
 from replayforge.forgelog.check import verify as verify_log
@@ -132,7 +133,8 @@ def repair(
         raise LogLocked("The log is locked by a running daemon.")
     if rebuild:
         manifest = rebuild_manifest(files, directory, apply=apply_wanted)
-        say({"manifest": asdict(manifest), "applied": apply_wanted}, rebuilt_in_words(apply_wanted), json_wanted)
+        made = {"manifest": structs.asdict(manifest), "applied": apply_wanted}
+        say(made, rebuilt_in_words(apply_wanted), json_wanted)
         return
     report, plan = make_plan(files, directory)
     if not apply_wanted:

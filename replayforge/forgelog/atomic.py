@@ -12,6 +12,7 @@ from replayforge.forgelog.files import Files
 INTERRUPTIONS_MAX = 100
 
 extend = EXTENDS[CRC32C]
+as_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
 class NotWhole(Exception):
@@ -20,7 +21,7 @@ class NotWhole(Exception):
 
 def seal(content: dict[str, Any]) -> bytes:
     """Return one line of JSON and one line with its CRC-32C."""
-    line = json.dumps(content, separators=(",", ":"), sort_keys=True).encode()
+    line = as_json(content).encode()
     return b"%s\n%08x\n" % (line, extend(0, line))
 
 

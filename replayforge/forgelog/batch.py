@@ -1,7 +1,8 @@
 """Batches: one group commit each, chained to the one before by its header's checksum."""
 
 import struct
-from dataclasses import dataclass
+
+import msgspec
 
 from replayforge.forgelog.checksum import Extend
 from replayforge.forgelog.limits import BATCH_HEAD_BYTES
@@ -16,8 +17,7 @@ CLEAN = 2  # the log was closed after this
 GAP = 4  # the operator accepted the loss of the offsets named in the body
 
 
-@dataclass(frozen=True, slots=True)
-class BatchHead:
+class BatchHead(msgspec.Struct, frozen=True, gc=False):
     """The header of one batch; `chain` is its own checksum, which the next batch repeats."""
 
     base_offset: int

@@ -1,7 +1,9 @@
 """The header of a segment file: who wrote it, under which limits, and where the segment before it ends."""
 
 import struct
-from dataclasses import dataclass
+
+import msgspec
+from msgspec.structs import replace
 
 from replayforge.forgelog.checksum import EXTENDS
 from replayforge.forgelog.limits import Limits
@@ -11,6 +13,7 @@ VERSION = 1
 MAGIC = b"FRGLOG01"
 FIELDS = struct.Struct("<8sHHB3s16sQQQQQQIIIIII20s")
 CHECKSUM = struct.Struct("<I")
+PADDING = bytes(HEADER_BYTES - FIELDS.size - CHECKSUM.size)
 
 
 class BadHeader(Exception):
@@ -21,8 +24,7 @@ class BadHeader(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentHeader:
+class SegmentHeader(msgspec.Struct, frozen=True, gc=False):
     """What stands in front of every segment. The `previous_*` fields state where the segment before it ends."""
 
     log_id: bytes
@@ -51,15 +53,25 @@ def segment_name(segment_id: int) -> str:
 
 def encode_header(header: SegmentHeader) -> bytes:
     """Return the 4096 bytes of a segment header; the `checksum` field is computed, not taken."""
+    fields = encode_fields(header)
+    checksum = EXTENDS[header.algorithm](0, fields)
+    return (fields + CHECKSUM.pack(checksum)).ljust(HEADER_BYTES, b"\0")
+
+
+def with_checksum(header: SegmentHeader) -> SegmentHeader:
+    """Return the header with its checksum filled in."""
+    return replace(header, checksum=EXTENDS[header.algorithm](0, encode_fields(header)))
+
+
+def encode_fields(header: SegmentHeader) -> bytes:
+    """Return what the checksum of a segment header covers."""
     limits = header.limits
-    fields = FIELDS.pack(
+    return FIELDS.pack(
         MAGIC, VERSION, HEADER_BYTES, header.algorithm, bytes(3), header.log_id, header.segment_id, header.base_offset,
         header.created_ns, header.previous_segment, header.previous_end, header.previous_last_offset,
         header.previous_chain, header.salt, limits.batch_records_max, limits.batch_bytes_max,
         limits.payload_bytes_max, limits.key_bytes_max, bytes(20),
     )  # fmt: skip
-    checksum = EXTENDS[header.algorithm](0, fields)
-    return (fields + CHECKSUM.pack(checksum)).ljust(HEADER_BYTES, b"\0")
 
 
 def decode_header(data: bytes) -> SegmentHeader:
@@ -77,7 +89,7 @@ def decode_header(data: bytes) -> SegmentHeader:
         raise BadHeader("E_HEADER", "the header does not match its checksum.")
     if version < VERSION or size != HEADER_BYTES or flags != bytes(3) or reserved != bytes(20):
         raise BadHeader("E_HEADER", "the header uses fields that version 1 does not have.")
-    if data[FIELDS.size + 4 : HEADER_BYTES] != bytes(HEADER_BYTES - FIELDS.size - 4):
+    if data[FIELDS.size + 4 : HEADER_BYTES] != PADDING:
         raise BadHeader("E_HEADER", "the padding of the header is not zero.")
     log_id, segment_id, base, created, previous, end, last, chain, salt, *limits = fields
     return SegmentHeader(

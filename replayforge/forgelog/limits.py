@@ -1,7 +1,8 @@
 """The limits a log is written under; each segment header records them, so a reader can bound what it believes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from replayforge.forgelog.errors import RecordRejected
 from replayforge.forgelog.record import RECORD_HEAD_BYTES, NewRecord
@@ -12,8 +13,7 @@ OFFSET_MAX = (1 << 53) - 1  # offsets stay exact in JSON
 BATCH_HEAD_BYTES = 48
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, gc=False):
     """How large one batch can be."""
 
     batch_records_max: int = 4096

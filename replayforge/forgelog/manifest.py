@@ -1,7 +1,9 @@
 """The manifest: which segments make up the log, what its store has seen of it, and which losses were accepted."""
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from replayforge.forgelog.atomic import NotWhole, read_whole, replace_file, seal, unseal
 from replayforge.forgelog.disk import Disk
@@ -13,8 +15,7 @@ FORMAT = 1
 REBUILD = "Run `replayforge log repair --rebuild-manifest` to make it anew from the segments."
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """The log's own knowledge of itself; replaced whole, never edited."""
 
     log_id: str

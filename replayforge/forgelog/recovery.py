@@ -1,8 +1,10 @@
 """Recovery: what may be believed of a log found on disk. The comments carry the rule numbers of FORMAT.md."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from replayforge.forgelog.batch import CLEAN
 from replayforge.forgelog.consumers import load_consumers

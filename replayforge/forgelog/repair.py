@@ -3,9 +3,11 @@
 Evidence is never destroyed: what a plan sets aside is copied to quarantine/ and synced before anything else changes.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import time_ns
+
+from msgspec.structs import replace
 
 from replayforge.domain.clock import SystemClock
 from replayforge.forgelog.atomic import read_whole, replace_file, write_fully

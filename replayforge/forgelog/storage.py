@@ -3,9 +3,11 @@
 import secrets
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable

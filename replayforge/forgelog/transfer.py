@@ -1,7 +1,9 @@
 """Export and import: a copy of a log that is verified on the way, byte for byte, before and after."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from replayforge.domain.clock import SystemClock
 from replayforge.forgelog.atomic import write_fully

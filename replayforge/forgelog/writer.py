@@ -12,7 +12,7 @@ from replayforge.forgelog.batch import CLEAN, GAP, GAP_BODY, MARKER, encode_batc
 from replayforge.forgelog.checksum import EXTENDS, preferred
 from replayforge.forgelog.disk import Disk, SyncFailed
 from replayforge.forgelog.errors import LogBusy, LogFull
-from replayforge.forgelog.header import HEADER_BYTES, SegmentHeader, decode_header, encode_header
+from replayforge.forgelog.header import HEADER_BYTES, SegmentHeader, encode_header, with_checksum
 from replayforge.forgelog.limits import BATCH_HEAD_BYTES, OFFSET_MAX, Limits
 from replayforge.forgelog.record import NewRecord, encode_records
 from replayforge.forgelog.scan import Index
@@ -216,11 +216,6 @@ class Writer:
             self.disk.files.close(self.handle)
             self.handle = None
         self.drop_spare()
-
-
-def with_checksum(header: SegmentHeader) -> SegmentHeader:
-    """Return the header with its checksum filled in."""
-    return decode_header(encode_header(header))
 
 
 def as_unavailable(error: OSError) -> Exception:

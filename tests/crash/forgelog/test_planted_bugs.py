@@ -8,10 +8,10 @@ import asyncio
 import errno
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.forgelog import check, committer, header, record, recovery, segment, writer
@@ -269,7 +269,7 @@ def wrong_previous_end(patch: Patch) -> None:
 
     def off_by_eight(self: Writer) -> header.SegmentHeader:
         found = plain(self)
-        return writer.with_checksum(replace(found, previous_end=found.previous_end + 8))
+        return header.with_checksum(replace(found, previous_end=found.previous_end + 8))
 
     patch.setattr(Writer, "next_header", off_by_eight)
 

@@ -3,10 +3,10 @@
 import base64
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from replayforge.forgelog.atomic import replace_file, seal
 from replayforge.forgelog.batch import encode_batch
@@ -59,7 +59,7 @@ def over(image: Image, name: str, position: int, content: bytes) -> Image:
 
 def with_manifest(image: Image, **changes: object) -> Image:
     manifest = load_manifest(SimFiles(image), DIRECTORY)
-    return {**image, MANIFEST: encode_manifest(replace(manifest, **changes))}  # type: ignore[arg-type]
+    return {**image, MANIFEST: encode_manifest(replace(manifest, **changes))}
 
 
 @pytest.fixture
