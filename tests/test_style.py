@@ -2,31 +2,24 @@
 
 import ast
 import re
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.tools_beside import TOOLS, ToolsBeside
+
 ROOT = Path(__file__).parent.parent
-PROGRAMS = Path(sys.executable).parent
-TOOLS = {
-    "ruff check": ["ruff", "check", "."],
-    "ruff format": ["ruff", "format", "--check", "."],
-    "mypy --strict": ["mypy"],
-    "import contract": ["lint-imports"],
-}
 
 
-@pytest.mark.parametrize("tool", list(TOOLS))
-def test_the_tree_is_clean(tool: str) -> None:
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_tree_is_clean(pytestconfig: pytest.Config, tool: str) -> None:
     """Each tool finds nothing to say about the whole tree."""
-    program, *arguments = TOOLS[tool]
-    command = [str(PROGRAMS / program), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    tools = pytestconfig.pluginmanager.get_plugin(ToolsBeside.__name__)
+    assert isinstance(tools, ToolsBeside)
+    code, output = tools.join(tool)
+    assert code == 0, output[-8000:]
 
 
 LOOKED_UP = re.compile(

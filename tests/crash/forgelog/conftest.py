@@ -1,4 +1,4 @@
-"""Each suite counts what it did, and the counts are printed at the end of the run."""
+"""Each suite counts what it did, and the counts are printed at the end of the run (see tests/conftest.py)."""
 
 import os
 import random
@@ -9,8 +9,6 @@ from functools import partial
 
 import pytest
 
-LINES: list[str] = []
-
 
 class Tally:
     """What one suite did. `seed` reproduces it: FORGELOG_SEED=<seed> pytest ..."""
@@ -20,30 +18,21 @@ class Tally:
         self.show = show
         self.counts: Counter[str] = Counter()
         self.seed = int(os.environ.get("FORGELOG_SEED", "20261122"))
-        self.rng = random.Random(f"{self.seed}:{name}")
+        self.rng = random.Random()
+        self.sow(name)
         self.started = time.monotonic()
+
+    def sow(self, name: str) -> None:
+        """Begin the random numbers of this name."""
+        self.rng.seed(f"{self.seed}:{name}")
 
     def add(self, what: str, count: int = 1) -> None:
         self.counts[what] += count
 
     def progress(self) -> None:
         """Show the counts so far; long runs do so now and then."""
-        self.show(self.line(True))
-
-    def line(self, passed: bool) -> str:
         counts = ", ".join(f"{count:,} {what}" for what, count in self.counts.items())
-        seconds = time.monotonic() - self.started
-        return f"{self.name}: {counts}; {'0 violations' if passed else f'FAILED, seed {self.seed}'}; {seconds:.1f} s"
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    report = (yield).get_result()  # type: ignore[attr-defined]
-    if report.when == "call":
-        item.stash[PASSED] = report.passed
-
-
-PASSED = pytest.StashKey[bool]()
+        self.show(f"{self.name}: {counts}; {time.monotonic() - self.started:.1f} s")
 
 
 def show_now(config: pytest.Config, line: str) -> None:
@@ -58,12 +47,4 @@ def tally(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     tally = Tally(request.node.name.removeprefix("test_"), show=partial(show_now, request.config))
     monkeypatch.setattr("replayforge.forgelog.writer.secrets.randbits", tally.rng.getrandbits)
     yield tally
-    LINES.append(tally.line(request.node.stash.get(PASSED, False)))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if LINES:
-        terminalreporter.section("ForgeLog, proven")
-        for line in LINES:
-            terminalreporter.line(line)
-        LINES.clear()
+    request.node.user_properties.append(("proven", [tally.name, tally.seed, dict(tally.counts)]))
