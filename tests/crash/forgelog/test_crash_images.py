@@ -83,16 +83,16 @@ class Workload:
                 file.locked = False
         self.storage = open_storage(self.files, floor=self.history.acked)
 
-    def run(self, steps: int) -> None:
+    def step(self) -> None:
         choices: list[Callable[[], None]] = [self.append] * 14 + [
             self.mark, self.mark, self.bind, self.commit, self.retain, self.reopen,
         ]  # fmt: skip
-        for _ in range(steps):
-            self.rng.choice(choices)()
+        self.rng.choice(choices)()
 
 
-def crash_everywhere(tally: Tally, *, steps: int, rounds: int, randoms: int) -> None:
-    for _ in range(rounds):
+def crash_everywhere(tally: Tally, *, images: int, steps: int, randoms: int) -> None:
+    """Live lives of so many steps, and look at what a crash in them would leave, until there were enough images."""
+    while tally.counts["images"] < images:
         rng = random.Random(tally.rng.getrandbits(64))
         files, history = SimFiles(), History()
 
@@ -103,25 +103,28 @@ def crash_everywhere(tally: Tally, *, steps: int, rounds: int, randoms: int) -> 
                 tally.add("images")
 
         files.before = crash
-        Workload(files, history, rng).run(steps)
+        work = Workload(files, history, rng)
+        for _ in range(steps):
+            if tally.counts["images"] < images:
+                work.step()
         tally.add("acknowledged records", history.acked)
 
 
-def test_s5_crash_images(tally: Tally) -> None:
+@pytest.mark.parametrize("part", range(4))
+def test_s5_crash_images(tally: Tally, part: int) -> None:
     """From every crash image of every moment all that was acknowledged is recovered, and nothing that was not sent."""
-    while tally.counts["images"] < 50_000:
-        crash_everywhere(tally, steps=60, rounds=1, randoms=4)
+    crash_everywhere(tally, images=12_500, steps=40, randoms=4)
 
 
 @pytest.mark.soak
 def test_s5_crash_images_soak(tally: Tally) -> None:
     """The same, for 1.5 million images."""
-    while tally.counts["images"] < 1_500_000:
-        crash_everywhere(tally, steps=80, rounds=1, randoms=6)
+    for images in range(50_000, 1_500_001, 50_000):
+        crash_everywhere(tally, images=images, steps=80, randoms=6)
         tally.progress()
 
 
-RECOVERY_CRASHES_MIN = 6_000
+RECOVERY_CRASHES_MIN = 2_500
 
 
 def crash_in_recovery(tally: Tally, history: History, image: Image, depth: int) -> None:
@@ -142,7 +145,8 @@ def crash_in_recovery(tally: Tally, history: History, image: Image, depth: int) 
     open_storage(files, floor=history.acked)
 
 
-def test_s6_crashes_during_recovery(tally: Tally) -> None:
+@pytest.mark.parametrize("part", range(2))
+def test_s6_crashes_during_recovery(tally: Tally, part: int) -> None:
     """A recovery that crashes, and the recovery after it that crashes again, leave the same records."""
     while tally.counts["crashes in all"] < RECOVERY_CRASHES_MIN:
         files, history = SimFiles(), History()
@@ -154,7 +158,9 @@ def test_s6_crashes_during_recovery(tally: Tally) -> None:
                 tally.add("starting images")
 
         files.before = crash
-        Workload(files, history, random.Random(tally.rng.getrandbits(64))).run(30)
+        work = Workload(files, history, random.Random(tally.rng.getrandbits(64)))
+        for _ in range(30):
+            work.step()
 
 
 def in_the_middle(written: Written, segment: str, position: int, content: bytes) -> Image:

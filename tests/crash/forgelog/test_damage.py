@@ -3,6 +3,8 @@
 import random
 from collections.abc import Iterator
 
+import pytest
+
 from replayforge.forgelog.consumers import save_consumers
 from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.header import HEADER_BYTES
@@ -19,6 +21,7 @@ SEGMENTS = [f"{DIRECTORY}/{number:020d}.flog" for number in (1, 2)]
 MANIFEST = f"{DIRECTORY}/MANIFEST"
 CONSUMERS = f"{DIRECTORY}/consumers.json"
 LARGE = LogOptions(segment_bytes=11_264, limits=Limits(batch_bytes_max=4096, payload_bytes_max=2048))
+PARTS = 4
 SMALL = LogOptions(segment_bytes=8_192, limits=Limits(batch_bytes_max=2048, payload_bytes_max=1024))
 
 
@@ -29,57 +32,76 @@ def whole_batches(written: Written, segment: str, size: int) -> int:
     return max(inside + before, default=0)
 
 
-def test_s1_truncation_at_every_byte(tally: Tally) -> None:
+def share(whole: range, part: int) -> range:
+    """Return one of PARTS equal parts, which two workers can share."""
+    assert len(whole) % PARTS == 0
+    size = len(whole) // PARTS
+    return whole[part * size : (part + 1) * size]
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("segment", SEGMENTS, ids=["sealed", "tail"])
+def test_s1_truncation_at_every_byte(tally: Tally, segment: str, part: int) -> None:
     """A log cut at any byte opens with exactly the whole batches, or refuses; with a floor it refuses every loss."""
+    tally.sow("s1_truncation_at_every_byte")  # every part cuts the same log
     written = write_log(tally.rng, segments=2, options=LARGE, payload_bytes=400)
     image, total = written.image, len(written.payloads)
-    for segment in SEGMENTS:
-        end = max(last for name, _, last, _ in written.batches if segment.endswith(name))
-        for size in range(len(image[segment])):
-            cut = {**image, segment: image[segment][:size]}
-            kept = whole_batches(written, segment, size)
-            found = outcome(cut, options=LARGE)
-            with_floor = outcome(cut, options=LARGE, floor=total)
-            if segment == SEGMENTS[0]:
-                allowed = written.payloads if size >= end else "E_SHORT"
-            else:
-                allowed = written.payloads[:kept]
-            if size < HEADER_BYTES:
-                allowed = "E_HEADER"
-            assert found == allowed, (segment, size)
-            assert with_floor == (found if found == written.payloads or isinstance(found, str) else "E_ACKED_LOSS")
-            tally.add("opens", 2)
-            tally.add("refused", isinstance(found, str) + isinstance(with_floor, str))
-    assert tally.counts["opens"] >= 40_000
+    end = max(last for name, _, last, _ in written.batches if segment.endswith(name))
+    for size in share(range(len(image[segment])), part):
+        cut = {**image, segment: image[segment][:size]}
+        kept = whole_batches(written, segment, size)
+        found = outcome(cut, options=LARGE)
+        with_floor = outcome(cut, options=LARGE, floor=total)
+        if segment == SEGMENTS[0]:
+            allowed = written.payloads if size >= end else "E_SHORT"
+        else:
+            allowed = written.payloads[:kept]
+        if size < HEADER_BYTES:
+            allowed = "E_HEADER"
+        assert found == allowed, (segment, size)
+        assert with_floor == (found if found == written.payloads or isinstance(found, str) else "E_ACKED_LOSS")
+        tally.add("opens", 2)
+        tally.add("refused", isinstance(found, str) + isinstance(with_floor, str))
+    assert tally.counts["opens"] * PARTS * len(SEGMENTS) >= 40_000
 
 
-def test_s2_every_single_bit_flip(tally: Tally) -> None:
-    """One flipped bit is refused, or it is the last batch with no floor, or it touched nothing that was written."""
+def flip(tally: Tally, name: str, part: int) -> None:
+    """Flip each bit of a part of a file; every part of every file flips the same log."""
+    tally.sow("s2_every_single_bit_flip")
     written = write_log(tally.rng, segments=2, options=SMALL, payload_bytes=900)
-    storage_files = with_consumer(written)
-    image, payloads = storage_files.image(), written.payloads
+    image, payloads = with_consumer(written).image(), written.payloads
+    assert sum(len(image[file]) * 8 for file in [*SEGMENTS, MANIFEST, CONSUMERS]) >= 130_000
     last_begin, last_end = written.batches[-1][1], written.batches[-1][2]
     without_last = payloads[: written.batches[-2][3]]
-    for name in [*SEGMENTS, MANIFEST, CONSUMERS]:
-        end = max((end for segment, _, end, _ in written.batches if name.endswith(segment)), default=len(image[name]))
-        data = bytearray(image[name])
-        for bit in range(len(data) * 8):
-            byte = bit >> 3
-            data[byte] ^= 1 << (bit & 7)
-            found = outcome({**image, name: bytes(data)}, options=SMALL)
-            data[byte] ^= 1 << (bit & 7)
-            tally.add("flips")
-            if isinstance(found, str):
-                tally.add("refused")
-            elif found == payloads:
-                tally.add("without effect on any record")
-                assert byte >= end or scrubber_finds({**image, name: flipped(image[name], bit)}), (name, bit)
-            else:
-                tally.add("last batch dropped as torn")
-                assert found == without_last, (name, bit)
-                assert name == SEGMENTS[1], (name, bit)
-                assert last_begin <= byte < last_end, (name, bit)
-    assert tally.counts["flips"] >= 130_000
+    end = max((end for segment, _, end, _ in written.batches if name.endswith(segment)), default=len(image[name]))
+    for bit in share(range(len(image[name]) * 8), part):
+        byte, damaged = bit >> 3, {**image, name: flipped(image[name], bit)}
+        found = outcome(damaged, options=SMALL)
+        tally.add("flips")
+        if isinstance(found, str):
+            tally.add("refused")
+        elif found == payloads:
+            tally.add("without effect on any record")
+            assert byte >= end or scrubber_finds(damaged), (name, bit)
+        else:
+            tally.add("last batch dropped as torn")
+            assert found == without_last, (name, bit)
+            assert name == SEGMENTS[1], (name, bit)
+            assert last_begin <= byte < last_end, (name, bit)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("segment", SEGMENTS, ids=["sealed", "tail"])
+def test_s2_every_single_bit_flip(tally: Tally, segment: str, part: int) -> None:
+    """One flipped bit is refused, or it is the last batch with no floor, or it touched nothing that was written."""
+    flip(tally, segment, part)
+
+
+def test_s2_every_single_bit_flip_of_the_small_files(tally: Tally) -> None:
+    """The same for the manifest and the file of committed offsets."""
+    for name in (MANIFEST, CONSUMERS):
+        for part in range(PARTS):
+            flip(tally, name, part)
 
 
 def test_s2_flips_in_the_last_batch_with_a_floor(tally: Tally) -> None:

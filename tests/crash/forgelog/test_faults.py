@@ -14,8 +14,10 @@ from tests.crash.forgelog.conftest import Tally
 from tests.support.clock import FakeClock
 from tests.support.files.around import SYNCS, FaultFiles
 from tests.support.files.logs import DIRECTORY, TINY, open_storage, read_all
+from tests.support.files.one_thread import take_turn, without_threads
 from tests.support.files.sim import SimFiles
 
+CALLS_IN_ONE_LIFE, WRITES_IN_ONE_LIFE = 380, 50  # times four errors, times once and for good: 3,000 runs and more
 FAULTS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EINTR": errno.EINTR, "EMFILE": errno.EMFILE}
 
 
@@ -42,7 +44,9 @@ class Run:
         assert self.log is not None
         payload = (b"%06d" % number).ljust(size, b".")
         self.submitted[payload] = False
-        offset = await self.log.append([NewRecord(payload)])
+        appended = self.log.append([NewRecord(payload)])
+        take_turn(self.log)
+        offset = await appended
         self.submitted[payload] = True
         self.acked[offset] = payload
 
@@ -118,17 +122,34 @@ async def run_once(tally: Tally, **fault: Any) -> FaultFiles:
     return faulty
 
 
-async def test_s7_every_call_fails_once_or_for_good(tally: Tally) -> None:
-    """An errno, an interruption or a short write at every call of a log's life loses nothing that was acknowledged."""
-    calls = (await run_once(tally, at=0)).calls
-    tally.add("calls in one life", calls)
+async def fail_everywhere(tally: Tally, **fault: Any) -> int:
+    """Let each call of a life fail in turn, once and from then on."""
+    only = fault.get("only")
+    calls = (await run_once(tally, at=0, only=only)).calls
     for at in range(1, calls + 1):
-        for code in FAULTS.values():
-            for sticky in (False, True):
-                await run_once(tally, at=at, code=code, sticky=sticky)
-        await run_once(tally, at=at, short=True)
-        await run_once(tally, at=at, short=True, sticky=True)
-    assert tally.counts["runs"] >= 3_000
+        await run_once(tally, at=at, **fault)
+        await run_once(tally, at=at, sticky=True, **fault)
+    return calls
+
+
+@pytest.mark.parametrize("code", FAULTS)
+async def test_s7_every_call_fails_once_or_for_good(tally: Tally, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """An errno or an interruption at every call of a log's life loses nothing that was acknowledged."""
+    without_threads(monkeypatch)
+    assert await fail_everywhere(tally, code=FAULTS[code]) >= CALLS_IN_ONE_LIFE
+
+
+async def test_s7_every_write_is_short_once_or_always(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that takes half of what it is given, at every write of a log's life, loses nothing either."""
+    without_threads(monkeypatch)
+    assert await fail_everywhere(tally, short=True, only=frozenset({"pwrite"})) >= WRITES_IN_ONE_LIFE
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("code", FAULTS)
+async def test_s7_every_call_fails_beside_the_writing_thread(tally: Tally, code: str) -> None:
+    """The same errors with the log's own threads."""
+    await fail_everywhere(tally, code=FAULTS[code])
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])

@@ -3,6 +3,7 @@
 import errno
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from replayforge.forgelog.files import Files
@@ -17,8 +18,13 @@ class Around:
         self.inner = inner
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self.inner, name)
-        return lambda *arguments, **named: self.around(name, lambda: method(*arguments, **named), arguments, method)
+        method, around = getattr(self.inner, name), self.around
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            return around(name, partial(method, *arguments, **named), arguments, method)
+
+        self.__dict__[name] = call
+        return call
 
     def around(self, name: str, act: Callable[[], Any], arguments: tuple[Any, ...], method: Any) -> Any:
         raise NotImplementedError

@@ -2,7 +2,8 @@
 
 import random
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache
+from pathlib import PosixPath
 
 from replayforge.forgelog.errors import CorruptRecord, GapError, LogRefused
 from replayforge.forgelog.files import Files
@@ -13,7 +14,16 @@ from replayforge.forgelog.storage import Storage
 from tests.support.clock import FakeClock
 from tests.support.files.sim import Image, SimFiles
 
-DIRECTORY = Path("/log")
+
+class KnownPath(PosixPath):
+    """A path that remembers the paths made from it: half a million logs ask for the same few names."""
+
+    __truediv__ = cache(PosixPath.__truediv__)  # type: ignore[assignment]
+    with_name = cache(PosixPath.with_name)
+    parent = property(cache(PosixPath.parent.__get__))
+
+
+DIRECTORY = KnownPath("/log")
 TINY = LogOptions(segment_bytes=12_288, limits=Limits(batch_bytes_max=4096, payload_bytes_max=2048))
 
 

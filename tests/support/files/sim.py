@@ -17,11 +17,22 @@ Image = dict[str, bytes]
 
 @dataclass(eq=False, slots=True)
 class SimFile:
-    data: bytearray = field(default_factory=bytearray)
+    """Files and images share their bytes until somebody writes: an image of a log costs next to nothing."""
+
+    data: bytes | bytearray = b""
     durable: bytes = b""
     touched: set[int] = field(default_factory=set)  # sectors written since the last sync
     locked: bool = False
     directory: bool = False
+
+    def changeable(self) -> bytearray:
+        if not isinstance(self.data, bytearray):
+            self.data = bytearray(self.data)
+        return self.data
+
+    def settle(self) -> None:
+        self.data = self.durable = bytes(self.data)
+        self.touched.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,7 @@ class SimFiles:
         self.next_handle = 100
         self.before: Callable[[str], None] = lambda operation: None
         for name, content in (image or {}).items():
-            self.names[name] = self.durable_names[name] = SimFile(bytearray(content), content)
+            self.names[name] = self.durable_names[name] = SimFile(content, content)
 
     # What the log may ask for
 
@@ -68,15 +79,15 @@ class SimFiles:
             file.locked = False
 
     def pread(self, handle: int, size: int, position: int) -> bytes:
-        return bytes(memoryview(self.handles[handle].data)[position : position + size])
+        return bytes(self.handles[handle].data[position : position + size])
 
     def pwrite(self, handle: int, data: bytes, position: int) -> int:
         self.before("pwrite")
         file = self.handles[handle]
-        end = position + len(data)
-        if end > len(file.data):
-            file.data.extend(bytes(end - len(file.data)))
-        file.data[position:end] = data
+        content, end = file.changeable(), position + len(data)
+        if end > len(content):
+            content.extend(bytes(end - len(content)))
+        content[position:end] = data
         file.touched.update(range(position // SECTOR, (end + SECTOR - 1) // SECTOR))
         return len(data)
 
@@ -85,13 +96,13 @@ class SimFiles:
 
     def allocate(self, handle: int, size: int) -> None:
         self.before("allocate")
-        data = self.handles[handle].data
+        data = self.handles[handle].changeable()
         if size > len(data):
             data.extend(bytes(size - len(data)))
 
     def truncate(self, handle: int, size: int) -> None:
         self.before("truncate")
-        data = self.handles[handle].data
+        data = self.handles[handle].changeable()
         if size < len(data):
             del data[size:]
         else:
@@ -99,16 +110,13 @@ class SimFiles:
 
     def fdatasync(self, handle: int) -> None:
         self.before("fdatasync")
-        self.settle(self.handles[handle])
+        self.handles[handle].settle()
 
     def fsync(self, handle: int) -> None:
-        if self.handles[handle].touched or len(self.handles[handle].data) != len(self.handles[handle].durable):
+        file = self.handles[handle]
+        if file.touched or len(file.data) != len(file.durable):
             self.before("fsync")
-            self.settle(self.handles[handle])
-
-    def settle(self, file: SimFile) -> None:
-        file.durable = bytes(file.data)
-        file.touched.clear()
+            file.settle()
 
     def hold(self, path: Path) -> None:
         return
@@ -187,10 +195,18 @@ class SimFiles:
         return {name: file.durable for name, file in self.durable_names.items()}
 
     def crash_images(self, rng: random.Random, randoms: int) -> Iterator[Image]:
-        """Yield what a crash now could leave: subsets of unsynced sectors over zeros and garbage, times names."""
+        """Yield what a crash now could leave: subsets of unsynced sectors over zeros and garbage, times names.
+
+        Each is another one: an image that two of the choices lead to comes once.
+        """
+        seen: set[frozenset[tuple[str, bytes]]] = set()
         for names in self.surviving_names(rng):
             for pick in self.sector_picks(set(names.values()), rng, randoms):
-                yield {name: self.surviving(file, pick, rng) for name, file in names.items()}
+                image = {name: self.surviving(file, pick, rng) for name, file in names.items()}
+                known = len(seen)
+                seen.add(frozenset(image.items()))
+                if len(seen) > known:
+                    yield image
 
     def surviving_names(self, rng: random.Random) -> Iterator[dict[str, SimFile]]:
         count = len(self.changes)
@@ -224,13 +240,14 @@ class SimFiles:
             return bytes(file.data) if pick.grown else file.durable
         size = len(file.data) if pick.grown else len(file.durable)
         content = bytearray(file.durable[:size].ljust(size, b"\0"))
+        written_end = len(file.durable.rstrip(b"\0"))
         for sector in file.touched:
             begin, end = sector * SECTOR, min((sector + 1) * SECTOR, len(file.data))
             if (file, sector) in pick.kept:
                 if len(content) < end:
                     content.extend(bytes(end - len(content)))
                 content[begin:end] = file.data[begin:end]
-            elif pick.rest != "old" and begin >= len(file.durable.rstrip(b"\0")) and begin < len(content):
+            elif pick.rest != "old" and begin >= written_end and begin < len(content):
                 end = min(end, len(content))
                 content[begin:end] = bytes(end - begin) if pick.rest == "zeros" else rng.randbytes(end - begin)
         return bytes(content)
