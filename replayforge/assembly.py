@@ -36,9 +36,11 @@ from replayforge.engine.handlers.loading import load_handlers
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.engine.replay.replayer import Replayer
 from replayforge.engine.replay.runner import ReplayRunner
+from replayforge.engine.report.convergence import ConvergenceQuery
+from replayforge.engine.report.daemon_status import DaemonStatus
+from replayforge.engine.report.event_queries import EventQueries
 from replayforge.engine.report.handler_report import HandlerReporter
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
-from replayforge.engine.report.overview import Overview
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.engine.run.execution import Rules
@@ -89,7 +91,9 @@ class Daemon:
     replay_runner: ReplayRunner
     pause_controller: PauseController
     handler_reporter: HandlerReporter
-    overview: Overview
+    queries: EventQueries
+    convergence: ConvergenceQuery
+    status: DaemonStatus
     workers: list[Worker]
     furnishing: Furnishing
     supervisor: Supervisor
@@ -227,7 +231,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     incarnation_file = IncarnationFile.create(directory, store.owner, clock)
     await store.forget_draining(owner_prefix, clock.now_us())
     window = Window(config.ingest.backlog_events_max)
-    waiting = rebuild_window(parts.log, window, cursor)
+    unprojected = rebuild_window(parts.log, window, cursor)
     publisher = Publisher(store, parts.stream, telemetry)
     intake = Intake(parts.log, store, window, clock, telemetry, keys_seconds=config.retention.keys_seconds)
     lease_seconds = config.workers.lease_seconds
@@ -318,7 +322,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     loop_watch = LoopWatch(parts.handlers, telemetry)
     faults = HandlerFaults(parts.handlers)
     telemetry.listeners.append(faults.listen)
-    overview = Overview(
+    status = DaemonStatus(
         log=parts.log,
         store=store,
         stream=parts.stream,
@@ -326,22 +330,30 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         dispatcher=dispatcher,
         janitor=janitor,
         buffer=buffer,
-        workers=workers,
+        settler=settler,
+        live_workers=workers,
         supervisor=supervisor,
-        telemetry=telemetry,
         clock=clock,
         node=parts.node,
         started_at_us=clock.now_us(),
-        recovered=replace(recovered, waiting=waiting),
+        recovered=replace(recovered, unprojected=unprojected),
         peers=peers,
         controls=controls,
-        recount=recount,
-        handler_limits=handler_limits,
         loop_watch=loop_watch,
         strays=strays,
         handler_threads=furnishing.threads,
         faults=faults,
     )
+    convergence = ConvergenceQuery(
+        log=parts.log,
+        store=store,
+        recount=recount,
+        peers=peers,
+        handler_limits=handler_limits,
+        status=status,
+        clock=clock,
+    )
+    rules = workers[0].rules
     return Daemon(
         config=config,
         clock=clock,
@@ -361,8 +373,10 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         replay_jobs=replay_jobs,
         replay_runner=replay_runner,
         pause_controller=pause_controller,
-        handler_reporter=HandlerReporter(store, buffer, handler_limits),
-        overview=overview,
+        handler_reporter=HandlerReporter(store, buffer, handler_limits, rules),
+        queries=EventQueries(store, intake, parts.handlers, rules.retry, clock),
+        convergence=convergence,
+        status=status,
         workers=workers,
         furnishing=furnishing,
         supervisor=supervisor,

@@ -28,7 +28,7 @@ from replayforge.telemetry import Telemetry
 from replayforge.web.app import build_app
 from replayforge.web.http.body_budget import BodyBudget
 from replayforge.web.http.connection import ConnectionLimits, runner_of
-from replayforge.web.http.context import Access, Context, Limits
+from replayforge.web.http.context import Access, RequestLimits, WebContext
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 HANDLES_WANTED = 65_536
@@ -166,20 +166,24 @@ def port_check(listening: socket.socket) -> Callable[[], Awaitable[int]]:
     return look_at_port
 
 
-def web_context(daemon: Daemon) -> Context:
+def web_context(daemon: Daemon) -> WebContext:
     """Return what the web handlers are given."""
     server, config = daemon.config.server, daemon.config
     hosts = frozenset(server.allowed_hosts) or (LOOPBACK if server.host in LOOPBACK else frozenset())
-    return Context(
+    return WebContext(
         intake=daemon.intake,
-        overview=daemon.overview,
+        queries=daemon.queries,
+        convergence=daemon.convergence,
+        status=daemon.status,
+        clock=daemon.clock,
+        telemetry=daemon.telemetry,
         replayer=daemon.replayer,
         replay_jobs=daemon.replay_jobs,
         pause_controller=daemon.pause_controller,
         handler_reporter=daemon.handler_reporter,
         forgelog_service=ForgeLogService(daemon.log, daemon.intake.check_room),
         supervisor=daemon.supervisor,
-        limits=Limits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max),
+        limits=RequestLimits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max),
         access=Access(server.api_keys, hosts),
         chaos=daemon.chaos,
         metrics_recorder=daemon.metrics_recorder,
@@ -227,11 +231,11 @@ def own_of(config: Config, port: int, opened: frozenset[int]) -> Belongings:
 
 def announce(daemon: Daemon, loaded: LoadedConfig) -> None:
     """Say on stdout what runs where, and what was recovered."""
-    config, recovered, log = daemon.config, daemon.overview.recovered, daemon.log.recovery
+    config, recovered, log = daemon.config, daemon.status.recovered, daemon.log.recovery
     named = [*config.handlers.modules, *(f"{endpoint.match} by HTTP" for endpoint in config.handlers.http)]
     handlers = ", ".join(named) or "none (events become dead letters until there is one: --handlers)"
     found = f"log {log.last_offset:,} records in {log.segments} segments, {'clean' if log.clean else 'unclean'} stop"
-    again = f"{recovered.waiting:,} events not yet dispatched, {recovered.requeued:,} in flight taken back"
+    again = f"{recovered.unprojected:,} events not yet dispatched, {recovered.requeued:,} in flight taken back"
     lines = [
         f"ReplayForge listens on {daemon.url}",
         f"  data      {config.data_dir} (store {daemon.store.driver.dialect}, stream {daemon.stream.name})",

@@ -1,7 +1,8 @@
 """Report once: every telemetry event has a name in one catalog, and listeners decide how it sounds."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -179,3 +180,13 @@ class Telemetry:
             self.counts_by_label[name, fields[kind.label]] += count
         for listener in self.listeners:
             listener(name, count, fields)
+
+    @contextmanager
+    def heard_by(self, *listeners: Listener) -> Iterator[None]:
+        """Let listeners hear what is reported meanwhile."""
+        self.listeners += listeners
+        try:
+            yield
+        finally:
+            for listener in listeners:
+                self.listeners.remove(listener)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 # Six steps a decade from 1 ms to 19 h, in numbers that can be read on an axis; neighbours are a half apart.
 EDGES_US = tuple(step * 10**decade for decade in range(8) for step in (1000, 1500, 2000, 3000, 5000, 7000))
 BUCKETS = len(EDGES_US) + 1
+# Those that are shown, by name.
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def bucket_of(duration_us: int) -> int:

@@ -134,7 +134,7 @@ class Node:
     beat: int = 0
 
     @property
-    def waiting(self) -> int:
+    def unprojected(self) -> int:
         """How many records of its log are known to have no row yet."""
         return max(0, self.durable_offset - self.projected_offset)
 
@@ -150,11 +150,11 @@ class Ledger:
     Not events are `unreadable` records, which were to be events, those in `gaps`, which were gone before they were
     read, and foreign ones, which somebody appended for another purpose.
 
-    `waiting` are records behind no cursor yet. `lost` is computed from what the log holds and what the store holds.
+    `unprojected` are records behind no cursor yet. `lost` is computed from what the log holds and what the store holds.
     """
 
     records: int
-    waiting: int
+    unprojected: int
     not_events: int
     copies: int
     inserted: int
@@ -176,7 +176,7 @@ class Ledger:
     @property
     def open(self) -> int:
         """How many events have not reached a terminal state, those not yet dispatched among them."""
-        return self.waiting + sum(self.states.get(state, 0) for state in OPEN)
+        return self.unprojected + sum(self.states.get(state, 0) for state in OPEN)
 
     @property
     def terminal(self) -> int:

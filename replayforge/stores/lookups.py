@@ -38,7 +38,7 @@ class Discrepancies:
     doubled: list[tuple[str, int, int]]
     orphans: list[Lease]
     states: dict[State, int]
-    waiting: dict[str, int]
+    deferred: dict[str, int]
 
 
 SEQ_MAX = 2**62
@@ -361,10 +361,10 @@ def discrepancies(limit: int) -> Steps[Discrepancies]:
     doubled = yield Fetch("check_doubled", {"count": limit})
     orphans = yield Fetch("check_orphans", {"count": limit})
     states = yield Fetch("check_states")
-    waiting = yield Fetch("check_waiting")
+    deferred = yield Fetch("check_waiting")
     return Discrepancies(
         doubled=[(row[0], row[1], row[2]) for row in doubled],
         orphans=[Lease(*row) for row in orphans],
         states={State(row[0]): row[1] for row in states},
-        waiting={row[0]: row[1] for row in waiting},
+        deferred={row[0]: row[1] for row in deferred},
     )

@@ -28,7 +28,7 @@ def tally_waiting(node: str, deferred: Counter[str]) -> Batch:
     return tally(node, {WAITS_FOR + pattern: count for pattern, count in deferred.items()})
 
 
-def waiting_of(tallies: Mapping[str, int]) -> dict[str, int]:
+def deferred_of(tallies: Mapping[str, int]) -> dict[str, int]:
     """Return how many events wait for each handler; handlers that nobody waits for are left out."""
     counted = {name.removeprefix(WAITS_FOR): count for name, count in tallies.items() if name.startswith(WAITS_FOR)}
     return {pattern: count for pattern, count in counted.items() if count}

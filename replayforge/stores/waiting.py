@@ -9,7 +9,7 @@ from replayforge.stores.batches import PausedPattern, ResumedPattern, WaitingEve
 from replayforge.stores.burial import bury
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.rows import WaitingEntry
-from replayforge.stores.tallies import WAITS_FOR, tally, tally_waiting, waiting_of
+from replayforge.stores.tallies import WAITS_FOR, deferred_of, tally, tally_waiting
 from replayforge.stores.transactions import CLAIM_BYTES_MAX, as_claimed, take_events
 
 
@@ -124,4 +124,4 @@ def pauses_and_deferred() -> Steps[tuple[list[Pause], dict[str, int]]]:
     """Fetch the pauses, and how many events wait for each handler."""
     pauses = yield Fetch("pauses")
     tallies = yield Fetch("tallies")
-    return [Pause(*row) for row in pauses], waiting_of({name: int(amount) for name, amount in tallies})
+    return [Pause(*row) for row in pauses], deferred_of({name: int(amount) for name, amount in tallies})

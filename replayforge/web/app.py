@@ -16,12 +16,13 @@ from replayforge.web.api import (
     replays,
 )
 from replayforge.web.api.openapi import parameters_of
-from replayforge.web.http.context import CONTEXT, PARAMETERS, Context
+from replayforge.web.http.context import CONTEXT, PARAMETERS, WebContext
 from replayforge.web.http.guard import guard
+from replayforge.web.http.shortcut import EVENT_HANDLER
 from replayforge.web.pages.error_pages import for_people
 
 
-def build_app(context: Context) -> web.Application:
+def build_app(context: WebContext) -> web.Application:
     """Return the application; with a base path all of it lies below that path."""
     app = web.Application(
         middlewares=[for_people, guard],
@@ -34,6 +35,7 @@ def build_app(context: Context) -> web.Application:
     status_page.install(app, context)
     app[PARAMETERS] = parameters_of(app, context.base_path)
     if not context.base_path:
+        app[EVENT_HANDLER] = ingest.post_event
         return app
     outer = web.Application(middlewares=[for_people, guard])
     outer[CONTEXT] = context

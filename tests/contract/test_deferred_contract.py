@@ -44,7 +44,7 @@ async def waiting(store: Store) -> dict[str, int]:
     """Return how many events wait for each handler, and see that rows and counters say the same."""
     counted = (await store.pauses_and_deferred())[1]
     found: Discrepancies = await store.discrepancies()
-    assert found.waiting == counted
+    assert found.deferred == counted
     _, tallies = await store.ledger_snapshot()
     assert {state: tallies.get(state, 0) for state in found.states} == found.states
     return counted

@@ -14,7 +14,7 @@ from replayforge.domain.event import Claimed, Entry, EventRecord, SeenLease, Sto
 from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State
 from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, Verdict, judge_former
 from replayforge.domain.reports import EventFilter, Ledger
-from replayforge.engine.report.overview import ledger
+from replayforge.engine.report.convergence import compute_ledger
 from replayforge.stores import lookups, retention
 from replayforge.stores.batches import MovedEvent, RemovedEvent
 from replayforge.stores.driver import Batch, Steps
@@ -68,7 +68,7 @@ async def ids(store: Store, wanted: EventFilter = ANY) -> list[str]:
 async def ledger_of(store: Store) -> Ledger:
     cursors, tallies = await store.ledger_snapshot()
     end = max((cursor.log_offset for cursor in cursors if cursor.log_id == LOG), default=0)
-    return ledger(LOG, end, cursors, tallies)
+    return compute_ledger(LOG, end, cursors, tallies)
 
 
 # Projection

@@ -210,8 +210,8 @@ async def test_nodes_know_of_each_other(store: Store, other: Store) -> None:
     await other.beat([], now_us(), report("node-2", 9, stopped=True))
     await put(other, [record(f"event-{number}") for number in range(3)], log_id="log of node-2", durable=12)
     first, second = await store.nodes(now_us())
-    assert (first.name, first.waiting, first.alive(MINUTE_US)) == ("node-1", 5, True)
-    assert (second.name, second.waiting, second.alive(MINUTE_US)) == ("node-2", 9, False)
+    assert (first.name, first.unprojected, first.alive(MINUTE_US)) == ("node-1", 5, True)
+    assert (second.name, second.unprojected, second.alive(MINUTE_US)) == ("node-2", 9, False)
     assert not first.alive(-1)
 
 
@@ -228,7 +228,9 @@ async def test_a_node_has_one_log_and_keeps_the_rows_of_those_it_gave_up(store: 
     """A node that registers with another log is known by that one; what waits in the former one stays named."""
     await store.register_node(report("node-1", 5))
     await store.register_node(replace(report("node-1", 0), log_id="another"))
-    known = {node.log_id: (node.given_up, node.waiting, node.alive(MINUTE_US)) for node in await store.nodes(now_us())}
+    known = {
+        node.log_id: (node.given_up, node.unprojected, node.alive(MINUTE_US)) for node in await store.nodes(now_us())
+    }
     assert known == {"log of node-1": (True, 5, False), "another": (False, 0, True)}
 
 

@@ -196,7 +196,7 @@ async def test_an_unreadable_event_that_waited_for_its_handler_is_buried(store: 
             break
     assert (taken, buried) == (4, [("event-2", "test")])
     assert (await store.pauses_and_deferred())[1] == {}
-    assert (await store.discrepancies()).waiting == {}
+    assert (await store.discrepancies()).deferred == {}
 
 
 async def test_outcomes_that_cannot_be_stored_do_not_run_again(store: Store) -> None:

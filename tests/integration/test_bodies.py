@@ -11,7 +11,7 @@ import pytest
 
 import replayforge.web
 from replayforge.web.http.body_budget import LAST_PART, SMALL_BYTES_MAX, BodyBudget, Share
-from replayforge.web.http.context import CONTEXT, Context
+from replayforge.web.http.context import CONTEXT, WebContext
 from tests.integration.test_heavy_clients import EVENT, GROWTH_BYTES_MAX, MEBIBYTE, POST, Growth, connect
 from tests.integration.test_http_ingest import envelope
 from tests.support.daemon_process import DaemonProcess, until
@@ -41,7 +41,7 @@ WAYS_IN: dict[str, tuple[str, str, bytes, int]] = {
 
 def budget_of(house: House) -> BodyBudget:
     assert house.http.app is not None
-    context: Context = house.http.app[CONTEXT]
+    context: WebContext = house.http.app[CONTEXT]
     return context.bodies
 
 

@@ -79,8 +79,8 @@ def connections_of(house: House) -> list[Connection]:
 @asynccontextmanager
 async def reluctant(house: House) -> AsyncIterator[tuple[socket.socket, list[int]]]:
     """Ask for everything and take nothing; yields, once the daemon waits, the client and how much was fetched."""
-    overview, fetched = house.daemon.overview, [0]
-    list_events = overview.list_events
+    queries, fetched = house.daemon.queries, [0]
+    list_events = queries.list_events
 
     async def counted(wanted: EventFilter, before_seq: int | None, limit: int) -> EventPage:
         found = await list_events(wanted, before_seq, limit)
@@ -93,7 +93,7 @@ async def reluctant(house: House) -> AsyncIterator[tuple[socket.socket, list[int
     for _ in range(COUNT // 10):
         await house.send_many(10, payload={"x": "x" * 100_000})
     await house.converges()
-    overview.list_events = counted  # type: ignore[method-assign]
+    queries.list_events = counted  # type: ignore[method-assign]
     with socket.socket() as client:
         client.setblocking(False)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -49,7 +49,7 @@ async def test_everything_is_paused_from_the_page(house: House) -> None:
 
 async def test_types_without_a_handler_are_named(house: House) -> None:
     """A type whose events found no handler stands there with its dead letters, and with the way to replay them."""
-    handlers = house.daemon.overview.handler_limits.handlers
+    handlers = house.daemon.handler_reporter.handler_limits.handlers
     kept = list(handlers.registered)
     handlers.registered.clear()
     handlers.found.clear()

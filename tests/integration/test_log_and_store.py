@@ -84,10 +84,10 @@ async def test_a_new_store_is_adopted_by_a_log_whose_beginning_is_gone(tmp_path:
         daemon.start()
         await probe.saw("attempt.settled", left)
         assert probe.fields("log.skipped") == [{"first": 1, "last": retained.first_offset - 1}]
-        ledger = (await daemon.overview.convergence()).ledger
+        ledger = (await daemon.convergence.read()).ledger
         assert (ledger.accepted, ledger.states[State.SUCCEEDED], ledger.lost) == (left, left, 0)
         assert (ledger.gaps, ledger.unreadable, ledger.foreign) == (retained.first_offset - 1, 0, 0)
-        assert "were gone before they had rows" in " ".join((await daemon.overview.convergence()).issues)
+        assert "were gone before they had rows" in " ".join((await daemon.convergence.read()).issues)
         await daemon.stop()
 
 
@@ -286,7 +286,7 @@ async def test_a_dispatcher_that_died_while_its_commit_was_on_the_way_goes_on_fr
 def test_a_missing_event_is_named_although_more_rows_were_retired_than_are_missing() -> None:
     """What retention removed, with its records, is never set off against an event that is missing now."""
     states = {State.SUCCEEDED: 100}
-    ledger = Ledger(records=201, waiting=0, not_events=0, copies=0, inserted=201, states=states, retired=100)
+    ledger = Ledger(records=201, unprojected=0, not_events=0, copies=0, inserted=201, states=states, retired=100)
     findings = Findings(ledger, missing=[("event", 201)])
     assert (findings.lost, findings.clean) == ([("event", 201)], False)
 

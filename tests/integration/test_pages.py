@@ -14,7 +14,7 @@ import pytest
 from replayforge.domain.errors import Unavailable
 from replayforge.web.api.openapi import api_routes
 from replayforge.web.http.sessions import Sessions
-from replayforge.web.live import hints as live
+from replayforge.web.live.hints import ALL_TOPICS, HINT_SECONDS, happened
 from replayforge.web.pages import api_page, rendering, views
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
@@ -92,7 +92,7 @@ def test_every_live_region_can_be_rendered_and_hears_of_something() -> None:
         assert len(live_regions) == source.count("data-live=")
         for region, topics in live_regions:
             assert region in blocks, (name, region)
-            assert set(topics.split()) <= live.ALL_TOPICS, (name, region)
+            assert set(topics.split()) <= ALL_TOPICS, (name, region)
 
 
 # Pages
@@ -358,32 +358,32 @@ async def test_a_stream_tells_what_changed(house: House) -> None:
             await house.reaches(await house.send("fails"), "dead_lettered")
             await hints.next()
             times.append(loop.time())
-        assert times[3] - times[0] >= 2.5 * live.HINT_SECONDS
+        assert times[3] - times[0] >= 2.5 * HINT_SECONDS
 
 
 async def test_a_page_that_missed_something_hears_resync(house: House) -> None:
     """A stream begins with resync when the page saw less than has happened, or comes back after a break."""
-    hub = house.daemon.overview.telemetry
+    hub = house.daemon.telemetry
     await house.reaches(await house.send("shop.step"), "succeeded")
     for query, headers in (("?seen=1", {}), ("", {"Last-Event-ID": "1"})):
         async with house.http.get(f"/api/stream{query}", headers=headers) as response:
             assert (await Hints(response).next())[0] == "resync"
-    async with house.http.get(f"/api/stream?seen={live.happened(hub)}") as response:
+    async with house.http.get(f"/api/stream?seen={happened(hub)}") as response:
         await house.send("shop.step")
         assert (await Hints(response).next())[0] == "changed"
 
 
 async def test_a_quiet_stream_gives_a_sign_of_life(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """When nothing happens, a heartbeat comes."""
-    monkeypatch.setattr(live, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("replayforge.web.live.hints.HEARTBEAT_SECONDS", 0.05)
     async with house.http.get("/api/stream?topics=parts") as response:
         assert (await Hints(response).next())[0] == "hb"
 
 
 async def test_streams_have_a_limit_and_give_their_place_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """One client too many is told when to come again; a place that became free is given again."""
-    monkeypatch.setattr(live, "CLIENTS_MAX", 2)
-    monkeypatch.setattr(live, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("replayforge.web.live.hints.CLIENTS_MAX", 2)
+    monkeypatch.setattr("replayforge.web.live.hints.HEARTBEAT_SECONDS", 0.05)
     async with house.http.get("/api/stream") as first, house.http.get("/api/stream"):
         async with house.http.get("/api/stream") as refused:
             assert (refused.status, refused.headers["Retry-After"]) == (503, "1")

@@ -293,7 +293,7 @@ class Intake:
             return Receipt(record, offset, duplicate=True, stored=stored)
         return KeyReused(record.id, record.idempotency_key, self.key_memory)
 
-    async def find_waiting(self, event_id: str) -> Receipt | None:
+    async def find_unprojected(self, event_id: str) -> Receipt | None:
         """Return an event that is durable and has no row yet."""
         place = self.window.find(event_id)
         if place is None or not place.offset.done() or place.offset.exception() is not None:

@@ -240,8 +240,8 @@ def in_words(node: Node) -> str:
     gone = f"Node {node.name} (log {node.log_id}, host {node.host}) {last_seen} {silent} ago"
     if node.given_up:
         gone = f"Node {node.name} gave up its log {node.log_id}, seen {silent} ago"
-    if not node.waiting:
+    if not node.unprojected:
         return f"{gone}: nothing is known to wait on its disk, but what it accepted last may."
     offsets = f"offsets {node.projected_offset + 1:,} to {node.durable_offset:,}"
     later = "" if node.stopped else ", and perhaps later ones"
-    return f"{gone}: {node.waiting:,} accepted records ({offsets}{later}) wait on its disk; start it there again."
+    return f"{gone}: {node.unprojected:,} accepted records ({offsets}{later}) wait on its disk; start it there again."

@@ -31,7 +31,7 @@ class Recovered:
     requeued: int
     buried: int
     held: int
-    waiting: int
+    unprojected: int
 
 
 async def reclaim_former(
@@ -58,7 +58,7 @@ async def reclaim_former(
         requeued=states.count(State.QUEUED),
         buried=states.count(State.DEAD_LETTERED),
         held=states.count(State.HELD),
-        waiting=0,
+        unprojected=0,
     )
 
 

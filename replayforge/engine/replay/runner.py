@@ -12,7 +12,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.outage import Outage
 from replayforge.stores.store import Store
-from replayforge.stores.tallies import waiting_of
+from replayforge.stores.tallies import deferred_of
 from replayforge.supervisor import wait_for_event
 from replayforge.telemetry import Telemetry
 
@@ -119,7 +119,7 @@ class ReplayRunner:
     async def queue_is_long(self) -> bool:
         """Tell whether the workers have enough to do already."""
         _, tallies = await self.store.ledger_snapshot()
-        return tallies.get(State.QUEUED, 0) - sum(waiting_of(tallies).values()) >= QUEUED_MAX
+        return tallies.get(State.QUEUED, 0) - sum(deferred_of(tallies).values()) >= QUEUED_MAX
 
     async def follow(self, job: ReplayJob, place: Place) -> float:
         """Count those of the next replayed members that came to their ends; returns when to look again."""

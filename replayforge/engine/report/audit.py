@@ -8,11 +8,11 @@ from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Ledger
 from replayforge.engine.dispatch.dispatcher import decoded
-from replayforge.engine.report.overview import ledger
+from replayforge.engine.report.convergence import compute_ledger
 from replayforge.forgelog.errors import GapError
 from replayforge.forgelog.log import ForgeLog
 from replayforge.stores.store import Store
-from replayforge.stores.tallies import waiting_of
+from replayforge.stores.tallies import deferred_of
 
 RECORDS_PER_STEP = 1000
 
@@ -53,7 +53,7 @@ async def audit(log: ForgeLog, store: Store, progress: Callable[[int], None]) ->
     """Compare the whole log with the store; `progress` is told the offset reached. Changes nothing."""
     cursors, tallies = await store.ledger_snapshot()
     wrong = await store.discrepancies()
-    totals = ledger(
+    totals = compute_ledger(
         log.log_id,
         log.durable_offset,
         cursors,
@@ -66,13 +66,13 @@ async def audit(log: ForgeLog, store: Store, progress: Callable[[int], None]) ->
         for state in State
         if wrong.states.get(state, 0) != tallies.get(state, 0)
     ]
-    waiting = waiting_of(tallies)
+    deferred = deferred_of(tallies)
     findings.miscounted += [
-        f"waiting for {pattern!r}: {wrong.waiting.get(pattern, 0):,} rows, {waiting.get(pattern, 0):,} on the ledger"
-        for pattern in sorted(wrong.waiting.keys() | waiting.keys())
-        if wrong.waiting.get(pattern, 0) != waiting.get(pattern, 0)
+        f"waiting for {pattern!r}: {wrong.deferred.get(pattern, 0):,} rows, {deferred.get(pattern, 0):,} on the ledger"
+        for pattern in sorted(wrong.deferred.keys() | deferred.keys())
+        if wrong.deferred.get(pattern, 0) != deferred.get(pattern, 0)
     ]
-    after, cursor = log.first_offset - 1, log.durable_offset - totals.waiting
+    after, cursor = log.first_offset - 1, log.durable_offset - totals.unprojected
     while after < cursor:
         try:
             records = log.read(after, records_max=RECORDS_PER_STEP)

@@ -10,23 +10,24 @@ from replayforge.domain.reports import Group
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.handler_limits import HandlerLimit, HandlerLimits
 from replayforge.engine.handlers.handlers import Handler
+from replayforge.engine.run.execution import Rules
 from replayforge.stores.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerStatus:
-    """One handler as people see it. `waiting` events wait for it in the store, `successes` and `failures` are this
+    """One handler as people see it. `deferred` events wait for it in the store, `successes` and `failures` are this
     process's. `breaker_seconds` is how long an open breaker stays open yet."""
 
     pattern: str
     kind: str
     name: str
-    max_attempts: int | None
-    timeout_seconds: float | None
+    max_attempts: int
+    timeout_seconds: float
     on_crash: str
     concurrency_max: int | None
     running: int
-    waiting: int
+    deferred: int
     pause: Pause | None
     breaker: BreakerState | None
     breaker_seconds: float
@@ -48,10 +49,11 @@ class HandlersReport:
 class HandlerReporter:
     """Puts together what the handler limits, the buffer and the store know of the handlers; it only looks."""
 
-    def __init__(self, store: Store, buffer: ClaimBuffer, handler_limits: HandlerLimits) -> None:
+    def __init__(self, store: Store, buffer: ClaimBuffer, handler_limits: HandlerLimits, defaults: Rules) -> None:
         self.store = store
         self.buffer = buffer
         self.handler_limits = handler_limits
+        self.defaults = defaults
 
     def knows(self, pattern: str) -> bool:
         """Tell whether this daemon has a handler of this pattern."""
@@ -59,12 +61,12 @@ class HandlerReporter:
 
     async def report(self) -> HandlersReport:
         """Return how every handler stands."""
-        pauses, waiting = await self.store.pauses_and_deferred()
+        pauses, deferred = await self.store.pauses_and_deferred()
         orphans = await self.store.handlerless()
         held = Counter(self.handler_limits.pattern_of(one.event.event_type) for one in self.buffer.running.values())
         return HandlersReport(
             handlers=[
-                self.status(limit, limit.handler, held[pattern], waiting)
+                self.status(limit, limit.handler, held[pattern], deferred)
                 for pattern, limit in sorted(self.handler_limits.handler_limits.items())
                 if limit.handler is not None
             ],
@@ -77,19 +79,19 @@ class HandlerReporter:
             orphans=[(group, self.handler_limits.handlers.find(group.name) is not None) for group in orphans],
         )
 
-    def status(self, limit: HandlerLimit, handler: Handler, running: int, waiting: Mapping[str, int]) -> HandlerStatus:
+    def status(self, limit: HandlerLimit, handler: Handler, running: int, deferred: Mapping[str, int]) -> HandlerStatus:
         """Return how one handler stands."""
         now = self.handler_limits.clock.monotonic()
         return HandlerStatus(
             pattern=limit.pattern,
             kind="http" if handler.endpoint else "function",
             name=handler.name,
-            max_attempts=handler.max_attempts,
-            timeout_seconds=handler.timeout_seconds,
+            max_attempts=handler.max_attempts or self.defaults.retry.max_attempts,
+            timeout_seconds=handler.timeout_seconds or self.defaults.timeout_seconds,
             on_crash=handler.on_crash,
             concurrency_max=handler.concurrency_max,
             running=running,
-            waiting=waiting.get(limit.pattern, 0),
+            deferred=deferred.get(limit.pattern, 0),
             pause=limit.pause,
             breaker=limit.breaker.state(now) if handler.breaker else None,
             breaker_seconds=max(0.0, limit.breaker.open_until - now),

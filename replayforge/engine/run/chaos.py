@@ -6,8 +6,9 @@ from asyncio import sleep
 from dataclasses import dataclass
 from typing import Any
 
-from replayforge.crashpoints import EXIT_CODE
+from replayforge import crashpoints
 from replayforge.daemon_log import leave
+from replayforge.domain.errors import Refused, Rejected
 from replayforge.domain.event import Event
 from replayforge.supervisor import SimulatedCrash
 from replayforge.telemetry import Telemetry
@@ -28,6 +29,13 @@ class Chaos:
     fail_rate: float = 0.0
     crash_rate: float = 0.0
     exit_rate: float = 0.0
+
+    def arm(self, point: str, times: int) -> None:
+        """Let the process die the nth time it comes to a crash point; raises Rejected for an unknown one."""
+        try:
+            crashpoints.arm([f"{point}:{times}"])
+        except Refused as error:
+            raise Rejected(str(error)) from error
 
     async def inject(self, event: Event) -> None:
         """Do what the event's flags ask for, then what chance asks for; return when nothing is to happen."""
@@ -64,4 +72,4 @@ class Chaos:
     def exit(self, event: Event) -> None:
         """Kill the process, nothing flushed but the line that says so."""
         self.telemetry.emit("crash.simulated", kind="process", event_id=event.id)
-        leave(EXIT_CODE)
+        leave(crashpoints.EXIT_CODE)

@@ -15,7 +15,7 @@ REPLAYS_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class AttemptFigures:
     """The figures at one moment; None where nothing has happened yet that could be measured."""
 
     succeeded_per_second: float
@@ -66,10 +66,10 @@ class Pace:
         if replayed_at is not None:
             self.replay_spans_us.append(to_us(self.clock.monotonic() - replayed_at))
 
-    def figures(self) -> Figures:
+    def figures(self) -> AttemptFigures:
         """Return what is known now."""
         durations = sorted(duration_us for _, duration_us, _ in self.ended)
-        return Figures(
+        return AttemptFigures(
             succeeded_per_second=self.succeeded_per_second(),
             attempt_failures=self.failures,
             attempt_ms_average=average_ms(durations),

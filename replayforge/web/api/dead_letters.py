@@ -23,13 +23,13 @@ async def list_dead_letters(request: web.Request) -> web.Response:
     if group_by is not None:
         if group_by not in GROUPINGS:
             raise bad_query("group_by", group_by, ", ".join(GROUPINGS))
-        groups = await context.overview.dead_letter_groups(group_by)
+        groups = await context.queries.dead_letter_groups(group_by)
         capped = any(group.capped for group in groups)
         items = [shapes.group(group) for group in groups]
         return json_response({"group_by": group_by, "count_capped": capped, "items": items})
     limit = query_limit(request)
     wanted = EventFilter(state=State.DEAD_LETTERED, error_signature=request.query.get("error") or None)
-    found = await context.overview.list_rows(wanted, query_cursor(request), limit + 1)
+    found = await context.queries.list_rows(wanted, query_cursor(request), limit + 1)
     items = [dead_letter(event) for event in found]
     return json_response(page(items, [event.seq for event in found], limit))
 

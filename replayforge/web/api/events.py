@@ -13,7 +13,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import FILTER_NAMES, EventFilter
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.replay.replayer import Replay
-from replayforge.engine.report.overview import History
+from replayforge.engine.report.event_queries import History
 from replayforge.web.api import shapes
 from replayforge.web.api.ingest import with_header_key
 from replayforge.web.api.shapes import json_response
@@ -91,8 +91,8 @@ async def recent_events(request: web.Request) -> web.Response:
 async def event_page(request: web.Request, wanted: EventFilter) -> dict[str, Any]:
     """Return one page of events that pass a filter."""
     context, limit = context_of(request), query_limit(request)
-    found = await context.overview.list_events(wanted, query_cursor(request), limit)
-    attempts_max = context.overview.attempts_max
+    found = await context.queries.list_events(wanted, query_cursor(request), limit)
+    attempts_max = context.queries.attempts_max
     items = [shapes.stored_event(event, content, attempts_max(event)) for event, content in found.events]
     return cut_page(items, found.events[-1][0].seq if found.more else None)
 
@@ -100,11 +100,11 @@ async def event_page(request: web.Request, wanted: EventFilter) -> dict[str, Any
 async def show_event(request: web.Request) -> web.Response:
     """Answer with an event, its runs and its attempts, newest first."""
     context = context_of(request)
-    found = await context.overview.find(request.match_info["id"])
+    found = await context.queries.find(request.match_info["id"])
     if isinstance(found, Receipt):
-        event = shapes.received_event(found, context.intake.log.log_id, context.overview.attempts_max(found.record))
+        event = shapes.received_event(found, context.status.log_id, context.queries.attempts_max(found.record))
         return json_response(asdict(event) | {"attempts": [], "runs": [], "actions": []})
-    return json_response(history_shape(found, context.overview.attempts_max(found.event)))
+    return json_response(history_shape(found, context.queries.attempts_max(found.event)))
 
 
 def history_shape(found: History, max_attempts: int) -> dict[str, Any]:
@@ -181,19 +181,19 @@ async def resolve_event(request: web.Request) -> web.Response:
 async def list_workflows(request: web.Request) -> web.Response:
     """Answer with a page of workflows, the one with the newest event first."""
     limit = query_limit(request)
-    found = await context_of(request).overview.list_workflows(query_cursor(request), limit)
+    found = await context_of(request).queries.list_workflows(query_cursor(request), limit)
     return json_response(cut_page([shapes.workflow(one) for one in found.workflows], found.next_seq))
 
 
 async def show_workflow(request: web.Request) -> web.Response:
     """Answer with the totals of one workflow."""
-    return json_response(shapes.workflow(await context_of(request).overview.workflow(request.match_info["id"])))
+    return json_response(shapes.workflow(await context_of(request).queries.workflow(request.match_info["id"])))
 
 
 async def show_timeline(request: web.Request) -> web.Response:
     """Answer with a workflow's events in order, each with its attempts."""
     context, workflow_id = context_of(request), request.match_info["id"]
-    events, attempts = await context.overview.timeline(workflow_id)
+    events, attempts = await context.queries.timeline(workflow_id)
     by_event: dict[str, list[dict[str, Any]]] = {event.id: [] for event in events}
     for attempt in attempts:
         if attempt.event_id in by_event:
@@ -206,7 +206,7 @@ async def show_timeline(request: web.Request) -> web.Response:
             "status": event.state.value,
             "run": event.run,
             "attempt_count": event.attempt_count,
-            "max_attempts": context.overview.attempts_max(event),
+            "max_attempts": context.queries.attempts_max(event),
             "last_error": event.last_error,
             "created_at": format_time(event.created_at_us),
             "updated_at": format_time(event.updated_at_us),

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Content, StoredEvent
-from replayforge.engine.report.overview import Overview
+from replayforge.engine.report.event_queries import EventQueries
 from replayforge.web.api import shapes
 from replayforge.web.api.events import event_filter
 from replayforge.web.http.connection import given_up_with_client
@@ -64,18 +64,18 @@ async def export_events(request: web.Request) -> web.StreamResponse:
 
     An answer that is broken off, because the store or the daemon went away, ends without its last chunk.
     """
-    overview, wanted = context_of(request).overview, event_filter(request)
+    queries, wanted = context_of(request).queries, event_filter(request)
     with request.config_dict[EXPORTS].one(), given_up_with_client(request):
         # The first events are fetched before the answer begins, while a refusal can still be said.
-        found = await overview.list_events(wanted, None, STEP)
+        found = await queries.list_events(wanted, None, STEP)
         response = web.StreamResponse(headers=headers_of(request))
         with contextlib.suppress(ConnectionResetError):
             await response.prepare(request)
             while True:
-                await response.write(lines(found.events, overview))
+                await response.write(lines(found.events, queries))
                 if not found.more:
                     break
-                found = await overview.list_events(wanted, found.events[-1][0].seq, STEP)
+                found = await queries.list_events(wanted, found.events[-1][0].seq, STEP)
             await response.write_eof()
     return response
 
@@ -86,9 +86,9 @@ def headers_of(request: web.Request) -> dict[str, str]:
     return HEADERS | named | {"Cache-Control": "no-store", "X-Request-ID": request.get(REQUEST_ID, "")}
 
 
-def lines(found: Sequence[tuple[StoredEvent, Content]], overview: Overview) -> bytes:
+def lines(found: Sequence[tuple[StoredEvent, Content]], queries: EventQueries) -> bytes:
     """Return events as lines of JSON, payloads token by token as they were sent."""
-    return b"".join(line(event, content, overview.attempts_max(event)) for event, content in found)
+    return b"".join(line(event, content, queries.attempts_max(event)) for event, content in found)
 
 
 def line(event: StoredEvent, content: Content, attempts_max: int) -> bytes:

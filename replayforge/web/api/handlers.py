@@ -9,7 +9,7 @@ from replayforge.domain.admission import Pause
 from replayforge.domain.reports import Group
 from replayforge.engine.report.handler_report import HandlersReport, HandlerStatus
 from replayforge.web.api.shapes import PauseShape, json_response, pause_shape
-from replayforge.web.http.context import Context, context_of
+from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import REASON_CHARACTERS_MAX, read_object
 
 BY_THE_API = "the API"
@@ -50,7 +50,7 @@ async def list_handlers(request: web.Request) -> web.Response:
     report = await context.handler_reporter.report()
     return json_response(
         {
-            "items": [handler_shape(context, status) for status in report.handlers],
+            "items": [handler_shape(status) for status in report.handlers],
             "pauses": [pause_shape(pause) for pause in pauses_of(report)],
             "without_handler": [without_handler(group, has_one=has_one) for group, has_one in report.orphans],
         }
@@ -64,22 +64,21 @@ def pauses_of(report: HandlersReport) -> list[Pause]:
     return [*everything, *(pause for pause in own if pause not in everything), *report.strange]
 
 
-def handler_shape(context: Context, status: HandlerStatus) -> HandlerShape:
-    """Show one handler, with the defaults where it has no rule of its own."""
-    defaults = context.overview.workers[0].rules
+def handler_shape(status: HandlerStatus) -> HandlerShape:
+    """Show one handler."""
     return HandlerShape(
         pattern=status.pattern,
         kind=status.kind,
         name=status.name,
         status=word(status),
         rules={
-            "max_attempts": status.max_attempts or defaults.retry.max_attempts,
-            "timeout_seconds": status.timeout_seconds or defaults.timeout_seconds,
+            "max_attempts": status.max_attempts,
+            "timeout_seconds": status.timeout_seconds,
             "on_crash": status.on_crash,
         },
         concurrency_max=status.concurrency_max,
         running=status.running,
-        waiting=status.waiting,
+        waiting=status.deferred,
         paused=pause_shape(status.pause) if status.pause else None,
         breaker=status.breaker.value if status.breaker else None,
         breaker_seconds=round(status.breaker_seconds, 3),

@@ -15,9 +15,9 @@ from replayforge.turns import Turns, computed
 from replayforge.web.api.shapes import encode, json_response, receipt_event
 from replayforge.web.http import problems
 from replayforge.web.http.bodies import parsing, read_body, read_lines
-from replayforge.web.http.context import REQUEST_ID, Context, context_of
+from replayforge.web.http.context import REQUEST_ID, WebContext, context_of
 from replayforge.web.http.guard import HEADERS
-from replayforge.web.http.problems import Problem
+from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import JSON, NDJSON, check_type, header_key, read_envelope
 
 LINES_PER_APPEND_MAX = 500
@@ -42,7 +42,7 @@ async def post_event(request: web.Request) -> web.Response:
     (outcome,) = await once_stored(context, [receipt])
     if not isinstance(outcome, Receipt):
         return problems.respond(request, outcome)
-    event = receipt_event(receipt, context.intake.log.log_id, context.overview.attempts_max(receipt.event))
+    event = receipt_event(receipt, context.status.log_id, context.queries.attempts_max(receipt.event))
     location = f"{context.base_path}/api/events/{event.id}"
     headers = {"Location": location}
     if event.idempotency_key is not None:
@@ -57,7 +57,7 @@ def with_header_key(request: web.Request, envelope: Envelope) -> Envelope:
         return envelope
     if envelope.idempotency_key is not None and envelope.idempotency_key != key:
         detail = "The Idempotency-Key header and the field idempotency_key differ; send one of them."
-        raise Problem(400, "bad-idempotency-key", "The idempotency key is given twice", detail, "/idempotency_key")
+        raise HttpProblem(400, "bad-idempotency-key", "The idempotency key is given twice", detail, "/idempotency_key")
     return replace(envelope, idempotency_key=key)
 
 
@@ -87,7 +87,7 @@ async def read_array(request: web.Request, bytes_max: int, items_max: int) -> li
             return await computed(split_array, body, items_max, size=len(body))
         except TooMany:
             detail = f"More than {items_max:,} events in one request; send fewer at once, or send NDJSON."
-            raise Problem(413, "too-many-events", "The bulk request has too many events", detail) from None
+            raise HttpProblem(413, "too-many-events", "The bulk request has too many events", detail) from None
 
 
 async def stream_lines(request: web.Request) -> web.StreamResponse:
@@ -107,7 +107,7 @@ async def stream_lines(request: web.Request) -> web.StreamResponse:
                 if not response.prepared:
                     await response.prepare(request)
                 await response.write(b"".join(encode(item) + b"\n" for item in items))
-    except Problem as error:
+    except HttpProblem as error:
         if not response.prepared:
             raise
         await response.write(encode({"index": index, "problem": problems.describe(error)}) + b"\n")
@@ -117,7 +117,7 @@ async def stream_lines(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def accept_pieces(context: Context, pieces: list[bytes], first_index: int) -> list[dict[str, Any]]:
+async def accept_pieces(context: WebContext, pieces: list[bytes], first_index: int) -> list[dict[str, Any]]:
     """Accept pieces of JSON and return for each what became of it; a bad one never affects its neighbours."""
     envelopes: list[tuple[int, Envelope]] = []
     items: list[dict[str, Any]] = [{"index": first_index + position} for position in range(len(pieces))]
@@ -126,7 +126,7 @@ async def accept_pieces(context: Context, pieces: list[bytes], first_index: int)
         await turns.pass_on()
         try:
             envelope = await read_envelope(piece, event_bytes_max=context.limits.event_bytes_max)
-        except (ReplayForgeError, Problem) as error:
+        except (ReplayForgeError, HttpProblem) as error:
             items[position]["problem"] = problems.describe(error)
         else:
             envelopes.append((position, envelope))
@@ -142,7 +142,7 @@ async def accept_pieces(context: Context, pieces: list[bytes], first_index: int)
 
 
 async def once_stored(
-    context: Context, outcomes: Sequence[Receipt | ReplayForgeError]
+    context: WebContext, outcomes: Sequence[Receipt | ReplayForgeError]
 ) -> Sequence[Receipt | ReplayForgeError]:
     """With ack = "stored", return the outcomes once every fresh event has its row; one that takes too long says so."""
     fresh = [outcome.log_offset for outcome in outcomes if is_fresh(outcome)]

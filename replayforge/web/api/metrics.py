@@ -14,17 +14,21 @@ from replayforge.domain.histogram import EDGES_US
 from replayforge.domain.lifecycle import State
 from replayforge.domain.metrics_history import FIRST_LATENCY
 from replayforge.domain.reports import Ledger
+from replayforge.engine.report.daemon_status import DaemonStatus
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
-from replayforge.engine.report.overview import Overview
 from replayforge.telemetry import CATALOG, Kind, Telemetry
+from replayforge.web.api.snapshot import convergence_of
 from replayforge.web.http.context import context_of
 
 
-class Figures:
+class DaemonCollector:
     """One reading of the daemon as a Prometheus collector."""
 
-    def __init__(self, overview: Overview, metrics_recorder: MetricsRecorder, ledger: Ledger) -> None:
-        self.overview = overview
+    def __init__(
+        self, status: DaemonStatus, telemetry: Telemetry, metrics_recorder: MetricsRecorder, ledger: Ledger
+    ) -> None:
+        self.status = status
+        self.telemetry = telemetry
         self.metrics_recorder = metrics_recorder
         self.ledger = ledger
 
@@ -37,10 +41,12 @@ class Figures:
         yield events
         yield GaugeMetricFamily("replayforge_accepted", "Events acknowledged", value=self.ledger.accepted)
         yield GaugeMetricFamily("replayforge_lost", "Acknowledged events without a row", value=self.ledger.lost)
-        yield GaugeMetricFamily("replayforge_waiting", "Accepted events without a row yet", value=self.ledger.waiting)
+        yield GaugeMetricFamily(
+            "replayforge_unprojected", "Accepted events without a row yet", value=self.ledger.unprojected
+        )
         yield self.latency()
         yield from self.log_figures()
-        wal_bytes = self.overview.store.wal_bytes
+        wal_bytes = self.status.store_wal_bytes()
         yield GaugeMetricFamily("replayforge_store_wal_bytes", "The store's write-ahead file", value=wal_bytes)
         yield from self.loop_figures()
         yield self.stray_figures()
@@ -58,7 +64,7 @@ class Figures:
                 continue
             words, labels = kind.sentence[0].upper() + kind.sentence[1:], [kind.label] if kind.label else []
             counter = CounterMetricFamily(f"replayforge_{kind.metric}", words, labels=labels)
-            for values, count in series_of(self.overview.telemetry, name, kind):
+            for values, count in series_of(self.telemetry, name, kind):
                 counter.add_metric(values, count)
             yield counter
 
@@ -66,7 +72,7 @@ class Figures:
         """Return how much of each handler still runs although its attempts were settled."""
         words = "Tasks and threads of settled attempts that still run"
         running = GaugeMetricFamily("replayforge_handler_running_on", words, labels=["handler", "kind"])
-        for (handler, kind), count in self.overview.strays.counts().items():
+        for (handler, kind), count in self.status.running_on().items():
             running.add_metric([handler, kind], count)
         return running
 
@@ -74,18 +80,17 @@ class Figures:
         """Return how often each handler failed, or did something to others, by kind."""
         words = "What handlers did that failed or costs others something"
         faults = CounterMetricFamily("replayforge_handler_faults", words, labels=["handler", "kind"])
-        for (handler, kind), count in self.overview.faults.counts.copy().items():
+        for (handler, kind), count in self.status.fault_counts().items():
             faults.add_metric([handler, kind], count)
         return faults
 
     def loop_figures(self) -> Iterable[Metric]:
         """Yield how often and for how long each handler has held the event loop."""
-        watch = self.overview.loop_watch
         count = CounterMetricFamily("replayforge_loop_blocked", "Times the event loop was held", labels=["handler"])
         held = CounterMetricFamily("replayforge_loop_blocked_seconds", "Seconds it was held", labels=["handler"])
-        for handler, seconds in watch.seconds.copy().items():
-            count.add_metric([handler], watch.count[handler])
-            held.add_metric([handler], seconds)
+        for one in self.status.loop_held():
+            count.add_metric([one.handler], one.count)
+            held.add_metric([one.handler], one.seconds)
         yield from (count, held)
 
     def latency(self) -> Metric:
@@ -100,7 +105,7 @@ class Figures:
 
     def log_figures(self) -> Iterable[Metric]:
         """Yield the figures of ForgeLog."""
-        stats = self.overview.log.stats()
+        stats = self.status.log_stats()
         gauges = {
             "durable_offset": (stats.durable_offset, "The last record that is on the disk"),
             "bytes": (stats.wal_bytes, "What ForgeLog takes on the disk"),
@@ -133,7 +138,6 @@ async def prometheus(request: web.Request) -> web.Response:
     """Answer with all figures in Prometheus' text format."""
     context = context_of(request)
     collectors = CollectorRegistry()
-    collectors.register(
-        Figures(context.overview, context.metrics_recorder, (await context.overview.convergence()).ledger)
-    )
+    ledger = (await convergence_of(request)).ledger
+    collectors.register(DaemonCollector(context.status, context.telemetry, context.metrics_recorder, ledger))
     return web.Response(body=generate_latest(collectors), headers={"Content-Type": "text/plain; version=0.0.4"})

@@ -8,20 +8,20 @@ import msgspec
 from aiohttp import web
 
 from replayforge.domain.clock import format_time
-from replayforge.domain.histogram import quantile_us
+from replayforge.domain.histogram import QUANTILES, quantile_us
 from replayforge.domain.lifecycle import OPEN, State
 from replayforge.domain.metrics_history import RANGES
-from replayforge.engine.care.peers import decode_workers
-from replayforge.engine.report.overview import Check, Convergence
-from replayforge.supervisor import Guard
+from replayforge.engine.report.convergence import Convergence
+from replayforge.engine.report.daemon_status import HealthCheck, ServiceStatus
+from replayforge.engine.run.chaos import Chaos
 from replayforge.web.api import shapes
-from replayforge.web.api.metrics_history import past_of
+from replayforge.web.api.metrics_history import history_of
 from replayforge.web.api.shapes import json_response
-from replayforge.web.http.context import Context, context_of
-from replayforge.web.http.problems import Problem
+from replayforge.web.api.snapshot import convergence_of
+from replayforge.web.http.context import WebContext, context_of
+from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import query_float, read_object
 from replayforge.web.live.live_rates import LIVE_RATES
-from replayforge.web.pages.trends import SHARES
 
 DAY_SECONDS = 86_400.0
 FAILURES_WINDOW_SECONDS = 900.0
@@ -29,17 +29,17 @@ FAILURES_WINDOW_SECONDS = 900.0
 
 async def convergence(request: web.Request) -> web.Response:
     """Answer whether everything accepted has ended, with the ledger that shows it."""
-    context = context_of(request)
-    return json_response(await convergence_report(context))
+    return json_response(await convergence_report(request))
 
 
-async def convergence_report(context: Context) -> dict[str, Any]:
+async def convergence_report(request: web.Request) -> dict[str, Any]:
     """Return the original's report and, beside it, the ledger."""
-    report = await context.overview.convergence()
-    failures = await context.overview.error_insights(FAILURES_WINDOW_SECONDS)
-    stream = await context.overview.stream_stats()
+    context = context_of(request)
+    report = await convergence_of(request)
+    failures = await context.queries.error_insights(FAILURES_WINDOW_SECONDS)
+    stream = await context.status.stream_stats()
     ledger, states = report.ledger, report.ledger.states
-    workers = context.overview.worker_statuses()
+    workers = context.status.workers()
     return {
         "converged": report.converged,
         "convergence_state": state_of(report),
@@ -49,11 +49,11 @@ async def convergence_report(context: Context) -> dict[str, Any]:
         "ledger_in_words": ledger.in_words(),
         "nodes": [shapes.node(node) for node in report.living],
         "unreachable_nodes": [shapes.node(node) for node in report.gone],
-        "verified_at": format_time(context.overview.clock.now_us()),
+        "verified_at": format_time(context.clock.now_us()),
         "total_events": ledger.accepted,
         "processed_events": ledger.terminal + ledger.retired,
         "acknowledged_events": ledger.accepted,
-        "received_events": ledger.waiting,
+        "received_events": ledger.unprojected,
         "scheduled_events": states[State.SCHEDULED],
         "queued_events": states[State.QUEUED],
         "processing_events": states[State.PROCESSING],
@@ -71,11 +71,11 @@ async def convergence_report(context: Context) -> dict[str, Any]:
         "incoming_stream_depth": stream.depth,
         "stream_backlog": stream.depth,
         "orphaned_records": ledger.lost,
-        "duplicate_deliveries": context.overview.telemetry.counts["event.copied"],
+        "duplicate_deliveries": context.telemetry.counts["event.copied"],
         # Since this daemon started: a handler had succeeded when its lease was gone, so the event ran elsewhere too.
         # Whether its effects are there twice is beyond what anybody but the handler can tell.
-        "duplicate_side_effects": context.overview.telemetry.counts["attempt.duplicated"],
-        "fenced_results": context.overview.telemetry.counts["attempt.fenced"],
+        "duplicate_side_effects": context.telemetry.counts["attempt.duplicated"],
+        "fenced_results": context.telemetry.counts["attempt.fenced"],
         "recent_failures": sum(group.count for group in failures),
         "recent_failures_capped": any(group.capped for group in failures),
         "active_workers": sum(worker.state in ("busy", "idle") for worker in workers),
@@ -93,40 +93,38 @@ def state_of(report: Convergence) -> str:
 
 async def workers(request: web.Request) -> web.Response:
     """Answer with what each worker does, of this daemon now and of the others when they reported last."""
-    overview = context_of(request).overview
-    now_us = overview.clock.now_us()
-    items = [shapes.worker(status, overview.node, now_us) for status in overview.worker_statuses()]
-    for node in await overview.peers.known_others():
-        is_stale = not overview.peers.alive(node)
-        items += [shapes.distant_worker(report, node, is_stale=is_stale) for report in decode_workers(node.workers)]
+    context, status = context_of(request), context_of(request).status
+    now_us = context.clock.now_us()
+    items = [shapes.worker(worker, status.node, now_us) for worker in status.workers()]
+    for peer in await status.list_peers():
+        items += [shapes.distant_worker(worker, peer.node, is_stale=not peer.is_alive) for worker in peer.workers]
     return json_response({"items": items, "next_cursor": None, "has_more": False})
 
 
 async def supervisor(request: web.Request) -> web.Response:
     """Answer with the services and how often each was restarted."""
-    return json_response({"services": [service(guard) for guard in context_of(request).overview.services()]})
+    return json_response({"services": [service(one) for one in context_of(request).status.services()]})
 
 
-def service(guard: Guard) -> dict[str, Any]:
+def service(status: ServiceStatus) -> dict[str, Any]:
     """Show a service as the supervisor knows it."""
     return {
-        "name": guard.service.name,
-        "state": guard.state,
-        "since": format_time(guard.since_us),
-        "restarts": guard.restarts,
-        "last_error": guard.last_error,
-        "last_error_at": None if guard.last_error_at_us is None else format_time(guard.last_error_at_us),
-        "traceback": guard.last_traceback,
+        "name": status.name,
+        "state": status.state,
+        "since": format_time(status.since_us),
+        "restarts": status.restarts,
+        "last_error": status.last_error,
+        "last_error_at": None if status.last_error_at_us is None else format_time(status.last_error_at_us),
+        "traceback": status.last_traceback,
     }
 
 
 async def metrics_json(request: web.Request) -> web.Response:
     """Answer with the original's metrics."""
     context = context_of(request)
-    report = await convergence_report(context)
-    counts = context.overview.telemetry.counts
-    states = (await context.overview.convergence()).ledger.states
-    stream = await context.overview.stream_stats()
+    report = await convergence_report(request)
+    counts, states = context.telemetry.counts, (await convergence_of(request)).ledger.states
+    stream = await context.status.stream_stats()
     return json_response(
         report
         | paces(context)
@@ -147,9 +145,9 @@ async def metrics_json(request: web.Request) -> web.Response:
 
 async def latencies(request: web.Request) -> dict[str, Any]:
     """Return how fast events come and go here, and how long those of the last hour took on all daemons."""
-    past = await past_of(request, RANGES["1h"])
+    history = await history_of(request, RANGES["1h"])
     accepted_per_second, done_per_second = request.config_dict[LIVE_RATES].rates()
-    quantiles = {name: quantile_us(past.metrics_history.latencies, share) for name, share in SHARES.items()}
+    quantiles = {name: quantile_us(history.metrics_history.latencies, share) for name, share in QUANTILES.items()}
     return {
         "accepted_per_sec": round(accepted_per_second, 3),
         "done_per_sec": round(done_per_second, 3),
@@ -157,10 +155,9 @@ async def latencies(request: web.Request) -> dict[str, Any]:
     }
 
 
-def paces(context: Context) -> dict[str, Any]:
+def paces(context: WebContext) -> dict[str, Any]:
     """Return how fast attempts and replays went of late, in this process."""
-    # All workers hand in to one settler, and there is always a worker.
-    figures = context.overview.workers[0].settler.pace.figures()
+    figures = context.status.attempt_figures()
     return {
         "processed_per_sec": round(figures.succeeded_per_second, 3),
         "event_attempt_failures": figures.attempt_failures,
@@ -175,7 +172,7 @@ def paces(context: Context) -> dict[str, Any]:
 async def error_insights(request: web.Request) -> web.Response:
     """Answer with the errors of the last so many seconds, gathered."""
     window = query_float(request, "window_seconds", DAY_SECONDS, low=1, high=365 * DAY_SECONDS)
-    groups = await context_of(request).overview.error_insights(window)
+    groups = await context_of(request).queries.error_insights(window)
     capped = any(group.capped for group in groups)
     items = [shapes.group(group) for group in groups]
     return json_response({"window_seconds": window, "count_capped": capped, "items": items})
@@ -197,36 +194,36 @@ def package_version() -> str:
 
 async def ready(request: web.Request) -> web.Response:
     """Answer whether events can be accepted: 503 if not, else `ok`, or `degraded` with the cause."""
-    overview = context_of(request).overview
-    checks = await overview.checks()
-    body = {"status": word(overview.ready, checks), "checks": {check.name: shown(check) for check in checks}}
-    if overview.ready:
+    status = context_of(request).status
+    checks, cause = await status.checks(), status.unready_because()
+    body = {"status": word(not cause, checks), "checks": {check.name: shown(check) for check in checks}}
+    if not cause:
         return json_response(body)
-    return json_response(body | {"detail": overview.unready_because()}, status=503, headers={"Retry-After": "1"})
+    return json_response(body | {"detail": cause}, status=503, headers={"Retry-After": "1"})
 
 
-def word(is_ready: bool, checks: list[Check]) -> str:
+def word(is_ready: bool, checks: list[HealthCheck]) -> str:
     """Return the one word for the whole."""
     if not is_ready:
         return "unavailable"
     return "ok" if all(check.status == "ok" for check in checks) else "degraded"
 
 
-def shown(check: Check) -> dict[str, Any]:
+def shown(check: HealthCheck) -> dict[str, Any]:
     """Show one check."""
     return {"status": check.status, "latency_ms": round(check.latency_ms, 3), "detail": check.detail}
 
 
 async def stream_health(request: web.Request) -> web.Response:
     """Answer how the stream is."""
-    stats = await context_of(request).overview.stream_stats()
+    stats = await context_of(request).status.stream_stats()
     body = {"backend": stats.backend, "status": "ok" if stats.up else "down", "warnings": list(stats.warnings)}
     return json_response(body, status=200)
 
 
 async def stream_stats(request: web.Request) -> web.Response:
     """Answer with the figures of the stream."""
-    return json_response(await context_of(request).overview.stream_stats())
+    return json_response(await context_of(request).status.stream_stats())
 
 
 class CrashRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -238,10 +235,9 @@ class CrashRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 async def arm_crash(request: web.Request) -> web.Response:
     """Arm a crash point: the process dies there."""
-    context = context_of(request)
-    require_chaos(context)
+    chaos = require_chaos(context_of(request))
     asked = await read_object(request, CrashRequest)
-    context.overview.arm_crash(f"{asked.point}:{asked.times}")
+    chaos.arm(asked.point, asked.times)
     return json_response({"point": asked.point, "times": asked.times}, status=202)
 
 
@@ -250,13 +246,14 @@ async def crash_worker(request: web.Request) -> web.Response:
     context, name = context_of(request), request.match_info["name"]
     require_chaos(context)
     if name not in context.supervisor.guards:
-        raise Problem(404, "not-found", "There is nothing of this name", f"There is no worker {name!r}.")
+        raise HttpProblem(404, "not-found", "There is nothing of this name", f"There is no worker {name!r}.")
     context.supervisor.crash(name)
     return json_response({"worker": name, "status": "crashed"}, status=202)
 
 
-def require_chaos(context: Context) -> None:
-    """Refuse unless simulated crashes are enabled."""
+def require_chaos(context: WebContext) -> Chaos:
+    """Return what simulates crashes; raises 403 unless they are enabled."""
     if context.chaos is None:
         detail = "Start the daemon with --simulate-crashes, or with [chaos] enabled = true."
-        raise Problem(403, "chaos-disabled", "Simulated crashes are off", detail)
+        raise HttpProblem(403, "chaos-disabled", "Simulated crashes are off", detail)
+    return context.chaos

@@ -13,7 +13,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Group, Node, WorkflowSummary
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.care.peers import WorkerReport
-from replayforge.engine.report.overview import WorkerStatus
+from replayforge.engine.report.daemon_status import WorkerStatus
 from replayforge.stores.suspicions import Suspect
 
 NOTHING = msgspec.Raw(b"{}")
@@ -269,7 +269,7 @@ def node(one: Node) -> dict[str, Any]:
         "given_up": one.given_up,
         "durable_offset": one.durable_offset,
         "projected_offset": one.projected_offset,
-        "waiting": one.waiting,
+        "waiting": one.unprojected,
     }
 
 
@@ -305,8 +305,8 @@ def worker(status: WorkerStatus, node: str, now_us: int) -> dict[str, Any]:
         "current_event_type": status.event.event_type if status.event else None,
         "busy_since": None if status.busy_since_us is None else format_time(status.busy_since_us),
         "settled": status.settled_count,
-        "restarts": status.restarts,
-        "last_error": status.last_error,
+        "restarts": status.service.restarts,
+        "last_error": status.service.last_error,
         "details": status.details,
     }
 

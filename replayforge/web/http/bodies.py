@@ -8,7 +8,7 @@ from aiohttp import web
 from replayforge.domain.document import COMMAS_MAX
 from replayforge.turns import computed
 from replayforge.web.http.body_budget import SMALL_BYTES_MAX, Share
-from replayforge.web.http.problems import Problem
+from replayforge.web.http.problems import HttpProblem
 
 PART_BYTES = 64
 LINE_WORK_BYTES = 4  # to cut off a line takes as long as to judge so many bytes
@@ -84,6 +84,6 @@ async def parsing(request: web.Request, body: bytes) -> AsyncIterator[None]:
             share.give_back(size)
 
 
-def too_large(bytes_max: int) -> Problem:
+def too_large(bytes_max: int) -> HttpProblem:
     """Return the problem of a body, or one event, that is too large."""
-    return Problem(413, "too-large", "The body is too large", f"At most {bytes_max:,} bytes are accepted.")
+    return HttpProblem(413, "too-large", "The body is too large", f"At most {bytes_max:,} bytes are accepted.")

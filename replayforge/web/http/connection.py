@@ -22,7 +22,7 @@ from replayforge.telemetry import Telemetry
 from replayforge.web.http import malformed, problems
 from replayforge.web.http.context import CONTEXT, REQUEST_ID
 from replayforge.web.http.guard import HEADERS
-from replayforge.web.http.idle_connections import Address, IdleConnections, address_of
+from replayforge.web.http.idle_connections import AddressConnections, IdleConnections, address_of
 from replayforge.web.http.problems import FinalProblem
 from replayforge.web.http.shortcut import Shortcut
 
@@ -94,7 +94,7 @@ async def runner_of(
     await starter.setup()
     assert starter.server is not None
     shortcut = Shortcut(app, starter.server.request_handler)
-    telemetry = app[CONTEXT].overview.telemetry
+    telemetry = app[CONTEXT].telemetry
     port = Port(shortcut, starter.server.request_factory, limits or ConnectionLimits(), telemetry)
     return Runner(app, port, shutdown_timeout)
 
@@ -108,7 +108,7 @@ class Port(web.Server):
         self.telemetry = telemetry
         self.open = 0  # aiohttp's own list has those as well whose handlers outlive them
         self.idle = IdleConnections()
-        self.addresses: dict[str, Address] = {}
+        self.addresses: dict[str, AddressConnections] = {}
         self.clogged: dict[Connection, None] = {}  # those with more to send than their clients take, in that order
 
     def __call__(self) -> "Connection":
@@ -120,7 +120,7 @@ class Port(web.Server):
         self.open += 1
         self.idle.came(connection)
         if address is not None:
-            connection.address = self.addresses.setdefault(address, Address())
+            connection.address = self.addresses.setdefault(address, AddressConnections())
             connection.address.open += 1
             connection.address.idle.came(connection)
 
@@ -194,7 +194,7 @@ class Connection(ServerConnection):
         self.loop = loop
         self.has_asked = False
         self.came_from: str | None = None
-        self.address: Address | None = None
+        self.address: AddressConnections | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.made_at = loop.time()
         self.head_due: float | None = None

@@ -5,22 +5,26 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from replayforge.domain.clock import Clock
 from replayforge.engine.accept.forgelog_service import ForgeLogService
 from replayforge.engine.accept.intake import Intake
 from replayforge.engine.dispatch.pause_controller import PauseController
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.engine.replay.replayer import Replayer
+from replayforge.engine.report.convergence import ConvergenceQuery
+from replayforge.engine.report.daemon_status import DaemonStatus
+from replayforge.engine.report.event_queries import EventQueries
 from replayforge.engine.report.handler_report import HandlerReporter
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
-from replayforge.engine.report.overview import Overview
 from replayforge.engine.run.chaos import Chaos
 from replayforge.supervisor import Supervisor
+from replayforge.telemetry import Telemetry
 from replayforge.web.http.body_budget import BodyBudget
 from replayforge.web.http.sessions import Sessions
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RequestLimits:
     """What one request may bring."""
 
     event_bytes_max: int = 1 << 20
@@ -37,21 +41,25 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class WebContext:
     """Everything a web handler may use. `stored` waits until a log offset has its row; None for ack = "log".
 
     `masked_names` are those whose values the pages hide.
     """
 
     intake: Intake
-    overview: Overview
+    queries: EventQueries
+    convergence: ConvergenceQuery
+    status: DaemonStatus
+    clock: Clock
+    telemetry: Telemetry
     replayer: Replayer
     replay_jobs: ReplayJobs
     pause_controller: PauseController
     handler_reporter: HandlerReporter
     forgelog_service: ForgeLogService
     supervisor: Supervisor
-    limits: Limits
+    limits: RequestLimits
     access: Access
     chaos: Chaos | None
     metrics_recorder: MetricsRecorder
@@ -62,12 +70,12 @@ class Context:
     bodies: BodyBudget = field(default_factory=BodyBudget)
 
 
-CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+CONTEXT: web.AppKey[WebContext] = web.AppKey("context", WebContext)
 # Which query parameters each path of the API knows, by method and path.
 PARAMETERS: web.AppKey[dict[str, frozenset[str]]] = web.AppKey("parameters", dict)
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
 
-def context_of(request: web.Request) -> Context:
+def context_of(request: web.Request) -> WebContext:
     """Return the context of the application that serves this request."""
     return request.app[CONTEXT]

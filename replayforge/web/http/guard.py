@@ -13,7 +13,7 @@ from replayforge.web.http import problems
 from replayforge.web.http.bodies import SHARE
 from replayforge.web.http.body_budget import Share
 from replayforge.web.http.context import CONTEXT, PARAMETERS, REQUEST_ID, context_of
-from replayforge.web.http.problems import Problem
+from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.sessions import matching_key
 
 SESSION_COOKIE = "replayforge_session"
@@ -61,7 +61,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         check_access(request)
         check_query(request)
         response = await handler(request)
-    except (ReplayForgeError, Problem) as error:
+    except (ReplayForgeError, HttpProblem) as error:
         response = problems.respond(request, error)
     except web.HTTPException as error:
         response = from_aiohttp(request, error)
@@ -84,7 +84,7 @@ def check_headers(request: web.Request) -> None:
         given = request.headers.getall(name, ())
         if len(given) > 1 and len(set(given)) > 1:
             detail = f"The header {name} is given {len(given)} times, and not the same; send it once."
-            raise Problem(400, "doubled-header", "A header is given twice", detail)
+            raise HttpProblem(400, "doubled-header", "A header is given twice", detail)
 
 
 def check_query(request: web.Request) -> None:
@@ -102,11 +102,11 @@ def check_query(request: web.Request) -> None:
         if known is not None and name not in known:
             accepted = ", ".join(sorted(known)) or "none"
             detail = f"There is no parameter {given!r} here; known: {accepted}."
-            raise Problem(400, "unknown-parameter", "A parameter is unknown", detail, f"?{given}")
+            raise HttpProblem(400, "unknown-parameter", "A parameter is unknown", detail, f"?{given}")
         twice = name in seen or len(request.query.getall(given)) > 1
         if twice and name not in LISTED_PARAMETERS:
             detail = f"The parameter {name!r} is given twice; send it once."
-            raise Problem(400, "doubled-parameter", "A parameter is given twice", detail, f"?{given}")
+            raise HttpProblem(400, "doubled-parameter", "A parameter is given twice", detail, f"?{given}")
         seen.add(name)
 
 
@@ -125,11 +125,11 @@ def check_access(request: web.Request) -> None:
     access = request.app[CONTEXT].access
     if access.allowed_hosts and host_name(request.host) not in access.allowed_hosts:
         detail = f"The daemon does not answer to the host {request.host!r}; add it to [server] allowed_hosts."
-        raise Problem(421, "wrong-host", "The host is not one of ours", detail)
+        raise HttpProblem(421, "wrong-host", "The host is not one of ours", detail)
     key = given_key(request) if access.api_keys else None
     fits = key is not None and matching_key(key, access.api_keys) is not None
     if access.api_keys and not fits and not is_signed_in(request) and not is_open(request):
-        raise Problem(401, "unauthorized", "A key is needed", "Send one of the configured keys in X-API-Key.")
+        raise HttpProblem(401, "unauthorized", "A key is needed", "Send one of the configured keys in X-API-Key.")
     if request.method not in SAFE_METHODS and not fits:
         check_same_origin(request)
 
@@ -161,7 +161,7 @@ def check_same_origin(request: web.Request) -> None:
     origin = request.headers.get("Origin")
     fits = site in ("same-origin", "none") if site else origin is None or urlsplit(origin).netloc == request.host
     if not fits:
-        raise Problem(
+        raise HttpProblem(
             403, "cross-site", "Refused as a request of another site", "Send it from this site, or with a key."
         )
 
@@ -176,7 +176,7 @@ def from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamRe
     if error.status < 400:
         return error
     name = re.sub(r"[^a-z]+", "-", error.reason.lower()).strip("-")
-    response = problems.respond(request, Problem(error.status, name, error.reason, error.text or error.reason))
+    response = problems.respond(request, HttpProblem(error.status, name, error.reason, error.text or error.reason))
     if "Allow" in error.headers:
         response.headers["Allow"] = error.headers["Allow"]
     return response
@@ -184,8 +184,8 @@ def from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamRe
 
 def unexpected(request: web.Request, error: Exception) -> web.Response:
     """Answer for a defect of ours and report it."""
-    telemetry = context_of(request).overview.telemetry
+    telemetry = context_of(request).telemetry
     trace = formatted(error)[-8000:]
     telemetry.emit("request.failed", path=request.path, error=trace, request_id=request[REQUEST_ID])
     detail = "The daemon met an error it did not expect; its log has the details under this request id."
-    return problems.respond(request, Problem(500, "internal-error", "Internal error", detail))
+    return problems.respond(request, HttpProblem(500, "internal-error", "Internal error", detail))

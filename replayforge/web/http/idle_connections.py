@@ -60,7 +60,7 @@ class IdleConnections:
         return None
 
 
-class Address:
+class AddressConnections:
     """The connections of one address, or of one network that is handed out as a whole."""
 
     def __init__(self) -> None:

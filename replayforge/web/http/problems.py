@@ -40,7 +40,7 @@ KINDS: tuple[tuple[type[Exception], int, str, str], ...] = (
 )
 
 
-class Problem(Exception):
+class HttpProblem(Exception):
     """An HTTP error raised by a web handler itself."""
 
     def __init__(self, status: int, name: str, title: str, detail: str, pointer: str | None = None) -> None:
@@ -51,13 +51,13 @@ class Problem(Exception):
         self.pointer = pointer
 
 
-class FinalProblem(Problem):
+class FinalProblem(HttpProblem):
     """A problem after which the connection cannot be used any more; it is closed."""
 
 
 def describe(error: Exception, **members: Any) -> dict[str, Any]:
     """Return the members of the problem that an error is; raises the error itself when it is none of ours."""
-    if isinstance(error, Problem):
+    if isinstance(error, HttpProblem):
         status, name, title, pointer = error.status, error.name, error.title, error.pointer
     else:
         status, name, title = kind_of(error)

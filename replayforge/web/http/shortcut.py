@@ -3,13 +3,14 @@
 from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 
 from replayforge.aiohttp_internals import set_match_info
-from replayforge.web.api.ingest import post_event
-from replayforge.web.http.context import CONTEXT
 from replayforge.web.http.guard import guard
 
 PATH = "/api/events"
+# What answers single events; an application without it has no short way.
+EVENT_HANDLER: web.AppKey[Handler] = web.AppKey("event_handler")
 
 
 class Shortcut:
@@ -23,17 +24,17 @@ class Shortcut:
     def __init__(self, app: web.Application, handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
         self.app = app
         self.handle = handle
-        self.enabled = not app[CONTEXT].base_path
+        self.post_event = app.get(EVENT_HANDLER)
         self.match: web.UrlMappingMatchInfo | None = None
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
-        if request.method != hdrs.METH_POST or request.rel_url.raw_path != PATH or not self.enabled:
+        if request.method != hdrs.METH_POST or request.rel_url.raw_path != PATH or self.post_event is None:
             return await self.handle(request)
         if hdrs.EXPECT in request.headers:
             return await self.handle(request)
         set_match_info(request, self.match or await self.found(request))
-        return await guard(request, post_event)
+        return await guard(request, self.post_event)
 
     async def found(self, request: web.Request) -> web.UrlMappingMatchInfo:
         """Return the route of this path as the application finds it; all requests for it share what is found."""

@@ -9,7 +9,7 @@ SHARE_OF_TIME = 0.005
 Answer = TypeVar("Answer")
 
 
-class Remembered(Generic[Answer]):
+class CachedAnswer(Generic[Answer]):
     """Asks again when the answer is old, but never spends more than half a percent of the time on asking.
 
     A cheap answer is therefore always fresh, and one that takes 20 ms is at most 4 s old. `cost_seconds` is how long it

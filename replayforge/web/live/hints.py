@@ -187,7 +187,7 @@ def stream_headers(request: web.Request) -> dict[str, str]:
 async def greet(request: web.Request, response: web.StreamResponse) -> None:
     """Say how long to wait before coming back, and to a page that is out of date that it has missed something."""
     await response.write(b"retry: %d\n: connected\n\n" % RETRY_MS)
-    now = str(happened(context_of(request).overview.telemetry))
+    now = str(happened(context_of(request).telemetry))
     if "Last-Event-ID" in request.headers or request.query.get("seen", now) != now:
         await send(response, RESYNC)
 

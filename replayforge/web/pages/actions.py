@@ -15,11 +15,11 @@ from replayforge.engine.replay.replayer import Replayer
 from replayforge.web.api.demo import generate_workload
 from replayforge.web.api.operations import require_chaos
 from replayforge.web.http.context import context_of
-from replayforge.web.http.problems import Problem
+from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import read_form, reason_in
 from replayforge.web.pages import rows, views
 from replayforge.web.pages.flash import Flash, is_ours, see_other
-from replayforge.web.pages.rendering import Page, show
+from replayforge.web.pages.rendering import PageTemplate, show
 from replayforge.web.pages.selection import GROUP_EVENTS_MAX, Selection, read_selection, selected
 from replayforge.web.pages.words import link, plural, segment, workflow_path
 
@@ -42,7 +42,7 @@ def verb_of(request: web.Request) -> str:
     """Return the verb in the path; raises 404 for one that does not exist."""
     verb = request.match_info["verb"]
     if verb not in DONE:
-        raise Problem(404, "not-found", "There is nothing of this name", f"There is no action {verb!r}.")
+        raise HttpProblem(404, "not-found", "There is nothing of this name", f"There is no action {verb!r}.")
     return verb
 
 
@@ -51,7 +51,7 @@ async def confirm(request: web.Request) -> web.Response:
     verb = verb_of(request)
     selection = read_selection(request.query)
     context = context_of(request)
-    events = await selected(context.overview, selection)
+    events = await selected(context.queries, selection)
     if not events:
         raise NotFound("None of the selected events exists any more.")
     view = views.ConfirmView(
@@ -59,14 +59,14 @@ async def confirm(request: web.Request) -> web.Response:
         count=len(events),
         more=len(events) == GROUP_EVENTS_MAX,
         all_of_it=bulk_replay_link(context.base_path, verb, selection, events),
-        sample=rows.event_rows(events[:SAMPLE_MAX], context.overview),
+        sample=rows.event_rows(events[:SAMPLE_MAX], context.queries),
         what=selection.group or "",
         hidden=selection.hidden,
         needs_force=verb == "replay" and any(event.state is State.SUCCEEDED for event in events),
         back=back_of(request.query, f"{context.base_path}/events"),
     )
     title = f"{verb.capitalize()} {plural(len(events), 'event')}"
-    return await show(request, Page("confirm.html", title, "events"), view)
+    return await show(request, PageTemplate("confirm.html", title, "events"), view)
 
 
 def bulk_replay_link(base: str, verb: str, selection: Selection, events: Sequence[StoredEvent]) -> str:
@@ -92,7 +92,7 @@ async def act(request: web.Request) -> web.Response:
     back = back_of(form, f"{context.base_path}/events")
     if order.verb == "discard" and not order.reason.strip():
         return see_other(request, back, Flash("err", "Nothing was discarded: a discard needs a reason."))
-    events = await selected(context.overview, read_selection(form))
+    events = await selected(context.queries, read_selection(form))
     done, refusals = await carry_out(context.replayer, order, events)
     return see_other(request, back, outcome(order, events, done, refusals))
 

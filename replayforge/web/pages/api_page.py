@@ -7,7 +7,7 @@ from aiohttp import web
 
 from replayforge.web.api.openapi import document
 from replayforge.web.http.context import context_of
-from replayforge.web.pages.rendering import Page, show
+from replayforge.web.pages.rendering import PageTemplate, show
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ApiOperation:
     """One path and method."""
 
     method: str
@@ -36,7 +36,7 @@ class Endpoint:
 class DocsView:
     """The API in groups."""
 
-    groups: dict[str, list[Endpoint]]
+    groups: dict[str, list[ApiOperation]]
     example: str
 
 
@@ -44,12 +44,12 @@ async def docs(request: web.Request) -> web.Response:
     """Show the API."""
     described = document(request.app, context_of(request).base_path)
     view = DocsView(groups=groups(described), example=example(origin_of(request)))
-    return await show(request, Page("docs.html", "API", "docs"), view)
+    return await show(request, PageTemplate("docs.html", "API", "docs"), view)
 
 
-def groups(described: dict[str, Any]) -> dict[str, list[Endpoint]]:
+def groups(described: dict[str, Any]) -> dict[str, list[ApiOperation]]:
     """Return the endpoints of a document by their tag, in its order."""
-    found: dict[str, list[Endpoint]] = {}
+    found: dict[str, list[ApiOperation]] = {}
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
             endpoint = read_endpoint(method.upper(), path, operation, described["components"]["schemas"])
@@ -57,14 +57,14 @@ def groups(described: dict[str, Any]) -> dict[str, list[Endpoint]]:
     return found
 
 
-def read_endpoint(method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> Endpoint:
+def read_endpoint(method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> ApiOperation:
     """Return one endpoint of a document."""
     parameters = [
         Parameter(one["name"], one["in"], kind_of(one["schema"]), one.get("description", ""))
         for one in operation["parameters"]
     ]
     answers = [status for status in operation["responses"] if status != "default"]
-    return Endpoint(method, path, operation["summary"], parameters, body_fields(operation, schemas), answers)
+    return ApiOperation(method, path, operation["summary"], parameters, body_fields(operation, schemas), answers)
 
 
 def body_fields(operation: dict[str, Any], schemas: dict[str, Any]) -> list[Parameter]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from replayforge.web.http.problems import Problem
+import replayforge
+from replayforge.web.http.problems import HttpProblem
 
 FOR_EVER = "public, max-age=31536000, immutable"
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -38,7 +39,7 @@ ASSETS: web.AppKey[Assets] = web.AppKey("assets", Assets)
 def static_root() -> Traversable:
     """Return where the static files lie: inside the installed package, else at the root of the checkout."""
     inside = files("replayforge") / "static"
-    return inside if inside.is_dir() else Path(__file__).resolve().parents[3] / "static"
+    return inside if inside.is_dir() else Path(replayforge.__file__).resolve().parents[1] / "static"
 
 
 def load_assets(root: Traversable) -> Assets:
@@ -70,7 +71,7 @@ async def serve_asset(request: web.Request) -> web.Response:
     assets = request.config_dict[ASSETS]
     asset = assets.by_path.get(request.match_info["path"])
     if asset is None:
-        raise Problem(404, "not-found", "There is nothing of this name", f"There is no file {request.path}.")
+        raise HttpProblem(404, "not-found", "There is nothing of this name", f"There is no file {request.path}.")
     current = request.match_info["digest"] == assets.digest
     headers = {"Cache-Control": FOR_EVER if current else "no-cache"}
     charset = "utf-8" if asset.content_type.startswith("text/") else None

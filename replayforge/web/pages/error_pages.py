@@ -6,7 +6,7 @@ from aiohttp.typedefs import Handler
 
 from replayforge.web.http.context import context_of
 from replayforge.web.http.problems import CONTENT_TYPE
-from replayforge.web.pages.rendering import Page, show, show_bare
+from replayforge.web.pages.rendering import PageTemplate, show, show_bare
 from replayforge.web.pages.views import ErrorView
 from replayforge.web.pages.words import link
 
@@ -49,7 +49,7 @@ async def as_page(request: web.Request, response: web.Response) -> web.Response:
         request_id=str(problem.get("request_id", "")),
         search=response.status == 404,
     )
-    page = Page("error.html", view.heading, status=response.status)
+    page = PageTemplate("error.html", view.heading, status=response.status)
     shown = await (show_bare if response.status in STRANGER else show)(request, page, view)
     shown.headers.update(kept(response))
     return shown

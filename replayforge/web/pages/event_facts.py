@@ -4,7 +4,7 @@ from replayforge.domain.clock import MICROSECONDS_PER_SECOND
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.poison import Isolation
 from replayforge.engine.accept.intake import Receipt
-from replayforge.engine.report.overview import History
+from replayforge.engine.report.event_queries import History
 from replayforge.stores.suspicions import Suspect
 from replayforge.web.pages.rows import Fact
 from replayforge.web.pages.words import count, duration, link, plural, workflow_path

@@ -4,13 +4,13 @@ from aiohttp import web
 
 from replayforge.domain.errors import NotFound
 from replayforge.engine.accept.intake import Receipt
-from replayforge.engine.report.overview import History
+from replayforge.engine.report.event_queries import History
 from replayforge.turns import computed
-from replayforge.web.http.context import Context, context_of
+from replayforge.web.http.context import WebContext, context_of
 from replayforge.web.pages import rows, views
 from replayforge.web.pages.documents import Reading, shown
 from replayforge.web.pages.event_facts import history_facts, receipt_facts
-from replayforge.web.pages.rendering import Page, show
+from replayforge.web.pages.rendering import PageTemplate, show
 from replayforge.web.pages.words import Text, plural
 
 SECRETS_SHOWN = {"secrets": "shown"}
@@ -20,7 +20,7 @@ INDENTED = {"layout": "indented"}
 async def event(request: web.Request) -> web.Response:
     """Show one event with all that happened to it."""
     context = context_of(request)
-    found = await context.overview.find(request.match_info["id"])
+    found = await context.queries.find(request.match_info["id"])
     asked = dict(request.query)
     masked_names = () if SECRETS_SHOWN.items() <= asked.items() else context.masked_names
     reading = Reading(masked_names, indented=INDENTED.items() <= asked.items())
@@ -34,7 +34,7 @@ async def event(request: web.Request) -> web.Response:
         readings=other_readings(request, reading, texts),
     )
     view = received_view(found, holds) if isinstance(found, Receipt) else history_view(found, holds, context)
-    return await show(request, Page("event.html", view.event.event_type, "events"), view)
+    return await show(request, PageTemplate("event.html", view.event.event_type, "events"), view)
 
 
 def bodies_of(found: History | Receipt) -> dict[str, bytes]:
@@ -70,10 +70,10 @@ def received_view(receipt: Receipt, holds: views.HeldView) -> views.EventView:
     )
 
 
-def history_view(found: History, holds: views.HeldView, context: Context) -> views.EventView:
+def history_view(found: History, holds: views.HeldView, context: WebContext) -> views.EventView:
     """Return the view of an event with its history."""
     return views.EventView(
-        event=rows.event_row(found.event, context.overview.attempts_max(found.event)),
+        event=rows.event_row(found.event, context.queries.attempts_max(found.event)),
         facts=history_facts(found),
         verbs=rows.verbs_of(found.event.state),
         attempts=[rows.attempt_row(attempt) for attempt in found.attempts],
@@ -86,7 +86,7 @@ def history_view(found: History, holds: views.HeldView, context: Context) -> vie
 async def event_part(request: web.Request) -> web.Response:
     """Answer with the exact bytes of an event's payload, metadata or result: as text, or as a file to keep."""
     event_id, part = request.match_info["id"], request.match_info["part"]
-    body = bodies_of(await context_of(request).overview.find(event_id)).get(part)
+    body = bodies_of(await context_of(request).queries.find(event_id)).get(part)
     if body is None:
         raise NotFound(f"Event {event_id} has no {part}.")
     headers = {"Cache-Control": "no-store"}

@@ -11,7 +11,7 @@ from replayforge.web.http.reading import read_form, reason_in
 from replayforge.web.pages import views
 from replayforge.web.pages.flash import Flash, see_other
 from replayforge.web.pages.handler_rows import handler_row, orphan_row
-from replayforge.web.pages.rendering import Page, show
+from replayforge.web.pages.rendering import PageTemplate, show
 
 BY_THE_PAGE = "the status page"
 
@@ -21,12 +21,12 @@ async def handlers(request: web.Request) -> web.Response:
     context = context_of(request)
     report = await context.handler_reporter.report()
     view = views.HandlersView(
-        rows=[handler_row(handler_shape(context, status)) for status in report.handlers],
+        rows=[handler_row(handler_shape(status)) for status in report.handlers],
         everything=pause_shape(report.everything) if report.everything else None,
         strange=[pause_shape(pause) for pause in report.strange],
         orphans=[orphan_row(group, has_handler=has_one) for group, has_one in report.orphans],
     )
-    return await show(request, Page("handlers.html", "Handlers", "handlers"), view)
+    return await show(request, PageTemplate("handlers.html", "Handlers", "handlers"), view)
 
 
 async def ask(request: web.Request) -> web.Response:
@@ -37,7 +37,7 @@ async def ask(request: web.Request) -> web.Response:
     view = views.PauseView(
         pattern=pattern, everything=pattern == EVERYTHING, back=f"{context_of(request).base_path}/handlers"
     )
-    return await show(request, Page("pause_handler.html", "Pause", "handlers"), view)
+    return await show(request, PageTemplate("pause_handler.html", "Pause", "handlers"), view)
 
 
 async def pause(request: web.Request) -> web.Response:

@@ -23,8 +23,8 @@ class HandlerRow:
     why: str
     paused_at: str
     running: str
-    waiting: int
-    waiting_link: str
+    deferred: int
+    deferred_link: str
     succeeded: str
     attempts: str
     rules: str
@@ -53,8 +53,8 @@ def handler_row(shape: HandlerShape) -> HandlerRow:
         why=why(shape),
         paused_at=pause.since if pause else "",
         running=count(shape.running) + (f" of {count(shape.concurrency_max)}" if shape.concurrency_max else ""),
-        waiting=shape.waiting,
-        waiting_link=link("/events", {"status": State.QUEUED, "type": shape.pattern}),
+        deferred=shape.waiting,
+        deferred_link=link("/events", {"status": State.QUEUED, "type": shape.pattern}),
         succeeded=f"{100 * shape.successes / attempts:.4g} %" if attempts else "–",
         attempts=f"{count(shape.successes)} succeeded, {count(shape.failures)} failed",
         rules=rules_in_words(shape),

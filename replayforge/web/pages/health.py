@@ -1,14 +1,14 @@
 """The one word for the daemon's state, always with its cause and the page that shows it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replayforge.domain.admission import EVERYTHING
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time, to_us
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Group
-from replayforge.engine.report.overview import OLDEST_QUEUED_SECONDS_MAX, Check, Convergence
-from replayforge.supervisor import Guard
+from replayforge.engine.report.convergence import OLDEST_QUEUED_SECONDS_MAX, Convergence
+from replayforge.engine.report.daemon_status import HealthCheck, ServiceStatus
 from replayforge.web.pages.words import duration, plural
 
 RECENT_SECONDS = 60.0
@@ -35,8 +35,8 @@ class Signs:
     """What the word is judged from; `unready_because` is empty while events are accepted."""
 
     unready_because: str
-    checks: Sequence[Check]
-    guards: Iterable[Guard]
+    checks: Sequence[HealthCheck]
+    services: Sequence[ServiceStatus]
     report: Convergence | None
     dead_letters: Sequence[Group]
     unclean_start: bool
@@ -51,8 +51,8 @@ def judge(signs: Signs) -> Health:
         missing_part,
         restarted_process,
         restarted_service,
-        ledger_health,
-        waiting,
+        losses,
+        decisions,
         paused,
         failing,
         stuck,
@@ -66,9 +66,9 @@ def down(signs: Signs) -> Health | None:
     """Tell whether events cannot be accepted at all."""
     if signs.unready_because:
         return Health("Down", "err", f"no events are accepted: {signs.unready_because}", "/runtime#log")
-    given_up = [guard for guard in signs.guards if guard.state == "failed"]
+    given_up = [service for service in signs.services if service.state == "failed"]
     if given_up:
-        return Health("Down", "err", f"{given_up[0].service.name} was given up", "/runtime#supervisor")
+        return Health("Down", "err", f"{given_up[0].name} was given up", "/runtime#supervisor")
     return None
 
 
@@ -91,19 +91,19 @@ def restarted_process(signs: Signs) -> Health | None:
 
 def restarted_service(signs: Signs) -> Health | None:
     """Tell whether a service crashed within the last minute."""
-    crashed = [guard for guard in signs.guards if guard.last_error_at_us is not None]
-    newest = max(crashed, key=lambda guard: guard.last_error_at_us or 0, default=None)
+    crashed = [service for service in signs.services if service.last_error_at_us is not None]
+    newest = max(crashed, key=lambda service: service.last_error_at_us or 0, default=None)
     if newest is None or newest.last_error_at_us is None:
         return None
     if not 0 <= signs.now_us - newest.last_error_at_us < to_us(RECENT_SECONDS):  # below 0 the clock was set back
         return None
     rest = "and is not back yet" if newest.state == "restarting" else f"and is {newest.state} again"
-    place = "workers" if newest.service.name.startswith("worker-") else "supervisor"
+    place = "workers" if newest.name.startswith("worker-") else "supervisor"
     at = format_time(newest.last_error_at_us)
-    return Health("Recovering", "warn", f"{newest.service.name} crashed", f"/runtime#{place}", at, rest)
+    return Health("Recovering", "warn", f"{newest.name} crashed", f"/runtime#{place}", at, rest)
 
 
-def ledger_health(signs: Signs) -> Health | None:
+def losses(signs: Signs) -> Health | None:
     """Tell whether an acknowledged event is missing."""
     if signs.report is not None and signs.report.ledger.lost:
         cause = f"{plural(signs.report.ledger.lost, 'acknowledged event')} without a row"
@@ -111,13 +111,13 @@ def ledger_health(signs: Signs) -> Health | None:
     return None
 
 
-def waiting(signs: Signs) -> Health | None:
+def decisions(signs: Signs) -> Health | None:
     """Tell whether somebody has to decide, or something waits too long."""
     if signs.report is None:
         return None
-    stranded = [node for node in signs.report.gone if node.waiting]
+    stranded = [node for node in signs.report.gone if node.unprojected]
     if stranded:
-        cause = f"{plural(stranded[0].waiting, 'accepted event')} lie on {stranded[0].name}, which is not heard of"
+        cause = f"{plural(stranded[0].unprojected, 'accepted event')} lie on {stranded[0].name}, which is not heard of"
         return Health("Attention", "err", cause, "/runtime#nodes")
     held = signs.report.ledger.states.get(State.HELD, 0)
     if held:

@@ -8,7 +8,7 @@ from replayforge.web.http.reading import FORM_BYTES_MAX, read_form
 from replayforge.web.http.sessions import SESSION_SECONDS, matching_key
 from replayforge.web.pages.actions import back_of
 from replayforge.web.pages.flash import cookie_path, is_ours, see_other
-from replayforge.web.pages.rendering import THEME_COOKIE, THEMES, Page, show_bare
+from replayforge.web.pages.rendering import THEME_COOKIE, THEMES, PageTemplate, show_bare
 from replayforge.web.pages.views import LoginView
 
 THEME_SECONDS = 365 * 86_400
@@ -20,7 +20,7 @@ async def show_login(request: web.Request) -> web.Response:
     if not context.access.api_keys:
         return see_other(request, f"{context.base_path}/")
     return await show_bare(
-        request, Page("login.html", "Sign in"), LoginView(wanted(request.query.get("next", "")), False)
+        request, PageTemplate("login.html", "Sign in"), LoginView(wanted(request.query.get("next", "")), False)
     )
 
 
@@ -29,7 +29,7 @@ async def login(request: web.Request) -> web.Response:
     form, context = await read_form(request, FORM_BYTES_MAX), context_of(request)  # anybody may send one
     key, target = matching_key(form.get("key", "").strip(), context.access.api_keys), wanted(form.get("next", ""))
     if key is None:
-        return await show_bare(request, Page("login.html", "Sign in", status=401), LoginView(target, True))
+        return await show_bare(request, PageTemplate("login.html", "Sign in", status=401), LoginView(target, True))
     end_session(request)
     response = see_other(request, target or f"{context.base_path}/")
     response.set_cookie(

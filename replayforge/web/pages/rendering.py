@@ -15,11 +15,13 @@ from replayforge.domain.clock import format_time
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Group
-from replayforge.engine.report.overview import Convergence, Overview
+from replayforge.engine.report.convergence import Convergence
+from replayforge.engine.report.daemon_status import DaemonStatus
 from replayforge.turns import computing
+from replayforge.web.api.snapshot import convergence_of
 from replayforge.web.http.context import context_of
 from replayforge.web.http.guard import is_signed_in
-from replayforge.web.live.cached_answer import Remembered
+from replayforge.web.live.cached_answer import CachedAnswer
 from replayforge.web.live.hints import happened
 from replayforge.web.pages import flash, words
 from replayforge.web.pages.assets import ASSETS
@@ -53,7 +55,7 @@ class Shell:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PageTemplate:
     """Which template shows a view, under which title and in which section of the navigation."""
 
     template: str
@@ -109,10 +111,10 @@ async def compiled(request: web.Request) -> jinja2.Environment:
 
 
 ENVIRONMENT: web.AppKey[jinja2.Environment] = web.AppKey("environment", jinja2.Environment)
-LETTERS: web.AppKey[Remembered[list[Group]]] = web.AppKey("letters", Remembered)
+LETTER_GROUPS: web.AppKey[CachedAnswer[list[Group]]] = web.AppKey("letter_groups", CachedAnswer)
 
 
-async def show(request: web.Request, page: Page, view: Any) -> web.Response:
+async def show(request: web.Request, page: PageTemplate, view: Any) -> web.Response:
     """Answer with a page, or with those regions of it that a live update asks for."""
     environment = await compiled(request)
     wanted = request.headers.get(REGIONS_HEADER)
@@ -125,14 +127,14 @@ async def show(request: web.Request, page: Page, view: Any) -> web.Response:
     return response
 
 
-async def show_bare(request: web.Request, page: Page, view: Any) -> web.Response:
+async def show_bare(request: web.Request, page: PageTemplate, view: Any) -> web.Response:
     """Answer with a page that says nothing of the daemon, for those who have shown no key."""
     values = {"shell": bare_shell(request, page)} | values_of(view)
     html = (await compiled(request)).get_template(page.template).render(values)
     return html_response(html, page)
 
 
-def html_response(html: str, page: Page) -> web.Response:
+def html_response(html: str, page: PageTemplate) -> web.Response:
     """Answer with a page that nobody keeps."""
     return web.Response(text=html, content_type="text/html", status=page.status, headers={"Cache-Control": "no-store"})
 
@@ -143,7 +145,7 @@ def values_of(view: Any) -> dict[str, Any]:
 
 
 def show_regions(
-    request: web.Request, environment: jinja2.Environment, page: Page, values: dict[str, Any], names: list[str]
+    request: web.Request, environment: jinja2.Environment, page: PageTemplate, values: dict[str, Any], names: list[str]
 ) -> web.Response:
     """Answer with the named blocks of a page as JSON, or with 304 when they are as the client knows them."""
     templates = [environment.get_template(page.template), environment.get_template("layout.html")]
@@ -160,7 +162,7 @@ def show_regions(
     return web.Response(body=body, content_type="application/json", headers=headers)
 
 
-def bare_shell(request: web.Request, page: Page) -> Shell:
+def bare_shell(request: web.Request, page: PageTemplate) -> Shell:
     """Return what stands around a page for strangers."""
     base = context_of(request).base_path
     return Shell(
@@ -188,12 +190,12 @@ def theme_of(request: web.Request) -> str:
     return theme if theme in THEMES else "auto"
 
 
-async def build_shell(request: web.Request, page: Page, *, partial: bool) -> Shell:
+async def build_shell(request: web.Request, page: PageTemplate, *, partial: bool) -> Shell:
     """Return what stands around every page; a store that does not answer is part of the news, not an error."""
     context = context_of(request)
-    seen = happened(context.overview.telemetry)
-    report, groups = await ledger_and_groups(context.overview, request.config_dict[LETTERS])
-    now_us = context.overview.clock.now_us()
+    seen = happened(context.telemetry)
+    report, groups = await ledger_and_groups(request)
+    now_us = context.clock.now_us()
     return Shell(
         title=page.title,
         section=page.section,
@@ -201,7 +203,7 @@ async def build_shell(request: web.Request, page: Page, *, partial: bool) -> She
         static=f"{context.base_path}/static/{request.config_dict[ASSETS].digest}",
         here=request.path_qs,
         theme=theme_of(request),
-        health=await judge_now(context.overview, report, groups, now_us),
+        health=await judge_now(context.status, report, groups, now_us),
         dead_count=report.ledger.states[State.DEAD_LETTERED] if report else 0,
         flash=None if partial else flash.read(request),
         chaos=context.chaos is not None,
@@ -212,31 +214,30 @@ async def build_shell(request: web.Request, page: Page, *, partial: bool) -> She
     )
 
 
-async def ledger_and_groups(
-    overview: Overview, letters: Remembered[list[Group]]
-) -> tuple[Convergence | None, list[Group]]:
+async def ledger_and_groups(request: web.Request) -> tuple[Convergence | None, list[Group]]:
     """Return how the ledger stands and the groups of dead letters, or nothing while the store is away."""
+    queries, cached = context_of(request).queries, request.config_dict[LETTER_GROUPS]
     try:
-        report = await overview.convergence()
+        report = await convergence_of(request)
         any_dead = report.ledger.states[State.DEAD_LETTERED] > 0
-        groups = await letters.get(lambda: overview.dead_letter_groups("error")) if any_dead else []
+        groups = await cached.get(lambda: queries.dead_letter_groups("error")) if any_dead else []
     except Unavailable:
         return None, []
     return report, groups
 
 
-async def judge_now(overview: Overview, report: Convergence | None, groups: list[Group], now_us: int) -> Health:
+async def judge_now(status: DaemonStatus, report: Convergence | None, groups: list[Group], now_us: int) -> Health:
     """Return the word for the daemon as it is now."""
-    recovery = overview.log.recovery
+    recovery = status.log_recovery()
     return judge(
         Signs(
-            unready_because="" if overview.ready else overview.unready_because(),
-            checks=await overview.checks(),
-            guards=overview.services(),
+            unready_because=status.unready_because(),
+            checks=await status.checks(),
+            services=status.services(),
             report=report,
             dead_letters=groups,
             unclean_start=not recovery.clean and recovery.last_offset > 0,
-            started_at_us=overview.started_at_us,
+            started_at_us=status.started_at_us,
             now_us=now_us,
         )
     )

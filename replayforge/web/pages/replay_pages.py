@@ -14,13 +14,14 @@ from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.web.api.replays import BulkReplayRequest, ReplayFilter, chosen_events, order_of
 from replayforge.web.http.context import context_of
-from replayforge.web.http.problems import Problem
+from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import form_key, query_cursor, read_form
 from replayforge.web.pages import views
 from replayforge.web.pages.actions import back_of
+from replayforge.web.pages.event_list import api_query, read_filters
 from replayforge.web.pages.flash import Flash, is_ours, see_other
-from replayforge.web.pages.list_pages import PAGE_SIZE, api_query, older, read_filters
-from replayforge.web.pages.rendering import Page, show
+from replayforge.web.pages.paging import PAGE_SIZE, older
+from replayforge.web.pages.rendering import PageTemplate, show
 from replayforge.web.pages.replay_rows import filter_in_words, replay_row
 from replayforge.web.pages.words import plural
 
@@ -41,20 +42,20 @@ async def replays(request: web.Request) -> web.Response:
         first_page=cursor is None,
         older=older(request, [job.seq for job in found]),
     )
-    return await show(request, Page("replays.html", "Replays", "replays"), view)
+    return await show(request, PageTemplate("replays.html", "Replays", "replays"), view)
 
 
 async def replay(request: web.Request) -> web.Response:
     """Show one bulk replay and how far it has come."""
     job, skips = await context_of(request).replay_jobs.find(request.match_info["id"])
     view = views.ReplayView(replay=replay_row(job), skips=skips)
-    return await show(request, Page("replay.html", f"Bulk replay {job.id}", "replays"), view)
+    return await show(request, PageTemplate("replay.html", f"Bulk replay {job.id}", "replays"), view)
 
 
 async def ask(request: web.Request) -> web.Response:
     """Say how many events a bulk replay would take, and ask how and why."""
     context = context_of(request)
-    given = given_filter(read_filters(request), context.overview.clock.now_us())
+    given = given_filter(read_filters(request), context.clock.now_us())
     wanted = msgspec.convert(given, ReplayFilter)
     force = wanted.status is State.SUCCEEDED
     preview = await context.replay_jobs.preview(chosen_events(BulkReplayRequest(filter=wanted, force=force)))
@@ -72,7 +73,9 @@ async def ask(request: web.Request) -> web.Response:
         again=request.path_qs,
         back=back_of(request.query, f"{context.base_path}/dead-letters"),
     )
-    return await show(request, Page("new_replay.html", f"Replay {plural(preview.matched, 'event')}", "replays"), view)
+    return await show(
+        request, PageTemplate("new_replay.html", f"Replay {plural(preview.matched, 'event')}", "replays"), view
+    )
 
 
 def given_filter(filters: views.Filters, now_us: int) -> dict[str, str]:
@@ -116,7 +119,7 @@ async def move(request: web.Request) -> web.Response:
     job_id, verb, context = request.match_info["id"], request.match_info["verb"], context_of(request)
     await read_form(request)
     if verb not in MOVES:
-        raise Problem(404, "not-found", "There is nothing of this name", f"There is no action {verb!r}.")
+        raise HttpProblem(404, "not-found", "There is nothing of this name", f"There is no action {verb!r}.")
     work, words = MOVES[verb]
     path = f"{context.base_path}/replays/{job_id}"
     try:

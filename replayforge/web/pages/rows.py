@@ -8,7 +8,7 @@ from replayforge.domain.event import Action, Attempt, StoredEvent
 from replayforge.domain.lifecycle import CANCELLABLE, REPLAYABLE, TIMED, State
 from replayforge.domain.reports import Group, WorkflowSummary
 from replayforge.engine.accept.intake import Receipt
-from replayforge.engine.report.overview import Overview
+from replayforge.engine.report.event_queries import EventQueries
 from replayforge.web.live.live_rates import TelemetryEvent
 from replayforge.web.pages.words import Text, excerpt, first_line
 
@@ -176,14 +176,14 @@ class ChoreRow:
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """Another daemon that shares the store; `waiting` of its events have no row yet."""
+    """Another daemon that shares the store; `unprojected` of its records have no row yet."""
 
     name: str
     host: str
     pid: int
     state: str
     seen_at: str
-    waiting: int
+    unprojected: int
 
 
 def event_row(event: StoredEvent, attempts_max: int) -> EventRow:
@@ -226,9 +226,9 @@ def received_row(receipt: Receipt) -> EventRow:
     )
 
 
-def event_rows(events: Iterable[StoredEvent], overview: Overview) -> list[EventRow]:
+def event_rows(events: Iterable[StoredEvent], queries: EventQueries) -> list[EventRow]:
     """Return rows for some events."""
-    return [event_row(event, overview.attempts_max(event)) for event in events]
+    return [event_row(event, queries.attempts_max(event)) for event in events]
 
 
 def attempt_row(attempt: Attempt) -> AttemptRow:

@@ -8,9 +8,9 @@ from multidict import MultiMapping
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter
-from replayforge.engine.report.overview import Overview
+from replayforge.engine.report.event_queries import EventQueries
 from replayforge.web.api.dead_letters import GROUPINGS
-from replayforge.web.http.problems import Problem
+from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import bad_query
 
 IDS_MAX = 200
@@ -44,26 +44,25 @@ def read_selection(values: MultiMapping[str]) -> Selection:
         return Selection(group_by=group_by, group=values.get("group", ""))
     ids = tuple(dict.fromkeys(values.getall("id", [])))
     if not ids:
-        raise Problem(422, "nothing-selected", "Nothing is selected", "Choose at least one event and try again.")
+        raise HttpProblem(422, "nothing-selected", "Nothing is selected", "Choose at least one event and try again.")
     if len(ids) > IDS_MAX:
-        raise Problem(422, "too-many-selected", "Too much is selected", f"At most {IDS_MAX} events at once.")
+        raise HttpProblem(422, "too-many-selected", "Too much is selected", f"At most {IDS_MAX} events at once.")
     return Selection(ids=ids)
 
 
-async def selected(overview: Overview, selection: Selection) -> list[StoredEvent]:
+async def selected(queries: EventQueries, selection: Selection) -> list[StoredEvent]:
     """Return the events that are meant; ids that name nothing are left out."""
     if selection.group_by:
-        return await group_letters(overview, selection.group_by, selection.group, None, GROUP_EVENTS_MAX)
-    found = await overview.store.events_by_ids(selection.ids)
-    return [found[event_id][0] for event_id in selection.ids if event_id in found]
+        return await group_letters(queries, selection.group_by, selection.group, None, GROUP_EVENTS_MAX)
+    return await queries.events_by_ids(selection.ids)
 
 
 async def group_letters(
-    overview: Overview, group_by: str, group: str | None, before_seq: int | None, limit: int
+    queries: EventQueries, group_by: str, group: str | None, before_seq: int | None, limit: int
 ) -> list[StoredEvent]:
     """Return dead letters of a group, or with None of every group, newest first."""
     letters: list[StoredEvent] = []
-    async for event in scan(overview, group_by, group, before_seq):
+    async for event in scan(queries, group_by, group, before_seq):
         if group is None or grouping(event, group_by) == group:
             letters.append(event)
         if len(letters) == limit:
@@ -72,7 +71,7 @@ async def group_letters(
 
 
 async def scan(
-    overview: Overview, group_by: str, group: str | None, before_seq: int | None
+    queries: EventQueries, group_by: str, group: str | None, before_seq: int | None
 ) -> AsyncIterator[StoredEvent]:
     """Yield the newest dead letters that may belong to a group, step by step."""
     wanted = EventFilter(
@@ -81,7 +80,7 @@ async def scan(
         service_name=group if group_by == "service" and group else None,
     )
     for _ in range(SCANNED_MAX // STEP):
-        found = await overview.list_rows(wanted, before_seq, STEP)
+        found = await queries.list_rows(wanted, before_seq, STEP)
         for event in found:
             yield event
         if len(found) < STEP:

@@ -8,11 +8,11 @@ from replayforge.domain.document import decode_document
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.event import Envelope
 from replayforge.turns import computed
-from replayforge.web.http.context import Context, context_of
-from replayforge.web.http.problems import Problem
+from replayforge.web.http.context import WebContext, context_of
+from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import read_envelope, read_form
 from replayforge.web.pages.flash import Flash, see_other
-from replayforge.web.pages.rendering import Page, show
+from replayforge.web.pages.rendering import PageTemplate, show
 from replayforge.web.pages.views import SendView
 from replayforge.web.pages.words import segment
 
@@ -24,10 +24,10 @@ async def show_form(request: web.Request) -> web.Response:
     """Show the form: empty, with given values, or with those of an event that is to be replayed with changes."""
     source = request.query.get("from")
     view = await form_of(context_of(request), source) if source else from_values(request.query, "")
-    return await show(request, Page("send.html", title_of(view), "events"), view)
+    return await show(request, PageTemplate("send.html", title_of(view), "events"), view)
 
 
-async def form_of(context: Context, event_id: str) -> SendView:
+async def form_of(context: WebContext, event_id: str) -> SendView:
     """Return the form filled with an event; raises NotFound."""
     event, content = await context.replayer.find(event_id)
     return SendView(
@@ -58,14 +58,14 @@ async def send(request: web.Request) -> web.Response:
     form, context = await read_form(request), context_of(request)
     try:
         event_id = await accept(context, form)
-    except (Problem, ReplayForgeError) as error:
+    except (HttpProblem, ReplayForgeError) as error:
         view = from_values(form, str(error))
-        return await show(request, Page("send.html", title_of(view), "events", status=422), view)
+        return await show(request, PageTemplate("send.html", title_of(view), "events", status=422), view)
     path = f"/events/{segment(event_id)}"
     return see_other(request, context.base_path + path, Flash("ok", "The event is durable and on its way."))
 
 
-async def accept(context: Context, form: MultiMapping[str]) -> str:
+async def accept(context: WebContext, form: MultiMapping[str]) -> str:
     """Accept the event that a form describes, just as the API would; returns its id."""
     replay_of = form.get("replay_of") or None
     body = {name: form[name] for name in FIELDS if form.get(name)}

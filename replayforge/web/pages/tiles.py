@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+from replayforge.domain.histogram import QUANTILES
 from replayforge.domain.lifecycle import State
 from replayforge.domain.metrics_history import Range
-from replayforge.engine.report.overview import Convergence, WorkerStatus
+from replayforge.engine.report.convergence import Convergence
+from replayforge.engine.report.daemon_status import WorkerStatus
 from replayforge.web.pages.rows import Tile
-from replayforge.web.pages.trends import SHARES, Latency
+from replayforge.web.pages.trends import Latency
 from replayforge.web.pages.words import count, duration
 
 
@@ -21,7 +23,6 @@ def tiles(
     states = report.ledger.states
     busy = sum(worker.state == "busy" for worker in workers)
     dead, retrying = states[State.DEAD_LETTERED], states[State.RETRYING]
-    waiting = report.ledger.waiting
     shown = [
         Tile("accepted", "accepted", count(report.ledger.accepted), "/events"),
         Tile("ingested", "arriving", f"{count(rates[0])}/s", "/events"),
@@ -33,8 +34,8 @@ def tiles(
         Tile("succeeded", "succeeded", count(states[State.SUCCEEDED]), "/events?status=succeeded", "ok"),
         Tile("dead", "dead letters", count(dead), "/dead-letters", "err" if dead else ""),
     ]
-    if waiting:
-        shown.insert(3, Tile("waiting", "wait for rows", count(waiting), "/runtime#log"))
+    if unprojected := report.ledger.unprojected:
+        shown.insert(3, Tile("unprojected", "without a row", count(unprojected), "/runtime#log"))
     words = {mark.name: mark.words for mark in latency.marks}
     link = f"/?range={chosen.name}#latency-title"
-    return shown + [Tile(name, f"{name}, {chosen.name}", words.get(name, "–"), link) for name in SHARES]
+    return shown + [Tile(name, f"{name}, {chosen.name}", words.get(name, "–"), link) for name in QUANTILES]

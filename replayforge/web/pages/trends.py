@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
-from replayforge.domain.histogram import bounds_us, bucket_of, quantile_us
+from replayforge.domain.histogram import QUANTILES, bounds_us, bucket_of, quantile_us
 from replayforge.domain.lifecycle import State
 from replayforge.domain.metrics_history import OTHERS, MetricsHistory, Period, Range, TypeMetrics
 from replayforge.web.pages.words import count, duration, link
@@ -15,7 +15,6 @@ SPARK_WIDTH, SPARK_HEIGHT = 100, 20
 COLUMNS_MIN = 12
 SEEN_HEIGHT = 2.0
 DAY_SECONDS = 86_400
-SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 IN_WORDS = {"1h": "last hour", "6h": "last 6 hours", "24h": "last 24 hours", "7d": "last 7 days"}
 AXIS_WORDS = {
     "1h": ("1 h ago", "30 min ago", "now"),
@@ -36,7 +35,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class ThroughputBar:
     """One period: its stacked parts from the ground up. `label` is when it began, in UTC."""
 
     x: float
@@ -52,7 +51,7 @@ class Bars:
 
     width: int
     height: int
-    bars: list[Bar]
+    bars: list[ThroughputBar]
     highest: int
     range_words: str
     step_words: str
@@ -135,7 +134,7 @@ def throughput(metrics_history: MetricsHistory) -> Bars:
     )
 
 
-def bar(period: Period, x: float, step: float, highest: int, chosen: Range) -> Bar:
+def bar(period: Period, x: float, step: float, highest: int, chosen: Range) -> ThroughputBar:
     """Return the bar of one period; what is there at all can be seen, and no bar is higher than the picture."""
     scale = (BARS_HEIGHT - MARK_ROOM) / max(highest, 1)
     parts, ground = [], float(BARS_HEIGHT)
@@ -144,7 +143,7 @@ def bar(period: Period, x: float, step: float, highest: int, chosen: Range) -> B
             height = max(number * scale, SEEN_HEIGHT)
             ground -= height
             parts.append(Part(kind, round(ground, 1), round(height, 1)))
-    return Bar(round(x + 1, 1), round(step - 2, 1), parts, period_label(period.at_us, chosen), period)
+    return ThroughputBar(round(x + 1, 1), round(step - 2, 1), parts, period_label(period.at_us, chosen), period)
 
 
 def period_label(at_us: int, chosen: Range) -> str:
@@ -188,7 +187,7 @@ def column(bucket: int, number: int, x: float, step: float, scale: float) -> Col
 
 def percentiles(counts: Sequence[int]) -> dict[str, float]:
     """Return name -> microseconds; nothing of nothing."""
-    found = {name: quantile_us(counts, share) for name, share in SHARES.items()}
+    found = {name: quantile_us(counts, share) for name, share in QUANTILES.items()}
     return {name: quantile for name, quantile in found.items() if quantile is not None}
 
 
@@ -220,7 +219,7 @@ def type_rows(metrics_history: MetricsHistory, queued: Mapping[str, int], queued
 
 def type_row(one: TypeMetrics, chosen: Range, queued: int, or_more: str) -> TypeRow:
     """Return the row of one type; every figure leads to the events behind it."""
-    p95 = quantile_us(one.latencies, SHARES["p95"])
+    p95 = quantile_us(one.latencies, QUANTILES["p95"])
     named = "" if one.event_type == OTHERS else one.event_type  # the others have no name in common to list them by
 
     def events(status: str = "", since: str = chosen.name) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from replayforge.domain.bulk_replay import Skip
-from replayforge.engine.report.overview import Convergence
+from replayforge.engine.report.convergence import Convergence
 from replayforge.web.api.shapes import PauseShape
 from replayforge.web.pages.charts import Timeline
 from replayforge.web.pages.handler_rows import HandlerRow, OrphanRow

@@ -162,7 +162,7 @@ async def test_nobody_is_judged_right_after_an_outage(
         other = await Store.open(url, node="other", owner="other/first")
         await put(other, [record("event", event_type="quick")], log_id="log of other")
         await other.claim([Entry("event", 1)], now_us())
-        neighbours = house.daemon.overview.peers
+        neighbours = house.daemon.status.peers
         await persist(as_async(lambda: heart.beating_since is not None))
         back_at = house.daemon.clock.monotonic()
         assert await neighbours.take_over() == 0
@@ -223,7 +223,7 @@ async def test_last_beat_says_goodbye(url: str, open_daemon: OpenHouse, tmp_path
         name = house.daemon.store.node
     store = await Store.open(url, node="other", owner="other/first")
     (node,) = await store.nodes(now_us())
-    assert (node.name, node.stopped, node.waiting, node.durable_offset) == (name, True, 0, 20)
+    assert (node.name, node.stopped, node.unprojected, node.durable_offset) == (name, True, 0, 20)
     assert not node.alive(MINUTE_US)
     await store.close()
 

@@ -92,7 +92,7 @@ async def observer(tmp_path: Path, holder: House, url: str, gate: HandlerLimit) 
 
 async def looked(house: House, seconds: float) -> None:
     """Return once a daemon has watched the leases of others for so long."""
-    watch = house.daemon.overview.peers.lease_beats
+    watch = house.daemon.status.peers.lease_beats
     begun = house.daemon.clock.monotonic()
 
     async def watched() -> bool:
@@ -114,7 +114,7 @@ async def test_living_leases_and_daemons_stand(
         await asyncio.to_thread(server.set_clock, shift)
         await looked(observer, BEAT_SECONDS)
         for house in (holder, observer):
-            living, gone = await house.daemon.overview.peers.others()
+            living, gone = await house.daemon.status.peers.others()
             assert (len(living), gone) == (1, [])
     gate.open.set()
     event = await holder.reaches(event_id, "succeeded")
@@ -139,7 +139,7 @@ async def test_a_dead_daemon_is_inherited_in_time(
     await holder.probe.saw("attempt.reclaimed", 1, 60)
     took_seconds = clock.monotonic() - died_at
     assert LEASE_SECONDS <= took_seconds < LEASE_SECONDS + SWEEP_SECONDS + MARGIN_SECONDS
-    _, gone = await holder.daemon.overview.peers.others()
+    _, gone = await holder.daemon.status.peers.others()
     assert [node.name for node in gone] == ["dead"]
     assert gone[0].silent_us >= LEASE_SECONDS * 1e6
     await dead.close()

@@ -1,15 +1,14 @@
 """The word for the daemon's state: the most urgent truth, its cause, its page."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from replayforge.domain.admission import Pause
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Group, Ledger, Node
-from replayforge.engine.report.overview import Check, Convergence
-from replayforge.supervisor import Guard
+from replayforge.engine.report.convergence import Convergence
+from replayforge.engine.report.daemon_status import HealthCheck, ServiceStatus
 from replayforge.web.pages.health import Signs, judge
 
 SECOND = 1_000_000
@@ -18,17 +17,11 @@ LEDGER = Ledger(5, 0, 0, 0, 5, dict.fromkeys(State, 0) | {State.SUCCEEDED: 5}, 0
 FINE = Convergence(True, LEDGER, [], 0, 0.0, [], [])
 GONE = Node("far-away", "log", "i", "host", 7, 0, durable_offset=10, projected_offset=7)
 PAUSE = Pause("bank.*", "it is down", "ann", NOW - SECOND)
-WELL = Signs("", [Check("store", "ok", 1.0), Check("stream", "ok", 1.0)], [], FINE, [], False, 0, NOW)
+WELL = Signs("", [HealthCheck("store", "ok", 1.0), HealthCheck("stream", "ok", 1.0)], [], FINE, [], False, 0, NOW)
 
 
-class Service:
-    name = "janitor"
-
-    async def run(self, stopping: Any) -> None: ...
-
-
-def guard(state: str, ago_seconds: float) -> Guard:
-    return Guard(Service(), state=state, last_error="x", last_error_at_us=NOW - int(ago_seconds * SECOND))
+def service(state: str, ago_seconds: float, name: str = "janitor") -> ServiceStatus:
+    return ServiceStatus(name, state, 0, last_error="x", last_error_at_us=NOW - int(ago_seconds * SECOND))
 
 
 def letters(ago_seconds: float) -> list[Group]:
@@ -45,8 +38,13 @@ CASES: list[tuple[Signs, str, str, str]] = [
     (WELL, "Healthy", "everything that was due has ended", "/runtime"),
     (replace(WELL, report=replace(FINE, backlog=12)), "Healthy", "12 events on the way", "/runtime"),
     (replace(WELL, unready_because="disk full"), "Down", "disk full", "/runtime#log"),
-    (replace(WELL, guards=[guard("failed", 500)]), "Down", "janitor was given up", "/runtime#supervisor"),
-    (replace(WELL, checks=[Check("store", "degraded", 0, "no answer")]), "Attention", "no answer", "/runtime#store"),
+    (replace(WELL, services=[service("failed", 500)]), "Down", "janitor was given up", "/runtime#supervisor"),
+    (
+        replace(WELL, checks=[HealthCheck("store", "degraded", 0, "no answer")]),
+        "Attention",
+        "no answer",
+        "/runtime#store",
+    ),
     (
         replace(WELL, unclean_start=True, started_at_us=NOW - 4 * SECOND),
         "Recovering",
@@ -54,14 +52,14 @@ CASES: list[tuple[Signs, str, str, str]] = [
         "/runtime#recovery",
     ),
     (
-        replace(WELL, guards=[guard("running", 3)]),
+        replace(WELL, services=[service("running", 3)]),
         "Recovering",
         "janitor crashed at 02:46:37 and is running",
         "/runtime#supervisor",
     ),
-    (replace(WELL, guards=[guard("running", 90)]), "Healthy", "ended", "/runtime"),
+    (replace(WELL, services=[service("running", 90)]), "Healthy", "ended", "/runtime"),
     # The clock was set back since: how long ago it was cannot be said, but it does not stay recent until it is made up.
-    (replace(WELL, guards=[guard("running", -3600)]), "Healthy", "ended", "/runtime"),
+    (replace(WELL, services=[service("running", -3600)]), "Healthy", "ended", "/runtime"),
     (replace(WELL, unclean_start=True, started_at_us=NOW + 3600 * SECOND), "Healthy", "ended", "/runtime"),
     (
         replace(WELL, report=replace(FINE, ledger=replace(LEDGER, records=7))),
@@ -97,7 +95,12 @@ CASES: list[tuple[Signs, str, str, str]] = [
         "/handlers",
     ),
     (replace(WELL, report=replace(FINE, broken=["bank.*"])), "Attention", "for bank.* fails", "/handlers"),
-    (replace(WELL, report=None, checks=[Check("store", "degraded", 0, "gone")]), "Attention", "gone", "/runtime#store"),
+    (
+        replace(WELL, report=None, checks=[HealthCheck("store", "degraded", 0, "gone")]),
+        "Attention",
+        "gone",
+        "/runtime#store",
+    ),
 ]
 
 

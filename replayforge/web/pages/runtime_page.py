@@ -1,16 +1,20 @@
-"""What the runtime page says of each part of the daemon."""
+"""The page of the daemon itself, part by part."""
 
 import os
 import resource
 import sys
 
+from aiohttp import web
+
 from replayforge.domain.clock import format_time
 from replayforge.domain.reports import Node
-from replayforge.engine.care.janitor import Chore
-from replayforge.engine.report.overview import Overview, WorkerStatus
-from replayforge.supervisor import Guard
-from replayforge.web.http.context import Context
-from replayforge.web.live.live_rates import LiveRates
+from replayforge.engine.report.convergence import Convergence
+from replayforge.engine.report.daemon_status import ChoreStatus, DaemonStatus, ServiceStatus, StoreStatus, WorkerStatus
+from replayforge.streams.stream import StreamStats
+from replayforge.web.api.snapshot import convergence_of
+from replayforge.web.http.context import context_of
+from replayforge.web.live.live_rates import LIVE_RATES, LiveRates
+from replayforge.web.pages.rendering import PageTemplate, show
 from replayforge.web.pages.rows import ChoreRow, Fact, NodeRow, ServiceRow, WorkerRow
 from replayforge.web.pages.views import RuntimeView
 from replayforge.web.pages.words import count, duration, first_line, plural, size
@@ -19,22 +23,27 @@ from replayforge.web.pages.words import count, duration, first_line, plural, siz
 BYTES_OF = {"disk": "free", "scrub": "read"}
 
 
-async def runtime_view(context: Context, live_rates: LiveRates) -> RuntimeView:
+async def runtime(request: web.Request) -> web.Response:
+    """Show the daemon itself, part by part."""
+    view = await runtime_view(
+        context_of(request).status, await convergence_of(request), request.config_dict[LIVE_RATES]
+    )
+    return await show(request, PageTemplate("runtime.html", "Runtime", "runtime"), view)
+
+
+async def runtime_view(status: DaemonStatus, report: Convergence, live_rates: LiveRates) -> RuntimeView:
     """Return the view of the runtime page."""
-    overview = context.overview
-    report = await overview.convergence()
-    names = {worker.name for worker in overview.workers}
+    workers = status.workers()
+    names = {worker.name for worker in workers}
     return RuntimeView(
-        process=process_facts(overview, live_rates),
-        services=[service_row(guard) for guard in overview.services() if guard.service.name not in names],
-        workers=[
-            worker_row(worker, overview.supervisor.guards.get(worker.name)) for worker in overview.worker_statuses()
-        ],
-        stream=await stream_facts(overview),
-        log=log_facts(overview),
-        store=await store_facts(overview),
-        recovery=recovery_facts(overview),
-        chores=[chore_row(chore) for chore in overview.janitor.chores],
+        process=process_facts(status, live_rates),
+        services=[service_row(service) for service in status.services() if service.name not in names],
+        workers=[worker_row(worker) for worker in workers],
+        stream=stream_facts(await status.stream_stats()),
+        log=log_facts(status),
+        store=store_facts(await status.store_status()),
+        recovery=recovery_facts(status),
+        chores=[chore_row(chore) for chore in status.chores()],
         nodes=[
             *(node_row(node, "running") for node in report.living),
             *(node_row(node, "stopped" if node.stopped else "not heard of") for node in report.gone),
@@ -44,12 +53,12 @@ async def runtime_view(context: Context, live_rates: LiveRates) -> RuntimeView:
     )
 
 
-def process_facts(overview: Overview, live_rates: LiveRates) -> list[Fact]:
+def process_facts(status: DaemonStatus, live_rates: LiveRates) -> list[Fact]:
     """Say what the process is."""
     return [
         Fact("Process", str(os.getpid())),
-        Fact("Node", overview.node),
-        Fact("Up", duration(overview.up_seconds())),
+        Fact("Node", status.node),
+        Fact("Up", duration(status.up_seconds())),
         Fact("Memory", size(memory_bytes()), "resident set"),
         Fact("Event loop late by", duration(live_rates.lag_ms / 1000), "at its worst within the last minute"),
         Fact("Python", sys.version.split()[0]),
@@ -65,9 +74,8 @@ def memory_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-async def stream_facts(overview: Overview) -> list[Fact]:
+def stream_facts(stats: StreamStats) -> list[Fact]:
     """Say how the stream is."""
-    stats = await overview.stream_stats()
     backend = f"{stats.backend} {stats.server_version}".strip()
     facts = [
         Fact("Backend", backend),
@@ -81,15 +89,15 @@ async def stream_facts(overview: Overview) -> list[Fact]:
     return facts + [Fact("Warning", warning) for warning in stats.warnings]
 
 
-def log_facts(overview: Overview) -> list[Fact]:
+def log_facts(status: DaemonStatus) -> list[Fact]:
     """Say how ForgeLog is."""
-    stats = overview.log.stats()
+    stats = status.log_stats()
     consumers = ", ".join(f"{name} {count(offset)}" for name, offset in stats.consumers.items())
     facts = [
         Fact("State", "writable" if stats.writable else f"not writable: {stats.reason}"),
         Fact("Segments", f"{count(stats.segment_count)} · {size(stats.wal_bytes)}"),
         Fact("Durable up to", f"offset {count(stats.durable_offset)}", "everything up to here survives a power cut"),
-        Fact("In the store up to", f"offset {count(overview.dispatcher.projected)}"),
+        Fact("In the store up to", f"offset {count(status.projected_offset())}"),
         Fact("Sync", f"p50 {stats.sync_p50_ms:.1f} ms · p99 {stats.sync_p99_ms:.1f} ms", "of the last 1,024 syncs"),
         Fact("Batches", f"{count(stats.committed_batches)} for {plural(stats.appended_records, 'record')}"),
         Fact("Torn tail repaired", size(stats.torn_bytes_repaired), "cut off at the last start"),
@@ -98,28 +106,30 @@ def log_facts(overview: Overview) -> list[Fact]:
     return [*facts, Fact("Consumers", consumers)] if consumers else facts
 
 
-async def store_facts(overview: Overview) -> list[Fact]:
+def store_facts(store: StoreStatus) -> list[Fact]:
     """Say how the store is."""
-    check = await overview.check_store()
+    check = store.check
     state = "answers" if check.status == "ok" else f"does not answer: {check.detail}"
     return [
-        Fact("Kind", overview.store.driver.dialect),
+        Fact("Kind", store.dialect),
         Fact("State", state),
         Fact("Answers in", f"{check.latency_ms:.1f} ms"),
-        Fact("Write-ahead file", size(overview.store.wal_bytes), "emptied when it is long; 0 where a server keeps it"),
-        Fact("Schema", f"version {overview.store.schema_version}"),
-        Fact("Store", overview.store.store_id, "the log remembers it, so that the two cannot be mixed up"),
+        Fact("Write-ahead file", size(store.wal_bytes), "emptied when it is long; 0 where a server keeps it"),
+        Fact("Schema", f"version {store.schema_version}"),
+        Fact("Store", store.store_id, "the log remembers it, so that the two cannot be mixed up"),
     ]
 
 
-def recovery_facts(overview: Overview) -> list[Fact]:
+def recovery_facts(status: DaemonStatus) -> list[Fact]:
     """Say what the last start found."""
-    found, taken = overview.log.recovery, overview.recovered
+    found, taken = status.log_recovery(), status.recovered
     facts = [
-        Fact("Started", format_time(overview.started_at_us), "time"),
+        Fact("Started", format_time(status.started_at_us), "time"),
         Fact("Before that", "stopped in order" if found.clean else "the process had died"),
         Fact("Log", f"{count(found.last_offset)} records read in {duration(found.seconds)}"),
-        Fact("Not yet dispatched", plural(taken.waiting, "event"), "accepted, without a row when the process ended"),
+        Fact(
+            "Not yet dispatched", plural(taken.unprojected, "event"), "accepted, without a row when the process ended"
+        ),
         Fact("Taken back", plural(taken.requeued, "event"), "were in flight and run again"),
         Fact("Buried", plural(taken.buried, "event"), "crashed the process three times while alone"),
         Fact("Held", plural(taken.held, "event"), "wait for a person, as their handler asks"),
@@ -127,42 +137,48 @@ def recovery_facts(overview: Overview) -> list[Fact]:
     return facts + [Fact("Warning", warning) for warning in found.warnings]
 
 
-def service_row(guard: Guard) -> ServiceRow:
+def service_row(service: ServiceStatus) -> ServiceRow:
     """Return a row for a service."""
     return ServiceRow(
-        name=guard.service.name,
-        state=guard.state,
-        since=format_time(guard.since_us),
-        restarts=guard.restarts,
-        last_error=first_line(guard.last_error),
-        last_error_at=None if guard.last_error_at_us is None else format_time(guard.last_error_at_us),
-        traceback=guard.last_traceback or "",
+        name=service.name,
+        state=service.state,
+        since=format_time(service.since_us),
+        restarts=service.restarts,
+        last_error=first_line(service.last_error),
+        last_error_at=optional_time(service.last_error_at_us),
+        traceback=service.last_traceback or "",
     )
 
 
-def worker_row(worker: WorkerStatus, guard: Guard | None) -> WorkerRow:
-    """Return a row for a worker and what its guard knows."""
+def worker_row(worker: WorkerStatus) -> WorkerRow:
+    """Return a row for a worker and what its supervisor knows."""
+    service = worker.service
     return WorkerRow(
         name=worker.name,
         state=worker.state,
         event_id=worker.event.id if worker.event else "",
         event_type=worker.event.event_type if worker.event else "",
-        busy_since=None if worker.busy_since_us is None else format_time(worker.busy_since_us),
+        busy_since=optional_time(worker.busy_since_us),
         details=", ".join(f"{name} {first_line(str(value))}" for name, value in worker.details.items()),
         settled=worker.settled_count,
-        restarts=worker.restarts,
-        last_error=first_line(worker.last_error),
-        last_error_at=None if guard is None or guard.last_error_at_us is None else format_time(guard.last_error_at_us),
-        traceback=(guard.last_traceback if guard else None) or "",
+        restarts=service.restarts,
+        last_error=first_line(service.last_error),
+        last_error_at=optional_time(service.last_error_at_us),
+        traceback=service.last_traceback or "",
     )
+
+
+def optional_time(at_us: int | None) -> str | None:
+    """Return a moment as text, if there is one."""
+    return None if at_us is None else format_time(at_us)
 
 
 def node_row(node: Node, state: str) -> NodeRow:
     """Return a row for another daemon."""
-    return NodeRow(node.name, node.host, node.pid, state, format_time(node.seen_at_us), node.waiting)
+    return NodeRow(node.name, node.host, node.pid, state, format_time(node.seen_at_us), node.unprojected)
 
 
-def chore_row(chore: Chore) -> ChoreRow:
+def chore_row(chore: ChoreStatus) -> ChoreRow:
     """Return a row for a duty of the janitor."""
     did = BYTES_OF.get(chore.name)
     last_time = f"{size(chore.last_count)} {did}" if did else count(chore.last_count)

@@ -1,0 +1,111 @@
+"""What can be asked of events, workflows and dead letters: answered from the store, and from what has no row yet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
+from replayforge.domain.errors import NotFound
+from replayforge.domain.event import Action, Attempt, Content, EventRecord, StoredEvent
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import EventFilter, Group, WorkflowSummary
+from replayforge.domain.retry import RetryPolicy
+from replayforge.engine.accept.intake import Intake, Receipt
+from replayforge.engine.handlers.handlers import Handlers
+from replayforge.stores.lookups import EventPage, WorkflowPage
+from replayforge.stores.store import Store
+from replayforge.stores.suspicions import Suspect
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One event with all that happened to it; `content` are the bytes it came with, `suspect` what deaths say of it."""
+
+    event: StoredEvent
+    content: Content
+    attempts: list[Attempt]
+    actions: list[Action]
+    suspect: Suspect | None = None
+
+
+class EventQueries:
+    """Answers questions about events; nothing here changes anything. `retry` holds where nobody else has a say."""
+
+    def __init__(self, store: Store, intake: Intake, handlers: Handlers, retry: RetryPolicy, clock: Clock) -> None:
+        self.store = store
+        self.intake = intake
+        self.handlers = handlers
+        self.retry = retry
+        self.clock = clock
+
+    async def find(self, event_id: str) -> History | Receipt:
+        """Return an event's history, or its receipt while it has no row; raises NotFound."""
+        history = await self.store.history(event_id)
+        if history is not None:
+            return History(*history, await self.suspicion(history[0]))
+        receipt = await self.intake.find_unprojected(event_id)
+        if receipt is not None:
+            return receipt
+        # An event that left the window between the two looks has its row by now.
+        history = await self.store.history(event_id)
+        if history is None:
+            raise NotFound(f"There is no event {event_id}.")
+        return History(*history)
+
+    async def suspicion(self, event: StoredEvent) -> Suspect | None:
+        """Return what deaths of the process say of an event that has not gone well yet."""
+        return None if event.state is State.SUCCEEDED else await self.store.suspicion(event.id)
+
+    async def events_by_ids(self, event_ids: Sequence[str]) -> list[StoredEvent]:
+        """Return events in the order of their ids; ids that name nothing are left out."""
+        found = await self.store.events_by_ids(event_ids)
+        return [found[event_id][0] for event_id in event_ids if event_id in found]
+
+    async def list_events(self, wanted: EventFilter, before_seq: int | None, limit: int) -> EventPage:
+        """Return events that pass the filter, newest first, as many as fit into one page."""
+        return await self.store.list_events(wanted, before_seq=before_seq, limit=limit)
+
+    async def list_rows(self, wanted: EventFilter, before_seq: int | None, limit: int) -> list[StoredEvent]:
+        """Return the same without what came with the events, which may be large."""
+        return await self.store.list_rows(wanted, before_seq=before_seq, limit=limit)
+
+    async def look_up(self, text: str, limit: int) -> list[StoredEvent]:
+        """Return events whose id, workflow or key begins with a text, newest first, a few for each of the three."""
+        return await self.store.look_up(text, limit)
+
+    async def count_newest(self, wanted: EventFilter, scan_max: int) -> int:
+        """Return how many of the newest events pass the filter."""
+        return await self.store.count_newest(wanted, scan_max)
+
+    async def queued_types(self, counted_max: int) -> dict[str, int]:
+        """Return how many events of each type are queued, counted up to a number."""
+        return await self.store.queued_types(counted_max)
+
+    async def workflow(self, workflow_id: str) -> WorkflowSummary:
+        """Return how the events of a workflow stand; raises NotFound."""
+        summary = await self.store.workflow(workflow_id)
+        if summary is None:
+            raise NotFound(f"There is no workflow {workflow_id!r}.")
+        return summary
+
+    async def list_workflows(self, before_seq: int | None, limit: int) -> WorkflowPage:
+        """Return workflows, the one with the newest event first, as many as can be counted for one page."""
+        return await self.store.list_workflows(before_seq=before_seq, limit=limit)
+
+    async def timeline(self, workflow_id: str) -> tuple[list[StoredEvent], list[Attempt]]:
+        """Return a workflow's events in order and their attempts; raises NotFound."""
+        events, attempts = await self.store.timeline(workflow_id)
+        if not events:
+            raise NotFound(f"There is no workflow {workflow_id!r}.")
+        return events, attempts
+
+    async def dead_letter_groups(self, group_by: str) -> list[Group]:
+        """Return dead letters gathered by error, type, service or reason."""
+        return await self.store.dead_letter_groups(group_by)
+
+    async def error_insights(self, window_seconds: float) -> list[Group]:
+        """Return the failed attempts of the last so many seconds gathered by error."""
+        return await self.store.error_insights(self.clock.now_us() - int(window_seconds * MICROSECONDS_PER_SECOND))
+
+    def attempts_max(self, event: StoredEvent | EventRecord) -> int:
+        """Return after how many failures a run of the event ends: its own number, its handler's, or the default."""
+        return self.handlers.policy(event.event_type, event.max_attempts, self.retry).max_attempts

@@ -1,0 +1,94 @@
+"""How often the ledger is read for what people and programs look at."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from replayforge.domain.errors import Unavailable
+from replayforge.engine.report.convergence import Convergence
+from replayforge.stores import lookups
+from tests.support.house import House
+from tests.support.waiting import persist
+
+PAGES = ("/", "/events", "/dead-letters", "/runtime", "/workflows", "/handlers", "/replays", "/send")
+FIGURES = ("/api/convergence", "/api/metrics", "/metrics")
+HTML = {"Accept": "text/html"}
+
+
+@dataclass
+class CountedReads:
+    """Lets reads of the ledger through to the store as long as `opened` is set, and counts them."""
+
+    read: Callable[[Any], Awaitable[Any]]
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+    count: int = 0
+    error: Exception | None = None
+
+    async def __call__(self, transaction: Any) -> Any:
+        if transaction is lookups.ledger_snapshot:
+            self.count += 1
+            await self.opened.wait()
+            if self.error is not None:
+                raise self.error
+        return await self.read(transaction)
+
+
+@pytest.fixture
+def ledger_reads(house: House, monkeypatch: pytest.MonkeyPatch) -> CountedReads:
+    """Count what the daemon asks its store's driver for."""
+    reads = CountedReads(house.daemon.store.driver.read)
+    monkeypatch.setattr(house.daemon.store.driver, "read", reads)
+    reads.opened.set()
+    return reads
+
+
+async def status_of(house: House, path: str, **headers: str) -> int:
+    async with house.http.get(path, headers=HTML | headers) as response:
+        await response.read()
+        return response.status
+
+
+async def test_an_answer_reads_the_ledger_once(house: House, ledger_reads: CountedReads) -> None:
+    """Whatever of a page tells of the ledger, tells of the same one: head, health, tiles, lists, and live regions.
+
+    That holds while the store is away as well: the page that says so has not asked a second time.
+    """
+    event_id = await house.send()
+    await house.send("fails")
+    await house.converges()
+    for path in (*PAGES, *FIGURES, f"/events/{event_id}"):
+        ledger_reads.count = 0
+        assert await status_of(house, path) == 200
+        assert ledger_reads.count == 1, path
+    ledger_reads.count = 0
+    assert await status_of(house, "/", **{"X-Live-Regions": "health,tiles,ledger"}) == 200
+    assert ledger_reads.count == 1
+    ledger_reads.count, ledger_reads.error = 0, Unavailable("The store is away.")
+    assert await status_of(house, "/events") == 503
+    assert ledger_reads.count == 1
+
+
+async def test_open_pages_share_what_they_read(
+    house: House, ledger_reads: CountedReads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hint makes every open page ask at once: while the ledger is read for one, all others wait for one reading more,
+    which begins after they have asked, so that none is shown less than what it was told of."""
+    waiting, read = [0], house.daemon.convergence.read
+
+    async def counted() -> Convergence:
+        waiting[0] += 1
+        return await read()
+
+    async def all_wait() -> bool:
+        return waiting[0] == len(asked)
+
+    monkeypatch.setattr(house.daemon.convergence, "read", counted)
+    ledger_reads.opened.clear()
+    asked = [asyncio.ensure_future(status_of(house, "/workflows", **{"X-Live-Regions": "health"})) for _ in range(20)]
+    assert await persist(all_wait)
+    ledger_reads.opened.set()
+    assert await asyncio.gather(*asked) == [200] * len(asked)
+    assert ledger_reads.count <= 2
