@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.support.daemon_process import DaemonProcess, until
+from tests.support.ports import free_port
 
 try:
-    from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+    from playwright.sync_api import Browser, sync_playwright
+
+    from tests.browser.tabs import Look, Tabs
 except ImportError:
     # Only the test that says so loudly is left; it fails in CI.
     collect_ignore_glob = ["test_[!b]*.py"]
@@ -41,12 +41,11 @@ QUICK = {
     "janitor.metrics_seconds": 0.5,
     "server.allowed_hosts": ["127.0.0.1", "replay.test"],
 }
-TIMEOUT_MS = 10_000
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """One Chromium for each file of tests."""
+    """One Chromium for all of these tests."""
     if CHROMIUM is None:
         pytest.skip("BROWSER TESTS SKIPPED: there is no chromium on PATH")
     with sync_playwright() as playwright:
@@ -55,109 +54,34 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-def serving(directory: Path) -> DaemonProcess:
+@pytest.fixture(scope="package")
+def tabs(browser: Browser) -> Tabs:
+    return Tabs(browser)
+
+
+@pytest.fixture(scope="package")
+def port() -> int:
+    """The port of every daemon that is alone, so that the browser has what never changes from the first one."""
+    return free_port()
+
+
+def serving(directory: Path, port: int = 0) -> DaemonProcess:
     """Start a daemon with simulated crashes."""
-    return DaemonProcess(directory, HANDLERS, ["--simulate-crashes"], dict(QUICK)).start()
+    return DaemonProcess(directory, HANDLERS, ["--simulate-crashes"], dict(QUICK)).start("--port", str(port))
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
+def daemon(tmp_path: Path, port: int) -> Iterator[DaemonProcess]:
     """A fresh daemon."""
-    with serving(tmp_path) as process:
+    with serving(tmp_path, port) as process:
         yield process
 
 
-@dataclass
-class Watched:
-    """A page and everything it complained of, asked for, and was refused."""
-
-    page: Page
-    url: str
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-    def open(self, path: str) -> Watched:
-        """Go to a path and wait until the page is live, or just loaded when it has no script."""
-        self.page.goto(self.url + path)
-        return self
-
-    def in_theme(self, theme: str) -> Watched:
-        """Show the page that is open as who prefers this theme sees it."""
-        self.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
-        return self
-
-    def live(self) -> Watched:
-        """Wait until the page is connected."""
-        self.page.wait_for_selector("#pill[data-state=live]")
-        return self
-
-    def text(self, selector: str) -> str:
-        """Return the text of the first match."""
-        return self.page.locator(selector).first.inner_text()
-
-    def clipboard(self) -> str:
-        """Return what lies on the clipboard; the page needs the permission to read it."""
-        self.page.bring_to_front()
-        return str(self.page.evaluate("navigator.clipboard.readText()"))
-
-    def foreign(self) -> list[str]:
-        """Return the requests that went to another host."""
-        own = urlsplit(self.url).netloc
-        return [url for url in self.requests if urlsplit(url).netloc not in ("", own)]
-
-    def violations(self) -> list[str]:
-        """Return what the content security policy refused on the present page."""
-        refused: list[str] = self.page.evaluate("window.refused ?? []")
-        return refused
-
-
-REFUSALS = """
-window.refused = [];
-document.addEventListener('securitypolicyviolation', (event) =>
-  window.refused.push(`${event.violatedDirective} ${event.blockedURI}`));
-"""
-
-Look = Callable[..., Watched]
-
-
 @pytest.fixture
-def look(browser: Browser, daemon: DaemonProcess) -> Iterator[Look]:
+def look(tabs: Tabs, daemon: DaemonProcess) -> Iterator[Look]:
     """Open tabs at the daemon: `look(path, theme=..., width=..., java_script_enabled=...)`."""
-    with tabs(browser, daemon) as open_tab:
-        yield open_tab
-
-
-@contextmanager
-def tabs(browser: Browser, daemon: DaemonProcess) -> Iterator[Look]:
-    """Open tabs for a while."""
-    contexts: list[BrowserContext] = []
-
-    def open_tab(path: str = "/", *, theme: str = "light", width: int = 1440, **options: Any) -> Watched:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme="dark" if theme == "dark" else "light",
-            **options,
-        )
-        contexts.append(context)
-        context.set_default_timeout(TIMEOUT_MS)
-        if options.get("java_script_enabled", True):
-            context.add_init_script(REFUSALS)
-        watched = Watched(context.new_page(), daemon.url)
-        watched.page.on("console", lambda line: note(watched, line.type, line.text))
-        watched.page.on("pageerror", lambda error: watched.complaints.append(str(error)))
-        watched.page.on("request", lambda request: watched.requests.append(request.url))
-        return watched.open(path)
-
-    try:
-        yield open_tab
-    finally:
-        for context in contexts:
-            context.close()
-
-
-def note(watched: Watched, kind: str, text: str) -> None:
-    if kind in ("error", "warning"):
-        watched.complaints.append(f"{kind}: {text}")
+    with tabs.at(daemon.url) as look:
+        yield look
 
 
 def send(daemon: DaemonProcess, event_type: str, payload: Any = None, **fields: Any) -> str:

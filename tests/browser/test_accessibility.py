@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Look, Watched, reaches, send, serving
+from tests.browser.conftest import reaches, send, serving
+from tests.browser.tabs import Look, Watched
 from tests.support.daemon_process import DaemonProcess, until
 
 axe = pytest.importorskip("axe_playwright_python", reason="BROWSER TESTS SKIPPED: axe-playwright-python is missing")

@@ -4,7 +4,8 @@ from urllib.parse import quote
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Look, reaches, send
+from tests.browser.conftest import reaches, send
+from tests.browser.tabs import Look
 from tests.support.daemon_process import DaemonProcess, until
 
 SCRIPT = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
@@ -83,7 +84,7 @@ def test_the_copy_button_copies_every_digit(daemon: DaemonProcess, look: Look) -
     body = ('{"workflow_id": "w", "event_type": "shop.n", "payload": ' + text + "}").encode()
     event_id = daemon.http.request("POST", "/api/events", body).json()["id"]
     reaches(daemon, event_id, "succeeded")
-    tab = look(f"/events/{event_id}", permissions=["clipboard-read", "clipboard-write"]).live()
+    tab = look(f"/events/{event_id}", permissions=("clipboard-read", "clipboard-write")).live()
     button = tab.page.locator("section:has(#payload-title) button.copy")
     button.click()
     until(lambda: tab.clipboard() == text)

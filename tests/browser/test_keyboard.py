@@ -6,7 +6,8 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Look, reaches, send
+from tests.browser.conftest import reaches, send
+from tests.browser.tabs import Look
 from tests.support.daemon_process import DaemonProcess
 
 

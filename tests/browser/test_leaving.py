@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.sync_api import expect
 
 from replayforge.assembly import DRAIN_SECONDS
-from tests.browser.conftest import Look
+from tests.browser.tabs import Look
 from tests.support.daemon_process import DaemonProcess, until
 
 

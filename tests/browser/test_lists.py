@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Look, Watched, reaches, send
+from tests.browser.conftest import reaches, send
+from tests.browser.tabs import Look, Watched
 from tests.support.daemon_process import DaemonProcess, until
 
 MANY = 50_000
@@ -43,7 +44,7 @@ def test_what_is_listed_can_be_taken_along(daemon: DaemonProcess, look: Look) ->
     reaches(daemon, send(daemon, "bad.payment", {"n": 1}), "dead_lettered")
     for event_id in ids:
         reaches(daemon, event_id, "succeeded")
-    tab = look("/events?type=shop.*&since=1h", permissions=["clipboard-read", "clipboard-write"]).live()
+    tab = look("/events?type=shop.*&since=1h", permissions=("clipboard-read", "clipboard-write")).live()
     expect(tab.page.locator("#matching")).to_have_text("3 events match")
     tab.page.keyboard.press("c")
     program, url = until(tab.clipboard).split(" ")

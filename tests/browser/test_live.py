@@ -5,7 +5,8 @@ import signal
 
 from playwright.sync_api import Request, Route, expect
 
-from tests.browser.conftest import Look, Watched, reaches, send
+from tests.browser.conftest import reaches, send
+from tests.browser.tabs import Look, Watched
 from tests.support.daemon_process import DaemonProcess, until
 
 

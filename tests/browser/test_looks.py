@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
-from tests.browser.conftest import Look, reaches, send, serving, tabs
+from tests.browser.conftest import reaches, send, serving
+from tests.browser.tabs import Look, Tabs
 from tests.support.daemon_process import DaemonProcess, until
 
 WIDTHS = (1440, 320)
@@ -29,10 +30,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
 
 
 @pytest.fixture
-def look_around(browser: Browser, filled: Filled) -> Iterator[Look]:
+def look_around(tabs: Tabs, filled: Filled) -> Iterator[Look]:
     """Open tabs at the filled daemon."""
-    with tabs(browser, filled.daemon) as open_tab:
-        yield open_tab
+    with tabs.at(filled.daemon.url) as look:
+        yield look
 
 
 def fill(daemon: DaemonProcess) -> dict[str, str]:

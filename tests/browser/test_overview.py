@@ -2,7 +2,8 @@
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Look, Watched, reaches, send
+from tests.browser.conftest import reaches, send
+from tests.browser.tabs import Look, Watched
 from tests.support.daemon_process import DaemonProcess
 
 # Where a look at the past takes long, on a busy machine, pages show it late: every half minute at least.

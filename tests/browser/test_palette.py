@@ -2,7 +2,8 @@
 
 from playwright.sync_api import Request, expect
 
-from tests.browser.conftest import Look, reaches, send
+from tests.browser.conftest import reaches, send
+from tests.browser.tabs import Look
 from tests.support.daemon_process import DaemonProcess, until
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Look, Watched, reaches, send
+from tests.browser.conftest import reaches, send
+from tests.browser.tabs import Look, Watched
 from tests.support.daemon_process import DaemonProcess
 
 

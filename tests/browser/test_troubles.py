@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import HANDLERS, QUICK, Look, reaches, send
+from tests.browser.conftest import HANDLERS, QUICK, reaches, send
+from tests.browser.tabs import Look
 from tests.support.daemon_process import DaemonProcess
 from tests.support.postgres_server import PostgresServer, require_postgres
 from tests.support.redis_server import MISSING, RedisServer, redis_binaries

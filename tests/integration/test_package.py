@@ -58,7 +58,18 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.Zip
 def single_file(wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `shiv -c replayforge -o replayforge.pyz .` makes, of the wheel that is built already."""
     made = tmp_path_factory.mktemp("single") / "replayforge.pyz"
-    command = [sys.executable, "-m", "shiv", "-q", "-c", "replayforge", "-o", str(made), "--no-compile"]
+    command = [
+        sys.executable,
+        "-m",
+        "shiv",
+        "-q",
+        "-c",
+        "replayforge",
+        "-o",
+        str(made),
+        "--uncompressed",
+        "--no-compile",
+    ]
     build([*command, str(wheel.filename)])
     return made
 
