@@ -8,11 +8,18 @@ from typing import Any
 
 import pytest
 
+from replayforge import assembly
 from replayforge.assembly import opened
 from replayforge.domain.errors import Refused
 from replayforge.engine.handlers.handlers import Handlers
 from replayforge.telemetry import Telemetry
 from tests.support.house import House, configuration, open_house
+
+
+@pytest.fixture(autouse=True)
+def stops_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daemons that are stopped with something left that nobody dispatches do not wait for it."""
+    monkeypatch.setattr(assembly, "DRAIN_SECONDS", 0.2)
 
 
 def settings(url: str, **more: Any) -> dict[str, Any]:
