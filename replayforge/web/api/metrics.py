@@ -129,7 +129,7 @@ def series_of(telemetry: Telemetry, name: str, kind: Kind) -> Iterable[tuple[lis
     if kind.label is None:
         yield [], telemetry.counts[name]
         return
-    seen = {value: count for (one, value), count in telemetry.counts_by_label.copy().items() if one == name}
+    seen = {value: count for (one, value), count in dict(telemetry.counts_by_label).items() if one == name}
     for value, count in (dict.fromkeys(kind.values, 0) | seen).items():
         yield [value], count
 
