@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Retry
@@ -43,3 +44,19 @@ def echo_handlers() -> Handlers:
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     async with open_house(tmp_path / "data", echo_handlers()) as house:
         yield house
+
+
+# Tests of what is refused at once ask next to nothing of a daemon, and share one for each file.
+shares_a_house = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house_of_the_file(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    async with open_house(tmp_path_factory.mktemp("house") / "data", echo_handlers()) as house:
+        yield house
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def shared_house(house_of_the_file: House) -> House:
+    """A daemon that other tests have spoken to; nothing of that is counted. Its tests are marked `shares_a_house`."""
+    return await house_of_the_file.begin()

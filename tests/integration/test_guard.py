@@ -2,18 +2,19 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 
 from replayforge.daemon import web_context
 from replayforge.web.http.connection import ConnectionLimits
 from replayforge.web.http.context import CONTEXT
 from replayforge.web.http.guard import guard
-from tests.integration.conftest import echo_handlers
+from tests.integration.conftest import echo_handlers, shares_a_house
 from tests.support.house import House, PortServer, open_house
 from tests.support.raw_http import say
 
@@ -55,18 +56,20 @@ GET = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 POST = b"POST /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 
 
+@shares_a_house
 @pytest.mark.parametrize("cut", range(0, len(post()), 7))
-async def test_a_request_that_breaks_off_is_not_accepted(house: House, cut: int) -> None:
+async def test_a_request_that_breaks_off_is_not_accepted(shared_house: House, cut: int) -> None:
     """A request cut off anywhere before its end accepts nothing."""
-    await raw(house, post()[:cut], break_off=True)
-    assert (await house.get("/forgelog/stats"))["last_offset"] == 0
-    assert house.probe.counts["request.failed"] == 0
+    await raw(shared_house, post()[:cut], break_off=True)
+    assert await shared_house.logged() == 0
+    assert shared_house.probe.counts["request.failed"] == 0
 
 
-async def test_pipelined_requests_are_answered_in_order(house: House) -> None:
+@shares_a_house
+async def test_pipelined_requests_are_answered_in_order(shared_house: House) -> None:
     """Several requests sent at once on one connection are each answered, in their order."""
     one = POST + b"Content-Length: %d\r\n\r\n" % len(EVENT) + EVENT
-    answer = await raw(house, one * 3 + GET + b"Connection: close\r\n\r\n")
+    answer = await raw(shared_house, one * 3 + GET + b"Connection: close\r\n\r\n")
     assert [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]] == [201, 201, 201, 200]
 
 
@@ -105,10 +108,11 @@ HOSTS = {
 }
 
 
+@shares_a_house
 @pytest.mark.parametrize(("host", "status"), HOSTS.items())
-async def test_only_own_host_names_are_answered(house: House, host: str, status: int) -> None:
+async def test_only_own_host_names_are_answered(shared_house: House, host: str, status: int) -> None:
     """A daemon on loopback answers to loopback names only, so that no page can rebind its own name to it."""
-    async with house.http.get("/api/events", headers={"Host": host}) as response:
+    async with shared_house.http.get("/api/events", headers={"Host": host}) as response:
         assert response.status == status
 
 
@@ -129,25 +133,27 @@ SITES: dict[str, tuple[dict[str, str], int]] = {
 }
 
 
+@shares_a_house
 @pytest.mark.parametrize(("headers", "status"), SITES.values(), ids=SITES.keys())
-async def test_other_sites_change_nothing(house: House, headers: dict[str, str], status: int) -> None:
+async def test_other_sites_change_nothing(shared_house: House, headers: dict[str, str], status: int) -> None:
     """What a page of another site makes a browser send is refused before anything is done."""
-    own = f"127.0.0.1:{house.http.port}"
+    own = f"127.0.0.1:{shared_house.http.port}"
     given = {name: value.replace("OWN", own) for name, value in headers.items()}
-    answered, _ = await house.post("/api/events", {"workflow_id": "w", "event_type": "t"}, headers=given)
+    answered, _ = await shared_house.post("/api/events", {"workflow_id": "w", "event_type": "t"}, headers=given)
     assert answered == status
-    assert (await house.get("/forgelog/stats"))["last_offset"] == int(status == 201)
+    assert await shared_house.logged() == int(status == 201)
 
 
+@shares_a_house
 @pytest.mark.parametrize(
     "path",
     ["/api/events/bulk", "/api/events/x/replay", "/api/deadletters/x/discard", "/forgelog/append", "/forgelog/commit"],
 )
-async def test_every_changing_path_is_guarded(house: House, path: str) -> None:
+async def test_every_changing_path_is_guarded(shared_house: House, path: str) -> None:
     """The refusal of other sites holds for every path, also without a body."""
     bodies: list[dict[str, Any]] = [{}, {"json": {}}]
     for options in bodies:
-        status, problem = await house.post(path, headers={"Origin": "http://evil.example"}, **options)
+        status, problem = await shared_house.post(path, headers={"Origin": "http://evil.example"}, **options)
         assert (status, problem["type"]) == (403, "urn:replayforge:cross-site")
 
 
@@ -169,30 +175,39 @@ KEYS: dict[str, tuple[dict[str, str], int]] = {
 }
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def keyed_house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    """A daemon that wants a key."""
+    settings = {"server.api_keys": ["secret-one", "secret-two"]}
+    async with open_house(tmp_path_factory.mktemp("keyed"), echo_handlers(), settings) as house:
+        yield house
+
+
+@shares_a_house
 @pytest.mark.parametrize(("headers", "status"), KEYS.values(), ids=KEYS.keys())
-async def test_keys(tmp_path: Path, headers: dict[str, str], status: int) -> None:
+async def test_keys(keyed_house: House, headers: dict[str, str], status: int) -> None:
     """With keys configured every path but the health checks needs one of them, whole, and problems never show it."""
-    async with open_house(tmp_path, echo_handlers(), {"server.api_keys": ["secret-one", "secret-two"]}) as house:
-        for path in ("/api/events", "/metrics", "/forgelog/read", "/api/convergence"):
-            async with house.http.get(path, headers=headers) as response:
-                assert response.status == status
-                assert status == 200 or b"secret" not in await response.read()
-        posted, _ = await house.post("/api/events", {"workflow_id": "w", "event_type": "t"}, headers=headers)
-        assert posted == (201 if status == 200 else 401)
-        async with house.http.get("/health/ready", headers=headers) as response:
-            assert response.status == 200
+    for path in ("/api/events", "/metrics", "/forgelog/read", "/api/convergence"):
+        async with keyed_house.http.get(path, headers=headers) as response:
+            assert response.status == status
+            assert status == 200 or b"secret" not in await response.read()
+    posted, _ = await keyed_house.post("/api/events", {"workflow_id": "w", "event_type": "t"}, headers=headers)
+    assert posted == (201 if status == 200 else 401)
+    async with keyed_house.http.get("/health/ready", headers=headers) as response:
+        assert response.status == 200
 
 
-async def test_a_key_that_is_no_text_is_wrong(tmp_path: Path) -> None:
+@shares_a_house
+async def test_a_key_that_is_no_text_is_wrong(keyed_house: House) -> None:
     """A key of bytes that are not UTF-8 is 401 like any other wrong key."""
-    async with open_house(tmp_path, echo_handlers(), {"server.api_keys": ["secret"]}) as house:
-        assert status_of(await raw(house, post(b"X-API-Key: \xff\xfe\r\n"))) == 401
-        assert status_of(await raw(house, post(b"X-API-Key: secret\r\n"))) == 201
+    assert status_of(await raw(keyed_house, post(b"X-API-Key: \xff\xfe\r\n"))) == 401
+    assert status_of(await raw(keyed_house, post(b"X-API-Key: secret-one\r\n"))) == 201
 
 
-async def test_idempotency_key_that_is_no_text(house: House) -> None:
+@shares_a_house
+async def test_idempotency_key_that_is_no_text(shared_house: House) -> None:
     """An idempotency key of bytes that are not UTF-8 is 400."""
-    assert status_of(await raw(house, post(b"Idempotency-Key: \xff\xfe\r\n"))) == 400
+    assert status_of(await raw(shared_house, post(b"Idempotency-Key: \xff\xfe\r\n"))) == 400
 
 
 # What every answer carries
@@ -234,10 +249,11 @@ PATHS: dict[str, tuple[str, str, int]] = {
 }
 
 
+@shares_a_house
 @pytest.mark.parametrize(("method", "path", "status"), PATHS.values(), ids=PATHS.keys())
-async def test_every_error_is_a_problem(house: House, method: str, path: str, status: int) -> None:
+async def test_every_error_is_a_problem(shared_house: House, method: str, path: str, status: int) -> None:
     """Every error is problem+json with type, title, status, detail, instance and the request's id."""
-    async with house.http.request(method, path, headers={"X-Request-ID": "my-id.1"}) as response:
+    async with shared_house.http.request(method, path, headers={"X-Request-ID": "my-id.1"}) as response:
         problem: dict[str, Any] = json.loads(await response.read())
         assert response.status == problem["status"] == status
         assert response.content_type == "application/problem+json"
@@ -247,21 +263,23 @@ async def test_every_error_is_a_problem(house: House, method: str, path: str, st
         assert problem["detail"]
         assert problem["instance"] == response.url.path
         assert status != 405 or response.headers["Allow"]
-    assert house.probe.counts["request.failed"] == 0
+    assert shared_house.probe.counts["request.failed"] == 0
 
 
+@shares_a_house
 @pytest.mark.parametrize("given", ["", "with space", "x" * 129, "a\tb", "ümlaut", "<script>"])
-async def test_ill_formed_request_ids_are_replaced(house: House, given: str) -> None:
+async def test_ill_formed_request_ids_are_replaced(shared_house: House, given: str) -> None:
     """A request id that is not well formed is replaced by a new one."""
-    async with house.http.get("/health", headers={"X-Request-ID": given}) as response:
+    async with shared_house.http.get("/health", headers={"X-Request-ID": given}) as response:
         assert response.headers["X-Request-ID"] != given
         assert len(response.headers["X-Request-ID"]) >= 8
 
 
-async def test_every_answer_forbids_what_pages_need_not(house: House) -> None:
+@shares_a_house
+async def test_every_answer_forbids_what_pages_need_not(shared_house: House) -> None:
     """Every answer, errors too, carries the headers that keep a browser from running what it shows."""
     for path in ("/api/events", "/nope", "/health"):
-        async with house.http.get(path) as response:
+        async with shared_house.http.get(path) as response:
             assert response.headers["X-Content-Type-Options"] == "nosniff"
             policy = response.headers["Content-Security-Policy"]
             assert "default-src 'none'" in policy or "default-src 'self'" in policy

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from replayforge.domain.document import DEPTH_MAX
+from tests.integration.conftest import shares_a_house
 from tests.support.house import House
 
 JSON = {"Content-Type": "application/json"}
@@ -35,11 +36,6 @@ def raw_payload(body: bytes) -> bytes:
 async def post_raw(house: House, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
     async with house.http.post("/api/events", data=io.BytesIO(body), headers={**JSON, **(headers or {})}) as response:
         return response.status, await response.read()
-
-
-async def log_end(house: House) -> int:
-    stats = await house.get("/forgelog/stats")
-    return int(stats["last_offset"])
 
 
 REFUSED: dict[str, tuple[bytes, int]] = {
@@ -125,17 +121,18 @@ REFUSED: dict[str, tuple[bytes, int]] = {
 }
 
 
+@shares_a_house
 @pytest.mark.parametrize(("body", "status"), REFUSED.values(), ids=REFUSED.keys())
-async def test_refused_at_ingest(house: House, body: bytes, status: int) -> None:
+async def test_refused_at_ingest(shared_house: House, body: bytes, status: int) -> None:
     """What the table forbids is refused with a problem, and nothing is logged; ingest stays open."""
-    answered, content = await post_raw(house, body)
+    answered, content = await post_raw(shared_house, body)
     problem = json.loads(content)
     assert (answered, problem["status"]) == (status, status)
     assert problem["detail"]
-    assert await log_end(house) == 0
-    assert (await post_raw(house, envelope()))[0] == 201
-    assert (await house.get("/api/events"))["has_more"] is False
-    assert house.probe.counts["request.failed"] == 0
+    assert await shared_house.logged() == 0
+    assert (await post_raw(shared_house, envelope()))[0] == 201
+    assert await shared_house.logged() == 1
+    assert shared_house.probe.counts["request.failed"] == 0
 
 
 ACCEPTED: dict[str, str] = {
@@ -161,29 +158,31 @@ ACCEPTED: dict[str, str] = {
 }
 
 
+@shares_a_house
 @pytest.mark.parametrize("payload", ACCEPTED.values(), ids=ACCEPTED.keys())
-async def test_payload_comes_back_byte_for_byte(house: House, payload: str) -> None:
+async def test_payload_comes_back_byte_for_byte(shared_house: House, payload: str) -> None:
     """Every valid payload within the limits comes back in its own bytes: at once, from the store, and in lists."""
-    status, content = await post_raw(house, envelope(payload))
+    status, content = await post_raw(shared_house, envelope(payload))
     assert status == 201, content
     expected = payload.strip(" ").encode()
     assert raw_payload(content) == expected
     event_id = json.loads(content)["id"]
-    await house.reaches(event_id, "succeeded")
+    await shared_house.reaches(event_id, "succeeded")
     for path in (f"/api/events/{event_id}", "/api/events", "/api/events/recent"):
-        async with house.http.get(path) as response:
+        async with shared_house.http.get(path) as response:
             assert raw_payload(await response.read()) == expected
-    (stored,) = (await house.daemon.store.events_by_ids([event_id])).values()
+    (stored,) = (await shared_house.daemon.store.events_by_ids([event_id])).values()
     assert stored[1].payload == expected
 
 
+@shares_a_house
 @pytest.mark.parametrize(
     "number", [12345678901234567890, -12345678901234567890123, 10**4299 + 7, 2**63, 2**64 - 1, -(2**63) - 1]
 )
-async def test_integers_reach_the_handler_exactly(house: House, number: int) -> None:
+async def test_integers_reach_the_handler_exactly(shared_house: House, number: int) -> None:
     """A handler is given every digit of an integer."""
-    event_id = await house.send("exact", {"number": number})
-    event = await house.reaches(event_id, "succeeded", "dead_lettered", "retrying")
+    event_id = await shared_house.send("exact", {"number": number})
+    event = await shared_house.reaches(event_id, "succeeded", "dead_lettered", "retrying")
     assert event["status"] == "succeeded", event["last_error"]
     assert event["result"] == {"number": number}
 
@@ -205,16 +204,18 @@ POINTERS = {
 }
 
 
+@shares_a_house
 @pytest.mark.parametrize("case", POINTERS.values(), ids=POINTERS.keys())
-async def test_a_refusal_names_the_place(house: House, case: Pointed) -> None:
+async def test_a_refusal_names_the_place(shared_house: House, case: Pointed) -> None:
     """What is wrong with a field is told with the JSON pointer of the field."""
-    _, content = await post_raw(house, case.body)
+    _, content = await post_raw(shared_house, case.body)
     assert [error["pointer"] for error in json.loads(content)["errors"]] == [case.pointer]
 
 
-async def test_malformed_json_names_line_and_column(house: House) -> None:
+@shares_a_house
+async def test_malformed_json_names_line_and_column(shared_house: House) -> None:
     """Invalid JSON is refused with the line and the column."""
-    _, content = await post_raw(house, b'{"workflow_id":"w",\n "event_type": nope}')
+    _, content = await post_raw(shared_house, b'{"workflow_id":"w",\n "event_type": nope}')
     assert "line 2, column 16" in json.loads(content)["detail"]
 
 
@@ -232,7 +233,7 @@ async def test_same_key_same_content_is_the_same_event(house: House) -> None:
         again = json.loads(content)
         assert (status, again["duplicate"], again["id"]) == (200, True, event["id"])
         assert again["status"] == "succeeded"
-    assert await log_end(house) == 1
+    assert await house.logged() == 1
 
 
 OTHER_CONTENT: dict[str, dict[str, Any]] = {
@@ -268,7 +269,7 @@ async def test_a_retry_may_differ_beside_its_content(house: House, change: dict[
     _, answer = await house.post("/api/events/bulk", [first | change, first, first | {"payload": {}}])
     assert [item.get("duplicate") for item in answer["items"]] == [True, True, None]
     assert answer["items"][2]["problem"]["status"] == 422
-    assert await log_end(house) == 1
+    assert await house.logged() == 1
 
 
 async def test_equal_keys_in_one_request(house: House) -> None:
@@ -284,7 +285,7 @@ async def test_equal_keys_in_one_request(house: House) -> None:
     _, answer = await house.post("/api/events/bulk", [first, *(first | other for other in others)])
     assert [item.get("duplicate") for item in answer["items"]] == [False, True, None, False, True]
     assert (answer["accepted"], answer["duplicates"], answer["rejected"]) == (2, 2, 1)
-    assert await log_end(house) == 2
+    assert await house.logged() == 2
     event = await house.reaches(answer["items"][0]["id"], "succeeded")
     assert event["metadata"] == {"n": 0}
 
@@ -301,7 +302,7 @@ async def test_same_key_other_content_is_refused(house: House, change: dict[str,
     assert (status, problem["type"]) == (422, "urn:replayforge:idempotency-key-reused")
     assert problem["event_id"] == event["id"]
     assert event["id"] in problem["detail"]
-    assert await log_end(house) == 1
+    assert await house.logged() == 1
 
 
 async def test_a_key_belongs_to_its_application(house: House) -> None:
@@ -324,7 +325,7 @@ async def test_a_hundred_at_once_with_one_key_make_one_event(house: House, conte
     statuses = sorted(status for status, _ in answers)
     assert statuses == [*[200] * (100 // contents - 1), 201, *[422] * (100 - 100 // contents)]
     assert len({answer.get("id") or answer["event_id"] for _, answer in answers}) == 1
-    assert await log_end(house) == 1
+    assert await house.logged() == 1
     assert (await house.converges())["succeeded"] == 1
 
 
@@ -356,21 +357,23 @@ async def test_header_and_field_must_agree(house: House) -> None:
     same = await post_raw(house, envelope(idempotency_key='"k"'), {"Idempotency-Key": '"k"'})
     other = await post_raw(house, envelope(idempotency_key='"k"'), {"Idempotency-Key": "other"})
     assert (same[0], other[0]) == (201, 400)
-    assert await log_end(house) == 1
+    assert await house.logged() == 1
 
 
 # Sizes and types
 
 
+@shares_a_house
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/json"]
 )
-async def test_only_json_is_taken(house: House, content_type: str) -> None:
+async def test_only_json_is_taken(shared_house: House, content_type: str) -> None:
     """A body of another media type is 415, so that no form of another site gets in."""
-    status, _ = await post_raw(house, envelope(), {"Content-Type": content_type})
+    status, _ = await post_raw(shared_house, envelope(), {"Content-Type": content_type})
     assert status == 415
 
 
+@shares_a_house
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
@@ -379,11 +382,11 @@ async def test_only_json_is_taken(house: House, content_type: str) -> None:
         ("deflate", zlib.compress(envelope())),
     ],
 )
-async def test_encoded_bodies_are_refused(house: House, encoding: str, body: bytes) -> None:
+async def test_encoded_bodies_are_refused(shared_house: House, encoding: str, body: bytes) -> None:
     """A compressed body is 415, however right its content is."""
-    status, _ = await post_raw(house, body, {"Content-Encoding": encoding})
+    status, _ = await post_raw(shared_house, body, {"Content-Encoding": encoding})
     assert status == 415
-    assert await log_end(house) == 0
+    assert await shared_house.logged() == 0
 
 
 async def test_largest_event(house: House) -> None:
@@ -394,10 +397,11 @@ async def test_largest_event(house: House) -> None:
     assert status == 201
     assert len(raw_payload(content)) == filler + 2
     assert (await post_raw(house, envelope('"' + "x" * (filler + 1) + '"')))[0] == 413
-    assert await log_end(house) == 1
+    assert await house.logged() == 1
 
 
-async def test_too_large_without_length(house: House) -> None:
+@shares_a_house
+async def test_too_large_without_length(shared_house: House) -> None:
     """A body that never says how long it is gets 413 as soon as it is too long."""
     sent = 0
 
@@ -407,7 +411,7 @@ async def test_too_large_without_length(house: House) -> None:
             sent += 1 << 16
             yield b"x" * (1 << 16)
 
-    async with house.http.post("/api/events", data=endless(), headers=JSON) as response:
+    async with shared_house.http.post("/api/events", data=endless(), headers=JSON) as response:
         assert response.status == 413
     assert sent < 32 << 20
 
@@ -434,7 +438,7 @@ async def test_bulk_array_answers_for_each_event(house: House) -> None:
     shown = [item.get("duplicate", item.get("problem", {}).get("status")) for item in answer["items"]]
     assert shown == [False, 422, 422, True, 422, 422, 400, False]
     assert [item["index"] for item in answer["items"]] == list(range(8))
-    assert await log_end(house) == 2
+    assert await house.logged() == 2
 
 
 async def test_bulk_lines_answer_for_each_line(house: House) -> None:
@@ -448,7 +452,7 @@ async def test_bulk_lines_answer_for_each_line(house: House) -> None:
     assert [answer.get("duplicate", answer.get("problem", {}).get("status")) for answer in answers] == [
         False, 400, True, False,
     ]  # fmt: skip
-    assert await log_end(house) == 2
+    assert await house.logged() == 2
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 64, 1000])
@@ -475,35 +479,41 @@ async def test_bulk_limits(house: House) -> None:
         body = b"[" + b",".join([event] * count) + b"]"
         async with house.http.post("/api/events/bulk", data=body, headers=JSON) as response:
             assert response.status == status
-    assert await log_end(house) == 1000
+    assert await house.logged() == 1000
     async with house.http.post("/api/events/bulk", data=b"\n".join([event] * 1001), headers=NDJSON) as response:
         assert len([line async for line in response.content]) == 1001
 
 
+@shares_a_house
 @pytest.mark.parametrize("body", [b"{}", b"5", b"", b"[", b"[1", b"[{]", b'["a]', b"[] x", b"\xef\xbb\xbf[]"])
-async def test_bulk_of_no_array_is_400(house: House, body: bytes) -> None:
+async def test_bulk_of_no_array_is_400(shared_house: House, body: bytes) -> None:
     """A bulk body that is not a whole array is refused as a whole."""
-    async with house.http.post("/api/events/bulk", data=body, headers=JSON) as response:
+    async with shared_house.http.post("/api/events/bulk", data=body, headers=JSON) as response:
         assert response.status == 400
         assert response.content_type == "application/problem+json"
-    assert await log_end(house) == 0
+    assert await shared_house.logged() == 0
 
 
-async def test_empty_bulk(house: House) -> None:
+@shares_a_house
+async def test_empty_bulk(shared_house: House) -> None:
     """Nothing sent is nothing accepted, in both forms."""
-    status, answer = await house.post("/api/events/bulk", [])
+    status, answer = await shared_house.post("/api/events/bulk", [])
     assert (status, answer) == (200, {"accepted": 0, "duplicates": 0, "rejected": 0, "items": []})
-    async with house.http.post("/api/events/bulk", data=b"\n\n", headers=NDJSON) as response:
+    async with shared_house.http.post("/api/events/bulk", data=b"\n\n", headers=NDJSON) as response:
         assert (response.status, await response.read()) == (200, b"")
 
 
-async def test_a_bulk_line_that_is_too_long(house: House) -> None:
+@shares_a_house
+async def test_a_bulk_line_that_is_too_long(shared_house: House) -> None:
     """A line above the size of an event is 413."""
-    async with house.http.post("/api/events/bulk", data=io.BytesIO(b"x" * (2 << 20)), headers=NDJSON) as response:
+    async with shared_house.http.post(
+        "/api/events/bulk", data=io.BytesIO(b"x" * (2 << 20)), headers=NDJSON
+    ) as response:
         assert response.status == 413
 
 
-async def test_lines_before_a_line_that_is_too_long(house: House) -> None:
+@shares_a_house
+async def test_lines_before_a_line_that_is_too_long(shared_house: House) -> None:
     """Lines that were answered stay so; what ends the body in its midst is the last line, and no second answer."""
     begun = asyncio.Event()
 
@@ -512,14 +522,14 @@ async def test_lines_before_a_line_that_is_too_long(house: House) -> None:
         await begun.wait()
         yield b"x" * (2 << 20)
 
-    async with house.http.post("/api/events/bulk", data=pieces(), headers=NDJSON) as response:
+    async with shared_house.http.post("/api/events/bulk", data=pieces(), headers=NDJSON) as response:
         assert response.status == 200
         assert response.headers["X-Request-ID"]
         begun.set()
         first, last = [json.loads(line) async for line in response.content]
     assert (first["index"], first["status"]) == (0, "received")
     assert (last["index"], last["problem"]["status"]) == (1, 413)
-    assert await log_end(house) == 1
+    assert await shared_house.logged() == 1
 
 
 async def test_large_events_one_after_the_other_on_one_connection(house: House) -> None:
@@ -539,7 +549,7 @@ async def test_too_many_waiting_events_are_refused_with_a_time(house: House) -> 
     assert status == 429
     async with house.http.post("/api/events/bulk", json=[{"workflow_id": "w", "event_type": "t"}] * 6) as response:
         assert int(response.headers["Retry-After"]) >= 1
-    assert await log_end(house) == 0
+    assert await house.logged() == 0
 
 
 async def test_the_answer_waits_for_the_row_when_asked_to(house: House) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from replayforge.domain.clock import format_time, parse_time
+from tests.integration.conftest import shares_a_house
 from tests.integration.test_guard import post, raw, status_of
 from tests.integration.test_http_ingest import NDJSON, envelope
 from tests.support.house import House
@@ -29,17 +30,19 @@ def test_times_of_rfc_3339(text: str, meant: str) -> None:
 BROKEN = {"NULs": b'{\x00"\x00x', "UTF-32": b'{\x00\x00\x00"\x00\x00\x00', "no UTF-8": b'{"a":"\xff"}', "NUL": b"\x00"}
 
 
+@shares_a_house
 @pytest.mark.parametrize("line", BROKEN.values(), ids=BROKEN.keys())
-async def test_bytes_that_are_no_text_leave_their_neighbours_alone(house: House, line: bytes) -> None:
+async def test_bytes_that_are_no_text_leave_their_neighbours_alone(shared_house: House, line: bytes) -> None:
     """A line that no JSON parser understands is refused for itself; the lines around it are accepted."""
     body = envelope() + b"\n" + line + b"\n" + envelope()
-    async with house.http.post("/api/events/bulk", data=body, headers=NDJSON) as response:
+    async with shared_house.http.post("/api/events/bulk", data=body, headers=NDJSON) as response:
         answers = [json.loads(answer) async for answer in response.content]
     assert [answer.get("problem", {}).get("status", 201) for answer in answers] == [201, 400, 201]
-    assert house.probe.counts["request.failed"] == 0
+    assert shared_house.probe.counts["request.failed"] == 0
 
 
-async def test_a_byte_order_mark_is_named(house: House) -> None:
+@shares_a_house
+async def test_a_byte_order_mark_is_named(shared_house: House) -> None:
     """A body that begins with a byte order mark hears so, in an array, in lines, and alone."""
     mark = b"\xef\xbb\xbf"
     for path, kind, body in (
@@ -49,10 +52,10 @@ async def test_a_byte_order_mark_is_named(house: House) -> None:
         ("/forgelog/append", "application/json", b"{}"),
         ("/api/replays", "application/json", b"{}"),
     ):
-        async with house.http.post(path, data=mark + body, headers={"Content-Type": kind}) as response:
+        async with shared_house.http.post(path, data=mark + body, headers={"Content-Type": kind}) as response:
             assert b"BOM" in await response.read()
             assert response.status == (200 if "ndjson" in kind else 400)
-    assert (await house.get("/forgelog/stats"))["last_offset"] == 1
+    assert await shared_house.logged() == 1
 
 
 KINDS = {
@@ -72,10 +75,11 @@ KINDS = {
 }
 
 
+@shares_a_house
 @pytest.mark.parametrize(("kind", "status"), KINDS.items())
-async def test_media_types(house: House, kind: str, status: int) -> None:
+async def test_media_types(shared_house: House, kind: str, status: int) -> None:
     """JSON is what says so, by its own type or by its suffix, in UTF-8."""
-    async with house.http.post("/api/events", data=envelope(), headers={"Content-Type": kind}) as response:
+    async with shared_house.http.post("/api/events", data=envelope(), headers={"Content-Type": kind}) as response:
         assert response.status == status
 
 
@@ -91,18 +95,20 @@ DOUBLED = {
 }
 
 
+@shares_a_house
 @pytest.mark.parametrize(("headers", "name"), DOUBLED.values(), ids=DOUBLED.keys())
-async def test_headers_that_contradict_each_other(house: House, headers: bytes, name: bytes) -> None:
+async def test_headers_that_contradict_each_other(shared_house: House, headers: bytes, name: bytes) -> None:
     """A header that decides something and is given twice, differently, is refused by its name."""
-    answer = await raw(house, post(headers))
+    answer = await raw(shared_house, post(headers))
     assert status_of(answer) == 400
     assert name in answer
-    assert (await house.get("/forgelog/stats"))["last_offset"] == 0
+    assert await shared_house.logged() == 0
 
 
-async def test_a_header_that_says_the_same_twice(house: House) -> None:
+@shares_a_house
+async def test_a_header_that_says_the_same_twice(shared_house: House) -> None:
     """The same key twice is one key."""
-    assert status_of(await raw(house, post(b"Idempotency-Key: a\r\nIdempotency-Key: a\r\n"))) == 201
+    assert status_of(await raw(shared_house, post(b"Idempotency-Key: a\r\nIdempotency-Key: a\r\n"))) == 201
 
 
 PARAMETERS = {
@@ -125,23 +131,26 @@ PARAMETERS = {
 }
 
 
+@shares_a_house
 @pytest.mark.parametrize(("path", "name"), PARAMETERS.items())
-async def test_parameters_nobody_knows_or_given_twice(house: House, path: str, name: str) -> None:
+async def test_parameters_nobody_knows_or_given_twice(shared_house: House, path: str, name: str) -> None:
     """A parameter of the query that is unknown to the API, or given twice, is 400 and named."""
-    async with house.http.get(path) as response:
+    async with shared_house.http.get(path) as response:
         problem: dict[str, Any] = json.loads(await response.read())
     assert (problem["status"], name in problem["detail"]) == (400, True), problem
 
 
+@shares_a_house
 @pytest.mark.parametrize("path", ["/?utm_source=mail", "/events?fbclid=x", "/login?x=1", "/health?t=1"])
-async def test_pages_pass_over_what_they_do_not_know(house: House, path: str) -> None:
+async def test_pages_pass_over_what_they_do_not_know(shared_house: House, path: str) -> None:
     """A link to a page may carry what a mail program hangs on it, a health check what keeps a proxy from storing it."""
-    async with house.http.get(path) as response:
+    async with shared_house.http.get(path) as response:
         assert response.status == 200
 
 
+@shares_a_house
 @pytest.mark.parametrize("path", ["/api/events?dry_run=1", "/api/events/bulk?x=1", "/api/replays?force=true"])
-async def test_parameters_where_none_are_known(house: House, path: str) -> None:
+async def test_parameters_where_none_are_known(shared_house: House, path: str) -> None:
     """What changes something takes no parameter it does not know."""
-    status, problem = await house.post(path, {})
+    status, problem = await shared_house.post(path, {})
     assert (status, problem["type"]) == (400, "urn:replayforge:unknown-parameter")

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from tests.integration.conftest import shares_a_house
 from tests.support.house import House
 from tests.support.raw_http import Said, say
 
@@ -207,10 +208,11 @@ def test_the_corpus_is_large() -> None:
     assert len(set(requests)) == len(requests) >= 350
 
 
+@shares_a_house
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
-async def test_malformed_http_is_refused_and_harms_nobody(house: House, family: Corpus) -> None:
+async def test_malformed_http_is_refused_and_harms_nobody(shared_house: House, family: Corpus) -> None:
     """What is not HTTP is 400 and closed, nothing of it is logged or repeated, and the next connection is served."""
-    port = int(house.http.port or 0)
+    port = int(shared_house.http.port or 0)
     failed: list[str] = []
     for packets in family:
         try:
@@ -220,20 +222,21 @@ async def test_malformed_http_is_refused_and_harms_nobody(house: House, family: 
         except (AssertionError, TimeoutError) as error:
             failed.append(f"{packets!r:.300}: {error!r:.300}")
     assert not failed, "\n".join(failed)
-    assert (await house.get("/forgelog/stats"))["last_offset"] == 0
-    assert house.probe.counts["request.failed"] == 0
-    assert house.probe.counts["connection.refused"] >= len(family)
+    assert await shared_house.logged() == 0
+    assert shared_house.probe.counts["request.failed"] == 0
+    assert shared_house.probe.counts["connection.refused"] >= len(family)
     posted = await say(port, POST + b"Connection: close\r\nContent-Length: 36\r\n\r\n" + EVENT)
     assert posted.status == 201
 
 
+@shares_a_house
 @pytest.mark.parametrize("expected", [b"rubbish", b"", b"100-continue, rubbish", b"200-ok"])
-async def test_nothing_else_can_be_expected_than_to_continue(house: House, expected: bytes) -> None:
+async def test_nothing_else_can_be_expected_than_to_continue(shared_house: House, expected: bytes) -> None:
     """Any other expectation is 417, as a problem like all others, and nothing is accepted."""
     head = POST + b"Content-Length: 36\r\nExpect: "
-    check_refusal(await say(int(house.http.port or 0), head + expected + b"\r\n\r\n", EVENT), 417)
-    assert (await house.get("/forgelog/stats"))["last_offset"] == 0
-    said = await say(int(house.http.port or 0), head + b"100-Continue\r\nConnection: close\r\n\r\n", EVENT)
+    check_refusal(await say(int(shared_house.http.port or 0), head + expected + b"\r\n\r\n", EVENT), 417)
+    assert await shared_house.logged() == 0
+    said = await say(int(shared_house.http.port or 0), head + b"100-Continue\r\nConnection: close\r\n\r\n", EVENT)
     assert (said.status, said.answer.count(b"HTTP/1.1 201 ")) == (100, 1)
 
 
@@ -266,28 +269,30 @@ TOO_MUCH: dict[str, tuple[bytes, int]] = {
 }
 
 
+@shares_a_house
 @pytest.mark.parametrize("packet_bytes", [1_000_000, 1_000], ids=["at once", "in packets"])
 @pytest.mark.parametrize(("request_bytes", "status"), TOO_MUCH.values(), ids=TOO_MUCH.keys())
 async def test_addresses_and_headers_have_limits(
-    house: House, request_bytes: bytes, status: int, packet_bytes: int
+    shared_house: House, request_bytes: bytes, status: int, packet_bytes: int
 ) -> None:
     """Up to the limit it is served; beyond, an address is 414 and headers are 431, however the network cuts them."""
     packets = [request_bytes[start : start + packet_bytes] for start in range(0, len(request_bytes), packet_bytes)]
-    said = await say(int(house.http.port or 0), *packets)
+    said = await say(int(shared_house.http.port or 0), *packets)
     if status == 200:
         assert said.status == 200
     else:
         check_refusal(said, status)
-    assert (await house.get("/forgelog/stats"))["last_offset"] == 0
+    assert await shared_house.logged() == 0
 
 
+@shares_a_house
 @pytest.mark.parametrize(
     "packets",
     [(GOOD, GOOD, b"GARBAGE\r\n\r\n"), (GOOD + GOOD + GET.replace(b"HTTP/1.1", b"HTTP/2.0") + b"\r\n", GOOD)],
     ids=["no request", "another version"],
 )
-async def test_good_requests_do_not_suffer_from_what_follows(house: House, packets: tuple[bytes, ...]) -> None:
+async def test_good_requests_do_not_suffer_from_what_follows(shared_house: House, packets: tuple[bytes, ...]) -> None:
     """Requests before a malformed one on the same connection are answered, and those after it are not."""
-    said = await say(int(house.http.port or 0), *packets)
+    said = await say(int(shared_house.http.port or 0), *packets)
     assert re.findall(rb"HTTP/1.[01] (\d{3}) ", said.answer) == [b"201", b"201", b"400"]
-    assert (await house.get("/forgelog/stats"))["last_offset"] == 2
+    assert await shared_house.logged() == 2

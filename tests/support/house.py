@@ -33,11 +33,22 @@ QUICK: dict[str, Any] = {
 
 @dataclass
 class House:
-    """A running daemon and what a test needs to look into it."""
+    """A running daemon and what a test needs to look into it; its log ended at `logged_before` as the test began."""
 
     daemon: Daemon
     probe: Probe
     http: TestClient[Any, Any]
+    logged_before: int = 0
+
+    async def begin(self) -> "House":
+        """Be as good as new to the next test that asks for no more than what it does itself."""
+        self.logged_before += await self.logged()
+        self.probe.forget()
+        return self
+
+    async def logged(self) -> int:
+        """Return how many records were logged since the test began."""
+        return int((await self.get("/forgelog/stats"))["last_offset"]) - self.logged_before
 
     async def send(self, event_type: str = "test", payload: Any = None, **fields: Any) -> str:
         """Send one event and return its id."""

@@ -17,6 +17,11 @@ class Probe:
         self.loop = asyncio.get_running_loop()
         telemetry.listeners.append(self.listen)
 
+    def forget(self) -> None:
+        """Count from nothing again."""
+        self.counts.clear()
+        self.telemetry_events.clear()
+
     def listen(self, name: str, count: int, fields: dict[str, Any]) -> None:
         self.counts[name] += count
         self.telemetry_events.append((name, count, fields))
