@@ -22,6 +22,7 @@ from replayforge.engine.care.peers import LOOKS_PER_SWEEP, Peers, presence, repo
 from replayforge.engine.care.recount import Recount
 from replayforge.engine.care.recovery import rebuild_window, reclaim_former
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from replayforge.engine.dispatch.claim_desk import ClaimDesk
 from replayforge.engine.dispatch.deferred_claimer import DeferredClaimer
 from replayforge.engine.dispatch.dispatcher import Dispatcher
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
@@ -102,7 +103,6 @@ class Daemon:
     metrics_recorder: MetricsRecorder
     incarnation_file: IncarnationFile
     loop_watch: LoopWatch
-    url: str = ""
 
     @property
     def services(self) -> list[str]:
@@ -117,7 +117,7 @@ class Daemon:
         services += [self.deferred_claimer, self.replay_runner, *self.workers]
         for service in services:
             self.supervisor.start(service)
-        self.intake.accepting = True
+        self.intake.open()
 
     async def stop(self) -> None:
         """Hand back what nobody began, let running handlers finish within the grace period, then close ingest.
@@ -125,7 +125,7 @@ class Daemon:
         From the beginning readiness says that the daemon stops, so that a balancer goes elsewhere; until the last
         handler has ended events are accepted all the same, and get their rows, which nobody here claims.
         """
-        self.intake.draining = True
+        self.intake.drain()
         self.incarnation_file.drain()
         self.telemetry.emit("daemon.draining")
         marking = ensure_future(self.mark_draining())
@@ -135,14 +135,14 @@ class Daemon:
         leases = [claimed.lease for claimed in unstarted]
         names = [worker.name for worker in self.workers]
         await self.supervisor.stop(names, self.config.supervisor.grace_seconds)
-        self.settler.giving_up.set()
+        self.settler.give_up()
         with contextlib.suppress(ReplayForgeError):
             for worker in self.workers:
                 await worker.interrupt()
             await self.settler.finish()
             await self.store.hand_back(leases, self.clock.now_us())
             await self.metrics_recorder.write()
-        self.intake.accepting = False
+        self.intake.close()
         await self.dispatcher.catch_up(DRAIN_SECONDS)
         await self.supervisor.stop([self.dispatcher.name, self.publisher.name], DRAIN_SECONDS)
         await self.supervisor.stop([Heartbeat.name], DRAIN_SECONDS)
@@ -235,18 +235,21 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     publisher = Publisher(store, parts.stream, telemetry)
     intake = Intake(parts.log, store, window, clock, telemetry, keys_seconds=config.retention.keys_seconds)
     lease_seconds = config.workers.lease_seconds
-    buffer = ClaimBuffer(clock, workers=config.workers.count, lease_seconds=lease_seconds if store.shared else None)
     handler_limits = HandlerLimits(parts.handlers, clock, telemetry, lingering_max=config.workers.count)
-    buffer.left = handler_limits.release
-    pause_controller = PauseController(store, buffer, handler_limits, publisher, clock, telemetry)
+    buffer = ClaimBuffer(
+        clock,
+        workers=config.workers.count,
+        lease_seconds=lease_seconds if store.shared else None,
+        left=handler_limits.release,
+    )
+    desk = ClaimDesk(store, buffer, handler_limits, publisher, clock, telemetry)
+    pause_controller = PauseController(store, buffer, handler_limits, desk, clock, telemetry)
     await pause_controller.look()
     dispatcher = Dispatcher(
         parts.log,
         store,
         window,
-        publisher,
-        buffer,
-        handler_limits,
+        desk,
         clock,
         telemetry,
         incarnation=parts.incarnation,
@@ -267,51 +270,52 @@ async def build(parts: Parts, cursor: int) -> Daemon:
         parts.stream,
         store,
         buffer,
-        handler_limits,
-        publisher,
+        desk,
         incarnation_file,
         clock,
         telemetry,
         solo_seconds=config.workers.solo_seconds,
     )
-    deferred_claimer = DeferredClaimer(store, buffer, handler_limits, publisher, clock, telemetry)
+    deferred_claimer = DeferredClaimer(store, buffer, handler_limits, desk, clock, telemetry)
     heartbeat = build_heartbeat(parts, buffer, workers)
     peers = Peers(
         store,
         parts.stream,
         publisher,
         parts.handlers,
-        heartbeat,
+        lambda: None if heartbeat is None else heartbeat.beating_since,
         clock,
         telemetry,
         lease_seconds=lease_seconds,
         sweep_seconds=config.janitor.sweep_seconds,
     )
-    controls = Controls(store, reader, peers, clock, telemetry, least_seconds=config.workers.control_seconds)
+    controls = Controls(
+        store, desk.look_for_suspects, peers.others, clock, telemetry, least_seconds=config.workers.control_seconds
+    )
     recount = Recount(store, clock)
     replay_runner = ReplayRunner(store, publisher, clock, telemetry)
     replay_jobs = ReplayJobs(store, replay_runner.wake, clock, telemetry)
     janitor = Janitor(
         parts.log,
-        intake,
         store,
         parts.stream,
-        dispatcher,
-        publisher,
-        buffer,
         clock,
         telemetry,
-        intervals(config),
-        parts.rng,
-        [
+        intervals=intervals(config),
+        rng=parts.rng,
+        projected=lambda: dispatcher.projected,
+        publish=publisher.offer,
+        note_disk=intake.note_disk,
+        store_now_us=(peers.store_clock if store.shared else parts.log.steady_clock).now_us,
+        further_chores=[
+            Chore("refill", config.janitor.refill_seconds, publisher.look),
+            Chore("sweep", config.janitor.sweep_seconds, desk.sweep),
             Chore("recount", config.janitor.disk_seconds, recount.look),
             *shared_chores(
                 config, peers, controls, pause_controller, replay_jobs, metrics_recorder, parts.log.steady_clock
             ),
         ],
     )
-    if store.shared:
-        janitor.store_now_us = peers.store_clock.now_us
     supervisor = Supervisor(
         clock,
         telemetry,
@@ -321,7 +325,7 @@ async def build(parts: Parts, cursor: int) -> Daemon:
     )
     loop_watch = LoopWatch(parts.handlers, telemetry)
     faults = HandlerFaults(parts.handlers)
-    telemetry.listeners.append(faults.listen)
+    telemetry.listen(faults.listen)
     status = DaemonStatus(
         log=parts.log,
         store=store,
@@ -472,7 +476,6 @@ def intervals(config: Config) -> Intervals:
     chores = config.janitor
     return Intervals(
         promote_seconds=chores.promote_seconds,
-        sweep_seconds=chores.sweep_seconds,
         refill_seconds=chores.refill_seconds,
         stream_reclaim_seconds=chores.stream_reclaim_seconds,
         stream_idle_seconds=chores.stream_idle_seconds,

@@ -108,17 +108,17 @@ async def serve_until_told(
     """Do so; a signal during the start cancels it."""
     config = loaded.config
     async with opened(config, adopt_store=adopt_store, telemetry=signals.telemetry) as daemon:
-        escapes.telemetry, escapes.latest = signals.telemetry, daemon.furnishing.latest_type
+        escapes.report_to(signals.telemetry, daemon.furnishing.latest_type)
         signals.install()  # once more: the modules of handlers may have taken them
-        signals.first = daemon.incarnation_file.drain
+        signals.at_first(daemon.incarnation_file.drain)
         told = signals.watch_run(config.supervisor.grace_seconds)
         daemon.start()
-        async with site(daemon, listening):
+        async with site(daemon, listening) as url:
             # What is there by now stays for good; full collections that looked through it held the loop for 60 ms.
             gc.freeze()
             gc.set_threshold(*COLLECTED_AFTER)
             daemon.furnishing.remember()
-            announce(daemon, loaded)
+            announce(daemon, loaded, url)
             await wait((told, daemon.supervisor.failed), return_when=asyncio.FIRST_COMPLETED)
             await daemon.stop()
         code = exit_code(daemon)
@@ -136,17 +136,16 @@ def exit_code(daemon: Daemon) -> int:
 
 
 @contextlib.asynccontextmanager
-async def site(daemon: Daemon, listening: socket.socket) -> AsyncIterator[None]:
-    """Serve HTTP on a socket."""
+async def site(daemon: Daemon, listening: socket.socket) -> AsyncIterator[str]:
+    """Serve HTTP on a socket; gives the address."""
     host, port = listening.getsockname()[:2]
-    daemon.url = f"http://{f'[{host}]' if ':' in host else host}:{port}{daemon.config.server.base_path}"
     limits = ConnectionLimits(connections_per_address_max=daemon.config.server.connections_per_address_max)
     runner = await runner_of(build_app(web_context(daemon)), limits=limits, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
     await web.SockSite(runner, listening, backlog=BACKLOG_MAX).start()
-    daemon.janitor.chores.append(Chore("look_at_port", daemon.janitor.intervals.refill_seconds, port_check(listening)))
+    daemon.janitor.add(Chore("look_at_port", daemon.config.janitor.refill_seconds, port_check(listening)))
     try:
-        yield
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}{daemon.config.server.base_path}"
     finally:
         await runner.cleanup()
 
@@ -229,7 +228,7 @@ def own_of(config: Config, port: int, opened: frozenset[int]) -> Belongings:
     )
 
 
-def announce(daemon: Daemon, loaded: LoadedConfig) -> None:
+def announce(daemon: Daemon, loaded: LoadedConfig, url: str) -> None:
     """Say on stdout what runs where, and what was recovered."""
     config, recovered, log = daemon.config, daemon.status.recovered, daemon.log.recovery
     named = [*config.handlers.modules, *(f"{endpoint.match} by HTTP" for endpoint in config.handlers.http)]
@@ -237,11 +236,11 @@ def announce(daemon: Daemon, loaded: LoadedConfig) -> None:
     found = f"log {log.last_offset:,} records in {log.segments} segments, {'clean' if log.clean else 'unclean'} stop"
     again = f"{recovered.unprojected:,} events not yet dispatched, {recovered.requeued:,} in flight taken back"
     lines = [
-        f"ReplayForge listens on {daemon.url}",
+        f"ReplayForge listens on {url}",
         f"  data      {config.data_dir} (store {daemon.store.driver.dialect}, stream {daemon.stream.name})",
         f"  handlers  {handlers}",
         f"  workers   {config.workers.count}, simulated crashes {'on' if daemon.chaos else 'off'}",
         f"  recovered {found}; {again}, {recovered.buried:,} buried, {recovered.held:,} held",
     ]
     output.out.write(("\n".join(lines) + "\n").encode(errors="backslashreplace"))
-    daemon.telemetry.emit("daemon.started", url=daemon.url, config=str(loaded.path or "defaults"))
+    daemon.telemetry.emit("daemon.started", url=url, config=str(loaded.path or "defaults"))

@@ -102,6 +102,10 @@ class Escapes:
         self.moments: deque[float] = deque(maxlen=ESCAPES_MAX)
         self.latest: Callable[[], str] = str  # the type of the event whose handler ran last
 
+    def report_to(self, telemetry: Telemetry, latest: Callable[[], str]) -> None:
+        """Take it that the daemon has begun: what leaves the loop from now on is some handler's doing."""
+        self.telemetry, self.latest = telemetry, latest
+
     def note(self, error: BaseException, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Report what left the loop, and the attempt whose code it was, where that can be known."""
         stopped_by = getattr(loop, "stopped_by", None)

@@ -168,5 +168,5 @@ def keep(path: Path, line: str) -> None:
 def logging_telemetry() -> Telemetry:
     """Return telemetry that is written to the log output."""
     telemetry = Telemetry()
-    telemetry.listeners.append(log_listener())
+    telemetry.listen(log_listener())
     return telemetry

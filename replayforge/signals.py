@@ -33,7 +33,7 @@ class Signals:
     """What the process is told from outside. `told` resolves at the first SIGTERM or SIGINT; a second one ends it here.
 
     A thread sees to it that the first one is heeded: when the event loop does not turn once the grace period is over,
-    the process ends without it. `first` is called on that thread as soon as the first signal comes.
+    the process ends without it.
     """
 
     def __init__(self, telemetry: Telemetry) -> None:
@@ -75,6 +75,10 @@ class Signals:
 
         self.act, self.grace_seconds = tell, grace_seconds
         return told
+
+    def at_first(self, call: Callable[[], object]) -> None:
+        """Have a function called, on the thread that watches, as soon as the first signal comes."""
+        self.first = call
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """Take in a signal that ends the daemon; between two instructions of whatever the main thread does."""

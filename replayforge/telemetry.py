@@ -171,6 +171,10 @@ class Telemetry:
         self.counts_by_label: Counter[tuple[str, str]] = Counter()
         self.listeners: list[Listener] = []
 
+    def listen(self, *listeners: Listener) -> None:
+        """Have these told of everything from now on."""
+        self.listeners += listeners
+
     def emit(self, name: str, count: int = 1, **fields: Any) -> None:
         """Report that `name` happened `count` times; raises KeyError for a name outside the catalog."""
         if (kind := CATALOG.get(name)) is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ownership import Package, Source, read_module
 from tests.support.tools_beside import TOOLS, ToolsBeside
 
 ROOT = Path(__file__).parent.parent
@@ -73,3 +74,68 @@ def test_what_is_private_to_others_is_used_in_one_place() -> None:
             if re.match(r"_[^_]", name) and name not in ("_exit", "_current_frames"):
                 found[path.name].add(name)
     assert found == PRIVATE
+
+
+ACTORS = re.compile(r"replayforge\.(assembly|daemon|engine\..+|web\..+)")
+
+
+def test_nobody_sets_an_attribute_of_somebody_else() -> None:
+    """What an object holds is changed by its own module: others call its methods, or give it what it needs at first."""
+    source = Source(ROOT / "replayforge")
+    package = Package(source)
+    found = [place for name in source.names() if ACTORS.fullmatch(name) for place in package.trespasses(name)]
+    assert found == []
+
+
+OWNER = """
+class Value:
+    count: int = 0
+
+class Actor:
+    def __init__(self, value: Value | None) -> None:
+        self.value = value
+        self.flag = False
+        self.chores: list[str] = []
+
+    def add(self, chore: str) -> None:
+        self.chores.append(chore)
+"""
+STRANGER = """
+from owner import Actor, Value
+
+class Own:
+    flag = False
+
+class Stranger:
+    def __init__(self, actor: Actor, own: Own) -> None:
+        self.actor = actor
+        self.own = own
+
+    def act(self, given: "Actor", own: Own) -> None:
+        made = Actor(None)
+        alias = self.actor
+        {line}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "owner"),
+    [
+        ("self.actor.flag = True", "Actor"),
+        ("self.actor.flag |= True", "Actor"),
+        ("made.flag, own.flag = True, True", "Actor"),
+        ("given.chores[0] = 'sweep'", "Actor"),
+        ("del alias.flag", "Actor"),
+        ("self.actor.chores.append('sweep')", "Actor"),
+        ("self.actor.value.count += 1", "Value"),
+        ("self.own.flag = True", None),
+        ("self.actor.add('sweep')", None),
+        ("self.flag = self.actor.flag", None),
+        ("own.flag = True", None),
+    ],
+)
+def test_setting_from_outside_is_found(line: str, owner: str | None) -> None:
+    """Every way to change somebody else's attribute is found, and nothing that an object does with its own."""
+    modules = {"owner": read_module("owner", OWNER), "stranger": read_module("stranger", STRANGER.format(line=line))}
+    found = list(Package(modules).trespasses("stranger"))
+    assert [place.rpartition("attribute of ")[2] for place in found] == ([] if owner is None else [f"{owner} in owner"])

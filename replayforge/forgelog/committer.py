@@ -45,6 +45,7 @@ class Committer:
         self.wake = threading.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.waiters: set[asyncio.Future[None]] = set()
+        self.callbacks: set[Callable[[], None]] = set()
         self.closing = False
         self.poisoned: BaseException | None = None
         self.full = False
@@ -96,19 +97,32 @@ class Committer:
     def wake_waiters(self) -> None:
         """Let everyone who waits for new records look again."""
         waiters, self.waiters = self.waiters, set()
+        callbacks, self.callbacks = self.callbacks, set()
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        for callback in callbacks:
+            callback()
+
+    def call_when_moved(self, callback: Callable[[], None]) -> None:
+        """Have a function called once, when everyone who waits for new records is to look again."""
+        self.callbacks.add(callback)
+
+    def is_beyond(self, offset: int) -> bool:
+        """Tell whether the durable end is beyond `offset`; raises LogClosed or LogPoisoned when it never will be."""
+        self.loop = get_running_loop()  # first: who poisons from now on answers in this loop
+        if self.durable_offset > offset:
+            return True
+        if self.poisoned is not None:
+            raise as_poisoned(self.poisoned)
+        if self.closing:
+            raise LogClosed
+        return False
 
     async def wait_beyond(self, offset: int) -> int:
         """Return the durable end once it is beyond `offset`; raises LogClosed or LogPoisoned when it never will be."""
-        loop = self.loop = get_running_loop()
-        while self.durable_offset <= offset:
-            if self.poisoned is not None:
-                raise as_poisoned(self.poisoned)
-            if self.closing:
-                raise LogClosed
-            waiter: asyncio.Future[None] = loop.create_future()
+        while not self.is_beyond(offset):
+            waiter: asyncio.Future[None] = get_running_loop().create_future()
             self.waiters.add(waiter)
             try:
                 await waiter

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from asyncio import ensure_future, shield
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -155,6 +155,14 @@ class ForgeLog:
             raise
         except OSError as error:
             raise LogUnreadable(f"The disk of the log did not give the records asked for ({error}).") from error
+
+    def is_beyond(self, offset: int) -> bool:
+        """Tell whether the durable end is beyond `offset`; raises LogClosed or LogPoisoned when it never will be."""
+        return self.committer.is_beyond(offset)
+
+    def call_when_moved(self, callback: Callable[[], None]) -> None:
+        """Have a function called once in this loop, as soon as the durable end has moved or never will again."""
+        self.committer.call_when_moved(callback)
 
     async def wait_beyond(self, offset: int) -> int:
         """Return the durable end once it is beyond `offset`; raises LogClosed or LogPoisoned when it never will be."""

@@ -33,6 +33,12 @@ class EmbeddedStream:
         """See Stream.open."""
         self.wiped.set()
 
+    def take_wiped(self) -> bool:
+        """See Stream.take_wiped."""
+        wiped = self.wiped.is_set()
+        self.wiped.clear()
+        return wiped
+
     async def publish(self, entries: Sequence[Entry]) -> int:
         """See Stream.publish; an entry that is queued already needs no room."""
         published = 0

@@ -84,6 +84,12 @@ class RedisStream:
 
     # The road of an entry
 
+    def take_wiped(self) -> bool:
+        """See Stream.take_wiped."""
+        wiped = self.wiped.is_set()
+        self.wiped.clear()
+        return wiped
+
     async def publish(self, entries: Sequence[Entry]) -> int:
         """See Stream.publish; each batch of a thousand is one step inside Redis."""
         published = 0

@@ -58,6 +58,10 @@ class Stream(Protocol):
         """
         ...
 
+    def take_wiped(self) -> bool:
+        """Tell whether entries may have been lost since this was asked last."""
+        ...
+
     async def publish(self, entries: Sequence[Entry]) -> int:
         """Put the entries at the end, in order, until the stream holds `entries_max`; return how many found room.
 

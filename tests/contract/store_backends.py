@@ -9,7 +9,7 @@ import msgspec
 
 from replayforge.domain.event import Claimed, EventRecord
 from replayforge.domain.lifecycle import Outcome, State
-from replayforge.domain.recovery import Verdict
+from replayforge.domain.recovery import Incarnation, Verdict, judge_former
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
@@ -96,3 +96,10 @@ def success(one: Claimed) -> Settlement:
     """Return the outcome of a handler that returned."""
     verdict = Verdict(State.SUCCEEDED, one.event.attempt_count, one.event.crashes)
     return Settlement(one.event, Outcome.SUCCEEDED, verdict, "worker-1", now_us(), now_us())
+
+
+async def judge(store: Store, former: Incarnation) -> None:
+    """Take back what lies in processing, as the next incarnation of its node would."""
+    draining = {former.owner} if former.draining else set()
+    reclaims = judge_former(await store.in_flight(""), former, draining, store.node, lambda _: False)
+    await store.reclaim(reclaims, "the process died", now_us())

@@ -5,18 +5,11 @@ from collections.abc import Sequence
 from replayforge.domain.event import Claimed, Entry, SeenLease
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.poison import Isolation, Suspicion
-from replayforge.domain.recovery import Incarnation, Verdict, after_lapse, judge_former
+from replayforge.domain.recovery import Incarnation, Verdict, after_lapse
 from replayforge.stores.store import Store
 from replayforge.stores.suspicions import Change, Suspect
 from replayforge.stores.transactions import Settlement
-from tests.contract.store_backends import claimed, now_us, put, record, success
-
-
-async def judge(store: Store, former: Incarnation) -> None:
-    """Take back what lies in processing, as the next incarnation of its node would."""
-    draining = {former.owner} if former.draining else set()
-    reclaims = judge_former(await store.in_flight(""), former, draining, store.node, lambda _: False)
-    await store.reclaim(reclaims, "the process died", now_us())
+from tests.contract.store_backends import claimed, judge, now_us, put, record, success
 
 
 async def suspected(store: Store, deaths: int = 1) -> Claimed:

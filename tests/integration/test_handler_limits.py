@@ -270,8 +270,8 @@ async def test_concurrency_is_never_exceeded(house: House, scene: Scene) -> None
     assert scene.most["quick"] > 3
     assert (ledger["succeeded"], ledger["lost"]) == (650, 0)
     assert set(narrow) <= {event_id for event_id, count in scene.ended.items() if count >= 2}
-    assert house.daemon.handler_reporter.handler_limits.handler_limits["narrow.*"].running == 0
-    assert house.daemon.handler_reporter.handler_limits.handler_limits["narrow.*"].promised == 0
+    assert house.daemon.handler_reporter.handler_limits.by_pattern["narrow.*"].running == 0
+    assert house.daemon.handler_reporter.handler_limits.by_pattern["narrow.*"].promised == 0
 
 
 async def test_limited_backlog_delays_nobody(house: House, scene: Scene) -> None:
@@ -362,7 +362,7 @@ async def test_breaker_opens_costs_no_attempts_and_closes(
         endpoint.status = 200
         await house.probe.saw("breaker.closed")
         await waits(house, "hook.*", 0)
-        failures = house.daemon.handler_reporter.handler_limits.handler_limits["hook.*"].failures
+        failures = house.daemon.handler_reporter.handler_limits.by_pattern["hook.*"].failures
         # One worker, so nothing else was under way when it opened; after that each opening cost one probe.
         assert failures == FAILURES_MAX - 1 + house.probe.counts["breaker.opened"]
         await persist(lambda: has_ended(house, 60 - failures))

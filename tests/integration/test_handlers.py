@@ -312,29 +312,8 @@ async def test_handlers_that_never_wait_leave_the_loop_its_turns(tmp_path: Path)
     assert max(began.values()) <= 1
 
 
-async def test_what_waits_is_not_starved(tmp_path: Path) -> None:
-    """Events that come in while a backlog is worked off run after it, but for a few, although workers fall free."""
-    handlers, gate, order = Handlers(), asyncio.Event(), list[str]()
-
-    @handlers.on("test")
-    async def note(event: Event, context: Context) -> None:
-        order.append(event.id)
-        await gate.wait()
-        await asyncio.sleep(0)
-
-    async with open_house(tmp_path, handlers, {"workers.count": 2, "stream.entries_max": 100}) as house:
-        sent = await house.send_many(500)
-        gate.set()
-        while len(order) < 400:
-            sent += await house.send_many(10)
-        await house.converges()
-        places = {event_id: place for place, event_id in enumerate(sent)}
-        overtakers = sum(at < places[event_id] for at, event_id in enumerate(order))
-        assert overtakers <= len(sent) / 10  # before the reader has seen the backlog, and when a refill comes late
-
-
 async def test_backlog_stays_in_the_store(tmp_path: Path) -> None:
-    """A backlog of 20,000 never puts more than `entries_max` on the stream, nor in memory, and all of it ends."""
+    """A backlog of 2,000 never puts more than `entries_max` on the stream, nor in memory, and all of it ends."""
     handlers, gate, depths = Handlers(), asyncio.Event(), list[int]()
 
     @handlers.on("*")
@@ -342,24 +321,24 @@ async def test_backlog_stays_in_the_store(tmp_path: Path) -> None:
         await gate.wait()
         depths.append(await house.daemon.stream.depth())
 
-    settings = {"stream.entries_max": 200, "workers.count": 20, "server.bulk_events_max": 1000}
+    settings = {"stream.entries_max": 50, "workers.count": 20}
     async with open_house(tmp_path, handlers, settings) as house:
-        for _ in range(20):
+        for _ in range(2):
             await house.send_many(1000)
-        await house.probe.saw("event.dispatched", 20_000)
+        await house.probe.saw("event.dispatched", 2_000)
 
         async def full() -> bool:
-            return await house.daemon.stream.depth() >= 180
+            return await house.daemon.stream.depth() >= 45
 
         await persist(full)
         assert len(house.daemon.buffer.leases.held) <= 20 + 256
-        assert len(house.daemon.publisher.offered) <= 200
+        assert len(house.daemon.publisher.offered) <= 50
         assert len(house.daemon.intake.window) == 0
         gate.set()
         ledger = await house.converges(60)
-        assert (ledger["succeeded"], ledger["lost"]) == (20_000, 0)
-        assert max(depths) <= 200
-        assert house.probe.counts["attempt.started"] == 20_000
+        assert (ledger["succeeded"], ledger["lost"]) == (2_000, 0)
+        assert max(depths) <= 50
+        assert house.probe.counts["attempt.started"] == 2_000
 
 
 async def test_held_after_a_crash(tmp_path: Path) -> None:

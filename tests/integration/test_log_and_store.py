@@ -17,12 +17,10 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Ledger
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.care import recount
-from replayforge.engine.care.janitor import Chore
 from replayforge.engine.handlers.handlers import Context, Handlers
 from replayforge.engine.report.audit import Findings, audit
 from replayforge.forgelog.record import NewRecord
 from replayforge.opening import opened_for_check
-from replayforge.stores.projection import Projected, Projection
 from replayforge.telemetry import Telemetry
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, configuration, open_house
@@ -231,58 +229,6 @@ async def test_records_that_are_no_events_are_told_apart(tmp_path: Path) -> None
     assert (findings.unreadable, findings.gaps, findings.lost, findings.clean) == ([3], [], [], False)
 
 
-async def test_a_chore_with_more_to_do_goes_on(tmp_path: Path) -> None:
-    """Retention removes all that has served its time when it is due, although one step removes no more than 500."""
-    settings = {"retention.succeeded_seconds": 0.01, "janitor.retention_seconds": 3600}
-    async with open_house(tmp_path, handlers(), settings) as house:
-        await house.send_many(1200)
-        await house.converges()
-        chore = next(chore for chore in house.daemon.janitor.chores if chore.name == "retire_events")
-        chore.due_at = 0
-        await house.probe.saw("event.retired", 1200)
-
-
-async def test_a_chore_that_ends_with_an_error_ends_neither_the_janitor_nor_the_other_chores(tmp_path: Path) -> None:
-    """A chore that meets a defect is reported, tried again at its next time, and stops no other chore."""
-
-    async def break_down() -> int:
-        raise OSError(5, "Input/output error")
-
-    async with open_house(tmp_path, handlers()) as house:
-        janitor = house.daemon.janitor
-        janitor.chores.insert(0, Chore("broken", 0.01, break_down))
-        await house.probe.saw("chore.failed", 8)
-        event_id = await house.send("later", run_at="2020-01-01T00:00:00Z")
-        await house.reaches(event_id, "succeeded")
-        assert house.daemon.supervisor.guards["janitor"].restarts == 0
-
-
-async def test_a_dispatcher_that_died_while_its_commit_was_on_the_way_goes_on_from_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A restarted dispatcher recognises its own late commit instead of taking it for another daemon's."""
-    async with open_house(tmp_path, handlers()) as house:
-        store, begun = house.daemon.store, asyncio.Event()
-        project, projections = store.project, list[Projection]()
-
-        async def late(projection: Projection) -> Projected:
-            projections.append(projection)
-            if len(projections) == 1:
-                begun.set()
-                await asyncio.Event().wait()  # ends with the dispatcher; what it asked for is carried out below
-            if len(projections) == 2:
-                await project(projections[0])
-            return await project(projection)
-
-        monkeypatch.setattr(store, "project", late)
-        await house.send()
-        await begun.wait()
-        house.daemon.supervisor.crash("dispatcher")
-        ledger = await house.converges()
-        assert (ledger["succeeded"], ledger["lost"]) == (1, 0)
-        assert not house.daemon.supervisor.failed.done()
-
-
 def test_a_missing_event_is_named_although_more_rows_were_retired_than_are_missing() -> None:
     """What retention removed, with its records, is never set off against an event that is missing now."""
     states = {State.SUCCEEDED: 100}
@@ -301,24 +247,3 @@ async def test_one_large_request_is_accepted_in_batches_that_are_durable_as_a_wh
         ledger = await house.converges()
         assert (ledger["accepted"], ledger["succeeded"]) == (12, 12)
         assert house.daemon.log.stats().committed_batches >= 3
-
-
-async def test_what_was_claimed_for_a_buffer_that_closed_meanwhile_goes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An event whose insertion claims it while the daemon begins to stop is queued again, and no attempt is charged."""
-    async with open_house(tmp_path, handlers(), {"janitor.refill_seconds": 60}) as house:
-        store, buffer = house.daemon.store, house.daemon.buffer
-        project, projected = store.project, list[Projected]()
-
-        async def close_meanwhile(projection: Projection) -> Projected:
-            projected.append(await project(projection))
-            buffer.close()
-            return projected[-1]
-
-        await house.reaches(await house.send(), "succeeded")  # by then suspects are ruled out
-        monkeypatch.setattr(store, "project", close_meanwhile)
-        event_id = await house.send()
-        shown = await house.reaches(event_id, "queued")
-        assert [claimed.event.id for claimed in projected[0].claimed] == [event_id]
-        assert (shown["starts"], shown["attempt_count"]) == (1, 0)

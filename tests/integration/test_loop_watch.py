@@ -79,7 +79,7 @@ async def blocked(
                 mine.append(fields)
                 named.set()
 
-        house.daemon.telemetry.listeners.append(listen)
+        house.daemon.telemetry.listen(listen)
         sent = await house.send(event_type)
         await persist(lambda: asyncio.sleep(0, named.is_set() and house.daemon.loop_watch.current is None))
         fields = mine[0]

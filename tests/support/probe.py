@@ -15,7 +15,7 @@ class Probe:
         self.telemetry_events: list[tuple[str, int, dict[str, Any]]] = []
         self.changed = asyncio.Event()
         self.loop = asyncio.get_running_loop()
-        telemetry.listeners.append(self.listen)
+        telemetry.listen(self.listen)
 
     def forget(self) -> None:
         """Count from nothing again."""

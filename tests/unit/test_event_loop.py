@@ -32,8 +32,8 @@ def test_an_exit_is_survived_and_named(make_loop: Callable[[], asyncio.AbstractE
     """Where uvloop does not tell whose callback it was, the type of the event that ran last is."""
     telemetry, escapes = Telemetry(), Escapes()
     found: list[dict[str, Any]] = []
-    telemetry.listeners.append(lambda name, count, fields: found.append(fields))
-    escapes.telemetry, escapes.latest = telemetry, lambda: "t"
+    telemetry.listen(lambda name, count, fields: found.append(fields))
+    escapes.report_to(telemetry, lambda: "t")
     leave, what = EXITS[way]
 
     async def live() -> str:
@@ -57,8 +57,8 @@ def test_an_exit_in_the_turn_of_a_stop_hides_neither(make_loop: Callable[[], asy
     """Both are reported, each once."""
     telemetry, escapes = Telemetry(), Escapes()
     found: list[str] = []
-    telemetry.listeners.append(lambda name, count, fields: found.append(fields["error"]))
-    escapes.telemetry = telemetry
+    telemetry.listen(lambda name, count, fields: found.append(fields["error"]))
+    escapes.report_to(telemetry, str)
 
     async def live() -> None:
         loop = asyncio.get_running_loop()
@@ -81,7 +81,7 @@ def test_what_a_signals_handler_raises_is_survived_until_it_is_too_much(monkeypa
     """It may be raised anywhere in the loop itself; a loop that makes no headway is given up, at once where it cannot
     go on."""
     telemetry, escapes = Telemetry(), Escapes()
-    escapes.telemetry = telemetry
+    escapes.report_to(telemetry, str)
     kind: type[Exception] = ValueError
 
     def select(timeout: object) -> None:

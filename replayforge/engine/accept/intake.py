@@ -116,6 +116,22 @@ class Intake:
         self.draining = False
         self.disk_low = False
 
+    def open(self) -> None:
+        """Accept events from now on."""
+        self.accepting = True
+
+    def drain(self) -> None:
+        """Say that the daemon stops; events are accepted all the same until `close`."""
+        self.draining = True
+
+    def close(self) -> None:
+        """Accept nothing more; what has begun is finished."""
+        self.accepting = False
+
+    def note_disk(self, low: bool) -> None:
+        """Accept nothing while the disk is nearly full."""
+        self.disk_low = low
+
     async def accept(self, envelope: Envelope, replay_of: str | None = None) -> Receipt:
         """Return the receipt of one event, which may be an edited replay; raises KeyReused, Rejected or Unavailable."""
         self.check_room(1)

@@ -1,13 +1,12 @@
 """Keeps suspects aside until the daemon has lived long enough without them, and then has them run again."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import ceil
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.poison import Isolation, Suspicion, control_seconds, released, uncontrolled
-from replayforge.engine.care.peers import Peers
-from replayforge.engine.dispatch.reader import Reader
+from replayforge.domain.reports import Node
 from replayforge.stores.store import Store
 from replayforge.stores.suspicions import Change, Suspect
 from replayforge.telemetry import Telemetry
@@ -19,21 +18,22 @@ class Controls:
     """The control of each suspect that died alone: it waits, and if the daemon dies meanwhile, it was not the cause.
 
     `lived_seconds` is for how long this daemon has lived; the time of a process that was stopped does not count.
+    `others` gives the other daemons, those that live and those that are gone.
     """
 
     def __init__(
         self,
         store: Store,
-        reader: Reader,
-        peers: Peers,
+        look_for_suspects: Callable[[], None],
+        others: Callable[[], Awaitable[tuple[list[Node], list[Node]]]],
         clock: Clock,
         telemetry: Telemetry,
         *,
         least_seconds: float,
     ) -> None:
         self.store = store
-        self.reader = reader
-        self.peers = peers
+        self.look_for_suspects = look_for_suspects
+        self.others = others
         self.clock = clock
         self.telemetry = telemetry
         self.least_seconds = least_seconds
@@ -43,20 +43,20 @@ class Controls:
         self.gone: frozenset[str] = frozenset()
 
     async def look(self) -> int:
-        """End the controls that are over, and have the reader run what is to run alone; returns how many wait."""
+        """End the controls that are over, and say so when something is to run alone; returns how many wait."""
         now = self.clock.monotonic()
         self.lived_seconds += min(now - self.looked_at, STEP_SECONDS_MAX)
         self.looked_at = now
         self.waiting = await self.store.set_aside()
         if any(not self.is_ours(suspect) for suspect in self.waiting):
-            living, gone = await self.peers.others()
+            living, gone = await self.others()
             self.gone = frozenset(node.name for node in gone) - {node.name for node in living}
         if self.decide(self.waiting):
             ended = await self.store.end_controls(self.decide)
             self.telemetry.emit("suspect.released", ended)
             self.waiting = await self.store.set_aside()
         if await self.store.next_suspect() is not None:
-            self.reader.look_for_suspects()
+            self.look_for_suspects()
         return len(self.waiting)
 
     def decide(self, suspects: Sequence[Suspect]) -> list[Change]:

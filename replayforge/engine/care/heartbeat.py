@@ -6,6 +6,7 @@ import threading
 from asyncio import ensure_future, get_running_loop, sleep, wait
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from replayforge.domain.clock import Clock
@@ -13,13 +14,13 @@ from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Lease
 from replayforge.domain.reports import Node
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
-from replayforge.engine.dispatch.leases import Claim, Hold
+from replayforge.engine.dispatch.leases import ClaimUnderWay, Hold
 from replayforge.engine.handlers.handlers import Handlers
 from replayforge.engine.run.worker import Worker
+from replayforge.engine.service_loop import run_until
 from replayforge.forks import kept_loop
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Renewal
-from replayforge.supervisor import wait_for_event
 from replayforge.telemetry import Telemetry
 
 LOOKS_PER_LEASE = 20
@@ -140,8 +141,7 @@ class Heartbeat:
         store = self.store.beside(max(CALL_SECONDS_MIN, self.pace.lease_seconds / 6))
         watching = ensure_future(self.watch())
         try:
-            while not told.is_set():
-                await wait_for_event(told, await self.tick(store))
+            await run_until(told, partial(self.tick, store))
             with contextlib.suppress(Unavailable):
                 await store.beat([], self.clock.now_us(), self.report(True))
         finally:
@@ -176,18 +176,18 @@ class Heartbeat:
             if hold is None:
                 continue
             if lease.seq in renewal.renewed:
-                hold.sure_at = now
+                hold.renew(now)
             elif lease.seq not in renewal.held:
-                hold.lost = True
                 lost.append(lease)
+        self.leases.lose(lost)
         return lost
 
-    def renew_claims(self, claims: Sequence[Claim], now: float) -> None:
+    def renew_claims(self, claims: Sequence[ClaimUnderWay], now: float) -> None:
         """Note that what these claims may have taken was renewed, where nobody can have taken it over before."""
         later = self.clock.elapsed()
         for claim in claims:
             if later - claim.sure_at < self.pace.lease_seconds:
-                claim.sure_at = now
+                claim.renew(now)
 
     async def watch(self) -> None:
         """Give up the leases that have been in doubt for too long, also while a beat waits for its answer."""

@@ -9,20 +9,15 @@ from dataclasses import dataclass
 from replayforge import crashpoints
 from replayforge.domain.clock import DRIFT_SECONDS_MAX, Clock, to_us
 from replayforge.domain.errors import Fatal, Unavailable
-from replayforge.domain.event import Entry, Lease
+from replayforge.domain.event import Entry
 from replayforge.domain.lifecycle import State
-from replayforge.engine.accept.intake import Intake
-from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
-from replayforge.engine.dispatch.dispatcher import Dispatcher
-from replayforge.engine.dispatch.publisher import Publisher
+from replayforge.engine.service_loop import run_until
 from replayforge.forgelog.log import ForgeLog
 from replayforge.stores.store import Store
 from replayforge.streams.stream import Stream
-from replayforge.supervisor import wait_for_event
 from replayforge.telemetry import Telemetry
 from replayforge.threads import in_thread
 
-ORPHANED_AFTER_SECONDS = 4.0  # less than from one sweep to the next, so that the second look decides
 PROMOTED_PER_STEP_MAX = 1000
 RETIRED_PER_STEP_MAX = 500
 NEXT_STEP_SECONDS = 0.05
@@ -38,7 +33,6 @@ class Intervals:
     free."""
 
     promote_seconds: float = 0.5
-    sweep_seconds: float = 5.0
     refill_seconds: float = 1.0
     stream_reclaim_seconds: float = 15.0
     stream_idle_seconds: float = 60.0
@@ -78,50 +72,53 @@ class Chore:
 
 
 class Janitor:
-    """Does the chores that are due, one after another; one that fails is tried again later and stops no other."""
+    """Does the chores that are due, one after another; one that fails is tried again later and stops no other.
+
+    `projected` is how far the log is in the store, `publish` takes the entries of what was queued,
+    `note_disk` hears whether the disk is nearly full, and `store_now_us` is the time by which rows may be removed, None
+    while no clock can be trusted.
+    """
 
     name = "janitor"
 
     def __init__(
         self,
         log: ForgeLog,
-        intake: Intake,
         store: Store,
         stream: Stream,
-        dispatcher: Dispatcher,
-        publisher: Publisher,
-        buffer: ClaimBuffer,
         clock: Clock,
         telemetry: Telemetry,
+        *,
         intervals: Intervals,
         rng: random.Random,
+        projected: Callable[[], int],
+        publish: Callable[[Sequence[Entry]], None],
+        note_disk: Callable[[bool], None],
+        store_now_us: Callable[[], int | None],
         further_chores: Sequence[Chore] = (),
     ) -> None:
         self.log = log
-        self.intake = intake
         self.store = store
         self.stream = stream
-        self.dispatcher = dispatcher
-        self.publisher = publisher
-        self.buffer = buffer
         self.clock = clock
         self.telemetry = telemetry
         self.intervals = intervals
         self.rng = rng
+        self.projected = projected
+        self.publish = publish
+        self.note_disk = note_disk
+        self.store_now_us = store_now_us
         self.mirrored = -1
-        self.missing: dict[Lease, float] = {}  # since when, on the clock of the leases
         self.drift_seconds = 0.0
-        self.store_now_us: Callable[[], int | None] = log.steady_clock.now_us  # None while that cannot be trusted
+        self.disk_low = False
         self.chores = [
             Chore("promote", intervals.promote_seconds, self.promote, PROMOTED_PER_STEP_MAX),
             Chore("mirror", intervals.mirror_seconds, self.mirror),
             Chore("clock", intervals.mirror_seconds, self.look_at_clock),
             Chore("disk", intervals.disk_seconds, self.look_at_disk),
             Chore("low_disk", intervals.refill_seconds, self.look_at_low_disk),
-            Chore("refill", intervals.refill_seconds, self.refill),
             Chore("probe_store", intervals.refill_seconds, self.probe_store),
             Chore("shorten_wal", intervals.refill_seconds, self.shorten_wal),
-            Chore("sweep", intervals.sweep_seconds, self.sweep),
             Chore("stream_reclaim", intervals.stream_reclaim_seconds, self.reclaim_entries),
             Chore("scrub", intervals.mirror_seconds, self.scrub),
             Chore("promote_stranded", intervals.retention_seconds, self.promote_stranded, PROMOTED_PER_STEP_MAX),
@@ -133,8 +130,11 @@ class Janitor:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Do what is due until told to stop."""
-        while not stopping.is_set():
-            await wait_for_event(stopping, await self.tick())
+        await run_until(stopping, self.tick)
+
+    def add(self, chore: Chore) -> None:
+        """Do one more chore from now on."""
+        self.chores.append(chore)
 
     async def tick(self) -> float:
         """Do every chore that is due, or nearly so, and return the seconds until the next one is."""
@@ -179,7 +179,7 @@ class Janitor:
         """Put on the stream what was just queued; returns how many."""
         if entries:
             crashpoints.reach("promote.committed")
-            self.publisher.offer(entries)
+            self.publish(entries)
             self.telemetry.emit("event.promoted", len(entries))
         return len(entries)
 
@@ -195,7 +195,7 @@ class Janitor:
 
     async def mirror(self) -> int:
         """Tell the log how far the store has come, so that an older store is found out at the next start."""
-        projected = self.dispatcher.projected
+        projected = self.projected()
         if projected == self.mirrored:
             return 0
         await in_thread(self.log.bind_store, self.store.store_id, projected)
@@ -205,23 +205,15 @@ class Janitor:
     async def look_at_disk(self) -> int:
         """Close ingest while the disk is nearly full, before log and store meet its end; returns the free bytes."""
         free = shutil.disk_usage(self.log.storage.directory).free
-        self.intake.disk_low = free < self.intervals.disk_free_bytes_min
+        self.disk_low = free < self.intervals.disk_free_bytes_min
+        self.note_disk(self.disk_low)
         return free
 
     async def look_at_low_disk(self) -> int:
         """Open ingest soon after there is room again; returns 1 while there is not enough."""
-        if self.intake.disk_low:
+        if self.disk_low:
             await self.look_at_disk()
-        return int(self.intake.disk_low)
-
-    async def refill(self) -> int:
-        """Have the stream refilled when it is low while queued rows wait."""
-        if await self.stream.depth() > self.publisher.low_water:
-            return 0
-        if not self.publisher.behind and not await self.store.queued_entries(1):
-            return 0
-        self.publisher.fall_behind()
-        return 1
+        return int(self.disk_low)
 
     async def shorten_wal(self) -> int:
         """Have the store's write-ahead file emptied when it is long; returns its bytes."""
@@ -235,22 +227,6 @@ class Janitor:
         """
         self.store.check_place()
         return int(await self.store.probe())
-
-    async def sweep(self) -> int:
-        """Queue again what this process claimed and then dropped, which only a crash inside it can do."""
-        held = await self.store.in_flight(self.store.owner)
-        now, leases = self.clock.elapsed(), self.buffer.leases
-        missing = [event.lease for event in held if not self.buffer.holds(event.lease)]
-        # A claim whose answer is late is on its way to the buffer, however late; only what stays missing was dropped.
-        self.missing = {lease: self.missing.get(lease, now) for lease in missing}
-        old = [(lease, since) for lease, since in self.missing.items() if now - since >= ORPHANED_AFTER_SECONDS]
-        orphans = [lease for lease, since in old if not leases.any_claim_since(since)]
-        if not orphans:
-            return 0
-        returned = await self.store.hand_back(orphans, self.clock.now_us())
-        self.telemetry.emit("attempt.reclaimed", returned, reason="claimed by this process and dropped")
-        self.publisher.fall_behind()
-        return returned
 
     async def reclaim_entries(self) -> int:
         """Make entries available again whose reader went away between read and ack."""
@@ -266,7 +242,7 @@ class Janitor:
 
     async def retain_log(self) -> int:
         """Remove whole segments of the log that nobody needs any more."""
-        retained = await in_thread(self.log.retain, self.dispatcher.projected)
+        retained = await in_thread(self.log.retain, self.projected())
         return retained.segments
 
     async def retire_events(self) -> int:

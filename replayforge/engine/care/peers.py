@@ -14,7 +14,6 @@ from replayforge.domain.event import Lease, SeenLease
 from replayforge.domain.recovery import InFlight, Reclaim, after_lapse
 from replayforge.domain.reports import Node
 from replayforge.domain.watch import Watch
-from replayforge.engine.care.heartbeat import Heartbeat
 from replayforge.engine.care.recovery import report_reclaimed
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.publisher import Publisher
@@ -85,7 +84,11 @@ def worker_report(worker: Worker, buffer: ClaimBuffer) -> WorkerReport:
 
 
 class Peers:
-    """Looks after what other daemons left behind; each chore is safe on any number of daemons at once."""
+    """Looks after what other daemons left behind; each chore is safe on any number of daemons at once.
+
+    `store_answers_since` says since when this daemon's own leases could be renewed without a break; while it says None
+    nothing is concluded from those of others.
+    """
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class Peers:
         stream: Stream,
         publisher: Publisher,
         handlers: Handlers,
-        heartbeat: Heartbeat | None,
+        store_answers_since: Callable[[], float | None],
         clock: Clock,
         telemetry: Telemetry,
         *,
@@ -104,7 +107,7 @@ class Peers:
         self.stream = stream
         self.publisher = publisher
         self.handlers = handlers
-        self.heartbeat = heartbeat
+        self.store_answers_since = store_answers_since
         self.clock = clock
         self.telemetry = telemetry
         self.lease_seconds = lease_seconds
@@ -154,7 +157,7 @@ class Peers:
 
         After the store was away everybody has a whole lease again to renew what they hold and to commit what they did.
         """
-        if self.heartbeat is None or not self.heard_of_others(self.heartbeat.beating_since):
+        if not self.heard_of_others(self.store_answers_since()):
             return 0
         beats = await self.store.beats(self.clock.now_us())
         now = self.clock.monotonic()

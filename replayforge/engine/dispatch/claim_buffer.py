@@ -3,11 +3,12 @@
 import asyncio
 from asyncio import get_running_loop
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from typing import Any
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.event import Claimed, Lease
-from replayforge.engine.dispatch.leases import Claim, Leases
+from replayforge.engine.dispatch.leases import ClaimUnderWay, Leases
 
 PREFETCH_MAX = 256
 PREFETCH_WINDOW_SECONDS = 0.1
@@ -18,10 +19,17 @@ class ClaimBuffer:
 
     Every claimed event of this process is waiting here, or in the hands of exactly one worker, or on its way to the
     store with an outcome, until it is put away. Any free worker takes the next event, so a slow handler holds up nobody
-    but its own worker.
+    but its own worker. `left` is told of each event that no worker has any more, or will have.
     """
 
-    def __init__(self, clock: Clock, *, workers: int, lease_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        workers: int,
+        lease_seconds: float | None = None,
+        left: Callable[[Lease], None] = lambda lease: None,
+    ) -> None:
         self.clock = clock
         self.workers = workers
         self.unstarted: deque[Claimed] = deque()
@@ -37,18 +45,11 @@ class ClaimBuffer:
         self.window_count = 0
         self.prefetch = 0
         self.reserved = 0
-        # While one of these holds only the reader may claim: suspects run alone, and a steady stream of fresh
-        # events must not starve the backlog that the reader sees.
-        self.suspects_first = True
-        self.older_first = False
-        self.left: Callable[[Lease], None] = lambda lease: None  # told of each event that no worker has or will have
+        self.left = left
 
-    def reserve(self, count: int, *, fresh: bool = True) -> int:
-        """Keep room for up to `count` events that the caller is about to claim; returns for how many.
-
-        `fresh` ones, that have not waited yet, give way to a backlog.
-        """
-        if self.closed or self.suspects_first or (fresh and self.older_first):
+    def reserve(self, count: int) -> int:
+        """Keep room for up to `count` events that the caller is about to claim; returns for how many."""
+        if self.closed:
             return 0
         room = max(0, min(count, self.room()))
         self.reserved += room
@@ -59,7 +60,7 @@ class ClaimBuffer:
         self.reserved -= count
         self.changed.set()
 
-    def put(self, claimed: Iterable[Claimed], claim: Claim | None = None) -> None:
+    def put(self, claimed: Iterable[Claimed], claim: ClaimUnderWay | None = None) -> None:
         """Lay down what a claim has taken; idle workers get theirs at once."""
         for one in claimed:
             self.leases.book(one, claim)
@@ -158,14 +159,18 @@ class ClaimBuffer:
             self.prefetch = min(PREFETCH_MAX, int(done * PREFETCH_WINDOW_SECONDS / elapsed))
             self.window_started, self.window_count = now, self.released_count
 
+    def next_change(self) -> Coroutine[Any, Any, Any]:
+        """Return what ends with the next change from now on of what is waiting, held or reserved."""
+        self.changed.clear()
+        return self.changed.wait()
+
     async def wait_for_room(self) -> int:
         """Return how many events may be claimed, once that is worth a claim.
 
         While workers still find events to begin, half of what is fetched ahead is: one lot is claimed as another runs.
         """
         while (room := self.room()) <= 0 or (self.unstarted and room < self.prefetch // 2):
-            self.changed.clear()
-            await self.changed.wait()
+            await self.next_change()
         return room
 
     def note_stuck(self, count: int) -> None:
@@ -181,11 +186,9 @@ class ClaimBuffer:
     async def wait_until_idle(self) -> None:
         """Return when nothing is in this process's hands, nor about to come."""
         while self.leases.held or self.reserved:
-            self.changed.clear()
-            await self.changed.wait()
+            await self.next_change()
 
     async def wait_until_done(self, lease: Lease) -> None:
         """Return when the event with this lease is no longer in this process's hands."""
         while lease in self.leases.held:
-            self.changed.clear()
-            await self.changed.wait()
+            await self.next_change()

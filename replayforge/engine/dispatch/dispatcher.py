@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from asyncio import ensure_future, timeout, wait
+from asyncio import timeout
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,14 +13,11 @@ from replayforge import crashpoints
 from replayforge.domain.admission import ALL_WELCOME, Admission
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Fatal, OutcomeUnknown, Unavailable
-from replayforge.domain.event import EVENT_RECORD_TYPE, Claimed, EventRecord, decode_record
+from replayforge.domain.event import EVENT_RECORD_TYPE, EventRecord, Lease, decode_record
 from replayforge.domain.lifecycle import Reason
 from replayforge.engine.accept.window import Window
-from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
-from replayforge.engine.dispatch.handler_limits import HandlerLimits
-from replayforge.engine.dispatch.leases import Claim
-from replayforge.engine.dispatch.publisher import Publisher
-from replayforge.engine.outage import Outage, report_buried
+from replayforge.engine.dispatch.claim_desk import ClaimDesk
+from replayforge.engine.service_loop import UNTIL_WOKEN, Outage, run_until
 from replayforge.forgelog.errors import GapError, LogClosed, LogPoisoned
 from replayforge.forgelog.log import ForgeLog
 from replayforge.forgelog.record import Record
@@ -46,9 +43,7 @@ class Dispatcher:
         log: ForgeLog,
         store: Store,
         window: Window,
-        publisher: Publisher,
-        buffer: ClaimBuffer,
-        handler_limits: HandlerLimits,
+        desk: ClaimDesk,
         clock: Clock,
         telemetry: Telemetry,
         *,
@@ -58,113 +53,82 @@ class Dispatcher:
         self.log = log
         self.store = store
         self.window = window
-        self.publisher = publisher
-        self.buffer = buffer
-        self.handler_limits = handler_limits
+        self.desk = desk
         self.clock = clock
         self.telemetry = telemetry
         self.incarnation = incarnation
         self.projected = projected
         self.certain = False
         self.moved = asyncio.Condition()
+        self.wake = asyncio.Event()
         self.outage = Outage(telemetry)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Project whatever becomes durable until told to stop."""
         self.certain = False
-        while not stopping.is_set():
-            try:
-                if await self.more_to_project(stopping):
-                    await self.tick()
-            except LogClosed:
-                await stopping.wait()
-            except LogPoisoned as error:
-                raise Fatal(
-                    f"{error} Restart the daemon: the log is read again cold before anything goes on."
-                ) from error
-            except Unavailable as error:
-                self.certain = False
-                await self.outage.wait(error, stopping)
-            else:
-                self.outage.over()
+        await run_until(stopping, self.tick, wake=self.wake, outage=self.outage)
 
-    async def more_to_project(self, stopping: asyncio.Event) -> bool:
-        """Wait for a record without a row, or for the end of the service; says whether it was a record."""
-        if self.log.durable_offset > self.projected:
-            return True
-        waiting = ensure_future(self.log.wait_beyond(self.projected))
-        stop = ensure_future(stopping.wait())
+    async def tick(self) -> float:
+        """Project one stretch of the log, if there is something beyond the cursor; returns the seconds until the next.
+
+        Raises Fatal when the log or the cursor is in no state to go on from.
+        """
         try:
-            await wait((waiting, stop), return_when=asyncio.FIRST_COMPLETED)
-            return waiting.done() and waiting.result() > self.projected
-        finally:
-            waiting.cancel()
-            stop.cancel()
+            if not self.log.is_beyond(self.projected):
+                self.log.call_when_moved(self.wake.set)
+                return UNTIL_WOKEN
+        except LogClosed:
+            return UNTIL_WOKEN
+        except LogPoisoned as error:
+            raise Fatal(f"{error} Restart the daemon: the log is read again cold before anything goes on.") from error
+        try:
+            if self.certain:
+                await self.project_stretch()
+            else:
+                await self.find_place()
+        except Unavailable:
+            self.certain = False  # nobody knows whether a commit without an answer happened
+            raise
+        return 0.0
 
-    async def tick(self) -> int:
-        """Wait for records beyond the cursor and project one stretch of them; returns how many."""
-        if not self.certain:
-            await self.find_place()
-        await self.log.wait_beyond(self.projected)
+    async def project_stretch(self) -> None:
+        """Project the next records beyond the cursor."""
         try:
             records = self.log.read(self.projected, records_max=RECORDS_MAX)
         except GapError as gap:
-            return await self.pass_over(gap)
-        if not records:
-            return 0
-        crashpoints.reach("dispatch.read")
-        events = self.events_of(records)
-        reserved = self.buffer.reserve(len(events))
+            await self.pass_over(gap)
+            return
+        if records:
+            crashpoints.reach("dispatch.read")
+            await self.project(records)
+
+    async def project(self, records: list[Record]) -> None:
+        """Commit one stretch, claiming what there is room for; the publisher has the rest."""
+        events, after = self.events_of(records), self.projected
         types = (event.event_type for _, event in events)
         try:
-            with self.handler_limits.admission(reserved, types) as admission:
-                stretch = self.stretch(records[-1].offset, events, admission, claims_max=reserved)
-                await self.project(replace(stretch, unreadable=unreadable(records, events)))
-        finally:
-            self.buffer.unreserve(reserved)
-        return len(records)
-
-    async def project(self, projection: Projection) -> None:
-        """Commit one stretch, and hand what is in it to the workers or to the publisher."""
-        # Until the answer is here nobody knows whether the commit happened, so the place is looked up again.
-        self.certain = False
-        try:
-            with self.buffer.leases.claiming() as claim:
-                projected = await self.store.project(projection)
-                self.certain = True
+            with self.desk.claim_fresh(len(events), types) as claim:
+                stretch = self.stretch(records[-1].offset, events, claim.admission, claims_max=claim.count)
+                projected = await self.store.project(replace(stretch, unreadable=unreadable(records, events)))
                 crashpoints.reach("dispatch.committed")
-                await self.hand_on(projected, claim)
+                queued, deferred, buried = projected.queued, projected.deferred, projected.buried
+                await claim.take(projected.claimed, queued=queued, deferred=deferred, buried=buried)
         except CursorMoved:
-            await self.find_own_commit(projection)
+            await self.find_own_commit(after)
             return
         await self.arrive(projected.through)
         self.report(projected)
 
-    async def hand_on(self, projected: Projected, claim: Claim) -> None:
-        """Put what was claimed into the buffer and publish the rest; a buffer closed meanwhile takes nothing."""
-        self.publisher.offer(projected.queued)
-        self.handler_limits.note_deferred(projected.deferred)
-        if self.buffer.closed:
-            leases = [claimed.lease for claimed in projected.claimed]
-            await self.store.hand_back(leases, self.clock.now_us())
-        elif projected.claimed:
-            self.handler_limits.acquire(projected.claimed)
-            self.buffer.put(projected.claimed, claim)
-            self.telemetry.emit("event.claimed", len(projected.claimed))
-
-    async def pass_over(self, gap: GapError) -> int:
+    async def pass_over(self, gap: GapError) -> None:
         """Move the cursor over records that are gone: removed by retention, or given up by an operator."""
         self.telemetry.emit("log.skipped", gap.last - self.projected, first=self.projected + 1, last=gap.last)
-        self.certain = False
         await self.store.project(replace(self.stretch(gap.last, []), gaps=gap.last - self.projected))
-        self.certain = True
         await self.arrive(gap.last)
-        return 0
 
-    async def find_own_commit(self, projection: Projection) -> None:
+    async def find_own_commit(self, after: int) -> None:
         """Return when the cursor moved because an earlier try of ours had been committed; else the error stands."""
         await self.find_place()
-        if self.projected <= projection.after:
+        if self.projected <= after:
             raise CursorMoved(f"The store's cursor for log {self.log.log_id} was moved by somebody else.")
 
     async def find_place(self) -> None:
@@ -188,26 +152,19 @@ class Dispatcher:
         self.certain = True
         if cursor_now[0] > self.projected:
             # A transaction whose answer was lost has committed rows; the refill finds the entries of those it queued.
-            await self.hand_back_unanswered()
-            self.publisher.fall_behind()
+            await self.desk.recover_unanswered(await self.claimed_unanswered())
         await self.arrive(cursor_now[0])
 
-    async def hand_back_unanswered(self) -> None:
-        """Queue again what that transaction claimed: nobody was told that the events are in this process's hands.
-
-        While another claim is under way it may be that one which took them; the sweep finds out later.
-        """
+    async def claimed_unanswered(self) -> list[Lease]:
+        """Return the leases of what that transaction claimed, and of whatever else there has a lease of this daemon."""
         try:
             records = self.log.read(self.projected, records_max=RECORDS_MAX)
         except GapError:  # what was passed over had no events to claim
-            return
+            return []
         rows = await self.store.events_by_ids([event.id for _, event in self.events_of(records)])
-        claims = [
-            Claimed.of(event, content) for event, content in rows.values() if event.lease_owner == self.store.owner
+        return [
+            Lease(event.seq, event.lease_token) for event, _ in rows.values() if event.lease_owner == self.store.owner
         ]
-        unanswered = [claimed.lease for claimed in claims if not self.buffer.holds(claimed.lease)]
-        if not self.buffer.leases.claims:
-            await self.store.hand_back(unanswered, self.clock.now_us())
 
     async def arrive(self, offset: int) -> None:
         """Note that everything up to `offset` has its row."""
@@ -273,7 +230,6 @@ class Dispatcher:
             self.telemetry.emit("event.copied", projected.copies, through=projected.through)
         for event_type, count in Counter(projected.key_reused).items():
             self.telemetry.emit("event.dead_lettered", count, event_type=event_type, reason=Reason.KEY_REUSED)
-        report_buried(self.telemetry, projected.buried)
 
 
 def unreadable(records: Sequence[Record], events: Sequence[tuple[int, EventRecord]]) -> list[int]:

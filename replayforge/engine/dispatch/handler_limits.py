@@ -1,9 +1,8 @@
 """Which handlers may be given events now: pauses, limits and breakers, and how each handler has fared."""
 
 import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from replayforge.domain.admission import ALL_WELCOME, EVERYTHING, NO_HANDLER, Admission, Pause
 from replayforge.domain.breaker import CLOSED, BreakerState
@@ -80,10 +79,10 @@ class HandlerLimits:
         self.handlers = handlers
         self.clock = clock
         self.telemetry = telemetry
-        self.handler_limits = {
+        self.by_pattern = {
             limit.pattern: limit for limit in [HandlerLimit(one, lingering_max) for one in (*handlers.registered, None)]
         }
-        self.guarded = {pattern: limit for pattern, limit in self.handler_limits.items() if limit.guarded}
+        self.guarded = {pattern: limit for pattern, limit in self.by_pattern.items() if limit.guarded}
         self.acquired: dict[Lease, HandlerLimit] = {}
         self.pauses: dict[str, Pause] = {}
         self.news = asyncio.Event()
@@ -99,24 +98,28 @@ class HandlerLimits:
 
     # Claims
 
-    @contextlib.contextmanager
-    def admission(
-        self, count: int, event_types: Iterable[str] | None = None, *, alone: bool = False
-    ) -> Iterator[Admission]:
-        """Promise room to a claim of so many events; what it has not filled at the end is free again.
+    def open_admission(self, count: int, event_types: Iterable[str] | None = None, *, alone: bool = False) -> Admission:
+        """Promise room to a claim of so many events, until `close_admission`.
 
         With `event_types`, those that are about to be claimed, no more is promised than these can fill. An event that
         is to run `alone` goes before those that wait.
         """
         if not self.guarded:
-            yield ALL_WELCOME
-            return
+            return ALL_WELCOME
         room = self.room_for(count, event_types, alone=alone)
         self.promise(room, 1)
-        try:
-            yield Admission(room, self.pattern_of)
-        finally:
-            self.promise(room, -1)
+        return Admission(room, self.pattern_of)
+
+    def open_admission_of(self, limit: HandlerLimit, count: int) -> Admission:
+        """Promise one handler what it may have of so many events that wait for it."""
+        free = limit.room(self.clock.monotonic())
+        room = {limit.pattern: count if free is None else min(count, free)}
+        self.promise(room, 1)
+        return Admission(room, self.pattern_of)
+
+    def close_admission(self, admission: Admission) -> None:
+        """Take a promise back; what the claim has not filled of it is free again."""
+        self.promise(admission.room, -1)
 
     def room_for(self, count: int, event_types: Iterable[str] | None, *, alone: bool) -> dict[str, int]:
         """Return the room that each guarded handler has for a claim."""
@@ -132,7 +135,7 @@ class HandlerLimits:
     def promise(self, room: Mapping[str, int], sign: int) -> None:
         """Promise this room, or take the promise back."""
         for pattern, count in room.items():
-            limit = self.handler_limits[pattern]
+            limit = self.by_pattern[pattern]
             limit.promised += sign * count
             if sign < 0 and count and limit.waiting:
                 self.news.set()
@@ -168,23 +171,23 @@ class HandlerLimits:
 
     def linger(self, pattern: str, count: int) -> None:
         """Note that so many more, or fewer, attempts run on after they were settled; each keeps its handler's place."""
-        limit = self.handler_limits[pattern]
+        limit = self.by_pattern[pattern]
         limit.lingering += count
         self.update(limit)
 
     def is_stuck(self, pattern: str) -> bool:
         """Tell whether a handler is given no events because too many of its attempts do not end."""
-        return self.handler_limits[pattern].stuck
+        return self.by_pattern[pattern].stuck
 
     def note_deferred(self, deferred: Mapping[str, int]) -> None:
         """Note how many events began to wait for handlers."""
         for pattern, count in deferred.items():
-            self.handler_limits[pattern].deferred += count
+            self.by_pattern[pattern].deferred += count
             self.note_waiting(pattern, waiting=True)
 
     def note_waiting(self, pattern: str, *, waiting: bool) -> None:
         """Note whether events may wait for a handler."""
-        limit = self.handler_limits[pattern]
+        limit = self.by_pattern[pattern]
         limit.waiting = waiting
         self.update(limit)
 
@@ -218,7 +221,7 @@ class HandlerLimits:
         """Take note of all pauses there are; returns the patterns of the handlers that have just been paused."""
         self.pauses = {pause.pattern: pause for pause in pauses}
         fresh = set()
-        for limit in self.handler_limits.values():
+        for limit in self.by_pattern.values():
             before, limit.pause = limit.pause, self.pauses.get(limit.pattern) or self.pauses.get(EVERYTHING)
             if limit.pause is not None and before is None:
                 fresh.add(limit.pattern)
@@ -229,7 +232,7 @@ class HandlerLimits:
 
     def note(self, settlement: Settlement) -> None:
         """Note how an attempt went; an endpoint that fails in a row has its breaker opened."""
-        limit = self.handler_limits[self.pattern_of(settlement.event.event_type)]
+        limit = self.by_pattern[self.pattern_of(settlement.event.event_type)]
         succeeded = settlement.outcome is Outcome.SUCCEEDED
         failed = settlement.outcome in ATTEMPT_SPENDING
         limit.successes += succeeded

@@ -1,7 +1,6 @@
 """The table of leases: what this process holds, how old each lease is, and which claims are still under way."""
 
-import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 import msgspec
 
@@ -12,11 +11,15 @@ from replayforge.domain.event import Claimed, Lease
 DOUBT_SHARE = 2 / 3
 
 
-class Claim(msgspec.Struct):
+class ClaimUnderWay(msgspec.Struct):
     """A claim under way: the store may have granted it already. Whatever it takes was surely ours at `sure_at`."""
 
     begun_at: float
     sure_at: float
+
+    def renew(self, at: float) -> None:
+        """Note that whatever it takes was surely ours at a later time."""
+        self.sure_at = at
 
 
 class Hold(msgspec.Struct):
@@ -26,6 +29,10 @@ class Hold(msgspec.Struct):
     sure_at: float
     begun_at: float | None = None
     lost: bool = False
+
+    def renew(self, at: float) -> None:
+        """Note that it was surely ours at a later time."""
+        self.sure_at = at
 
 
 class Leases:
@@ -40,22 +47,22 @@ class Leases:
         self.clock = clock
         self.lease_seconds = lease_seconds
         self.held: dict[Lease, Hold] = {}
-        self.claims: dict[int, Claim] = {}
+        self.claims: dict[int, ClaimUnderWay] = {}
 
     # On the daemon's own loop
 
-    @contextlib.contextmanager
-    def claiming(self) -> Iterator[Claim]:
-        """Have a claim under way: enter before the store is asked, leave once what it gave is booked."""
+    def begin_claim(self) -> ClaimUnderWay:
+        """Have a claim under way, from before the store is asked until `end_claim`, once what it gave is booked."""
         now = self.clock.elapsed()
-        claim = Claim(now, now)
+        claim = ClaimUnderWay(now, now)
         self.claims[id(claim)] = claim
-        try:
-            yield claim
-        finally:
-            del self.claims[id(claim)]
+        return claim
 
-    def book(self, claimed: Claimed, claim: Claim | None = None) -> None:
+    def end_claim(self, claim: ClaimUnderWay) -> None:
+        """Note that a claim is over, whatever came of it."""
+        del self.claims[id(claim)]
+
+    def book(self, claimed: Claimed, claim: ClaimUnderWay | None = None) -> None:
         """Enter what a claim has taken."""
         sure_at = self.clock.elapsed() if claim is None else claim.sure_at
         self.held[claimed.lease] = Hold(claimed.event.event_type, sure_at)
@@ -74,12 +81,6 @@ class Leases:
         if (hold := self.held.get(lease)) is not None:
             hold.begun_at = None
 
-    def lose(self, leases: Collection[Lease]) -> None:
-        """Note that these must not begin any more."""
-        for lease in leases:
-            if (hold := self.held.get(lease)) is not None:
-                hold.lost = True
-
     def forget(self, lease: Lease) -> None:
         """Strike out a lease, once what became of it is committed, or left to the sweep."""
         self.held.pop(lease, None)
@@ -90,6 +91,12 @@ class Leases:
 
     # On any thread
 
+    def lose(self, leases: Collection[Lease]) -> None:
+        """Note that these must not begin any more."""
+        for lease in leases:
+            if (hold := self.held.get(lease)) is not None:
+                hold.lost = True
+
     def is_doubtful(self, hold: Hold, now: float) -> bool:
         """Tell whether a lease has not been renewed for so long that it is not to be relied on."""
         return self.lease_seconds is not None and now - hold.sure_at > self.lease_seconds * DOUBT_SHARE
@@ -98,6 +105,6 @@ class Leases:
         """Return the leases that could not be renewed in time."""
         return [lease for lease, hold in self.held.copy().items() if self.is_doubtful(hold, now)]
 
-    def overdue_claims(self, before: float) -> list[Claim]:
+    def overdue_claims(self, before: float) -> list[ClaimUnderWay]:
         """Return the claims under way since before a time."""
         return [claim for claim in self.claims.copy().values() if claim.begun_at < before]

@@ -6,8 +6,8 @@ from replayforge.domain.admission import EVERYTHING, Admission, Pause
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import NotFound, Rejected, Unavailable
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from replayforge.engine.dispatch.claim_desk import ClaimDesk
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
-from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 
@@ -23,14 +23,14 @@ class PauseController:
         store: Store,
         buffer: ClaimBuffer,
         handler_limits: HandlerLimits,
-        publisher: Publisher,
+        desk: ClaimDesk,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
         self.store = store
         self.buffer = buffer
         self.handler_limits = handler_limits
-        self.publisher = publisher
+        self.desk = desk
         self.clock = clock
         self.telemetry = telemetry
         self.sort_after: int | None = None
@@ -41,7 +41,7 @@ class PauseController:
         With EVERYTHING that holds for all handlers. Raises NotFound for a pattern without a handler, and Rejected
         without a reason. A handler that is paused already stays as it is.
         """
-        if pattern != EVERYTHING and (not pattern or pattern not in self.handler_limits.handler_limits):
+        if pattern != EVERYTHING and (not pattern or pattern not in self.handler_limits.by_pattern):
             raise NotFound(f"There is no handler for the pattern {pattern!r}.")
         if not reason.strip():
             raise Rejected("A pause needs a reason, so that the next person knows why.")
@@ -66,7 +66,7 @@ class PauseController:
         """See which handlers are paused and for which events wait; returns how many events wait."""
         pauses, waiting = await self.store.pauses_and_deferred()
         freshly_paused = self.handler_limits.see_pauses(pauses)
-        for pattern in waiting.keys() & self.handler_limits.handler_limits.keys():
+        for pattern in waiting.keys() & self.handler_limits.by_pattern.keys():
             self.handler_limits.note_waiting(pattern, waiting=True)
         if freshly_paused:
             self.sort_after = 0
@@ -87,11 +87,10 @@ class PauseController:
 
     async def release_unknown_handlers(self, waiting: Mapping[str, int]) -> None:
         """Queue as any other what waits for a handler that this daemon does not have and that nobody has paused."""
-        for pattern in waiting.keys() - self.handler_limits.handler_limits.keys():
+        for pattern in waiting.keys() - self.handler_limits.by_pattern.keys():
             if not self.handler_limits.is_paused(pattern):
                 released = await self.store.release(pattern, RELEASED_PER_STEP_MAX)
-                self.publisher.offer(released.entries)
-                self.buffer.suspects_first |= released.suspects > 0
+                self.desk.hand_on(released.entries, released.suspects)
 
     async def clear_the_way(self) -> int:
         """Let a piece of the queue wait whose handlers are paused, so that the rest need not stand behind it.
@@ -100,7 +99,7 @@ class PauseController:
         """
         if self.sort_after is None:
             return 0
-        shut = {limit.pattern: 0 for limit in self.handler_limits.handler_limits.values() if limit.pause is not None}
+        shut = {limit.pattern: 0 for limit in self.handler_limits.by_pattern.values() if limit.pause is not None}
         admission = Admission(shut, self.handler_limits.pattern_of)
         after, self.sort_after = self.sort_after, None
         try:

@@ -1,13 +1,12 @@
 """Puts entries on the stream up to a high-water mark; the rest waits in the store and is fetched when it runs low."""
 
 import asyncio
-from asyncio import create_task
 from collections.abc import Sequence
 
 from replayforge import crashpoints
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Entry
-from replayforge.engine.outage import Outage
+from replayforge.engine.service_loop import UNTIL_WOKEN, Outage, run_until
 from replayforge.stores.store import Store
 from replayforge.streams.stream import Stream
 from replayforge.telemetry import Telemetry
@@ -53,35 +52,37 @@ class Publisher:
     async def run(self, stopping: asyncio.Event) -> None:
         """Publish until told to stop; after a crash the store is asked for what may have been missed."""
         self.behind = True
-        self.wake.set()
-        stop = create_task(stopping.wait())
-        stop.add_done_callback(lambda _: self.wake.set())
-        try:
-            while not stopping.is_set():
-                await self.wake.wait()
-                self.wake.clear()
-                try:
-                    await self.tick()
-                except Unavailable as error:
-                    self.fall_behind()
-                    await self.outage.wait(error, stopping)
-                else:
-                    self.outage.over()
-        finally:
-            stop.cancel()
+        await run_until(stopping, self.tick, wake=self.wake, outage=self.outage)
 
-    async def tick(self) -> None:
+    async def tick(self) -> float:
         """Publish what was offered, then refill if the stream is low and the store may hold more."""
+        try:
+            await self.publish_and_refill()
+        except Unavailable:
+            self.behind = True
+            raise
+        return UNTIL_WOKEN
+
+    async def publish_and_refill(self) -> None:
+        """Do so once."""
         offered, self.offered = self.offered, []
         if offered:
             await self.publish(offered)
-        if self.stream.wiped.is_set():
-            self.stream.wiped.clear()
+        if self.stream.take_wiped():
             self.behind = True
         if self.behind:
             depth = await self.stream.depth()
             if depth <= self.low_water:
                 await self.refill(self.stream.entries_max - depth)
+
+    async def look(self) -> int:
+        """Have the stream refilled when it is low while queued rows wait; returns 1 if so."""
+        if await self.stream.depth() > self.low_water:
+            return 0
+        if not self.behind and not await self.store.queued_entries(1):
+            return 0
+        self.fall_behind()
+        return 1
 
     async def refill(self, room: int) -> None:
         """Fetch queued rows in order, up to the high-water mark."""

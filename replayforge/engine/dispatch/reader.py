@@ -2,7 +2,8 @@
 
 import asyncio
 from asyncio import ensure_future, shield, timeout, wait
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
+from typing import Any
 
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock
@@ -10,10 +11,9 @@ from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Claimed, Entry
 from replayforge.domain.poison import seconds_alone
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
-from replayforge.engine.dispatch.handler_limits import HandlerLimits
+from replayforge.engine.dispatch.claim_desk import ClaimDesk
 from replayforge.engine.dispatch.incarnation import IncarnationFile
-from replayforge.engine.dispatch.publisher import Publisher
-from replayforge.engine.outage import Outage, report_buried
+from replayforge.engine.service_loop import Outage, cancelled_by, run_until
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Claim
 from replayforge.streams.stream import Delivery, Stream
@@ -37,8 +37,7 @@ class Reader:
         stream: Stream,
         store: Store,
         buffer: ClaimBuffer,
-        handler_limits: HandlerLimits,
-        publisher: Publisher,
+        desk: ClaimDesk,
         incarnation: IncarnationFile,
         clock: Clock,
         telemetry: Telemetry,
@@ -48,8 +47,7 @@ class Reader:
         self.stream = stream
         self.store = store
         self.buffer = buffer
-        self.handler_limits = handler_limits
-        self.publisher = publisher
+        self.desk = desk
         self.incarnation = incarnation
         self.clock = clock
         self.telemetry = telemetry
@@ -60,34 +58,27 @@ class Reader:
         self.more = False  # whether more entries may lie behind those that were read last
         self.claiming: asyncio.Future[list[Claimed]] | None = None
 
-    def look_for_suspects(self) -> None:
-        """Say that there may be suspects in the store."""
-        self.buffer.suspects_first = True
-
     async def run(self, stopping: asyncio.Event) -> None:
         """Read and claim until told to stop; a claim that has begun is finished all the same."""
-        reading = ensure_future(self.read_on(stopping))
-        stop = ensure_future(stopping.wait())
         try:
-            await wait((reading, stop), return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                reading.result()
+            await cancelled_by(stopping, run_until(stopping, self.tick, outage=self.outage))
         finally:
-            stop.cancel()
-            reading.cancel()
             if self.claiming is not None:
                 await wait([self.claiming])
 
-    async def read_on(self, stopping: asyncio.Event) -> None:
-        """Claim batch after batch, backing off while the stream or the store is away."""
-        while not stopping.is_set():
-            try:
-                await self.hand_back_unacked()
-                await self.tick()
-            except Unavailable as error:
-                await self.outage.wait(error, stopping)
-            else:
-                self.outage.over()
+    async def tick(self) -> float:
+        """Run the suspects, then claim one batch; there is always a next one to wait for."""
+        await self.hand_back_unacked()
+        while self.desk.suspects_first and await self.run_suspect():
+            continue
+        room = await self.buffer.wait_for_room()
+        count, in_haste = min(room, CLAIM_MAX), self.desk.suspects_first or self.more
+        self.unacked = await self.stream.read(count, 0 if in_haste else READ_WAIT_SECONDS)
+        self.more = len(self.unacked) == count
+        self.desk.note_backlog(more=self.more)
+        if self.unacked:
+            await self.claim(self.unacked)
+        return 0.0
 
     async def hand_back_unacked(self) -> None:
         """Let go of what a crash of this service left between read and ack."""
@@ -95,64 +86,49 @@ class Reader:
             await self.stream.hand_back(self.unacked)
             self.unacked = []
 
-    async def tick(self) -> int:
-        """Run the suspects, then claim one batch; returns how many events were claimed."""
-        while self.buffer.suspects_first and await self.run_suspect():
-            continue
-        room = await self.buffer.wait_for_room()
-        count, in_haste = min(room, CLAIM_MAX), self.buffer.suspects_first or self.more
-        self.unacked = await self.stream.read(count, 0 if in_haste else READ_WAIT_SECONDS)
-        self.more = len(self.unacked) == count
-        self.buffer.older_first = self.more or self.publisher.behind
-        return await self.claim(self.unacked) if self.unacked else 0
-
-    async def claim(self, deliveries: list[Delivery]) -> int:
-        """Claim the events behind these entries, put them into the buffer and remove the entries."""
+    async def claim(self, deliveries: list[Delivery]) -> None:
+        """Claim the events behind these entries and remove the entries."""
         entries = [delivery.entry for delivery in deliveries]
-        claimed = await self.claim_and_put(entries)
+        await self.finished(self.claim_queued(entries))
         await self.stream.ack(deliveries)
         self.unacked = []
-        self.publisher.running_low()
+        self.desk.note_acked()
         crashpoints.reach("claim.acked")
-        return len(claimed)
 
-    async def claim_and_put(self, entries: list[Entry] | None) -> list[Claimed]:
-        """Claim and lay down as one, even if the reader ends meanwhile: what was claimed is always in the buffer."""
-        self.claiming = ensure_future(self.claim_and_put_unshielded(entries))
+    async def finished(self, claiming: Coroutine[Any, Any, list[Claimed]]) -> list[Claimed]:
+        """Finish a claim even if the reader ends meanwhile: what was claimed is always in the buffer."""
+        self.claiming = ensure_future(claiming)
         try:
             return await shield(self.claiming)
         finally:
             if self.claiming.done():
                 self.claiming = None
 
-    async def claim_and_put_unshielded(self, entries: list[Entry] | None) -> list[Claimed]:
-        """Claim the events of these entries, or with None a suspect, and put them into the buffer."""
-        with self.buffer.leases.claiming() as under_way:
-            try:
-                claim = await self.ask_for(entries)
-            except Unavailable as error:
-                self.store_outage.report(error)
-                raise
-            self.store_outage.over()
-            crashpoints.reach("claim.committed")
-            self.handler_limits.note_deferred(claim.deferred)
-            if entries is None and claim.taken and self.buffer.idle_now:
-                self.incarnation.begin_alone(claim.taken[0].lease)
-            self.buffer.put(claim.taken, under_way)
-        self.publisher.offer(claim.left)
-        self.telemetry.emit("event.claimed", len(claim.taken))
-        report_buried(self.telemetry, claim.buried)
-        return claim.taken
+    async def claim_queued(self, entries: list[Entry]) -> list[Claimed]:
+        """Claim what is admitted of the events of these entries."""
+        with self.desk.claim_queued(len(entries)) as claim:
+            given = await self.given(self.store.claim(entries, self.clock.now_us(), claim.admission))
+            await claim.take(given.taken, queued=given.left, deferred=given.deferred, buried=given.buried)
+        return given.taken
 
-    async def ask_for(self, entries: list[Entry] | None) -> Claim:
-        """Have the store claim what is admitted of these entries, or with None a suspect."""
-        count, now_us = 1 if entries is None else len(entries), self.clock.now_us()
-        with self.handler_limits.admission(count, alone=entries is None) as admission:
-            if entries is None:
-                claim = await self.store.claim_suspect(now_us, admission)
-            else:
-                claim = await self.store.claim(entries, now_us, admission)
-            self.handler_limits.acquire(claim.taken)
+    async def claim_suspect(self) -> list[Claimed]:
+        """Claim the likeliest suspect, if its handler may have it; what else runs beside it is no longer alone."""
+        with self.desk.claim_suspect() as claim:
+            given = await self.given(self.store.claim_suspect(self.clock.now_us(), claim.admission))
+            if given.taken and self.buffer.idle_now:
+                self.incarnation.begin_alone(given.taken[0].lease)
+            await claim.take(given.taken, queued=given.left, deferred=given.deferred, buried=given.buried)
+        return given.taken
+
+    async def given(self, asking: Awaitable[Claim]) -> Claim:
+        """Return what the store gives; that it is away is told apart from an outage of the stream."""
+        try:
+            claim = await asking
+        except Unavailable as error:
+            self.store_outage.report(error)
+            raise
+        self.store_outage.over()
+        crashpoints.reach("claim.committed")
         return claim
 
     async def run_suspect(self) -> bool:
@@ -163,12 +139,12 @@ class Reader:
         self.incarnation.end_alone()  # a crash of this service may have left it standing
         known = await self.store.next_suspect()
         if known is None:
-            self.buffer.suspects_first = False
+            self.desk.note_no_suspects()
             return False
         seconds = seconds_alone(known.deaths, self.solo_seconds)
         await within(self.buffer.wait_until_idle(), seconds)
         try:
-            claimed = await self.claim_and_put(None)
+            claimed = await self.finished(self.claim_suspect())
             return bool(claimed) and await within(self.buffer.wait_until_done(claimed[0].lease), seconds)
         finally:
             self.incarnation.end_alone()

@@ -1,7 +1,6 @@
 """Carries bulk replays on: batch after batch at their rate, watching how the replayed events end."""
 
 import asyncio
-from asyncio import create_task
 from dataclasses import dataclass
 
 from replayforge import crashpoints
@@ -10,10 +9,9 @@ from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.lifecycle import State
 from replayforge.engine.dispatch.publisher import Publisher
-from replayforge.engine.outage import Outage
+from replayforge.engine.service_loop import run_until
 from replayforge.stores.store import Store
 from replayforge.stores.tallies import deferred_of
-from replayforge.supervisor import wait_for_event
 from replayforge.telemetry import Telemetry
 
 BATCH_MAX = 500
@@ -48,7 +46,6 @@ class ReplayRunner:
         self.clock = clock
         self.telemetry = telemetry
         self.news = asyncio.Event()
-        self.outage = Outage()
         self.places: dict[int, Place] = {}
 
     def wake(self) -> None:
@@ -57,24 +54,19 @@ class ReplayRunner:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Carry on whatever job there is until told to stop."""
-        stop = create_task(stopping.wait())
-        stop.add_done_callback(lambda _: self.wake())
-        try:
-            while not stopping.is_set():
-                self.news.clear()
-                try:
-                    await wait_for_event(self.news, await self.tick())
-                except Unavailable as error:
-                    # A batch whose answer was lost may have been committed, and nobody published it.
-                    self.publisher.fall_behind()
-                    await self.outage.wait(error, stopping)
-                else:
-                    self.outage.over()
-        finally:
-            stop.cancel()
+        await run_until(stopping, self.tick, wake=self.news)
 
     async def tick(self) -> float:
         """Give every job its turn and return the seconds until the next one is due."""
+        try:
+            return await self.carry_all_on()
+        except Unavailable:
+            # A batch whose answer was lost may have been committed, and nobody published it.
+            self.publisher.fall_behind()
+            raise
+
+    async def carry_all_on(self) -> float:
+        """Do so once."""
         jobs = await self.store.active_replays()
         self.places = {job.seq: self.places.get(job.seq) or Place() for job in jobs}
         return min([await self.carry_on(job, self.places[job.seq]) for job in jobs], default=IDLE_SECONDS)

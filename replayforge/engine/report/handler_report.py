@@ -57,7 +57,7 @@ class HandlerReporter:
 
     def knows(self, pattern: str) -> bool:
         """Tell whether this daemon has a handler of this pattern."""
-        return bool(pattern) and pattern in self.handler_limits.handler_limits
+        return bool(pattern) and pattern in self.handler_limits.by_pattern
 
     async def report(self) -> HandlersReport:
         """Return how every handler stands."""
@@ -67,14 +67,12 @@ class HandlerReporter:
         return HandlersReport(
             handlers=[
                 self.status(limit, limit.handler, held[pattern], deferred)
-                for pattern, limit in sorted(self.handler_limits.handler_limits.items())
+                for pattern, limit in sorted(self.handler_limits.by_pattern.items())
                 if limit.handler is not None
             ],
             everything=next((pause for pause in pauses if pause.pattern == EVERYTHING), None),
             strange=[
-                one
-                for one in pauses
-                if one.pattern != EVERYTHING and one.pattern not in self.handler_limits.handler_limits
+                one for one in pauses if one.pattern != EVERYTHING and one.pattern not in self.handler_limits.by_pattern
             ],
             orphans=[(group, self.handler_limits.handlers.find(group.name) is not None) for group in orphans],
         )

@@ -83,7 +83,7 @@ class MetricsRecorder:
             "event.dead_lettered": self.note_dead_lettered,
             "service.crashed": self.note_restart,
         }
-        telemetry.listeners.append(self.listen)
+        telemetry.listen(self.listen)
 
     # Counting
 

@@ -62,7 +62,6 @@ class Attempt:
         self.handler = handler
         self.chaos = chaos
         self.may_begin = may_begin  # asked last of all: whatever ran before may have taken longer than a lease
-        # Puts right what user code changed, before anything else runs.
         self.restore: Callable[[], object] = lambda: None
         self.begun = False
         self.identity: Mapping[str, Any] = {
@@ -82,6 +81,10 @@ class Attempt:
         self.grace: asyncio.TimerHandle | None = None
         self.timeout_seconds = 0.0
         self.deadline = 0.0
+
+    def restore_by(self, restore: Callable[[], object]) -> None:
+        """Have what user code changed put right by a function, before anything else runs."""
+        self.restore = restore
 
     async def outcome(self, timeout_seconds: float, deadlines: Deadlines) -> Result:
         """Run the handler and return how it ended, soon after its time is over at the latest, whatever it does.

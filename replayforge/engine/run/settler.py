@@ -13,8 +13,8 @@ from replayforge.domain.errors import Unavailable, Unstorable
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.recovery import error_signature
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
-from replayforge.engine.outage import Outage
 from replayforge.engine.run.pace import Pace
+from replayforge.engine.service_loop import Outage
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, storable_text
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
@@ -31,7 +31,7 @@ class Settler:
         self.buffer = buffer
         self.telemetry = telemetry
         self.pace = Pace(buffer.clock)
-        telemetry.listeners.append(self.pace.listen)
+        telemetry.listen(self.pace.listen)
         self.batcher: Batcher[Settlement, bool] = Batcher(self.commit)
         self.outage = Outage(telemetry)
         self.giving_up = asyncio.Event()
@@ -53,6 +53,10 @@ class Settler:
         if error is not None and not isinstance(error, Unavailable):
             self.telemetry.emit("attempt.unsettled", event_id=settlement.event.id, error=repr(error))
         self.buffer.release(settlement.lease)
+
+    def give_up(self) -> None:
+        """Try no commit again from now on: the daemon ends, and what is not committed runs again."""
+        self.giving_up.set()
 
     async def finish(self) -> None:
         """Return when every outcome that was handed in is committed, or given up because the daemon ends."""

@@ -14,13 +14,13 @@ from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.handlers.handlers import Handlers
-from replayforge.engine.outage import Outage
 from replayforge.engine.run.attempt import NotBegun
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.execution import Execution, Rules, begin, execute, interruption, settle
 from replayforge.engine.run.furnishing import Furnishing
 from replayforge.engine.run.settler import Settler
 from replayforge.engine.run.strays import Strays
+from replayforge.engine.service_loop import Outage
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
@@ -85,7 +85,7 @@ class Worker:
         self.telemetry.emit("attempt.started")
         self.furnishing.attend()
         if execution.attempt is not None:
-            execution.attempt.restore = partial(self.furnishing.restore, claimed.event)
+            execution.attempt.restore_by(partial(self.furnishing.restore, claimed.event))
         try:
             settlement = await execute(execution, self.handlers, self.rules)
         except NotBegun:

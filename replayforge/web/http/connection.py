@@ -121,17 +121,14 @@ class Port(web.Server):
         self.idle.came(connection)
         if address is not None:
             connection.address = self.addresses.setdefault(address, AddressConnections())
-            connection.address.open += 1
-            connection.address.idle.came(connection)
+            connection.address.enter(connection)
 
     def leave(self, connection: "Connection", address: str | None) -> None:
         """Count a connection no more."""
         self.open -= 1
         connection.begins()
-        if address is not None and connection.address is not None:
-            connection.address.open -= 1
-            if not connection.address.open:
-                del self.addresses[address]
+        if address is not None and connection.address is not None and connection.address.leave():
+            del self.addresses[address]
 
     def make_room(self, newest: "Connection") -> None:
         """See that there are not too many connections, of one address or of all: the longest idle one goes for another.

@@ -67,6 +67,16 @@ class AddressConnections:
         self.open = 0
         self.idle = IdleConnections()
 
+    def enter(self, connection: Idling) -> None:
+        """Count a new connection."""
+        self.open += 1
+        self.idle.came(connection)
+
+    def leave(self) -> bool:
+        """Count a connection less; True when it was the last one."""
+        self.open -= 1
+        return not self.open
+
 
 def address_of(transport: asyncio.BaseTransport) -> str | None:
     """Return where a connection comes from; None for this machine itself, where proxies stand before all others.

@@ -50,7 +50,7 @@ async def refused(directory: Path, url: str, handlers: Handlers, **more: Any) ->
 async def adopting(directory: Path, url: str, handlers: Handlers, **more: Any) -> AsyncIterator[list[str]]:
     """Open the daemon with --adopt-store and pass on what it says is given up."""
     telemetry, said = Telemetry(), list[str]()
-    telemetry.listeners.append(lambda name, _, fields: said.append(fields["accepted"]) if "adopted" in name else None)
+    telemetry.listen(lambda name, _, fields: said.append(fields["accepted"]) if "adopted" in name else None)
     config = configuration(directory, settings(url, **more))
     async with opened(config, handlers=handlers, telemetry=telemetry, adopt_store=True):
         yield said

@@ -1,17 +1,13 @@
 """The connection breaks after COMMIT was carried out and before its answer came: every caller looks before it acts."""
 
 from collections import Counter
-from typing import Any
 
 import pytest
 
-from replayforge.domain.admission import Admission
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Node
-from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Claim
 from tests.contract.store_backends import claimed, now_us, put, record, success
 from tests.integration.postgres.conftest import OpenHouse
 from tests.integration.postgres.network import CommitBreaker
@@ -52,52 +48,6 @@ async def test_projected_again(far_url: str, proxy: CommitBreaker) -> None:
     _, tallies = await store.ledger_snapshot()
     assert tallies["queued"] == 10
     await store.close()
-
-
-def no_room(count: int, *, fresh: bool = True) -> int:
-    """Claim nothing as it is inserted."""
-    return 0
-
-
-async def test_claim_without_answer_is_handed_back(url: str, open_daemon: OpenHouse, effects: Counter[str]) -> None:
-    """Events claimed by a COMMIT without an answer are handed back by the sweep and run once."""
-    async with open_daemon(url) as house:
-        first = await house.send()
-        await house.reaches(first, "succeeded")
-        house.daemon.buffer.reserve = no_room  # type: ignore[method-assign]  # so that it comes by the stream
-        claims = house.daemon.store.claim
-
-        async def lose_answer(entries: Any, now: int, admission: Admission) -> Claim:
-            house.daemon.store.claim = claims  # type: ignore[method-assign]
-            assert len((await claims(entries, now, admission)).taken) == 1
-            raise Unavailable("the answer was lost")
-
-        house.daemon.store.claim = lose_answer  # type: ignore[assignment,method-assign]
-        second = await house.send()
-        await house.reaches(second, "succeeded", timeout_seconds=20)
-        assert effects[second] == 1
-        assert [one["reason"] for one in house.probe.fields("attempt.reclaimed")] == [
-            "claimed by this process and dropped"
-        ]
-
-
-async def test_insertion_without_answer_is_handed_back(url: str, open_daemon: OpenHouse, effects: Counter[str]) -> None:
-    """Events that were claimed as they were inserted, by a COMMIT without an answer, run once, and need no sweep."""
-    async with open_daemon(url) as house:
-        first = await house.send()
-        await house.reaches(first, "succeeded")
-        project = house.daemon.store.project
-
-        async def lose_answer(projection: Projection) -> Projected:
-            house.daemon.store.project = project  # type: ignore[method-assign]
-            assert len((await project(projection)).claimed) == 1
-            raise Unavailable("the answer was lost")
-
-        house.daemon.store.project = lose_answer  # type: ignore[method-assign]
-        second = await house.send()
-        event = await house.reaches(second, "succeeded", timeout_seconds=20)
-        assert (event["starts"], effects[second]) == (2, 1)
-        assert house.probe.counts["attempt.reclaimed"] == 0
 
 
 async def test_storm_of_lost_answers(

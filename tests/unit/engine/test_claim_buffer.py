@@ -62,7 +62,6 @@ async def test_putting_away_makes_room() -> None:
 async def test_reserved_room_is_nobody_elses() -> None:
     """What is kept for events that are about to come is not offered again, until it is given up or filled."""
     buffer = ClaimBuffer(FakeClock(), workers=3)
-    buffer.suspects_first = False
     assert buffer.reserve(2) == 2
     assert buffer.room() == 1
     assert buffer.reserve(5) == 1
@@ -77,12 +76,9 @@ async def test_reserved_room_is_nobody_elses() -> None:
     assert buffer.room() == 1
 
 
-async def test_nothing_is_reserved_while_suspects_run_alone_or_after_closing() -> None:
-    """What may have killed the process runs with nothing beside it, and a closed buffer takes nothing."""
+async def test_nothing_is_reserved_after_closing() -> None:
+    """A closed buffer takes nothing."""
     buffer = ClaimBuffer(FakeClock(), workers=3)
-    assert buffer.suspects_first
-    assert buffer.reserve(3) == 0
-    buffer.suspects_first = False
     buffer.close()
     assert buffer.reserve(3) == 0
 

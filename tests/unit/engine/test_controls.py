@@ -43,10 +43,8 @@ def controls(shelf: Shelf, clock: FakeClock, gone: Sequence[str] = ()) -> tuple[
     async def others() -> tuple[list[Any], list[Any]]:
         return [], [SimpleNamespace(name=name) for name in gone]
 
-    reader: Any = SimpleNamespace(look_for_suspects=lambda: looked.append("looked"))
-    neighbours: Any = SimpleNamespace(others=others)
     store: Any = shelf
-    return Controls(store, reader, neighbours, clock, Telemetry(), least_seconds=10), looked
+    return Controls(store, lambda: looked.append("looked"), others, clock, Telemetry(), least_seconds=10), looked
 
 
 async def live(control: Controls, clock: FakeClock, seconds: int) -> None:

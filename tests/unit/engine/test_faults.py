@@ -12,7 +12,7 @@ def made() -> tuple[HandlerFaults, Telemetry, list[float]]:
     for pattern in ("order.*", "*", *(f"many.{number}" for number in range(SHOWN_MAX + 2))):
         handlers.on(pattern)(lambda event, context: None)
     faults = HandlerFaults(handlers, lambda: now[0])
-    telemetry.listeners.append(faults.listen)
+    telemetry.listen(faults.listen)
     return faults, telemetry, now
 
 

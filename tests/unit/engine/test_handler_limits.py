@@ -1,10 +1,12 @@
 """Handler limits: who has room for how many, what a promise holds back, and that every place is given back."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
 
-from replayforge.domain.admission import ALL_WELCOME, EVERYTHING, Pause
+from replayforge.domain.admission import ALL_WELCOME, EVERYTHING, Admission, Pause
 from replayforge.domain.breaker import FAILURES_MAX, OPEN_SECONDS_MIN
 from replayforge.domain.event import Claimed, Lease
 from replayforge.domain.lifecycle import Outcome, State
@@ -50,10 +52,18 @@ def handler_limits(clock: FakeClock) -> HandlerLimits:
     return HandlerLimits(handlers, clock, Telemetry())
 
 
+@contextmanager
+def admission(handler_limits: HandlerLimits, count: int, *types: str, alone: bool = False) -> Iterator[Admission]:
+    """Have a claim under way."""
+    admission = handler_limits.open_admission(count, types or None, alone=alone)
+    yield admission
+    handler_limits.close_admission(admission)
+
+
 def room(handler_limits: HandlerLimits, count: int = 10, *types: str, alone: bool = False) -> dict[str, int]:
     """Return what a claim that begins now would be promised."""
-    with handler_limits.admission(count, types or None, alone=alone) as admission:
-        return dict(admission.room)
+    with admission(handler_limits, count, *types, alone=alone) as promised:
+        return dict(promised.room)
 
 
 def test_where_nothing_is_guarded_nothing_is_asked() -> None:
@@ -61,15 +71,15 @@ def test_where_nothing_is_guarded_nothing_is_asked() -> None:
     handlers = Handlers()
     handlers.add(Handler("free", cast("Any", None)))
     handler_limits = HandlerLimits(handlers, FakeClock(), Telemetry())
-    with handler_limits.admission(10) as admission:
-        assert admission is ALL_WELCOME
+    with admission(handler_limits, 10) as promised:
+        assert promised is ALL_WELCOME
     handler_limits.acquire([row(1, "free")])
     assert handler_limits.acquired == {}
 
 
 def test_promised_room_is_held_back_from_others_and_given_back(handler_limits: HandlerLimits) -> None:
     """Two claims at the same moment share the places; what the first did not fill is free after it."""
-    with handler_limits.admission(2):
+    with admission(handler_limits, 2):
         assert room(handler_limits) == {"narrow": 1}
         handler_limits.acquire([row(1, "narrow")])
     assert room(handler_limits) == {"narrow": 2}
@@ -80,8 +90,8 @@ def test_promised_room_is_held_back_from_others_and_given_back(handler_limits: H
 
 def test_no_more_is_promised_than_the_types_at_hand_can_fill(handler_limits: HandlerLimits) -> None:
     """A claim of known types leaves the other places to others."""
-    with handler_limits.admission(10, ["free", "narrow"]) as admission:
-        assert admission.room == {"narrow": 1}
+    with admission(handler_limits, 10, "free", "narrow") as promised:
+        assert promised.room == {"narrow": 1}
         assert room(handler_limits) == {"narrow": 2}
 
 
@@ -144,10 +154,10 @@ def test_half_open_breaker_lets_one_through(handler_limits: HandlerLimits, clock
     handler_limits.acquire([probe])
     assert handler_limits.ready() == []
     handler_limits.note(ended(early[-1], Outcome.SUCCEEDED))
-    assert handler_limits.handler_limits["hook"].breaker.tripped
+    assert handler_limits.by_pattern["hook"].breaker.tripped
     handler_limits.note(ended(probe, Outcome.SUCCEEDED))
     handler_limits.release(probe.lease)
-    assert not handler_limits.handler_limits["hook"].breaker.tripped
+    assert not handler_limits.by_pattern["hook"].breaker.tripped
 
 
 def test_probe_that_was_cut_short_makes_room_for_another(handler_limits: HandlerLimits, clock: FakeClock) -> None:

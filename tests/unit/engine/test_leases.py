@@ -63,15 +63,16 @@ async def test_renewal_makes_it_young_again(buffer: ClaimBuffer, clock: FakeCloc
     buffer.put([row(1)])
     clock.advance(100)
     assert buffer.leases.doubtful(clock.elapsed()) == [(1, 1)]
-    buffer.leases.held[Lease(1, 1)].sure_at = clock.elapsed() - 1
+    buffer.leases.held[Lease(1, 1)].renew(clock.elapsed() - 1)
     assert buffer.leases.begin(Lease(1, 1))
 
 
 async def test_a_claim_is_as_old_as_its_question(buffer: ClaimBuffer, clock: FakeClock) -> None:
     """An answer that comes late brings leases that are old already: they count from before the store was asked."""
-    with buffer.leases.claiming() as claim:
-        clock.advance(DOUBT_SECONDS + 1)
-        buffer.put([row(1)], claim)
+    claim = buffer.leases.begin_claim()
+    clock.advance(DOUBT_SECONDS + 1)
+    buffer.put([row(1)], claim)
+    buffer.leases.end_claim(claim)
     assert not buffer.leases.begin(Lease(1, 1))
     assert buffer.leases.claims == {}
 
@@ -124,10 +125,11 @@ def test_claims_under_way_are_known_by_their_beginnings(clock: FakeClock) -> Non
     leases = Leases(clock, LEASE_SECONDS)
     seen_at = clock.elapsed()
     clock.advance(1)
-    with leases.claiming():
-        assert not leases.any_claim_since(seen_at)
-        clock.advance(10)
-        assert leases.any_claim_since(clock.elapsed())
-        assert leases.overdue_claims(clock.elapsed() - 10) == []
-        assert len(leases.overdue_claims(clock.elapsed() - 9)) == 1
+    claim = leases.begin_claim()
+    assert not leases.any_claim_since(seen_at)
+    clock.advance(10)
+    assert leases.any_claim_since(clock.elapsed())
+    assert leases.overdue_claims(clock.elapsed() - 10) == []
+    assert len(leases.overdue_claims(clock.elapsed() - 9)) == 1
+    leases.end_claim(claim)
     assert not leases.any_claim_since(clock.elapsed())

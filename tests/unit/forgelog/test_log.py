@@ -183,6 +183,24 @@ async def test_wait_beyond_wakes_on_append(log: ForgeLog) -> None:
     assert await waiting == 1
 
 
+async def test_a_call_comes_with_the_next_record_and_with_the_end(log: ForgeLog) -> None:
+    """Whoever asks to be called when the durable end moves is called once, however often it moves, and at the end."""
+    called = asyncio.Event()
+    log.call_when_moved(called.set)
+    assert not log.is_beyond(0)
+    await log.append([NewRecord(b"x")])
+    await asyncio.wait_for(called.wait(), 10)
+    assert (log.is_beyond(0), log.is_beyond(1)) == (True, False)
+    called.clear()
+    await log.append([NewRecord(b"y")])
+    assert not called.is_set()
+    log.call_when_moved(called.set)
+    await log.close()
+    assert called.is_set()
+    with pytest.raises(LogClosed):
+        log.is_beyond(2)
+
+
 async def test_close_ends_waiting_and_appending(tmp_path: Path) -> None:
     """After close waits end with LogClosed, appends and commits are refused, and closing again is harmless."""
     log = ForgeLog.open(tmp_path)
