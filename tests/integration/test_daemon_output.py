@@ -338,7 +338,7 @@ def test_full_disk(tmp_path: Path) -> None:
         metrics = works(http)
         assert dropped(metrics, "stdout") > 900
         assert dropped(metrics, "stderr") > 900
-        issues = http.get("/api/convergence")["convergence_issues"]
+        issues = http.get("/api/convergence")["issues"]
         assert any("stderr" in issue and "No space left" in issue for issue in issues), issues
 
 

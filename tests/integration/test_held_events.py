@@ -48,7 +48,7 @@ async def test_a_held_event(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
             assert (status, "replayforge events resolve" in problem["detail"]) == (422, True), problem
         code, said = await command("replay", event_id)
         assert (code, way_out in said) == (1, True), said
-        issues = (await house.get("/api/convergence"))["convergence_issues"]
+        issues = (await house.get("/api/convergence"))["issues"]
         assert any("replayforge events resolve" in issue for issue in issues)
 
         assert await command("resolve", event_id, "--as", "succeeded", "--reason", "seen at the bank") == (

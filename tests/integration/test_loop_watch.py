@@ -100,7 +100,7 @@ def test_handler_is_named_while_it_holds_the_loop(tmp_path: Path, loop: str, eve
         assert "worker.py" not in fields["stack"]
         assert "asyncio" not in fields["stack"]
         report = await house.get("/api/convergence")
-        assert any(handler in issue and fields["sent"] in issue for issue in report["convergence_issues"]), report
+        assert any(handler in issue and fields["sent"] in issue for issue in report["issues"]), report
         async with house.http.get("/metrics") as response:
             text = await response.text()
         assert f'replayforge_loop_blocked_total{{handler="{handler}"}} 1.0' in text
@@ -122,7 +122,7 @@ def test_what_a_handler_left_on_the_loop_is_named_by_its_place(tmp_path: Path, l
         if (event_type, loop) != ("holds.callback", "uvloop"):  # whose callbacks do not tell who made them
             assert (fields["event_id"], fields["event_type"]) == (fields["sent"], event_type)
         report = await house.get("/api/convergence")
-        assert any("test_loop_watch.py:" in issue for issue in report["convergence_issues"]), report
+        assert any("test_loop_watch.py:" in issue for issue in report["issues"]), report
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         runner.run(blocked(tmp_path, event_type, look))

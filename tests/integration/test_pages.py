@@ -13,6 +13,7 @@ import pytest
 
 from replayforge.domain.errors import Unavailable
 from replayforge.web.api.openapi import api_routes
+from replayforge.web.api.shapes import ORIGINAL_NAMES
 from replayforge.web.http.sessions import Sessions
 from replayforge.web.live.hints import ALL_TOPICS, HINT_SECONDS, happened
 from replayforge.web.pages import api_page, rendering, views
@@ -418,6 +419,21 @@ async def test_the_described_api_is_the_served_one(house: House) -> None:
     for methods in described["paths"].values():
         assert all(len(operation["summary"]) > 10 for operation in methods.values())
     assert schemas["Envelope"]["required"] == ["workflow_id", "event_type"]
+
+
+async def test_what_only_the_original_calls_so_is_deprecated(house: House) -> None:
+    """Of two names for one thing the original's is marked in OpenAPI and names ours, and nothing else is marked."""
+    schemas = (await house.get("/openapi.json"))["components"]["schemas"]
+    marked = {
+        kind: {name for name, shape in schema.get("properties", {}).items() if shape.get("deprecated")}
+        for kind, schema in schemas.items()
+    }
+    assert {kind: names for kind, names in marked.items() if names} == {
+        kind: set(names) for kind, names in ORIGINAL_NAMES.items()
+    }
+    for kind, names in ORIGINAL_NAMES.items():
+        assert all(f" {ours}," in schemas[kind]["properties"][name]["description"] for name, ours in names.items())
+        assert not {ours for ours in names.values() if schemas[kind]["properties"][ours].get("deprecated")}
 
 
 async def test_the_page_of_the_api_names_every_path(house: House) -> None:

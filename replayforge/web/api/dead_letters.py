@@ -36,9 +36,8 @@ async def list_dead_letters(request: web.Request) -> web.Response:
 
 def dead_letter(event: StoredEvent) -> dict[str, Any]:
     """Show a dead letter with the original's names: it has no id but its event's."""
-    return {
+    answer = {
         "id": event.id,
-        "event_id": event.id,
         "workflow_id": event.workflow_id,
         "event_type": event.event_type,
         "service_name": event.service_name,
@@ -51,6 +50,7 @@ def dead_letter(event: StoredEvent) -> dict[str, Any]:
         "replayed_at": None,
         "replay_status": None,
     }
+    return shapes.with_original_names("DeadLetter", answer)
 
 
 async def replay_dead_letter(request: web.Request) -> web.Response:

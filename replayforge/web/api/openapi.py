@@ -19,7 +19,7 @@ from replayforge.web.api.forgelog_api import CommitRequest
 from replayforge.web.api.handlers import HandlerShape, PauseRequest
 from replayforge.web.api.operations import CrashRequest
 from replayforge.web.api.replays import BulkReplayRequest, ReplayShape
-from replayforge.web.api.shapes import EventShape, PauseShape, json_response
+from replayforge.web.api.shapes import ORIGINAL_NAMES, EventShape, PauseShape, ShownEvent, json_response
 from replayforge.web.http.context import context_of
 from replayforge.web.http.problems import CONTENT_TYPE
 
@@ -27,6 +27,7 @@ API_PREFIXES = ("/api/", "/forgelog/", "/health", "/metrics", "/openapi.json")
 STRUCTS = (
     Envelope,
     EventShape,
+    ShownEvent,
     ReplayRequest,
     WorkflowReplayRequest,
     ReasonRequest,
@@ -78,17 +79,17 @@ class Details:
 DETAILS: dict[str, Details] = {
     "POST /api/events": Details(body="Envelope", answers=((201, "EventShape"), (200, "EventShape"))),
     "POST /api/events/bulk": Details(body="Envelope[]"),
-    "GET /api/events": Details((*FILTER_NAMES, *LIST), answers=((200, "EventShape[]"),)),
+    "GET /api/events": Details((*FILTER_NAMES, *LIST), answers=((200, "ShownEvent[]"),)),
     "GET /api/events/export": Details(FILTER_NAMES),
-    "GET /api/events/recent": Details(("limit",), answers=((200, "EventShape[]"),)),
-    "GET /api/events/{id}": Details(answers=((200, "EventShape"),)),
+    "GET /api/events/recent": Details(("limit",), answers=((200, "ShownEvent[]"),)),
+    "GET /api/events/{id}": Details(answers=((200, "EventHistory"),)),
     "POST /api/events/{id}/replay": Details(body="ReplayRequest", answers=((202, ""), (200, ""))),
     "POST /api/events/{id}/retry": Details(answers=((202, ""),)),
     "POST /api/events/{id}/cancel": Details(body="ReasonRequest"),
     "POST /api/events/{id}/resolve": Details(body="ResolveRequest"),
     "GET /api/workflows": Details(LIST),
     "POST /api/workflows/{id}/replay": Details(body="WorkflowReplayRequest", answers=((202, ""),)),
-    "GET /api/deadletters": Details(("group_by", "error", *LIST)),
+    "GET /api/deadletters": Details(("group_by", "error", *LIST), answers=((200, "DeadLetter[]"),)),
     "POST /api/deadletters/{id}/replay": Details(body="ReasonRequest", answers=((202, ""), (200, ""))),
     "POST /api/deadletters/{id}/discard": Details(body="ReasonRequest"),
     "POST /api/replays": Details(body="BulkReplayRequest", answers=((202, "ReplayShape"), (200, ""))),
@@ -99,6 +100,8 @@ DETAILS: dict[str, Details] = {
     "POST /api/replays/{id}/cancel": Details(answers=((200, "ReplayShape"),)),
     "GET /api/handlers": Details(answers=((200, "HandlerShape[]"),)),
     "POST /api/handlers/{pattern}/pause": Details(body="PauseRequest", answers=((200, "PauseShape"),)),
+    "GET /api/convergence": Details(answers=((200, "Convergence"),)),
+    "GET /api/metrics": Details(answers=((200, "Convergence"),)),
     "GET /api/insights/errors": Details(("window_seconds",)),
     "GET /api/stream": Details(("topics", "seen")),
     "POST /api/demo/generate-workload": Details(("count",)),
@@ -136,6 +139,13 @@ PROBLEM: dict[str, Any] = {
 }
 
 
+EVENT_HISTORY: dict[str, Any] = {
+    "description": "An event with its runs and attempts, newest first.",
+    "allOf": [{"$ref": REFERENCE.format(name="ShownEvent")}],
+    "properties": {"attempts": {"type": "array", "items": {"$ref": REFERENCE.format(name="Attempt")}}},
+}
+
+
 async def serve(request: web.Request) -> web.Response:
     """Answer with this API as an OpenAPI 3.1 document."""
     return json_response(document(request.app, context_of(request).base_path))
@@ -157,7 +167,7 @@ def document(app: web.Application, base_path: str) -> dict[str, Any]:
         "servers": [{"url": base_path or "/"}],
         "paths": paths,
         "components": {
-            "schemas": {**schemas, "Problem": PROBLEM},
+            "schemas": {**with_deprecations(schemas), "EventHistory": EVENT_HISTORY, "Problem": PROBLEM},
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -165,6 +175,19 @@ def document(app: web.Application, base_path: str) -> dict[str, Any]:
         },
         "security": [{}, {"key": []}, {"bearer": []}],
     }
+
+
+def with_deprecations(schemas: dict[str, Any]) -> dict[str, Any]:
+    """Mark what is said for clients of the original only; of answers that have no struct just that is described."""
+    described = dict(schemas)
+    for kind, names in ORIGINAL_NAMES.items():
+        known: dict[str, Any] = described.get(kind, {"type": "object", "properties": {}})
+        properties = {ours: {} for ours in names.values()} | known["properties"]
+        for original, ours in names.items():
+            note = {"deprecated": True, "description": f"The original's name for {ours}, which new clients use."}
+            properties[original] = properties.get(original, {}) | note
+        described[kind] = known | {"properties": properties}
+    return described
 
 
 def describable(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:

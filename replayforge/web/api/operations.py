@@ -40,11 +40,10 @@ async def convergence_report(request: web.Request) -> dict[str, Any]:
     stream = await context.status.stream_stats()
     ledger, states = report.ledger, report.ledger.states
     workers = context.status.workers()
-    return {
+    answer = {
         "converged": report.converged,
         "convergence_state": state_of(report),
         "issues": report.issues,
-        "convergence_issues": report.issues,
         "ledger": ledger.as_json(),
         "ledger_in_words": ledger.in_words(),
         "nodes": [shapes.node(node) for node in report.living],
@@ -52,7 +51,6 @@ async def convergence_report(request: web.Request) -> dict[str, Any]:
         "verified_at": format_time(context.clock.now_us()),
         "total_events": ledger.accepted,
         "processed_events": ledger.terminal + ledger.retired,
-        "acknowledged_events": ledger.accepted,
         "received_events": ledger.unprojected,
         "scheduled_events": states[State.SCHEDULED],
         "queued_events": states[State.QUEUED],
@@ -63,12 +61,9 @@ async def convergence_report(request: web.Request) -> dict[str, Any]:
         "paused_events": report.paused,
         "pauses": [shapes.pause_shape(pause) for pause in report.pauses],
         "dead_lettered_events": states[State.DEAD_LETTERED],
-        "dlq_events": states[State.DEAD_LETTERED],
         "pending_events": report.backlog,
         "oldest_queued_seconds": report.oldest_queued_seconds,
-        "retry_queue_depth": states[State.RETRYING],
         "retry_stream_depth": 0,
-        "incoming_stream_depth": stream.depth,
         "stream_backlog": stream.depth,
         "orphaned_records": ledger.lost,
         "duplicate_deliveries": context.telemetry.counts["event.copied"],
@@ -82,6 +77,7 @@ async def convergence_report(request: web.Request) -> dict[str, Any]:
         "stale_workers": sum(worker.state not in ("busy", "idle") for worker in workers),
         "worker_heartbeat_age_seconds": 0.0,
     }
+    return shapes.with_original_names("Convergence", answer)
 
 
 def state_of(report: Convergence) -> str:

@@ -17,6 +17,24 @@ from replayforge.engine.report.daemon_status import WorkerStatus
 from replayforge.stores.suspicions import Suspect
 
 NOTHING = msgspec.Raw(b"{}")
+# What answers say twice, because clients of the original know it by another name: its name -> ours, by kind of answer.
+ORIGINAL_NAMES: dict[str, dict[str, str]] = {
+    "ShownEvent": {
+        "application_id": "application_name",
+        "payload_json": "payload",
+        "metadata_json": "metadata",
+        "next_retry_at": "next_run_at",
+    },
+    "Attempt": {"status": "outcome", "error_message": "error"},
+    "DeadLetter": {"event_id": "id"},
+    "Convergence": {
+        "acknowledged_events": "total_events",
+        "dlq_events": "dead_lettered_events",
+        "retry_queue_depth": "retrying_events",
+        "incoming_stream_depth": "stream_backlog",
+        "convergence_issues": "issues",
+    },
+}
 
 encode = msgspec.json.Encoder().encode
 
@@ -93,13 +111,12 @@ def stored_event(event: StoredEvent, content: Content, max_attempts: int) -> Sho
 
 def shown(event: EventShape) -> ShownEvent:
     """Set the names of the original beside our own."""
-    return ShownEvent(
-        **asdict(event),
-        application_id=event.application_name,
-        payload_json=event.payload,
-        metadata_json=event.metadata,
-        next_retry_at=event.next_run_at,
-    )
+    return ShownEvent(**with_original_names("ShownEvent", asdict(event)))
+
+
+def with_original_names(kind: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer of this kind that says it by the names of the original, too."""
+    return answer | {original: answer[ours] for original, ours in ORIGINAL_NAMES[kind].items()}
 
 
 def received_shape(receipt: Receipt, log_id: str, max_attempts: int) -> EventShape:
@@ -191,12 +208,11 @@ def receipt_event(receipt: Receipt, log_id: str, max_attempts: int) -> EventShap
 
 def attempt(one: Attempt) -> dict[str, Any]:
     """Show an attempt; beside our own names stand those of the original."""
-    return {
+    answer = {
         "id": f"{one.event_id}:{one.token}",
         "run": one.run,
         "attempt_number": one.number,
         "lease_token": one.token,
-        "status": one.outcome.value,
         "outcome": one.outcome.value,
         "worker_name": one.worker,
         "owner": one.owner,
@@ -204,10 +220,10 @@ def attempt(one: Attempt) -> dict[str, Any]:
         "finished_at": format_time(one.ended_at_us),
         "duration_ms": max(0, one.ended_at_us - one.started_at_us) / 1000,
         "error": one.error,
-        "error_message": one.error,
         "metadata_json": {},
         "error_signature": one.error_signature,
     }
+    return with_original_names("Attempt", answer)
 
 
 def action(one: Action) -> dict[str, Any]:
