@@ -61,7 +61,7 @@ class Branches:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Hand in what this worker saw, or judge what all of them saw; a red run says enough already."""
-        if self.whole:
+        if self.whole and self.coverage.get_data().measured_files():
             self.seen.append(self.coverage.get_data().dumps())
         if hasattr(session.config, "workeroutput"):
             session.config.workeroutput[OUTPUT] = self.seen[0] if self.seen else None
