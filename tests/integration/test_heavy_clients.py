@@ -83,7 +83,7 @@ def log_end(daemon: DaemonProcess) -> int:
     return int(daemon.http.get("/forgelog/stats")["last_offset"])
 
 
-BOMB = gzip.compress(bytes(256 * MEBIBYTE), 9)
+BOMB = gzip.compress(bytes(MEBIBYTE), 9) * 256
 
 HEAVY: dict[str, tuple[bytes, bytes, int, int]] = {
     "one byte too many": (POST + b"Content-Length: 1048577\r\n\r\n", b" " * 1_048_577, 1, 413),
