@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.conftest import shares_a_house
 from tests.support.house import House
 
 ACTIONS = {
@@ -51,17 +52,18 @@ RULES = {
 }
 
 
+@shares_a_house
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("state", RULES)
-async def test_what_may_be_done_in_which_state(house: House, state: str, action: str) -> None:
+async def test_what_may_be_done_in_which_state(shared_house: House, state: str, action: str) -> None:
     """Each action is allowed in the states of the lifecycle only; elsewhere it is 409 and changes nothing."""
-    event_id = await in_state(house, state)
-    before = await house.event(event_id)
-    status, answer = await house.post(ACTIONS[action].format(id=event_id), BODIES.get(action))
+    event_id = await in_state(shared_house, state)
+    before = await shared_house.event(event_id)
+    status, answer = await shared_house.post(ACTIONS[action].format(id=event_id), BODIES.get(action))
     allowed = RULES[state].get(action, 409)
     assert status == allowed, answer
     if allowed == 409:
-        after = await house.event(event_id)
+        after = await shared_house.event(event_id)
         assert (after["status"], after["run"], after["actions"]) == (before["status"], before["run"], before["actions"])
 
 
@@ -269,16 +271,18 @@ async def test_timeline_shows_everything_in_order(house: House) -> None:
 UNKNOWN_FIELDS = ["/api/events/{id}/replay", "/api/events/{id}/cancel", "/api/deadletters/{id}/replay"]
 
 
+@shares_a_house
 @pytest.mark.parametrize("path", UNKNOWN_FIELDS)
-async def test_misspelt_fields_are_refused(house: House, path: str) -> None:
+async def test_misspelt_fields_are_refused(shared_house: House, path: str) -> None:
     """A field that the action does not know is 422 and named, and nothing is done."""
-    event_id = await house.send("fails")
-    await house.reaches(event_id, "dead_lettered")
-    status, problem = await house.post(path.format(id=event_id), {"raeson": "x"})
+    event_id = await shared_house.send("fails")
+    await shared_house.reaches(event_id, "dead_lettered")
+    status, problem = await shared_house.post(path.format(id=event_id), {"raeson": "x"})
     assert (status, problem["errors"][0]["pointer"]) == (422, "/raeson")
-    assert (await house.event(event_id))["run"] == 1
+    assert (await shared_house.event(event_id))["run"] == 1
 
 
+@shares_a_house
 @pytest.mark.parametrize(
     ("path", "fields"),
     [
@@ -287,10 +291,12 @@ async def test_misspelt_fields_are_refused(house: House, path: str) -> None:
         ("/handlers/pause", {"pattern": "*"}),
     ],
 )  # fmt: skip
-async def test_reasons_in_forms_are_as_long_as_in_the_api(house: House, path: str, fields: dict[str, str]) -> None:
+async def test_reasons_in_forms_are_as_long_as_in_the_api(
+    shared_house: House, path: str, fields: dict[str, str]
+) -> None:
     """A form takes no reason that the API would refuse: it says so, and nothing is done."""
-    event_id = await in_state(house, "dead_lettered")
+    event_id = await in_state(shared_house, "dead_lettered")
     form = {"id": event_id, "reason": "é" * 1001, **fields}
-    async with house.http.post(path, data=form, allow_redirects=False) as response:
+    async with shared_house.http.post(path, data=form, allow_redirects=False) as response:
         assert (response.status, "1,000 characters" in await response.text()) == (422, True)
-    assert (await house.event(event_id))["status"] == "dead_lettered"
+    assert (await shared_house.event(event_id))["status"] == "dead_lettered"
