@@ -259,14 +259,14 @@ async def return_nan(event: Event, context: Context) -> Any:
     return {"total": [1, float("nan")]}
 
 
-@hostile("dead_lettered", "no JSON")
+@hostile("dead_lettered", "not JSON")
 async def return_loop(event: Event, context: Context) -> Any:
     endless: list[Any] = []
     endless.append(endless)
     return endless
 
 
-@hostile("dead_lettered", "no JSON")
+@hostile("dead_lettered", "not JSON")
 async def return_object(event: Event, context: Context) -> Any:
     return object()
 
@@ -276,7 +276,7 @@ async def return_megabyte(event: Event, context: Context) -> Any:
     return "x" * 1_000_000
 
 
-@hostile("dead_lettered", "no JSON")
+@hostile("dead_lettered", "not JSON")
 def return_generator(event: Event, context: Context) -> Any:
     return (number for number in range(3))
 

@@ -183,7 +183,8 @@ class DaemonProcess:
     def listen(self, process: subprocess.Popen[str]) -> None:
         """Keep whatever else the process says, until it has nothing more to say."""
         assert process.stdout is not None
-        self.announced.extend(line.rstrip("\n") for line in process.stdout)
+        with process.stdout as said:
+            self.announced.extend(line.rstrip("\n") for line in said)
 
     def run_refused(self, *extra: str, timeout_seconds: float = START_SECONDS) -> Ended:
         """Start a daemon that is expected to end by itself, and return how it did."""
@@ -220,9 +221,7 @@ class DaemonProcess:
         assert self.process is not None
         code = self.process.wait(timeout_seconds)
         if self.reader is not None:
-            self.reader.join(5)  # it ends with the pipe
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+            self.reader.join(0.5)  # it ends with the pipe, which children of handlers may have, too
         if self.own is not None:
             self.own.close()
         return code
