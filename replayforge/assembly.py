@@ -16,7 +16,7 @@ from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.accept.intake import Intake
 from replayforge.engine.accept.window import Window
 from replayforge.engine.care.controls import Controls
-from replayforge.engine.care.heartbeat import Heartbeat, Pace
+from replayforge.engine.care.heartbeat import Heartbeat, LeaseTimes
 from replayforge.engine.care.janitor import Chore, Intervals, Janitor
 from replayforge.engine.care.peers import LOOKS_PER_SWEEP, Peers, presence, reporter
 from replayforge.engine.care.recount import Recount
@@ -398,7 +398,7 @@ def build_heartbeat(parts: Parts, buffer: ClaimBuffer, workers: list[Worker]) ->
         return None
     report = reporter(parts.node, parts.incarnation, parts.log, workers, buffer, parts.clock.now_us())
     chosen = parts.config.workers
-    pace = Pace(chosen.heartbeat_seconds, chosen.lease_seconds, chosen.handler_timeout_seconds)
+    pace = LeaseTimes(chosen.heartbeat_seconds, chosen.lease_seconds, chosen.handler_timeout_seconds)
     return Heartbeat(parts.store, buffer, workers, parts.handlers, report, parts.clock, parts.telemetry, pace)
 
 

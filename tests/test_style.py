@@ -139,3 +139,13 @@ def test_setting_from_outside_is_found(line: str, owner: str | None) -> None:
     modules = {"owner": read_module("owner", OWNER), "stranger": read_module("stranger", STRANGER.format(line=line))}
     found = list(Package(modules).trespasses("stranger"))
     assert [place.rpartition("attribute of ")[2] for place in found] == ([] if owner is None else [f"{owner} in owner"])
+
+
+def test_a_class_is_found_by_its_name() -> None:
+    """No two classes of the package have one name: who looks for one finds it, and nothing beside it."""
+    found = defaultdict(list)
+    for path in (ROOT / "replayforge").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found[node.name].append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}

@@ -14,7 +14,7 @@ from replayforge.forgelog.check import verify as verify_log
 from replayforge.forgelog.dump import dump as dump_log
 from replayforge.forgelog.errors import LogLocked, LogRefused
 from replayforge.forgelog.files import OsFiles, make_private_directory
-from replayforge.forgelog.findings import CheckReport, Verdict
+from replayforge.forgelog.findings import CheckReport, LogVerdict
 from replayforge.forgelog.header import BadHeader
 from replayforge.forgelog.repair import NotAccepted, Plan, apply_plan, make_plan, ranges_in_words, rebuild_manifest
 from replayforge.forgelog.sync_bench import measure_syncs
@@ -33,7 +33,7 @@ as_json = click.option("--json", "json_wanted", is_flag=True, help="Print JSON."
 class WrongUsage(click.UsageError):
     """A wrong call of a tool of the log, which has an exit code of its own."""
 
-    exit_code = int(Verdict.USAGE)
+    exit_code = int(LogVerdict.USAGE)
 
 
 class LogGroup(click.Group):
@@ -47,16 +47,16 @@ class LogGroup(click.Group):
             raise WrongUsage(error.message, error.ctx) from None
         except LogLocked as error:
             complain(f"{error} Stop it first; verify, dump and stat also work while it runs.")
-            context.exit(int(Verdict.LOCKED))
+            context.exit(int(LogVerdict.LOCKED))
         except LogRefused as error:
             complain(str(error))
-            context.exit(int(Verdict.IO_ERROR if error.code == "E_IO" else Verdict.CORRUPT))
+            context.exit(int(LogVerdict.IO_ERROR if error.code == "E_IO" else LogVerdict.CORRUPT))
         except BadHeader as error:
             complain(f"{error} Look with `replayforge log verify --deep`.")
-            context.exit(int(Verdict.CORRUPT))
+            context.exit(int(LogVerdict.CORRUPT))
         except OSError as error:
             complain(f"The log cannot be read or written: {error}.")
-            context.exit(int(Verdict.IO_ERROR))
+            context.exit(int(LogVerdict.IO_ERROR))
 
 
 @click.group(cls=LogGroup)
@@ -219,7 +219,7 @@ def report_json(report: CheckReport) -> dict[str, Any]:
     """Return a report as JSON values."""
     content = asdict(report)
     for finding in content["findings"]:
-        finding["verdict"] = Verdict(finding["verdict"]).name.lower()
+        finding["verdict"] = LogVerdict(finding["verdict"]).name.lower()
     return {"verdict": report.verdict.name.lower(), "exit_code": int(report.verdict), **content}
 
 
@@ -248,10 +248,10 @@ def tell_report(report: CheckReport) -> None:
     """Say how the log fares: the verdict first, then each finding, then what to do."""
     depth = "every record" if report.deep else "the headers and the last segment; --deep reads every record"
     words = {
-        Verdict.CLEAN: "✓ The log is sound.",
-        Verdict.TORN: "✓ The log is sound up to a torn tail: a write that was never acknowledged.",
-        Verdict.CORRUPT: "✕ The log is DAMAGED. Nothing has been changed.",
-        Verdict.IO_ERROR: "✕ The disk answers with ERRORS; what is on it is not known.",
+        LogVerdict.CLEAN: "✓ The log is sound.",
+        LogVerdict.TORN: "✓ The log is sound up to a torn tail: a write that was never acknowledged.",
+        LogVerdict.CORRUPT: "✕ The log is DAMAGED. Nothing has been changed.",
+        LogVerdict.IO_ERROR: "✕ The disk answers with ERRORS; what is on it is not known.",
     }
     click.echo(words[report.verdict])
     segments = counted(report.segments, "segment")
@@ -260,7 +260,7 @@ def tell_report(report: CheckReport) -> None:
         click.echo("POISONED stands: the log gave up while it was written. The next start reads every live byte back.")
     for finding in report.findings:
         click.echo(f"  {finding.in_words()}")
-    if report.verdict is Verdict.CORRUPT:
+    if report.verdict is LogVerdict.CORRUPT:
         click.echo("What can be done, and what it costs: `replayforge log repair`.")
 
 

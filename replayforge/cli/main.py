@@ -25,7 +25,7 @@ OUTPUT_ERRORS = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG,
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Subcommand:
     """Where a subcommand is found, and its line in the help, so that the help loads nothing."""
 
     module: str
@@ -34,21 +34,27 @@ class Place:
 
 
 COMMANDS = {
-    "serve": Place("serve_command", "serve", "Run the daemon until it is told to stop."),
-    "demo": Place("demo_command", "demo", "Show a daemon being crashed and killed while it works, losing nothing."),
-    "send": Place("send_command", "send", "Send one event, or a file of events with --bulk."),
-    "events": Place("events_commands", "events", "Look at events and act on them."),
-    "dead": Place("dead_commands", "dead", "Look at dead letters, replay or discard them."),
-    "replays": Place("replays_commands", "replays", "Look at bulk replays, pause, resume or cancel them."),
-    "handlers": Place("handlers_commands", "handlers", "Look at handlers, pause or resume them."),
-    "workflows": Place("workflows_commands", "workflows", "Look at workflows."),
-    "status": Place("status_command", "status", "Say whether everything accepted that is due has come to its end."),
-    "check": Place("check_command", "check", "Compare the log with the store, event by event, while no daemon runs."),
-    "log": Place("log_commands", "log", "Look at the write-ahead log, and repair it."),
-    "chaos": Place("chaos_command", "chaos", "Kill a daemon at random while it works, and prove its ledger."),
-    "config": Place("config_commands", "config", "Show or check the configuration."),
-    "version": Place("about_commands", "version", "Say which version this is."),
-    "completion": Place("about_commands", "completion", "Print the script that completes commands in a shell."),
+    "serve": Subcommand("serve_command", "serve", "Run the daemon until it is told to stop."),
+    "demo": Subcommand(
+        "demo_command", "demo", "Show a daemon being crashed and killed while it works, losing nothing."
+    ),
+    "send": Subcommand("send_command", "send", "Send one event, or a file of events with --bulk."),
+    "events": Subcommand("events_commands", "events", "Look at events and act on them."),
+    "dead": Subcommand("dead_commands", "dead", "Look at dead letters, replay or discard them."),
+    "replays": Subcommand("replays_commands", "replays", "Look at bulk replays, pause, resume or cancel them."),
+    "handlers": Subcommand("handlers_commands", "handlers", "Look at handlers, pause or resume them."),
+    "workflows": Subcommand("workflows_commands", "workflows", "Look at workflows."),
+    "status": Subcommand(
+        "status_command", "status", "Say whether everything accepted that is due has come to its end."
+    ),
+    "check": Subcommand(
+        "check_command", "check", "Compare the log with the store, event by event, while no daemon runs."
+    ),
+    "log": Subcommand("log_commands", "log", "Look at the write-ahead log, and repair it."),
+    "chaos": Subcommand("chaos_command", "chaos", "Kill a daemon at random while it works, and prove its ledger."),
+    "config": Subcommand("config_commands", "config", "Show or check the configuration."),
+    "version": Subcommand("about_commands", "version", "Say which version this is."),
+    "completion": Subcommand("about_commands", "completion", "Print the script that completes commands in a shell."),
 }
 
 
@@ -98,7 +104,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, place.summary) for name, place in COMMANDS.items()])
 
 
-def load(place: Place) -> click.Command:
+def load(place: Subcommand) -> click.Command:
     """Import the module of a subcommand and return the subcommand."""
     command = getattr(importlib.import_module(f"replayforge.cli.{place.module}"), place.attribute)
     assert isinstance(command, click.Command)

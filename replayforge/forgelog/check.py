@@ -14,12 +14,12 @@ from replayforge.forgelog.consumers import load_consumers
 from replayforge.forgelog.directory import is_live
 from replayforge.forgelog.errors import LogRefused
 from replayforge.forgelog.files import Files
-from replayforge.forgelog.findings import CheckReport, Finding, Verdict
+from replayforge.forgelog.findings import CheckReport, Finding, LogVerdict
 from replayforge.forgelog.header import HEADER_BYTES, BadHeader, SegmentHeader, decode_header, segment_name
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest
 from replayforge.forgelog.record import DamagedRecord, decode_records
 from replayforge.forgelog.recovery import POISON_NAME, check_succession, judge_end, segment_ids
-from replayforge.forgelog.scan import Walk, Window, later_batches
+from replayforge.forgelog.scan import ScanWindow, Walk, later_batches
 
 LIVE_CHECKS_MAX = 3
 NO_LOSS = "a marker is damaged here; no record is lost."
@@ -43,7 +43,7 @@ class Check:
         except LogRefused as refusal:
             self.add_refusal(refusal)
         except OSError as error:
-            self.add("E_IO", f"it cannot be read ({error}).", verdict=Verdict.IO_ERROR)
+            self.add("E_IO", f"it cannot be read ({error}).", verdict=LogVerdict.IO_ERROR)
         return self.report
 
     def look(self) -> None:
@@ -70,7 +70,7 @@ class Check:
         self.check_contents()
         self.check_floors()
 
-    def add(self, code: str, what: str, *, verdict: Verdict = Verdict.CORRUPT, **place: object) -> None:
+    def add(self, code: str, what: str, *, verdict: LogVerdict = LogVerdict.CORRUPT, **place: object) -> None:
         """Note a finding."""
         self.report.findings.append(Finding(code, what, verdict, **place))  # type: ignore[arg-type]
 
@@ -79,7 +79,7 @@ class Check:
         self.add(
             refusal.code, refusal.what, segment=refusal.segment, position=refusal.position,
             first_lost=refusal.first_lost, last_lost=refusal.last_lost,
-            verdict=Verdict.IO_ERROR if refusal.code == "E_IO" else Verdict.CORRUPT,
+            verdict=LogVerdict.IO_ERROR if refusal.code == "E_IO" else LogVerdict.CORRUPT,
         )  # fmt: skip
 
     # Headers
@@ -131,7 +131,7 @@ class Check:
         """Return the offset that would come after the last valid batch of a segment."""
         handle = self.files.open(self.directory / header.name)
         try:
-            walk = Walk(Window(self.files, handle, self.files.size(handle)), header)
+            walk = Walk(ScanWindow(self.files, handle, self.files.size(handle)), header)
             walk.run()
             return walk.next_offset
         finally:
@@ -171,7 +171,7 @@ class Check:
         """Read a segment batch by batch, past every damage; the last one may end torn."""
         handle = self.files.open(self.directory / header.name)
         try:
-            walk = Walk(Window(self.files, handle, size), header, stop=stop)
+            walk = Walk(ScanWindow(self.files, handle, size), header, stop=stop)
             while True:
                 self.read_batches(walk)
                 if walk.fault is None or not self.pass_damage(walk, sealed=stop is not None):
@@ -251,7 +251,7 @@ class Check:
             what = (
                 f"{self.report.torn_bytes:,} bytes of a write that was never acknowledged; the next start skips them."
             )
-            self.add("TORN", what, verdict=Verdict.TORN, segment=walk.header.name, position=walk.position,
+            self.add("TORN", what, verdict=LogVerdict.TORN, segment=walk.header.name, position=walk.position,
                      end=walk.position + self.report.torn_bytes)  # fmt: skip
 
     def check_seal(self, walk: Walk, successor: SegmentHeader) -> None:

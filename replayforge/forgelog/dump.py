@@ -20,7 +20,7 @@ from replayforge.forgelog.header import segment_name
 from replayforge.forgelog.manifest import load_manifest
 from replayforge.forgelog.record import DamagedRecord, Record, decode_records
 from replayforge.forgelog.recovery import segment_ids
-from replayforge.forgelog.scan import Walk, Window, later_batches
+from replayforge.forgelog.scan import ScanWindow, Walk, later_batches
 
 FLAG_NAMES = {MARKER: "marker", CLEAN: "clean", GAP: "gap"}
 HEX_BYTES = 16
@@ -61,7 +61,7 @@ def segment_frames(files: Files, path: Path) -> Iterator[Frame]:
     header, size = read_header(files, path)
     handle = files.open(path)
     try:
-        walk = Walk(Window(files, handle, size), header)
+        walk = Walk(ScanWindow(files, handle, size), header)
         while True:
             position = walk.position
             batch = walk.step()

@@ -6,7 +6,7 @@ from enum import IntEnum
 from replayforge.forgelog.errors import lost_in_words
 
 
-class Verdict(IntEnum):
+class LogVerdict(IntEnum):
     """How a log fares; the numbers are the exit codes of `replayforge log verify`."""
 
     CLEAN = 0
@@ -23,7 +23,7 @@ class Finding:
 
     code: str
     what: str
-    verdict: Verdict
+    verdict: LogVerdict
     segment: str | None = None
     segment_id: int | None = None
     position: int | None = None
@@ -60,6 +60,6 @@ class CheckReport:
     findings: list[Finding] = field(default_factory=list)
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> LogVerdict:
         """Return the gravest of the findings."""
-        return max((finding.verdict for finding in self.findings), default=Verdict.CLEAN)
+        return max((finding.verdict for finding in self.findings), default=LogVerdict.CLEAN)

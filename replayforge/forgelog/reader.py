@@ -49,7 +49,7 @@ class Handles:
             self.forget(path)
 
 
-class Reader:
+class LogReader:
     """Reads what is durable. Safe to call from any thread, one at a time; retention forgets segments under `lock`."""
 
     def __init__(self, files: Files, segments: list[Segment], manifest: Manifest) -> None:

@@ -12,7 +12,7 @@ from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.errors import NEWER, REMEDY, LogRefused
 from replayforge.forgelog.header import HEADER_BYTES, BadHeader, SegmentHeader, decode_header, segment_name
 from replayforge.forgelog.manifest import MANIFEST_NAME, REBUILD, Manifest, load_manifest
-from replayforge.forgelog.scan import Fault, Walk, Window, later_batches, merge_gaps, written_end
+from replayforge.forgelog.scan import ScanFault, ScanWindow, Walk, later_batches, merge_gaps, written_end
 
 SEGMENT_SUFFIX = ".flog"
 POISON_NAME = "POISONED"
@@ -225,7 +225,7 @@ def walk_segment(
     handle = disk.files.open(directory / header.name)
     try:
         disk.files.drop_cache(handle)
-        walk = Walk(Window(disk.files, handle, size), header)
+        walk = Walk(ScanWindow(disk.files, handle, size), header)
         if manifest is None:
             walk.run()
         else:
@@ -256,7 +256,7 @@ def read_tail(disk: Disk, directory: Path, last: tuple[SegmentHeader, int], foun
     try:
         disk.sync_file(handle)
         disk.files.drop_cache(handle)
-        walk = Walk(Window(disk.files, handle, size), header)
+        walk = Walk(ScanWindow(disk.files, handle, size), header)
         for _ in range(run_past_damage(walk, found.manifest)):
             found.warnings.append(f"{header.name}: passed a damaged place; no record behind it is lost.")
         accepted = found.manifest.gap_at(walk.next_offset)
@@ -275,7 +275,7 @@ def read_tail(disk: Disk, directory: Path, last: tuple[SegmentHeader, int], foun
 def judge_end(walk: Walk) -> int:
     """Return how many torn bytes follow the valid data; refuse what no torn write explains."""
     name, position = walk.header.name, walk.position
-    if walk.fault is Fault.ORDER:  # rule 7
+    if walk.fault is ScanFault.ORDER:  # rule 7
         what = "a valid batch stands where it does not belong: a write was lost or misdirected, or files were mixed."
         raise LogRefused("E_ORDER", what, segment=name, position=position, first_lost=walk.next_offset)
     later = next(later_batches(walk.window, walk.header, position + 8, walk.next_offset), None)

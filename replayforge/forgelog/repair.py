@@ -16,7 +16,7 @@ from replayforge.forgelog.directory import take_lock
 from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.errors import NEWER, LogRefused
 from replayforge.forgelog.files import Files
-from replayforge.forgelog.findings import CheckReport, Finding, Verdict
+from replayforge.forgelog.findings import CheckReport, Finding, LogVerdict
 from replayforge.forgelog.header import BadHeader, SegmentHeader, mend_header, segment_name
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
 from replayforge.forgelog.options import LogOptions
@@ -29,7 +29,7 @@ GAP_SEGMENT_BYTES = 65_536  # a repair reserves little: the disk may be what is 
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class RepairStep:
     """One step of a plan: what is done about which finding."""
 
     kind: str  # mend_header | give_up_segment | accept_gap | set_aside | rebuild_manifest | nothing
@@ -44,7 +44,7 @@ class Action:
 class Plan:
     """What would bring the log back to life, and the offsets that are lost by it."""
 
-    actions: tuple[Action, ...]
+    actions: tuple[RepairStep, ...]
     lost: tuple[tuple[int, int], ...]
     blocked: str | None = None
 
@@ -65,7 +65,7 @@ def make_plan(files: Files, directory: Path) -> tuple[CheckReport, Plan]:
     if blocked is not None:
         return report, Plan((), (), blocked)
     if any(finding.segment == MANIFEST_NAME for finding in report.findings):
-        action = Action("rebuild_manifest", "make the manifest anew from the segments: `--rebuild-manifest`.")
+        action = RepairStep("rebuild_manifest", "make the manifest anew from the segments: `--rebuild-manifest`.")
         return report, Plan((action,), ())
     actions = [action_for(files, directory, finding, report) for finding in report.findings]
     lost = [
@@ -78,7 +78,7 @@ def make_plan(files: Files, directory: Path) -> tuple[CheckReport, Plan]:
 
 def reason_against(files: Files, directory: Path, report: CheckReport) -> str | None:
     """Return why nothing may be repaired, or cannot be; None when a plan can be made."""
-    if report.verdict is Verdict.IO_ERROR:
+    if report.verdict is LogVerdict.IO_ERROR:
         return "The disk answers with errors. Copy the directory to a sound disk first."
     for finding in report.findings:
         if finding.code == "E_VERSION" and not is_mendable(files, directory, finding):
@@ -93,27 +93,29 @@ def reason_against(files: Files, directory: Path, report: CheckReport) -> str | 
     return None
 
 
-def action_for(files: Files, directory: Path, finding: Finding, report: CheckReport) -> Action:
+def action_for(files: Files, directory: Path, finding: Finding, report: CheckReport) -> RepairStep:
     """Return what can be done about one finding."""
-    if finding.verdict is Verdict.TORN:
-        return Action("nothing", "the next start leaves the torn bytes out; they stay where they are.", finding.segment)
+    if finding.verdict is LogVerdict.TORN:
+        return RepairStep(
+            "nothing", "the next start leaves the torn bytes out; they stay where they are.", finding.segment
+        )
     if finding.code == "E_CONSUMERS":
         what = "it is set aside in quarantine/; every named consumer starts again from the first offset."
-        return Action("set_aside", what, finding.segment)
+        return RepairStep("set_aside", what, finding.segment)
     if finding.code in ("E_HEADER", "E_FOREIGN", "E_VERSION", "E_MISSING"):
         return action_for_segment(files, directory, finding, report)
     if finding.first_lost is None:  # a damaged marker: everything else without offsets is dealt with above
-        return Action("nothing", "no record is lost; the next start passes it.", finding.segment)
+        return RepairStep("nothing", "no record is lost; the next start passes it.", finding.segment)
     last = finding.last_lost if finding.last_lost is not None else highest_known(report, finding.first_lost)
     what = "the damaged bytes are copied to quarantine/, and readers are told of the gap."
-    return Action("accept_gap", what, finding.segment, finding.segment_id, finding.first_lost, last)
+    return RepairStep("accept_gap", what, finding.segment, finding.segment_id, finding.first_lost, last)
 
 
-def action_for_segment(files: Files, directory: Path, finding: Finding, report: CheckReport) -> Action:
+def action_for_segment(files: Files, directory: Path, finding: Finding, report: CheckReport) -> RepairStep:
     """Mend the header of a segment where the damage is small enough, else give the segment up."""
     if is_mendable(files, directory, finding):
         what = "a few bits of the header are wrong and can be put right; no record is lost."
-        return Action("mend_header", what, finding.segment, finding.segment_id)
+        return RepairStep("mend_header", what, finding.segment, finding.segment_id)
     what = "the segment is set aside in quarantine/, and readers are told of the gap."
     first, last = finding.first_lost, finding.last_lost
     assert first is not None
@@ -124,7 +126,7 @@ def action_for_segment(files: Files, directory: Path, finding: Finding, report: 
         first = last = None
     elif first == 1 and finding.segment_id != 1:
         what += " No segment stands before it: offsets that retention had removed are counted too."
-    return Action("give_up_segment", what, finding.segment, finding.segment_id, first, last)
+    return RepairStep("give_up_segment", what, finding.segment, finding.segment_id, first, last)
 
 
 def is_mendable(files: Files, directory: Path, finding: Finding) -> bool:
@@ -177,7 +179,7 @@ def apply_plan(files: Files, directory: Path, plan: Plan, accepted: list[tuple[i
     return [line for line in done if line]
 
 
-def carry_out(disk: Disk, directory: Path, action: Action) -> str:
+def carry_out(disk: Disk, directory: Path, action: RepairStep) -> str:
     """Set the evidence of one action aside, and put right what can be put right."""
     if action.segment is None or action.kind == "nothing":
         return ""

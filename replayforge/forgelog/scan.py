@@ -17,7 +17,7 @@ WINDOW_BYTES = 1 << 20
 ZERO_WINDOW = bytes(WINDOW_BYTES)
 
 
-class Fault(Enum):
+class ScanFault(Enum):
     """Why a walk stopped before the end of the file."""
 
     HEAD = "no valid batch header stands here"
@@ -25,7 +25,7 @@ class Fault(Enum):
     ORDER = "a valid batch of another place stands here"
 
 
-class Window:
+class ScanWindow:
     """Reads a file in large pieces; memory stays bounded by the largest batch."""
 
     def __init__(self, files: Files, handle: int, size: int, window_bytes: int = WINDOW_BYTES) -> None:
@@ -78,7 +78,7 @@ class Walk:
     """
 
     def __init__(
-        self, window: Window, header: SegmentHeader, *, stop: int | None = None, with_bodies: bool = True
+        self, window: ScanWindow, header: SegmentHeader, *, stop: int | None = None, with_bodies: bool = True
     ) -> None:
         self.window = window
         self.with_bodies = with_bodies
@@ -92,7 +92,7 @@ class Walk:
         self.flags = 0
         self.index = Index()
         self.gaps: list[tuple[int, int]] = []
-        self.fault: Fault | None = None
+        self.fault: ScanFault | None = None
         self.fault_end: int | None = None  # where the damaged batch ends, if its header can be believed
 
     def step(self) -> tuple[BatchHead, bytes] | None:
@@ -101,10 +101,10 @@ class Walk:
             return None
         head = decode_head(self.window.at(self.position, BATCH_HEAD_BYTES), 0, self.header.salt, self.extend)
         if head is None:
-            self.fault = Fault.HEAD
+            self.fault = ScanFault.HEAD
             return None
         if head.base_offset != self.next_offset or head.previous_chain != self.chain:
-            self.fault = Fault.ORDER
+            self.fault = ScanFault.ORDER
             return None
         body_start = self.position + BATCH_HEAD_BYTES
         if body_start + head.body_bytes > self.stop:
@@ -122,7 +122,7 @@ class Walk:
 
     def stop_at_body(self, end: int) -> None:
         """Stop at a batch whose header is right and whose body is not."""
-        self.fault, self.fault_end = Fault.BODY, end
+        self.fault, self.fault_end = ScanFault.BODY, end
 
     def accept(self, head: BatchHead, body: bytes) -> None:
         """Move past a batch that is right."""
@@ -145,10 +145,10 @@ class Walk:
 
     def pass_damage(self, accepted: tuple[int, int] | None) -> bool:
         """Go on behind the damage where that loses no record, or only ones whose loss the operator accepted."""
-        if accepted is None and self.fault is Fault.ORDER:
+        if accepted is None and self.fault is ScanFault.ORDER:
             return False
         least_offset = accepted[1] + 1 if accepted else self.next_offset
-        start = self.position if self.fault is Fault.ORDER else self.position + 8
+        start = self.position if self.fault is ScanFault.ORDER else self.position + 8
         found = next(later_batches(self.window, self.header, start, least_offset), None)
         if found is None or found[1].base_offset != least_offset:
             return False
@@ -164,7 +164,7 @@ class Walk:
 
 
 def later_batches(
-    window: Window, header: SegmentHeader, position: int, least_offset: int
+    window: ScanWindow, header: SegmentHeader, position: int, least_offset: int
 ) -> Iterator[tuple[int, BatchHead]]:
     """Yield the valid batch headers after `position` that cannot be left over from before it.
 
@@ -186,7 +186,7 @@ def later_batches(
         position += found + len(needle)
 
 
-def written_end(window: Window, position: int) -> int:
+def written_end(window: ScanWindow, position: int) -> int:
     """Return the position behind the last byte from `position` on that is not zero; `position` when all are."""
     end = position
     while position < window.size:

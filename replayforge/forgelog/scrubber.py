@@ -5,7 +5,7 @@ from pathlib import Path
 
 from replayforge.forgelog.files import Files
 from replayforge.forgelog.manifest import Manifest
-from replayforge.forgelog.scan import Walk, Window
+from replayforge.forgelog.scan import ScanWindow, Walk
 from replayforge.forgelog.segment import Segment
 from replayforge.forgelog.writer import OUT_OF_HANDLES
 
@@ -76,7 +76,7 @@ class Scrubber:
         try:
             self.files.drop_cache(handle)
             if self.walk is None or self.walk.header != segment.header:
-                self.walk = Walk(Window(self.files, handle, segment.end), segment.header, stop=segment.end)
+                self.walk = Walk(ScanWindow(self.files, handle, segment.end), segment.header, stop=segment.end)
             walk, before = self.walk, self.walk.position
             walk.window.reopen(handle)
             while walk.position - before < STEP_BYTES_MAX:

@@ -6,7 +6,7 @@ from replayforge.forgelog.errors import CorruptRecord
 from replayforge.forgelog.files import Files
 from replayforge.forgelog.header import SegmentHeader
 from replayforge.forgelog.manifest import Manifest
-from replayforge.forgelog.scan import Index, Walk, Window
+from replayforge.forgelog.scan import Index, ScanWindow, Walk
 
 
 class Segment:
@@ -35,7 +35,7 @@ class Segment:
         """Walk on over the batch headers until the one that holds `offset` is known."""
         walk = self.walk
         if walk is None:
-            window = Window(files, handle, self.end)
+            window = ScanWindow(files, handle, self.end)
             walk = self.walk = Walk(window, self.header, stop=self.end, with_bodies=False)
             walk.index = self.index
         walk.window.reopen(handle)

@@ -18,7 +18,7 @@ from replayforge.forgelog.files import Files
 from replayforge.forgelog.header import segment_name
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
 from replayforge.forgelog.options import LogOptions
-from replayforge.forgelog.reader import Reader
+from replayforge.forgelog.reader import LogReader
 from replayforge.forgelog.recovery import POISON_NAME, Found, RecoveryReport, recover, segment_ids, walk_segment
 from replayforge.forgelog.segment import Segment
 from replayforge.forgelog.writer import Ending, Writer, as_unavailable
@@ -60,7 +60,7 @@ class Storage:
         self.manifest = found.manifest
         self.consumers = found.consumers
         segments = [self.segment_of(found, number) for number in range(len(found.segments))]
-        self.reader = Reader(disk.files, segments, self.manifest)
+        self.reader = LogReader(disk.files, segments, self.manifest)
         self.writer = Writer(
             disk, directory, ending_of(found), segment_bytes=options.segment_bytes, limits=options.limits,
             began=self.began,

@@ -12,7 +12,7 @@ from replayforge.forgelog.consumers import CONSUMERS_NAME, load_consumers, save_
 from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.errors import LogRefused
 from replayforge.forgelog.files import Files
-from replayforge.forgelog.findings import Verdict
+from replayforge.forgelog.findings import LogVerdict
 from replayforge.forgelog.header import segment_name
 from replayforge.forgelog.manifest import MANIFEST_NAME, load_manifest, save_manifest
 from replayforge.forgelog.recovery import segment_ids
@@ -38,7 +38,7 @@ def copy_log(files: Files, source: Path, target: Path) -> Copied:
     Raises LogRefused, with nothing usable left in the target, when either is not sound: the manifest comes last.
     """
     before = verify(files, source, deep=True)
-    if before.verdict not in (Verdict.CLEAN, Verdict.TORN):
+    if before.verdict not in (LogVerdict.CLEAN, LogVerdict.TORN):
         raise LogRefused("E_CORRUPT", f"{source} is not sound; nothing was copied.")
     files.make_directory(target)
     if any(name == MANIFEST_NAME or name.endswith(".flog") for name in files.list_directory(target)):
@@ -51,7 +51,7 @@ def copy_log(files: Files, source: Path, target: Path) -> Copied:
         save_consumers(disk, target, load_consumers(files, source))
     save_manifest(disk, target, replace(manifest, last_segment=max([manifest.last_segment, *ids])))
     after = verify(files, target, deep=True)
-    if after.verdict not in (Verdict.CLEAN, Verdict.TORN) or after.last_offset < before.last_offset:
+    if after.verdict not in (LogVerdict.CLEAN, LogVerdict.TORN) or after.last_offset < before.last_offset:
         files.unlink(target / MANIFEST_NAME)
         raise LogRefused("E_CORRUPT", f"the copy in {target} is not what was read.", remedy="Check that disk.")
     return Copied(len(ids), total, after.first_offset, after.last_offset)

@@ -16,7 +16,7 @@ import msgspec
 from replayforge.domain.errors import TooSlow, Unavailable
 from replayforge.stores.driver import LOOK_SECONDS, Batch, Computation, Result, Statement, Transaction, Writes
 from replayforge.stores.postgres_errors import Rivalled, mapped_errors
-from replayforge.stores.postgres_link import Address, Connections
+from replayforge.stores.postgres_link import Connections, PostgresAddress
 from replayforge.stores.postgres_start import usable
 from replayforge.stores.queries import load_book
 from replayforge.stores.rows import Row
@@ -41,7 +41,7 @@ class PostgresDriver:
     dialect = "postgres"
     shared = True
 
-    def __init__(self, address: Address, connections: int) -> None:
+    def __init__(self, address: PostgresAddress, connections: int) -> None:
         self.address = address
         self.book = load_book(self.dialect)
         self.connections = Connections(address, connections)
@@ -72,7 +72,7 @@ class PostgresDriver:
     @classmethod
     async def open(cls, url: str, *, connections: int = CONNECTIONS, wait_seconds: float = START_SECONDS) -> Self:
         """Connect, waiting a while for a server that is starting; raises Refused when it cannot be used."""
-        return cls(await usable(Address.parse(url), wait_seconds), connections)
+        return cls(await usable(PostgresAddress.parse(url), wait_seconds), connections)
 
     async def write(self, transaction: Transaction[Result]) -> Result:
         """Carry out the transaction and commit it; it ends even when the caller is cancelled."""

@@ -19,7 +19,7 @@ STATEMENTS_CACHED = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class PostgresAddress:
     """A database by its URL. Options of ours stand in the query and are not handed on to the server.
 
     Behind a transaction pooler nothing is left prepared on a connection; `pgbouncer=true` says that there is one that
@@ -60,7 +60,7 @@ class Address:
 class Connections:
     """At most `size` connections, made when they are needed and kept while they work."""
 
-    def __init__(self, address: Address, size: int) -> None:
+    def __init__(self, address: PostgresAddress, size: int) -> None:
         self.address = address
         self.free = asyncio.Semaphore(size)
         self.idle: list[Any] = []

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from replayforge.domain.errors import Refused, Unavailable
 from replayforge.stores.postgres_errors import mapped_errors, refused
-from replayforge.stores.postgres_link import Address
+from replayforge.stores.postgres_link import PostgresAddress
 
 VERSION_MIN = 130_000
 LOOK_SECONDS = 0.2
@@ -15,7 +15,7 @@ SELECT current_setting('server_version_num')::int, current_setting('server_versi
 """
 
 
-async def usable(address: Address, wait_seconds: float) -> Address:
+async def usable(address: PostgresAddress, wait_seconds: float) -> PostgresAddress:
     """Wait a while for a server that is starting and return how to use it; raises Refused when it cannot be used."""
     deadline = get_running_loop().time() + wait_seconds
     while True:
@@ -29,7 +29,7 @@ async def usable(address: Address, wait_seconds: float) -> Address:
         await sleep(LOOK_SECONDS)
 
 
-async def examined(address: Address) -> Address:
+async def examined(address: PostgresAddress) -> PostgresAddress:
     """Return the address, as one behind a pooler where it is; raises Refused for a server that must not be trusted.
 
     The server could lose what it has acknowledged, or is too old, or cannot be written.

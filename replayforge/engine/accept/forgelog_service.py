@@ -27,7 +27,7 @@ class Gone(Rejected):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class RecordPage:
     """(offset, microseconds when appended, payload) of some records, and the offset to read on after."""
 
     records: list[tuple[int, int, bytes]]
@@ -51,18 +51,18 @@ class ForgeLogService:
         self.check_room(0)
         return await shield(self.log.append([NewRecord(payload, b"", FOREIGN_RECORD_TYPE)]))
 
-    async def read(self, after: int, limit: int, wait_seconds: float) -> Page:
+    async def read(self, after: int, limit: int, wait_seconds: float) -> RecordPage:
         """Return records after an offset, waiting up to `wait_seconds` for the first one."""
         if self.log.durable_offset <= after and wait_seconds > 0 and not self.closed:
             await self.wait(after, min(wait_seconds, WAIT_SECONDS_MAX))
         if self.log.durable_offset <= after:
-            return Page([], after)
+            return RecordPage([], after)
         try:
             records = self.log.read(after, records_max=limit, bytes_max=READ_BYTES_MAX)
         except GapError as gap:
             raise Gone(gap.first, gap.last) from gap
         rows = [(record.offset, record.appended_at_us, record.payload) for record in records]
-        return Page(rows, rows[-1][0] if rows else after)
+        return RecordPage(rows, rows[-1][0] if rows else after)
 
     async def wait(self, after: int, seconds: float) -> None:
         """Return when there is a record after `after`, when the time is over, or when there will be none any more."""

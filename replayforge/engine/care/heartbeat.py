@@ -31,7 +31,7 @@ LAST_BEAT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class LeaseTimes:
     """How often leases are renewed, how long they last, and how long a handler may run that says nothing of it."""
 
     heartbeat_seconds: float
@@ -58,7 +58,7 @@ class Heartbeat:
         report: Callable[[bool], Node],
         clock: Clock,
         telemetry: Telemetry,
-        pace: Pace,
+        pace: LeaseTimes,
     ) -> None:
         self.store = store
         self.buffer = buffer

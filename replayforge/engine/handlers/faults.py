@@ -26,7 +26,7 @@ KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class HandlerFault:
     """The latest fault of its kind that hit others."""
 
     at: float
@@ -40,7 +40,7 @@ class HandlerFaults:
         self.handlers = handlers
         self.clock = clock
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.latest: dict[tuple[str, str], Fault] = {}
+        self.latest: dict[tuple[str, str], HandlerFault] = {}
 
     def listen(self, name: str, count: int, fields: dict[str, Any]) -> None:
         """Take in what happened; called in any thread."""
@@ -51,7 +51,7 @@ class HandlerFaults:
         self.counts[handler, kind] += count
         for what, words in in_words(kind, handler, fields):
             self.latest.pop((kind, what), None)
-            self.latest[kind, what] = Fault(self.clock(), words)
+            self.latest[kind, what] = HandlerFault(self.clock(), words)
             if len(self.latest) > REMEMBERED_MAX:
                 self.latest.pop(next(iter(self.latest)), None)
 

@@ -27,7 +27,7 @@ QUEUE_SECONDS = 0.1
 
 
 @dataclass(slots=True)
-class Place:
+class JobPosition:
     """Where this process is with a job; forgotten without harm. Times are seconds of the monotonic clock."""
 
     take_at: float = 0.0
@@ -46,7 +46,7 @@ class ReplayRunner:
         self.clock = clock
         self.telemetry = telemetry
         self.news = asyncio.Event()
-        self.places: dict[int, Place] = {}
+        self.places: dict[int, JobPosition] = {}
 
     def wake(self) -> None:
         """Say that a job was made or moved."""
@@ -68,17 +68,17 @@ class ReplayRunner:
     async def carry_all_on(self) -> float:
         """Do so once."""
         jobs = await self.store.active_replays()
-        self.places = {job.seq: self.places.get(job.seq) or Place() for job in jobs}
+        self.places = {job.seq: self.places.get(job.seq) or JobPosition() for job in jobs}
         return min([await self.carry_on(job, self.places[job.seq]) for job in jobs], default=IDLE_SECONDS)
 
-    async def carry_on(self, job: ReplayJob, place: Place) -> float:
+    async def carry_on(self, job: ReplayJob, place: JobPosition) -> float:
         """Do what the job has to do next, look after what it has replayed, and return when it wants its next turn."""
         pause_seconds = await self.step(job, place)
         if job.open:
             pause_seconds = min(pause_seconds, await self.follow(job, place))
         return pause_seconds
 
-    async def step(self, job: ReplayJob, place: Place) -> float:
+    async def step(self, job: ReplayJob, place: JobPosition) -> float:
         """Do what the job has to do next; returns the seconds until it may have more to do."""
         match next_step(job):
             case Take():
@@ -91,7 +91,7 @@ class ReplayRunner:
                 return 0.0
         return IDLE_SECONDS
 
-    async def take(self, job: ReplayJob, place: Place) -> float:
+    async def take(self, job: ReplayJob, place: JobPosition) -> float:
         """Replay the next members, unless the job's rate or the queue asks for patience."""
         if (patience := place.take_at - self.clock.monotonic()) > 0:
             return patience
@@ -113,7 +113,7 @@ class ReplayRunner:
         _, tallies = await self.store.ledger_snapshot()
         return tallies.get(State.QUEUED, 0) - sum(deferred_of(tallies).values()) >= QUEUED_MAX
 
-    async def follow(self, job: ReplayJob, place: Place) -> float:
+    async def follow(self, job: ReplayJob, place: JobPosition) -> float:
         """Count those of the next replayed members that came to their ends; returns when to look again."""
         if (patience := place.look_at - self.clock.monotonic()) > 0:
             return patience

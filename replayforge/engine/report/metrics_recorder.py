@@ -33,7 +33,7 @@ ENDED = frozenset({State.SUCCEEDED, State.DEAD_LETTERED})
 
 
 @dataclass(slots=True)
-class Page:
+class StepCounts:
     """What this process has counted within one step, and what the node had written about that step before.
 
     `before` is None until the store was asked. `unwritten` are the types that were counted up since the last write.
@@ -75,7 +75,7 @@ class MetricsRecorder:
         self.since_start = [0] * len(NAMES)
         self.latency_us_since_start = 0
         self.writes = 0
-        self.pages: dict[tuple[int, int], Page] = {}
+        self.pages: dict[tuple[int, int], StepCounts] = {}
         self.notes: dict[str, Callable[[int, dict[str, Any]], None]] = {
             "event.accepted": self.note_accepted,
             "attempt.settled": self.note_settled,
@@ -160,7 +160,7 @@ class MetricsRecorder:
         for chosen in RANGES.values():
             present = start_of(now_us, chosen.step_seconds)
             if fresh.by_type:
-                page = self.pages.setdefault((chosen.step_seconds, present), Page(chosen.step_seconds, present))
+                page = self.pages.setdefault((chosen.step_seconds, present), StepCounts(chosen.step_seconds, present))
                 page.add(fresh)
         self.since_start = [sum(column) for column in zip(self.since_start, *fresh.by_type.values(), strict=True)]
         self.pages = {key: page for key, page in self.pages.items() if is_needed(page, now_us)}
@@ -181,7 +181,7 @@ class MetricsRecorder:
         )
 
 
-def is_needed(page: Page, now_us: int) -> bool:
+def is_needed(page: StepCounts, now_us: int) -> bool:
     """Tell whether a page is still to be counted on, or to be written and not too old to be ever looked at."""
     if page.at_us == start_of(now_us, page.step_seconds):
         return True

@@ -42,7 +42,7 @@ class NotBegun(Exception):
     """The handler was not called: by then somebody else may have had the event."""
 
 
-class Attempt:
+class RunningAttempt:
     """One run of a handler for one event.
 
     `result` is how user code ended by itself, `cut_short` what stands instead once it was told to end. `identity` is

@@ -14,7 +14,7 @@ from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.recovery import Result, Verdict, error_signature, judge
 from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.handlers.handlers import Handler, Handlers
-from replayforge.engine.run.attempt import Attempt, NotBegun
+from replayforge.engine.run.attempt import NotBegun, RunningAttempt
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.stores.transactions import Settlement
@@ -42,7 +42,7 @@ class Execution(msgspec.Struct, frozen=True):
     claimed: Claimed
     worker: str
     handler: Handler | None
-    attempt: Attempt | None
+    attempt: RunningAttempt | None
     started_at_us: int
     started: float
 
@@ -77,7 +77,7 @@ def begin(
             run=row.run,
             attempt=row.attempt_count + 1,
         )
-        attempt = Attempt(event, row.lease_token, handler, chaos, may_begin)
+        attempt = RunningAttempt(event, row.lease_token, handler, chaos, may_begin)
     return Execution(claimed, worker, handler, attempt, rules.clock.now_us(), rules.clock.monotonic())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from replayforge.domain.clock import Clock
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
-from replayforge.engine.run.attempt import Attempt
+from replayforge.engine.run.attempt import RunningAttempt
 from replayforge.telemetry import Telemetry
 from replayforge.threads import DaemonThreads
 
@@ -49,7 +49,7 @@ class Strays:
         self.telemetry = telemetry
         self.left: set[Stray] = set()
 
-    def take(self, attempt: Attempt | None) -> None:
+    def take(self, attempt: RunningAttempt | None) -> None:
         """Note what an attempt has left running, if it was cut short."""
         if attempt is None or attempt.cut_short is None:
             return

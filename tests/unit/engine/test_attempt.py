@@ -15,7 +15,7 @@ import structlog
 from replayforge import Context, Event, Handlers, Permanent, Retry
 from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.recovery import Result
-from replayforge.engine.run.attempt import Attempt
+from replayforge.engine.run.attempt import RunningAttempt
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.event_loop import HandlerExited, make_task
 from replayforge.telemetry import attempt_context
@@ -23,12 +23,12 @@ from replayforge.telemetry import attempt_context
 MARK: ContextVar[str] = ContextVar("mark", default="")
 
 
-def attempt_of(function: Any, number: int = 1) -> Attempt:
+def attempt_of(function: Any, number: int = 1) -> RunningAttempt:
     """Return an attempt of a handler that the function is registered as."""
     handlers = Handlers()
     handlers.on("test")(function)
     event = Event(f"event-{number}", "app", "flow", "test", "", None, b"{}", b"{}", 0, 1, number)
-    return Attempt(event, 1, handlers.registered[0], None)
+    return RunningAttempt(event, 1, handlers.registered[0], None)
 
 
 async def result_of(function: Any, seconds: float = 5.0) -> Result:

@@ -18,7 +18,7 @@ from replayforge.forgelog.header import BadHeader, decode_header, mend_header
 from replayforge.forgelog.manifest import Manifest
 from replayforge.forgelog.reader import Handles
 from replayforge.forgelog.record import DamagedRecord, NewRecord, decode_records, encode_records, record_bytes
-from replayforge.forgelog.scan import Walk, Window, later_batches, merge_gaps, written_end
+from replayforge.forgelog.scan import ScanWindow, Walk, later_batches, merge_gaps, written_end
 from replayforge.forgelog.segment import Segment
 from replayforge.forgelog.stats import percentile
 from replayforge.forgelog.writer import as_unavailable
@@ -112,12 +112,12 @@ def test_mending_a_header() -> None:
 def test_a_walk_can_start_in_the_middle_of_nothing() -> None:
     """Searching and measuring end where a file was cut meanwhile."""
     files = SimFiles({"/log/file": b"x" * 100})
-    window = Window(files, files.open(Path("/log/file")), 5_000)
+    window = ScanWindow(files, files.open(Path("/log/file")), 5_000)
     header = decode_header(write_log(random.Random(2), segments=1).image[f"{DIRECTORY}/{1:020d}.flog"])
     assert list(later_batches(window, header, 200, 1)) == []
     assert written_end(window, 50) == 100
     long = SimFiles({"/log/file": b"\1" + bytes(3 << 20)})
-    assert written_end(Window(long, long.open(Path("/log/file")), (3 << 20) + 1), 0) == 1
+    assert written_end(ScanWindow(long, long.open(Path("/log/file")), (3 << 20) + 1), 0) == 1
     walk = Walk(window, header)
     assert walk.step() is None
     assert not walk.pass_damage((5, 9))

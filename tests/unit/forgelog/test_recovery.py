@@ -16,7 +16,7 @@ from replayforge.forgelog.consumers import load_consumers
 from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.dump import dump
 from replayforge.forgelog.errors import CorruptRecord, LogRefused
-from replayforge.forgelog.findings import CheckReport, Verdict
+from replayforge.forgelog.findings import CheckReport, LogVerdict
 from replayforge.forgelog.header import HEADER_BYTES, decode_header, encode_header
 from replayforge.forgelog.manifest import Manifest, encode_manifest, load_manifest, save_manifest
 from replayforge.forgelog.options import LogOptions
@@ -98,7 +98,7 @@ def test_rule_4_a_torn_tail_starts(written: Written) -> None:
     assert files.image()[path_of(3)] == image[path_of(3)]
     assert read_all(storage) == written.payloads
     report = check(image)
-    assert (report.verdict, report.torn_bytes) == (Verdict.TORN, 80)
+    assert (report.verdict, report.torn_bytes) == (LogVerdict.TORN, 80)
 
 
 def test_rule_5_too_much_garbage_is_refused() -> None:
@@ -351,8 +351,8 @@ def test_rule_13_no_manifest(written: Written) -> None:
     """Segments without a manifest are refused with the command that helps; an empty directory is a new log."""
     image = {name: data for name, data in written.image.items() if name != MANIFEST}
     assert "--rebuild-manifest" in str(refusal_of(image))
-    assert check({}).verdict is Verdict.CLEAN
-    assert check(with_only_a_manifest()).verdict is Verdict.CLEAN
+    assert check({}).verdict is LogVerdict.CLEAN
+    assert check(with_only_a_manifest()).verdict is LogVerdict.CLEAN
     assert outcome(with_only_a_manifest()) == []
 
 
@@ -372,7 +372,7 @@ def test_rule_15_a_disk_error_is_no_end(written: Written) -> None:
         assert code == ("E_IO" if faulty.failed else None)
     faulty = FaultFiles(SimFiles(written.image), at=1, only=frozenset({"pread"}))
     report = verify(faulty.files, DIRECTORY, deep=True)
-    assert report.verdict is Verdict.IO_ERROR
+    assert report.verdict is LogVerdict.IO_ERROR
     _, plan = make_plan(FaultFiles(SimFiles(written.image), at=1, only=frozenset({"pread"})).files, DIRECTORY)
     assert plan.blocked is not None
 
@@ -397,7 +397,7 @@ def test_a_directory_in_place_of_a_file(written: Written, name: str) -> None:
     with pytest.raises(LogRefused) as refusal:
         open_storage(files)
     assert refusal.value.code == "E_NOT_A_FILE"
-    assert verify(files, DIRECTORY, deep=True).verdict is Verdict.CORRUPT
+    assert verify(files, DIRECTORY, deep=True).verdict is LogVerdict.CORRUPT
 
 
 def test_damage_at_the_end_of_a_sealed_segment(written: Written) -> None:
@@ -448,7 +448,7 @@ def test_a_lost_end_that_was_accepted(written: Written) -> None:
     first, last = written.batches[-2][3] + 1, len(written.payloads)
     damaged = over(written.image, path_of(3), begin, b"\xff" * (end - begin))
     image = with_manifest(damaged, gaps=((first, last),), last_offset=last)
-    assert check(image).verdict is Verdict.CLEAN
+    assert check(image).verdict is LogVerdict.CLEAN
     files = SimFiles(image)
     storage = open_storage(files)
     assert storage.writer.next_offset == last + 1
@@ -547,7 +547,7 @@ def test_identity_without_a_log(written: Written) -> None:
 def test_a_check_of_an_unreadable_directory() -> None:
     """When the disk does not even give the names, that is what is said."""
     faulty = FaultFiles(SimFiles(), at=1, only=frozenset({"list_directory"}))
-    assert verify(faulty.files, DIRECTORY, deep=False).verdict is Verdict.IO_ERROR
+    assert verify(faulty.files, DIRECTORY, deep=False).verdict is LogVerdict.IO_ERROR
     with pytest.raises(LogRefused, match="E_IO"):
         load_consumers(FaultFiles(SimFiles(), at=1).files, DIRECTORY)
 
