@@ -149,7 +149,7 @@ async def test_a_job_is_moved_by_forms(house: House) -> None:
 async def test_a_large_group_leads_to_a_bulk_replay(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A group of more events than are taken at once is offered as a bulk replay of that very group."""
     for module in ("selection", "actions"):
-        monkeypatch.setattr(f"replayforge.web.{module}.GROUP_EVENTS_MAX", 3)
+        monkeypatch.setattr(f"replayforge.web.pages.{module}.GROUP_EVENTS_MAX", 3)
     await dead(house, 4, "broken & bent")
     await dead(house, 4, "wild*")
     signature = "RuntimeError: not mended: broken & bent"
