@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.daemon_process import DaemonProcess
-from tests.support.postgres_server import PostgresServer
+from tests.support.postgres_server import KeptConnection, PostgresServer
 from tests.support.redis_server import RedisServer
 from tests.support.sink import QUICK, SINK_HANDLERS, started
 
@@ -33,6 +33,7 @@ class Fleet:
         self.directory = directory
         self.postgres = postgres
         self.store_url = postgres.new_schema()
+        self.connection = KeptConnection(postgres.url)
         self.settings = SHORT | {"store.url": self.store_url, "redis.url": redis.url} | settings
         self.daemons: dict[str, DaemonProcess] = {}
 
@@ -48,6 +49,7 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         for daemon in self.daemons.values():
             daemon.close()
+        self.connection.close()
 
     def starts(self) -> Counter[str]:
         """Count how often each event's handler was started, on whichever daemon."""
@@ -89,7 +91,7 @@ class Fleet:
 
     def select(self, sql: str, *parameters: Any) -> list[Any]:
         """Read from the daemons' tables, whose schema stands for {} in the statement, past all daemons."""
-        return self.postgres.query(sql.format(self.store_url.partition("search_path=")[2]), *parameters)
+        return self.connection.query(sql.format(self.store_url.partition("search_path=")[2]), *parameters)
 
 
 class Sender(threading.Thread):

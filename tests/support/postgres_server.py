@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -220,6 +221,38 @@ class PostgresServer:
         """pg_terminate_backend for every session but our own; returns how many."""
         sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend'"
         return len(await self.fetch(f"{sql} AND pid <> pg_backend_pid()"))
+
+
+class KeptConnection:
+    """One connection for a test that asks often, in a thread and a loop of its own; made anew once it was lost."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.connection: Any = None
+
+    def query(self, sql: str, *parameters: Any) -> list[Any]:
+        """Run one statement."""
+        return asyncio.run_coroutine_threadsafe(self.fetch(sql, *parameters), self.loop).result()
+
+    async def fetch(self, sql: str, *parameters: Any) -> list[Any]:
+        """Run one statement, once more when it turns out that the connection was lost."""
+        if self.connection is not None:
+            with suppress(OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+                return list(await self.connection.fetch(sql, *parameters))
+            self.connection.terminate()
+        self.connection = await asyncpg.connect(self.url, timeout=5)
+        return list(await self.connection.fetch(sql, *parameters))
+
+    def close(self) -> None:
+        """End the connection, its loop and its thread."""
+        if self.connection is not None:
+            self.loop.call_soon_threadsafe(self.connection.terminate)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
 
 
 def with_signal(pid: int, number: int) -> None:

@@ -111,8 +111,8 @@ def schema_of(fleet: Fleet) -> str:
 
 def in_state(fleet: Fleet, *states: str) -> int:
     """Return how many events are in these states, as the daemons have counted them."""
-    sql = f"SELECT coalesce(sum(amount), 0)::bigint FROM {schema_of(fleet)}.tallies WHERE name = ANY ($1)"
-    return int(fleet.postgres.query(sql, list(states))[0][0])
+    sql = "SELECT coalesce(sum(amount), 0)::bigint FROM {}.tallies WHERE name = ANY ($1)"
+    return int(fleet.select(sql, list(states))[0][0])
 
 
 def backlog(directory: Path, postgres: PostgresServer, redis: RedisServer, events: int, entries_max: int) -> None:
@@ -239,13 +239,13 @@ def bytes_after_step(fleet: Fleet, stays: DaemonProcess, number: int, steps: Ste
 def sizes(fleet: Fleet) -> dict[str, int]:
     """Return how many bytes each table takes, indexes and all."""
     sql = "SELECT relname, pg_total_relation_size(relid) FROM pg_stat_user_tables WHERE schemaname = $1"
-    return {row[0]: row[1] for row in fleet.postgres.query(sql, schema_of(fleet))}
+    return {row[0]: row[1] for row in fleet.connection.query(sql, schema_of(fleet))}
 
 
 def table_facts(fleet: Fleet, table: str) -> Any:
     """Return what the server has counted about a table."""
     sql = "SELECT * FROM pg_stat_user_tables WHERE schemaname = $1 AND relname = $2"
-    (facts,) = fleet.postgres.query(sql, schema_of(fleet), table)
+    (facts,) = fleet.connection.query(sql, schema_of(fleet), table)
     return facts
 
 
