@@ -339,6 +339,14 @@ def due_soon(now_us: int, soon_us: int) -> Steps[dict[State, int]]:
     return {State(row[0]): row[1] for row in rows}
 
 
+def ledger_and_due(now_us: int, soon_us: int) -> Steps[tuple[list[LogCursor], dict[str, int], dict[State, int]]]:
+    """Fetch the ledger and what is due soon, on one snapshot: between two an event could leave the one unseen by the
+    other."""
+    cursors, tallies = yield from ledger_snapshot()
+    soon = yield from due_soon(now_us, soon_us)
+    return cursors, tallies, soon
+
+
 def ping() -> Steps[None]:
     """Return when the store answers."""
     yield Fetch("ping")

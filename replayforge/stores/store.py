@@ -484,12 +484,12 @@ class Store:
         """Return when the longest waiting queued event was last touched."""
         return await self.driver.read(lookups.oldest_queued)
 
-    async def due_soon(self, now_us: int, soon_us: int) -> dict[State, int]:
-        """Return how many scheduled events are due, and how many retries are or will be within `soon_us`.
-
-        Of more than 10,000 no more are counted.
-        """
-        return await self.driver.read(lambda: lookups.due_soon(now_us, soon_us))
+    async def ledger_and_due(
+        self, now_us: int, soon_us: int
+    ) -> tuple[list[LogCursor], dict[str, int], dict[State, int]]:
+        """Return the same as `ledger_snapshot` and, of the same moment, how many scheduled events are due, and how many
+        retries are or will be within `soon_us`; of more than 10,000 no more are counted."""
+        return await self.driver.read(lambda: lookups.ledger_and_due(now_us, soon_us))
 
     async def ledger_snapshot(self) -> tuple[list[LogCursor], dict[str, int]]:
         """Return every log's cursor and how many events stand in each state."""

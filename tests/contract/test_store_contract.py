@@ -256,9 +256,9 @@ async def test_what_is_due_soon(store: Store) -> None:
     for one, delay_us in ((soon, 30 * MINUTE_US), (late, 90 * MINUTE_US)):
         verdict = Verdict(State.RETRYING, 1, 0, due_at_us=now_us() + delay_us)
         await store.settle([Settlement(one.event, Outcome.FAILED, verdict, "worker-1", now_us(), now_us(), "Boom")])
-    assert await store.due_soon(now_us(), 0) == {}
-    assert await store.due_soon(now_us(), 60 * MINUTE_US) == {State.RETRYING: 1}
-    assert await store.due_soon(now_us(), 120 * MINUTE_US) == {State.RETRYING: 2}
+    assert (await store.ledger_and_due(now_us(), 0))[2] == {}
+    assert (await store.ledger_and_due(now_us(), 60 * MINUTE_US))[2] == {State.RETRYING: 1}
+    assert (await store.ledger_and_due(now_us(), 120 * MINUTE_US))[2] == {State.RETRYING: 2}
 
 
 def reclaims(left: Sequence[InFlight], hold: bool = False) -> list[Reclaim]:

@@ -9,7 +9,6 @@ import pytest
 
 from replayforge.domain.errors import Unavailable
 from replayforge.engine.report.convergence import Convergence
-from replayforge.stores import lookups
 from tests.support.house import House
 from tests.support.waiting import persist
 
@@ -26,14 +25,19 @@ class CountedReads:
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     count: int = 0
     error: Exception | None = None
+    meanwhile: Callable[[], Awaitable[object]] | None = None  # is done once, after a read of the ledger
 
     async def __call__(self, transaction: Any) -> Any:
-        if transaction is lookups.ledger_snapshot:
+        if "ledger_and_due" in transaction.__qualname__:
             self.count += 1
             await self.opened.wait()
             if self.error is not None:
                 raise self.error
-        return await self.read(transaction)
+        found = await self.read(transaction)
+        if self.meanwhile is not None and self.count:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+        return found
 
 
 @pytest.fixture
@@ -92,3 +96,12 @@ async def test_open_pages_share_what_they_read(
     ledger_reads.opened.set()
     assert await asyncio.gather(*asked) == [200] * len(asked)
     assert ledger_reads.count <= 2
+
+
+async def test_what_is_due_is_counted_at_the_moment_of_the_ledger(house: House, ledger_reads: CountedReads) -> None:
+    """An event that moves on just after it was counted is still one that had not ended, whatever became of it."""
+    event_id = await house.send("postponed", {"seconds": 5})
+    await house.reaches(event_id, "retrying")
+    ledger_reads.count, ledger_reads.meanwhile = 0, lambda: house.daemon.replayer.cancel(event_id, "no more")
+    assert not (await house.daemon.convergence.read()).converged
+    assert (await house.daemon.convergence.read()).converged

@@ -84,15 +84,14 @@ class ConvergenceQuery:
         """Ask the store, and judge."""
         # The end of the log is read after the ledger: what is accepted meanwhile counts as not yet projected, never as
         # lost.
-        cursors, booked = await self.store.ledger_snapshot()
+        now_us = self.clock.now_us()
+        cursors, booked, soon = await self.store.ledger_and_due(now_us, to_us(SOON_SECONDS))
         tallies = await self.recount.corrected(booked)
         living, gone = await self.peers.others()
         ends = {node.log_id: node.durable_offset for node in (*living, *gone)}
         ledger = compute_ledger(self.log.log_id, self.log.durable_offset, cursors, tallies, ends)
         queued_at_us = await self.store.oldest_queued()
-        now_us = self.clock.now_us()
-        oldest = 0.0 if queued_at_us is None else (now_us - queued_at_us) / MICROSECONDS_PER_SECOND
-        soon = await self.store.due_soon(now_us, to_us(SOON_SECONDS))
+        oldest = 0.0 if queued_at_us is None else (self.clock.now_us() - queued_at_us) / MICROSECONDS_PER_SECOND
         deferred = deferred_of(tallies)
         paused = {pattern: count for pattern, count in deferred.items() if self.handler_limits.is_paused(pattern)}
         pauses = sorted(self.handler_limits.pauses.values(), key=lambda pause: pause.since_us)
