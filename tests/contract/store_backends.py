@@ -1,18 +1,14 @@
 """Every store backend at hand, opened the same way; the only place in the contract tests that knows their names."""
 
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import msgspec
-
-from replayforge.domain.event import Claimed, EventRecord
-from replayforge.domain.lifecycle import Outcome, State
-from replayforge.domain.recovery import Incarnation, Verdict, judge_former
+from replayforge.domain.event import Claimed, EventRecord, StoredEvent
+from replayforge.domain.recovery import Incarnation, judge_former
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Settlement
+from tests.support.builders import now_us, record
 from tests.support.postgres_server import require_postgres, shared_server
 
 BACKENDS = ["sqlite", "postgres"]
@@ -58,17 +54,6 @@ async def store_house(backend: str, directory: Path) -> AsyncIterator[StoreHouse
         await house.close()
 
 
-def now_us() -> int:
-    """Return the time; a shared store judges leases by a clock of its own, so tests go by the real one."""
-    return time.time_ns() // 1000
-
-
-def record(event_id: str, payload: bytes = b"{}", **fields: object) -> EventRecord:
-    """Return an event as the log keeps it."""
-    given = {"application_name": "app", "workflow_id": "workflow", "event_type": "test"} | fields
-    return EventRecord(id=event_id, created_at_us=now_us(), payload=msgspec.Raw(payload), **given)  # type: ignore[arg-type]
-
-
 async def put(
     store: Store,
     records: Sequence[EventRecord],
@@ -92,10 +77,9 @@ async def claimed(store: Store, count: int = 1, **fields: object) -> list[Claime
     return (await store.claim(projected.queued, now_us())).taken
 
 
-def success(one: Claimed) -> Settlement:
-    """Return the outcome of a handler that returned."""
-    verdict = Verdict(State.SUCCEEDED, one.event.attempt_count, one.event.crashes)
-    return Settlement(one.event, Outcome.SUCCEEDED, verdict, "worker-1", now_us(), now_us())
+async def stored(store: Store, event_id: str) -> StoredEvent:
+    """Return an event as the store has it now."""
+    return (await store.events_by_ids([event_id]))[event_id][0]
 
 
 async def judge(store: Store, former: Incarnation) -> None:

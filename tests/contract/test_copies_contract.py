@@ -1,7 +1,8 @@
 """What was accepted while the store was away is compared with what it names, and the event loop turns meanwhile."""
 
 from replayforge.stores.store import Store
-from tests.contract.store_backends import put, record
+from tests.contract.store_backends import put
+from tests.support.builders import record
 from tests.support.turns import turns_measured
 
 TURN_SECONDS_MAX = 0.05

@@ -3,23 +3,16 @@
 import asyncio
 
 from replayforge.domain.admission import EVERYTHING, Admission, PatternOf, Pause
-from replayforge.domain.event import Claimed, Entry, EventRecord
-from replayforge.domain.lifecycle import Outcome, Reason, State
-from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, Verdict, judge_former
+from replayforge.domain.event import Entry, EventRecord
+from replayforge.domain.lifecycle import Reason, State
+from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, judge_former
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.lookups import Discrepancies
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Settlement
 from replayforge.stores.waiting import Recalled
-from tests.contract.store_backends import (
-    LOG,
-    StoreHouse,
-    now_us,
-    put,
-    record,
-    success,
-)
+from tests.contract.store_backends import LOG, StoreHouse, put
+from tests.support.builders import now_us, record, settlement, success
 
 
 def room(**left: int) -> Admission:
@@ -213,12 +206,10 @@ async def test_dead_letters_without_a_handler_are_gathered_by_type(store: Store)
     entries = (await put(store, kinds("a", "b", "a", "c"))).queued
     claim = await store.claim(entries, now_us())
     reasons = [Reason.NO_HANDLER, Reason.NO_HANDLER, Reason.NO_HANDLER, Reason.PERMANENT]
-    await store.settle([dead(one, reason) for one, reason in zip(claim.taken, reasons, strict=True)])
+    await store.settle(
+        [
+            settlement(one.event, State.DEAD_LETTERED, reason=reason)
+            for one, reason in zip(claim.taken, reasons, strict=True)
+        ]
+    )
     assert [(group.name, group.count) for group in await store.handlerless()] == [("a", 2), ("b", 1)]
-
-
-def dead(one: Claimed, reason: Reason) -> Settlement:
-    """Return the outcome of an attempt that made its event a dead letter."""
-    at_us = now_us()
-    verdict = Verdict(State.DEAD_LETTERED, 0, 0, reason=reason)
-    return Settlement(one.event, Outcome.FAILED, verdict, "worker-1", at_us, at_us, error="it fails")

@@ -8,7 +8,8 @@ from replayforge.domain.errors import TooSlow
 from replayforge.stores import lookups
 from replayforge.stores.driver import Fetch, Steps
 from replayforge.stores.store import Store
-from tests.contract.store_backends import put, record
+from tests.contract.store_backends import put
+from tests.support.builders import record
 
 SLOW = (
     "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000)"

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from replayforge.domain.metrics_history import LATENCIES, NO_TYPE, RANGES, Period
 from replayforge.stores.metrics_history import TYPES_SHOWN_MAX
 from replayforge.stores.store import Store
-from tests.contract.store_backends import StoreHouse, put, record
+from tests.contract.store_backends import StoreHouse, put
+from tests.support.builders import record
 
 HOUR = RANGES["1h"]
 NOW_US = 1_763_800_000_123_456

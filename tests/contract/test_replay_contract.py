@@ -18,30 +18,22 @@ from replayforge.domain.bulk_replay import (
     ReplayOrder,
 )
 from replayforge.domain.errors import Rejected
-from replayforge.domain.event import Claimed, Entry, StoredEvent
-from replayforge.domain.lifecycle import TERMINAL, Outcome, Reason, State
-from replayforge.domain.recovery import Verdict
+from replayforge.domain.event import Claimed, Entry
+from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.batches import MarkedMember, NamedMember, RemovedEvent, SizedReplay
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.rows import member
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
-from tests.contract.store_backends import (
-    MINUTE_US,
-    now_us,
-    put,
-    record,
-    success,
-)
+from tests.contract.store_backends import MINUTE_US, put, stored
+from tests.support.builders import now_us, record, settlement, success
 
 DEAD = EventFilter(state=State.DEAD_LETTERED)
 
 
 def failure(one: Claimed, error: str = "Boom: N") -> Settlement:
-    verdict = Verdict(State.DEAD_LETTERED, 1, 0, reason=Reason.ATTEMPTS_EXHAUSTED)
-    at_us = now_us()
-    return Settlement(one.event, Outcome.FAILED, verdict, "worker-1", at_us, at_us, error=error, error_signature=error)
+    return settlement(one.event, State.DEAD_LETTERED, error=error, error_signature=error)
 
 
 async def claim_all(store: Store) -> list[Claimed]:
@@ -56,10 +48,6 @@ async def dead(store: Store, count: int, error: str = "Boom: N", after: int = 0)
     await put(store, [record(name) for name in names], after=after)
     await store.settle([failure(one, error) for one in await claim_all(store)])
     return names
-
-
-async def stored(store: Store, event_id: str) -> StoredEvent:
-    return (await store.events_by_ids([event_id]))[event_id][0]
 
 
 async def create(

@@ -21,15 +21,8 @@ from replayforge.stores.driver import Batch, Steps
 from replayforge.stores.projection import Projection
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
-from tests.contract.store_backends import (
-    LOG,
-    MINUTE_US,
-    claimed,
-    now_us,
-    put,
-    record,
-    success,
-)
+from tests.contract.store_backends import LOG, MINUTE_US, claimed, put, stored
+from tests.support.builders import now_us, record, settlement, success
 from tests.support.waiting import persist
 
 ANY = EventFilter()
@@ -41,23 +34,12 @@ async def promoted(store: Store) -> list[Entry]:
     return (await store.promote(now_us()))[0]
 
 
-async def stored(store: Store, event_id: str) -> StoredEvent:
-    return (await store.events_by_ids([event_id]))[event_id][0]
-
-
-def outcome(one: Claimed, state: State, result: Outcome = Outcome.FAILED, **fields: object) -> Settlement:
-    """Return an outcome that leads to a state."""
-    spent = one.event.attempt_count + (result in (Outcome.FAILED, Outcome.TIMED_OUT))
-    due = now_us() - 1 if state is State.RETRYING else None
-    reason = Reason.ATTEMPTS_EXHAUSTED if state is State.DEAD_LETTERED else None
-    verdict = Verdict(state, spent, one.event.crashes, due_at_us=due, reason=reason)
-    return Settlement(one.event, result, verdict, "worker-1", now_us(), now_us(), **fields)  # type: ignore[arg-type]
-
-
 async def dead(store: Store, count: int = 1, error: str = "Boom: N") -> list[StoredEvent]:
     """Return events that have become dead letters."""
     taken = await claimed(store, count)
-    await store.settle([outcome(one, State.DEAD_LETTERED, error=error, error_signature=error) for one in taken])
+    await store.settle(
+        [settlement(one.event, State.DEAD_LETTERED, error=error, error_signature=error) for one in taken]
+    )
     return [await stored(store, one.event.id) for one in taken]
 
 
@@ -211,7 +193,7 @@ async def test_commit_is_idempotent(store: Store) -> None:
 async def test_only_one_of_two_outcomes_stands(store: Store) -> None:
     """Of two outcomes of one attempt the first stands and the second is fenced."""
     (one,) = await claimed(store)
-    failed = outcome(one, State.DEAD_LETTERED, error="late")
+    failed = settlement(one.event, State.DEAD_LETTERED, error="late")
     results = await asyncio.gather(store.settle([success(one)]), store.settle([failed]))
     assert sorted(map(len, results)) == [0, 1]
     found = await store.history(one.event.id)
@@ -222,7 +204,7 @@ async def test_only_one_of_two_outcomes_stands(store: Store) -> None:
 async def test_retry_waits_and_comes_back(store: Store) -> None:
     """A failed attempt is recorded, the event waits, falls due, and is claimed under a higher token."""
     (one,) = await claimed(store)
-    await store.settle([outcome(one, State.RETRYING, error="Boom", error_signature="Boom")])
+    await store.settle([settlement(one.event, State.RETRYING, error="Boom", error_signature="Boom")])
     event = await stored(store, one.event.id)
     assert (event.state, event.attempt_count, event.last_error) == (State.RETRYING, 1, "Boom")
     (entry,), _ = await store.promote(now_us())
@@ -512,7 +494,7 @@ async def test_a_recount_sees_what_was_done_past_the_ledger(store: Store) -> Non
 def settled(one: Claimed, state: State) -> Settlement:
     if state is State.SUCCEEDED:
         return success(one)
-    return outcome(one, state, Outcome.INTERRUPTED if state is State.QUEUED else Outcome.FAILED, error="Boom")
+    return settlement(one.event, state, Outcome.INTERRUPTED if state is State.QUEUED else Outcome.FAILED, error="Boom")
 
 
 async def retired(store: Store, *records: EventRecord) -> list[str]:

@@ -2,7 +2,8 @@
 
 from replayforge.domain.event import Entry
 from replayforge.domain.lifecycle import State
-from tests.contract.store_backends import StoreHouse, claimed, now_us, success
+from tests.contract.store_backends import StoreHouse, claimed
+from tests.support.builders import now_us, success
 
 
 async def test_a_stale_outcome_does_not_ride_in_on_a_valid_one(house: StoreHouse) -> None:

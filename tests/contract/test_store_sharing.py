@@ -13,16 +13,8 @@ from replayforge.domain.reports import Node
 from replayforge.stores.projection import CursorMoved, Projection
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
-from tests.contract.store_backends import (
-    LOG,
-    MINUTE_US,
-    StoreHouse,
-    claimed,
-    now_us,
-    put,
-    record,
-    success,
-)
+from tests.contract.store_backends import LOG, MINUTE_US, StoreHouse, claimed, put
+from tests.support.builders import now_us, record, success
 
 
 def decide(left: Sequence[InFlight]) -> list[Reclaim]:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from replayforge.domain.event import Claimed, Entry, SeenLease
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.poison import Isolation, Suspicion
-from replayforge.domain.recovery import Incarnation, Verdict, after_lapse
+from replayforge.domain.recovery import Incarnation, after_lapse
 from replayforge.stores.store import Store
 from replayforge.stores.suspicions import Change, Suspect
-from replayforge.stores.transactions import Settlement
-from tests.contract.store_backends import claimed, judge, now_us, put, record, success
+from tests.contract.store_backends import claimed, judge, put
+from tests.support.builders import now_us, record, settlement, success
 
 
 async def suspected(store: Store, deaths: int = 1) -> Claimed:
@@ -37,10 +37,6 @@ def let_go(suspects: Sequence[Suspect]) -> list[Change]:
     return [(suspect, Isolation.RUNS_ALONE, suspect.known) for suspect in suspects]
 
 
-def ended(one: Claimed, state: State, outcome: Outcome) -> Settlement:
-    return Settlement(one.event, outcome, Verdict(state, 1, 0), "worker-1", now_us(), now_us(), error="Boom")
-
-
 async def known(store: Store, event_id: str = "event-0") -> tuple[Isolation, int, int] | None:
     """Return how an event stands, in how many deaths it was, and how many of them alone."""
     suspect = await store.suspicion(event_id)
@@ -51,13 +47,13 @@ async def test_an_attempt_that_ends_clears_an_event(store: Store) -> None:
     """Whoever came to an end of its own, failed or not, killed nothing; one that was interrupted stays a suspect."""
     one = await suspected(store)
     assert await known(store) == (Isolation.RUNS_ALONE, 1, 0)
-    await store.settle([ended(one, State.QUEUED, Outcome.INTERRUPTED)])
+    await store.settle([settlement(one.event, State.QUEUED, Outcome.INTERRUPTED)])
     assert await known(store) == (Isolation.RUNS_ALONE, 1, 0)
     (again,) = (await store.claim_suspect(now_us())).taken
     await store.hand_back([again.lease], now_us())
     assert await known(store) == (Isolation.RUNS_ALONE, 1, 0)
     (again,) = (await store.claim_suspect(now_us())).taken
-    await store.settle([ended(again, State.DEAD_LETTERED, Outcome.FAILED)])
+    await store.settle([settlement(again.event, State.DEAD_LETTERED)])
     assert await known(store) is None
 
 

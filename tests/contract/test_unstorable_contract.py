@@ -19,11 +19,12 @@ from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
-from tests.contract.store_backends import LOG, claimed, now_us, put, record, success
+from tests.contract.store_backends import LOG, claimed, put
 from tests.contract.test_deferred_contract import project as project_with_admission
 from tests.contract.test_deferred_contract import recall, room
 from tests.contract.test_replay_contract import create, dead, moved
 from tests.contract.test_store_contract import ledger_of
+from tests.support.builders import now_us, record, success
 from tests.support.clock import FakeClock
 from tests.support.probe import Probe
 

@@ -9,8 +9,9 @@ import pytest
 from replayforge.domain.event import EVENT_RECORD_TYPE, encode_record
 from replayforge.domain.identity import event_id_for_key, to_bytes
 from replayforge.forgelog.record import NewRecord
-from tests.contract.store_backends import BACKENDS, record
+from tests.contract.store_backends import BACKENDS
 from tests.integration.conftest import echo_handlers
+from tests.support.builders import record
 from tests.support.house import House, open_house
 from tests.support.postgres_server import require_postgres, shared_server
 

@@ -20,8 +20,9 @@ from replayforge.engine.run.settler import Settler
 from replayforge.stores.metrics_history import StepAmount
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
-from tests.contract.store_backends import claimed, success
+from tests.contract.store_backends import claimed
 from tests.integration.conftest import echo_handlers
+from tests.support.builders import success
 from tests.support.clock import FakeClock
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.house import House, open_house

@@ -24,7 +24,8 @@ from replayforge.stores.projection import Projected
 from replayforge.stores.store import Store
 from replayforge.streams.embedded_stream import EmbeddedStream
 from replayforge.telemetry import Telemetry
-from tests.contract.store_backends import claimed, now_us, put, record
+from tests.contract.store_backends import claimed, put
+from tests.support.builders import now_us, record
 from tests.support.clock import FakeClock
 from tests.support.probe import Probe
 

@@ -9,11 +9,11 @@ import pytest
 from replayforge.domain.bulk_replay import ReplayOrder
 from replayforge.domain.errors import Unavailable
 from replayforge.stores.store import Store
-from tests.contract.store_backends import now_us
 from tests.contract.test_replay_contract import DEAD, running
 from tests.contract.test_replay_contract import dead as dead_letters
 from tests.integration.postgres.network import CommitBreaker
 from tests.integration.test_bulk_replay import dead, figures, job_in, make, mending_handlers, runs
+from tests.support.builders import now_us
 from tests.support.house import House, open_house
 
 

@@ -11,7 +11,8 @@ from replayforge.domain.reports import EventFilter
 from replayforge.stores.projection import Projection
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
-from tests.contract.store_backends import LOG, MINUTE_US, claimed, now_us, put, record
+from tests.contract.store_backends import LOG, MINUTE_US, claimed, put
+from tests.support.builders import now_us, record
 from tests.support.postgres_server import require_postgres, shared_server
 
 HOUR_US = 60 * MINUTE_US

@@ -13,10 +13,11 @@ from replayforge.engine.care import heartbeat
 from replayforge.engine.handlers.handlers import Context, Handlers
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
-from tests.contract.store_backends import MINUTE_US, claimed, now_us, put, record
+from tests.contract.store_backends import MINUTE_US, claimed, put
 from tests.contract.test_store_sharing import report
 from tests.integration.postgres.conftest import OpenHouse
 from tests.integration.postgres.network import CommitBreaker
+from tests.support.builders import now_us, record
 from tests.support.postgres_server import PostgresServer
 from tests.support.waiting import persist
 

@@ -12,9 +12,10 @@ from replayforge.domain.event import Event
 from replayforge.engine.handlers.handlers import Context, Handlers
 from replayforge.stores.replays import SLACK_US
 from replayforge.stores.store import Store
-from tests.contract.store_backends import now_us, put, record
+from tests.contract.store_backends import put
 from tests.contract.test_replay_contract import dead, running
 from tests.contract.test_store_sharing import report
+from tests.support.builders import now_us, record
 from tests.support.clock_jumps import JumpingPostgres
 from tests.support.house import House, open_house
 from tests.support.postgres_server import require_postgres

@@ -14,7 +14,8 @@ from replayforge.stores.lookups import ping
 from replayforge.stores.migrations import migrations
 from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.store import Store
-from tests.contract.store_backends import claimed, success
+from tests.contract.store_backends import claimed
+from tests.support.builders import success
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.fleet import LEASE_SECONDS, Fleet, Sender, event
 from tests.support.pooler import Pooler, require_pooler

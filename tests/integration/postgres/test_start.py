@@ -15,8 +15,9 @@ from replayforge.stores.lookups import ping
 from replayforge.stores.postgres import PostgresDriver, with_numbers
 from replayforge.stores.queries import load_book
 from replayforge.stores.store import Store
-from tests.contract.store_backends import claimed, put, record, success
+from tests.contract.store_backends import claimed, put
 from tests.integration.postgres.conftest import OpenHouse
+from tests.support.builders import record, success
 from tests.support.postgres_server import PostgresServer, require_postgres, unprivileged
 
 

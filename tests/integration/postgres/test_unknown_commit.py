@@ -8,9 +8,10 @@ from replayforge.domain.errors import Unavailable
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Node
 from replayforge.stores.store import Store
-from tests.contract.store_backends import claimed, now_us, put, record, success
+from tests.contract.store_backends import claimed, put
 from tests.integration.postgres.conftest import OpenHouse
 from tests.integration.postgres.network import CommitBreaker
+from tests.support.builders import now_us, record, success
 
 REPORT = Node("node-1", "log", "first", "host", 1, 0)
 

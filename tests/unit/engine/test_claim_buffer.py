@@ -1,30 +1,20 @@
 """Claim buffer and window: who holds what, and that nothing is held twice or forgotten."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
-import msgspec
 import pytest
 
 from replayforge.domain.errors import Unavailable
-from replayforge.domain.event import Claimed, EventRecord, Lease
+from replayforge.domain.event import Claimed, Lease
 from replayforge.engine.accept.window import Window
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from tests.support.builders import claimed_event, record
 from tests.support.clock import FakeClock
 
 
-class Row:
-    """As much of a claimed event as the buffer looks at."""
-
-    def __init__(self, seq: int) -> None:
-        self.event = self
-        self.seq = seq
-        self.event_type = "test"
-        self.lease = Lease(seq, 1)
-
-
 def rows(*seqs: int) -> list[Claimed]:
-    return [cast("Claimed", Row(seq)) for seq in seqs]
+    return [claimed_event(seq) for seq in seqs]
 
 
 def seq_of(claimed: Any) -> int:
@@ -151,10 +141,6 @@ async def test_waiting_for_idleness_and_for_one_event() -> None:
     assert not idle.done()
     buffer.release(Lease(2, 1))
     await asyncio.wait_for(idle, 10)
-
-
-def record(event_id: str) -> EventRecord:
-    return EventRecord(event_id, "app", "w", "t", 1, payload=msgspec.Raw(b"{}"))
 
 
 async def test_window_holds_from_the_reservation_to_the_row() -> None:

@@ -10,32 +10,20 @@ from replayforge.domain.admission import ALL_WELCOME, EVERYTHING, Admission, Pau
 from replayforge.domain.breaker import FAILURES_MAX, OPEN_SECONDS_MIN
 from replayforge.domain.event import Claimed, Lease
 from replayforge.domain.lifecycle import Outcome, State
-from replayforge.domain.recovery import Verdict
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
 from replayforge.engine.handlers.handlers import Handler, Handlers
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
+from tests.support.builders import claimed_event, settlement
 from tests.support.clock import FakeClock
 
 
-class Row:
-    """As much of a claimed event as the handler limits look at."""
-
-    def __init__(self, seq: int, event_type: str) -> None:
-        self.event = self
-        self.seq = seq
-        self.lease_token = 1
-        self.lease = Lease(seq, 1)
-        self.event_type = event_type
-
-
 def row(seq: int, event_type: str) -> Claimed:
-    return cast("Claimed", Row(seq, event_type))
+    return claimed_event(seq, event_type=event_type)
 
 
 def ended(one: Claimed, outcome: Outcome) -> Settlement:
-    state = State.SUCCEEDED if outcome is Outcome.SUCCEEDED else State.RETRYING
-    return Settlement(one.event, outcome, Verdict(state, 1, 0), "worker-1", 0, 1)
+    return settlement(one.event, State.SUCCEEDED if outcome is Outcome.SUCCEEDED else State.RETRYING, outcome)
 
 
 @pytest.fixture

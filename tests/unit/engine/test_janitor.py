@@ -13,7 +13,8 @@ from replayforge.domain.errors import Fatal, Unavailable
 from replayforge.engine.care import janitor as janitor_module
 from replayforge.engine.care.janitor import JITTER, Chore, Intervals, Janitor
 from replayforge.forgelog.log import ForgeLog
-from tests.contract.store_backends import put, record, success
+from tests.contract.store_backends import put
+from tests.support.builders import record, success
 from tests.support.dispatch_parts import Parts, dispatch_parts
 
 

@@ -1,24 +1,20 @@
 """The figures of the newest attempts and replays, on a clock that the test moves."""
 
-from typing import Any
-
 import pytest
 
-from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import Outcome, State
-from replayforge.domain.recovery import Verdict
 from replayforge.engine.run.pace import ATTEMPTS_MAX, WINDOW_SECONDS, Pace
 from replayforge.stores.transactions import Settlement
+from tests.support.builders import settlement, stored_event
 from tests.support.clock import FakeClock
 
 
 def attempt(clock: FakeClock, state: State = State.SUCCEEDED, *, milliseconds: int = 1, run: int = 1) -> Settlement:
     """Return an attempt that has just ended."""
-    values: dict[str, Any] = dict.fromkeys(StoredEvent.__struct_fields__)
-    event = StoredEvent(**values | {"id": "event", "run": run})
     outcome = Outcome.SUCCEEDED if state is State.SUCCEEDED else Outcome.FAILED
-    now_us = clock.now_us()
-    return Settlement(event, outcome, Verdict(state, 1, 0), "worker-1", now_us - milliseconds * 1000, now_us)
+    return settlement(
+        stored_event(id="event", run=run), state, outcome, at_us=clock.now_us(), took_us=milliseconds * 1000
+    )
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from replayforge.engine.dispatch import reader as reader_module
 from replayforge.engine.dispatch.incarnation import IncarnationFile, read_former
 from replayforge.engine.dispatch.reader import Reader
 from replayforge.stores.transactions import Claim
-from tests.contract.store_backends import judge, success
+from tests.contract.store_backends import judge
+from tests.support.builders import success
 from tests.support.dispatch_parts import OWNER, Parts, dispatch_parts
 
 

@@ -11,8 +11,9 @@ from replayforge.domain.errors import Refused
 from replayforge.stores import transactions
 from replayforge.stores.sqlite import APPLICATION_ID, SqliteDriver, in_thread
 from replayforge.stores.store import Store
-from tests.contract.store_backends import now_us, put, record
+from tests.contract.store_backends import put
 from tests.contract.test_deferred_contract import project, recall, room
+from tests.support.builders import now_us, record
 from tests.support.postgres_server import require_postgres, shared_server
 
 LENGTH_MAX = 3 << 20

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from tests.contract.store_backends import MINUTE_US, now_us, store_house
+from tests.contract.store_backends import MINUTE_US, store_house
 from tests.contract.test_replay_contract import dead, running
+from tests.support.builders import now_us
 
 
 async def test_delay_is_caught_up_with_in_part(tmp_path: Path) -> None:
