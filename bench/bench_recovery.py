@@ -24,7 +24,6 @@ def main() -> None:
                 python_client(running.url, OPEN_EVENTS // 100, 100, 4)
                 started_before = starts(running)
                 running.process.kill()
-                running.process.wait()
             started = time.perf_counter()
             with daemon(folder) as running:
                 while running.ledger()["succeeded"] < OPEN_EVENTS:

@@ -3,16 +3,16 @@
 import contextlib
 import json
 import os
-import re
-import signal
 import subprocess
-import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from replayforge.config.sources import environment_of
+from replayforge.serve_process import ServeProcess, python_module, serve_arguments
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -23,7 +23,7 @@ HANDLERS = Path(__file__).with_name("handlers.py")
 class Running:
     """A process that answers HTTP at `url`."""
 
-    process: subprocess.Popen[str]
+    process: ServeProcess
     url: str
 
     def get(self, path: str) -> Any:
@@ -54,35 +54,30 @@ def daemon(
 
     `settings` are keys such as "store.url".
     """
-    command = [sys.executable, "-m", "replayforge", "serve", "--port", "0", "--data-dir", str(data_dir)]
-    chosen = {f"REPLAYFORGE__{key.replace('.', '__').upper()}": value for key, value in (settings or {}).items()}
-    environment = {"BENCH_SECONDS": str(handler_seconds), **chosen}
-    with started([*command, "--handlers", str(HANDLERS), *flags], environment) as running:
+    arguments = serve_arguments(data_dir, "--handlers", str(HANDLERS), *flags)
+    environment = environment_of(settings or {}) | {"BENCH_SECONDS": str(handler_seconds)}
+    with started("replayforge", arguments, environment) as running:
         yield running
 
 
 @contextlib.contextmanager
 def hello() -> Iterator[Running]:
     """Run the bare aiohttp server that answers POSTed JSON: what HTTP alone costs here."""
-    with started([sys.executable, "-m", "bench.hello"], {}) as running:
+    with started("bench.hello", [], {}) as running:
         yield running
 
 
 @contextlib.contextmanager
-def started(command: list[str], environment: dict[str, str]) -> Iterator[Running]:
-    """Start a process, wait for the line that names its address, end it afterwards."""
-    variables = os.environ | environment
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=variables)
+def started(module: str, arguments: list[str], environment: dict[str, str]) -> Iterator[Running]:
+    """Run a module as a process, wait for the line that names its address, end it afterwards."""
+    command = python_module(module, *arguments)
+    process = ServeProcess(
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | environment)
+    )
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if found := re.search(r"listens on (\S+)", line):
-                yield Running(process, found[1])
-                return
-        raise RuntimeError(f"{command} ended before it was ready")
+        yield Running(process, process.wait_listening())
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        process.terminate(timeout_seconds=60)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ def test_the_tree_is_clean(pytestconfig: pytest.Config, tool: str) -> None:
 LOOKED_UP = re.compile(
     r"\b(asyncio\.(create_task|current_task|ensure_future|gather|get_running_loop|shield|sleep|timeout|wait|wait_for)|time\.(time|time_ns|monotonic|perf_counter))\("
 )
-EXAMPLES = ("cli", "checkout.py")
+EXAMPLES = ("cli", "demo")
 
 
 def test_the_daemon_looks_up_no_function_that_handlers_may_replace() -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from replayforge.cli.client import Client, Problem
-from replayforge.cli.progress import progress_bar
+from replayforge.client.http import Client, Problem
+from replayforge.client.progress import progress_bar
 
 PAGE_EVENTS = 200
 

@@ -15,17 +15,17 @@ import click
 import msgspec
 
 from replayforge.cli.actions import matching
-from replayforge.cli.client import Client, Unreachable
-from replayforge.cli.demo_command import directory, told_to_end
-from replayforge.cli.demo_daemon import RECOVERED, ChildDaemon, port_for
-from replayforge.cli.demo_oracle import AckFile, objections, read_effects
-from replayforge.cli.demo_proof import objections_to_check, objections_to_ledger
-from replayforge.cli.demo_sender import Sender, lines_of
-from replayforge.cli.demo_story import span_in_words, tell
 from replayforge.cli.options import as_json
-from replayforge.cli.output import complain
+from replayforge.client.http import Client, Unreachable
+from replayforge.client.terminal import complain
+from replayforge.demo.child_daemon import RECOVERED, ChildDaemon, port_for
+from replayforge.demo.oracle import AckFile, objections, read_effects
+from replayforge.demo.proof import objections_to_check, objections_to_ledger
+from replayforge.demo.sender import Sender, lines_of
+from replayforge.demo.session import data_directory, told_to_end
+from replayforge.demo.story import span_in_words, tell
+from replayforge.demo.workload import EFFECTS_VARIABLE, checkout_events
 from replayforge.domain.errors import Unavailable
-from replayforge.engine.run.checkout import EFFECTS_VARIABLE, workload
 from replayforge.forgelog.files import make_private_directory
 
 KILLED_WHILE_STARTING_SHARE = 0.25
@@ -84,7 +84,7 @@ def chaos(
         raise click.ClickException(f"{data_dir} is not empty; chaos needs a directory of its own.")
     report = Report(secrets.randbelow(2**32) if seed is None else seed, events, kills)
     say = complain if json_wanted else tell
-    with told_to_end(), directory(data_dir) as data:
+    with told_to_end(), data_directory(data_dir) as data:
         unleash(report, data, workers, time.monotonic() + timeout_seconds, say)
         if json_wanted:
             click.echo(msgspec.json.encode({"ok": not report.objections, **msgspec.to_builtins(report)}))
@@ -103,7 +103,7 @@ def unleash(report: Report, data: Path, workers: int, deadline: float, say: Call
     say(f"chaos: {report.events:,} events, {report.kills} kills, --seed {report.seed}; data in {data}")
     with ChildDaemon(data / "data", port_for(0, 0), workers, environment) as daemon, Client(daemon.url) as client:
         rate = max(EVENTS_PER_SECOND_MIN, report.events / (WORK_SECONDS_MAX * (report.kills + 1)))
-        lines = lines_of(workload(report.events, str(report.seed)))
+        lines = lines_of(checkout_events(report.events, str(report.seed)))
         sender = Sender(daemon.url, lines, rate, say=say, on_acknowledged=acks.note)
         try:
             daemon.start()

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from replayforge.cli.options import config_file
-from replayforge.cli.output import plain
+from replayforge.client.terminal import plain
 from replayforge.config import LoadedConfig, load_config
 from replayforge.config.loading import SECRET_KEYS, masked
 from replayforge.config.settings import values_by_key

@@ -6,11 +6,12 @@ from typing import Any
 import click
 
 from replayforge.cli.actions import act_on_each, confirm, matching
-from replayforge.cli.client import Client
 from replayforge.cli.events_commands import dry_run, show_page
 from replayforge.cli.options import as_json, event_filters, with_client
-from replayforge.cli.output import complain, counted, plain, relative, table, verbatim
+from replayforge.cli.output import relative, table, verbatim
 from replayforge.cli.replays_commands import follow, show_preview, wait
+from replayforge.client.http import Client
+from replayforge.client.terminal import complain, counted, plain
 
 DEAD = {"status": "dead_lettered"}
 NOTHING_NAMED = "Name dead letters by their ids, or by filters, or all of them with --all."

@@ -7,20 +7,10 @@ import click
 import msgspec
 
 from replayforge.cli.actions import act_on_each
-from replayforge.cli.client import Client
 from replayforge.cli.options import as_json, document, event_filters, with_client
-from replayforge.cli.output import (
-    NOTHING,
-    complain,
-    facts,
-    first_line,
-    plain,
-    printable,
-    relative,
-    state,
-    table,
-    verbatim,
-)
+from replayforge.cli.output import facts, relative, state, table, verbatim
+from replayforge.client.http import Client
+from replayforge.client.terminal import NOTHING, complain, first_line, plain, printable
 from replayforge.domain.lifecycle import TRANSITIONS, State
 
 PAYLOAD_SHOWN_CHARACTERS = 16_384

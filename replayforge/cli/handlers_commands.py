@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from replayforge.cli.actions import confirm
-from replayforge.cli.client import Client
 from replayforge.cli.options import as_json, with_client
-from replayforge.cli.output import complain, counted, plain, relative, table, verbatim
+from replayforge.cli.output import relative, table, verbatim
+from replayforge.client.http import Client
+from replayforge.client.terminal import complain, counted, plain
 
 EVERYTHING = "*"
 HEADS = ("PATTERN", "STATE", "HANDLER", "RUNNING", "WAITING", "SUCCEEDED", "FAILED", "WHY")

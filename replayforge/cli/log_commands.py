@@ -9,7 +9,8 @@ from typing import Any
 import click
 from msgspec import structs
 
-from replayforge.cli.output import complain, counted, facts
+from replayforge.cli.output import facts
+from replayforge.client.terminal import complain, counted
 from replayforge.forgelog.check import verify as verify_log
 from replayforge.forgelog.dump import dump as dump_log
 from replayforge.forgelog.errors import LogLocked, LogRefused

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from replayforge.cli.output import complain
+from replayforge.client.terminal import complain
 from replayforge.domain.errors import ReplayForgeError
 
 PROGRAM = "replayforge"

@@ -13,8 +13,8 @@ import click
 import msgspec
 
 from replayforge.cli.address import DEFAULT_URL, find_address
-from replayforge.cli.client import Client, Misunderstood
-from replayforge.cli.output import printable
+from replayforge.client.http import Client, Misunderstood
+from replayforge.client.terminal import printable
 from replayforge.domain.clock import SystemClock, format_time, to_us
 from replayforge.domain.document import Malformed, text_of
 from replayforge.domain.reports import FILTER_NAMES

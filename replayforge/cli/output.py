@@ -1,7 +1,5 @@
 """How answers look on a terminal: tables that line up, states as glyph and word, times as distances from now."""
 
-import contextlib
-import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -9,36 +7,13 @@ from typing import Any
 
 import click
 
+from replayforge.client.terminal import NOTHING, plain
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, SystemClock, parse_time
 from replayforge.domain.signs import OUTCOMES, STATES
 
 SIGNS = STATES | OUTCOMES
 COLOURS = {"✓": "green", "✕": "red", "⧖": "red", "⚡": "red", "↻": "yellow", "‖": "yellow", "◐": "cyan"}
 SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-# What could move the cursor, ring, or turn the reading direction of a terminal.
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-NOTHING = "–"
-
-
-def plain(value: Any) -> str:
-    """Return a value as text that a terminal shows and never obeys."""
-    text = NOTHING if value is None or value == "" else str(value)
-    return UNPRINTABLE.sub(spelled_out, text)
-
-
-def first_line(text: str | None) -> str:
-    """Return the sentence an error begins with; a traceback may follow it."""
-    return plain((text or "").partition("\n")[0].rstrip())
-
-
-def printable(text: str) -> str:
-    """Return sentences, of one line or several, as text that a terminal shows and never obeys."""
-    return "\n".join(UNPRINTABLE.sub(spelled_out, line) for line in text.split("\n"))
-
-
-def spelled_out(match: re.Match[str]) -> str:
-    """Write a character by its number."""
-    return f"\\x{ord(match[0]):02x}"
 
 
 def state(name: Any) -> str:
@@ -100,17 +75,6 @@ def facts(pairs: Sequence[tuple[str, str]]) -> None:
         click.echo(f"{name.ljust(width)}  {coloured(value)}")
 
 
-def counted(number: int, noun: str) -> str:
-    """Write a number with its noun."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def verbatim(body: bytes) -> None:
     """Print an answer of the daemon byte for byte, for programs to read."""
     click.echo(body.rstrip(b"\n"))
-
-
-def complain(text: str) -> None:
-    """Tell a person something on stderr; where that is closed or full, nobody is there to be told."""
-    with contextlib.suppress(OSError, ValueError):
-        click.echo(printable(text), err=True)

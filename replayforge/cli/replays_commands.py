@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from replayforge.cli.client import Client, Problem, Reply, Unreachable
 from replayforge.cli.options import as_json, with_client
-from replayforge.cli.output import complain, counted, facts, plain, relative, table, verbatim
-from replayforge.cli.progress import progress_bar
-from replayforge.cli.retry_budget import RetryBudget
+from replayforge.cli.output import facts, relative, table, verbatim
+from replayforge.client.http import Client, Problem, Reply, Unreachable
+from replayforge.client.progress import progress_bar
+from replayforge.client.retry_budget import RetryBudget
+from replayforge.client.terminal import complain, counted, plain
 from replayforge.domain.bulk_replay import AT_WORK
 
 LOOK_SECONDS = 0.5

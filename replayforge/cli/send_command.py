@@ -8,12 +8,13 @@ from typing import BinaryIO
 import click
 import msgspec
 
-from replayforge.cli.bulk import BulkSender, Tally, read_lines
-from replayforge.cli.client import Client, Problem, Reply, Unreachable
 from replayforge.cli.options import as_json, document, with_client
-from replayforge.cli.output import complain, plain, state, verbatim
-from replayforge.cli.progress import progress_bar
-from replayforge.cli.retry_budget import RetryBudget, outcome_unknown
+from replayforge.cli.output import state, verbatim
+from replayforge.client.bulk import BulkSender, Tally, read_lines
+from replayforge.client.http import Client, Problem, Reply, Unreachable
+from replayforge.client.progress import progress_bar
+from replayforge.client.retry_budget import RetryBudget, outcome_unknown
+from replayforge.client.terminal import complain, plain
 
 
 @click.command()

@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from replayforge.cli.client import Client, Problem, Reply, Unreachable
 from replayforge.cli.options import as_json, with_client
-from replayforge.cli.output import complain, plain, verbatim
+from replayforge.cli.output import verbatim
+from replayforge.client.http import Client, Problem, Reply, Unreachable
+from replayforge.client.terminal import complain, plain
 
 CONVERGED_EXIT_CODE = 0
 NOT_CONVERGED_EXIT_CODE = 1

@@ -6,10 +6,11 @@ from typing import Any
 import click
 import msgspec
 
-from replayforge.cli.client import Client
 from replayforge.cli.events_commands import attempts, state_in_words
 from replayforge.cli.options import as_json, with_client
-from replayforge.cli.output import complain, facts, first_line, plain, relative, table, verbatim
+from replayforge.cli.output import facts, relative, table, verbatim
+from replayforge.client.http import Client
+from replayforge.client.terminal import complain, first_line, plain
 
 TOTALS = ("total_events", "succeeded", "failed", "dead_lettered", "in_flight")
 

@@ -1,4 +1,4 @@
-"""The configuration: known to `daemon` and `cli` only; everything else is handed the values it needs."""
+"""The configuration: known to `daemon`, `demo` and `cli` only; everything else is handed the values it needs."""
 
 from replayforge.config.errors import ConfigError
 from replayforge.config.loading import LoadedConfig, load_config

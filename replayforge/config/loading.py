@@ -14,12 +14,12 @@ from msgspec.structs import replace
 from replayforge.config.errors import ConfigError
 from replayforge.config.settings import Config, known_keys, sections, values_by_key
 from replayforge.config.sources import (
-    ENVIRONMENT_PREFIX,
     Setting,
     parse_list,
     settings_of_environment,
     settings_of_file,
     settings_of_flags,
+    variable_of,
 )
 
 DEFAULT_FILE = Path("replayforge.toml")
@@ -96,7 +96,7 @@ def unknown(setting: Setting) -> str:
     near_keys = difflib.get_close_matches(setting.key, KEYS, 1, cutoff=0.0)
     nearest = (f"{section}.{near_names[0]}" if section else near_names[0]) if near_names else near_keys[0]
     if setting.origin.startswith("environment"):
-        nearest = ENVIRONMENT_PREFIX + nearest.replace(".", "__").upper()
+        nearest = variable_of(nearest)
     return f"there is no key {setting.key}; the nearest is {nearest}."
 
 

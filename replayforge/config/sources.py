@@ -63,6 +63,19 @@ def settings_of_environment(environment: Mapping[str, str]) -> Iterator[Setting]
             yield Setting(key, text, f"environment {variable}", is_text=True)
 
 
+def variable_of(key: str) -> str:
+    """Return the environment variable that a setting is written in."""
+    return ENVIRONMENT_PREFIX + key.replace(".", "__").upper()
+
+
+def environment_of(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Write settings, by keys such as "workers.count", as the variables they are read from; all but text as JSON."""
+    return {
+        variable_of(key): value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for key, value in settings.items()
+    }
+
+
 def settings_of_flags(flags: Mapping[str, Any]) -> Iterator[Setting]:
     """Yield the flags that were given; None and an empty list mean that a flag was not."""
     for name, value in flags.items():

@@ -34,10 +34,10 @@ class Forking(DaemonProcess):
 
     def wait(self, timeout_seconds: float = 30) -> int:
         """Return the exit code, without waiting for the end of the output: children may have that, too."""
-        assert self.process is not None
+        assert self.served is not None
         assert self.own is not None
         self.own.close()
-        return self.process.wait(timeout_seconds)
+        return self.served.process.wait(timeout_seconds)
 
     def send(self, event_type: str) -> str:
         answer = self.http.post("/api/events", {"workflow_id": "w", "event_type": event_type})

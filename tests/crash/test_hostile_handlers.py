@@ -94,8 +94,7 @@ def check_ends(daemon: DaemonProcess, sent: dict[str, str]) -> None:
 def check_alive(daemon: DaemonProcess, pid: int) -> None:
     """See that the daemon is the same process, names everybody, and stops in order."""
     assert daemon.pid == pid
-    assert daemon.process is not None
-    assert daemon.process.poll() is None
+    assert daemon.running
     check_named(daemon)
     assert daemon.terminate() == 0
 

@@ -18,10 +18,10 @@ from typing import IO, Any
 
 import pytest
 
-from replayforge.cli.bulk import Tally
-from replayforge.cli.demo_oracle import Effects, objections
-from replayforge.cli.demo_proof import objections_to_ledger
-from replayforge.engine.run import checkout
+from replayforge.client.bulk import Tally
+from replayforge.demo import workload
+from replayforge.demo.oracle import Effects, objections
+from replayforge.demo.proof import objections_to_ledger
 from replayforge.web.http.reading import decode_envelope
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, Ended, until
 from tests.support.house import House, open_house
@@ -47,26 +47,26 @@ def refuses(port: int) -> bool:
 
 def test_the_same_batch_is_the_same_workload() -> None:
     """The generator gives equal events for equal batches, keys that are all different, and five steps a workflow."""
-    events = list(checkout.workload(200, "a"))
-    assert events == list(checkout.workload(200, "a"))
+    events = list(workload.checkout_events(200, "a"))
+    assert events == list(workload.checkout_events(200, "a"))
     assert len({event["idempotency_key"] for event in events}) == 200
     assert set(Counter(event["workflow_id"] for event in events).values()) == {5}
-    assert not {event["idempotency_key"] for event in checkout.workload(200, "b")} & {
+    assert not {event["idempotency_key"] for event in workload.checkout_events(200, "b")} & {
         event["idempotency_key"] for event in events
     }
 
 
 def test_a_workload_goes_on_where_it_was_left() -> None:
     """Events from a number on are those that the whole workload has from there on."""
-    assert list(checkout.workload(7, "a", first=13)) == list(checkout.workload(20, "a"))[13:]
+    assert list(workload.checkout_events(7, "a", first=13)) == list(workload.checkout_events(20, "a"))[13:]
 
 
 @pytest.mark.parametrize(
-    ("step", "share"), [(checkout.PAYMENT, 0.15), (checkout.INVENTORY, 0.10), (checkout.EMAIL, 0.25)]
+    ("step", "share"), [(workload.PAYMENT, 0.15), (workload.INVENTORY, 0.10), (workload.EMAIL, 0.25)]
 )
-def test_steps_fail_for_their_share_of_attempts(step: checkout.Step, share: float) -> None:
+def test_steps_fail_for_their_share_of_attempts(step: workload.Step, share: float) -> None:
     """Over many events a step fails as often as it is said to, within a tenth of that."""
-    failed = sum(checkout.chance(f"event-{number}", "1:1") < step.fail_share for number in range(20_000))
+    failed = sum(workload.chance(f"event-{number}", "1:1") < step.fail_share for number in range(20_000))
     assert failed / 20_000 == pytest.approx(share, rel=0.1)
 
 
@@ -75,7 +75,7 @@ def test_the_sample_is_what_the_generator_makes() -> None:
     lines = SAMPLE.read_bytes().splitlines()
     envelopes = [decode_envelope(line, event_bytes_max=1 << 20) for line in lines]
     assert len({envelope.idempotency_key for envelope in envelopes}) == 200
-    assert [json.loads(line) for line in lines] == list(checkout.workload(200, "sample"))
+    assert [json.loads(line) for line in lines] == list(workload.checkout_events(200, "sample"))
 
 
 # The workload on demand
@@ -84,7 +84,7 @@ def test_the_sample_is_what_the_generator_makes() -> None:
 @pytest.fixture
 async def playground(tmp_path: Path) -> Any:
     settings = {"chaos.enabled": True}
-    async with open_house(tmp_path / "data", checkout.handlers, settings) as house:
+    async with open_house(tmp_path / "data", workload.handlers, settings) as house:
         yield house
 
 
@@ -113,7 +113,7 @@ async def test_a_workload_has_bounds(playground: House, count: str) -> None:
 
 async def test_no_workload_without_simulated_crashes(tmp_path: Path) -> None:
     """A daemon without simulated crashes refuses to make up events."""
-    async with open_house(tmp_path / "data", checkout.handlers) as house:
+    async with open_house(tmp_path / "data", workload.handlers) as house:
         status, problem = await house.post("/api/demo/generate-workload?count=1")
         assert (status, problem["type"]) == (403, "urn:replayforge:chaos-disabled")
 

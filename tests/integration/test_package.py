@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon_process import ANNOUNCEMENT, REPOSITORY, HttpClient, until
+from replayforge.serve_process import ServeProcess
+from tests.support.daemon_process import REPOSITORY, HttpClient, until
 
 # What pip says when no index answers, or when the one that does is empty.
 NO_INDEX = re.compile(
@@ -97,22 +98,16 @@ def served(single_file: Path, directory: Path, *options: str) -> Iterator[HttpCl
     """Run `serve` from the single file on a free port."""
     command = [sys.executable, str(single_file), "serve", "--port", "0", "--data-dir", "data", *options]
     with (directory / "stderr.txt").open("w") as stderr:
-        process = subprocess.Popen(
-            command, cwd=directory, stdout=subprocess.PIPE, stderr=stderr, text=True,
-            env=bare_environment(single_file, directory),
-        )  # fmt: skip
+        started = subprocess.Popen(
+            command, cwd=directory, stdout=subprocess.PIPE, stderr=stderr, env=bare_environment(single_file, directory)
+        )
+    process = ServeProcess(started)
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith(ANNOUNCEMENT), line + (directory / "stderr.txt").read_text()
-        client = HttpClient(line.removeprefix(ANNOUNCEMENT).strip())
+        client = HttpClient(process.wait_listening())
         yield client
         client.close()
     finally:
         process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 def packaged_files(source: Path) -> set[str]:

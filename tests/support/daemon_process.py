@@ -6,19 +6,19 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from tests.support.forked_process import ForkedProcess, run_forked, start_forked
+from replayforge.config.sources import environment_of
+from replayforge.serve_process import EndedTooEarly, Process, ServeProcess, python_module, serve_arguments
+from tests.support.forked_process import run_forked, start_forked
 
 REPOSITORY = Path(__file__).parents[2]
-ANNOUNCEMENT = "ReplayForge listens on "
 START_SECONDS = 30.0
 
 T = TypeVar("T")
@@ -83,6 +83,33 @@ class HttpClient:
         """Post a value as JSON, or no body at all."""
         return self.request("POST", path, None if value is None else json.dumps(value).encode(), headers)
 
+    def send(self, event_type: str = "test", payload: Any = None, **fields: Any) -> str:
+        """Send one event and return its id."""
+        body = {"workflow_id": "workflow", "event_type": event_type, "payload": payload or {}, **fields}
+        answer = self.post("/api/events", body)
+        assert answer.status in (200, 201), answer
+        return str(answer.json()["id"])
+
+    def send_many(self, events: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Send events in one request and return their ids; all of them are taken."""
+        answer = self.post("/api/events/bulk", events)
+        assert (answer.status, answer.json()["rejected"]) == (200, 0), answer
+        return [item["id"] for item in answer.json()["items"]]
+
+    def event(self, event_id: str) -> dict[str, Any]:
+        """Return an event with its history."""
+        found: dict[str, Any] = self.get(f"/api/events/{event_id}")
+        return found
+
+    def reaches(self, event_id: str, *states: str, timeout_seconds: float = 20) -> dict[str, Any]:
+        """Return the event once it stands in one of the states."""
+
+        def look() -> dict[str, Any] | None:
+            event = self.event(event_id)
+            return event if event["status"] in states else None
+
+        return until(look, timeout_seconds, f"{event_id} to be {' or '.join(states)}")
+
     def close(self) -> None:
         if self.connection is not None:
             self.connection.close()
@@ -104,10 +131,9 @@ class DaemonProcess:
     settings: dict[str, Any] = field(default_factory=dict)
     handles_max: int | None = None
     forked: bool = True
-    process: subprocess.Popen[str] | ForkedProcess | None = None
+    served: ServeProcess | None = None
     url: str = ""
     announced: list[str] = field(default_factory=list)
-    reader: threading.Thread | None = None
     own: HttpClient | None = None
 
     @property
@@ -123,52 +149,47 @@ class DaemonProcess:
         return self.directory / "stderr.txt"
 
     @property
+    def running(self) -> bool:
+        return self.served is not None and self.served.exit_code is None
+
+    @property
     def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
+        assert self.served is not None
+        return self.served.pid
 
     def serve(self, *extra: str) -> list[str]:
         """Return the arguments of `replayforge` that serve."""
         handlers = ["--handlers", str(self.handlers)] if self.handlers else []
-        return ["serve", "--port", "0", "--data-dir", str(self.data_dir), *handlers, *self.flags, *extra]
+        return serve_arguments(self.data_dir, *handlers, *self.flags, *extra)
 
     def environment(self) -> dict[str, str]:
         """Return the environment: nothing of whoever runs the tests but the path, and the settings."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        chosen = {
-            f"REPLAYFORGE__{key.replace('.', '__').upper()}": value if isinstance(value, str) else json.dumps(value)
-            for key, value in self.settings.items()
-        }
-        return {**inherited, "PYTHONPATH": str(REPOSITORY), **chosen}
+        return {**inherited, "PYTHONPATH": str(REPOSITORY), **environment_of(self.settings)}
 
     def start(self, *extra: str) -> "DaemonProcess":
         """Start the daemon and return once it has said where it listens; raises AssertionError when it ends instead."""
-        assert self.process is None or self.process.poll() is not None, "the daemon is running already"
+        assert not self.running, "the daemon is running already"
         self.directory.mkdir(parents=True, exist_ok=True)
         self.announced, self.url = [], ""
         with self.stderr.open("a") as stderr:
-            self.process = self.launch(self.serve(*extra), stderr.fileno())
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.announced.append(line.rstrip("\n"))
-            if line.startswith(ANNOUNCEMENT):
-                self.url = line.removeprefix(ANNOUNCEMENT).strip()
-                break
-        else:
-            raise AssertionError(f"serve ended with {self.process.wait()}: {self.stderr.read_text()[-4000:]}")
-        self.reader = threading.Thread(target=self.listen, args=(self.process,), daemon=True)
-        self.reader.start()
+            process = self.launch(self.serve(*extra), stderr.fileno())
+        self.served = ServeProcess(process, self.announced.append)
+        try:
+            self.url = self.served.wait_listening()
+        except EndedTooEarly:
+            raise AssertionError(f"serve ended with {self.served.wait()}: {self.stderr.read_text()[-4000:]}") from None
         self.own = HttpClient(self.url)
         return self
 
-    def launch(self, arguments: list[str], stderr: int) -> subprocess.Popen[str] | ForkedProcess:
+    def launch(self, arguments: list[str], stderr: int) -> Process:
         """Start `replayforge` with these arguments."""
         environment = self.environment()
         if self.is_forked(environment):
             return start_forked(arguments, self.directory, environment, stderr)
         return subprocess.Popen(
-            [sys.executable, "-m", "replayforge", *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True,
-            cwd=self.directory, env=environment, preexec_fn=self.limit_handles if self.handles_max else None,
+            python_module("replayforge", *arguments), stdout=subprocess.PIPE, stderr=stderr, cwd=self.directory,
+            env=environment, preexec_fn=self.limit_handles if self.handles_max else None,
         )  # fmt: skip
 
     def is_forked(self, environment: Mapping[str, str]) -> bool:
@@ -179,12 +200,6 @@ class DaemonProcess:
         """In the child: let it open no more files than that, for good."""
         assert self.handles_max is not None
         resource.setrlimit(resource.RLIMIT_NOFILE, (self.handles_max, self.handles_max))
-
-    def listen(self, process: subprocess.Popen[str]) -> None:
-        """Keep whatever else the process says, until it has nothing more to say."""
-        assert process.stdout is not None
-        with process.stdout as said:
-            self.announced.extend(line.rstrip("\n") for line in said)
 
     def run_refused(self, *extra: str, timeout_seconds: float = START_SECONDS) -> Ended:
         """Start a daemon that is expected to end by itself, and return how it did."""
@@ -197,7 +212,7 @@ class DaemonProcess:
         if self.is_forked(environment):
             return Ended(*run_forked(arguments, self.directory, environment, timeout_seconds))
         done = subprocess.run(
-            [sys.executable, "-m", "replayforge", *arguments], capture_output=True, text=True, check=False,
+            python_module("replayforge", *arguments), capture_output=True, text=True, check=False,
             timeout=timeout_seconds, cwd=self.directory, env=environment,
         )  # fmt: skip
         return Ended(done.returncode, done.stdout, done.stderr)
@@ -213,24 +228,20 @@ class DaemonProcess:
         return self.own
 
     def signal(self, number: int) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
+        assert self.served is not None
+        self.served.signal(number)
 
     def wait(self, timeout_seconds: float = 30) -> int:
         """Return the exit code once the process has ended."""
-        assert self.process is not None
-        code = self.process.wait(timeout_seconds)
-        if self.reader is not None:
-            self.reader.join(0.5)  # it ends with the pipe, which children of handlers may have, too
+        assert self.served is not None
+        code = self.served.wait(timeout_seconds, drain_seconds=0.5)
         if self.own is not None:
             self.own.close()
         return code
 
     def kill(self) -> None:
         """kill -9; harmless when the process has ended already."""
-        assert self.process is not None
-        if self.process.poll() is None:
-            self.process.kill()
+        self.signal(signal.SIGKILL)
         self.wait()
 
     def terminate(self, timeout_seconds: float = 30) -> int:
@@ -240,7 +251,7 @@ class DaemonProcess:
 
     def close(self) -> None:
         """End the process, whatever state it is in."""
-        if self.process is not None:
+        if self.served is not None:
             self.kill()
 
     def __enter__(self) -> "DaemonProcess":

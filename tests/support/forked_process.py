@@ -22,10 +22,12 @@ REPOSITORY = Path(__file__).parents[2]
 class ForkedProcess:
     """One child; a Popen as far as tests need it."""
 
-    def __init__(self, pid: int, ended: int, stdout: IO[str] | None) -> None:
+    def __init__(self, pid: int, ended: int, stdout: IO[bytes] | None) -> None:
         self.pid = pid
         self.ended = ended
+        self.stdin: IO[bytes] | None = None
         self.stdout = stdout
+        self.stderr: IO[bytes] | None = None
         self.returncode: int | None = None
         self.reading = threading.Lock()
 
@@ -99,13 +101,13 @@ def fork_server() -> ForkServer:
 def start_forked(
     arguments: Sequence[str], directory: Path, environment: Mapping[str, str], stderr: int
 ) -> ForkedProcess:
-    """Start `replayforge` with these arguments; its standard output can be read as text."""
+    """Start `replayforge` with these arguments; its standard output can be read."""
     read, write = os.pipe()
     try:
         pid, ended = fork_server().start(arguments, directory, environment, write, stderr)
     finally:
         os.close(write)
-    return ForkedProcess(pid, ended, os.fdopen(read))
+    return ForkedProcess(pid, ended, os.fdopen(read, "rb"))
 
 
 def run_forked(

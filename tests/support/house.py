@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from replayforge.assembly import Daemon, opened
 from replayforge.config import Config, load_config
+from replayforge.config.sources import environment_of
 from replayforge.daemon import web_context
 from replayforge.engine.handlers.handlers import Handlers
 from replayforge.telemetry import Telemetry
@@ -121,11 +122,7 @@ async def document(response: ClientResponse) -> Any:
 def configuration(directory: Path, settings: Mapping[str, Any] | None = None) -> Config:
     """Return a configuration with quick intervals; `settings` go by keys such as "workers.count"."""
     chosen = QUICK | dict(settings or {})
-    environment = {
-        f"REPLAYFORGE__{key.replace('.', '__').upper()}": value if isinstance(value, str) else json.dumps(value)
-        for key, value in chosen.items()
-    }
-    return load_config(Path("/dev/null"), environment, {"data_dir": str(directory)}).config
+    return load_config(Path("/dev/null"), environment_of(chosen), {"data_dir": str(directory)}).config
 
 
 class PortServer(TestServer):

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from replayforge.config import Config, ConfigError, HttpEndpoint, LoadedConfig, load_config
+from replayforge.config.settings import values_by_key
+from replayforge.config.sources import environment_of
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +50,22 @@ def test_precedence() -> None:
     )
     assert (loaded.config.server.base_path, loaded.origins["server.base_path"]) == ("/file", "test.toml")
     assert loaded.origins["server.api_keys"] == "default"
+
+
+def test_settings_written_as_variables_are_read_as_they_were() -> None:
+    """Every setting, and values of every type, come back from the variables they are written in."""
+    odd = {
+        "server.api_keys": ("a", "b"),
+        "chaos.enabled": True,
+        "retry.base_seconds": 0.25,
+        "redis.url": "redis://other",
+        "handlers.http": (HttpEndpoint("hook.*", "http://127.0.0.1:9/"),),
+    }
+    values = values_by_key(load("").config) | odd
+    loaded = load("", environment_of(values))
+    assert values_by_key(loaded.config) == values
+    assert set(loaded.origins) == set(values)
+    assert {origin.split()[0] for origin in loaded.origins.values()} == {"environment"}
 
 
 def test_file_of_the_working_directory() -> None:

@@ -6,7 +6,6 @@ import msgspec
 from aiohttp import web
 
 from replayforge.engine.accept.intake import Receipt
-from replayforge.engine.run.checkout import STEPS, workload
 from replayforge.web.api.operations import require_chaos
 from replayforge.web.api.shapes import json_response
 from replayforge.web.http.context import context_of
@@ -21,9 +20,11 @@ async def generate_workload(request: web.Request) -> web.Response:
     """Accept `count` checkouts of five events each; only a daemon with simulated crashes plays with itself."""
     context = context_of(request)
     require_chaos(context)
+    from replayforge.demo.workload import STEPS, checkout_events  # no part of a daemon that serves in earnest
+
     workflows = query_int(request, "count", WORKFLOWS_DEFAULT, low=1, high=WORKFLOWS_MAX)
     bytes_max = context.limits.event_bytes_max
-    events = list(workload(workflows * len(STEPS), secrets.token_hex(4)))
+    events = list(checkout_events(workflows * len(STEPS), secrets.token_hex(4)))
     sent = 0
     for start in range(0, len(events), WORKFLOWS_PER_APPEND * len(STEPS)):
         piece = events[start : start + WORKFLOWS_PER_APPEND * len(STEPS)]

@@ -141,11 +141,10 @@ def strike(scene: Scene) -> list[str]:
 
 def ended_by_itself(scene: Scene) -> list[str]:
     """Return what daemons said that have ended although nobody told them to."""
-    processes = ((daemon, daemon.process) for daemon in scene.fleet.daemons.values())
     return [
-        f"{daemon.directory.name} ended with {process.returncode}: {tail(daemon.stderr)}"
-        for daemon, process in processes
-        if process is not None and process.poll() is not None
+        f"{daemon.directory.name} ended with {daemon.served.exit_code}: {tail(daemon.stderr)}"
+        for daemon in scene.fleet.daemons.values()
+        if daemon.served is not None and not daemon.running
     ]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from replayforge.cli.client import Client, Problem, Unreachable
+from replayforge.client.http import Client, Problem, Unreachable
 from tests.unit.cli.fake_api import FakeApi, hang_up, refusing
 
 

@@ -33,6 +33,12 @@ def test_help_loads_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
 
 
+def test_a_daemon_loads_no_demo() -> None:
+    """The demo is no part of a daemon that is not asked for it."""
+    program = "import sys; import replayforge.daemon; sys.exit(any('replayforge.demo' in name for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+
+
 def test_module_runs() -> None:
     """`python -m replayforge` is the command."""
     done = subprocess.run([sys.executable, "-m", "replayforge", "version"], capture_output=True, text=True, check=False)

@@ -3,6 +3,7 @@
 import pytest
 
 from replayforge.cli import output
+from replayforge.client import terminal
 from replayforge.domain.clock import parse_time
 
 NOW_US = parse_time("2026-11-22T12:00:00Z")
@@ -28,8 +29,8 @@ def test_relative_times(text: str | None, words: str) -> None:
 
 def test_terminal_is_never_obeyed() -> None:
     """Control characters and direction marks are shown, not carried out."""
-    assert output.printable("a\x1bb\nc") == "a\\x1bb\nc"
-    assert output.plain("a\x1b[2Jb\r\n\u202ec") == "a\\x1b[2Jb\\x0d\\x0a\\x202ec"
+    assert terminal.printable("a\x1bb\nc") == "a\\x1bb\nc"
+    assert terminal.plain("a\x1b[2Jb\r\n\u202ec") == "a\\x1b[2Jb\\x0d\\x0a\\x202ec"
 
 
 def test_table_lines_up(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,8 @@ from contextlib import suppress
 
 import pytest
 
-from replayforge.cli.client import Problem, Unreachable
-from replayforge.cli.retry_budget import RetryBudget
+from replayforge.client.http import Problem, Unreachable
+from replayforge.client.retry_budget import RetryBudget
 
 BUSY = Problem(429, {})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from replayforge.cli import bulk
+from replayforge.client import bulk
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake_api import FakeApi, breaking_off, hang_up, refusing
 

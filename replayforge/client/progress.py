@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from replayforge.cli.output import complain, printable
+from replayforge.client.terminal import complain, printable
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Callable
 
-from replayforge.cli.client import Problem, Unreachable
+from replayforge.client.http import Problem, Unreachable
 
 # Refused for now: overload, a proxy without its daemon, recovering or draining, disk full.
 REFUSED_FOR_NOW = frozenset({429, 502, 503, 504, 507})

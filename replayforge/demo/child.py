@@ -1,11 +1,10 @@
 """The daemon as somebody's child: it dies with its parent, whatever ended that, so that no demo leaves an orphan."""
 
 import os
+import runpy
 import signal
 import sys
 import threading
-
-from replayforge.cli.main import main
 
 
 def die_with_parent() -> None:
@@ -17,4 +16,4 @@ def die_with_parent() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=die_with_parent, name="die with parent", daemon=True).start()
-    main()
+    runpy.run_module("replayforge", run_name="__main__")

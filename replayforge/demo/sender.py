@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from replayforge.cli.bulk import BulkSender, Line, Tally
-from replayforge.cli.client import Client, Problem, Unreachable
-from replayforge.cli.progress import Bar, ignore
-from replayforge.cli.retry_budget import RetryBudget
+from replayforge.client.bulk import BulkSender, Line, Tally
+from replayforge.client.http import Client, Problem, Unreachable
+from replayforge.client.progress import Bar, ignore
+from replayforge.client.retry_budget import RetryBudget
 from replayforge.domain.identity import event_id_for_key
 
 PIECE_LINES = 20

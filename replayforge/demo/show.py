@@ -5,18 +5,20 @@ import queue
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
-from replayforge.cli.bulk import Tally
-from replayforge.cli.client import Client, Problem, Unreachable
-from replayforge.cli.demo_affected_events import AffectedEvents
-from replayforge.cli.demo_daemon import ChildDaemon, EndedTooEarly
-from replayforge.cli.demo_keys import Keyboard
-from replayforge.cli.demo_sender import Sender, lines_of
-from replayforge.cli.demo_story import ended, how_it_stands, span_in_words, tell
-from replayforge.cli.output import counted
-from replayforge.engine.run.checkout import STEPS, workload
+from replayforge.client.bulk import Tally
+from replayforge.client.http import Client, Problem, Unreachable
+from replayforge.client.terminal import counted
+from replayforge.demo.affected_events import AffectedEvents
+from replayforge.demo.child_daemon import ChildDaemon
+from replayforge.demo.keyboard import Keyboard
+from replayforge.demo.plan import Fault
+from replayforge.demo.sender import Sender, lines_of
+from replayforge.demo.story import ended, how_it_stands, span_in_words, tell
+from replayforge.demo.workload import STEPS, checkout_events
+from replayforge.serve_process import EndedTooEarly
 
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 0.25
@@ -33,14 +35,6 @@ KEYS = "keys: c crashes a worker, k kills the process, q quits"
 
 class GivenUp(Exception):
     """The demo cannot go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What is to be broken once so many events have ended."""
-
-    after_events: int
-    kind: str
 
 
 @dataclass
@@ -119,7 +113,8 @@ class Show:
         assert self.report is not None
         tell(str(self.report["ledger_in_words"]))
         tell(f"a trickle of new events goes on; look around at {self.daemon.url}, Ctrl-C or q ends it")
-        events = (event for first in count(0, len(STEPS)) for event in workload(len(STEPS), str(time.time_ns()), first))
+        starts = count(0, len(STEPS))
+        events = chain.from_iterable(checkout_events(len(STEPS), str(time.time_ns()), first) for first in starts)
         self.trickle = Sender(self.daemon.url, lines_of(events), TRICKLE_EVENTS_PER_SECOND, say=tell)
         self.trickle.start()
 

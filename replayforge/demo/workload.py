@@ -128,7 +128,7 @@ def chance(name: str, salt: str) -> float:
     return int.from_bytes(hashlib.blake2b(f"{name}/{salt}".encode(), digest_size=7).digest()) / 2**56
 
 
-def workload(count: int, batch: str, first: int = 0) -> Iterator[dict[str, Any]]:
+def checkout_events(count: int, batch: str, first: int = 0) -> Iterator[dict[str, Any]]:
     """Yield `count` events from number `first` on, five to a workflow, in the body form of POST /api/events.
 
     The same batch and number always give the same event with the same key; another batch gives other events.

@@ -3,9 +3,9 @@
 import contextlib
 from dataclasses import dataclass, field
 
-from replayforge.cli.client import Client, Problem
-from replayforge.cli.demo_daemon import LogLine
-from replayforge.cli.demo_story import span_in_words, tell
+from replayforge.client.http import Client, Problem
+from replayforge.demo.child_daemon import LogLine
+from replayforge.demo.story import span_in_words, tell
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, SystemClock, parse_time
 from replayforge.domain.lifecycle import TERMINAL
 

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 
-from replayforge.cli.bulk import Tally
-from replayforge.cli.check_command import run_audit
+from replayforge.client.bulk import Tally
 from replayforge.config import Config
 from replayforge.engine.report.audit import Findings
+from replayforge.offline_check import check_offline
 
 ENDED = ("succeeded", "dead_lettered", "discarded", "cancelled", "retired")
 
@@ -25,7 +25,7 @@ def objections_to_ledger(ledger: Mapping[str, int], accepted_before: int, tally:
 
 def objections_to_check(config: Config, ledger: Mapping[str, int] | None) -> tuple[Findings, list[str]]:
     """Check the ledger offline, against the live ledger if given; returns the findings and what does not add up."""
-    findings = asyncio.run(run_audit(config))
+    findings = asyncio.run(check_offline(config))
     objections = [] if findings.clean else ["the offline check is not clean: run `replayforge check` to see all of it"]
     differing = {name for name, count in findings.ledger.as_json().items() if ledger and ledger[name] != count}
     if differing:

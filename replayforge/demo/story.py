@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from replayforge.cli.output import printable
+from replayforge.client.terminal import printable
 
 
 def tell(text: str) -> None:

@@ -6,9 +6,9 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from replayforge.cli.client import NDJSON, Client, Problem, Unreachable, sentence
-from replayforge.cli.progress import Bar
-from replayforge.cli.retry_budget import REFUSED_FOR_NOW, RetryBudget, outcome_unknown
+from replayforge.client.http import NDJSON, Client, Problem, Unreachable, sentence
+from replayforge.client.progress import Bar
+from replayforge.client.retry_budget import REFUSED_FOR_NOW, RetryBudget, outcome_unknown
 
 CHUNK_LINES_MAX = 500
 CHUNK_BYTES_MAX = 2 << 20

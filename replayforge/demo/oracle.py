@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from replayforge.cli.bulk import Line
-from replayforge.cli.demo_sender import event_id_of
+from replayforge.client.bulk import Line
+from replayforge.demo.sender import event_id_of
 from replayforge.domain.lifecycle import TERMINAL, State
 
 NAMED_MAX = 5

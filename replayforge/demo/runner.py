@@ -1,0 +1,66 @@
+"""One demo from the start of its daemon to the proof at its end."""
+
+import time
+
+from replayforge.client.http import Client, Problem, Unreachable
+from replayforge.client.terminal import counted
+from replayforge.demo.child_daemon import ChildDaemon
+from replayforge.demo.keyboard import Keyboard
+from replayforge.demo.plan import DemoOptions
+from replayforge.demo.proof import objections_to_check, objections_to_ledger
+from replayforge.demo.sender import Sender
+from replayforge.demo.show import KEYS, GivenUp, Show
+from replayforge.demo.story import ended, tell
+from replayforge.domain.errors import Unavailable
+from replayforge.offline_check import tell_findings
+
+
+def perform(daemon: ChildDaemon, options: DemoOptions) -> list[str]:
+    """Run the demo and return what does not add up at its end."""
+    tell(f"demo of {len(options.lines):,} events; data in {daemon.data_dir}")
+    daemon.start()
+    daemon.wait_listening()
+    tell(f"open {daemon.url} in a browser to watch")
+    with Client(daemon.url) as client, Keyboard() as keyboard:
+        if keyboard.present:
+            tell(KEYS)
+        sender = Sender(daemon.url, options.lines, options.events_per_second, say=tell)
+        deadline = time.monotonic() + options.timeout_seconds
+        show = Show(daemon, client, sender, keyboard, list(options.faults), options.goes_on, deadline)
+        before = client.get("api", "convergence").document()
+        show.ended_before = ended(before)
+        try:
+            sender.start()
+            show.run()
+        except KeyboardInterrupt:
+            tell("interrupted")
+        except (GivenUp, Unavailable) as error:
+            return [str(error)]
+        finally:
+            show.stop_sending()
+        return proven(show, before["ledger"]["accepted"])
+
+
+def proven(show: Show, accepted_before: int) -> list[str]:
+    """Hold the live ledger against what was sent, stop the daemon, and check its ledger offline."""
+    try:
+        report = show.client.get("api", "convergence").document()
+    except (Unreachable, Problem) as error:
+        return [str(error)]
+    finished = report["converged"]
+    tell(report["ledger_in_words"])
+    objections: list[str] = []
+    if finished:
+        objections += objections_to_ledger(report["ledger"], accepted_before, show.tally)
+    elif not show.goes_on:
+        objections.append("the demo was ended before everything had come to its end")
+    if dead := report["ledger"]["dead_lettered"]:
+        tell(f"{counted(dead, 'dead letter')} could be replayed, on the page or with `replayforge dead replay`")
+    tell("stopping the daemon, checking its ledger")
+    code = show.daemon.stop()
+    if code:
+        objections.append(f"the daemon ended with exit code {code}: {' '.join(show.daemon.last_words[-5:])}")
+    ledger = report["ledger"] if finished else None
+    findings, more = objections_to_check(show.daemon.configuration().config, ledger)
+    tell_findings(findings)
+    return objections + more
