@@ -151,9 +151,8 @@ def overwritten(
             yield kind, begin, (data[:begin] + content + data[begin + size :])[: len(data)]
 
 
-def test_s3_overwritten_sectors(tally: Tally) -> None:
-    """Other content in a sector or page is refused or harmless; without a floor it can hide only batches it covers."""
-    for round_number in range(8):
+def overwrite(tally: Tally, rounds: range) -> None:
+    for round_number in rounds:
         rng = random.Random(f"{tally.seed}:{round_number}")
         older = write_log(rng, segments=2, last_segment_batches=2)
         written = write_log(random.Random(f"{tally.seed}:{round_number}"), segments=2)
@@ -168,16 +167,23 @@ def test_s3_overwritten_sectors(tally: Tally) -> None:
                         tally.add("harmless")
                         assert with_floor == payloads
                         continue
-                    assert isinstance(with_floor, str), (round_number, name, size, kind, begin)
+                    where = (round_number, name, size, kind, begin)
+                    assert isinstance(with_floor, str), where
                     tally.add("refused" if isinstance(found, str) else "taken for torn, refused with a floor")
                     if not isinstance(found, str):
                         assert found == payloads[: len(found)]
-                        assert only_headers_in(written, name, begin, begin + size, len(found)), (
-                            name,
-                            size,
-                            kind,
-                            begin,
-                        )
+                        assert only_headers_in(written, name, begin, begin + size, len(found)), where
+
+
+def test_s3_overwritten_sectors(tally: Tally) -> None:
+    """Other content in a sector or page is refused or harmless; without a floor it can hide only batches it covers."""
+    overwrite(tally, range(5))
+
+
+@pytest.mark.soak
+def test_s3_overwritten_sectors_soak(tally: Tally) -> None:
+    """The same, for a hundred logs."""
+    overwrite(tally, range(100))
 
 
 def only_headers_in(written: Written, name: str, begin: int, end: int, kept: int) -> bool:
