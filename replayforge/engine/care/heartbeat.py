@@ -6,7 +6,6 @@ import threading
 from asyncio import ensure_future, get_running_loop, sleep, wait
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from replayforge.domain.clock import Clock
@@ -141,7 +140,7 @@ class Heartbeat:
         store = self.store.beside(max(CALL_SECONDS_MIN, self.pace.lease_seconds / 6))
         watching = ensure_future(self.watch())
         try:
-            await run_until(told, partial(self.tick, store))
+            await run_until(told, lambda: self.tick(store))
             with contextlib.suppress(Unavailable):
                 await store.beat([], self.clock.now_us(), self.report(True))
         finally:
