@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Fatal
@@ -37,6 +37,7 @@ class Service(Protocol):
         ...
 
 
+@runtime_checkable
 class SelfCharging(Protocol):
     """A service whose crashes may be the fault of what it was working on rather than its own."""
 
@@ -175,11 +176,10 @@ class Supervisor:
 
     async def charged_elsewhere(self, service: Service, error: BaseException) -> bool:
         """Ask the service whether its crash was somebody else's fault; if it cannot tell, it was its own."""
-        charge = getattr(service, "charge_crash", None)
-        if charge is None:
+        if not isinstance(service, SelfCharging):
             return False
         try:
-            return bool(await charge(error))
+            return await service.charge_crash(error)
         except Exception as defect:
             self.telemetry.emit("service.crashed", service=service.name, error=f"while charging a crash: {defect!r}")
             return False

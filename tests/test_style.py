@@ -2,8 +2,9 @@
 
 import ast
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,12 @@ PRIVATE = {
 }  # fmt: skip
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Return a module as a tree."""
+    return ast.parse(path.read_text())
+
+
 def private_names(tree: ast.AST) -> Iterator[str]:
     """Yield every name with one leading underscore that a module takes from another one; it has none of its own."""
     for node in ast.walk(tree):
@@ -70,7 +77,8 @@ def test_what_is_private_to_others_is_used_in_one_place() -> None:
     """Names that a library keeps to itself stand in the modules named above, and all that are named there are used."""
     found = defaultdict(set)
     for path in (ROOT / "replayforge").rglob("*.py"):
-        for name in private_names(ast.parse(path.read_text())):
+        names = private_names(parsed(path)) if re.search(r"(?<!\w)_[a-zA-Z]", path.read_text()) else ()
+        for name in names:
             if re.match(r"_[^_]", name) and name not in ("_exit", "_current_frames"):
                 found[path.name].add(name)
     assert found == PRIVATE
@@ -145,7 +153,44 @@ def test_a_class_is_found_by_its_name() -> None:
     """No two classes of the package have one name: who looks for one finds it, and nothing beside it."""
     found = defaultdict(list)
     for path in (ROOT / "replayforge").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef):
                 found[node.name].append(str(path.relative_to(ROOT)))
     assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
+
+
+# What nobody in the package calls by its name, because somebody else does.
+CALLED_BY_OTHERS = {
+    "collect",  # prometheus_client
+    "createLock", "notset",  # logging, structlog
+    "format_commands", "get_command", "list_commands",  # click
+    "size_bytes",  # a column that comes with others
+}  # fmt: skip
+
+
+def defined_names(tree: ast.AST) -> Iterator[str]:
+    """Yield what a module defines: functions, classes, fields and constants, but for what a decorator takes."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(decorator_list=[]) | ast.AsyncFunctionDef(decorator_list=[]) | ast.ClassDef():
+                yield node.name
+        if isinstance(node, ast.Module | ast.ClassDef):
+            yield from (name.id for one in node.body for name in targets_of(one))
+
+
+def targets_of(statement: ast.stmt) -> Iterator[ast.Name]:
+    """Yield the names that an assignment gives values to."""
+    found = [statement.target] if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [])
+    yield from (one for one in found if isinstance(one, ast.Name))
+
+
+def test_nothing_is_defined_that_nobody_names() -> None:
+    """Each name is written more often than it is defined: in the package, a page, a script or a statement."""
+    written: Counter[str] = Counter()
+    defined: Counter[str] = Counter()
+    for path in (one for folder in ("replayforge", "static") for one in (ROOT / folder).rglob("*.*")):
+        if path.suffix in (".py", ".html", ".js", ".sql"):
+            written.update(re.findall(r"[A-Za-z]\w*", re.sub(r'"""(?s:.*?)"""', "", path.read_text())))
+        if path.suffix == ".py":
+            defined.update(defined_names(parsed(path)))
+    assert {name for name, count in defined.items() if written[name] <= count and name[0] != "_"} == CALLED_BY_OTHERS

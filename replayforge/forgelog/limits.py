@@ -8,7 +8,6 @@ from replayforge.forgelog.errors import RecordRejected
 from replayforge.forgelog.record import RECORD_HEAD_BYTES, NewRecord
 
 MEBIBYTE = 1 << 20
-PAYLOAD_BYTES_HARD_MAX = 16 * MEBIBYTE
 OFFSET_MAX = (1 << 53) - 1  # offsets stay exact in JSON
 BATCH_HEAD_BYTES = 48
 

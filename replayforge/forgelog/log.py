@@ -53,7 +53,6 @@ class ForgeLog:
 
     def __init__(self, storage: Storage, clock: Clock, telemetry: Telemetry) -> None:
         self.storage = storage
-        self.clock = clock
         self.telemetry = telemetry
         self.options = storage.options
         self.committer = Committer(
@@ -65,7 +64,7 @@ class ForgeLog:
             storage.refuse_moved,
         )
         self.named = Consumers(storage.consumers, self.save_consumers)
-        self.scrubber = Scrubber(storage.disk.files, storage.options.scrub_bytes_per_second)
+        self.scrubber = Scrubber(storage.disk.files)
         self.steady_clock = SteadyClock(clock)
         self.log_id = storage.manifest.log_id
         self.recovery: RecoveryReport = storage.report
@@ -228,7 +227,7 @@ class ForgeLog:
             gone = self.storage.delete_segments(gone)
         if gone:
             self.telemetry.emit("log.retained", segments=len(gone), first_offset=self.first_offset)
-        return Retained(len(gone), sum(segment.end for segment in gone), self.first_offset)
+        return Retained(len(gone), self.first_offset)
 
     def scrub_step(self) -> ScrubStep:
         """Verify a little of the sealed segments from the disk; the step says how long to wait before the next."""

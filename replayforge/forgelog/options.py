@@ -19,5 +19,4 @@ class LogOptions:
     space_retry_seconds: float = 1.0
     sync_warning_seconds: float = 1.0
     sync_stalled_seconds: float = 5.0
-    scrub_bytes_per_second: int = 8 * MEBIBYTE
     limits: Limits = field(default_factory=Limits)

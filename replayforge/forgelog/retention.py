@@ -22,7 +22,6 @@ class Retained:
     """What one step of retention removed."""
 
     segments: int
-    bytes: int
     first_offset: int
 
 

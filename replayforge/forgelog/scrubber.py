@@ -10,26 +10,23 @@ from replayforge.forgelog.segment import Segment
 from replayforge.forgelog.writer import OUT_OF_HANDLES
 
 STEP_BYTES_MAX = 1 << 20
-PASS_SECONDS_MIN = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class ScrubStep:
-    """What one step did: what it read, the damage it met, and how long to wait before the next one."""
+    """What one step did: what it read, the damage it met, and whether it ended a pass."""
 
     bytes: int
     damaged_segment: str | None
     damaged_position: int | None
     pass_finished: bool
-    delay_seconds: float
 
 
 class Scrubber:
-    """Goes round over the sealed segments, at most so many bytes a second; keeps no file open between steps."""
+    """Goes round over the sealed segments, a bounded number of bytes a step; keeps no file open between steps."""
 
-    def __init__(self, files: Files, bytes_per_second: int) -> None:
+    def __init__(self, files: Files) -> None:
         self.files = files
-        self.bytes_per_second = bytes_per_second
         self.segment_id = 0
         self.walk: Walk | None = None
         self.scrubbed_bytes = self.errors = self.passes = 0
@@ -43,7 +40,7 @@ class Scrubber:
         if segment is None:
             self.segment_id, self.walk = 0, None
             self.passes += 1
-            return ScrubStep(0, None, None, True, PASS_SECONDS_MIN)
+            return ScrubStep(0, None, None, True)
         try:
             walk, before = self.read_some(segment, manifest)
         except OSError as error:
@@ -54,21 +51,18 @@ class Scrubber:
         self.errors += damaged
         if walk.fault is not None or walk.position >= segment.end:
             self.segment_id, self.walk = segment.header.segment_id + 1, None
-        return ScrubStep(
-            read, segment.path.name if damaged else None, walk.position if damaged else None, False,
-            max(read, 1) / self.bytes_per_second,
-        )  # fmt: skip
+        return ScrubStep(read, segment.path.name if damaged else None, walk.position if damaged else None, False)
 
     def pass_unreadable(self, segment: Segment, error: OSError) -> ScrubStep:
         """Go on behind a segment that gives no bytes: damage, unless retention took it or no handle was to be had."""
         if error.errno in OUT_OF_HANDLES:
-            return ScrubStep(0, None, None, False, PASS_SECONDS_MIN)
+            return ScrubStep(0, None, None, False)
         position = self.walk.position if self.walk is not None and self.walk.header == segment.header else 0
         self.segment_id, self.walk = segment.header.segment_id + 1, None
         if segment.removed:
-            return ScrubStep(0, None, None, False, 0.0)
+            return ScrubStep(0, None, None, False)
         self.errors += 1
-        return ScrubStep(0, segment.path.name, position, False, 1 / self.bytes_per_second)
+        return ScrubStep(0, segment.path.name, position, False)
 
     def read_some(self, segment: Segment, manifest: Manifest) -> tuple[Walk, int]:
         """Go on with the walk over a segment from the disk, not from the cache; pass it and where it began."""

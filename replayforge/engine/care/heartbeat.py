@@ -70,7 +70,6 @@ class Heartbeat:
         self.leases = buffer.leases
         self.beating_since: float | None = None
         self.loop_ran_at = clock.elapsed()
-        self.last_error: str | None = None
         self.tell: Callable[..., None] = lambda call, *values: call(*values)
 
     # On the daemon's own loop
@@ -95,15 +94,13 @@ class Heartbeat:
 
     def beaten(self, renewed: int, lost: Collection[Lease]) -> None:
         """Take in that the store answered, and let go of the leases that somebody else took."""
-        self.last_error = None
         self.loop_ran_at = self.clock.elapsed()
         if renewed:
             self.telemetry.emit("lease.renewed", renewed)
         self.give_up(lost, "The lease was lost: another daemon took the event over.")
 
-    def missed(self, error: str) -> None:
+    def missed(self) -> None:
         """Take in that the store did not answer."""
-        self.last_error = error
         self.loop_ran_at = self.clock.elapsed()
 
     def give_up(self, leases: Collection[Lease], reason: str) -> None:
@@ -156,9 +153,9 @@ class Heartbeat:
         besides = list(held) if claims else None
         try:
             renewal = await store.beat(leases, self.clock.now_us(), self.report(False), besides=besides)
-        except Unavailable as error:
+        except Unavailable:
             self.beating_since = None
-            self.tell(self.missed, str(error))
+            self.tell(self.missed)
             return min(RETRY_SECONDS_MAX, self.pace.heartbeat_seconds / 4)
         if self.beating_since is None:
             self.beating_since = self.clock.elapsed()

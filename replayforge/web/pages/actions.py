@@ -26,7 +26,6 @@ from replayforge.web.pages.words import link, plural, segment, workflow_path
 TOGETHER = 50
 SAMPLE_MAX = 5
 DONE = {"replay": "replayed", "discard": "discarded", "cancel": "cancelled", "retry": "queued to run now"}
-CONFIRMED = ("replay", "discard", "cancel")
 
 
 @dataclass(frozen=True, slots=True)

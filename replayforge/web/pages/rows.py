@@ -91,9 +91,7 @@ class AttemptRow:
     token: int
     outcome: str
     worker: str
-    owner: str
     started_at: str
-    ended_at: str
     seconds: float
     headline: str
     error: Text | None
@@ -239,9 +237,7 @@ def attempt_row(attempt: Attempt) -> AttemptRow:
         token=attempt.token,
         outcome=attempt.outcome.value,
         worker=attempt.worker,
-        owner=attempt.owner,
         started_at=format_time(attempt.started_at_us),
-        ended_at=format_time(attempt.ended_at_us),
         seconds=max(0, attempt.ended_at_us - attempt.started_at_us) / MICROSECONDS_PER_SECOND,
         headline=first_line(attempt.error),
         error=excerpt(attempt.error.encode("utf-8", "backslashreplace")) if attempt.error else None,

@@ -124,7 +124,7 @@ def flipped(data: bytes, bit: int) -> bytes:
 def scrubber_finds(image: Image) -> bool:
     """The flip is in the padding between two records: reading does not see it, the scrubber does."""
     storage = open_storage(SimFiles(image), options=SMALL)
-    scrubber = Scrubber(storage.disk.files, 1 << 20)
+    scrubber = Scrubber(storage.disk.files)
     steps = [scrubber.step(storage.segments[:-1], storage.manifest) for _ in range(4)]
     return any(step.damaged_segment for step in steps)
 

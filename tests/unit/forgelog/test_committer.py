@@ -33,7 +33,6 @@ from tests.support.files.around import FaultFiles, TraceFiles
 from tests.support.probe import Probe
 
 QUICK = LogOptions(segment_bytes=16_384, marker_idle_seconds=0.001, space_retry_seconds=0.001)
-WRITES = frozenset({"pwrite", "allocate"})
 
 
 class Rig:
@@ -390,7 +389,6 @@ async def test_the_scrubber_finds_damage_before_a_reader(tmp_path: Path) -> None
     steps = [rig.log.scrub_step() for _ in range(len(rig.log.storage.segments))]
     assert [step.damaged_segment for step in steps if step.damaged_segment] == [victim.name]
     assert steps[-1].pass_finished
-    assert steps[0].delay_seconds == pytest.approx(steps[0].bytes / (8 << 20))
     stats = rig.log.stats()
     assert (stats.scrub_errors, stats.scrub_passes) == (1, 1)
     assert stats.scrubbed_bytes > 30_000
@@ -412,7 +410,6 @@ async def test_retention_by_age_stops_at_a_jumping_clock(tmp_path: Path) -> None
     assert retained.segments == 1
     assert rig.log.storage.delete_segments([oldest]) == []
     assert rig.log.first_offset == retained.first_offset
-    assert retained.bytes > 10_000
     assert rig.probe.counts["log.retained"] == 1
     rig.clock.wall_us += 10_000_000_000
     await rig.log.commit("reader", 60)

@@ -465,7 +465,7 @@ def test_scrubbing_passes_what_was_accepted(written: Written) -> None:
     for accepted in (((first, last),), ()):
         image = with_manifest(over(written.image, path_of(2), begin + 50, b"\xff" * 8), gaps=accepted)
         storage = open_storage(SimFiles(image))
-        scrubber = Scrubber(storage.disk.files, 1 << 20)
+        scrubber = Scrubber(storage.disk.files)
         steps = [scrubber.step(storage.segments[:-1], storage.manifest) for _ in range(4)]
         assert [step.damaged_segment for step in steps if step.damaged_segment] == ([] if accepted else [name])
         assert steps[-1].pass_finished
@@ -476,7 +476,7 @@ def test_scrubbing_goes_in_bounded_steps(written: Written, monkeypatch: pytest.M
     """A step ends after its share of bytes, and the next one goes on there."""
     monkeypatch.setattr("replayforge.forgelog.scrubber.STEP_BYTES_MAX", 1_000)
     storage = open_storage(SimFiles(written.image))
-    scrubber = Scrubber(storage.disk.files, 1 << 20)
+    scrubber = Scrubber(storage.disk.files)
     steps = 0
     while not scrubber.step(storage.segments[:-1], storage.manifest).pass_finished:
         steps += 1
