@@ -28,13 +28,14 @@ class CountedReads:
     meanwhile: Callable[[], Awaitable[object]] | None = None  # is done once, after a read of the ledger
 
     async def __call__(self, transaction: Any) -> Any:
-        if "ledger_and_due" in transaction.__qualname__:
-            self.count += 1
-            await self.opened.wait()
-            if self.error is not None:
-                raise self.error
+        if "ledger_and_due" not in transaction.__qualname__:
+            return await self.read(transaction)
+        self.count += 1
+        await self.opened.wait()
+        if self.error is not None:
+            raise self.error
         found = await self.read(transaction)
-        if self.meanwhile is not None and self.count:
+        if self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
             await meanwhile()
         return found
