@@ -1,37 +1,30 @@
-"""Builds every part of the daemon from the configuration, in the order in which they can rely on each other."""
+"""One running daemon: opened from the outside in, started, stopped in order."""
 
 import contextlib
 import random
 import secrets
-from asyncio import ensure_future, get_running_loop
+from asyncio import ensure_future
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from replayforge import crashpoints
+from replayforge.building import Foundation, build_caring, build_claiming, build_reporting, build_running, recover
 from replayforge.config import Config
-from replayforge.domain.clock import Clock, SteadyClock, SystemClock
+from replayforge.domain.clock import Clock, SystemClock
 from replayforge.domain.errors import ReplayForgeError, Unavailable
-from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.accept.intake import Intake
-from replayforge.engine.accept.window import Window
-from replayforge.engine.care.controls import Controls
-from replayforge.engine.care.heartbeat import Heartbeat, LeaseTimes
-from replayforge.engine.care.janitor import Chore, Intervals, Janitor
-from replayforge.engine.care.peers import LOOKS_PER_SWEEP, Peers, presence, reporter
-from replayforge.engine.care.recount import Recount
-from replayforge.engine.care.recovery import rebuild_window, reclaim_former
+from replayforge.engine.care.heartbeat import Heartbeat
+from replayforge.engine.care.janitor import Janitor
+from replayforge.engine.care.peers import presence
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
-from replayforge.engine.dispatch.claim_desk import ClaimDesk
 from replayforge.engine.dispatch.deferred_claimer import DeferredClaimer
 from replayforge.engine.dispatch.dispatcher import Dispatcher
-from replayforge.engine.dispatch.handler_limits import HandlerLimits
-from replayforge.engine.dispatch.incarnation import IncarnationFile, read_former
-from replayforge.engine.dispatch.pause_controller import SORTED_PER_STEP_MAX, PauseController
+from replayforge.engine.dispatch.incarnation import IncarnationFile
+from replayforge.engine.dispatch.pause_controller import PauseController
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.dispatch.reader import Reader
 from replayforge.engine.handlers.endpoints import WebhookClient, with_endpoints
-from replayforge.engine.handlers.faults import HandlerFaults
 from replayforge.engine.handlers.handlers import Handlers
 from replayforge.engine.handlers.loading import load_handlers
 from replayforge.engine.replay.jobs import ReplayJobs
@@ -43,12 +36,9 @@ from replayforge.engine.report.event_queries import EventQueries
 from replayforge.engine.report.handler_report import HandlerReporter
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
 from replayforge.engine.run.chaos import Chaos
-from replayforge.engine.run.deadlines import Deadlines
-from replayforge.engine.run.execution import Rules
 from replayforge.engine.run.furnishing import Furnishing
 from replayforge.engine.run.loop_watch import LoopWatch
 from replayforge.engine.run.settler import Settler
-from replayforge.engine.run.strays import Strays
 from replayforge.engine.run.worker import Worker
 from replayforge.forgelog.log import ForgeLog
 from replayforge.opening import (
@@ -64,7 +54,7 @@ from replayforge.stores.store import Store
 from replayforge.streams.stream import Stream
 from replayforge.supervisor import Service, Supervisor
 from replayforge.telemetry import Telemetry
-from replayforge.threads import HANDLER_THREADS_MAX, DaemonThreads, in_thread
+from replayforge.threads import in_thread
 
 DRAIN_SECONDS = 5.0
 
@@ -194,296 +184,52 @@ async def opened(
         # A stream that is away now makes itself ready when it comes back; events are accepted meanwhile.
         with contextlib.suppress(Unavailable):
             await stream.open()
-        parts = Parts(config, node, incarnation, clock, telemetry, random.Random(), log, store, stream, handlers)
-        daemon = await build(parts, cursor)
+        base = Foundation(
+            config, node, incarnation, clock, telemetry, random.Random(), log, store, stream, handlers, cursor
+        )
+        daemon = await build(base)
         stack.callback(daemon.loop_watch.stop)
         stack.callback(daemon.incarnation_file.close)
         yield daemon
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What is open before the engine is built on it."""
-
-    config: Config
-    node: str
-    incarnation: str
-    clock: Clock
-    telemetry: Telemetry
-    rng: random.Random
-    log: ForgeLog
-    store: Store
-    stream: Stream
-    handlers: Handlers
-
-
-async def build(parts: Parts, cursor: int) -> Daemon:
-    """Recover what a former incarnation left, and build the engine."""
-    config, clock, telemetry, store = parts.config, parts.clock, parts.telemetry, parts.store
-    # Where one process has the store for itself, whatever is in processing was left by one that is gone.
-    owner_prefix = f"{parts.node}/" if store.shared else ""
-    metrics_recorder = MetricsRecorder(store, clock, telemetry)
-    if not parts.log.recovery.clean and parts.log.recovery.last_offset > 0:
-        metrics_recorder.note_restart(1, {})
-    directory = Path(config.data_dir)
-    former = read_former(directory)
-    recovered = await reclaim_former(store, parts.handlers, clock, telemetry, owner_prefix, former)
-    incarnation_file = IncarnationFile.create(directory, store.owner, clock)
-    await store.forget_draining(owner_prefix, clock.now_us())
-    window = Window(config.ingest.backlog_events_max)
-    unprojected = rebuild_window(parts.log, window, cursor)
-    publisher = Publisher(store, parts.stream, telemetry)
-    intake = Intake(parts.log, store, window, clock, telemetry, keys_seconds=config.retention.keys_seconds)
-    lease_seconds = config.workers.lease_seconds
-    handler_limits = HandlerLimits(parts.handlers, clock, telemetry, lingering_max=config.workers.count)
-    buffer = ClaimBuffer(
-        clock,
-        workers=config.workers.count,
-        lease_seconds=lease_seconds if store.shared else None,
-        left=handler_limits.release,
-    )
-    desk = ClaimDesk(store, buffer, handler_limits, publisher, clock, telemetry)
-    pause_controller = PauseController(store, buffer, handler_limits, desk, clock, telemetry)
-    await pause_controller.look()
-    dispatcher = Dispatcher(
-        parts.log,
-        store,
-        window,
-        desk,
-        clock,
-        telemetry,
-        incarnation=parts.incarnation,
-        projected=cursor,
-    )
-    settler = Settler(store, buffer, telemetry)
-    chaos = build_chaos(config, telemetry, parts.rng)
-    furnishing = Furnishing(
-        get_running_loop(),
-        DaemonThreads(HANDLER_THREADS_MAX, "handlers"),
-        telemetry,
-        lambda: bool(buffer.running),
-    )
-    furnishing.install()
-    strays = Strays(buffer, handler_limits, furnishing.threads, clock, telemetry)
-    workers = build_workers(parts, buffer, handler_limits, settler, publisher, strays, furnishing, chaos)
-    reader = Reader(
-        parts.stream,
-        store,
-        buffer,
-        desk,
-        incarnation_file,
-        clock,
-        telemetry,
-        solo_seconds=config.workers.solo_seconds,
-    )
-    deferred_claimer = DeferredClaimer(store, buffer, handler_limits, desk, clock, telemetry)
-    heartbeat = build_heartbeat(parts, buffer, workers)
-    peers = Peers(
-        store,
-        parts.stream,
-        publisher,
-        parts.handlers,
-        lambda: None if heartbeat is None else heartbeat.beating_since,
-        clock,
-        telemetry,
-        lease_seconds=lease_seconds,
-        sweep_seconds=config.janitor.sweep_seconds,
-    )
-    controls = Controls(
-        store, desk.look_for_suspects, peers.others, clock, telemetry, least_seconds=config.workers.control_seconds
-    )
-    recount = Recount(store, clock)
-    replay_runner = ReplayRunner(store, publisher, clock, telemetry)
-    replay_jobs = ReplayJobs(store, replay_runner.wake, clock, telemetry)
-    janitor = Janitor(
-        parts.log,
-        store,
-        parts.stream,
-        clock,
-        telemetry,
-        intervals=intervals(config),
-        rng=parts.rng,
-        projected=lambda: dispatcher.projected,
-        publish=publisher.offer,
-        note_disk=intake.note_disk,
-        store_now_us=(peers.store_clock if store.shared else parts.log.steady_clock).now_us,
-        further_chores=[
-            Chore("refill", config.janitor.refill_seconds, publisher.look),
-            Chore("sweep", config.janitor.sweep_seconds, desk.sweep),
-            Chore("recount", config.janitor.disk_seconds, recount.look),
-            *shared_chores(
-                config, peers, controls, pause_controller, replay_jobs, metrics_recorder, parts.log.steady_clock
-            ),
-        ],
-    )
-    supervisor = Supervisor(
-        clock,
-        telemetry,
-        restarts_max=config.supervisor.restarts_max,
-        restart_window_seconds=config.supervisor.restart_window_seconds,
-        rng=parts.rng,
-    )
-    loop_watch = LoopWatch(parts.handlers, telemetry)
-    faults = HandlerFaults(parts.handlers)
-    telemetry.listen(faults.listen)
-    status = DaemonStatus(
-        log=parts.log,
-        store=store,
-        stream=parts.stream,
-        intake=intake,
-        dispatcher=dispatcher,
-        janitor=janitor,
-        buffer=buffer,
-        settler=settler,
-        live_workers=workers,
-        supervisor=supervisor,
-        clock=clock,
-        node=parts.node,
-        started_at_us=clock.now_us(),
-        recovered=replace(recovered, unprojected=unprojected),
-        peers=peers,
-        controls=controls,
-        loop_watch=loop_watch,
-        strays=strays,
-        handler_threads=furnishing.threads,
-        faults=faults,
-    )
-    convergence = ConvergenceQuery(
-        log=parts.log,
-        store=store,
-        recount=recount,
-        peers=peers,
-        handler_limits=handler_limits,
-        status=status,
-        clock=clock,
-    )
-    rules = workers[0].rules
+async def build(base: Foundation) -> Daemon:
+    """Recover what a former incarnation left, and build the engine; each part relies on those built before it."""
+    restart = await recover(base)
+    claiming = build_claiming(base, restart.incarnation_file)
+    await claiming.pause_controller.look()
+    running = build_running(base, claiming)
+    caring = build_caring(base, claiming, running, restart.metrics_recorder)
+    reporting = build_reporting(base, restart, claiming, running, caring)
     return Daemon(
-        config=config,
-        clock=clock,
-        telemetry=telemetry,
-        log=parts.log,
-        store=store,
-        stream=parts.stream,
-        buffer=buffer,
-        settler=settler,
-        intake=intake,
-        dispatcher=dispatcher,
-        publisher=publisher,
-        reader=reader,
-        deferred_claimer=deferred_claimer,
-        janitor=janitor,
-        replayer=Replayer(store, publisher, clock, telemetry),
-        replay_jobs=replay_jobs,
-        replay_runner=replay_runner,
-        pause_controller=pause_controller,
-        handler_reporter=HandlerReporter(store, buffer, handler_limits, rules),
-        queries=EventQueries(store, intake, parts.handlers, rules.retry, clock),
-        convergence=convergence,
-        status=status,
-        workers=workers,
-        furnishing=furnishing,
-        supervisor=supervisor,
-        heartbeat=heartbeat,
-        chaos=chaos,
-        metrics_recorder=metrics_recorder,
-        incarnation_file=incarnation_file,
-        loop_watch=loop_watch,
-    )
-
-
-def build_heartbeat(parts: Parts, buffer: ClaimBuffer, workers: list[Worker]) -> Heartbeat | None:
-    """Return the heartbeat of a daemon that shares its store; one that has it for itself needs none."""
-    if not parts.store.shared:
-        return None
-    report = reporter(parts.node, parts.incarnation, parts.log, workers, buffer, parts.clock.now_us())
-    chosen = parts.config.workers
-    pace = LeaseTimes(chosen.heartbeat_seconds, chosen.lease_seconds, chosen.handler_timeout_seconds)
-    return Heartbeat(parts.store, buffer, workers, parts.handlers, report, parts.clock, parts.telemetry, pace)
-
-
-def shared_chores(
-    config: Config,
-    peers: Peers,
-    controls: Controls,
-    pause_controller: PauseController,
-    replay_jobs: ReplayJobs,
-    metrics_recorder: MetricsRecorder,
-    steady_clock: SteadyClock,
-) -> list[Chore]:
-    """Return the janitor's chores that concern other daemons, or what all daemons share."""
-    seconds = config.janitor
-    kept_seconds = config.retention.dead_seconds
-    return [
-        Chore("take_over", seconds.sweep_seconds / LOOKS_PER_SWEEP, peers.take_over),
-        Chore("look_at_suspects", seconds.refill_seconds, controls.look),
-        Chore("look_at_handlers", seconds.refill_seconds, pause_controller.look),
-        Chore("clear_the_way", seconds.refill_seconds, pause_controller.clear_the_way, SORTED_PER_STEP_MAX),
-        Chore("remove_dead_consumers", seconds.stream_reclaim_seconds, peers.remove_dead_consumers),
-        Chore(
-            "retire_replays", seconds.retention_seconds, lambda: replay_jobs.retire(steady_clock.now_us(), kept_seconds)
-        ),
-        Chore("write_metrics", seconds.metrics_seconds, metrics_recorder.write),
-        Chore("retire_metrics", seconds.retention_seconds, lambda: metrics_recorder.retire(steady_clock.now_us())),
-        Chore("forget_nodes", seconds.retention_seconds, peers.forget_nodes),
-        Chore("long_transactions", seconds.disk_seconds, peers.look_for_long_transactions),
-    ]
-
-
-def build_chaos(config: Config, telemetry: Telemetry, rng: random.Random) -> Chaos | None:
-    """Return what simulates crashes, or None while that is off."""
-    rates = config.chaos
-    if not rates.enabled:
-        return None
-    return Chaos(telemetry, rng, rates.fail_rate, rates.crash_rate, rates.exit_rate)
-
-
-def build_workers(
-    parts: Parts,
-    buffer: ClaimBuffer,
-    handler_limits: HandlerLimits,
-    settler: Settler,
-    publisher: Publisher,
-    strays: Strays,
-    furnishing: Furnishing,
-    chaos: Chaos | None,
-) -> list[Worker]:
-    """Return as many workers as are configured."""
-    retry = parts.config.retry
-    policy = RetryPolicy(retry.max_attempts, retry.base_seconds, retry.factor, retry.max_seconds, retry.jitter)
-    rules = Rules(policy, parts.config.workers.handler_timeout_seconds, parts.clock, parts.rng, Deadlines())
-    return [
-        Worker(
-            f"worker-{number}",
-            buffer,
-            parts.handlers,
-            handler_limits,
-            settler,
-            parts.store,
-            publisher,
-            rules,
-            parts.telemetry,
-            strays,
-            furnishing,
-            chaos,
-        )
-        for number in range(1, parts.config.workers.count + 1)
-    ]
-
-
-def intervals(config: Config) -> Intervals:
-    """Return the intervals of the janitor's chores."""
-    chores = config.janitor
-    return Intervals(
-        promote_seconds=chores.promote_seconds,
-        refill_seconds=chores.refill_seconds,
-        stream_reclaim_seconds=chores.stream_reclaim_seconds,
-        stream_idle_seconds=chores.stream_idle_seconds,
-        retention_seconds=chores.retention_seconds,
-        mirror_seconds=chores.mirror_seconds,
-        disk_seconds=chores.disk_seconds,
-        disk_free_bytes_min=config.log.disk_free_bytes_min,
-        succeeded_kept_seconds=config.retention.succeeded_seconds,
-        dead_kept_seconds=config.retention.dead_seconds,
-        keys_kept_seconds=config.retention.keys_seconds,
+        config=base.config,
+        clock=base.clock,
+        telemetry=base.telemetry,
+        log=base.log,
+        store=base.store,
+        stream=base.stream,
+        buffer=claiming.buffer,
+        settler=running.settler,
+        intake=claiming.intake,
+        dispatcher=claiming.dispatcher,
+        publisher=claiming.publisher,
+        reader=claiming.reader,
+        deferred_claimer=claiming.deferred_claimer,
+        janitor=caring.janitor,
+        replayer=Replayer(base.store, claiming.publisher, base.clock, base.telemetry),
+        replay_jobs=caring.replay_jobs,
+        replay_runner=caring.replay_runner,
+        pause_controller=claiming.pause_controller,
+        handler_reporter=reporting.handler_reporter,
+        queries=reporting.queries,
+        convergence=reporting.convergence,
+        status=reporting.status,
+        workers=running.workers,
+        furnishing=running.furnishing,
+        supervisor=caring.supervisor,
+        heartbeat=caring.heartbeat,
+        chaos=running.chaos,
+        metrics_recorder=restart.metrics_recorder,
+        incarnation_file=restart.incarnation_file,
+        loop_watch=running.loop_watch,
     )

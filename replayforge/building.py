@@ -1,0 +1,369 @@
+"""Builds the engine in the order in which its parts rely on each other: claim, run, care, report."""
+
+import random
+from asyncio import get_running_loop
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from replayforge.config import Config
+from replayforge.domain.clock import Clock
+from replayforge.domain.retry import RetryPolicy
+from replayforge.engine.accept.intake import Intake
+from replayforge.engine.accept.window import Window
+from replayforge.engine.care.controls import Controls
+from replayforge.engine.care.heartbeat import Heartbeat, LeaseTimes
+from replayforge.engine.care.janitor import Chore, Intervals, Janitor
+from replayforge.engine.care.peers import LOOKS_PER_SWEEP, Peers, reporter
+from replayforge.engine.care.recount import Recount
+from replayforge.engine.care.recovery import Recovered, rebuild_window, reclaim_former
+from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from replayforge.engine.dispatch.claim_desk import ClaimDesk
+from replayforge.engine.dispatch.deferred_claimer import DeferredClaimer
+from replayforge.engine.dispatch.dispatcher import Dispatcher
+from replayforge.engine.dispatch.handler_limits import HandlerLimits
+from replayforge.engine.dispatch.incarnation import IncarnationFile, read_former
+from replayforge.engine.dispatch.pause_controller import SORTED_PER_STEP_MAX, PauseController
+from replayforge.engine.dispatch.publisher import Publisher
+from replayforge.engine.dispatch.reader import Reader
+from replayforge.engine.handlers.faults import HandlerFaults
+from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.replay.jobs import ReplayJobs
+from replayforge.engine.replay.runner import ReplayRunner
+from replayforge.engine.report.convergence import ConvergenceQuery
+from replayforge.engine.report.daemon_status import DaemonStatus
+from replayforge.engine.report.event_queries import EventQueries
+from replayforge.engine.report.handler_report import HandlerReporter
+from replayforge.engine.report.metrics_recorder import MetricsRecorder
+from replayforge.engine.run.chaos import Chaos
+from replayforge.engine.run.deadlines import Deadlines
+from replayforge.engine.run.execution import Rules
+from replayforge.engine.run.furnishing import Furnishing
+from replayforge.engine.run.loop_watch import LoopWatch
+from replayforge.engine.run.settler import Settler
+from replayforge.engine.run.strays import Strays
+from replayforge.engine.run.worker import Worker
+from replayforge.forgelog.log import ForgeLog
+from replayforge.stores.store import Store
+from replayforge.streams.stream import Stream
+from replayforge.supervisor import Supervisor
+from replayforge.telemetry import Telemetry
+from replayforge.threads import HANDLER_THREADS_MAX, DaemonThreads
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """What is open before the engine is built on it. `cursor` is the log offset up to which events have rows."""
+
+    config: Config
+    node: str
+    incarnation: str
+    clock: Clock
+    telemetry: Telemetry
+    rng: random.Random
+    log: ForgeLog
+    store: Store
+    stream: Stream
+    handlers: Handlers
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """What the former incarnation left, and what this one leaves to the next."""
+
+    metrics_recorder: MetricsRecorder
+    recovered: Recovered
+    incarnation_file: IncarnationFile
+
+
+@dataclass(frozen=True, slots=True)
+class Claiming:
+    """From a request to a claimed event. `unprojected` is how many events of the log had no row yet."""
+
+    intake: Intake
+    publisher: Publisher
+    handler_limits: HandlerLimits
+    buffer: ClaimBuffer
+    desk: ClaimDesk
+    pause_controller: PauseController
+    dispatcher: Dispatcher
+    reader: Reader
+    deferred_claimer: DeferredClaimer
+    unprojected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """From a claimed event to a committed outcome."""
+
+    rules: Rules
+    settler: Settler
+    furnishing: Furnishing
+    strays: Strays
+    loop_watch: LoopWatch
+    chaos: Chaos | None
+    workers: list[Worker]
+
+
+@dataclass(frozen=True, slots=True)
+class Caring:
+    """What keeps the promises while the rest works: leases, chores, peers, bulk replays."""
+
+    heartbeat: Heartbeat | None
+    peers: Peers
+    controls: Controls
+    recount: Recount
+    replay_runner: ReplayRunner
+    replay_jobs: ReplayJobs
+    janitor: Janitor
+    supervisor: Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """What the daemon tells of itself."""
+
+    status: DaemonStatus
+    convergence: ConvergenceQuery
+    queries: EventQueries
+    handler_reporter: HandlerReporter
+
+
+async def recover(base: Foundation) -> Restart:
+    """Take back what a former incarnation held, and begin this one; counts what it does from the beginning."""
+    store, clock, telemetry = base.store, base.clock, base.telemetry
+    metrics_recorder = MetricsRecorder(store, clock, telemetry)
+    if not base.log.recovery.clean and base.log.recovery.last_offset > 0:
+        metrics_recorder.note_restart(1, {})
+    # Where one process has the store for itself, whatever is in processing was left by one that is gone.
+    owner_prefix = f"{base.node}/" if store.shared else ""
+    directory = Path(base.config.data_dir)
+    recovered = await reclaim_former(store, base.handlers, clock, telemetry, owner_prefix, read_former(directory))
+    incarnation_file = IncarnationFile.create(directory, store.owner, clock)
+    await store.forget_draining(owner_prefix, clock.now_us())
+    return Restart(metrics_recorder, recovered, incarnation_file)
+
+
+def build_claiming(base: Foundation, incarnation_file: IncarnationFile) -> Claiming:
+    """Build what accepts, dispatches and claims; the window already holds what has no row yet."""
+    config, store, clock, telemetry = base.config, base.store, base.clock, base.telemetry
+    workers = config.workers
+    window = Window(config.ingest.backlog_events_max)
+    unprojected = rebuild_window(base.log, window, base.cursor)
+    publisher = Publisher(store, base.stream, telemetry)
+    limits = HandlerLimits(base.handlers, clock, telemetry, lingering_max=workers.count)
+    lease_seconds = workers.lease_seconds if store.shared else None
+    buffer = ClaimBuffer(clock, workers=workers.count, lease_seconds=lease_seconds, left=limits.release)
+    desk = ClaimDesk(store, buffer, limits, publisher, clock, telemetry)
+    return Claiming(
+        Intake(base.log, store, window, clock, telemetry, keys_seconds=config.retention.keys_seconds),
+        publisher,
+        limits,
+        buffer,
+        desk,
+        PauseController(store, buffer, limits, desk, clock, telemetry),
+        Dispatcher(
+            base.log, store, window, desk, clock, telemetry, incarnation=base.incarnation, projected=base.cursor
+        ),
+        Reader(base.stream, store, buffer, desk, incarnation_file, clock, telemetry, solo_seconds=workers.solo_seconds),
+        DeferredClaimer(store, buffer, limits, desk, clock, telemetry),
+        unprojected,
+    )
+
+
+def build_running(base: Foundation, claiming: Claiming) -> Running:
+    """Build the workers and what they share; from now on user code finds what it may use."""
+    config, telemetry, buffer, limits = base.config, base.telemetry, claiming.buffer, claiming.handler_limits
+    threads = DaemonThreads(HANDLER_THREADS_MAX, "handlers")
+    furnishing = Furnishing(get_running_loop(), threads, telemetry, lambda: bool(buffer.running))
+    furnishing.install()
+    retry = config.retry
+    policy = RetryPolicy(retry.max_attempts, retry.base_seconds, retry.factor, retry.max_seconds, retry.jitter)
+    rules = Rules(policy, config.workers.handler_timeout_seconds, base.clock, base.rng, Deadlines())
+    settler = Settler(base.store, buffer, telemetry)
+    strays = Strays(buffer, limits, threads, base.clock, telemetry)
+    chaos = build_chaos(config, telemetry, base.rng)
+    workers = [
+        Worker(
+            f"worker-{number}",
+            buffer,
+            base.handlers,
+            limits,
+            settler,
+            base.store,
+            claiming.publisher,
+            rules,
+            telemetry,
+            strays,
+            furnishing,
+            chaos,
+        )
+        for number in range(1, config.workers.count + 1)
+    ]
+    return Running(rules, settler, furnishing, strays, LoopWatch(base.handlers, telemetry), chaos, workers)
+
+
+def build_chaos(config: Config, telemetry: Telemetry, rng: random.Random) -> Chaos | None:
+    """Return what simulates crashes, or None while that is off."""
+    rates = config.chaos
+    if not rates.enabled:
+        return None
+    return Chaos(telemetry, rng, rates.fail_rate, rates.crash_rate, rates.exit_rate)
+
+
+def build_caring(base: Foundation, claiming: Claiming, running: Running, metrics_recorder: MetricsRecorder) -> Caring:
+    """Build what renews leases, does the chores, knows the peers and replays in bulk, and who restarts it all."""
+    config, store, clock, telemetry = base.config, base.store, base.clock, base.telemetry
+    heartbeat = build_heartbeat(base, claiming.buffer, running.workers)
+    peers = Peers(
+        store,
+        base.stream,
+        claiming.publisher,
+        base.handlers,
+        lambda: None if heartbeat is None else heartbeat.beating_since,
+        clock,
+        telemetry,
+        lease_seconds=config.workers.lease_seconds,
+        sweep_seconds=config.janitor.sweep_seconds,
+    )
+    suspects, least_seconds = claiming.desk.look_for_suspects, config.workers.control_seconds
+    controls = Controls(store, suspects, peers.others, clock, telemetry, least_seconds=least_seconds)
+    recount = Recount(store, clock)
+    replay_runner = ReplayRunner(store, claiming.publisher, clock, telemetry)
+    replay_jobs = ReplayJobs(store, replay_runner.wake, clock, telemetry)
+    chores = [
+        *own_chores(config, claiming, recount),
+        *shared_chores(base, claiming.pause_controller, peers, controls, replay_jobs, metrics_recorder),
+    ]
+    janitor = build_janitor(base, claiming, peers, chores)
+    supervisor = Supervisor(
+        clock,
+        telemetry,
+        restarts_max=config.supervisor.restarts_max,
+        restart_window_seconds=config.supervisor.restart_window_seconds,
+        rng=base.rng,
+    )
+    return Caring(heartbeat, peers, controls, recount, replay_runner, replay_jobs, janitor, supervisor)
+
+
+def build_heartbeat(base: Foundation, buffer: ClaimBuffer, workers: list[Worker]) -> Heartbeat | None:
+    """Return the heartbeat of a daemon that shares its store; one that has it for itself needs none."""
+    if not base.store.shared:
+        return None
+    report = reporter(base.node, base.incarnation, base.log, workers, buffer, base.clock.now_us())
+    chosen = base.config.workers
+    pace = LeaseTimes(chosen.heartbeat_seconds, chosen.lease_seconds, chosen.handler_timeout_seconds)
+    return Heartbeat(base.store, buffer, workers, base.handlers, report, base.clock, base.telemetry, pace)
+
+
+def build_janitor(base: Foundation, claiming: Claiming, peers: Peers, chores: list[Chore]) -> Janitor:
+    """Return the janitor, with chores beside its own; a shared store has a clock of its own."""
+    return Janitor(
+        base.log,
+        base.store,
+        base.stream,
+        base.clock,
+        base.telemetry,
+        intervals=intervals(base.config),
+        rng=base.rng,
+        projected=lambda: claiming.dispatcher.projected,
+        publish=claiming.publisher.offer,
+        note_disk=claiming.intake.note_disk,
+        store_now_us=(peers.store_clock if base.store.shared else base.log.steady_clock).now_us,
+        further_chores=chores,
+    )
+
+
+def own_chores(config: Config, claiming: Claiming, recount: Recount) -> list[Chore]:
+    """Return the chores that concern what this process holds."""
+    seconds = config.janitor
+    return [
+        Chore("refill", seconds.refill_seconds, claiming.publisher.look),
+        Chore("sweep", seconds.sweep_seconds, claiming.desk.sweep),
+        Chore("recount", seconds.disk_seconds, recount.look),
+    ]
+
+
+def shared_chores(
+    base: Foundation,
+    pause_controller: PauseController,
+    peers: Peers,
+    controls: Controls,
+    replay_jobs: ReplayJobs,
+    metrics_recorder: MetricsRecorder,
+) -> list[Chore]:
+    """Return the janitor's chores that concern other daemons, or what all daemons share."""
+    seconds, now_us = base.config.janitor, base.log.steady_clock.now_us
+    kept_seconds = base.config.retention.dead_seconds
+    return [
+        Chore("take_over", seconds.sweep_seconds / LOOKS_PER_SWEEP, peers.take_over),
+        Chore("look_at_suspects", seconds.refill_seconds, controls.look),
+        Chore("look_at_handlers", seconds.refill_seconds, pause_controller.look),
+        Chore("clear_the_way", seconds.refill_seconds, pause_controller.clear_the_way, SORTED_PER_STEP_MAX),
+        Chore("remove_dead_consumers", seconds.stream_reclaim_seconds, peers.remove_dead_consumers),
+        Chore("retire_replays", seconds.retention_seconds, lambda: replay_jobs.retire(now_us(), kept_seconds)),
+        Chore("write_metrics", seconds.metrics_seconds, metrics_recorder.write),
+        Chore("retire_metrics", seconds.retention_seconds, lambda: metrics_recorder.retire(now_us())),
+        Chore("forget_nodes", seconds.retention_seconds, peers.forget_nodes),
+        Chore("long_transactions", seconds.disk_seconds, peers.look_for_long_transactions),
+    ]
+
+
+def intervals(config: Config) -> Intervals:
+    """Return the intervals of the janitor's chores."""
+    chores = config.janitor
+    return Intervals(
+        promote_seconds=chores.promote_seconds,
+        refill_seconds=chores.refill_seconds,
+        stream_reclaim_seconds=chores.stream_reclaim_seconds,
+        stream_idle_seconds=chores.stream_idle_seconds,
+        retention_seconds=chores.retention_seconds,
+        mirror_seconds=chores.mirror_seconds,
+        disk_seconds=chores.disk_seconds,
+        disk_free_bytes_min=config.log.disk_free_bytes_min,
+        succeeded_kept_seconds=config.retention.succeeded_seconds,
+        dead_kept_seconds=config.retention.dead_seconds,
+        keys_kept_seconds=config.retention.keys_seconds,
+    )
+
+
+def build_reporting(
+    base: Foundation, restart: Restart, claiming: Claiming, running: Running, caring: Caring
+) -> Reporting:
+    """Build what answers questions; it looks at all the rest and changes nothing."""
+    faults = HandlerFaults(base.handlers)
+    base.telemetry.listen(faults.listen)
+    status = DaemonStatus(
+        log=base.log,
+        store=base.store,
+        stream=base.stream,
+        intake=claiming.intake,
+        dispatcher=claiming.dispatcher,
+        janitor=caring.janitor,
+        buffer=claiming.buffer,
+        settler=running.settler,
+        live_workers=running.workers,
+        supervisor=caring.supervisor,
+        clock=base.clock,
+        node=base.node,
+        started_at_us=base.clock.now_us(),
+        recovered=replace(restart.recovered, unprojected=claiming.unprojected),
+        peers=caring.peers,
+        controls=caring.controls,
+        loop_watch=running.loop_watch,
+        strays=running.strays,
+        handler_threads=running.furnishing.threads,
+        faults=faults,
+    )
+    convergence = ConvergenceQuery(
+        log=base.log,
+        store=base.store,
+        recount=caring.recount,
+        peers=caring.peers,
+        handler_limits=claiming.handler_limits,
+        status=status,
+        clock=base.clock,
+    )
+    queries = EventQueries(base.store, claiming.intake, base.handlers, running.rules.retry, base.clock)
+    reporter = HandlerReporter(base.store, claiming.buffer, claiming.handler_limits, running.rules)
+    return Reporting(status, convergence, queries, reporter)
