@@ -167,3 +167,35 @@ def commands_in(specification: str) -> set[str]:
         group, _, rest = re.sub(r" ?\[.*?\]", "", written).partition(" ")
         named |= {f"{group} {one}".strip() for one in re.findall(r"(?:^|\| )([a-z][a-z-]*|)(?![a-z-])", rest)}
     return named
+
+
+# The guide
+
+
+def test_paths_in_documents_exist() -> None:
+    """Every file and folder that README and the guide name is there."""
+    root = SHIPPED.parent
+    for document in (root / "README.md", *sorted((root / "replayforge" / "docs").glob("*.md"))):
+        named = re.findall(r"`((?:replayforge|tests|bench)/[\w/.]*)`", document.read_text(encoding="utf-8"))
+        assert [path for path in named if not (root / path).exists()] == [], document.name
+
+
+def test_names_in_the_house_exist() -> None:
+    """Every folder and module that the drawing of the house shows is in the package."""
+    root = SHIPPED.parent / "replayforge"
+    drawing = re.search(
+        r"```text\n(.*?)```", (root / "docs" / "architecture.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert drawing is not None
+    names = set(re.findall(r"(?<![\w/])([a-z_]+(?:/|\.py))(?=\s|$)", drawing[1]))
+    there = {f"{path.name}/" for path in root.rglob("*") if path.is_dir()} | {path.name for path in root.rglob("*.py")}
+    assert len(names) > 15
+    assert names - there == set()
+
+
+def test_glossary_has_each_word_once() -> None:
+    """One word for one thing: no word is explained twice."""
+    glossary = (SHIPPED.parent / "replayforge" / "docs" / "glossary.md").read_text(encoding="utf-8")
+    words = [word for cell in re.findall(r"^\| \*\*(.+?)\*\* \|", glossary, re.MULTILINE) for word in cell.split(", ")]
+    assert len(words) > 30
+    assert sorted(words) == sorted(set(words))

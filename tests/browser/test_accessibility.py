@@ -37,7 +37,7 @@ def paths(dead: str) -> list[str]:
     found = ["/", "/events", f"/events/{dead}", "/workflows", "/workflows/order-1", "/dead-letters", "/runtime"]
     found += [f"/events/{dead}?layout=indented&secrets=shown", "/workflows/order-1?only=failed&idle=shown"]
     found += ["/handlers", "/handlers/pause?pattern=*", "/replays", "/replays/rpl_1", "/replays/new"]
-    return [*found, "/docs", "/send", "/nope", f"/confirm/discard?id={dead}"]
+    return [*found, "/docs", "/guide", "/send", "/nope", f"/confirm/discard?id={dead}"]
 
 
 def prepare(tab: Watched, path: str, width: int) -> None:

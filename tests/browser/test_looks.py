@@ -81,6 +81,7 @@ def paths(ids: dict[str, str]) -> list[str]:
         f"/confirm/replay?id={ids['dead']}",
         f"/confirm/discard?id={ids['dead']}",
         "/docs",
+        "/guide/contributing",
     ]
 
 

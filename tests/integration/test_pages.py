@@ -102,7 +102,17 @@ def test_every_live_region_can_be_rendered_and_hears_of_something() -> None:
 async def test_every_page_says_what_it_may_load_and_is_kept_by_nobody(house: House) -> None:
     """Pages carry the strict policy and no-store; static files are kept for ever under the hash of their content."""
     await house.reaches(await house.send("fails"), "dead_lettered")
-    for path in ("/", "/events", "/workflows", "/workflows/workflow", "/dead-letters", "/runtime", "/docs", "/send"):
+    for path in (
+        "/",
+        "/events",
+        "/workflows",
+        "/workflows/workflow",
+        "/dead-letters",
+        "/runtime",
+        "/docs",
+        "/guide",
+        "/send",
+    ):
         async with house.http.get(path, headers=HTML) as response:
             text = await response.text()
             assert response.status == 200, path

@@ -177,6 +177,7 @@ READS = [
     "/metrics",
     "/openapi.json",
     "/docs",
+    "/guide",
     "/",
     "/search?q=" + "%27" * 80,
     "/dead-letters",
