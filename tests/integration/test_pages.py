@@ -16,7 +16,7 @@ from replayforge.web.api.openapi import api_routes
 from replayforge.web.api.shapes import ORIGINAL_NAMES
 from replayforge.web.http.sessions import Sessions
 from replayforge.web.live.hints import ALL_TOPICS, HINT_SECONDS, happened
-from replayforge.web.pages import api_page, rendering, views
+from replayforge.web.pages import api_page, guide, rendering, views
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
 from tests.support.waiting import persist
@@ -42,6 +42,7 @@ VIEW_OF: dict[str, Any] = {
     "login.html": views.LoginView,
     "error.html": views.ErrorView,
     "docs.html": api_page.DocsView,
+    "guide.html": guide.GuideView,
 }
 FRAME = {"layout.html", "bare.html", "head.html", "parts.html"}
 

@@ -32,7 +32,7 @@ async def guide(request: web.Request) -> web.Response:
     if name not in TITLES:
         raise NotFound(f"The guide has no document {name!r}.")
     body = Markup(rendered(name, context_of(request).base_path))  # noqa: S704 - our own files, with HTML turned off
-    return await show(request, Page("guide.html", TITLES[name], "docs"), GuideView(name, list(TITLES.items()), body))
+    return await show(request, Page("guide.html", TITLES[name], "guide"), GuideView(name, list(TITLES.items()), body))
 
 
 @cache
