@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from replayforge.domain.errors import NotFound
 from replayforge.web.http.context import context_of
-from replayforge.web.pages.rendering import Page, show
+from replayforge.web.pages.rendering import PageTemplate, show
 
 TITLES = {"architecture": "Architecture", "glossary": "Glossary", "contributing": "Contributing"}
 
@@ -32,7 +32,7 @@ async def guide(request: web.Request) -> web.Response:
     if name not in TITLES:
         raise NotFound(f"The guide has no document {name!r}.")
     body = Markup(rendered(name, context_of(request).base_path))  # noqa: S704 - our own files, with HTML turned off
-    return await show(request, Page("guide.html", TITLES[name], "guide"), GuideView(name, list(TITLES.items()), body))
+    return await show(request, PageTemplate("guide.html", TITLES[name], "guide"), GuideView(name, list(TITLES.items()), body))
 
 
 @cache
