@@ -14,7 +14,7 @@ from replayforge.domain.errors import NotFound
 from replayforge.web.http.context import context_of
 from replayforge.web.pages.rendering import PageTemplate, show
 
-TITLES = {"architecture": "Architecture", "glossary": "Glossary", "contributing": "Contributing"}
+TITLES = {"architecture": "Architecture", "glossary": "Glossary", "contributing": "Contributing", "metrics": "Metrics"}
 
 
 @dataclass(frozen=True, slots=True)
