@@ -35,7 +35,7 @@ class Batcher(Generic[Item, Result]):
 
     An item waits while an earlier flush is running, and for a few turns of the loop if these bring it company. `flush`
     gets the items in the order they came and returns one result for each, in that order. When it raises, every caller
-    of that batch gets the error. `items_max` bounds one flush, `waiting_max` what may wait: beyond it `add` raises
+    of that batch gets the error. `items_max` bounds one flush, `pending_max` what may wait: beyond it `add` raises
     Unavailable at once.
     """
 
@@ -44,12 +44,12 @@ class Batcher(Generic[Item, Result]):
         flush: Callable[[list[Item]], Awaitable[Sequence[Result]]],
         *,
         items_max: int = 500,
-        waiting_max: int = 100_000,
+        pending_max: int = 100_000,
     ) -> None:
         self.flush = flush
         self.items_max = items_max
-        self.waiting_max = waiting_max
-        self.waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self.pending_max = pending_max
+        self.pending: list[tuple[Item, asyncio.Future[Result]]] = []
         self.runner: asyncio.Task[None] | None = None
 
     async def add(self, item: Item) -> Result:
@@ -61,10 +61,10 @@ class Batcher(Generic[Item, Result]):
 
     def submit(self, item: Item) -> asyncio.Future[Result]:
         """Hand in `item` now; the future resolves after the flush that carries it."""
-        if len(self.waiting) >= self.waiting_max:
-            raise Unavailable(f"{self.waiting_max:,} requests are waiting already; try again in a moment.")
+        if len(self.pending) >= self.pending_max:
+            raise Unavailable(f"{self.pending_max:,} requests are waiting already; try again in a moment.")
         future: asyncio.Future[Result] = get_running_loop().create_future()
-        self.waiting.append((item, future))
+        self.pending.append((item, future))
         if self.runner is None:
             self.runner = create_task(self.run(), name="batcher")
         return future
@@ -77,14 +77,14 @@ class Batcher(Generic[Item, Result]):
     async def run(self) -> None:
         """Flush until nothing waits. Whatever ends that before, nobody waits in vain, and the next item begins anew."""
         try:
-            while self.waiting:
-                await gathered(self.waiting, self.items_max)
-                batch = self.waiting[: self.items_max]
-                del self.waiting[: self.items_max]
+            while self.pending:
+                await gathered(self.pending, self.items_max)
+                batch = self.pending[: self.items_max]
+                del self.pending[: self.items_max]
                 await self.flush_batch(batch)
         except BaseException as error:
-            refuse(self.waiting, error)
-            self.waiting.clear()
+            refuse(self.pending, error)
+            self.pending.clear()
             raise
         finally:
             self.runner = None

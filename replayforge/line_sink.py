@@ -30,14 +30,14 @@ class LineSink:
         name: str,
         descriptor: int,
         notice: Callable[[int], bytes] = lambda count: b"%d lines were dropped\n" % count,
-        waiting_bytes_max: int = WAITING_BYTES_MAX,
+        lines_bytes_max: int = WAITING_BYTES_MAX,
     ) -> None:
         self.name = name
         self.descriptor = descriptor
         self.notice = notice
-        self.waiting_bytes_max = waiting_bytes_max
-        self.waiting: deque[bytes] = deque()
-        self.waiting_bytes = 0
+        self.lines_bytes_max = lines_bytes_max
+        self.lines: deque[bytes] = deque()
+        self.lines_bytes = 0
         self.dropped = 0
         self.unsaid = 0  # dropped, and not yet said in the output
         self.reason = ""  # why the last write failed
@@ -56,11 +56,11 @@ class LineSink:
             self.put_out([line])
             return
         with self.changed:
-            if self.waiting_bytes + len(line) > self.waiting_bytes_max:
+            if self.lines_bytes + len(line) > self.lines_bytes_max:
                 self.drop(1)
                 return
-            self.waiting.append(line)
-            self.waiting_bytes += len(line)
+            self.lines.append(line)
+            self.lines_bytes += len(line)
             if self.thread is None:
                 self.start()
             self.changed.notify_all()
@@ -68,7 +68,7 @@ class LineSink:
     def flush(self, timeout_seconds: float) -> bool:
         """Wait for what was taken to be written, for so long at most; returns whether it was."""
         with self.changed:
-            return self.changed.wait_for(lambda: not self.waiting and self.writing_since is None, timeout_seconds)
+            return self.changed.wait_for(lambda: not self.lines and self.writing_since is None, timeout_seconds)
 
     def trouble(self) -> str:
         """Say why nothing can be written now; empty while something can."""
@@ -92,7 +92,7 @@ class LineSink:
         """Write what comes, for ever."""
         while True:
             with self.changed:
-                self.changed.wait_for(lambda: self.waiting)
+                self.changed.wait_for(lambda: self.lines)
                 batch = self.take_batch()
                 self.writing_since = monotonic()
             self.put_out(batch)
@@ -102,10 +102,10 @@ class LineSink:
 
     def take_batch(self) -> list[bytes]:
         """Take so many lines off the queue as are worth one write."""
-        batch, size = [self.waiting.popleft()], 0
-        while self.waiting and (size := size + len(batch[-1])) < BATCH_BYTES_MAX:
-            batch.append(self.waiting.popleft())
-        self.waiting_bytes -= sum(map(len, batch))
+        batch, size = [self.lines.popleft()], 0
+        while self.lines and (size := size + len(batch[-1])) < BATCH_BYTES_MAX:
+            batch.append(self.lines.popleft())
+        self.lines_bytes -= sum(map(len, batch))
         return batch
 
     def put_out(self, batch: list[bytes]) -> None:
@@ -153,7 +153,7 @@ class LineSink:
     def begin_child(self) -> None:
         """After a fork, in the child: leave to the parent what is waiting, and do without the thread."""
         self.changed = threading.Condition()
-        self.waiting, self.waiting_bytes, self.writing_since = deque(), 0, None
+        self.lines, self.lines_bytes, self.writing_since = deque(), 0, None
         self.in_child = True
 
 

@@ -31,7 +31,7 @@ class DaemonThreads(ThreadPoolExecutor):
         self.threads_max = threads_max
         self.name = name
         self.calls: dict[Future[Any], Mapping[str, Any] | None] = {}
-        self.waiting: deque[Job] = deque()
+        self.queued: deque[Job] = deque()
         self.idle = 0
         self.started = 0
         self.changed = threading.Condition()
@@ -42,8 +42,8 @@ class DaemonThreads(ThreadPoolExecutor):
         self.calls[future] = attempt_context.get()
         future.add_done_callback(self.forget)
         with self.changed:
-            self.waiting.append((future, partial(function, *args, **kwargs)))
-            if len(self.waiting) <= self.idle or self.started == self.threads_max:
+            self.queued.append((future, partial(function, *args, **kwargs)))
+            if len(self.queued) <= self.idle or self.started == self.threads_max:
                 self.changed.notify()
                 return future
             self.started += 1
@@ -72,7 +72,7 @@ class DaemonThreads(ThreadPoolExecutor):
         except BaseException:  # raised in this thread by another one, as the interpreter's C interface allows
             with self.changed:
                 self.started -= 1
-                wanted = len(self.waiting) > self.idle
+                wanted = len(self.queued) > self.idle
                 self.started += wanted
             if wanted:
                 self.start_thread()
@@ -82,11 +82,11 @@ class DaemonThreads(ThreadPoolExecutor):
         with self.changed:
             self.idle += 1
             try:
-                while not self.waiting:
+                while not self.queued:
                     self.changed.wait()
             finally:
                 self.idle -= 1
-            future, call = self.waiting.popleft()
+            future, call = self.queued.popleft()
         carry_out(future, call)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -99,7 +99,7 @@ class DaemonThreads(ThreadPoolExecutor):
     def issues(self) -> list[str]:
         """Say that every thread is taken, and by whom most of them."""
         with self.changed:
-            waiting, taken = len(self.waiting), self.started == self.threads_max
+            waiting, taken = len(self.queued), self.started == self.threads_max
         if not waiting or not taken:
             return []
         types = [caller["event_type"] for caller in list(self.calls.values()) if caller is not None]

@@ -369,7 +369,7 @@ def discrepancies(limit: int) -> Steps[Discrepancies]:
     doubled = yield Fetch("check_doubled", {"count": limit})
     orphans = yield Fetch("check_orphans", {"count": limit})
     states = yield Fetch("check_states")
-    deferred = yield Fetch("check_waiting")
+    deferred = yield Fetch("check_deferred")
     return Discrepancies(
         doubled=[(row[0], row[1], row[2]) for row in doubled],
         orphans=[Lease(*row) for row in orphans],

@@ -16,7 +16,7 @@ from replayforge.stores.batches import AdvancedCursor, PassedOver, StoredContent
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, salvaged, storable_text
 from replayforge.stores.driver import Batch, Computation, Fetch, Steps
 from replayforge.stores.rows import KnownContent, stored_event
-from replayforge.stores.tallies import tally, tally_waiting
+from replayforge.stores.tallies import tally, tally_deferred
 
 
 class CursorMoved(Fatal):
@@ -121,7 +121,7 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
         yield tally(node, Counter(row.event.state for row in rows))
         deferred.update(row.event.waits_for for row in rows if row.event.waits_for is not None)
         if deferred:
-            yield tally_waiting(node, deferred)
+            yield tally_deferred(node, deferred)
     return Projected(
         through=projection.through,
         claimed=[row for row in rows if row.event.state is State.PROCESSING],

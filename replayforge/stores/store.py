@@ -26,9 +26,10 @@ from replayforge.domain.metrics_history import MetricsHistory, Range
 from replayforge.domain.poison import Suspicion
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
-from replayforge.stores import lookups, metrics_history, nodes, replays, retention, suspicions, transactions, waiting
+from replayforge.stores import deferred, lookups, metrics_history, nodes, replays, retention, suspicions, transactions
 from replayforge.stores.batches import OpenedCursor
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
+from replayforge.stores.deferred import Recalled, Sorted
 from replayforge.stores.driver import Batch, Driver, Steps
 from replayforge.stores.lookups import Discrepancies, EventPage, WorkflowPage
 from replayforge.stores.metrics_history import Amount, StepAmount
@@ -38,7 +39,6 @@ from replayforge.stores.projection import Projected, Projection, project
 from replayforge.stores.sqlite import SqliteDriver
 from replayforge.stores.suspicions import Change, Suspect
 from replayforge.stores.transactions import Claim, Settlement
-from replayforge.stores.waiting import Recalled, Sorted
 from replayforge.turns import computed
 
 PROBE_SECONDS = 3.0  # longer than anybody waits who has something to write
@@ -189,22 +189,22 @@ class Store:
 
         async def attempt(places: Sequence[int]) -> Recalled:
             recalled = await self.driver.write(
-                lambda: waiting.recall(self.node, self.owner, pattern, pattern_of, len(places), now_us)
+                lambda: deferred.recall(self.node, self.owner, pattern, pattern_of, len(places), now_us)
             )
             return replace(recalled, left=recalled.left + count - len(places))
 
         async def bury_one(_: int, error: Unstorable) -> Recalled:
-            return await self.driver.write(lambda: waiting.bury_oldest(self.node, pattern, str(error), now_us))
+            return await self.driver.write(lambda: deferred.bury_oldest(self.node, pattern, str(error), now_us))
 
         return await narrowed(range(count), attempt, bury_one)
 
     async def release(self, pattern: str, count: int) -> Recalled:
         """Queue the oldest events that wait for a handler as any other; they are looked at anew when claimed."""
-        return await self.driver.write(lambda: waiting.release(self.node, pattern, count))
+        return await self.driver.write(lambda: deferred.release(self.node, pattern, count))
 
     async def sort_out(self, admission: Admission, after_seq: int, count: int) -> Sorted:
         """Let those of the next queued events wait whose handlers have no room."""
-        return await self.driver.write(lambda: waiting.sort_out(self.node, admission, after_seq, count))
+        return await self.driver.write(lambda: deferred.sort_out(self.node, admission, after_seq, count))
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         """Commit outcomes; returns those that came after their lease was lost."""
@@ -341,15 +341,15 @@ class Store:
 
     async def pause(self, pause: Pause) -> None:
         """Pause a handler; one that is paused already stays as it is."""
-        await self.driver.write(lambda: waiting.pause(pause))
+        await self.driver.write(lambda: deferred.pause(pause))
 
     async def resume(self, pattern: str) -> bool:
         """Take the pause off a handler; False when there is none."""
-        return await self.driver.write(lambda: waiting.resume(pattern))
+        return await self.driver.write(lambda: deferred.resume(pattern))
 
     async def pauses_and_deferred(self) -> tuple[list[Pause], dict[str, int]]:
         """Return the pauses, and how many events wait for each handler."""
-        return await self.driver.read(waiting.pauses_and_deferred)
+        return await self.driver.read(deferred.pauses_and_deferred)
 
     # Bulk replays
 

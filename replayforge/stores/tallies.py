@@ -23,7 +23,7 @@ def tally(node: str, changes: dict[State, int] | dict[str, int] | Counter[State]
     return Batch("add_tallies", rows)
 
 
-def tally_waiting(node: str, deferred: Counter[str]) -> Batch:
+def tally_deferred(node: str, deferred: Counter[str]) -> Batch:
     """Return the statement that counts events which begin to wait for their handlers."""
     return tally(node, {WAITS_FOR + pattern: count for pattern, count in deferred.items()})
 

@@ -27,7 +27,7 @@ from replayforge.stores.burial import bury
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.rows import Row, as_bytes, left_event, stored_event
 from replayforge.stores.suspicions import written
-from replayforge.stores.tallies import WAITS_FOR, moves, tally, tally_waiting
+from replayforge.stores.tallies import WAITS_FOR, moves, tally, tally_deferred
 
 Decide = Callable[[Sequence[InFlight]], Sequence[Reclaim]]
 
@@ -111,7 +111,7 @@ def admit(node: str, rows: Sequence[Row], admission: Admission, lease: Mapping[s
             room_bytes -= row[-1]
     if away:
         yield Batch("let_wait", away)
-        yield tally_waiting(node, counter.deferred)
+        yield tally_deferred(node, counter.deferred)
     taken, buried = yield from take_events(node, admitted, lease)
     return Claim(taken, dict(counter.deferred), left, buried)
 

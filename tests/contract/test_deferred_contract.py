@@ -7,10 +7,10 @@ from replayforge.domain.event import Entry, EventRecord
 from replayforge.domain.lifecycle import Reason, State
 from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, judge_former
 from replayforge.domain.reports import EventFilter
+from replayforge.stores.deferred import Recalled
 from replayforge.stores.lookups import Discrepancies
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
-from replayforge.stores.waiting import Recalled
 from tests.contract.store_backends import LOG, StoreHouse, put
 from tests.support.builders import now_us, record, settlement, success
 

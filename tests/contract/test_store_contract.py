@@ -23,7 +23,7 @@ from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from tests.contract.store_backends import LOG, MINUTE_US, claimed, put, stored
 from tests.support.builders import now_us, record, settlement, success
-from tests.support.waiting import persist
+from tests.support.polling import persist
 
 ANY = EventFilter()
 SOON_US = 1_000_000

@@ -13,7 +13,7 @@ from replayforge.domain.recovery import Verdict
 from replayforge.domain.reports import EventFilter
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.run.settler import Settler
-from replayforge.stores import transactions, waiting
+from replayforge.stores import deferred, transactions
 from replayforge.stores.batches import AdvancedCursor, RemovedEvent, StoredContent
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.projection import Projected, Projection
@@ -142,7 +142,7 @@ async def test_a_claim_counts_bytes(store: Store, monkeypatch: pytest.MonkeyPatc
 
 async def test_a_recall_counts_bytes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of events that waited for a handler as many are claimed as fit, and it is said that more wait on."""
-    monkeypatch.setattr(waiting, "CLAIM_BYTES_MAX", 70_000)
+    monkeypatch.setattr(deferred, "CLAIM_BYTES_MAX", 70_000)
     large = b'"' + b"x" * 30_000 + b'"'
     await project_with_admission(store, [record(f"event-{number}", large) for number in range(3)], room(test=0))
     first = await recall(store, "test")

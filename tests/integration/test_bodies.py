@@ -16,7 +16,7 @@ from tests.integration.test_heavy_clients import EVENT, GROWTH_BYTES_MAX, MEBIBY
 from tests.integration.test_http_ingest import envelope
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.house import House
-from tests.support.waiting import persist
+from tests.support.polling import persist
 
 FORM = "application/x-www-form-urlencoded"
 NDJSON = "application/x-ndjson"

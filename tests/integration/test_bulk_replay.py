@@ -13,7 +13,7 @@ from replayforge.engine.handlers.handlers import Context, Handlers
 from replayforge.supervisor import SimulatedCrash
 from tests.integration.test_store_away import no_answers
 from tests.support.house import House, open_house
-from tests.support.waiting import persist
+from tests.support.polling import persist
 
 MENDED_IN_RUN = 2
 

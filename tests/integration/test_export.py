@@ -17,7 +17,7 @@ from replayforge.web.api.export import EXPORTS, STEP
 from replayforge.web.http.connection import Connection
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
-from tests.support.waiting import persist
+from tests.support.polling import persist
 
 COUNT = 120
 

@@ -16,7 +16,7 @@ from replayforge import Context, Event, Handlers
 from replayforge.domain.breaker import FAILURES_MAX
 from replayforge.domain.errors import Refused
 from tests.support.house import House, open_house
-from tests.support.waiting import persist
+from tests.support.polling import persist
 
 MANY = 10_000
 REASON = {"reason": "the bank is down"}

@@ -5,7 +5,7 @@ import html
 from tests.integration.test_pages import page, regions
 from tests.integration.test_replay_pages import hidden, submit
 from tests.support.house import House
-from tests.support.waiting import persist
+from tests.support.polling import persist
 
 
 async def test_from_the_question_to_the_resume(house: House) -> None:

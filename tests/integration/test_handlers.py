@@ -11,7 +11,7 @@ import pytest
 
 from replayforge import Context, Event, Handlers, Permanent, Retry
 from tests.support.house import House, open_house
-from tests.support.waiting import persist
+from tests.support.polling import persist
 
 
 class Rude(BaseException):

@@ -24,8 +24,8 @@ from replayforge.opening import opened_for_check
 from replayforge.telemetry import Telemetry
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, configuration, open_house
+from tests.support.polling import persist
 from tests.support.probe import Probe
-from tests.support.waiting import persist
 
 SMALL_SEGMENTS = {"log.segment_bytes": 16 << 20, "log.retention_bytes_max": 1}
 LARGE = {"text": "x" * 900_000}

@@ -9,8 +9,8 @@ from replayforge.web.http.context import CONTEXT
 from replayforge.web.live.hints import HUB
 from tests.support.daemon_process import DaemonProcess
 from tests.support.house import House
+from tests.support.polling import persist
 from tests.support.raw_http import connect
-from tests.support.waiting import persist
 
 POLL = b"GET /forgelog/read?wait_seconds=30 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 STREAM = b"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

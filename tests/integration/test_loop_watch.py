@@ -17,8 +17,8 @@ from replayforge.engine.run.loop_watch import LoopWatch, is_waiting
 from replayforge.telemetry import Telemetry
 from tests.support.clock import FakeClock
 from tests.support.house import House, open_house
+from tests.support.polling import persist
 from tests.support.probe import Probe
-from tests.support.waiting import persist
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 HELD_SECONDS_MAX = 20

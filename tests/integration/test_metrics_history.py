@@ -26,8 +26,8 @@ from tests.support.builders import success
 from tests.support.clock import FakeClock
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.house import House, open_house
+from tests.support.polling import persist
 from tests.support.postgres_server import require_postgres, shared_server
-from tests.support.waiting import persist
 
 HOUR = RANGES["1h"]
 MINUTE_US = 1_763_800_020_000_000  # a minute begins

@@ -19,7 +19,7 @@ from replayforge.web.live.hints import ALL_TOPICS, HINT_SECONDS, happened
 from replayforge.web.pages import api_page, guide, rendering, views
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
-from tests.support.waiting import persist
+from tests.support.polling import persist
 
 TEMPLATES = Path(rendering.__file__).parents[1] / "templates"
 HTML = {"Accept": "text/html"}

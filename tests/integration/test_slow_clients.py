@@ -17,8 +17,8 @@ from replayforge.web.http.context import CONTEXT
 from tests.integration.conftest import echo_handlers
 from tests.support.daemon_process import DaemonProcess
 from tests.support.house import House, PortServer, open_house
+from tests.support.polling import back_off
 from tests.support.raw_http import Said, connect, hear, say
-from tests.support.waiting import back_off
 
 WINDOW_SECONDS = 0.5
 LIMITS = ConnectionLimits(head_seconds=WINDOW_SECONDS, body_seconds=WINDOW_SECONDS)

@@ -10,7 +10,7 @@ import pytest
 from replayforge.domain.errors import Unavailable
 from replayforge.engine.report.convergence import Convergence
 from tests.support.house import House
-from tests.support.waiting import persist
+from tests.support.polling import persist
 
 PAGES = ("/", "/events", "/dead-letters", "/runtime", "/workflows", "/handlers", "/replays", "/send")
 FIGURES = ("/api/convergence", "/api/metrics", "/metrics")

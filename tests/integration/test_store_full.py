@@ -5,7 +5,7 @@ from pathlib import Path
 from replayforge.stores.sqlite import SqliteDriver, in_thread
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
-from tests.support.waiting import persist
+from tests.support.polling import persist
 
 
 async def set_pages_max(house: House, count: int) -> None:

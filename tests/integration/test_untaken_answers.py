@@ -15,8 +15,8 @@ from tests.integration.conftest import echo_handlers
 from tests.integration.test_heavy_clients import status_of
 from tests.support.daemon_process import DaemonProcess
 from tests.support.house import House, open_house
+from tests.support.polling import back_off, persist
 from tests.support.raw_http import hear
-from tests.support.waiting import back_off, persist
 
 MEBIBYTE = 1 << 20
 ANSWER_SECONDS = 0.3

@@ -17,7 +17,7 @@ from replayforge.domain.reports import EventFilter
 from replayforge.stores.transactions import Settlement
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
-from tests.support.waiting import persist
+from tests.support.polling import persist
 
 METRICS = Path(replayforge.__file__).parent / "docs" / "metrics.md"
 

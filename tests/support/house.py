@@ -18,8 +18,8 @@ from replayforge.engine.handlers.handlers import Handlers
 from replayforge.telemetry import Telemetry
 from replayforge.web.app import build_app
 from replayforge.web.http.connection import ConnectionLimits, Runner, runner_of
+from tests.support.polling import persist
 from tests.support.probe import Probe
-from tests.support.waiting import persist
 
 QUICK: dict[str, Any] = {
     "retry.base_seconds": 0.01,

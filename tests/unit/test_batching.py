@@ -87,9 +87,9 @@ async def test_batches_are_bounded() -> None:
 
 
 async def test_waiting_is_bounded() -> None:
-    """Beyond waiting_max an item is refused at once, and nothing of it is flushed."""
+    """Beyond pending_max an item is refused at once, and nothing of it is flushed."""
     flushes = Flushes()
-    batcher = Batcher(flushes.flush, waiting_max=2)
+    batcher = Batcher(flushes.flush, pending_max=2)
     futures = [batcher.submit(1), batcher.submit(2)]
     with pytest.raises(Unavailable):
         batcher.submit(3)

@@ -60,7 +60,7 @@ def test_lines_come_out_whole_and_in_order(pipe: tuple[int, int]) -> None:
 def test_a_pipe_that_nobody_reads(pipe: tuple[int, int], blocking: bool) -> None:
     """Writing to it returns at once; what finds no room is counted, and said as soon as somebody reads."""
     os.set_blocking(pipe[1], blocking)
-    sink = LineSink("stderr", pipe[1], waiting_bytes_max=100_000)
+    sink = LineSink("stderr", pipe[1], lines_bytes_max=100_000)
     for _ in range(1000):
         sink.write(b"x" * 999 + b"\n")
     assert not sink.flush(0.01)

@@ -27,7 +27,7 @@ from replayforge.domain.event import (
 from replayforge.domain.identity import event_id_for_key, new_event_id, to_bytes
 from replayforge.domain.lifecycle import State
 from replayforge.engine.accept.known_events import KnownEvents
-from replayforge.engine.accept.window import Waiting, Window
+from replayforge.engine.accept.window import Window, WindowEntry
 from replayforge.forgelog.log import ForgeLog
 from replayforge.forgelog.record import NewRecord
 from replayforge.stores.store import Store
@@ -200,8 +200,8 @@ class Intake:
 
     async def accept_records(self, records: Sequence[EventRecord]) -> list[Receipt | ReplayForgeError]:
         """Reserve, look up, append: the first of each id leads, later ones wait for it and share its fate."""
-        leaders: dict[str, Waiting] = {}
-        followed: list[Waiting] = []
+        leaders: dict[str, WindowEntry] = {}
+        followed: list[WindowEntry] = []
         for record in records:
             place = self.window.find(record.id)
             if place is None:
@@ -280,7 +280,7 @@ class Intake:
         crashpoints.reach("log.appended", len(records))
 
     async def receipt(
-        self, record: EventRecord, place: Waiting, first: EventRecord | None, *, led: bool
+        self, record: EventRecord, place: WindowEntry, first: EventRecord | None, *, led: bool
     ) -> Receipt | ReplayForgeError:
         """Return what came of one record: its own durability, or that of the event its key already names."""
         try:

@@ -9,7 +9,7 @@ from replayforge.domain.event import EventRecord
 
 
 @dataclass(slots=True)
-class Waiting:
+class WindowEntry:
     """An event on its way from ingest to its row. `offset` resolves once it is durable in the log.
 
     `record` is kept only until then; afterwards it is read from the log by whoever needs it.
@@ -27,44 +27,44 @@ class Window:
 
     def __init__(self, events_max: int) -> None:
         self.events_max = events_max
-        self.waiting: dict[str, Waiting] = {}
+        self.entries: dict[str, WindowEntry] = {}
         self.in_log_order: deque[tuple[int, str]] = deque()
 
     def __len__(self) -> int:
-        return len(self.waiting)
+        return len(self.entries)
 
     def has_room(self, count: int) -> bool:
         """Tell whether `count` more events may come in."""
-        return len(self.waiting) + count <= self.events_max
+        return len(self.entries) + count <= self.events_max
 
-    def find(self, event_id: str) -> Waiting | None:
+    def find(self, event_id: str) -> WindowEntry | None:
         """Return the event's place in the window, if it is there."""
-        return self.waiting.get(event_id)
+        return self.entries.get(event_id)
 
-    def reserve(self, record: EventRecord) -> Waiting:
+    def reserve(self, record: EventRecord) -> WindowEntry:
         """Enter an event whose id nobody else has reserved."""
-        place = Waiting(get_running_loop().create_future(), record)
-        self.waiting[record.id] = place
+        place = WindowEntry(get_running_loop().create_future(), record)
+        self.entries[record.id] = place
         return place
 
     def abandon(self, event_id: str, error: BaseException) -> None:
         """Take an event out that was not accepted; whoever waits for the same id shares its fate."""
-        place = self.waiting.pop(event_id)
+        place = self.entries.pop(event_id)
         place.offset.set_exception(error)
         place.offset.exception()
 
     def became_durable(self, event_id: str, offset: int) -> None:
         """Note that the event is in the log."""
-        place = self.waiting[event_id]
+        place = self.entries[event_id]
         place.record = None
         place.offset.set_result(offset)
         self.in_log_order.append((offset, event_id))
 
     def rebuild(self, event_id: str, offset: int) -> None:
         """Enter an event found in the log behind the cursor at start-up."""
-        if event_id not in self.waiting:
+        if event_id not in self.entries:
             future: asyncio.Future[int] = get_running_loop().create_future()
-            self.waiting[event_id] = Waiting(future, None)
+            self.entries[event_id] = WindowEntry(future, None)
             future.set_result(offset)
             self.in_log_order.append((offset, event_id))
 
@@ -72,4 +72,4 @@ class Window:
         """Let go of every event up to `offset`, whose rows are committed now."""
         while self.in_log_order and self.in_log_order[0][0] <= offset:
             _, event_id = self.in_log_order.popleft()
-            self.waiting.pop(event_id, None)
+            self.entries.pop(event_id, None)

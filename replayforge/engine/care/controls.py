@@ -39,7 +39,7 @@ class Controls:
         self.least_seconds = least_seconds
         self.lived_seconds = 0.0
         self.looked_at = clock.monotonic()
-        self.waiting: Sequence[Suspect] = ()
+        self.set_aside: Sequence[Suspect] = ()
         self.gone: frozenset[str] = frozenset()
 
     async def look(self) -> int:
@@ -47,17 +47,17 @@ class Controls:
         now = self.clock.monotonic()
         self.lived_seconds += min(now - self.looked_at, STEP_SECONDS_MAX)
         self.looked_at = now
-        self.waiting = await self.store.set_aside()
-        if any(not self.is_ours(suspect) for suspect in self.waiting):
+        self.set_aside = await self.store.set_aside()
+        if any(not self.is_ours(suspect) for suspect in self.set_aside):
             living, gone = await self.others()
             self.gone = frozenset(node.name for node in gone) - {node.name for node in living}
-        if self.decide(self.waiting):
+        if self.decide(self.set_aside):
             ended = await self.store.end_controls(self.decide)
             self.telemetry.emit("suspect.released", ended)
-            self.waiting = await self.store.set_aside()
+            self.set_aside = await self.store.set_aside()
         if await self.store.next_suspect() is not None:
             self.look_for_suspects()
-        return len(self.waiting)
+        return len(self.set_aside)
 
     def decide(self, suspects: Sequence[Suspect]) -> list[Change]:
         """Return those that may run again; the last death of one whose daemon never came back proves nothing."""
@@ -79,9 +79,9 @@ class Controls:
 
     def in_words(self) -> list[str]:
         """Say how many events wait, and for how long."""
-        ours = [self.seconds_left(suspect.known) for suspect in self.waiting if self.is_ours(suspect)]
+        ours = [self.seconds_left(suspect.known) for suspect in self.set_aside if self.is_ours(suspect)]
         others: dict[str, int] = defaultdict(int)
-        for suspect in self.waiting:
+        for suspect in self.set_aside:
             if not self.is_ours(suspect):
                 others[suspect.known.node] += 1
         words = [f"{are(count)} set aside after a crash of node {node}." for node, count in others.items()]

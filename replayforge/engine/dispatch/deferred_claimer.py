@@ -79,4 +79,4 @@ class DeferredClaimer:
         self.telemetry.emit("event.recalled", recalled.found, handler=limit.pattern)
         # What began to wait while the store was asked has not been seen by it, maybe.
         if recalled.found < claim.count and not recalled.left and limit.deferred == deferred:
-            self.limits.note_waiting(limit.pattern, waiting=False)
+            self.limits.set_has_deferred(limit.pattern, False)

@@ -19,7 +19,7 @@ LINGERING_MAX = 16
 class HandlerLimit:
     """What stands before one handler; the one without a handler stands before event types that none takes.
 
-    `waiting` is true while events may wait for the handler in the store, and `deferred` counts those that this
+    `has_deferred` is true while events may wait for the handler in the store, and `deferred` counts those that this
     process let wait. `running` are events of a guarded handler that this process has claimed and whose attempts have
     not ended, `promised` is room that a claim under way may fill, `lingering` are attempts that were settled and still
     run, of which there are to be no more than `lingering_max`, and `probe` is the one event that a half-open breaker
@@ -37,7 +37,7 @@ class HandlerLimit:
         self.promised = 0
         self.lingering = 0
         self.lingering_max = lingering_max
-        self.waiting = False
+        self.has_deferred = False
         self.deferred = 0
         self.successes = 0
         self.failures = 0
@@ -46,7 +46,7 @@ class HandlerLimit:
     def guarded(self) -> bool:
         """Whether an event of this handler has to be looked at before it is claimed."""
         limited = self.concurrency_max is not None or self.stuck
-        return limited or self.waiting or self.pause is not None or self.breaker.tripped
+        return limited or self.has_deferred or self.pause is not None or self.breaker.tripped
 
     @property
     def stuck(self) -> bool:
@@ -127,7 +127,7 @@ class HandlerLimits:
         wanted = None if event_types is None else Counter(map(self.pattern_of, event_types))
         room = {}
         for pattern, limit in self.guarded.items():
-            free = 0 if limit.waiting and not alone else limit.room(now)
+            free = 0 if limit.has_deferred and not alone else limit.room(now)
             most = count if wanted is None else wanted[pattern]
             room[pattern] = most if free is None else min(free, most)
         return room
@@ -137,7 +137,7 @@ class HandlerLimits:
         for pattern, count in room.items():
             limit = self.by_pattern[pattern]
             limit.promised += sign * count
-            if sign < 0 and count and limit.waiting:
+            if sign < 0 and count and limit.has_deferred:
                 self.news.set()
 
     def acquire(self, claimed: Sequence[Claimed]) -> None:
@@ -183,12 +183,12 @@ class HandlerLimits:
         """Note how many events began to wait for handlers."""
         for pattern, count in deferred.items():
             self.by_pattern[pattern].deferred += count
-            self.note_waiting(pattern, waiting=True)
+            self.set_has_deferred(pattern, True)
 
-    def note_waiting(self, pattern: str, *, waiting: bool) -> None:
+    def set_has_deferred(self, pattern: str, has_deferred: bool) -> None:
         """Note whether events may wait for a handler."""
         limit = self.by_pattern[pattern]
-        limit.waiting = waiting
+        limit.has_deferred = has_deferred
         self.update(limit)
 
     def update(self, limit: HandlerLimit) -> None:
@@ -197,7 +197,7 @@ class HandlerLimits:
             self.guarded[limit.pattern] = limit
         else:
             self.guarded.pop(limit.pattern, None)
-        if limit.waiting:
+        if limit.has_deferred:
             self.news.set()
 
     # Who may have what waits for it
@@ -205,12 +205,12 @@ class HandlerLimits:
     def ready(self) -> list[HandlerLimit]:
         """Return the limits of handlers that have room for events which wait for them."""
         now = self.clock.monotonic()
-        return [limit for limit in self.guarded.values() if limit.waiting and limit.room(now) != 0]
+        return [limit for limit in self.guarded.values() if limit.has_deferred and limit.room(now) != 0]
 
     def seconds_until_probe(self) -> float | None:
         """Return when the next breaker lets one event through that waits; None when there is no such breaker."""
         now = self.clock.monotonic()
-        shut = (limit for limit in self.guarded.values() if limit.waiting and limit.pause is None)
+        shut = (limit for limit in self.guarded.values() if limit.has_deferred and limit.pause is None)
         times = (limit.breaker.open_until for limit in shut if limit.breaker.state(now) is BreakerState.OPEN)
         earliest = min(times, default=None)
         return None if earliest is None else earliest - now
@@ -226,7 +226,7 @@ class HandlerLimits:
             if limit.pause is not None and before is None:
                 fresh.add(limit.pattern)
             if limit.pause is None and before is not None:
-                limit.waiting = True
+                limit.has_deferred = True
             self.update(limit)
         return fresh
 

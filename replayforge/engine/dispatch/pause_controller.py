@@ -64,15 +64,15 @@ class PauseController:
 
     async def look(self) -> int:
         """See which handlers are paused and for which events wait; returns how many events wait."""
-        pauses, waiting = await self.store.pauses_and_deferred()
+        pauses, deferred = await self.store.pauses_and_deferred()
         freshly_paused = self.handler_limits.see_pauses(pauses)
-        for pattern in waiting.keys() & self.handler_limits.by_pattern.keys():
-            self.handler_limits.note_waiting(pattern, waiting=True)
+        for pattern in deferred.keys() & self.handler_limits.by_pattern.keys():
+            self.handler_limits.set_has_deferred(pattern, True)
         if freshly_paused:
             self.sort_after = 0
         await self.take_back()
-        await self.release_unknown_handlers(waiting)
-        return sum(waiting.values())
+        await self.release_unknown_handlers(deferred)
+        return sum(deferred.values())
 
     async def take_back(self) -> None:
         """Return what lies in the buffer for paused handlers; nothing of it has begun, and others have room then.
@@ -85,9 +85,9 @@ class PauseController:
             await self.store.hand_back(leases, self.clock.now_us())
             self.sort_after = 0
 
-    async def release_unknown_handlers(self, waiting: Mapping[str, int]) -> None:
+    async def release_unknown_handlers(self, deferred: Mapping[str, int]) -> None:
         """Queue as any other what waits for a handler that this daemon does not have and that nobody has paused."""
-        for pattern in waiting.keys() - self.handler_limits.by_pattern.keys():
+        for pattern in deferred.keys() - self.handler_limits.by_pattern.keys():
             if not self.handler_limits.is_paused(pattern):
                 released = await self.store.release(pattern, RELEASED_PER_STEP_MAX)
                 self.desk.hand_on(released.entries, released.suspects)

@@ -63,16 +63,16 @@ def flaw_of(value: Any, encoded: bytes) -> str:
 
 def endless(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield each number that is not finite, with the path to it."""
-    waiting = [("$", value)]
-    while waiting:
-        path, one = waiting.pop()
+    pending = [("$", value)]
+    while pending:
+        path, one = pending.pop()
         if isinstance(one, (float, Decimal)) and not math.isfinite(one):
             yield path, one
         elif isinstance(one, dict):
-            waiting += [(f"{path}[{name!r}]", name) for name in one if isinstance(name, (float, Decimal))]
-            waiting += [(f"{path}.{name}", part) for name, part in one.items()]
+            pending += [(f"{path}[{name!r}]", name) for name in one if isinstance(name, (float, Decimal))]
+            pending += [(f"{path}.{name}", part) for name, part in one.items()]
         elif isinstance(one, (list, tuple)):
-            waiting += [(f"{path}[{number}]", part) for number, part in enumerate(one)]
+            pending += [(f"{path}[{number}]", part) for number, part in enumerate(one)]
 
 
 def raised(error: BaseException) -> Result:
@@ -99,14 +99,14 @@ def judged(error: BaseException) -> Result:
 
 def parts_of(error: BaseException) -> Iterator[BaseException]:
     """Yield an error, and what it holds if it is a group, however deep."""
-    waiting = [error]
+    pending = [error]
     for _ in range(GROUP_MAX):
-        if not waiting:
+        if not pending:
             return
-        one = waiting.pop()
+        one = pending.pop()
         yield one
         if issubclass(type(one), BaseExceptionGroup):
-            waiting += BaseExceptionGroup.exceptions.__get__(one)  # past what a subclass makes of it
+            pending += BaseExceptionGroup.exceptions.__get__(one)  # past what a subclass makes of it
 
 
 def asked_seconds(retries: list[BaseException]) -> tuple[float | None, str]:
@@ -160,12 +160,12 @@ def trace_of(error: BaseException) -> str:
 
 def chained(shown: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
     """Yield an error that is to be shown, and all those that are shown with it."""
-    waiting: list[traceback.TracebackException | None] = [shown]
-    while waiting:
-        one = waiting.pop()
+    pending: list[traceback.TracebackException | None] = [shown]
+    while pending:
+        one = pending.pop()
         if one is not None:
             yield one
-            waiting += [one.__cause__, one.__context__, *(one.exceptions or ())]
+            pending += [one.__cause__, one.__context__, *(one.exceptions or ())]
 
 
 def beginning(trace: TracebackType | None) -> TracebackType | None:

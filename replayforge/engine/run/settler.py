@@ -20,7 +20,7 @@ from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
 
-WAITING_MAX = 1000
+UNSETTLED_MAX = 1000
 
 
 class Settler:
@@ -43,8 +43,8 @@ class Settler:
         """
         if forks.is_child():
             os._exit(0)
-        while len(self.batcher.waiting) >= WAITING_MAX:
-            await wait([self.batcher.waiting[0][1]])
+        while len(self.batcher.pending) >= UNSETTLED_MAX:
+            await wait([self.batcher.pending[0][1]])
         self.batcher.submit(settlement).add_done_callback(lambda future: self.settled(settlement, future))
 
     def settled(self, settlement: Settlement, future: asyncio.Future[bool]) -> None:

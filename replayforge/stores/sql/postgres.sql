@@ -689,7 +689,7 @@ WHERE e.seq IS NULL LIMIT :count
 -- How many rows stand in each state, counted.
 SELECT state, count(*) FROM events GROUP BY state
 
--- check_waiting --
+-- check_deferred --
 -- How many rows wait for each handler, counted.
 SELECT waits_for, count(*) FROM events WHERE waits_for IS NOT NULL GROUP BY waits_for
 

@@ -178,11 +178,11 @@ class Connection(ServerConnection):
         "head_bytes",
         "head_due",
         "line",
+        "long_poll",
         "loop",
         "made_at",
         "port",
         "timer",
-        "waiting",
     )
 
     def __init__(self, port: Port, loop: asyncio.AbstractEventLoop) -> None:
@@ -201,7 +201,7 @@ class Connection(ServerConnection):
         # How far the body had come, and how much was left of the answer, at the last look if there was one.
         self.body_bytes: int | None = None
         self.answer_bytes: int | None = None
-        self.waiting: asyncio.Task[None] | None = None  # what is for this client only, and ends with it
+        self.long_poll: asyncio.Task[None] | None = None  # what is for this client only, and ends with it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first request, or say that there is no room."""
@@ -223,8 +223,8 @@ class Connection(ServerConnection):
         self.port.clogged.pop(self, None)
         if self.timer is not None:
             self.timer.cancel()
-        if self.waiting is not None:
-            self.waiting.cancel()
+        if self.long_poll is not None:
+            self.long_poll.cancel()
         super().connection_lost(exc)
 
     def has_had_time(self) -> bool:
@@ -445,8 +445,8 @@ def given_up_with_client(request: web.Request) -> Iterator[None]:
     """Cancel what is awaited inside when the client goes away; only for what nobody but the client waits for."""
     connection = request.protocol
     assert isinstance(connection, Connection)
-    connection.waiting = current_task()
+    connection.long_poll = current_task()
     try:
         yield
     finally:
-        connection.waiting = None
+        connection.long_poll = None

@@ -32,7 +32,8 @@ async def guide(request: web.Request) -> web.Response:
     if name not in TITLES:
         raise NotFound(f"The guide has no document {name!r}.")
     body = Markup(rendered(name, context_of(request).base_path))  # noqa: S704 - our own files, with HTML turned off
-    return await show(request, PageTemplate("guide.html", TITLES[name], "guide"), GuideView(name, list(TITLES.items()), body))
+    page = PageTemplate("guide.html", TITLES[name], "guide")
+    return await show(request, page, GuideView(name, list(TITLES.items()), body))
 
 
 @cache

@@ -18,8 +18,8 @@ from tests.contract.test_store_sharing import report
 from tests.integration.postgres.conftest import OpenHouse
 from tests.integration.postgres.network import CommitBreaker
 from tests.support.builders import now_us, record
+from tests.support.polling import persist
 from tests.support.postgres_server import PostgresServer
-from tests.support.waiting import persist
 
 REPORT = report("node")
 

@@ -18,8 +18,8 @@ from tests.contract.test_store_sharing import report
 from tests.support.builders import now_us, record
 from tests.support.clock_jumps import JumpingPostgres
 from tests.support.house import House, open_house
+from tests.support.polling import persist
 from tests.support.postgres_server import require_postgres
-from tests.support.waiting import persist
 
 LEASE_SECONDS = 3.0
 BEAT_SECONDS = 1.0

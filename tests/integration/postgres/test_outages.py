@@ -10,8 +10,8 @@ import pytest
 from tests.integration.postgres.conftest import OpenHouse
 from tests.integration.postgres.network import CommitBreaker
 from tests.support.house import House
+from tests.support.polling import persist
 from tests.support.postgres_server import PostgresServer
-from tests.support.waiting import persist
 
 
 async def all_succeed(house: House, ids: list[str], effects: Counter[str]) -> None:

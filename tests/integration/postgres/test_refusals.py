@@ -15,8 +15,8 @@ from replayforge.engine.handlers.handlers import Handlers
 from replayforge.stores.driver import Fetch, Steps
 from tests.integration.postgres.conftest import CALL_SECONDS, OpenHouse
 from tests.support.house import House, open_house
+from tests.support.polling import persist
 from tests.support.postgres_server import PostgresServer
-from tests.support.waiting import persist
 
 # What a trigger does instead of letting a statement through, and what the server says then.
 REFUSALS = {

@@ -9,9 +9,9 @@ import pytest
 from replayforge.domain.event import Entry
 from replayforge.streams.redis_link import parse_sentinel_url
 from tests.integration.redis_stream.conftest import OpenStream
+from tests.support.polling import persist
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisSentinel, RedisServer, redis_binaries
-from tests.support.waiting import persist
 
 ENTRIES = [Entry(f"event-{number}", 1) for number in range(10)]
 

@@ -10,10 +10,10 @@ from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Entry
 from replayforge.streams.redis_stream import RedisStream
 from tests.integration.redis_stream.conftest import OpenStream
+from tests.support.polling import persist
 from tests.support.probe import Probe
 from tests.support.redis_server import RedisServer
 from tests.support.tcp_proxy import TcpProxy
-from tests.support.waiting import persist
 
 ENTRIES = [Entry(f"event-{number}", 1) for number in range(10)]
 

@@ -9,9 +9,9 @@ from replayforge.domain.event import Entry
 from replayforge.streams.redis_stream import RedisStream
 from replayforge.telemetry import Telemetry
 from tests.integration.redis_stream.conftest import OpenStream
+from tests.support.polling import persist
 from tests.support.probe import Probe
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import persist
 
 ENTRIES = [Entry(f"event-{number}", 1) for number in range(10)]
 

@@ -11,9 +11,9 @@ import pytest
 from replayforge.domain.event import Entry
 from tests.integration.redis_stream.conftest import OpenStream
 from tests.integration.redis_stream.test_mid_run import FAULTS, Road, stop_the_process
+from tests.support.polling import back_off, persist
 from tests.support.redis_server import RedisServer
 from tests.support.tcp_proxy import TcpProxy
-from tests.support.waiting import back_off, persist
 
 SECONDS = "REPLAYFORGE_SOAK_SECONDS"
 

@@ -10,7 +10,7 @@ from replayforge.domain.admission import Admission, Pause
 from replayforge.domain.breaker import FAILURES_MAX, OPEN_SECONDS_MIN
 from replayforge.domain.lifecycle import State
 from replayforge.engine.dispatch.deferred_claimer import IDLE_SECONDS, DeferredClaimer
-from replayforge.stores.waiting import Recalled
+from replayforge.stores.deferred import Recalled
 from tests.support.dispatch_parts import Parts, dispatch_parts
 
 

@@ -89,7 +89,7 @@ def test_fresh_events_go_behind_those_that_wait(handler_limits: HandlerLimits) -
     assert room(handler_limits) == {"narrow": 0}
     assert room(handler_limits, 1, alone=True) == {"narrow": 1}
     assert [limit.pattern for limit in handler_limits.ready()] == ["narrow"]
-    handler_limits.note_waiting("narrow", waiting=False)
+    handler_limits.set_has_deferred("narrow", False)
     assert room(handler_limits) == {"narrow": 3}
 
 
@@ -134,7 +134,7 @@ def test_half_open_breaker_lets_one_through(handler_limits: HandlerLimits, clock
     for one in early[:FAILURES_MAX]:
         handler_limits.note(ended(one, Outcome.TIMED_OUT))
     assert room(handler_limits)["hook"] == 0
-    handler_limits.note_waiting("hook", waiting=True)
+    handler_limits.set_has_deferred("hook", True)
     assert handler_limits.seconds_until_probe() == OPEN_SECONDS_MIN
     clock.advance(OPEN_SECONDS_MIN)
     assert [limit.pattern for limit in handler_limits.ready()] == ["hook"]

@@ -12,7 +12,7 @@ from replayforge.stores.driver import Batch, Steps
 from replayforge.stores.lookups import list_rows
 from replayforge.stores.migrations import migrate
 from replayforge.stores.sqlite import SqliteDriver
-from tests.support.waiting import persist
+from tests.support.polling import persist
 
 LONG = 1 << 20
 

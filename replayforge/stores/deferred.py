@@ -9,7 +9,7 @@ from replayforge.stores.batches import PausedPattern, ResumedPattern, WaitingEve
 from replayforge.stores.burial import bury
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.rows import WaitingEntry
-from replayforge.stores.tallies import WAITS_FOR, deferred_of, tally, tally_waiting
+from replayforge.stores.tallies import WAITS_FOR, deferred_of, tally, tally_deferred
 from replayforge.stores.transactions import CLAIM_BYTES_MAX, as_claimed, take_events
 
 
@@ -104,7 +104,7 @@ def sort_out(node: str, admission: Admission, after_seq: int, count: int) -> Ste
     away = [WaitingEvent(seq=seq, waits_for=pattern) for pattern, seq in waits if pattern is not None]
     if away:
         yield Batch("let_wait", away)
-        yield tally_waiting(node, counter.deferred)
+        yield tally_deferred(node, counter.deferred)
     return Sorted(dict(counter.deferred), rows[-1][0] if len(rows) == count else None)
 
 
