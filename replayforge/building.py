@@ -278,7 +278,7 @@ def own_chores(config: Config, claiming: Claiming, recount: Recount) -> list[Cho
     """Return the chores that concern what this process holds."""
     seconds = config.janitor
     return [
-        Chore("refill", seconds.refill_seconds, claiming.publisher.look),
+        Chore("refill", seconds.refill_seconds, claiming.publisher.refill_if_low),
         Chore("sweep", seconds.sweep_seconds, claiming.desk.sweep),
         Chore("recount", seconds.disk_seconds, recount.look),
     ]

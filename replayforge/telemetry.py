@@ -122,7 +122,7 @@ CATALOG: dict[str, Kind] = {
     "stream.failed": Kind("warning", "the stream did not answer", "stream_failures"),
     "stream.recovered": Kind("info", "the stream answers again"),
     "daemon.started": Kind("info", "the daemon accepts events"),
-    "daemon.draining": Kind("info", "the daemon stops: no new events, running handlers may finish"),
+    "daemon.draining": Kind("info", "the daemon stops: nothing more is claimed, running handlers may finish"),
     "signal.ignored": Kind("info", "a signal came that ends other programs, and the daemon went on"),
     "daemon.stopped": Kind("info", "the daemon has stopped"),
     "callback.exited": Kind(

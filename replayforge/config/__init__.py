@@ -1,4 +1,4 @@
-"""The configuration: known to `daemon`, `demo` and `cli` only; everything else is handed the values it needs."""
+"""The configuration: known to what starts and builds a daemon; everything else is handed the values it needs."""
 
 from replayforge.config.errors import ConfigError
 from replayforge.config.loading import LoadedConfig, load_config

@@ -1,46 +1,16 @@
-"""What becomes of an event after an attempt, or after a crash in the middle of one: decisions only."""
+"""What becomes of an event after a crash in the middle of an attempt: decisions only."""
 
-import random
-import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import msgspec
 
-from replayforge.domain.clock import to_us
 from replayforge.domain.event import Lease
-from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Outcome, Reason, State
+from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.poison import Death, Decision, Isolation, Suspicion, after_death
-from replayforge.domain.retry import RetryPolicy
+from replayforge.domain.verdict import Verdict
 
 CRASHES_MAX = 3
-
-VARIABLE_PARTS = (
-    (re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`"), "'…'"),
-    (re.compile(r"\b0x[0-9a-fA-F]+\b|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), "…"),
-    (re.compile(r"\b(?=[0-9a-fA-F]*\d)[0-9a-fA-F]{8,}\b"), "…"),
-    (re.compile(r"\d+"), "N"),
-)
-
-
-class Result(msgspec.Struct, frozen=True):
-    """How an attempt ended, before anybody decided what follows from it."""
-
-    outcome: Outcome
-    error: str | None = None
-    value: bytes | None = None
-    retry_after_seconds: float | None = None
-    permanent: bool = False
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """The state an event goes to after an attempt; `due_at_us` is set when it has to wait."""
-
-    state: State
-    attempt_count: int
-    crashes: int
-    due_at_us: int | None = None
-    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +60,6 @@ class Incarnation:
     alone: Lease | None = None
     seconds: float | None = None
     outlived: Collection[Lease] = ()
-
-
-def judge(
-    result: Result, *, attempt_count: int, crashes: int, policy: RetryPolicy, now_us: int, rng: random.Random
-) -> Verdict:
-    """Decide what follows from the result of an attempt that ran to an end.
-
-    Only failed and timed-out attempts are counted against `policy.max_attempts`.
-    """
-    spent = attempt_count + (result.outcome in ATTEMPT_SPENDING)
-    if result.outcome is Outcome.SUCCEEDED:
-        return Verdict(State.SUCCEEDED, spent, crashes)
-    if result.outcome is Outcome.INTERRUPTED:
-        return Verdict(State.QUEUED, spent, crashes)
-    if result.permanent:
-        return Verdict(State.DEAD_LETTERED, spent, crashes, reason=Reason.PERMANENT)
-    if spent >= policy.max_attempts:
-        return Verdict(State.DEAD_LETTERED, spent, crashes, reason=Reason.ATTEMPTS_EXHAUSTED)
-    asked = result.retry_after_seconds
-    delay_seconds = policy.delay_seconds(spent, rng) if asked is None else asked
-    return Verdict(State.RETRYING, spent, crashes, due_at_us=now_us + to_us(delay_seconds))
 
 
 def judge_former(
@@ -185,11 +134,3 @@ def after_crash(event: InFlight, *, hold: bool) -> Reclaim:
     else:
         verdict = Verdict(State.HELD if hold else State.QUEUED, event.attempt_count, crashes)
     return Reclaim(event, verdict)
-
-
-def error_signature(error: str) -> str:
-    """Return the error with everything that varies from case to case replaced, so that like errors group together."""
-    line = error.strip().splitlines()[0][:300] if error.strip() else "unknown error"
-    for pattern, replacement in VARIABLE_PARTS:
-        line = pattern.sub(replacement, line)
-    return line[:200]

@@ -1,4 +1,4 @@
-"""When a failed attempt is tried again, and when it is given up."""
+"""How long to wait before a failed attempt is tried again; whether it is tried is decided in verdict.py."""
 
 import math
 import random

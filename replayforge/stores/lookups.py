@@ -1,4 +1,4 @@
-"""Everything that only looks into the store, each as one transaction on one snapshot."""
+"""What only looks into the store, each as one transaction on one snapshot."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

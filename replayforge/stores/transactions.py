@@ -1,4 +1,4 @@
-"""Everything that changes the store, each as one transaction: a generator that fetches, decides and writes."""
+"""Claims, outcomes, leases and what people do to events, each as one transaction: fetch, decide, write."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +10,9 @@ import msgspec
 from replayforge.domain.admission import Admission
 from replayforge.domain.event import Claimed, Content, Entry, Lease, SeenLease, StoredEvent
 from replayforge.domain.lifecycle import OPEN, Outcome, Reason, State
-from replayforge.domain.recovery import InFlight, Reclaim, Verdict, error_signature
+from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import Node
+from replayforge.domain.verdict import Verdict, error_signature
 from replayforge.stores.batches import (
     EndedAttempt,
     HandedBackEvent,

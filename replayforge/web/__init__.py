@@ -1,1 +1,1 @@
-"""HTTP in, HTML and JSON out; knows engine and domain, nothing below."""
+"""HTTP in, HTML and JSON out; it asks the engine, and holds values of the floors below, never their connections."""

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from replayforge.domain.event import Claimed, Entry, EventRecord, SeenLease, StoredEvent, same_event
 from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State
-from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, Verdict, judge_former
+from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, judge_former
 from replayforge.domain.reports import EventFilter, Ledger
+from replayforge.domain.verdict import Verdict
 from replayforge.engine.report.convergence import compute_ledger
 from replayforge.stores import lookups, retention
 from replayforge.stores.batches import MovedEvent, RemovedEvent

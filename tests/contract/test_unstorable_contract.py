@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from replayforge.domain.bulk_replay import JobState
 from replayforge.domain.event import EventRecord, StoredEvent
 from replayforge.domain.lifecycle import Outcome, Reason, State
-from replayforge.domain.recovery import Verdict
 from replayforge.domain.reports import EventFilter
+from replayforge.domain.verdict import Verdict
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.run.settler import Settler
 from replayforge.stores import deferred, transactions

@@ -13,7 +13,7 @@ from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import EventRecord
 from replayforge.domain.lifecycle import Reason, State
 from replayforge.domain.metrics_history import OTHERS, RANGES, TYPES_MAX, MetricsHistory, Period
-from replayforge.domain.recovery import Verdict
+from replayforge.domain.verdict import Verdict
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
 from replayforge.engine.run.settler import Settler

@@ -12,8 +12,8 @@ from msgspec import structs
 
 import replayforge
 from replayforge.domain.lifecycle import Outcome, State
-from replayforge.domain.recovery import Verdict
 from replayforge.domain.reports import EventFilter
+from replayforge.domain.verdict import Verdict
 from replayforge.stores.transactions import Settlement
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house

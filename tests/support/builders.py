@@ -7,7 +7,7 @@ import msgspec
 
 from replayforge.domain.event import Claimed, Content, EventRecord, StoredEvent
 from replayforge.domain.lifecycle import Outcome, Reason, State
-from replayforge.domain.recovery import Verdict
+from replayforge.domain.verdict import Verdict
 from replayforge.stores.transactions import Settlement
 
 

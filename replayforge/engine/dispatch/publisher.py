@@ -75,7 +75,7 @@ class Publisher:
             if depth <= self.low_water:
                 await self.refill(self.stream.entries_max - depth)
 
-    async def look(self) -> int:
+    async def refill_if_low(self) -> int:
         """Have the stream refilled when it is low while queued rows wait; returns 1 if so."""
         if await self.stream.depth() > self.low_water:
             return 0

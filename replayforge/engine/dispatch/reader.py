@@ -1,4 +1,4 @@
-"""Reads entries off the stream, claims their events in one commit, and puts them into the claim buffer."""
+"""Claims the events whose entries it reads off the stream, and runs suspects alone before them."""
 
 import asyncio
 from asyncio import ensure_future, shield, timeout, wait

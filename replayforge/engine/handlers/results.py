@@ -14,8 +14,8 @@ import msgspec
 
 from replayforge import event_loop
 from replayforge.domain.lifecycle import Outcome
-from replayforge.domain.recovery import Result
 from replayforge.domain.retry import Permanent, Retry, after_seconds
+from replayforge.domain.verdict import Result
 from replayforge.event_loop import HandlerExited
 from replayforge.tracebacks import FRAMES_MAX, is_long_chain
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from replayforge.domain.event import Event
 from replayforge.domain.lifecycle import Outcome
-from replayforge.domain.recovery import Result
+from replayforge.domain.verdict import Result
 from replayforge.engine.handlers.handlers import Context, Handler
 from replayforge.engine.handlers.results import raised, returned
 from replayforge.engine.run.chaos import Chaos

@@ -11,8 +11,8 @@ from replayforge import crashpoints
 from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.event import Claimed, Event
 from replayforge.domain.lifecycle import Outcome, Reason, State
-from replayforge.domain.recovery import Result, Verdict, error_signature, judge
 from replayforge.domain.retry import RetryPolicy
+from replayforge.domain.verdict import Result, Verdict, error_signature, judge
 from replayforge.engine.handlers.handlers import Handler, Handlers
 from replayforge.engine.run.attempt import NotBegun, RunningAttempt
 from replayforge.engine.run.chaos import Chaos

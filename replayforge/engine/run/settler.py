@@ -11,7 +11,7 @@ from replayforge import crashpoints, forks
 from replayforge.batching import Batcher
 from replayforge.domain.errors import Unavailable, Unstorable
 from replayforge.domain.lifecycle import Outcome, Reason, State
-from replayforge.domain.recovery import error_signature
+from replayforge.domain.verdict import error_signature
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.run.pace import Pace
 from replayforge.engine.service_loop import Outage

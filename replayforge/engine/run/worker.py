@@ -9,7 +9,8 @@ from replayforge.domain.clock import format_time
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Claimed
 from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Outcome, State
-from replayforge.domain.recovery import InFlight, Result, after_crash
+from replayforge.domain.recovery import InFlight, after_crash
+from replayforge.domain.verdict import Result
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
 from replayforge.engine.dispatch.publisher import Publisher

@@ -1,4 +1,4 @@
-"""What each page shows, as values: one frozen dataclass for each template."""
+"""What pages show, as values: a frozen dataclass for each template whose page is more than one handler."""
 
 from dataclasses import dataclass
 

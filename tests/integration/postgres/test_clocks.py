@@ -6,8 +6,8 @@ import pytest
 
 from replayforge.domain.event import EventRecord
 from replayforge.domain.lifecycle import Outcome, State
-from replayforge.domain.recovery import Verdict
 from replayforge.domain.reports import EventFilter
+from replayforge.domain.verdict import Verdict
 from replayforge.stores.projection import Projection
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement

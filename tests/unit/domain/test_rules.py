@@ -18,8 +18,9 @@ from replayforge.domain.lifecycle import (
     sources_of,
 )
 from replayforge.domain.poison import Isolation
-from replayforge.domain.recovery import CRASHES_MAX, InFlight, Result, after_crash, error_signature, judge
+from replayforge.domain.recovery import CRASHES_MAX, InFlight, after_crash
 from replayforge.domain.retry import Retry, RetryPolicy
+from replayforge.domain.verdict import Result, error_signature, judge
 
 POLICY = RetryPolicy(max_attempts=3)
 

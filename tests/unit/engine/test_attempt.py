@@ -14,7 +14,7 @@ import structlog
 
 from replayforge import Context, Event, Handlers, Permanent, Retry
 from replayforge.domain.lifecycle import Outcome
-from replayforge.domain.recovery import Result
+from replayforge.domain.verdict import Result
 from replayforge.engine.run.attempt import RunningAttempt
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.event_loop import HandlerExited, make_task

@@ -99,8 +99,8 @@ async def test_after_an_outage_the_store_is_asked(parts: Parts, monkeypatch: pyt
 
 async def test_queued_rows_without_an_entry_are_found(parts: Parts) -> None:
     """While the stream is low the store is asked for rows that nobody has published."""
-    assert await parts.publisher.look() == 0
+    assert await parts.publisher.refill_if_low() == 0
     await parts.queue(2)
-    assert (await parts.publisher.look(), parts.publisher.behind) == (1, True)
+    assert (await parts.publisher.refill_if_low(), parts.publisher.behind) == (1, True)
     await parts.publisher.tick()
-    assert await parts.publisher.look() == 0
+    assert await parts.publisher.refill_if_low() == 0

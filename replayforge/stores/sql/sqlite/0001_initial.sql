@@ -38,7 +38,7 @@ CREATE TABLE events (
     waits_for TEXT CHECK (waits_for IS NULL OR state = 'queued'),
     -- What the deaths say of an event that was in flight at one, as JSON; only recovery writes it.
     suspicion TEXT,
-    -- One search in one text: a list of 23 pairs would be built anew for every row that is written.
+    -- One search in one text: a list of all pairs would be built anew for every row that is written.
     CONSTRAINT lifecycle CHECK (instr(
         ' received>queued received>processing received>scheduled received>dead_lettered'
         || ' scheduled>queued scheduled>cancelled'
