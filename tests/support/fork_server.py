@@ -101,6 +101,7 @@ def become(request: dict[str, Any], out: int, err: int, *_: int) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the tests themselves were started with
     main(socket.socket(fileno=int(sys.argv[1])))
     from replayforge.__main__ import main as run
 

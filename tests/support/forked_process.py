@@ -92,9 +92,17 @@ class ForkServer:
         return int(answer), ended
 
 
-@cache
+STARTING = threading.Lock()
+
+
 def fork_server() -> ForkServer:
-    """Return the server of this process; it ends with it."""
+    """Return the server of this process; it ends with it. Several threads may ask for it at once."""
+    with STARTING:
+        return only_fork_server()
+
+
+@cache
+def only_fork_server() -> ForkServer:
     return ForkServer()
 
 
