@@ -270,8 +270,9 @@ async def test_large_job_waits_for_the_workers(house: House, monkeypatch: pytest
         return answers >= 3
 
     await persist(asked_often)
+    # What was queued a moment ago workers may have claimed ahead by now, so only the most there can be is certain.
     _, tallies = await house.daemon.store.ledger_snapshot()
-    assert 10 <= tallies["queued"] < 10 + 20
+    assert tallies["queued"] < 10 + 20
     assert (await house.get(f"/api/replays/{job['id']}"))["waiting"] > 0
 
 
