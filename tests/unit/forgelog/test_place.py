@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from replayforge.descriptors import leading_to
+from replayforge.forgelog.directory import boot_id
 from replayforge.forgelog.errors import LogPoisoned
 from replayforge.forgelog.files import OsFiles
 from replayforge.forgelog.log import ForgeLog, LogOptions, NewRecord
@@ -141,3 +142,8 @@ def test_a_held_directory_is_let_go_once(tmp_path: Path) -> None:
     for _ in range(2):
         files.release(tmp_path)
     assert files.held == {}
+
+
+def test_the_lock_names_this_boot() -> None:
+    """The id of the boot is the kernel's; whoever asked before in this process does not matter."""
+    assert boot_id.__wrapped__() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
