@@ -100,7 +100,7 @@ class SeenLease(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A hint that one run of an event is ready; the store alone knows whether that is still true."""
+    """Says that one run of an event may be ready; the store alone knows whether that is still true."""
 
     event_id: str
     run: int
