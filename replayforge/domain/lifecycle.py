@@ -11,6 +11,8 @@ class State(StrEnum):
     QUEUED = "queued"
     PROCESSING = "processing"
     RETRYING = "retrying"
+    WAITING = "waiting"  # parked by its own handler, for a time or for another event
+    KEPT = "kept"  # a signal that no wait has taken yet
     HELD = "held"
     SUCCEEDED = "succeeded"
     DEAD_LETTERED = "dead_lettered"
@@ -38,19 +40,35 @@ class Reason(StrEnum):
     SUSPECTED_POISON = "suspected_poison"
     KEY_REUSED = "key_reused"
     BAD_PAYLOAD = "bad_payload"
+    STEP_FAILED = "step_failed"
+    JOURNAL_FULL = "journal_full"
+    DEADLINE = "deadline"
+    IN_DOUBT = "in_doubt"  # a step that is to run once had begun, and nobody knows whether it ended
     GIVEN_UP = "given_up"  # by a person, who decided so about an event that was held
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.RECEIVED: frozenset({State.QUEUED, State.PROCESSING, State.SCHEDULED, State.DEAD_LETTERED}),
-    State.SCHEDULED: frozenset({State.QUEUED, State.CANCELLED}),
-    State.QUEUED: frozenset({State.PROCESSING, State.DEAD_LETTERED, State.CANCELLED}),
-    State.PROCESSING: frozenset(
-        {State.SUCCEEDED, State.RETRYING, State.DEAD_LETTERED, State.QUEUED, State.HELD},
+    State.RECEIVED: frozenset(
+        {State.QUEUED, State.PROCESSING, State.SCHEDULED, State.DEAD_LETTERED, State.KEPT, State.SUCCEEDED},
     ),
-    State.RETRYING: frozenset({State.QUEUED, State.CANCELLED}),
+    State.SCHEDULED: frozenset({State.QUEUED, State.CANCELLED, State.KEPT, State.SUCCEEDED}),
+    State.QUEUED: frozenset({State.PROCESSING, State.DEAD_LETTERED, State.CANCELLED, State.HELD}),
+    State.PROCESSING: frozenset(
+        {
+            State.SUCCEEDED,
+            State.RETRYING,
+            State.WAITING,
+            State.DEAD_LETTERED,
+            State.QUEUED,
+            State.HELD,
+            State.CANCELLED,
+        },
+    ),
+    State.RETRYING: frozenset({State.QUEUED, State.CANCELLED, State.HELD}),
+    State.WAITING: frozenset({State.QUEUED, State.CANCELLED, State.DEAD_LETTERED, State.HELD}),
+    State.KEPT: frozenset({State.SUCCEEDED, State.DISCARDED}),
     State.HELD: frozenset({State.QUEUED, State.SUCCEEDED, State.DEAD_LETTERED}),
-    State.SUCCEEDED: frozenset({State.QUEUED}),
+    State.SUCCEEDED: frozenset({State.QUEUED, State.KEPT}),
     State.DEAD_LETTERED: frozenset({State.QUEUED, State.DISCARDED}),
     State.DISCARDED: frozenset({State.QUEUED}),
     State.CANCELLED: frozenset({State.QUEUED}),
@@ -61,7 +79,7 @@ OPEN = frozenset(State) - TERMINAL - {State.RECEIVED}
 # What a replay of failed events runs anew. Cancelled and discarded ones were ended by a person, who decided that they
 # are not to run; a held one still waits for such a decision.
 FAILED = frozenset({State.DEAD_LETTERED})
-TIMED = frozenset({State.SCHEDULED, State.RETRYING})  # waiting for a time that their row names
+TIMED = frozenset({State.SCHEDULED, State.RETRYING, State.WAITING})  # waiting for a time that their row names
 UNDER_WAY = frozenset({State.QUEUED, State.PROCESSING})  # due and not ended: what a death may concern
 ATTEMPT_SPENDING = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
 UNSUCCESSFUL = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})

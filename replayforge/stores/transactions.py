@@ -9,6 +9,7 @@ import msgspec
 
 from replayforge.domain.admission import Admission
 from replayforge.domain.event import Claimed, Content, Entry, Lease, SeenLease, StoredEvent
+from replayforge.domain.journal import StepRecord, Wait
 from replayforge.domain.lifecycle import OPEN, Outcome, Reason, State
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import Node
@@ -34,7 +35,12 @@ Decide = Callable[[Sequence[InFlight]], Sequence[Reclaim]]
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """What an attempt decided, to be committed if its lease still stands."""
+    """What an attempt decided, to be committed if its lease still stands.
+
+    `journal` is the number of the journal that its handler has used, 0 for one that made no call of ctx; `records` are
+    steps that are committed together with it. One that `parked` leaves no attempt behind: its event waits, for
+    `verdict.due_at_us`, for events that `waits` names, or for the children of its pending calls.
+    """
 
     event: StoredEvent
     outcome: Outcome
@@ -45,6 +51,10 @@ class Settlement(msgspec.Struct, frozen=True):
     error: str | None = None
     error_signature: str | None = None
     result: bytes | None = None
+    journal: int = 0
+    records: tuple[StepRecord, ...] = ()
+    parked: bool = False
+    waits: tuple[Wait, ...] = ()
 
     @property
     def lease(self) -> Lease:
