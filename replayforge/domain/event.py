@@ -35,7 +35,10 @@ ENVELOPE_NAMES = tuple(f'"{name}"'.encode() for name in Envelope.__struct_fields
 
 
 class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One accepted event exactly as ForgeLog keeps it; payload and metadata are the sender's own bytes."""
+    """One accepted event exactly as ForgeLog keeps it; payload and metadata are the sender's own bytes.
+
+    `origin` is the event whose handler made it: that handler may send it again, and the first stands.
+    """
 
     id: str
     application_name: str
@@ -48,6 +51,7 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     max_attempts: int | None = None
     run_at_us: int | None = None
     replay_of: str | None = None
+    origin: str | None = None
     payload: msgspec.Raw = msgspec.Raw(b"{}")
 
     @property
@@ -109,7 +113,8 @@ class Entry(NamedTuple):
 class StoredEvent(msgspec.Struct, frozen=True):
     """An event and what has become of it, as the store's row says. Times are microseconds since the epoch.
 
-    `waits_for` is the pattern of the handler that a queued event waits for, which takes no more now.
+    `waits_for` is the pattern of the handler that a queued event waits for, which takes no more now. `origin` is the
+    event whose handler made this one.
     """
 
     seq: int
@@ -138,6 +143,7 @@ class StoredEvent(msgspec.Struct, frozen=True):
     error_signature: str | None
     result: bytes | None
     waits_for: str | None = None
+    origin: str | None = None
 
     @property
     def lease(self) -> Lease:

@@ -19,6 +19,8 @@ STATES: dict[str, Sign] = {
     State.QUEUED: Sign("○", "queued"),
     State.PROCESSING: Sign("◐", "processing"),
     State.RETRYING: Sign("↻", "retrying"),
+    State.WAITING: Sign("◌", "waiting"),
+    State.KEPT: Sign("◇", "kept"),
     State.HELD: Sign("‖", "held"),
     State.SUCCEEDED: Sign("✓", "succeeded"),
     State.DEAD_LETTERED: Sign("✕", "dead-lettered"),

@@ -284,6 +284,7 @@ def new_event(
         error_signature=reason,
         result=None,
         waits_for=waits_for,
+        origin=record.origin,
     )
 
 

@@ -11,11 +11,11 @@ log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, 
 due_at_us, reason, last_error, error_signature
 
 -- fragment event_columns --
-{row_columns}, result, waits_for
+{row_columns}, result, waits_for, origin
 
 -- fragment listed_columns --
 -- In lists, where each result may be large, they are left out.
-{row_columns}, NULL, waits_for
+{row_columns}, NULL, waits_for, origin
 
 -- fragment content_columns --
 -- What came with an event, and how many bytes that is. Large contents are left out, for this row travels in one JSON
@@ -26,8 +26,9 @@ coalesce(length(c.payload) + length(c.metadata), 0)
 
 -- fragment claimed_columns --
 e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.idempotency_key, e.created_at_us,
-:now_us, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count, e.starts + 1,
-e.crashes, :owner, e.lease_token + 1, NULL, e.reason, e.last_error, e.error_signature, NULL, NULL, {content_columns}
+:now_us, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count,
+e.starts + (e.previous_state <> 'waiting'), e.crashes, :owner, e.lease_token + 1, NULL, e.reason, e.last_error,
+e.error_signature, NULL, NULL, e.origin, {content_columns}
 
 -- fragment likeliest_suspect --
 WHERE s.suspicion IS NOT NULL AND s.suspect = 1 AND s.state = 'queued' AND s.waits_for IS NULL
@@ -114,13 +115,13 @@ SELECT json_group_array(json_array(i + (SELECT coalesce(max(seq), 0) FROM events
 INSERT INTO events (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
     log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
-    lease_owner, lease_token, due_at_us, reason, last_error, error_signature, result, waits_for
+    lease_owner, lease_token, due_at_us, reason, last_error, error_signature, result, waits_for, origin
 )
 SELECT
     g.seq, g.id, g.application_name, g.workflow_id, g.event_type, g.service_name, g.idempotency_key, g.created_at_us,
     g.updated_at_us, g.log_id, g.log_offset, g.replay_of, g.max_attempts, 'received', g.state, g.run, g.attempt_count,
     g.starts, g.crashes, 0, g.lease_owner, g.lease_token, g.due_at_us, g.reason, g.last_error, g.error_signature,
-    g.result, g.waits_for
+    g.result, g.waits_for, g.origin
 FROM {rows}
 
 -- insert_contents --
@@ -144,10 +145,11 @@ FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq
 WHERE e.seq = (SELECT s.seq FROM events AS s INDEXED BY events_suspect {likeliest_suspect})
 
 -- claim_events --
--- Take events under a lease.
+-- Take events under a lease. One that was woken goes on where it was parked, which is no further start.
 UPDATE events
 SET previous_state = state, state = 'processing', lease_owner = :owner, lease_token = lease_token + 1,
-    lease_beat = 0, starts = starts + 1, due_at_us = NULL, waits_for = NULL, updated_at_us = :now_us
+    lease_beat = 0, starts = starts + (previous_state <> 'waiting'), due_at_us = NULL, waits_for = NULL,
+    updated_at_us = :now_us
 WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'queued'
 
 -- bury_event --

@@ -39,15 +39,21 @@ CREATE TABLE events (
     waits_for TEXT COLLATE "C" CHECK (waits_for IS NULL OR state = 'queued'),
     -- What the deaths say of an event that was in flight at one, as JSON; only recovery writes it.
     suspicion TEXT COLLATE "C",
+    -- The event whose handler made this one; nearly all have none.
+    origin TEXT COLLATE "C",
     -- One search in one text: a list of all pairs would be built anew for every row that is written.
     CONSTRAINT lifecycle CHECK (strpos(
-        ' received>queued received>processing received>scheduled received>dead_lettered'
-        || ' scheduled>queued scheduled>cancelled'
-        || ' queued>processing queued>dead_lettered queued>cancelled'
-        || ' processing>succeeded processing>retrying processing>dead_lettered processing>queued processing>held'
-        || ' retrying>queued retrying>cancelled'
+        ' received>queued received>processing received>scheduled received>dead_lettered received>kept'
+        || ' received>succeeded'
+        || ' scheduled>queued scheduled>cancelled scheduled>kept scheduled>succeeded'
+        || ' queued>processing queued>dead_lettered queued>cancelled queued>held'
+        || ' processing>succeeded processing>retrying processing>waiting processing>dead_lettered processing>queued'
+        || ' processing>held processing>cancelled'
+        || ' retrying>queued retrying>cancelled retrying>held'
+        || ' waiting>queued waiting>cancelled waiting>dead_lettered waiting>held'
+        || ' kept>succeeded kept>discarded'
         || ' held>queued held>succeeded held>dead_lettered'
-        || ' succeeded>queued'
+        || ' succeeded>queued succeeded>kept'
         || ' dead_lettered>queued dead_lettered>discarded'
         || ' discarded>queued'
         || ' cancelled>queued' || ' ',
@@ -67,12 +73,15 @@ CREATE INDEX events_ready ON events (seq) WHERE state = 'queued' AND waits_for I
 CREATE INDEX events_by_handler ON events (waits_for, seq) WHERE waits_for IS NOT NULL;
 CREATE INDEX events_suspect ON events (suspect, seq) WHERE suspicion IS NOT NULL;
 CREATE INDEX events_processing ON events (seq) WHERE state = 'processing';
-CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying');
+CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying', 'waiting');
 CREATE INDEX events_aside ON events (state, seq)
-    WHERE state IN ('scheduled', 'retrying', 'held', 'dead_lettered', 'discarded', 'cancelled');
+    WHERE state IN ('scheduled', 'retrying', 'waiting', 'kept', 'held', 'dead_lettered', 'discarded', 'cancelled');
 CREATE INDEX events_by_workflow ON events (workflow_id, seq);
 CREATE INDEX events_by_type ON events (event_type, seq);
 CREATE INDEX events_by_key ON events (idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+-- Signals that no wait has taken yet, by where they are looked for.
+CREATE INDEX events_kept ON events (workflow_id, event_type, seq) WHERE state = 'kept';
 
 CREATE TABLE contents (
     seq BIGINT PRIMARY KEY,
@@ -110,6 +119,65 @@ CREATE TABLE actions (
 );
 
 CREATE INDEX actions_by_event ON actions (event_seq, seq);
+
+-- What an event's handler remembers beside its steps, of its current journal: one row for an event whose handler has
+-- recorded or parked anything, or that is asked to end. Without one it is the first journal, and empty.
+CREATE TABLE journals (
+    event_seq BIGINT PRIMARY KEY,
+    number BIGINT NOT NULL,
+    -- The run that its deadline counts from the start of.
+    run BIGINT NOT NULL,
+    run_started_at_us BIGINT NOT NULL,
+    wakes BIGINT NOT NULL DEFAULT 0,
+    cancel_requested BIGINT NOT NULL DEFAULT 0,
+    -- The token of the lease under which it was parked last: whether a park was committed whose answer was lost.
+    parked_token BIGINT NOT NULL DEFAULT 0,
+    -- What a restart left for this journal to go on with.
+    payload BYTEA
+);
+
+CREATE TABLE steps (
+    event_seq BIGINT NOT NULL,
+    journal BIGINT NOT NULL,
+    kind TEXT COLLATE "C" NOT NULL CHECK (kind IN ('step', 'sleep', 'wait_for', 'send', 'call', 'first', 'now')),
+    step TEXT COLLATE "C" NOT NULL,
+    generation BIGINT NOT NULL,
+    state TEXT COLLATE "C" NOT NULL CHECK (state IN ('started', 'pending', 'done', 'failed')),
+    token BIGINT NOT NULL,
+    run BIGINT NOT NULL,
+    begun BIGINT NOT NULL,
+    recorded BIGINT NOT NULL,
+    tries BIGINT NOT NULL,
+    started_at_us BIGINT NOT NULL,
+    ended_at_us BIGINT,
+    due_at_us BIGINT,
+    arguments TEXT COLLATE "C" NOT NULL,
+    result BYTEA,
+    error_type TEXT COLLATE "C",
+    error TEXT COLLATE "C",
+    trace TEXT COLLATE "C",
+    event_type TEXT COLLATE "C",
+    other_id TEXT COLLATE "C",
+    label TEXT COLLATE "C" NOT NULL,
+    CHECK ((recorded > 0) = (state IN ('done', 'failed'))),
+    PRIMARY KEY (event_seq, journal, kind, step, generation)
+);
+
+-- Whose step made a child event.
+CREATE INDEX steps_of_children ON steps (other_id) WHERE kind IN ('send', 'call');
+
+-- What the events that are parked wait for; of an event in another state than waiting they mean nothing.
+CREATE TABLE waits (
+    event_seq BIGINT NOT NULL,
+    step TEXT COLLATE "C" NOT NULL,
+    application_name TEXT COLLATE "C" NOT NULL,
+    workflow_id TEXT COLLATE "C" NOT NULL,
+    event_type TEXT COLLATE "C" NOT NULL,
+    since_us BIGINT NOT NULL,
+    PRIMARY KEY (event_seq, step)
+);
+
+CREATE INDEX waits_by_type ON waits (workflow_id, event_type, since_us, event_seq);
 
 -- How far each daemon's log has been projected, and what became of its records.
 CREATE TABLE cursors (

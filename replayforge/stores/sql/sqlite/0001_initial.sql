@@ -38,15 +38,21 @@ CREATE TABLE events (
     waits_for TEXT CHECK (waits_for IS NULL OR state = 'queued'),
     -- What the deaths say of an event that was in flight at one, as JSON; only recovery writes it.
     suspicion TEXT,
+    -- The event whose handler made this one; nearly all have none.
+    origin TEXT,
     -- One search in one text: a list of all pairs would be built anew for every row that is written.
     CONSTRAINT lifecycle CHECK (instr(
-        ' received>queued received>processing received>scheduled received>dead_lettered'
-        || ' scheduled>queued scheduled>cancelled'
-        || ' queued>processing queued>dead_lettered queued>cancelled'
-        || ' processing>succeeded processing>retrying processing>dead_lettered processing>queued processing>held'
-        || ' retrying>queued retrying>cancelled'
+        ' received>queued received>processing received>scheduled received>dead_lettered received>kept'
+        || ' received>succeeded'
+        || ' scheduled>queued scheduled>cancelled scheduled>kept scheduled>succeeded'
+        || ' queued>processing queued>dead_lettered queued>cancelled queued>held'
+        || ' processing>succeeded processing>retrying processing>waiting processing>dead_lettered processing>queued'
+        || ' processing>held processing>cancelled'
+        || ' retrying>queued retrying>cancelled retrying>held'
+        || ' waiting>queued waiting>cancelled waiting>dead_lettered waiting>held'
+        || ' kept>succeeded kept>discarded'
         || ' held>queued held>succeeded held>dead_lettered'
-        || ' succeeded>queued'
+        || ' succeeded>queued succeeded>kept'
         || ' dead_lettered>queued dead_lettered>discarded'
         || ' discarded>queued'
         || ' cancelled>queued' || ' ',
@@ -62,7 +68,10 @@ CREATE INDEX events_by_key ON events (idempotency_key) WHERE idempotency_key IS 
 CREATE INDEX events_ready ON events (seq) WHERE state = 'queued' AND waits_for IS NULL;
 CREATE INDEX events_by_handler ON events (waits_for, seq) WHERE waits_for IS NOT NULL;
 CREATE INDEX events_suspect ON events (suspect, seq) WHERE suspicion IS NOT NULL;
-CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying');
+CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying', 'waiting');
+
+-- Signals that no wait has taken yet, by where they are looked for.
+CREATE INDEX events_kept ON events (workflow_id, event_type, seq) WHERE state = 'kept';
 
 CREATE TABLE contents (
     seq INTEGER PRIMARY KEY,
@@ -98,6 +107,65 @@ CREATE TABLE actions (
 ) STRICT;
 
 CREATE INDEX actions_by_event ON actions (event_seq, seq);
+
+-- What an event's handler remembers beside its steps, of its current journal: one row for an event whose handler has
+-- recorded or parked anything, or that is asked to end. Without one it is the first journal, and empty.
+CREATE TABLE journals (
+    event_seq INTEGER PRIMARY KEY,
+    number INTEGER NOT NULL,
+    -- The run that its deadline counts from the start of.
+    run INTEGER NOT NULL,
+    run_started_at_us INTEGER NOT NULL,
+    wakes INTEGER NOT NULL DEFAULT 0,
+    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    -- The token of the lease under which it was parked last: whether a park was committed whose answer was lost.
+    parked_token INTEGER NOT NULL DEFAULT 0,
+    -- What a restart left for this journal to go on with.
+    payload BLOB
+) STRICT;
+
+CREATE TABLE steps (
+    event_seq INTEGER NOT NULL,
+    journal INTEGER NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('step', 'sleep', 'wait_for', 'send', 'call', 'first', 'now')),
+    step TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('started', 'pending', 'done', 'failed')),
+    token INTEGER NOT NULL,
+    run INTEGER NOT NULL,
+    begun INTEGER NOT NULL,
+    recorded INTEGER NOT NULL,
+    tries INTEGER NOT NULL,
+    started_at_us INTEGER NOT NULL,
+    ended_at_us INTEGER,
+    due_at_us INTEGER,
+    arguments TEXT NOT NULL,
+    result BLOB,
+    error_type TEXT,
+    error TEXT,
+    trace TEXT,
+    event_type TEXT,
+    other_id TEXT,
+    label TEXT NOT NULL,
+    CHECK ((recorded > 0) = (state IN ('done', 'failed'))),
+    PRIMARY KEY (event_seq, journal, kind, step, generation)
+) STRICT;
+
+-- Whose step made a child event.
+CREATE INDEX steps_of_children ON steps (other_id) WHERE kind IN ('send', 'call');
+
+-- What the events that are parked wait for; of an event in another state than waiting they mean nothing.
+CREATE TABLE waits (
+    event_seq INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    application_name TEXT NOT NULL,
+    workflow_id TEXT NOT NULL,
+    event_type TEXT NOT NULL,
+    since_us INTEGER NOT NULL,
+    PRIMARY KEY (event_seq, step)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX waits_by_type ON waits (workflow_id, event_type, since_us, event_seq);
 
 -- How far each daemon's log has been projected, and what became of its records.
 CREATE TABLE cursors (
