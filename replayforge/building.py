@@ -180,7 +180,7 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
     retry = config.retry
     policy = RetryPolicy(retry.max_attempts, retry.base_seconds, retry.factor, retry.max_seconds, retry.jitter)
     rules = Rules(policy, config.workers.handler_timeout_seconds, base.clock, base.rng, Deadlines())
-    settler = Settler(base.store, buffer, telemetry)
+    settler = Settler(base.store, buffer, claiming.publisher, telemetry)
     strays = Strays(buffer, limits, threads, base.clock, telemetry)
     chaos = build_chaos(config, telemetry, base.rng)
     workers = [

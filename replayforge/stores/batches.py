@@ -4,6 +4,7 @@ import msgspec
 
 from replayforge.domain.bulk_replay import JobState, MemberOutcome
 from replayforge.domain.event import RetiredKey, StoredEvent
+from replayforge.domain.journal import StepKind, StepState
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.poison import Isolation
 
@@ -120,6 +121,55 @@ class SettledEvent(BatchRow, frozen=True, kw_only=True):
     error_signature: str | None
     result: bytes | None
     at_us: int
+
+
+class RecordedStep(BatchRow, frozen=True):
+    """A step of an event's journal."""
+
+    event_seq: int
+    journal: int
+    kind: StepKind
+    step: str
+    generation: int
+    state: StepState
+    token: int
+    run: int
+    begun: int
+    recorded: int
+    tries: int
+    started_at_us: int
+    ended_at_us: int | None
+    due_at_us: int | None
+    arguments: str
+    result: bytes | None
+    error_type: str | None
+    error: str | None
+    trace: str | None
+    event_type: str | None
+    other_id: str | None
+    label: str
+
+
+class JournalNote(BatchRow, frozen=True, kw_only=True):
+    """An event's current journal; `parked_token` is 0 for one that is not parked now."""
+
+    event_seq: int
+    number: int
+    run: int
+    run_started_at_us: int
+    parked_token: int
+    payload: bytes | None
+
+
+class ParkedWait(BatchRow, frozen=True, kw_only=True):
+    """What a parked event waits for."""
+
+    event_seq: int
+    step: str
+    application_name: str
+    workflow_id: str
+    event_type: str
+    since_us: int
 
 
 class ReclaimedEvent(BatchRow, frozen=True, kw_only=True):
@@ -301,6 +351,10 @@ BATCHES: dict[str, type[msgspec.Struct]] = {
     "delete_pause": ResumedPattern,
     "insert_attempts": EndedAttempt,
     "settle_events": SettledEvent,
+    "write_steps": RecordedStep,
+    "note_journals": JournalNote,
+    "insert_waits": ParkedWait,
+    "delete_waits": RemovedEvent,
     "reclaim_events": ReclaimedEvent,
     "hand_back_events": HandedBackEvent,
     "report_node": NodeReport,
@@ -314,6 +368,8 @@ BATCHES: dict[str, type[msgspec.Struct]] = {
     "delete_contents": RemovedEvent,
     "delete_attempts": RemovedEvent,
     "delete_actions": RemovedEvent,
+    "delete_journals": RemovedEvent,
+    "delete_steps": RemovedEvent,
     "insert_members": NamedMember,
     "size_replay": SizedReplay,
     "mark_members": MarkedMember,

@@ -10,6 +10,15 @@ from replayforge.stores.rows import Retirable, retired_key
 from replayforge.stores.tallies import tally
 
 SCAN_MAX = 2000  # how many of the oldest rows one look for something to retire may read
+PARTS_OF_EVENTS = (
+    "delete_events",
+    "delete_contents",
+    "delete_attempts",
+    "delete_actions",
+    "delete_journals",
+    "delete_steps",
+    "delete_waits",
+)
 DIGESTED_BYTES_MAX = 1 << 20  # of contents in one step, but for a single one that is larger
 
 
@@ -54,7 +63,7 @@ def retire(node: str, state: State, before_us: int, seqs: Sequence[int], keys: d
     remembered = [keys[one.seq] for one in removed if one.seq in keys]
     if remembered:
         yield Batch("insert_retired_keys", remembered)
-    for name in ("delete_events", "delete_contents", "delete_attempts", "delete_actions"):
+    for name in PARTS_OF_EVENTS:
         yield Batch(name, removed)
     yield tally(node, {state: -len(rows), f"retired_{state}": len(rows)})
     return len(rows)

@@ -8,6 +8,7 @@ import msgspec
 
 from replayforge.domain.bulk_replay import JobState, Member, ReplayJob
 from replayforge.domain.event import Attempt, Entry, Meaning, RetiredKey, StoredEvent
+from replayforge.domain.journal import StepKind, StepRecord, StepState
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.poison import Isolation, Suspicion
 from replayforge.domain.recovery import InFlight
@@ -75,6 +76,7 @@ class Retirable(NamedTuple):
 
 STATE = StoredEvent.__struct_fields__.index("state")
 JOB_COLUMNS = tuple(field.name for field in fields(ReplayJob))
+STEP_COLUMNS = StepRecord.__struct_fields__
 IN_FLIGHT_COLUMNS = tuple(field.name for field in fields(InFlight) if field.name != "worker")
 NODE_COLUMNS = tuple(field.name for field in fields(Node))
 decode_suspicion = msgspec.json.Decoder(Suspicion).decode
@@ -91,6 +93,15 @@ def attempt(row: Row) -> Attempt:
     """Read a row of the attempt columns."""
     event_id, token, run, number, outcome, ended_run, *rest = row
     return Attempt(event_id, token, run, number, Outcome(outcome), bool(ended_run), *rest)
+
+
+def step_record(row: Row) -> StepRecord:
+    """Read a row of the step columns."""
+    values = dict(zip(STEP_COLUMNS, row, strict=True))
+    values["kind"], values["state"] = StepKind(values["kind"]), StepState(values["state"])
+    if values["result"] is not None:
+        values["result"] = bytes(values["result"])
+    return StepRecord(**values)
 
 
 def left_event(row: Row) -> InFlight:

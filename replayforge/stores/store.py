@@ -21,16 +21,28 @@ from replayforge.domain.event import (
     SeenLease,
     StoredEvent,
 )
+from replayforge.domain.journal import Journal
 from replayforge.domain.lifecycle import State
 from replayforge.domain.metrics_history import MetricsHistory, Range
 from replayforge.domain.poison import Suspicion
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
-from replayforge.stores import deferred, lookups, metrics_history, nodes, replays, retention, suspicions, transactions
+from replayforge.stores import (
+    deferred,
+    journals,
+    lookups,
+    metrics_history,
+    nodes,
+    replays,
+    retention,
+    suspicions,
+    transactions,
+)
 from replayforge.stores.batches import OpenedCursor
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
 from replayforge.stores.deferred import Recalled, Sorted
 from replayforge.stores.driver import Batch, Driver, Steps
+from replayforge.stores.journals import StepCommit, StepCommitted
 from replayforge.stores.lookups import Discrepancies, EventPage, WorkflowPage
 from replayforge.stores.metrics_history import Amount, StepAmount
 from replayforge.stores.migrations import migrate
@@ -38,7 +50,7 @@ from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
 from replayforge.stores.sqlite import SqliteDriver
 from replayforge.stores.suspicions import Change, Suspect
-from replayforge.stores.transactions import Claim, Settlement
+from replayforge.stores.transactions import Claim, Settled, Settlement
 from replayforge.turns import computed
 
 PROBE_SECONDS = 3.0  # longer than anybody waits who has something to write
@@ -206,9 +218,17 @@ class Store:
         """Let those of the next queued events wait whose handlers have no room."""
         return await self.driver.write(lambda: deferred.sort_out(self.node, admission, after_seq, count))
 
-    async def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
-        """Commit outcomes; returns those that came after their lease was lost."""
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        """Commit outcomes and parks; returns those that came after their lease was lost, and what they have woken."""
         return await self.driver.write(lambda: transactions.settle(self.node, self.owner, settlements))
+
+    async def read_journal(self, event: StoredEvent, now_us: int) -> Journal:
+        """Return the current journal of an event."""
+        return await self.driver.read(lambda: journals.read_journal(event, now_us))
+
+    async def record_steps(self, commits: Sequence[StepCommit], now_us: int) -> list[StepCommitted]:
+        """Record steps of events that are held; says for each commit whether its lease was lost before."""
+        return await self.driver.write(lambda: journals.record_steps(self.owner, commits, now_us))
 
     async def hand_back(self, leases: Sequence[Lease], now_us: int) -> int:
         """Return claimed events that were never started; returns how many were still ours."""

@@ -14,6 +14,7 @@ from replayforge.domain.lifecycle import OPEN, Outcome, Reason, State
 from replayforge.domain.recovery import InFlight, Reclaim
 from replayforge.domain.reports import Node
 from replayforge.domain.verdict import Verdict, error_signature
+from replayforge.stores import journals
 from replayforge.stores.batches import (
     EndedAttempt,
     HandedBackEvent,
@@ -27,6 +28,7 @@ from replayforge.stores.batches import (
 )
 from replayforge.stores.burial import bury
 from replayforge.stores.driver import Batch, Fetch, Steps
+from replayforge.stores.journals import Park, StepCommit
 from replayforge.stores.rows import Row, as_bytes, left_event, stored_event
 from replayforge.stores.suspicions import written
 from replayforge.stores.tallies import WAITS_FOR, moves, tally, tally_deferred
@@ -60,6 +62,13 @@ class Settlement(msgspec.Struct, frozen=True):
     def lease(self) -> Lease:
         """What must still be held."""
         return self.event.lease
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """What became of outcomes: those whose lease was lost before, and the entries of events that they have woken."""
+
+    fenced: list[Settlement]
+    woken: list[Entry]
 
 
 SUSPECTS_PER_CLAIM_MAX = 100
@@ -173,8 +182,8 @@ def as_claimed(row: Row) -> Claimed:
     return Claimed.of(stored_event(row[:-3]), content)
 
 
-def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[list[Settlement]]:
-    """Commit the outcomes whose lease still stands, and return those that were fenced.
+def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[Settled]:
+    """Commit the outcomes whose lease still stands.
 
     An outcome that an earlier commit already recorded, whose answer was lost on the way, is neither committed again
     nor called fenced.
@@ -183,15 +192,41 @@ def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[li
     rows = yield Fetch("held_leases", {"leases": leases, "owner": owner})
     held = set(starmap(Lease, rows))
     valid = [one for one, lease in zip(settlements, leases, strict=True) if lease in held]
-    yield Batch("insert_attempts", [ended_attempt(settlement, owner) for settlement in valid])
+    attempts = [ended_attempt(settlement, owner) for settlement in valid if not settlement.parked]
+    yield Batch("insert_attempts", attempts)
     yield Batch("settle_events", [settled_event(settlement, owner) for settlement in valid])
     yield tally(node, moves(State.PROCESSING, (settlement.verdict.state for settlement in valid)))
-    if len(valid) == len(settlements):
-        return []
+    journaled = [settlement for settlement in valid if settlement.journal]
+    if journaled:
+        yield from keep_journals(journaled)
+    fenced = (yield from fenced_of(settlements, held)) if len(valid) < len(settlements) else []
+    return Settled(fenced, [])
+
+
+def fenced_of(settlements: Sequence[Settlement], held: set[Lease]) -> Steps[list[Settlement]]:
+    """Return those that came too late and that no earlier commit has recorded."""
     late = [settlement for settlement in settlements if settlement.lease not in held]
-    recorded = yield Fetch("recorded_attempts", {"leases": [settlement.lease for settlement in late]})
+    recorded = yield Fetch("recorded_attempts", {"leases": [one.lease for one in late if not one.parked]})
     ours = {(Lease(seq, token), outcome, ended_at_us) for seq, token, outcome, ended_at_us in recorded}
-    return [one for one in late if (one.lease, one.outcome, one.ended_at_us) not in ours]
+    parked: set[Lease] = set()
+    if parks := [one.lease for one in late if one.parked]:
+        rows = yield Fetch("recorded_parks", {"leases": parks})
+        parked = set(starmap(Lease, rows))
+    return [
+        one
+        for one in late
+        if (one.lease not in parked if one.parked else (one.lease, one.outcome, one.ended_at_us) not in ours)
+    ]
+
+
+def keep_journals(settlements: Sequence[Settlement]) -> Steps[None]:
+    """Write what settled events remember, and what those of them wait for that are parked."""
+    commits = [StepCommit(one.event, one.journal, one.records, one.started_at_us) for one in settlements]
+    yield from journals.write_steps(commits, {one.event.seq for one in settlements if one.parked})
+    yield from journals.park(
+        [Park(one.event, one.journal, one.waits, one.ended_at_us) for one in settlements if one.parked]
+    )
+    yield from journals.forget_waits(one.event.seq for one in settlements if one.verdict.state not in OPEN)
 
 
 def ended_attempt(settlement: Settlement, owner: str) -> EndedAttempt:
@@ -411,8 +446,9 @@ def node_report(report: Node, now_us: int) -> NodeReport:
 def promote(node: str, now_us: int, limit: int) -> Steps[tuple[list[Entry], int | None]]:
     """Queue what has waited for its time; returns the entries and when the next one falls due."""
     rows = yield Fetch("promote_due", {"now_us": now_us, "count": limit})
-    before = Counter(State(previous_state) for _, _, previous_state, _ in rows)
+    before = Counter(State(row[2]) for row in rows)
     yield tally(node, {**{state: -count for state, count in before.items()}, State.QUEUED: len(rows)})
+    yield from journals.count_wakes([row[4] for row in rows if row[2] == State.WAITING])
     due = yield Fetch("next_due", {"now_us": now_us})
     return [Entry(event_id, run) for event_id, run, *_ in rows], due[0][0]
 

@@ -99,7 +99,7 @@ async def test_recall_claims_the_oldest_first(store: Store) -> None:
     assert [one.event.id for one in recalled.taken] == ["event-0", "event-1"]
     assert [one.content.payload for one in recalled.taken] == [b"{}", b"{}"]
     assert await waiting(store) == {"a": 1, "b": 1}
-    assert await store.settle([success(one) for one in recalled.taken]) == []
+    assert (await store.settle([success(one) for one in recalled.taken])).fenced == []
     assert await stands(store, "event-0") == (State.SUCCEEDED, None)
     assert (await recall(store, "a", 2)).found == 1
     assert (await recall(store, "a", 2)).found == 0

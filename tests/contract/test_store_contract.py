@@ -129,7 +129,7 @@ async def test_events_are_claimed_as_they_are_inserted(store: Store) -> None:
         assert (row.state, row.starts, row.lease_owner, row.lease_token) == (State.PROCESSING, 1, store.owner, 1)
     assert (await stored(store, "later")).state is State.SCHEDULED
     assert (await ledger_of(store)).open == 4
-    assert await store.settle([success(one) for one in projected.claimed]) == []
+    assert (await store.settle([success(one) for one in projected.claimed])).fenced == []
     assert (await ledger_of(store)).states[State.SUCCEEDED] == 2
 
 
@@ -141,7 +141,7 @@ async def test_what_was_claimed_as_it_was_inserted_lapses_like_any_claim(store: 
     leases = [SeenLease(*one.lease, 0) for one in projected.claimed]
     taken = await store.take_over(leases, reclaims, "lease lapsed", now_us())
     assert [one.event.event_id for one in taken] == ["e"]
-    assert await store.settle([success(projected.claimed[0])]) != []
+    assert (await store.settle([success(projected.claimed[0])])).fenced != []
 
 
 async def test_order_of_the_log_is_the_order_of_the_queue(store: Store) -> None:
@@ -184,8 +184,8 @@ async def test_commit_is_idempotent(store: Store) -> None:
     """A second commit of the same outcome changes nothing and is not called fenced."""
     (one,) = await claimed(store)
     settlement = success(one)
-    assert await store.settle([settlement]) == []
-    assert await store.settle([settlement]) == []
+    assert (await store.settle([settlement])).fenced == []
+    assert (await store.settle([settlement])).fenced == []
     found = await store.history(one.event.id)
     assert found is not None
     assert [attempt.outcome for attempt in found[2]] == [Outcome.SUCCEEDED]
@@ -196,7 +196,7 @@ async def test_only_one_of_two_outcomes_stands(store: Store) -> None:
     (one,) = await claimed(store)
     failed = settlement(one.event, State.DEAD_LETTERED, error="late")
     results = await asyncio.gather(store.settle([success(one)]), store.settle([failed]))
-    assert sorted(map(len, results)) == [0, 1]
+    assert sorted(len(settled.fenced) for settled in results) == [0, 1]
     found = await store.history(one.event.id)
     assert found is not None
     assert len(found[2]) == 1

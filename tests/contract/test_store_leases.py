@@ -14,7 +14,7 @@ async def test_a_stale_outcome_does_not_ride_in_on_a_valid_one(house: StoreHouse
     now = now_us()
     (second,) = (await store.claim([Entry(first.event.id, 1)], now)).taken
     stale, valid = success(first), success(second)
-    assert await store.settle([stale, valid]) == [stale]
+    assert (await store.settle([stale, valid])).fenced == [stale]
     history = await store.history(first.event.id)
     assert history is not None
     assert [attempt.token for attempt in history[2]] == [second.event.lease_token]

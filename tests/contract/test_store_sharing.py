@@ -126,9 +126,9 @@ async def test_result_after_a_take_over_is_fenced(store: Store, other: Store) ->
     now = now_us()
     (again,) = (await other.claim([Entry("event-0", 1)], now)).taken
     late = success(zombie)
-    assert await store.settle([late]) == [late]
-    assert await other.settle([success(again)]) == []
-    assert await store.settle([late]) == [late]
+    assert (await store.settle([late])).fenced == [late]
+    assert (await other.settle([success(again)])).fenced == []
+    assert (await store.settle([late])).fenced == [late]
     history = await store.history("event-0")
     assert history is not None
     assert [attempt.outcome for attempt in history[2]] == [Outcome.SUCCEEDED, Outcome.CRASHED]
@@ -138,8 +138,8 @@ async def test_result_after_a_take_over_is_fenced(store: Store, other: Store) ->
 async def test_outcome_committed_before_is_not_fenced(store: Store) -> None:
     """An outcome that is handed in again, because its answer was lost, is neither committed twice nor fenced."""
     settlement = success((await claimed(store))[0])
-    assert await store.settle([settlement]) == []
-    assert await store.settle([settlement]) == []
+    assert (await store.settle([settlement])).fenced == []
+    assert (await store.settle([settlement])).fenced == []
     history = await store.history("event-0")
     assert history is not None
     assert len(history[2]) == 1

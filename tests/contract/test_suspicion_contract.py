@@ -68,7 +68,7 @@ async def test_nobody_claims_what_is_set_aside(store: Store) -> None:
     assert await store.end_controls(let_go) == 1
     assert await store.set_aside() == []
     (one,) = (await store.claim_suspect(now_us())).taken
-    assert await store.settle([success(one)]) == []
+    assert (await store.settle([success(one)])).fenced == []
 
 
 async def test_third_death_alone_makes_a_dead_letter(store: Store) -> None:

@@ -12,12 +12,14 @@ from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.reports import EventFilter
 from replayforge.domain.verdict import Verdict
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.run.settler import Settler
 from replayforge.stores import deferred, transactions
 from replayforge.stores.batches import AdvancedCursor, RemovedEvent, StoredContent
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
+from replayforge.streams.embedded_stream import EmbeddedStream
 from replayforge.telemetry import Telemetry
 from tests.contract.store_backends import LOG, claimed, put
 from tests.contract.test_deferred_contract import project as project_with_admission
@@ -205,7 +207,7 @@ async def test_outcomes_that_cannot_be_stored_do_not_run_again(store: Store) -> 
     taken = await claimed(store, 4)
     telemetry = Telemetry()
     probe, buffer = Probe(telemetry), ClaimBuffer(FakeClock(), workers=4)
-    settler = Settler(store, buffer, telemetry)
+    settler = Settler(store, buffer, Publisher(store, EmbeddedStream(telemetry, entries_max=10), telemetry), telemetry)
     failed = Verdict(State.RETRYING, 1, 0, due_at_us=now_us())
     settlements = [
         success(taken[0]),

@@ -15,10 +15,12 @@ from replayforge.domain.lifecycle import Reason, State
 from replayforge.domain.metrics_history import OTHERS, RANGES, TYPES_MAX, MetricsHistory, Period
 from replayforge.domain.verdict import Verdict
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
 from replayforge.engine.run.settler import Settler
 from replayforge.stores.metrics_history import StepAmount
 from replayforge.stores.store import Store
+from replayforge.streams.embedded_stream import EmbeddedStream
 from replayforge.telemetry import Telemetry
 from tests.contract.store_backends import claimed
 from tests.integration.conftest import echo_handlers
@@ -187,7 +189,12 @@ async def test_a_result_that_came_too_late_is_no_dead_letter(store: Store, scrib
     (late,) = await claimed(store)
     await store.hand_back([late.lease], scribe.clock.now_us())
     verdict = Verdict(State.DEAD_LETTERED, 1, 0, reason=Reason.PERMANENT)
-    settler = Settler(store, ClaimBuffer(scribe.clock, workers=1), scribe.telemetry)
+    settler = Settler(
+        store,
+        ClaimBuffer(scribe.clock, workers=1),
+        Publisher(store, EmbeddedStream(scribe.telemetry, entries_max=10), scribe.telemetry),
+        scribe.telemetry,
+    )
     assert await settler.commit([replace(success(late), verdict=verdict)]) == [False]
     counts = scribe.telemetry.counts
     assert (counts["attempt.fenced"], counts["attempt.settled"], counts["event.dead_lettered"]) == (1, 0, 0)

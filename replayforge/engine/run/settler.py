@@ -13,6 +13,7 @@ from replayforge.domain.errors import Unavailable, Unstorable
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.verdict import error_signature
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
+from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.run.pace import Pace
 from replayforge.engine.service_loop import Outage
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, storable_text
@@ -26,8 +27,9 @@ UNSETTLED_MAX = 1000
 class Settler:
     """Joins the outcomes of all workers into few commits, and tries again for as long as the store is away."""
 
-    def __init__(self, store: Store, buffer: ClaimBuffer, telemetry: Telemetry) -> None:
+    def __init__(self, store: Store, buffer: ClaimBuffer, publisher: Publisher, telemetry: Telemetry) -> None:
         self.store = store
+        self.publisher = publisher
         self.buffer = buffer
         self.telemetry = telemetry
         self.pace = Pace(buffer.clock)
@@ -104,7 +106,7 @@ class Settler:
         """Commit, however long the store takes to answer; only a daemon that ends gives up."""
         while True:
             try:
-                fenced = await self.store.settle(settlements)
+                settled = await self.store.settle(settlements)
             except Unavailable as error:
                 if self.giving_up.is_set():
                     raise
@@ -112,9 +114,14 @@ class Settler:
             else:
                 self.outage.over()
                 crashpoints.reach("settle.committed")
-                lost = set(map(id, fenced))
+                if any(settlement.parked for settlement in settlements):
+                    crashpoints.reach("park.committed")
+                if settled.woken:
+                    crashpoints.reach("wake.committed", len(settled.woken))
+                    self.publisher.offer(settled.woken)
+                lost = set(map(id, settled.fenced))
                 committed = [settlement for settlement in settlements if id(settlement) not in lost]
-                self.report(committed, fenced)
+                self.report(committed, settled.fenced)
                 self.pace.note(committed)
                 return [id(settlement) not in lost for settlement in settlements]
 

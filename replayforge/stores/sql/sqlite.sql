@@ -248,6 +248,87 @@ SET previous_state = e.state, state = g.state, attempt_count = g.attempt_count, 
 FROM {rows}
 WHERE e.seq = g.seq AND e.state = 'processing' AND e.lease_token = g.token AND e.lease_owner = g.owner
 
+-- journal --
+-- What is noted of one event's journal, when the first attempt of its run began, and the time; one row in any case.
+SELECT j.number, j.run, j.run_started_at_us, j.wakes, j.cancel_requested, j.payload,
+    (SELECT min(a.started_at_us) FROM attempts AS a WHERE a.event_seq = :seq AND a.run = :run), :now_us
+FROM (SELECT 1) AS one LEFT JOIN journals AS j ON j.event_seq = :seq
+
+-- journal_steps --
+-- The steps of a journal, those of older generations first.
+SELECT kind, step, generation, state, token, run, begun, recorded, tries, started_at_us, ended_at_us, due_at_us, arguments,
+result, error_type, error, trace, event_type, other_id, label
+FROM steps WHERE event_seq = :seq AND journal = :journal ORDER BY generation, begun
+
+-- write_steps --
+-- Steps as they stand by now. What is recorded stays: a parent that parks knows nothing yet of what its child has left.
+INSERT INTO steps (
+    event_seq, journal, kind, step, generation, state, token, run, begun, recorded, tries, started_at_us,
+    ended_at_us, due_at_us, arguments, result, error_type, error, trace, event_type, other_id, label
+)
+VALUES {rows}
+ON CONFLICT (event_seq, journal, kind, step, generation) DO UPDATE SET
+    state = excluded.state, token = excluded.token, run = excluded.run, begun = excluded.begun,
+    recorded = excluded.recorded, tries = excluded.tries, started_at_us = excluded.started_at_us,
+    ended_at_us = excluded.ended_at_us, due_at_us = excluded.due_at_us, arguments = excluded.arguments,
+    result = excluded.result, error_type = excluded.error_type, error = excluded.error, trace = excluded.trace,
+    event_type = excluded.event_type, other_id = excluded.other_id, label = excluded.label
+WHERE steps.recorded = 0 OR excluded.recorded > 0
+
+-- note_journals --
+-- The journals of events; nothing is written where that changes nothing.
+INSERT INTO journals (event_seq, number, run, run_started_at_us, parked_token, payload)
+VALUES {rows}
+ON CONFLICT (event_seq) DO UPDATE SET
+    number = excluded.number, run = excluded.run, parked_token = max(journals.parked_token, excluded.parked_token),
+    run_started_at_us = CASE excluded.run WHEN journals.run THEN journals.run_started_at_us
+        ELSE excluded.run_started_at_us END,
+    payload = CASE excluded.number WHEN journals.number THEN journals.payload ELSE excluded.payload END
+WHERE excluded.number > journals.number OR excluded.run > journals.run
+    OR excluded.parked_token > journals.parked_token
+
+-- recorded_steps --
+-- Those of the given steps that are there under the same token and in the same state.
+SELECT json_group_array(json_array(s.event_seq, s.journal, s.kind, s.step, s.generation))
+FROM json_each(:keys) AS key CROSS JOIN steps AS s ON s.event_seq = key.value ->> 0 AND s.journal = key.value ->> 1
+    AND s.kind = key.value ->> 2 AND s.step = key.value ->> 3 AND s.generation = key.value ->> 4
+WHERE s.token = key.value ->> 5 AND s.state = key.value ->> 6
+
+-- recorded_parks --
+-- Those of the given (row number, token) pairs under which events were parked last.
+SELECT j.event_seq, j.parked_token
+FROM json_each(:leases) AS key CROSS JOIN journals AS j
+    ON j.event_seq = key.value ->> 0 AND j.parked_token = key.value ->> 1
+
+-- reset_counts --
+-- Let events that got on owe nothing any more for failed attempts and crashes.
+UPDATE events SET attempt_count = 0, crashes = 0
+WHERE seq IN (SELECT value FROM json_each(:seqs)) AND (attempt_count > 0 OR crashes > 0)
+
+-- cancel_requests --
+-- Which of these events are asked to end, and the time; one row in any case.
+SELECT j.event_seq, :now_us
+FROM (SELECT 1) AS one LEFT JOIN journals AS j ON j.cancel_requested = 1 AND j.event_seq IN (SELECT value FROM json_each(:seqs))
+
+-- insert_waits --
+-- What parked events wait for.
+INSERT INTO waits (event_seq, step, application_name, workflow_id, event_type, since_us)
+VALUES {rows}
+
+-- delete_waits --
+-- Let events wait for no others any more.
+DELETE FROM waits WHERE event_seq IN (VALUES {rows})
+
+-- wake_events --
+-- Queue those of the events that are parked.
+UPDATE events SET previous_state = state, state = 'queued', due_at_us = NULL, updated_at_us = :now_us
+WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'waiting'
+RETURNING seq, id, run
+
+-- count_wakes --
+-- Count that events were woken.
+UPDATE journals SET wakes = wakes + 1 WHERE event_seq IN (SELECT value FROM json_each(:seqs))
+
 -- reclaim_events --
 -- Take back what a crash left in processing, if its lease still stands.
 UPDATE events AS e
@@ -365,7 +446,7 @@ WHERE seq IN (
     SELECT seq FROM events WHERE state IN ({timed_states}) AND due_at_us <= :now_us
     ORDER BY due_at_us LIMIT :count
 )
-RETURNING id, run, previous_state, event_type
+RETURNING id, run, previous_state, event_type, seq
 
 -- next_due --
 -- When the next waiting event falls due, by the clock of who asks.
@@ -613,6 +694,14 @@ DELETE FROM attempts WHERE event_seq IN (VALUES {rows})
 -- delete_actions --
 -- Remove the notes about events.
 DELETE FROM actions WHERE event_seq IN (VALUES {rows})
+
+-- delete_journals --
+-- Remove the journals of events.
+DELETE FROM journals WHERE event_seq IN (VALUES {rows})
+
+-- delete_steps --
+-- Remove the steps of events.
+DELETE FROM steps WHERE event_seq IN (VALUES {rows})
 
 -- check_ids --
 -- Where the events of these ids came from, for the offline comparison with the log.

@@ -33,7 +33,7 @@ async def test_settled_again(far_url: str, proxy: CommitBreaker) -> None:
     proxy.break_commits(1)
     with pytest.raises(Unavailable):
         await store.settle(settlements)
-    assert await store.settle(settlements) == []
+    assert (await store.settle(settlements)).fenced == []
     _, tallies = await store.ledger_snapshot()
     assert {name: amount for name, amount in tallies.items() if amount} == {"succeeded": 20}
     await store.close()

@@ -1,0 +1,212 @@
+"""What a workflow may expect of the store that remembers for it: steps under the lease, parks, wakes, retention."""
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from replayforge.domain.event import Claimed, StoredEvent
+from replayforge.domain.journal import StepKind, StepRecord, StepState, Wait
+from replayforge.domain.lifecycle import Outcome, State
+from replayforge.domain.verdict import Verdict
+from replayforge.stores.journals import StepCommit
+from replayforge.stores.store import Store
+from replayforge.stores.transactions import Settled, Settlement
+from tests.contract.store_backends import MINUTE_US, claimed, stored
+from tests.contract.test_store_contract import ledger_of, promoted
+from tests.support.builders import now_us, settlement, success
+
+
+def step(event: StoredEvent, name: str = "charge", **fields: Any) -> StepRecord:
+    """Return a step that this event's handler has taken, recorded with a result."""
+    given = {"kind": StepKind.STEP, "state": StepState.DONE, "begun": 1, "recorded": 2, "result": b"1"} | fields
+    return StepRecord(step=name, token=event.lease_token, run=event.run, started_at_us=now_us(), **given)  # type: ignore[arg-type]
+
+
+def pending(event: StoredEvent, name: str, kind: StepKind, **fields: Any) -> StepRecord:
+    """Return a step that waits."""
+    return step(event, name, kind=kind, state=StepState.PENDING, recorded=0, result=None, **fields)
+
+
+def commit(event: StoredEvent, *records: StepRecord, **fields: Any) -> StepCommit:
+    return StepCommit(event, 1, records, run_started_at_us=1_000, **fields)
+
+
+def parked(
+    event: StoredEvent,
+    *records: StepRecord,
+    due_in_us: int | None = None,
+    waits: tuple[Wait, ...] = (),
+    state: State = State.WAITING,
+) -> Settlement:
+    """Return the end of a stretch of an event that is parked."""
+    at_us = now_us()
+    due_at_us = None if due_in_us is None else at_us + due_in_us
+    verdict = Verdict(state, 0, 0, due_at_us=due_at_us)
+    return Settlement(
+        event, Outcome.SUCCEEDED, verdict, "worker-1", at_us, at_us,
+        journal=1, records=records, parked=True, waits=waits,
+    )  # fmt: skip
+
+
+async def rows_of(store: Store, event: StoredEvent) -> tuple[StepRecord, ...]:
+    return (await store.read_journal(event, now_us())).records
+
+
+async def woken(store: Store) -> Claimed:
+    """Claim the one event whose time has come."""
+    (entry,) = await promoted(store)
+    (one,) = (await store.claim([entry], now_us())).taken
+    return one
+
+
+async def test_a_journal_begins_empty(store: Store) -> None:
+    """An event that has recorded nothing has its first journal, whose run began with its first attempt."""
+    (one,) = await claimed(store)
+    at_us = now_us()
+    journal = await store.read_journal(one.event, at_us)
+    assert (journal.number, journal.wakes, journal.cancel_requested, journal.payload) == (1, 0, False, None)
+    assert (journal.records, journal.run_started_at_us) == ((), one.event.updated_at_us)
+    assert abs(journal.now_us - at_us) < MINUTE_US
+    await store.settle([replace(settlement(one.event, State.RETRYING), started_at_us=77)])
+    assert (await store.read_journal(one.event, at_us)).run_started_at_us == 77
+
+
+async def test_what_is_recorded_is_read_back(store: Store) -> None:
+    """Every field of a step comes back as it was written; the newest generation of each stands."""
+    (one,) = await claimed(store)
+    whole = step(
+        one.event, "label[é]#2", kind=StepKind.CALL, state=StepState.FAILED, generation=1, tries=3, ended_at_us=5,
+        due_at_us=6, arguments="[1]", result=b"\x00{}", error_type="StepFailed", error="no", trace="line 1",
+        event_type="invoice.make", other_id="other", label="v1",
+    )  # fmt: skip
+    older = replace(whole, generation=0, label="v0")
+    (committed,) = await store.record_steps([commit(one.event, whole, older)], now_us())
+    assert (committed.fenced, committed.cancel_requested) == (False, False)
+    journal = await store.read_journal(one.event, now_us())
+    assert journal.records == (whole,)
+    assert (journal.number, journal.run_started_at_us) == (1, 1_000)
+
+
+async def test_a_step_moves_from_pending_to_its_result_and_never_back(store: Store) -> None:
+    """A step's row is written over until it is recorded; what is recorded stays, whoever says it is pending."""
+    (one,) = await claimed(store)
+    waits = pending(one.event, "scan", StepKind.WAIT)
+    done = replace(waits, state=StepState.DONE, recorded=3, result=b"{}")
+    for record in (waits, done, waits):
+        await store.record_steps([commit(one.event, record)], now_us())
+    assert await rows_of(store, one.event) == (done,)
+    await store.record_steps([commit(one.event, replace(done, step="a")), commit(one.event, step(one.event))], now_us())
+    assert {record.step for record in await rows_of(store, one.event)} == {"scan", "a", "charge"}
+
+
+async def test_progress_pays_the_debt(store: Store) -> None:
+    """A commit that resets has the event owe nothing for earlier failures; its budget is whole again."""
+    (one,) = await claimed(store)
+    await store.settle([settlement(one.event, State.RETRYING)])
+    again = await woken(store)
+    assert again.event.attempt_count == 1
+    await store.record_steps([commit(again.event, step(again.event))], now_us())
+    assert (await stored(store, one.event.id)).attempt_count == 1
+    await store.record_steps([commit(again.event, step(again.event, "ship"), reset=True)], now_us())
+    assert (await stored(store, one.event.id)).attempt_count == 0
+
+
+async def test_a_fenced_holder_records_nothing(store: Store) -> None:
+    """Steps that come after the lease was lost are dropped; those of a commit whose answer was lost are ours."""
+    first, second = await claimed(store, 2)
+    ours = commit(first.event, step(first.event))
+    await store.record_steps([ours], now_us())
+    await store.hand_back([first.lease, second.lease], now_us())
+    late = [
+        ours,
+        commit(first.event, step(first.event), step(first.event, "ship")),
+        commit(first.event),
+        commit(second.event, step(second.event)),
+    ]
+    assert [one.fenced for one in await store.record_steps(late, now_us())] == [False, True, True, True]
+    assert len(await rows_of(store, first.event)) == 1
+    assert await rows_of(store, second.event) == ()
+
+
+async def test_a_restart_begins_a_journal_with_a_payload(store: Store) -> None:
+    """The next journal is empty and goes on with what was left for it; the run's time goes on."""
+    (one,) = await claimed(store)
+    await store.record_steps([commit(one.event, step(one.event))], now_us())
+    restart = StepCommit(one.event, 2, (), run_started_at_us=9_000, payload=b"[2]")
+    await store.record_steps([restart], now_us())
+    await store.record_steps([StepCommit(one.event, 2, (step(one.event, "again"),), 9_000)], now_us())
+    journal = await store.read_journal(one.event, now_us())
+    assert (journal.number, journal.payload, journal.run_started_at_us) == (2, b"[2]", 1_000)
+    assert [record.step for record in journal.records] == ["again"]
+
+
+async def test_a_parked_event_waits_for_its_time_and_is_woken(store: Store) -> None:
+    """A park leaves no attempt; a due event is woken, which is counted as a wake and not as a start."""
+    (one,) = await claimed(store)
+    sleep = pending(one.event, "grace", StepKind.SLEEP, due_at_us=now_us())
+    assert await store.settle([parked(one.event, sleep, due_in_us=-1)]) == Settled([], [])
+    event = await stored(store, one.event.id)
+    assert (event.state, event.lease_owner, event.starts) == (State.WAITING, None, 1)
+    assert (await ledger_of(store)).states[State.WAITING] == 1
+    again = await woken(store)
+    assert again.event == await stored(store, one.event.id)
+    assert (again.event.starts, again.event.lease_token) == (1, 2)
+    journal = await store.read_journal(again.event, now_us())
+    assert (journal.wakes, journal.records) == (1, (sleep,))
+    await store.settle([success(again)])
+    history = await store.history(one.event.id)
+    assert history is not None
+    assert [attempt.token for attempt in history[2]] == [2]
+    assert (await ledger_of(store)).lost == 0
+
+
+async def test_a_park_that_is_not_due_waits(store: Store) -> None:
+    """Neither an event that sleeps on nor one that waits for another event is promoted."""
+    first, second = await claimed(store, 2)
+    waits = (Wait("scan", "parcel.scanned"),)
+    await store.settle([parked(first.event, due_in_us=60 * MINUTE_US), parked(second.event, waits=waits)])
+    assert await promoted(store) == []
+    assert (await stored(store, second.event.id)).due_at_us is None
+
+
+async def test_a_step_that_is_tried_again_later_is_a_retry(store: Store) -> None:
+    """Parked as retrying the event comes back as any retry does, which is a further start."""
+    (one,) = await claimed(store)
+    charge = pending(one.event, "charge", StepKind.STEP, tries=1, due_at_us=now_us())
+    await store.settle([parked(one.event, charge, due_in_us=-1, state=State.RETRYING)])
+    again = await woken(store)
+    assert (again.event.starts, (await store.read_journal(again.event, now_us())).wakes) == (2, 0)
+
+
+async def test_a_park_is_committed_once_and_only_under_its_lease(store: Store) -> None:
+    """A park that comes again is not fenced, and changes nothing; one whose lease was lost is."""
+    first, second = await claimed(store, 2)
+    park = parked(first.event, due_in_us=-1)
+    await store.settle([park])
+    assert (await store.settle([park])).fenced == []
+    await woken(store)
+    assert (await store.settle([park])).fenced == []
+    assert (await stored(store, first.event.id)).state is State.PROCESSING
+    await store.hand_back([second.lease], now_us())
+    late = parked(second.event)
+    assert (await store.settle([late])).fenced == [late]
+
+
+async def test_an_outcome_records_its_steps(store: Store) -> None:
+    """Steps that come with the outcome are there with it."""
+    (one,) = await claimed(store)
+    await store.settle([parked(one.event, due_in_us=-1, waits=(Wait("scan", "parcel.scanned"),))])
+    again = await woken(store)
+    last = step(again.event, "last")
+    await store.settle([replace(success(again), journal=1, records=(last,))])
+    assert await rows_of(store, again.event) == (last,)
+    assert (await stored(store, one.event.id)).state is State.SUCCEEDED
+
+
+async def test_journals_go_with_their_events(store: Store) -> None:
+    """Retention leaves nothing of what a removed event remembered."""
+    (one,) = await claimed(store)
+    await store.settle([replace(success(one), journal=1, records=(step(one.event),))])
+    assert await store.retire(State.SUCCEEDED, now_us() + MINUTE_US) == 1
+    journal = await store.read_journal(one.event, now_us())
+    assert (journal.records, journal.run_started_at_us) == ((), one.event.updated_at_us)
