@@ -4,7 +4,7 @@ import contextlib
 import random
 import secrets
 from asyncio import ensure_future
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,9 +103,15 @@ class Daemon:
         """Let every service run and ingest open."""
         self.loop_watch.start()
         hearts = [] if self.heartbeat is None else [self.heartbeat]
-        services: list[Service] = [*hearts, self.publisher, self.dispatcher, self.reader, self.janitor]
-        services += [self.deferred_claimer, self.replay_runner, *self.workers]
-        for service in services:
+        self.start_services([*hearts, self.publisher, self.dispatcher, self.reader, self.janitor])
+
+    def start_without_chores(self) -> None:
+        """Do so, but leave the chores to the caller, and nobody watches the loop, which is somebody else's."""
+        self.start_services([self.publisher, self.dispatcher, self.reader])
+
+    def start_services(self, first: Sequence[Service]) -> None:
+        """Let these run, then those that both ways have, and open ingest."""
+        for service in (*first, self.deferred_claimer, self.replay_runner, *self.workers):
             self.supervisor.start(service)
         self.intake.open()
 
@@ -140,6 +146,12 @@ class Daemon:
         with contextlib.suppress(ReplayForgeError):
             await in_thread(self.log.bind_store, self.store.store_id, self.dispatcher.projected)
 
+    def abandon(self) -> None:
+        """Do nothing durable from now on, as if the process had been killed; what is open still has to be closed."""
+        self.incarnation_file.close()
+        self.log.abandon()
+        self.store.abandon()
+
     async def mark_draining(self) -> None:
         """Note in the store, durably, that this incarnation was told to stop: what it leaves was interrupted."""
         with contextlib.suppress(ReplayForgeError):
@@ -154,8 +166,11 @@ async def opened(
     handlers: Handlers | None = None,
     clock: Clock | None = None,
     telemetry: Telemetry | None = None,
+    guest: bool = False,
 ) -> AsyncIterator[Daemon]:
     """Open log, store and stream, recover, and build every part; close them again at the end.
+
+    A `guest` leaves the loop that it runs on, and the interpreter, as their owner has set them up.
 
     Raises Refused with one sentence when something rules a start out.
     """
@@ -185,7 +200,7 @@ async def opened(
         with contextlib.suppress(Unavailable):
             await stream.open()
         base = Foundation(
-            config, node, incarnation, clock, telemetry, random.Random(), log, store, stream, handlers, cursor
+            config, node, incarnation, clock, telemetry, random.Random(), log, store, stream, handlers, cursor, guest
         )
         daemon = await build(base)
         stack.callback(daemon.loop_watch.stop)

@@ -52,7 +52,8 @@ from replayforge.threads import HANDLER_THREADS_MAX, DaemonThreads
 
 @dataclass(frozen=True, slots=True)
 class Foundation:
-    """What is open before the engine is built on it. `cursor` is the log offset up to which events have rows."""
+    """What is open before the engine is built on it. `cursor` is the log offset up to which events have rows; a `guest`
+    leaves loop and interpreter as they are."""
 
     config: Config
     node: str
@@ -65,6 +66,7 @@ class Foundation:
     stream: Stream
     handlers: Handlers
     cursor: int
+    guest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,8 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
     config, telemetry, buffer, limits = base.config, base.telemetry, claiming.buffer, claiming.handler_limits
     threads = DaemonThreads(HANDLER_THREADS_MAX, "handlers")
     furnishing = Furnishing(get_running_loop(), threads, telemetry, lambda: bool(buffer.running))
-    furnishing.install()
+    if not base.guest:
+        furnishing.install()
     retry = config.retry
     policy = RetryPolicy(retry.max_attempts, retry.base_seconds, retry.factor, retry.max_seconds, retry.jitter)
     rules = Rules(policy, config.workers.handler_timeout_seconds, base.clock, base.rng, Deadlines())

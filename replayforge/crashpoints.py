@@ -1,7 +1,10 @@
 """Named places on the road of an event where a simulated crash can really kill the process."""
 
 import os
+from asyncio import CancelledError, get_running_loop
 from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Protocol
 
 from replayforge.domain.errors import Refused
 
@@ -26,21 +29,56 @@ POINTS = {
     "promote.committed": "a due event is queued and nothing was published",
 }
 
-armed: dict[str, int] = {}
+
+class Victim(Protocol):
+    """What dies at a point, where that is not the process: a daemon inside somebody else's."""
+
+    def die(self, point: str) -> None:
+        """Do nothing more from here on; raises CancelledError where a task came to the point."""
+
+
+# Who comes to points here; None is the process. A daemon that has the process for itself sets none.
+victim: ContextVar[Victim | None] = ContextVar("victim", default=None)
+armed: dict[tuple[Victim | None, str], int] = {}
 
 
 def arm(specifications: Iterable[str]) -> None:
-    """Arm points given as POINT or POINT:N (die the Nth time it is reached); raises Refused for an unknown one."""
+    """Arm points for whoever dies here, given as POINT or POINT:N (die the Nth time it is reached).
+
+    Raises Refused for an unknown one.
+    """
     for specification in specifications:
         point, _, times = specification.partition(":")
         if point not in POINTS or (times and not times.isdigit()):
             raise Refused(f"There is no crash point {specification!r}; the points are {', '.join(POINTS)}.")
-        armed[point] = max(1, int(times or 1))
+        armed[victim.get(), point] = max(1, int(times or 1))
+
+
+def disarm(whose: Victim) -> None:
+    """Forget the points that were armed for a victim."""
+    for owner, point in [known for known in armed if known[0] is whose]:
+        del armed[owner, point]
 
 
 def reach(point: str, times: int = 1) -> None:
     """Pass a point; when its count is up the process dies here and now, nothing flushed, nothing closed."""
-    if armed and point in armed:
-        armed[point] -= times
-        if armed[point] <= 0:
-            os._exit(EXIT_CODE)
+    if armed and (victim.get(), point) in armed:
+        pass_armed(victim.get(), point, times)
+
+
+def pass_armed(whose: Victim | None, point: str, times: int) -> None:
+    """Count a point down, and die there when its count is up."""
+    armed[whose, point] -= times
+    if armed[whose, point] > 0:
+        return
+    if whose is None:
+        os._exit(EXIT_CODE)
+    whose.die(point)
+
+
+async def reach_within(point: str, times: int = 1) -> None:
+    """Pass a point that user code has come to by a call: nothing of what called runs again, no `finally` either."""
+    try:
+        reach(point, times)
+    except CancelledError:
+        await get_running_loop().create_future()

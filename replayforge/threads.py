@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakSet
 
 from replayforge.telemetry import attempt_context
 
@@ -15,6 +16,7 @@ T = TypeVar("T")
 
 OWN_THREADS_MAX = 8
 HANDLER_THREADS_MAX = 128
+JOIN_SECONDS = 0.1
 
 Job = tuple["Future[Any]", Callable[[], Any]]
 
@@ -34,6 +36,8 @@ class DaemonThreads(ThreadPoolExecutor):
         self.queued: deque[Job] = deque()
         self.idle = 0
         self.started = 0
+        self.dismissed = 0
+        self.threads: WeakSet[threading.Thread] = WeakSet()
         self.changed = threading.Condition()
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
@@ -52,8 +56,10 @@ class DaemonThreads(ThreadPoolExecutor):
 
     def start_thread(self) -> None:
         """Start one more; when the system gives none, those that there are have to take the call."""
+        thread = threading.Thread(target=self.serve, name=f"{self.name} {self.started}", daemon=True)
+        self.threads.add(thread)
         try:
-            threading.Thread(target=self.serve, name=f"{self.name} {self.started}", daemon=True).start()
+            thread.start()
         except RuntimeError:
             with self.changed:
                 self.started -= 1
@@ -64,11 +70,21 @@ class DaemonThreads(ThreadPoolExecutor):
         """Note that a call has ended."""
         self.calls.pop(future, None)
 
+    def dismiss(self) -> None:
+        """Have each thread end as soon as it has nothing to do, and wait for that where none has; others are started
+        when they are needed."""
+        with self.changed:
+            self.dismissed, threads = self.started, list(self.threads)
+            self.changed.notify_all()
+        for thread in threads:
+            if not self.calls:
+                thread.join(JOIN_SECONDS)
+
     def serve(self) -> None:
-        """Make one call after the other, for as long as the process lives."""
+        """Make one call after the other, until dismissed or for as long as the process lives."""
         try:
-            while True:
-                self.serve_once()
+            while self.serve_once():
+                pass
         except BaseException:  # raised in this thread by another one, as the interpreter's C interface allows
             with self.changed:
                 self.started -= 1
@@ -77,17 +93,25 @@ class DaemonThreads(ThreadPoolExecutor):
             if wanted:
                 self.start_thread()
 
-    def serve_once(self) -> None:
-        """Wait for a call and make it; a thread without work must not keep the last result alive."""
+    def serve_once(self) -> bool:
+        """Wait for a call and make it; a thread without work must not keep the last result alive.
+
+        False when the thread is to end.
+        """
         with self.changed:
             self.idle += 1
             try:
                 while not self.queued:
+                    if self.dismissed:
+                        self.dismissed -= 1
+                        self.started -= 1
+                        return False
                     self.changed.wait()
             finally:
                 self.idle -= 1
             future, call = self.queued.popleft()
         carry_out(future, call)
+        return True
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Return at once: what still runs ends with the process."""

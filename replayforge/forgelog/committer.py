@@ -261,6 +261,11 @@ class Committer:
         except RuntimeError:  # the loop is closed: nobody is left to be told
             return
 
+    def abandon(self) -> None:
+        """Take no more work, and drop what is queued."""
+        self.queue.clear()
+        self.stop()
+
     def stop(self) -> None:
         """Take no more work; the thread ends when the queue is empty."""
         self.closing = True

@@ -71,6 +71,7 @@ class ForgeLog:
         self.pid = os.getpid()
         self.damaged_reads = 0
         self.ending: asyncio.Future[None] | None = None
+        self.abandoned = False
 
     @classmethod
     def open(
@@ -289,6 +290,12 @@ class ForgeLog:
 
     # The end
 
+    def abandon(self) -> None:
+        """Write nothing more, not even what is queued: the next start finds the log as after a crash, once `close` has
+        unlocked it. Those who wait for a sync are not answered."""
+        self.abandoned = True
+        self.committer.abandon()
+
     async def close(self) -> None:
         """Write what is queued, say that the end is clean, sync, unlock. Safe to call twice."""
         if self.ending is None:
@@ -308,7 +315,7 @@ class ForgeLog:
         if os.getpid() != self.pid:
             return
         self.committer.thread.join()
-        if self.committer.poisoned is not None:
+        if self.committer.poisoned is not None or self.abandoned:
             self.storage.abandon()
             return
         try:

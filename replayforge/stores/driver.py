@@ -66,15 +66,21 @@ LOOK_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Writes:
-    """How the last write went: what stood in its way, or None, and when that was, on the monotonic clock."""
+    """How the last write went: what stood in its way, or None, and when that was, on the monotonic clock.
+
+    `listeners` are called at the end of each.
+    """
 
     error: str | None = None
     ended: float = 0.0
+    listeners: list[Callable[[], None]] = field(default_factory=list)
 
     def note(self, error: Exception | None) -> None:
         """Note the end of a write; one that the database refused for what it was has reached the database."""
         self.error = str(error) if isinstance(error, Unavailable) else None
         self.ended = monotonic()
+        for listener in self.listeners:
+            listener()
 
 
 class Driver(Protocol):
@@ -129,6 +135,10 @@ class Driver(Protocol):
 
         For the event loop of another thread; only where `shared` says that several may use the database at once.
         """
+        ...
+
+    def abandon(self) -> None:
+        """Commit nothing more, not even what was handed in."""
         ...
 
     async def close(self) -> None:

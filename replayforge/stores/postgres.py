@@ -47,6 +47,7 @@ class PostgresDriver:
         self.connections = Connections(address, connections)
         self.running: set[asyncio.Task[Any]] = set()
         self.writes = Writes()
+        self.abandoned = False
         self.jitter = (
             random.Random()
         )  # of its own: a handler may seed that of the module, here and in every other daemon
@@ -76,6 +77,8 @@ class PostgresDriver:
 
     async def write(self, transaction: Transaction[Result]) -> Result:
         """Carry out the transaction and commit it; it ends even when the caller is cancelled."""
+        if self.abandoned:
+            raise Unavailable("The store is closed.")
         return await self.shielded(self.noted(transaction))
 
     async def read(self, transaction: Transaction[Result]) -> Result:
@@ -140,6 +143,10 @@ class PostgresDriver:
     def beside(self, call_seconds: float) -> "PostgresDriver":
         """See Driver.beside."""
         return PostgresDriver(replace(self.address, call_seconds=min(call_seconds, self.address.call_seconds)), 1)
+
+    def abandon(self) -> None:
+        """See Driver.abandon; a commit that is under way may still happen."""
+        self.abandoned = True
 
     async def close(self) -> None:
         """Finish what was handed in and let go of every connection; safe twice."""

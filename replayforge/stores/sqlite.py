@@ -101,6 +101,7 @@ class SqliteDriver:
         self.writes = Writes()
         self.group: Batcher[Transaction[Any], Any] = Batcher(self.commit_group, items_max=TRANSACTIONS_PER_COMMIT_MAX)
         self.closed = False
+        self.abandoned = False
 
     @classmethod
     async def open(cls, path: Path) -> "SqliteDriver":
@@ -235,6 +236,10 @@ class SqliteDriver:
         """See Driver.beside; one process has the file for itself."""
         raise NotImplementedError("a SQLite store is not shared")
 
+    def abandon(self) -> None:
+        """See Driver.abandon; a commit that is under way may still happen."""
+        self.abandoned = True
+
     async def close(self) -> None:
         """Finish what was handed in, close every connection and release the lock."""
         if self.closed:
@@ -252,10 +257,13 @@ class SqliteDriver:
             await connection.interrupt()
         for connection in (*self.readers, *self.lookers, self.writer):
             await connection.close()
+            connection._thread.join()  # noqa: SLF001 - it has closed the connection, and is about to end
         os.close(self.lock)
 
     async def commit_group(self, transactions: list[Transaction[Any]]) -> list[Any]:
         """Carry out a group of transactions in one thread hop and one commit."""
+        if self.abandoned:
+            raise Unavailable("The store is closed.")
         with mapped_errors(self.path):
             results = await in_thread(self.writer, lambda raw: self.run_group(raw, transactions))
         self.writes.note(results[-1].error if isinstance(results[-1], Failure) else None)

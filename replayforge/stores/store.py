@@ -97,6 +97,14 @@ class Store:
         """Finish what was handed in and let go of the database; safe twice."""
         await self.driver.close()
 
+    def abandon(self) -> None:
+        """Commit nothing more, not even what was handed in; `close` lets go of the database all the same."""
+        self.driver.abandon()
+
+    def call_when_written(self, callback: Callable[[], None]) -> None:
+        """Have a function called after each commit from now on."""
+        self.driver.writes.listeners.append(callback)
+
     async def ping(self) -> None:
         """Return when the store answers."""
         await self.driver.read(lookups.ping)
@@ -271,10 +279,14 @@ class Store:
 
     async def promote(self, now_us: int, limit: int = 1000) -> tuple[list[Entry], int | None]:
         """Queue waiting events that fell due; returns their entries and when the next falls due."""
-        due = await self.driver.read(lambda: lookups.next_due(now_us))
+        due = await self.next_due(now_us)
         if due is None or due > now_us:
             return [], due
         return await self.driver.write(lambda: transactions.promote(self.node, now_us, limit))
+
+    async def next_due(self, now_us: int) -> int | None:
+        """Return when the next waiting event falls due, which may have been long ago; None when none waits."""
+        return await self.driver.read(lambda: lookups.next_due(now_us))
 
     async def promote_stranded(self, now_us: int, ahead_us: int, limit: int = 1000) -> list[Entry]:
         """Queue retries that were decided more than `ahead_us` after now: the clock was set back since.

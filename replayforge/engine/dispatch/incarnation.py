@@ -74,11 +74,12 @@ class IncarnationFile:
         return file
 
     def close(self) -> None:
-        """Let go of the file, which stays for the next incarnation."""
+        """Let go of the file, which stays as it is for the next incarnation; safe twice."""
         with self.lock:
             self.ended.set()
             self.alone = None
-            os.close(self.handle)
+            if self.handle >= 0:
+                os.close(self.handle)
             self.handle = -1
 
     def drain(self) -> None:

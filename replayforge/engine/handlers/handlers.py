@@ -1,5 +1,6 @@
 """What users write: handlers registered by pattern, and the context that each call gets."""
 
+import copy
 import fnmatch
 import functools
 import inspect
@@ -144,6 +145,12 @@ class Handlers:
         """Register everything that another registry holds."""
         for handler in others.registered:
             self.add(handler)
+
+    def changed(self, change: Callable[[Handler], Handler]) -> "Handlers":
+        """Return the same registry with each handler as `change` returns it; this one stays as it is."""
+        others = copy.copy(self)
+        others.registered, others.found = [change(handler) for handler in self.registered], {}
+        return others
 
     def find(self, event_type: str) -> Handler | None:
         """Return the handler with the most specific pattern that matches, or None; safe in any thread."""

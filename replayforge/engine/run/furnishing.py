@@ -56,7 +56,8 @@ class Furnishing:
     """What a loop is given so that user code and the daemon do not meet: a task factory, and threads for handlers.
 
     User code can undo it, and can change what the whole interpreter shares; `restore` puts that right, cheaply enough
-    to be called after each attempt. What it cannot put right: what is inside of the modules of packages.
+    to be called after each attempt. What it cannot put right: what is inside of the modules of packages. Where it was
+    not installed, because loop and interpreter are somebody else's, it changes nothing.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Furnishing:
 
     def changed(self) -> list[str]:
         """Put back what is looked at after each attempt; returns the names of what had changed."""
-        return [] if self.is_as_it_was() else put_back(zip(self.shared, self.kept, strict=True))
+        return [] if not self.kept or self.is_as_it_was() else put_back(zip(self.shared, self.kept, strict=True))
 
     def latest_type(self) -> str:
         """Return the type of the event whose attempt ended last, "" before the first one."""
