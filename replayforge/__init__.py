@@ -6,17 +6,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from replayforge.domain.event import Event
     from replayforge.domain.retry import Permanent, Retry
-    from replayforge.engine.handlers.handlers import Context, Handlers
+    from replayforge.domain.step_errors import Cancelled, Parking, StepFailed, WaitTimedOut
+    from replayforge.engine.handlers.context import Context
+from replayforge.engine.handlers.handlers import Handlers
 
-__all__ = ["Context", "Event", "Handlers", "Permanent", "Retry"]
+__all__ = [
+    "Cancelled",
+    "Context",
+    "Event",
+    "Handlers",
+    "Parking",
+    "Permanent",
+    "Retry",
+    "StepFailed",
+    "WaitTimedOut",
+]
 
 # What users write is found when it is asked for, so that a command which needs none of it starts at once.
 PLACES = {
-    "Context": "replayforge.engine.handlers.handlers",
+    "Cancelled": "replayforge.domain.step_errors",
+    "Context": "replayforge.engine.handlers.context",
     "Event": "replayforge.domain.event",
     "Handlers": "replayforge.engine.handlers.handlers",
+    "Parking": "replayforge.domain.step_errors",
     "Permanent": "replayforge.domain.retry",
     "Retry": "replayforge.domain.retry",
+    "StepFailed": "replayforge.domain.step_errors",
+    "WaitTimedOut": "replayforge.domain.step_errors",
 }
 
 

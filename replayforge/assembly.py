@@ -36,8 +36,10 @@ from replayforge.engine.report.event_queries import EventQueries
 from replayforge.engine.report.handler_report import HandlerReporter
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
 from replayforge.engine.run.chaos import Chaos
+from replayforge.engine.run.children import Children
 from replayforge.engine.run.furnishing import Furnishing
 from replayforge.engine.run.loop_watch import LoopWatch
+from replayforge.engine.run.recorder import Recorder
 from replayforge.engine.run.settler import Settler
 from replayforge.engine.run.worker import Worker
 from replayforge.forgelog.log import ForgeLog
@@ -70,6 +72,8 @@ class Daemon:
     store: Store
     stream: Stream
     buffer: ClaimBuffer
+    recorder: Recorder
+    children: Children
     settler: Settler
     intake: Intake
     dispatcher: Dispatcher
@@ -131,6 +135,8 @@ class Daemon:
         leases = [claimed.lease for claimed in unstarted]
         names = [worker.name for worker in self.workers]
         await self.supervisor.stop(names, self.config.supervisor.grace_seconds)
+        self.recorder.give_up()
+        self.children.give_up()
         self.settler.give_up()
         with contextlib.suppress(ReplayForgeError):
             for worker in self.workers:
@@ -177,6 +183,8 @@ async def opened(
     clock, telemetry = clock or SystemClock(), telemetry or logging_telemetry()
     if handlers is None:
         handlers = load_handlers(config.handlers.modules)
+    for event_type in config.handlers.signals:
+        handlers.signal(event_type)
     webhook_client = WebhookClient(clock)
     handlers = with_endpoints(handlers, config.handlers.http, webhook_client)
     if config.chaos.enabled:
@@ -224,6 +232,8 @@ async def build(base: Foundation) -> Daemon:
         store=base.store,
         stream=base.stream,
         buffer=claiming.buffer,
+        recorder=running.recorder,
+        children=running.children,
         settler=running.settler,
         intake=claiming.intake,
         dispatcher=claiming.dispatcher,

@@ -5,6 +5,8 @@ from asyncio import get_running_loop
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec.structs import asdict
+
 from replayforge.config import Config
 from replayforge.domain.clock import Clock
 from replayforge.domain.retry import RetryPolicy
@@ -35,10 +37,13 @@ from replayforge.engine.report.event_queries import EventQueries
 from replayforge.engine.report.handler_report import HandlerReporter
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
 from replayforge.engine.run.chaos import Chaos
+from replayforge.engine.run.children import Children
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.engine.run.execution import Rules
 from replayforge.engine.run.furnishing import Furnishing
+from replayforge.engine.run.journal_records import JournalLimits, JournalTools
 from replayforge.engine.run.loop_watch import LoopWatch
+from replayforge.engine.run.recorder import Recorder
 from replayforge.engine.run.settler import Settler
 from replayforge.engine.run.strays import Strays
 from replayforge.engine.run.worker import Worker
@@ -99,6 +104,8 @@ class Running:
     """From a claimed event to a committed outcome."""
 
     rules: Rules
+    recorder: Recorder
+    children: Children
     settler: Settler
     furnishing: Furnishing
     strays: Strays
@@ -182,7 +189,21 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
         furnishing.install()
     retry = config.retry
     policy = RetryPolicy(retry.max_attempts, retry.base_seconds, retry.factor, retry.max_seconds, retry.jitter)
-    rules = Rules(policy, config.workers.handler_timeout_seconds, base.clock, base.rng, Deadlines())
+    deadlines, recorder = Deadlines(), Recorder(base.store, base.clock, telemetry)
+    children = Children(claiming.intake.accept_child, claiming.dispatcher.wait_projected, telemetry)
+    journals = JournalTools(
+        recorder,
+        children,
+        base.handlers.is_signal,
+        buffer.leases,
+        deadlines,
+        base.clock,
+        base.rng,
+        JournalLimits(**asdict(config.journal)),
+        telemetry,
+    )
+    seconds = config.workers.handler_timeout_seconds
+    rules = Rules(policy, seconds, base.clock, base.rng, deadlines, journals)
     settler = Settler(base.store, buffer, claiming.publisher, telemetry)
     strays = Strays(buffer, limits, threads, base.clock, telemetry)
     chaos = build_chaos(config, telemetry, base.rng)
@@ -203,7 +224,9 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
         )
         for number in range(1, config.workers.count + 1)
     ]
-    return Running(rules, settler, furnishing, strays, LoopWatch(base.handlers, telemetry), chaos, workers)
+    return Running(
+        rules, recorder, children, settler, furnishing, strays, LoopWatch(base.handlers, telemetry), chaos, workers
+    )
 
 
 def build_chaos(config: Config, telemetry: Telemetry, rng: random.Random) -> Chaos | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import traceback
-from asyncio import wait
+from asyncio import get_running_loop, wait
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import Context
@@ -88,7 +88,15 @@ def make_task(
         return OwnTask(coroutine, loop=loop, context=context, **options)
     if type(coroutine) is CoroutineType:
         coroutine = Contained(coroutine, attempt)
-    return asyncio.Task(coroutine, loop=loop, context=context, **options)
+    task = asyncio.Task(coroutine, loop=loop, context=context, **options)
+    if (tasks := getattr(attempt, "tasks", None)) is not None:
+        tasks.add(task)
+    return task
+
+
+def own_task(coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+    """Make a task of the daemon, also where user code waits for it and may be cancelled."""
+    return OwnTask(coroutine, loop=get_running_loop(), context=Context())
 
 
 class Escapes:

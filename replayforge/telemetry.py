@@ -78,6 +78,10 @@ CATALOG: dict[str, Kind] = {
     "attempt.unsettled": Kind(
         "error", "the store could not take an outcome, so the event will run again", "attempts_unsettled"
     ),
+    "event.parked": Kind("debug", "events were parked by their handlers until something comes true", "events_parked"),
+    "step.recorded": Kind(
+        "debug", "steps of handlers were committed to their journals", "steps", "outcome", ("done", "failed")
+    ),
     "attempt.reclaimed": Kind("warning", "an event whose worker or process died was taken back", "attempts_reclaimed"),
     "suspect.released": Kind("info", "events whose control is over are no longer set aside and run alone again"),
     "event.dead_lettered": Kind(

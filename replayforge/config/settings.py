@@ -171,9 +171,10 @@ class HttpEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HandlersConfig(Struct, frozen=True):
-    """What handles the events: Python modules or files, and HTTP endpoints."""
+    """What handles the events, Python modules or files and HTTP endpoints, and what handlers wait for."""
 
     modules: Texts = ()
+    signals: Texts = ()
     http: Annotated[
         tuple[HttpEndpoint, ...],
         Meta(description="tables of match, url, secret, timeout_seconds, allow_private, concurrency_max, breaker"),
@@ -186,6 +187,14 @@ class RetentionConfig(Struct, frozen=True):
     succeeded_seconds: Age = 7 * DAY_SECONDS
     dead_seconds: Age = 90 * DAY_SECONDS
     keys_seconds: Age = 90 * DAY_SECONDS
+
+
+class JournalConfig(Struct, frozen=True):
+    """How much the journal of one event may hold: its steps, their results, and all of it together."""
+
+    result_bytes_max: Size = 262_144
+    steps_max: Count = 10_000
+    bytes_max: Size = 16 * MEBIBYTE
 
 
 class ChaosConfig(Struct, frozen=True):
@@ -220,6 +229,7 @@ class Config(Struct, frozen=True):
     supervisor: SupervisorConfig = SupervisorConfig()
     handlers: HandlersConfig = HandlersConfig()
     retention: RetentionConfig = RetentionConfig()
+    journal: JournalConfig = JournalConfig()
     chaos: ChaosConfig = ChaosConfig()
     logging: LoggingConfig = LoggingConfig()
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Permanent
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.context import Context
+from replayforge.engine.handlers.handlers import Handlers
 
 APPLICATION = "checkout-demo"
 # Where handlers write one line for each effect they have, so that somebody outside can count them.

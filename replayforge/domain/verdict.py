@@ -18,13 +18,18 @@ VARIABLE_PARTS = (
 
 
 class Result(msgspec.Struct, frozen=True):
-    """How an attempt ended, before anybody decided what follows from it."""
+    """How an attempt ended, before anybody decided what follows from it.
+
+    Where the end itself decides, `state` says where the event goes to; `reason` why that is.
+    """
 
     outcome: Outcome
     error: str | None = None
     value: bytes | None = None
     retry_after_seconds: float | None = None
     permanent: bool = False
+    reason: Reason | None = None
+    state: State | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -44,13 +49,15 @@ def judge(
 
     Only failed and timed-out attempts are counted against `policy.max_attempts`.
     """
+    if result.state is not None:
+        return Verdict(result.state, attempt_count, crashes, reason=result.reason)
     spent = attempt_count + (result.outcome in ATTEMPT_SPENDING)
     if result.outcome is Outcome.SUCCEEDED:
         return Verdict(State.SUCCEEDED, spent, crashes)
     if result.outcome is Outcome.INTERRUPTED:
         return Verdict(State.QUEUED, spent, crashes)
     if result.permanent:
-        return Verdict(State.DEAD_LETTERED, spent, crashes, reason=Reason.PERMANENT)
+        return Verdict(State.DEAD_LETTERED, spent, crashes, reason=result.reason or Reason.PERMANENT)
     if spent >= policy.max_attempts:
         return Verdict(State.DEAD_LETTERED, spent, crashes, reason=Reason.ATTEMPTS_EXHAUSTED)
     asked = result.retry_after_seconds

@@ -39,6 +39,13 @@ class StepCommitted(msgspec.Struct, frozen=True):
     now_us: int
 
 
+class SignalTaken(msgspec.Struct, frozen=True):
+    """What a wait has come to: the step as it is recorded now, or None while there is nothing to record."""
+
+    fenced: bool
+    record: StepRecord | None
+
+
 class Park(msgspec.Struct, frozen=True):
     """An event that is parked, the journal that it has then, and the events of its workflow that it waits for."""
 

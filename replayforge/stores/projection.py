@@ -215,8 +215,8 @@ def sort_out(projection: Projection, known: dict[str, Meaning | str]) -> tuple[l
         if first is None:
             contents[record.id] = record.meaning
             fresh.append(NewEvent(offset, record, record.id))
-        elif same_event(first, record.meaning):
-            copies += 1
+        elif record.origin is not None or same_event(first, record.meaning):
+            copies += 1  # a handler that sends its child again means the first one
         else:
             own_id = event_id_for_reuse(record.id, projection.log_id, offset)
             fresh.append(NewEvent(offset, record, own_id, record.id))

@@ -9,7 +9,8 @@ import pytest_asyncio
 
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Retry
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.context import Context
+from replayforge.engine.handlers.handlers import Handlers
 from tests.support.house import House, open_house
 
 

@@ -26,8 +26,9 @@ from replayforge.domain.errors import Refused
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Retry
 from replayforge.engine.handlers.addresses import Denied
+from replayforge.engine.handlers.context import Context
 from replayforge.engine.handlers.endpoints import WebhookClient, handler_for
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.handlers import Handlers
 from tests.support.clock import FakeClock
 from tests.support.house import House, configuration, open_house
 

@@ -9,7 +9,8 @@ import pytest
 
 from replayforge.domain.clock import parse_time
 from replayforge.domain.event import Event
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.context import Context
+from replayforge.engine.handlers.handlers import Handlers
 from replayforge.web.api.shapes import ORIGINAL_NAMES
 from tests.support.house import House, open_house
 

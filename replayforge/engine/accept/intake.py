@@ -146,6 +146,17 @@ class Intake:
             raise receipt
         return receipt
 
+    async def accept_child(self, record: EventRecord) -> int:
+        """Make an event durable that a handler has sent, and return its log offset; it may be there already.
+
+        No limit of the backlog holds it up: the handler that waits for it keeps a worker. Raises Unavailable.
+        """
+        place = self.window.find(record.id)
+        if place is None:
+            place = self.window.reserve(record)
+            self.append([record])
+        return await shield(place.offset)
+
     async def accept_all(self, envelopes: Sequence[Envelope]) -> list[Receipt | ReplayForgeError]:
         """Return for each event its receipt or why it was refused; one refused event never affects the others.
 

@@ -81,6 +81,11 @@ class Leases:
         if (hold := self.held.get(lease)) is not None:
             hold.begun_at = None
 
+    def resume(self, lease: Lease) -> None:
+        """Note that the handler, which waited for a commit, has its whole time again."""
+        if (hold := self.held.get(lease)) is not None:
+            hold.begun_at = self.clock.elapsed()
+
     def forget(self, lease: Lease) -> None:
         """Strike out a lease, once what became of it is committed, or left to the sweep."""
         self.held.pop(lease, None)

@@ -1,60 +1,26 @@
-"""What users write: handlers registered by pattern, and the context that each call gets."""
+"""What users write: handlers registered by pattern."""
 
 import copy
 import fnmatch
 import functools
+import hashlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
-from replayforge.daemon_log import attempt_logger
 from replayforge.domain.errors import Refused
 from replayforge.domain.event import Event
 from replayforge.domain.retry import RetryPolicy
-from replayforge.engine.handlers.results import shown_details
+from replayforge.engine.handlers.context import Context
 
-HandlerFunction = Callable[[Event, "Context"], Any]
+HandlerFunction = Callable[[Event, Context], Any]
 
 PATTERN_CHARACTERS_MAX = 255
 DURATION_SECONDS_MAX = 10 * 365 * 86_400
-
-
-@dataclass(eq=False)
-class Context:
-    """What a handler may want to know about this attempt beside the event itself.
-
-    `idempotency_key` is the same for every attempt and run of the event: hand it to whatever has effects outside.
-    `lease_token` grows with every start, so an outside system can refuse a late writer. `deadline` is on the clock
-    of `get_running_loop().time()`. `details` is what the handler last said of itself.
-    """
-
-    event: Event = field(repr=False)
-    lease_token: int
-    deadline: float
-    details: Mapping[str, Any] = field(default_factory=dict)
-    tell: Callable[[Mapping[str, Any]], None] = field(default=lambda details: None, repr=False)
-
-    @property
-    def idempotency_key(self) -> str:
-        """The event's own key, or its id where the sender gave none."""
-        return self.event.idempotency_key or self.event.id
-
-    @cached_property
-    def log(self) -> Any:
-        """A structlog logger that names the event, the run and the attempt in every line of the daemon's log.
-
-        It works however structlog and logging are configured.
-        """
-        event = self.event
-        return attempt_logger(event_id=event.id, run=event.run, attempt=event.attempt)
-
-    def heartbeat(self, **details: Any) -> None:
-        """Say how far the handler is; people see it on the status page. What is not JSON is shown to them as text."""
-        self.details = {**self.details, **shown_details(details)}
-        self.tell(self.details)
 
 
 @dataclass(frozen=True)
@@ -62,7 +28,7 @@ class Handler:
     """One registered function and the rules it runs under; None means the configured default, or no limit.
 
     `endpoint` is the origin of the URL that an HTTP endpoint has; `breaker` says whether it is left alone for a while
-    after failures in a row.
+    after failures in a row. `deadline_seconds` is how long one run may take, the time included in which it waits.
     """
 
     pattern: str
@@ -73,6 +39,9 @@ class Handler:
     concurrency_max: int | None = None
     endpoint: str = ""
     breaker: bool = False
+    deadline_seconds: float | None = None
+    on_cancel: Literal["end", "run"] = "end"
+    version: str = ""
 
     @cached_property
     def is_async(self) -> bool:
@@ -88,6 +57,11 @@ class Handler:
         return f"{named.__module__}.{named.__qualname__}"
 
     @cached_property
+    def label(self) -> str:
+        """By what people know the code as it is now: the version it says it has, or a hash of its source file."""
+        return self.version or hash_of_source(self.function)
+
+    @cached_property
     def specificity(self) -> tuple[bool, int]:
         """Order patterns: one without wildcards first, then the one with more literal characters."""
         return ("*" not in self.pattern, len(self.pattern.replace("*", "")))
@@ -99,10 +73,16 @@ class Handler:
 
 
 class Handlers:
-    """A registry of handlers; the most specific pattern that matches an event's type wins."""
+    """A registry of handlers; the most specific pattern that matches an event's type wins.
+
+    `version`, set before handlers are registered, names their code wherever it is shown; else a hash of it does.
+    """
+
+    version = ""
 
     def __init__(self) -> None:
         self.registered: list[Handler] = []
+        self.signals: set[str] = set()
         self.found: dict[str, Handler | None] = {}
 
     def on(
@@ -113,22 +93,54 @@ class Handlers:
         timeout_seconds: float | None = None,
         on_crash: Literal["retry", "hold"] = "retry",
         concurrency_max: int | None = None,
+        deadline_seconds: float | None = None,
+        on_cancel: Literal["end", "run"] = "end",
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """Register the decorated function for event types that match `pattern`, in which `*` stands for anything.
 
         It is called with the event and a Context. An async function runs on the event loop, a plain one in a thread of
         its own; an awaitable that it returns is awaited. What comes out, if anything, must be JSON and is kept as the
         outcome. At most `concurrency_max` attempts run at once in one daemon; further events wait in the store, and in
-        nobody's way. Raises Refused when an option or the function cannot be used.
+        nobody's way. A run that has not ended `deadline_seconds` after it began, the time included in which it waits,
+        becomes a dead letter at its next call of ctx. `on_cancel="run"` has a cancel raised as `Cancelled`, so that
+        what was done can be undone. Raises Refused when an option or the function cannot be used.
         """
 
         def register(function: HandlerFunction) -> HandlerFunction:
             if objection := objection_to_function(function):
                 raise Refused(f"The handler for {pattern!r} cannot be used: {objection}.")
-            self.add(Handler(pattern, function, max_attempts, timeout_seconds, on_crash, concurrency_max))
+            self.add(
+                Handler(
+                    pattern,
+                    function,
+                    max_attempts,
+                    timeout_seconds,
+                    on_crash,
+                    concurrency_max,
+                    deadline_seconds=deadline_seconds,
+                    on_cancel=on_cancel,
+                    version=self.version,
+                )
+            )
             return function
 
         return register
+
+    def signal(self, event_type: str) -> None:
+        """Declare that events of a type are awaited, not handled: each is kept until a wait of its workflow takes it.
+
+        This beats every pattern that matches the type. Raises Refused for one that a handler is registered for by name.
+        """
+        if not isinstance(event_type, str) or not 1 <= len(event_type) <= PATTERN_CHARACTERS_MAX or "*" in event_type:
+            raise Refused(f"{event_type!r:.60} cannot be a signal: name one event type, without `*`.")
+        if any(handler.pattern == event_type for handler in self.registered):
+            raise Refused(f"{event_type!r} is both handled and declared as a signal; keep one.")
+        self.signals.add(event_type)
+        self.found.clear()
+
+    def is_signal(self, event_type: str) -> bool:
+        """Tell whether events of a type are awaited, not handled; safe in any thread."""
+        return event_type in self.signals
 
     def add(self, handler: Handler) -> None:
         """Register a handler, once; raises Refused when its pattern is taken or something about it is wrong."""
@@ -138,6 +150,8 @@ class Handlers:
             raise Refused(f"The handler for {handler.pattern!r} cannot be used: {objection}.")
         if any(other.pattern == handler.pattern for other in self.registered):
             raise Refused(f"Two handlers are registered for the pattern {handler.pattern!r}; keep one.")
+        if handler.pattern in self.signals:
+            raise Refused(f"{handler.pattern!r} is both handled and declared as a signal; keep one.")
         self.registered.append(handler)
         self.found.clear()
 
@@ -145,6 +159,8 @@ class Handlers:
         """Register everything that another registry holds."""
         for handler in others.registered:
             self.add(handler)
+        for event_type in others.signals:
+            self.signal(event_type)
 
     def changed(self, change: Callable[[Handler], Handler]) -> "Handlers":
         """Return the same registry with each handler as `change` returns it; this one stays as it is."""
@@ -185,6 +201,15 @@ def plain_function(function: Any) -> Any:
     return function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
 
 
+def hash_of_source(function: Any) -> str:
+    """Return the first digits of the hash of the file that a function was written in, if there is one."""
+    try:
+        file = inspect.getsourcefile(plain_function(function))
+        return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]
+    except (OSError, TypeError):
+        return ""
+
+
 def objection_to_function(function: Any) -> str:
     """Say in a clause why a function cannot be a handler, or nothing."""
     if not callable(function):
@@ -211,8 +236,12 @@ def objection_to(handler: Handler) -> str:
         return f"concurrency_max={handler.concurrency_max!r:.40} must be a whole number, 1 or more"
     if not is_duration(handler.timeout_seconds):
         return f"timeout_seconds={handler.timeout_seconds!r:.40} must be a number of seconds above 0"
+    if not is_duration(handler.deadline_seconds):
+        return f"deadline_seconds={handler.deadline_seconds!r:.40} must be a number of seconds above 0"
     if handler.on_crash not in ("retry", "hold"):
         return f'on_crash={handler.on_crash!r:.40} must be "retry" or "hold"'
+    if handler.on_cancel not in ("end", "run"):
+        return f'on_cancel={handler.on_cancel!r:.40} must be "end" or "run"'
     return ""
 
 

@@ -1,5 +1,6 @@
 """What user code returned or raised, as a result of ours. Everything here may be called on hostile objects."""
 
+import hashlib
 import inspect
 import math
 import re
@@ -13,8 +14,10 @@ from typing import Any
 import msgspec
 
 from replayforge import event_loop
-from replayforge.domain.lifecycle import Outcome
+from replayforge.domain.journal import ARGUMENTS_BYTES_MAX, StepError
+from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.retry import Permanent, Retry, after_seconds
+from replayforge.domain.step_errors import Cancelled, StepFailed
 from replayforge.domain.verdict import Result
 from replayforge.event_loop import HandlerExited
 from replayforge.tracebacks import FRAMES_MAX, is_long_chain
@@ -33,26 +36,37 @@ check_json = msgspec.json.Decoder(msgspec.Raw).decode
 EXITS = (SystemExit, KeyboardInterrupt, GeneratorExit, HandlerExited)
 
 
-def returned(value: Any) -> Result:
-    """Return the result of user code that returned; a value that is not JSON can never become one."""
+def returned(value: Any, what: str = "The handler's return value", bytes_max: int = RESULT_BYTES_MAX) -> Result:
+    """Return the result of user code that returned; a value that is not JSON can never become one.
+
+    `what` names it in words.
+    """
     if value is None:
         return NOTHING
     try:
         encoded = msgspec.json.encode(value)
-        flaw = flaw_of(value, encoded)
+        flaw = flaw_of(value, encoded, bytes_max)
     except Exception as error:  # the value's class is the user's, and it may raise whatever it likes
         flaw = f"is not JSON: {name_of(error)}: {words_of(error)}"
     if flaw:
         if inspect.iscoroutine(value):
             value.close()
-        return Result(Outcome.FAILED, readable(f"The handler's return value {flaw}."), permanent=True)
+        return Result(Outcome.FAILED, readable(f"{what} {flaw}."), permanent=True)
     return Result(Outcome.SUCCEEDED, value=encoded)
 
 
-def flaw_of(value: Any, encoded: bytes) -> str:
+def encoded_json(value: Any, what: str) -> bytes:
+    """Return a value as JSON; raises ValueError, which calls it `what`, for one that is none."""
+    result = returned(value, what)
+    if result.outcome is not Outcome.SUCCEEDED:
+        raise ValueError(result.error)
+    return b"null" if result.value is None else result.value
+
+
+def flaw_of(value: Any, encoded: bytes, bytes_max: int) -> str:
     """Say what is wrong with a value that could be encoded, or nothing."""
-    if len(encoded) > RESULT_BYTES_MAX:
-        return f"has {len(encoded):,} bytes of JSON, more than {RESULT_BYTES_MAX:,}"
+    if len(encoded) > bytes_max:
+        return f"has {len(encoded):,} bytes of JSON, more than {bytes_max:,}"
     check_json(encoded)  # the user may have handed over bytes as JSON that are none
     if SUSPICIOUS.search(encoded):
         place = next(endless(msgspec.to_builtins(value, builtin_types=(Decimal,), str_keys=False)), None)
@@ -86,7 +100,9 @@ def raised(error: BaseException) -> Result:
 def judged(error: BaseException) -> Result:
     """Return what an error means: Permanent anywhere in a group wins, then an exit, then the longest Retry."""
     parts = list(parts_of(error))
-    permanent = any(issubclass(type(one), Permanent) for one in parts)
+    step_failed = any(issubclass(type(one), StepFailed) for one in parts)
+    permanent = step_failed or any(issubclass(type(one), Permanent) for one in parts)
+    cancelled = any(issubclass(type(one), Cancelled) for one in parts)
     exits = not issubclass(type(error), Exception) or any(issubclass(type(one), EXITS) for one in parts)
     asked, complaint = asked_seconds([one for one in parts if issubclass(type(one), Retry)])
     return Result(
@@ -94,6 +110,8 @@ def judged(error: BaseException) -> Result:
         described(error, complaint),
         retry_after_seconds=asked,
         permanent=permanent,
+        reason=Reason.STEP_FAILED if step_failed else None,
+        state=State.CANCELLED if cancelled else None,
     )
 
 
@@ -127,6 +145,36 @@ def described(error: BaseException, complaint: str = "") -> str:
     """Return the error in words and its traceback, which begins at the user's frame."""
     words = f"{name_of(error)}: {words_of(error)}"[:MESSAGE_CHARACTERS_MAX]
     return readable(f"{words}{complaint}\n\n{trace_of(error)}"[:ERROR_CHARACTERS_MAX])
+
+
+def error_of(error: BaseException) -> StepError:
+    """Return what is kept of an error that a step ended with."""
+    message = readable(words_of(error)[:MESSAGE_CHARACTERS_MAX])
+    return StepError(readable(name_of(error)), message, readable(trace_of(error)[:ERROR_CHARACTERS_MAX]))
+
+
+def arguments_in_words(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Return what a step was called with as JSON, and where that is long or none, its digest and the types."""
+    if not args and not kwargs:
+        return ""
+    given = [*args, kwargs] if kwargs else list(args)
+    try:
+        encoded = msgspec.json.encode(given)
+    except Exception:  # the values' classes are the user's
+        return json_text({"types": [name_of_type(one) for one in given]})
+    if len(encoded) <= ARGUMENTS_BYTES_MAX:
+        return encoded.decode()
+    return json_text({"sha256": hashlib.sha256(encoded).hexdigest(), "types": [name_of_type(one) for one in given]})
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON."""
+    return msgspec.json.encode(value).decode()
+
+
+def name_of_type(value: Any) -> str:
+    """Return the name of a value's class."""
+    return str(type.__dict__["__name__"].__get__(type(value)))
 
 
 def name_of(error: BaseException) -> str:

@@ -1,22 +1,25 @@
 """Runs user code: a task and a context of its own for each attempt, and one completion that nothing can skip."""
 
 import asyncio
-import contextlib
 import inspect
-import threading
 from asyncio import get_running_loop, shield, wait
 from collections.abc import Callable, Mapping
 from contextvars import Context as Variables
-from contextvars import copy_context
-from typing import Any
+from functools import partial
+from threading import get_ident
+from typing import Any, Protocol
+from weakref import WeakSet
 
 from replayforge.domain.event import Event
 from replayforge.domain.lifecycle import Outcome
+from replayforge.domain.step_errors import Parking
 from replayforge.domain.verdict import Result
-from replayforge.engine.handlers.handlers import Context, Handler
+from replayforge.engine.handlers.context import Calls, Context, no_calls
+from replayforge.engine.handlers.handlers import Handler
 from replayforge.engine.handlers.results import raised, returned
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.deadlines import Deadlines
+from replayforge.engine.run.user_threads import call_in_thread
 from replayforge.event_loop import OwnTask
 from replayforge.supervisor import SimulatedCrash
 from replayforge.telemetry import attempt_context
@@ -24,6 +27,7 @@ from replayforge.telemetry import attempt_context
 # How long user code has to end after it was cancelled; then it is left to itself and the attempt is settled without it.
 GRACE_SECONDS = 0.5
 AWAITABLES_MAX = 8  # how many awaitables may come out of one another
+PARKED = Result(Outcome.INTERRUPTED, "The event was parked.")
 PLAIN_TYPES = frozenset({type(None), bool, int, float, str, dict, list})
 
 
@@ -38,6 +42,30 @@ class AttemptTask(OwnTask):
         return (caller is None or caller is self.identity) and asyncio.Task.cancel(self, msg)
 
 
+class Identity(dict[str, Any]):
+    """What `attempt_context` holds while an attempt runs: who it is, and the tasks that its code has made."""
+
+    def __init__(self, **known: Any) -> None:
+        super().__init__(known)
+        self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+
+class OpenCalls(Calls, Protocol):
+    """The calls that an attempt's code makes to its journal."""
+
+    def close(self) -> None:
+        """Answer none from now on."""
+
+    def free_threads(self) -> None:
+        """Have threads that wait for an answer go on with what ends them."""
+
+    def left_behind(self) -> Any:
+        """Return what is to be committed with the attempt's end."""
+
+
+OpenJournal = Callable[["RunningAttempt"], OpenCalls]
+
+
 class NotBegun(Exception):
     """The handler was not called: by then somebody else may have had the event."""
 
@@ -46,7 +74,9 @@ class RunningAttempt:
     """One run of a handler for one event.
 
     `result` is how user code ended by itself, `cut_short` what stands instead once it was told to end. `identity` is
-    what `attempt_context` holds while it runs. `thread` is done when the thread of a plain function has ended.
+    what `attempt_context` holds while it runs. `thread` is done when the thread of a plain function has ended. `calls`
+    are those that its code makes to its journal, None until it makes one. One that `is_parked` has ended to go on
+    later, and nothing that its code said in the end counts.
     """
 
     def __init__(
@@ -56,6 +86,7 @@ class RunningAttempt:
         handler: Handler,
         chaos: Chaos | None,
         may_begin: Callable[[], bool] = lambda: True,
+        open_journal: OpenJournal | None = None,
     ) -> None:
         self.event = event
         self.lease_token = lease_token
@@ -64,17 +95,17 @@ class RunningAttempt:
         self.may_begin = may_begin  # asked last of all: whatever ran before may have taken longer than a lease
         self.restore: Callable[[], object] = lambda: None
         self.begun = False
-        self.identity: Mapping[str, Any] = {
-            "event_id": event.id,
-            "event_type": event.event_type,
-            "run": event.run,
-            "attempt": event.attempt,
-        }
+        self.identity = Identity(event_id=event.id, event_type=event.event_type, run=event.run, attempt=event.attempt)
+        self.open_journal = open_journal
+        self.calls: OpenCalls | None = None
+        self.is_parked = False
+        self.is_stopped = False
         self.details: Mapping[str, Any] = {}
         self.result: Result | None = None
         self.cut_short: Result | None = None
         self.simulated: SimulatedCrash | None = None
         self.loop = get_running_loop()
+        self.loop_thread = get_ident()
         self.ended: asyncio.Future[None] = self.loop.create_future()
         self.task: AttemptTask | None = None
         self.thread: asyncio.Future[Result | Pending] | None = None
@@ -99,19 +130,70 @@ class RunningAttempt:
         deadlines.begin(self, self.deadline, self.loop)
         try:
             await self.ended
+            if self.is_parked:
+                await self.all_ended()
         except asyncio.CancelledError:
+            self.is_stopped = True
             self.task.cancel()
             await wait([self.task], timeout=GRACE_SECONDS)
             raise
         finally:
+            if self.calls is not None:
+                self.calls.close()
             deadlines.end(self)
             if self.grace is not None:
                 self.grace.cancel()
         return self.concluded()
 
     def time_out(self) -> None:
-        """Have the attempt end, since its time is over."""
+        """Have the attempt end, since its time is over; one that does not end to be parked is not parked."""
+        if self.is_parked:
+            self.is_parked = False
+            words = f"The handler did not end within {self.timeout_seconds:g} s when its event was to be parked."
+            self.cut_short = Result(Outcome.TIMED_OUT, words)
+            self.complete()
+            return
         self.cut(Result(Outcome.TIMED_OUT, f"The handler did not finish within {self.timeout_seconds:g} s."))
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its code was told to end, or has ended."""
+        return self.cut_short is not None or self.is_stopped or self.ended.done()
+
+    def live_tasks(self) -> list["asyncio.Task[Any]"]:
+        """Return the tasks of its code that have not ended."""
+        own = [] if self.task is None else [self.task]
+        return [task for task in (*own, *self.identity.tasks) if not task.done()]
+
+    @property
+    def thread_waiter(self) -> "asyncio.Task[Any] | None":
+        """The task that does nothing but wait for the thread of a plain function."""
+        return self.task if self.thread is not None and not self.thread.done() else None
+
+    def stop(self, result: Result) -> None:
+        """Have the attempt end with this result, whatever its code says in the end."""
+        if self.cut(result):
+            self.is_stopped = True
+
+    def park(self) -> None:
+        """Have its code end, all of it, so that its event can wait; what it says from now on does not count."""
+        if self.is_ending:
+            return
+        self.is_parked = True
+        self.cut_short = PARKED
+        self.cancel_all()
+
+    def cancel_all(self) -> None:
+        """Cancel every task of its code; a plain function ends by what its call to the journal raises."""
+        for task in self.live_tasks():
+            if task is not self.thread_waiter:
+                task.cancel()
+
+    async def all_ended(self) -> None:
+        """Return when nothing of its code runs any more, or when its time is over and it is parked no longer."""
+        while self.is_parked and (tasks := self.live_tasks()):
+            await wait(tasks, timeout=GRACE_SECONDS)
+            self.cancel_all()
 
     def cut(self, result: Result) -> bool:
         """Have the attempt end now, with this result unless user code still has something to say; False if it has
@@ -133,6 +215,8 @@ class RunningAttempt:
         own, cut_short = self.result, self.cut_short
         if cut_short is None:
             return own or Result(Outcome.FAILED, "The handler's task was destroyed from outside.")
+        if self.is_parked or self.is_stopped:
+            return cut_short
         if own is not None and (self.succeeded or own.permanent or own.retry_after_seconds is not None):
             return own
         return cut_short
@@ -152,11 +236,14 @@ class RunningAttempt:
                 return
             if self.chaos is not None:
                 await self.chaos.inject(self.event)
-            self.result = await self.called(Context(self.event, self.lease_token, self.deadline, tell=self.note))
+            context = Context(self.event, self.lease_token, self.deadline, tell=self.note, open_calls=self.opened_calls)
+            self.result = await self.called(context)
         except SimulatedCrash as crash:
             self.simulated = crash
         except asyncio.CancelledError:
             self.result = self.cancelled()
+        except Parking:  # of which nothing is left when the event is parked indeed
+            self.result = Result(Outcome.FAILED, "Parking: the handler raised what only the daemon may raise.")
         except BaseException as error:  # whatever ends user code is its result
             self.result = raised(error)
         finally:
@@ -171,7 +258,8 @@ class RunningAttempt:
         if self.handler.is_async:
             value = await function(self.event, context)
         else:
-            self.thread = call_in_thread(lambda: function(self.event, context), self.event.event_type)
+            call = partial(function, self.event, context)
+            self.thread = call_in_thread(partial(result_of, call), self.event.event_type)
             answer = await shield(self.thread)
             if isinstance(answer, Result):
                 return answer
@@ -189,6 +277,13 @@ class RunningAttempt:
             return Result(Outcome.CRASHED, "CancelledError: the handler cancelled its own task.")
         return Result(Outcome.FAILED, "CancelledError: the handler cancelled itself.")
 
+    def opened_calls(self) -> Calls:
+        """Return what answers its code's calls to the journal."""
+        if self.open_journal is None:
+            return no_calls()
+        self.calls = self.open_journal(self)
+        return self.calls
+
     def note(self, details: Mapping[str, Any]) -> None:
         """Keep what the handler says of itself."""
         self.details = details
@@ -201,30 +296,11 @@ class Pending:
         self.awaitable = awaitable
 
 
-def call_in_thread(call: Callable[[], Any], name: str) -> "asyncio.Future[Result | Pending]":
-    """Run user code in a daemon thread of its own, which never holds up the exit of the process.
-
-    The future always gets a result, since it could not carry every exception; what user code raised is one.
-    """
-    loop = get_running_loop()
-    future: asyncio.Future[Result | Pending] = loop.create_future()
-    variables = copy_context()
-
-    def finish(result: Result | Pending) -> None:
-        if not future.done():
-            future.set_result(result)
-
-    def work() -> None:
-        result = variables.run(result_of, call)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(finish, result)
-
-    threading.Thread(target=work, name=f"handler {name}", daemon=True).start()
-    return future
-
-
 def result_of(call: Callable[[], Any]) -> Result | Pending:
-    """Call user code and return how it ended, or what has to be awaited yet."""
+    """Call user code and return how it ended, or what has to be awaited yet; an exception that it raised is a result.
+
+    No future could carry every exception.
+    """
     try:
         value = call()
         return Pending(value) if inspect.isawaitable(value) else returned(value)

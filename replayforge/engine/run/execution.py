@@ -3,13 +3,15 @@
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock, to_us
-from replayforge.domain.event import Claimed, Event
+from replayforge.domain.event import Claimed, Event, StoredEvent
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.retry import RetryPolicy
 from replayforge.domain.verdict import Result, Verdict, error_signature, judge
@@ -17,7 +19,11 @@ from replayforge.engine.handlers.handlers import Handler, Handlers
 from replayforge.engine.run.attempt import NotBegun, RunningAttempt
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.deadlines import Deadlines
+from replayforge.engine.run.journal_records import JournalTools
+from replayforge.engine.run.journaling import Journaling, Left, Park, in_doubt
 from replayforge.stores.transactions import Settlement
+
+UNFINISHED = frozenset({Outcome.TIMED_OUT, Outcome.INTERRUPTED, Outcome.CRASHED})
 
 
 class WorkerCrashed(Exception):
@@ -26,13 +32,14 @@ class WorkerCrashed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for every execution: the defaults, the clock, where chance comes from, the deadlines."""
+    """What holds for every execution: the defaults, the clock, where chance comes from, the deadlines, the journals."""
 
     retry: RetryPolicy
     timeout_seconds: float
     clock: Clock
     rng: random.Random
     deadlines: Deadlines
+    journals: JournalTools
 
 
 class Execution(msgspec.Struct, frozen=True):
@@ -77,8 +84,14 @@ def begin(
             run=row.run,
             attempt=row.attempt_count + 1,
         )
-        attempt = RunningAttempt(event, row.lease_token, handler, chaos, may_begin)
+        open_journal = partial(opened, row, handlers, rules)
+        attempt = RunningAttempt(event, row.lease_token, handler, chaos, may_begin, open_journal)
     return Execution(claimed, worker, handler, attempt, rules.clock.now_us(), rules.clock.monotonic())
+
+
+def opened(row: StoredEvent, handlers: Handlers, rules: Rules, attempt: RunningAttempt) -> Journaling:
+    """Return the journal of an attempt whose code makes its first call to it."""
+    return Journaling(attempt, row, handlers.policy(row.event_type, row.max_attempts, rules.retry), rules.journals)
 
 
 async def execute(execution: Execution, handlers: Handlers, rules: Rules) -> Settlement:
@@ -96,7 +109,67 @@ async def execute(execution: Execution, handlers: Handlers, rules: Rules) -> Set
 def settle(execution: Execution, result: Result, handlers: Handlers, rules: Rules) -> Settlement:
     """Judge the result of an attempt that has just ended and return what to settle."""
     ended_at_us = execution.started_at_us + to_us(rules.clock.monotonic() - execution.started)
-    return settlement(execution, result, verdict(execution, result, handlers, rules, ended_at_us), ended_at_us)
+    attempt, left = execution.attempt, left_by(execution)
+    if left is None:
+        return settlement(execution, result, verdict(execution, result, handlers, rules, ended_at_us), ended_at_us)
+    execution = with_progress(execution, left)
+    if left.parked is not None and attempt is not None and attempt.is_parked:
+        return parked(execution, left, left.parked, ended_at_us)
+    result = with_journal(result, left)
+    decided = verdict(execution, result, handlers, rules, ended_at_us)
+    return with_records(settlement(execution, result, decided, ended_at_us), left)
+
+
+def left_by(execution: Execution) -> Left | None:
+    """Return what an attempt leaves to be committed with its end; None for one that made no call to its journal."""
+    attempt = execution.attempt
+    left: Left | None = None if attempt is None or attempt.calls is None else attempt.calls.left_behind()
+    return left
+
+
+def with_progress(execution: Execution, left: Left) -> Execution:
+    """Return the execution without what earlier attempts had spent, if it got any further than they."""
+    claimed = execution.claimed
+    if not left.progressed or not (claimed.event.attempt_count or claimed.event.crashes):
+        return execution
+    event = structs.replace(claimed.event, attempt_count=0, crashes=0)
+    return structs.replace(execution, claimed=structs.replace(claimed, event=event))
+
+
+def with_journal(result: Result, left: Left) -> Result:
+    """Return what an attempt came to in the light of its journal: a step in doubt, a cancel that its code has heard."""
+    if left.in_doubt is not None and result.outcome in UNFINISHED:
+        return in_doubt(left.in_doubt)
+    if left.cancelled and result.outcome is Outcome.SUCCEEDED:
+        return structs.replace(result, state=State.CANCELLED)
+    return result
+
+
+def with_open_journal(interrupted: Settlement, execution: Execution) -> Settlement:
+    """Return what to settle for an attempt that was cut short, with what its journal may not hold yet."""
+    left = left_by(execution)
+    if left is None:
+        return interrupted
+    if left.in_doubt is not None:
+        doubt = in_doubt(left.in_doubt)
+        verdict = structs.replace(interrupted.verdict, state=State.HELD, reason=doubt.reason)
+        interrupted = structs.replace(interrupted, verdict=verdict, error=doubt.error)
+    return with_records(interrupted, left)
+
+
+def with_records(settled: Settlement, left: Left) -> Settlement:
+    """Return what is to be committed together with what the journal holds that may not be durable."""
+    return structs.replace(settled, journal=left.number, records=left.records)
+
+
+def parked(execution: Execution, left: Left, park: Park, ended_at_us: int) -> Settlement:
+    """Return what to settle for an event that waits from now on."""
+    row, due = execution.claimed.event, park.due_in_seconds
+    state = State.RETRYING if park.only_retries else State.WAITING
+    due_at_us = None if due is None else ended_at_us + to_us(due)
+    decided = Verdict(state, row.attempt_count, row.crashes, due_at_us=due_at_us)
+    settled = settlement(execution, Result(Outcome.INTERRUPTED, park.last_error), decided, ended_at_us)
+    return structs.replace(with_records(settled, left), parked=True, waits=park.waits)
 
 
 async def run(execution: Execution, rules: Rules) -> Result:

@@ -127,7 +127,10 @@ class Settler:
 
     def report(self, committed: list[Settlement], fenced: list[Settlement]) -> None:
         """Tell what was committed and what was dropped."""
-        self.telemetry.emit("attempt.settled", len(committed), settlements=committed)
+        ended = [settlement for settlement in committed if not settlement.parked]
+        self.telemetry.emit("attempt.settled", len(ended), settlements=ended)
+        if len(ended) < len(committed):
+            self.telemetry.emit("event.parked", len(committed) - len(ended))
         for settlement in fenced:
             event_id, token = settlement.event.id, settlement.event.lease_token
             self.telemetry.emit("attempt.fenced", event_id=event_id, token=token)

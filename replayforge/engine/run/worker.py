@@ -17,7 +17,7 @@ from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.handlers.handlers import Handlers
 from replayforge.engine.run.attempt import NotBegun
 from replayforge.engine.run.chaos import Chaos
-from replayforge.engine.run.execution import Execution, Rules, begin, execute, interruption, settle
+from replayforge.engine.run.execution import Execution, Rules, begin, execute, interruption, settle, with_open_journal
 from replayforge.engine.run.furnishing import Furnishing
 from replayforge.engine.run.settler import Settler
 from replayforge.engine.run.strays import Strays
@@ -160,7 +160,8 @@ class Worker:
     def cut_short(self, claimed: Claimed) -> Settlement:
         """Return what to settle for an attempt that could not end by itself."""
         now_us = self.rules.clock.now_us()
-        return interruption(claimed, self.name, self.busy_since_us or now_us, now_us)
+        settlement = interruption(claimed, self.name, self.busy_since_us or now_us, now_us)
+        return settlement if self.execution is None else with_open_journal(settlement, self.execution)
 
     async def charge_crash(self, error: BaseException) -> bool:
         """Charge a crash to the event that was in hand and take the event back; False when there was none.

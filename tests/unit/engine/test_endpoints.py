@@ -15,6 +15,7 @@ from replayforge.domain.errors import Refused
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Permanent, Retry
 from replayforge.engine.handlers.addresses import CheckedResolver, Denied, look_up, written_address
+from replayforge.engine.handlers.context import Context
 from replayforge.engine.handlers.endpoints import (
     WebhookClient,
     beginning,
@@ -27,7 +28,7 @@ from replayforge.engine.handlers.endpoints import (
     signing_key,
     with_endpoints,
 )
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.handlers import Handlers
 from tests.support.clock import FakeClock
 
 NOW_US = 1_763_800_000_000_000  # Sat, 22 Nov 2025 08:26:40 GMT

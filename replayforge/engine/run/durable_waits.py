@@ -1,0 +1,142 @@
+"""The waits that outlast a worker: for a time, for an event of the workflow, for the end of a child event."""
+
+import msgspec
+
+from replayforge.domain.event import EventRecord
+from replayforge.domain.journal import StepError, StepKind, StepRecord, StepState, child_id, due_in
+from replayforge.engine.handlers.context import ChildEvent
+from replayforge.engine.run.journal_records import JournalRecords
+
+
+class DurableWait:
+    """One wait of a handler: what it is called, how it is begun, and how one finds out whether it came true."""
+
+    kind: StepKind
+
+    def __init__(self, records: JournalRecords, name: str, key: str | None) -> None:
+        self.records = records
+        self.name = name
+        self.key = key
+
+    def objection(self) -> str:
+        """Say in a clause what is wrong with it, or nothing."""
+        return ""
+
+    async def begin(self, step: str) -> StepRecord:
+        """Return the pending record of the wait, which begins now."""
+        raise NotImplementedError
+
+    async def came_true(self, pending: StepRecord) -> StepRecord | None:
+        """Return the record of what came, which is durable or rides with the next commit; None when nothing has."""
+        raise NotImplementedError
+
+
+class SleepWait(DurableWait):
+    """A wait for a time on the store's clock, given as how long it is from its beginning, or as it is."""
+
+    kind = StepKind.SLEEP
+
+    def __init__(self, records: JournalRecords, name: str, *, seconds: float = 0.0, at_us: int | None = None) -> None:
+        super().__init__(records, name, None)
+        self.seconds = seconds
+        self.at_us = at_us
+
+    async def begin(self, step: str) -> StepRecord:
+        """See DurableWait.begin."""
+        due_at_us = due_in(self.records.now_us(), self.seconds) if self.at_us is None else self.at_us
+        return self.records.begun(self.kind, step, StepState.PENDING, due_at_us=due_at_us)
+
+    async def came_true(self, pending: StepRecord) -> StepRecord | None:
+        """See DurableWait.came_true."""
+        if self.records.seconds_until(pending.due_at_us) > 0:
+            return None
+        done = self.records.ended(pending, StepState.DONE)
+        self.records.ride(done)
+        return done
+
+
+class SignalWait(DurableWait):
+    """A wait for the oldest event of a type in the same workflow that nobody has taken, for some time or for ever."""
+
+    kind = StepKind.WAIT
+
+    def __init__(self, records: JournalRecords, event_type: str, key: str | None, seconds: float | None) -> None:
+        super().__init__(records, event_type, key)
+        self.seconds = seconds
+
+    def objection(self) -> str:
+        """See DurableWait.objection."""
+        if self.records.tools.is_signal(self.name):
+            return ""
+        return (
+            f"nobody has declared that {self.name!r} is awaited and not handled: say handlers.signal({self.name!r}), or"
+            f" list it in [handlers] signals"
+        )
+
+    async def begin(self, step: str) -> StepRecord:
+        """See DurableWait.begin."""
+        due_at_us = None if self.seconds is None else due_in(self.records.now_us(), self.seconds)
+        return self.records.begun(self.kind, step, StepState.PENDING, event_type=self.name, due_at_us=due_at_us)
+
+    async def came_true(self, pending: StepRecord) -> StepRecord | None:
+        """Take the signal by a commit of its own; when none is there and the time is over, that is recorded."""
+        timed_out = None
+        if pending.due_at_us is not None and self.records.seconds_until(pending.due_at_us) <= 0:
+            error = StepError("WaitTimedOut", f"No event of type {self.name!r} came in time.")
+            timed_out = self.records.ended(pending, StepState.FAILED, error=error)
+        return await self.records.take_signal(self.records.ended(pending, StepState.DONE), timed_out)
+
+
+class CallWait(DurableWait):
+    """A child event, and then the wait for its end."""
+
+    kind = StepKind.CALL
+
+    def __init__(self, records: JournalRecords, child: ChildEvent, seconds: float | None) -> None:
+        super().__init__(records, child.event_type, child.key)
+        self.child = child
+        self.seconds = seconds
+
+    async def begin(self, step: str) -> StepRecord:
+        """Send the child; its record is durable when it is returned."""
+        due_at_us = None if self.seconds is None else due_in(self.records.now_us(), self.seconds)
+        pending = self.records.begun(self.kind, step, StepState.PENDING, event_type=self.name, due_at_us=due_at_us)
+        pending = await sent(self.records, pending, self.child)
+        await self.records.commit(pending)
+        return pending
+
+    async def came_true(self, pending: StepRecord) -> StepRecord | None:
+        """Look whether the child's end was recorded here; when it was not and the time is over, that is recorded."""
+        found = await self.records.read_again(pending)
+        if found is not None:
+            self.records.take_committed(found)
+            return found
+        if pending.due_at_us is None or self.records.seconds_until(pending.due_at_us) > 0:
+            return None
+        error = StepError("WaitTimedOut", f"The child event {pending.other_id} did not end in time.")
+        timed_out = self.records.ended(pending, StepState.FAILED, error=error)
+        await self.records.commit(timed_out)
+        return timed_out
+
+
+async def sent(records: JournalRecords, record: StepRecord, child: ChildEvent) -> StepRecord:
+    """Send the child event of a step, which is the same one however often that is done; returns the step with its id.
+
+    The child's row is in the store when this returns: else the parent could go on elsewhere while its child lies on
+    the disk of a machine that is gone.
+    """
+    parent = records.event
+    identity = child_id(parent.id, records.number, record.kind, record.step, record.generation)
+    event = EventRecord(
+        id=identity,
+        application_name=parent.application_name,
+        workflow_id=child.workflow_id or parent.workflow_id,
+        event_type=child.event_type,
+        created_at_us=records.tools.clock.now_us(),
+        service_name=parent.service_name,
+        run_at_us=child.run_at_us,
+        origin=parent.id,
+        payload=msgspec.Raw(child.payload),
+    )
+    await records.patiently(records.tools.children.send(event))
+    return msgspec.structs.replace(record, other_id=identity)

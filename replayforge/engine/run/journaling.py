@@ -1,0 +1,467 @@
+"""The calls of one attempt to its journal: each step is answered from its record, or taken, or waited for."""
+
+import asyncio
+import concurrent.futures
+import random
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import Context as Variables
+from contextvars import copy_context
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from replayforge.domain.document import decode_exactly
+from replayforge.domain.event import StoredEvent
+from replayforge.domain.identity import hashed_id
+from replayforge.domain.journal import (
+    RECORDED,
+    StepError,
+    StepKind,
+    StepRecord,
+    StepState,
+    Wait,
+    due_in,
+    objection_to_name,
+    step_name,
+)
+from replayforge.domain.lifecycle import Outcome, Reason, State
+from replayforge.domain.retry import RetryPolicy
+from replayforge.domain.step_errors import Cancelled, Parking, StepFailed, WaitTimedOut
+from replayforge.domain.verdict import Result
+from replayforge.engine.handlers.context import ChildEvent, Signal, StepCall
+from replayforge.engine.run.attempt import RunningAttempt
+from replayforge.engine.run.durable_waits import CallWait, DurableWait, SignalWait, SleepWait, sent
+from replayforge.engine.run.journal_records import JournalRecords, JournalTools
+from replayforge.engine.run.step_runner import StepRunner
+from replayforge.engine.run.waits import Waits
+from replayforge.telemetry import attempt_context
+
+RANDOM_NAMESPACE = b"replayforge/random/1"
+
+
+class Park(msgspec.Struct, frozen=True):
+    """What a parked event waits for, and when it is woken at the latest; `last_error` is that of a step that failed."""
+
+    pending: tuple[StepRecord, ...]
+    waits: tuple[Wait, ...]
+    due_in_seconds: float | None
+    only_retries: bool
+    last_error: str | None
+
+
+class Left(msgspec.Struct, frozen=True):
+    """What an attempt leaves to be committed with its end: steps that may not be durable, and whether it had any.
+
+    `in_doubt` names a step that is to run once, has begun, and may or may not have ended; `cancelled` says that the
+    code was told of a cancel.
+    """
+
+    number: int
+    records: tuple[StepRecord, ...]
+    progressed: bool
+    cancelled: bool
+    in_doubt: str | None
+    parked: Park | None
+
+
+class Waiting(Coroutine[Any, Any, Any]):
+    """A wait as an async handler gets it: to be awaited, or handed to `ctx.first`."""
+
+    def __init__(self, wait: DurableWait, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.wait = wait
+        self.coroutine = coroutine
+
+    def send(self, value: Any) -> Any:
+        """Go on until the coroutine waits again."""
+        return self.coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Go on with an exception at the place where the coroutine waits."""
+        return self.coroutine.throw(*error)
+
+    def close(self) -> None:
+        """End the coroutine."""
+        self.coroutine.close()
+
+    def __await__(self) -> Any:
+        return self.coroutine.__await__()
+
+
+class Journaling:
+    """Answers the calls of one attempt's ctx; see Context for what each promises.
+
+    Recorded steps are durable under the attempt's lease token.
+    """
+
+    def __init__(self, attempt: RunningAttempt, event: StoredEvent, policy: RetryPolicy, tools: JournalTools) -> None:
+        self.attempt = attempt
+        self.event = event
+        self.handler = attempt.handler
+        self.tools = tools
+        self.loop = attempt.loop
+        self.thread = attempt.loop_thread if self.handler.is_async else threading.get_ident()
+        self.records = JournalRecords(attempt, event, tools)
+        self.waits = Waits(attempt, self.records, self.is_busy, self.park)
+        self.runner = StepRunner(self.records, self.waits, policy)
+        self.at_work: set[tuple[StepKind, str, str | None]] = set()
+        self.passes: Counter[tuple[StepKind, str, str | None]] = Counter()
+        self.closed = False
+        self.parked: Park | None = None
+        self.blocked_threads: set[concurrent.futures.Future[Any]] = set()
+
+    # How calls come in
+
+    def made(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Hand a call's coroutine to who asked for it; a plain function waits here for its end."""
+        try:
+            self.check_usable()
+            self.check_caller()
+        except BaseException:
+            coroutine.close()
+            raise
+        return coroutine if self.handler.is_async else self.awaited_in_thread(coroutine)
+
+    def waited(self, wait: DurableWait) -> Any:
+        """Hand a wait to who asked for it."""
+        coroutine = self.made(self.take_wait(wait))
+        return Waiting(wait, coroutine) if self.handler.is_async else coroutine
+
+    def check_usable(self) -> None:
+        """Raise what a call must hear that comes too late, or from where it cannot be answered."""
+        if self.closed:
+            raise RuntimeError(
+                f"The attempt of event {self.event.id} that this ctx belongs to has ended; nothing can be done in its"
+                " journal any more."
+            )
+        if self.attempt.is_ending:
+            raise Parking
+
+    def check_caller(self) -> None:
+        """Raise what a call must hear that comes from elsewhere than its own handler."""
+        if attempt_context.get() is not self.attempt.identity or threading.get_ident() != self.thread:
+            raise RuntimeError(
+                "ctx can be used only by its own handler: by an async one in tasks on its event loop, by a plain one in"
+                " its own thread."
+            )
+
+    def awaited_in_thread(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a call on the loop, and return or raise what comes of it in this thread."""
+        waiting: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        variables = copy_context()
+
+        def begin() -> None:
+            task = self.loop.create_task(coroutine, context=variables)
+            task.add_done_callback(end)
+
+        def end(task: "asyncio.Task[Any]") -> None:
+            error = None if task.cancelled() else task.exception()
+            if waiting.done():
+                return
+            if task.cancelled():
+                waiting.set_exception(Parking())
+            elif error is not None:
+                waiting.set_exception(error)
+            else:
+                waiting.set_result(task.result())
+
+        self.blocked_threads.add(waiting)
+        try:
+            self.loop.call_soon_threadsafe(begin, context=Variables())
+            return waiting.result()
+        finally:
+            self.blocked_threads.discard(waiting)
+
+    def free_threads(self) -> None:
+        """Have threads that wait for an answer go on with what ends them."""
+        for waiting in list(self.blocked_threads):
+            if not waiting.done():
+                waiting.set_exception(Parking())
+
+    def close(self) -> None:
+        """Answer no call from now on."""
+        self.closed = True
+        self.free_threads()
+
+    # The calls
+
+    def step(self, call: StepCall) -> Any:
+        """See Context.step."""
+        return self.made(self.take_step(call))
+
+    def sleep(self, name: str, seconds: float) -> Any:
+        """See Context.sleep."""
+        return self.waited(SleepWait(self.records, name, seconds=checked_seconds(seconds)))
+
+    def sleep_until(self, name: str, at: datetime) -> Any:
+        """See Context.sleep_until."""
+        return self.waited(SleepWait(self.records, name, at_us=checked_time(at)))
+
+    def wait_for(self, event_type: str, key: str | None, timeout_seconds: float | None) -> Any:
+        """See Context.wait_for."""
+        seconds = None if timeout_seconds is None else checked_seconds(timeout_seconds)
+        return self.waited(SignalWait(self.records, event_type, key, seconds))
+
+    def send(self, child: ChildEvent) -> Any:
+        """See Context.send."""
+        return self.made(self.take_send(child))
+
+    def call(self, child: ChildEvent, timeout_seconds: float | None) -> Any:
+        """See Context.call."""
+        seconds = None if timeout_seconds is None else checked_seconds(timeout_seconds)
+        return self.waited(CallWait(self.records, child, seconds))
+
+    def first(self, waits: dict[str, Any]) -> Any:
+        """See Context.first."""
+        wrong = [name for name, wait in waits.items() if not isinstance(wait, Waiting)]
+        if wrong or not waits:
+            raise TypeError(
+                "ctx.first takes what ctx.sleep, ctx.wait_for and ctx.call give an async handler, not awaited yet:"
+                f" first(paid=ctx.wait_for('paid'), late=ctx.sleep('late', 60)); see {', '.join(wrong) or 'no name'}."
+            )
+        for wait in waits.values():
+            wait.close()
+        return self.made(self.take_first({name: wait.wait for name, wait in waits.items()}))
+
+    def now(self, name: str) -> Any:
+        """See Context.now."""
+        return self.made(self.take_now(name))
+
+    def random(self, name: str) -> Any:
+        """See Context.random."""
+        return self.made(self.derive("random", name, lambda digits: random.Random(digits).random()))
+
+    def uuid(self, name: str) -> Any:
+        """See Context.uuid."""
+        return self.made(self.derive("uuid", name, UUID))
+
+    # How they are answered
+
+    async def take_step(self, call: StepCall) -> Any:
+        """Answer a step from its record, or run it."""
+        async with self.named(StepKind.STEP, call.name, call.key) as step:
+            record = self.records.heard(StepKind.STEP, step)
+            if record is None or record.state not in RECORDED:
+                if record is not None and record.state is StepState.STARTED:
+                    await self.records.end(in_doubt(step))
+                await self.records.reentry.wait()
+                record = await self.runner.run(call, step, record)
+            return answer(record, call.type)
+
+    async def take_wait(self, wait: DurableWait) -> Any:
+        """Answer a wait from its record, or wait."""
+        check(wait)
+        async with self.named(wait.kind, wait.name, wait.key) as step:
+            record = self.records.heard(wait.kind, step)
+            if record is None or record.state not in RECORDED:
+                await self.records.reentry.wait()
+                record = await self.came_true(wait, record or await wait.begin(step))
+            return answer(record, None)
+
+    async def came_true(self, wait: DurableWait, pending: StepRecord) -> StepRecord:
+        """Return the record of what came of a wait; the attempt may be parked before that."""
+        while (record := await wait.came_true(pending)) is None:
+            await self.waits.keep(pending)
+            await self.waits.stand([pending])
+        return record
+
+    async def take_first(self, waits: dict[str, DurableWait]) -> tuple[str, Any]:
+        """Return which of several waits came true first, and its answer; in doubt the one that was named first."""
+        for wait in waits.values():
+            check(wait)
+        async with AsyncExitStack() as names:
+            step = await names.enter_async_context(self.named(StepKind.FIRST, ",".join(waits)))
+            steps = {
+                name: await names.enter_async_context(self.named(wait.kind, wait.name, wait.key))
+                for name, wait in waits.items()
+            }
+            record = self.records.heard(StepKind.FIRST, step)
+            if record is None:
+                await self.records.reentry.wait()
+                pending = {
+                    name: self.records.heard(wait.kind, steps[name]) or await wait.begin(steps[name])
+                    for name, wait in waits.items()
+                }
+                begun = self.records.begun(StepKind.FIRST, step)
+                winner = await self.came_first(waits, pending)
+                record = self.records.ended(begun, StepState.DONE, result=msgspec.json.encode(winner))
+                self.records.ride(record)
+            name = str(answer(record, str))
+            won = self.records.heard(waits[name].kind, steps[name])
+            assert won is not None
+            return name, answer(won, None)
+
+    async def came_first(self, waits: dict[str, DurableWait], pending: dict[str, StepRecord]) -> str:
+        """Return the name of the wait that came true first."""
+        while True:
+            for name, wait in waits.items():
+                if pending[name].state in RECORDED or await wait.came_true(pending[name]) is not None:
+                    return name
+            await self.waits.stand(list(pending.values()))
+
+    async def take_send(self, child: ChildEvent) -> str:
+        """Return the id of the child event, which is sent once."""
+        async with self.named(StepKind.SEND, child.event_type, child.key) as step:
+            record = self.records.heard(StepKind.SEND, step)
+            if record is None:
+                await self.records.reentry.wait()
+                begun = self.records.begun(StepKind.SEND, step, event_type=child.event_type)
+                begun = await sent(self.records, begun, child)
+                record = self.records.ended(begun, StepState.DONE, result=msgspec.json.encode(begun.other_id))
+                await self.records.commit(record)
+            return str(answer(record, str))
+
+    async def take_now(self, name: str) -> datetime:
+        """Return the time that was recorded, or is."""
+        async with self.named(StepKind.NOW, name) as step:
+            record = self.records.heard(StepKind.NOW, step)
+            if record is None:
+                begun = self.records.begun(StepKind.NOW, step)
+                now_us = str(self.records.now_us()).encode()
+                record = self.records.ended(begun, StepState.DONE, result=now_us)
+                self.records.ride(record)
+            return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(answer(record, int)))
+
+    async def derive(self, what: str, name: str, make: Callable[[str], Any]) -> Any:
+        """Return a value that follows from the event, its journal and the name, and needs no record."""
+        async with self.named(StepKind.NOW, f"{what}:{name}") as step:
+            parts = (self.event.id, str(self.records.number), step)
+            return make(hashed_id(RANDOM_NAMESPACE, *(part.encode() for part in parts)))
+
+    # Names, and whether to go on at all
+
+    @asynccontextmanager
+    async def named(self, kind: StepKind, name: str, key: str | None = None) -> AsyncIterator[str]:
+        """Give the step the name it has in the journal; raises what is wrong with it, or with going on at all."""
+        self.check_usable()
+        if objection := objection_to_name(name, key):
+            raise ValueError(f"A step cannot be taken: {objection}.")
+        known_as = (kind, name, key)
+        if known_as in self.at_work:
+            raise RuntimeError(
+                f"Two steps {name!r} at the same time cannot be told apart on a later pass: give each a key=."
+            )
+        self.at_work.add(known_as)
+        try:
+            self.passes[known_as] += 1
+            step = step_name(name, key, self.passes[known_as])
+            await self.records.open()
+            await self.check_end(kind, step)
+            yield step
+        finally:
+            self.at_work.discard(known_as)
+
+    async def check_end(self, kind: StepKind, step: str) -> None:
+        """End the attempt here if its time is over, its journal full, or it is to be cancelled."""
+        seconds = self.handler.deadline_seconds
+        if seconds is not None and self.records.now_us() >= due_in(self.records.run_started_at_us, seconds):
+            await self.records.end(ended(Reason.DEADLINE, f"The run did not end within its {seconds:g} s."))
+        known = self.records.known.get((kind, step))
+        if known is not None and known.state in RECORDED:
+            return
+        if self.is_full:
+            words = (
+                f"The journal holds {len(self.records.known):,} steps and {self.records.bytes:,} bytes and takes no"
+                f" more: the step {step!r} was not begun. All that was recorded is intact."
+            )
+            await self.records.end(ended(Reason.JOURNAL_FULL, words))
+        if self.records.cancel_requested and not self.records.is_cancelled:
+            if self.handler.on_cancel == "run":
+                begun, error = self.records.begun(kind, step), StepError("Cancelled", "")
+                await self.records.commit(self.records.ended(begun, StepState.FAILED, error=error))
+                raise Cancelled(f"The event {self.event.id} was cancelled.")
+            await self.records.end(Result(Outcome.INTERRUPTED, "The event was cancelled.", state=State.CANCELLED))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the journal takes no further step."""
+        limits = self.tools.limits
+        return len(self.records.known) >= limits.steps_max or self.records.bytes > limits.bytes_max
+
+    # Ends
+
+    def is_busy(self) -> bool:
+        """Tell whether a step's function runs, or a commit is under way."""
+        return self.runner.is_busy or self.records.committing > 0
+
+    def park(self) -> None:
+        """Have the attempt parked for what its waits wait for."""
+        pending = self.waits.pending()
+        dues = [self.records.seconds_until(record.due_at_us) for record in pending if record.due_at_us is not None]
+        if self.handler.deadline_seconds is not None:
+            deadline_us = due_in(self.records.run_started_at_us, self.handler.deadline_seconds)
+            dues.append(self.records.seconds_until(deadline_us))
+        errors = [f"{record.error_type}: {record.error}" for record in pending if record.error_type is not None]
+        due = min(dues, default=None)
+        self.parked = Park(pending, self.waits.awaited(), due, self.waits.only_retries, next(iter(errors), None))
+        self.attempt.park()
+        self.free_threads()
+
+    def left_behind(self) -> Left:
+        """Return what is to be committed with the attempt's end: all that is not known to be durable."""
+        pending = self.parked.pending if self.parked is not None else ()
+        records = {(record.kind, record.step): record for record in pending} | self.records.uncommitted
+        started = (one.step for one in self.records.known.values() if one.state is StepState.STARTED)
+        fresh = self.records.uncommitted.values()
+        return Left(
+            number=self.records.number,
+            records=tuple(records.values()),
+            progressed=self.records.progressed or any(one.state in RECORDED for one in fresh),
+            cancelled=self.records.is_cancelled,
+            in_doubt=next(started, None),
+            parked=self.parked,
+        )
+
+
+def check(wait: DurableWait) -> None:
+    """Raise ValueError for a wait that cannot come true."""
+    if objection := wait.objection():
+        raise ValueError(f"A wait cannot begin: {objection}.")
+
+
+def answer(record: StepRecord, kind: Any) -> Any:
+    """Return the value that a step's record holds, or raise the failure that it holds."""
+    if record.state is StepState.DONE:
+        encoded = b"null" if record.result is None else record.result
+        if record.kind is StepKind.WAIT:
+            return Signal(**decode_exactly(encoded))
+        return decode_exactly(encoded) if kind is None else msgspec.json.decode(encoded, type=kind)
+    error_type, message = record.error_type or "", record.error or ""
+    if error_type == "Cancelled":
+        raise Cancelled("The event was cancelled.")
+    failure = WaitTimedOut if error_type == "WaitTimedOut" else StepFailed
+    raise failure(record.step, error_type, message, record.trace or "")
+
+
+def ended(reason: Reason, words: str) -> Result:
+    """Return the result of an attempt that the journal ends for good."""
+    return Result(Outcome.FAILED, words, permanent=True, reason=reason)
+
+
+def in_doubt(step: str) -> Result:
+    """Return the result of an attempt that finds a step begun which must not begin a second time."""
+    words = (
+        f"The step {step!r} is to run once. It had begun, and nobody knows whether it ended: look outside, and resolve"
+        " the event."
+    )
+    return Result(Outcome.INTERRUPTED, words, state=State.HELD, reason=Reason.IN_DOUBT)
+
+
+def checked_seconds(seconds: Any) -> float:
+    """Return a length of time in seconds; raises ValueError for what is none."""
+    if isinstance(seconds, timedelta):
+        seconds = seconds.total_seconds()
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < float("inf"):
+        raise ValueError(f"{seconds!r:.60} is not a number of seconds, 0 or more.")
+    return float(seconds)
+
+
+def checked_time(at: Any) -> int:
+    """Return a time in microseconds since the epoch; raises ValueError for what is none."""
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise ValueError(f"{at!r:.60} is not a datetime with its zone, such as datetime.now(UTC) + timedelta(days=1).")
+    return (at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)

@@ -1,0 +1,89 @@
+"""Commits steps in batches; a step that has returned is kept until the store has taken it."""
+
+import asyncio
+from asyncio import shield
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from replayforge import crashpoints
+from replayforge.batching import Batcher
+from replayforge.domain.clock import Clock
+from replayforge.domain.errors import Unavailable
+from replayforge.domain.event import StoredEvent
+from replayforge.domain.journal import RECORDED, Journal, StepRecord
+from replayforge.engine.service_loop import Outage
+from replayforge.event_loop import own_task
+from replayforge.stores.journals import SignalTaken, StepCommit, StepCommitted
+from replayforge.stores.store import Store
+from replayforge.telemetry import Telemetry
+
+Answer = TypeVar("Answer")
+
+
+class Recorder:
+    """Joins the steps of all running handlers into few commits, and tries again for as long as the store is away.
+
+    Its calls may be awaited in user code's tasks: what they begin goes on when those are cancelled.
+    """
+
+    def __init__(self, store: Store, clock: Clock, telemetry: Telemetry) -> None:
+        self.store = store
+        self.clock = clock
+        self.telemetry = telemetry
+        self.batcher: Batcher[StepCommit, StepCommitted] = Batcher(self.commit)
+        self.outage = Outage(telemetry)
+        self.giving_up = asyncio.Event()
+
+    def give_up(self) -> None:
+        """Try no commit again from now on: the daemon ends."""
+        self.giving_up.set()
+
+    def submit(self, commit: StepCommit) -> "asyncio.Future[StepCommitted]":
+        """Hand in steps; the future resolves once they are durable, or found fenced."""
+        return self.batcher.submit(commit)
+
+    async def read(self, event: StoredEvent) -> Journal:
+        """Return the event's journal, however long the store takes to answer."""
+        journal: Journal = await shield(
+            own_task(self.patiently(lambda: self.store.read_journal(event, self.clock.now_us())))
+        )
+        return journal
+
+    async def take_signal(self, commit: StepCommit, taken: StepRecord, timed_out: StepRecord | None) -> SignalTaken:
+        """Take the oldest kept signal for a wait, or record that its time is over."""
+        answer: SignalTaken = await shield(
+            own_task(self.patiently(lambda: self.store.take_signal(commit, taken, timed_out, self.clock.now_us())))
+        )
+        return answer
+
+    async def commit(self, commits: list[StepCommit]) -> list[StepCommitted]:
+        """Commit, however long the store takes to answer; only a daemon that ends gives up."""
+        committed = await self.patiently(lambda: self.store.record_steps(commits, self.clock.now_us()))
+        crashpoints.reach("step.committed", len(commits))
+        self.report(commits, committed)
+        return committed
+
+    async def patiently(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Call the store until it answers; only a daemon that ends gives up."""
+        while True:
+            try:
+                answer = await call()
+            except Unavailable as error:
+                if self.giving_up.is_set():
+                    raise
+                await self.outage.wait(error, self.giving_up)
+            else:
+                self.outage.over()
+                return answer
+
+    def report(self, commits: list[StepCommit], committed: list[StepCommitted]) -> None:
+        """Tell how many steps came to an end, and how."""
+        states = Counter(
+            record.state
+            for commit, one in zip(commits, committed, strict=True)
+            if not one.fenced
+            for record in commit.records
+        )
+        for state in RECORDED & states.keys():
+            self.telemetry.emit("step.recorded", states[state], outcome=state)

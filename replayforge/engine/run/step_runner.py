@@ -1,0 +1,183 @@
+"""Runs the function of a step until it has returned or failed for the last time, and has that recorded."""
+
+import asyncio
+import inspect
+from asyncio import shield, sleep, timeout
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from replayforge import crashpoints
+from replayforge.domain.journal import (
+    AfterFailure,
+    StepDecision,
+    StepError,
+    StepKind,
+    StepRecord,
+    StepState,
+    after_failure,
+    due_in,
+    step_key,
+)
+from replayforge.domain.lifecycle import Outcome
+from replayforge.domain.retry import RetryPolicy
+from replayforge.domain.verdict import Result
+from replayforge.engine.handlers.context import StepCall, running_step_key
+from replayforge.engine.handlers.handlers import plain_function
+from replayforge.engine.handlers.results import arguments_in_words, error_of, raised, returned
+from replayforge.engine.run.journal_records import JournalRecords
+from replayforge.engine.run.user_threads import call_in_thread
+from replayforge.engine.run.waits import Waits
+
+
+class StepRunner:
+    """Runs the steps of one attempt. `policy` is that of its handler, for steps that say nothing of their own."""
+
+    def __init__(self, records: JournalRecords, waits: Waits, policy: RetryPolicy) -> None:
+        self.records = records
+        self.waits = waits
+        self.policy = policy
+        self.running = 0
+        self.lingering: asyncio.Future[Any] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a step's function runs, were it beyond its time."""
+        return self.running > 0 or (self.lingering is not None and not self.lingering.done())
+
+    async def run(self, call: StepCall, step: str, earlier: StepRecord | None) -> StepRecord:
+        """Return the record of a step that has returned, or failed for good; `earlier` is one to be tried again."""
+        policy = self.policy if call.attempts is None else replace(self.policy, max_attempts=call.attempts)
+        words = arguments_in_words(call.args, call.kwargs)
+        record = earlier or self.records.begun(StepKind.STEP, step, arguments=words)
+        if earlier is not None:
+            await self.waits.stand_until(earlier, earlier.due_at_us, retried=True)
+        while True:
+            record = msgspec.structs.replace(record, tries=record.tries + 1)
+            if call.once:
+                await self.records.commit(msgspec.structs.replace(record, state=StepState.STARTED))
+            result, error = await self.tried(call, step, record)
+            if error is None:
+                return await self.done(record, result, pure=call.pure)
+            after = self.after(result, record.tries, policy)
+            if after.decision is StepDecision.FAIL:
+                failed = self.records.ended(record, StepState.FAILED, error=error)
+                await self.records.commit(failed)
+                return failed
+            pending = self.records.ended(record, StepState.PENDING, error=error)
+            record = msgspec.structs.replace(pending, due_at_us=due_in(self.records.now_us(), after.delay_seconds))
+            await self.wait(record, after, once=call.once)
+
+    async def done(self, record: StepRecord, result: Result, *, pure: bool) -> StepRecord:
+        """Record the result; that of a pure step may be recorded with something else."""
+        done = self.records.ended(record, StepState.DONE, result=result.value)
+        if pure:
+            self.records.ride(done)
+        else:
+            await self.records.commit(done)
+        return done
+
+    def after(self, result: Result, tries: int, policy: RetryPolicy) -> AfterFailure:
+        """Decide what follows from a try that failed."""
+        return after_failure(
+            tries=tries,
+            permanent=result.permanent,
+            retry_after_seconds=result.retry_after_seconds,
+            policy=policy,
+            rng=self.records.tools.rng,
+        )
+
+    async def wait(self, pending: StepRecord, after: AfterFailure, *, once: bool) -> None:
+        """Wait for the next try, in place or parked; of a step that is to run once it is known that it ended."""
+        if once:
+            await self.records.commit(pending)
+        if after.decision is StepDecision.PARK:
+            await self.waits.stand_until(pending, pending.due_at_us, retried=True)
+            return
+        self.running += 1
+        try:
+            await sleep(after.delay_seconds)
+        finally:
+            self.running -= 1
+
+    async def tried(self, call: StepCall, step: str, record: StepRecord) -> tuple[Result, StepError | None]:
+        """Call the step's function once; returns what came of it, and the error that is to be kept of it, if any."""
+        crashpoints.reach("step.started")
+        self.running += 1
+        key = step_key(self.records.event.id, self.records.number, step, record.generation)
+        mark = running_step_key.set(key)
+        try:
+            async with timeout(call.timeout_seconds) as time:
+                result = await self.called(call, step)
+        except asyncio.CancelledError as cancelled:
+            await self.note_cancel(record, cancelled)
+            return failed_with(cancelled)
+        except TimeoutError as error:
+            if not time.expired():
+                return failed_with(error)
+            words = f"The step {step!r} did not end within {call.timeout_seconds:g} s."
+            return Result(Outcome.TIMED_OUT, words), StepError("TimeoutError", words)
+        except Exception as error:
+            return failed_with(error)
+        finally:
+            running_step_key.reset(mark)
+            self.running -= 1
+        crashpoints.reach("step.returned")
+        if result.outcome is Outcome.SUCCEEDED:
+            return result, None
+        return result, StepError("bad_result", result.error or "")
+
+    async def called(self, call: StepCall, step: str) -> Result:
+        """Call the step's function; a plain one gets a thread, when an earlier call that took too long has ended."""
+        if inspect.iscoroutinefunction(plain_function(call.function)):
+            return self.judged(await call.function(*call.args, **call.kwargs))
+        if self.lingering is not None:
+            await shield(self.lingering)
+        thread = call_in_thread(partial(thrown_or_returned, call), f"step {step}")
+        try:
+            came = await shield(thread)
+        finally:
+            if not thread.done():
+                self.lingering = thread
+        if isinstance(came, Thrown):
+            raise came.error
+        return self.judged(await came if inspect.isawaitable(came) else came)
+
+    def judged(self, value: Any) -> Result:
+        """Return what a value comes to that a step has returned."""
+        return returned(value, "The step's result", self.records.tools.limits.result_bytes_max)
+
+    async def note_cancel(self, record: StepRecord, cancelled: asyncio.CancelledError) -> None:
+        """Record that user code has cancelled the step, and let the cancellation go on.
+
+        Returns for one that came out of the step's own function. When the attempt itself ends, nothing is recorded.
+        """
+        task = asyncio.current_task()
+        if self.records.attempt.is_ending:
+            raise cancelled
+        if task is None or not task.cancelling():
+            return
+        error = StepError("cancelled", "The handler cancelled the step.")
+        await self.records.commit(self.records.ended(record, StepState.FAILED, error=error))
+        raise cancelled
+
+
+class Thrown(msgspec.Struct, frozen=True):
+    """What a step's function has raised in its thread; no future could carry every exception."""
+
+    error: BaseException
+
+
+def thrown_or_returned(call: StepCall) -> Any:
+    """Call a step's plain function and return what it returned, or raised."""
+    try:
+        return call.function(*call.args, **call.kwargs)
+    except BaseException as error:  # whatever ends the function must reach the handler
+        return Thrown(error)
+
+
+def failed_with(error: BaseException) -> tuple[Result, StepError]:
+    """Return the result of a step's function that raised, and what is kept of the error."""
+    return raised(error), error_of(error)
