@@ -9,6 +9,7 @@ from msgspec.structs import asdict
 
 from replayforge.config import Config
 from replayforge.domain.clock import Clock
+from replayforge.domain.journal import WAITED_IN_PLACE_SECONDS
 from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.accept.intake import Intake
 from replayforge.engine.accept.window import Window
@@ -200,6 +201,7 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
         base.clock,
         base.rng,
         JournalLimits(**asdict(config.journal)),
+        0.0 if base.guest else WAITED_IN_PLACE_SECONDS,  # where a test moves the clock nothing passes by itself
         telemetry,
     )
     seconds = config.workers.handler_timeout_seconds

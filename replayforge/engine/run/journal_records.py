@@ -41,7 +41,10 @@ class JournalLimits(msgspec.Struct, frozen=True):
 
 
 class JournalTools(msgspec.Struct, frozen=True):
-    """What the journals of all attempts share. `is_signal` says of an event type whether it is awaited, not handled."""
+    """What the journals of all attempts share. `is_signal` says of an event type whether it is awaited, not handled.
+
+    Waits of up to `in_place_seconds` keep their worker.
+    """
 
     recorder: Recorder
     children: Children
@@ -51,6 +54,7 @@ class JournalTools(msgspec.Struct, frozen=True):
     clock: Clock
     rng: random.Random
     limits: JournalLimits
+    in_place_seconds: float
     telemetry: Telemetry
 
 

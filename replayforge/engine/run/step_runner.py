@@ -86,6 +86,7 @@ class StepRunner:
             permanent=result.permanent,
             retry_after_seconds=result.retry_after_seconds,
             policy=policy,
+            in_place_seconds=self.records.tools.in_place_seconds,
             rng=self.records.tools.rng,
         )
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context as Variables
 from typing import Any
 
-from replayforge.domain.journal import WAITED_IN_PLACE_SECONDS, StepRecord, Wait
+from replayforge.domain.journal import StepRecord, Wait
 from replayforge.engine.run.attempt import RunningAttempt
 from replayforge.engine.run.journal_records import JournalRecords
 
@@ -87,7 +87,7 @@ class Waits:
         for wait in self.standing:
             if self.seconds_left(wait) <= 0 and not wait.future.done():
                 wait.future.set_result(None)
-        if soonest <= WAITED_IN_PLACE_SECONDS:
+        if soonest <= self.records.tools.in_place_seconds:
             self.look_in(max(soonest, 0.001))
         elif self.is_idle(self.loop.time()):
             self.park()

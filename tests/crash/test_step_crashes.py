@@ -1,0 +1,135 @@
+"""A workflow with everything in it, killed at every crash point on its way: each step's effect as often as it must."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from replayforge import Context, Event, Handlers, Permanent, StepFailed
+from replayforge.testing import Crashed, Forge
+
+POINTS = {
+    "dispatch.committed": 4,
+    "claim.committed": 6,
+    "attempt.started": 6,
+    "attempt.finished": 3,
+    "step.started": 14,
+    "step.returned": 14,
+    "step.committed": 18,
+    "child.appended": 2,
+    "park.committed": 4,
+    "signal.matched": 2,
+    "wake.committed": 3,
+    "promote.committed": 2,
+    "settle.committed": 8,
+}
+LIVES_MAX = 8
+
+effects: Counter[str] = Counter()
+
+
+async def act(name: str, value: Any = None) -> Any:
+    """An effect that somebody outside counts."""
+    effects[name] += 1
+    return {"did": name, "value": value}
+
+
+async def decline(name: str) -> None:
+    effects[name] += 1
+    raise Permanent(f"{name} is declined")
+
+
+def handlers_of_everything() -> Handlers:
+    """A handler with twenty steps: side by side, compensated, asleep, awaiting, with children."""
+    handlers = Handlers()
+    handlers.signal("confirmed")
+
+    @handlers.on("order")
+    async def order(event: Event, ctx: Context) -> Any:
+        did = [await ctx.step(f"prepare-{n}", act, f"prepare-{n}") for n in range(3)]
+        async with asyncio.TaskGroup() as group:
+            labels = [
+                group.create_task(ctx.step("label", act, f"label-{n}", await ctx.random(), key=str(n)))
+                for n in range(3)
+            ]
+        did += [label.result() for label in labels]
+        try:
+            await ctx.step("charge", decline, "charge")
+        except StepFailed as error:
+            did.append(await ctx.step("refund", act, "refund", error.message))
+        await ctx.sleep("grace", 3600)
+        did.append(await ctx.step("after the sleep", act, "after the sleep"))
+        confirmed = await ctx.wait_for("confirmed", timeout_seconds=86_400)
+        did.append(await ctx.step("confirmed", act, "confirmed", confirmed.payload))
+        await ctx.send("mail", {"template": "thanks"})
+        did.append(await ctx.call("bill", {"order": 17}))
+        did.append(await ctx.step("archive", act, "archive"))
+        return did
+
+    @handlers.on("mail")
+    async def mail(event: Event, ctx: Context) -> Any:
+        return await ctx.step("deliver", act, "deliver")
+
+    @handlers.on("bill")
+    async def bill(event: Event, ctx: Context) -> Any:
+        return await ctx.step("print", act, "print")
+
+    return handlers
+
+
+async def play(point: str | None) -> tuple[Any, int]:
+    """Play the workflow to its end with a crash at a point; returns the order's result and how often the daemon died."""
+    effects.clear()
+    async with Forge(handlers_of_everything(), settings={"retry.jitter": 1}) as daemon:
+        if point is not None:
+            daemon.crash_at(point)
+        deaths = 0
+        keys = {"order": "the order", "confirmed": "the confirmation"}
+        for event_type in ("order", "confirmed"):
+            for _ in range(LIVES_MAX):
+                try:
+                    event = await daemon.send(event_type, {"n": 1}, idempotency_key=keys[event_type])
+                    await daemon.advance(hours=2)
+                    break
+                except Crashed:
+                    deaths += 1
+                    await daemon.restart()
+        for _ in range(LIVES_MAX):
+            try:
+                await daemon.advance(hours=48)
+                break
+            except Crashed:
+                deaths += 1
+                await daemon.restart()
+        (order,) = await daemon.events("order")
+        others = [*await daemon.events("mail"), *await daemon.events("bill")]
+        assert [(one.event_type, one.status) for one in others] == [("mail", "succeeded"), ("bill", "succeeded")]
+        assert event.status == "succeeded"
+        assert order.status == "succeeded", (order.reason, order.last_error)
+        found = await daemon.do(daemon.daemon.convergence.read())
+        assert (found.converged, found.ledger.lost) == (True, 0)
+        return order.result, deaths
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> tuple[Any, Counter[str]]:
+    """What comes of the workflow without a crash, and how often each effect happens then."""
+    result, deaths = asyncio.run(play(None))
+    assert deaths == 0
+    return result, Counter(effects)
+
+
+@pytest.mark.parametrize("point", [f"{point}:{nth}" for point, times in POINTS.items() for nth in range(1, times + 1)])
+async def test_a_crash_at_any_point_repeats_nothing_that_was_recorded(
+    point: str, undisturbed: tuple[Any, Counter[str]]
+) -> None:
+    result, deaths = await play(point)
+    expected, once = undisturbed
+    assert deaths == 1, f"the daemon did not come to {point}"
+    assert result == expected
+    again = effects - once
+    assert effects.keys() == once.keys()
+    assert max(again.values(), default=0) <= 1
+    if not point.startswith(("step.started", "step.returned")):  # but for those side by side, which end one by one
+        assert all(name.startswith("label") for name in again), again
