@@ -79,7 +79,7 @@ def handlers_of_everything() -> Handlers:
 
 
 async def play(point: str | None) -> tuple[Any, int]:
-    """Play the workflow to its end with a crash at a point; returns the order's result and how often the daemon died."""
+    """Play the workflow to its end with a crash at a point; returns its result and how often the daemon died."""
     effects.clear()
     async with Forge(handlers_of_everything(), settings={"retry.jitter": 1}) as daemon:
         if point is not None:

@@ -120,7 +120,7 @@ class HttpClient:
 class DaemonProcess:
     """`python -m replayforge serve` on a data directory below `directory`, on a free port.
 
-    `settings` are keys such as "workers.count", handed over in the environment. Standard error of every start goes to
+    `settings` are keys such as "workers.count", handed over in the environment beside other `variables`. Standard error of every start goes to
     the file `stderr`, one after the other. `handles_max` is how many files it may open. `forked`: a process that has
     loaded everything already forks instead of starting an interpreter, which takes a tenth of the time.
     """
@@ -129,6 +129,7 @@ class DaemonProcess:
     handlers: Path | None = None
     flags: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
     handles_max: int | None = None
     forked: bool = True
     served: ServeProcess | None = None
@@ -165,7 +166,7 @@ class DaemonProcess:
     def environment(self) -> dict[str, str]:
         """Return the environment: nothing of whoever runs the tests but the path, and the settings."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        return {**inherited, "PYTHONPATH": str(REPOSITORY), **environment_of(self.settings)}
+        return {**inherited, "PYTHONPATH": str(REPOSITORY), **environment_of(self.settings), **self.variables}
 
     def start(self, *extra: str) -> "DaemonProcess":
         """Start the daemon and return once it has said where it listens; raises AssertionError when it ends instead."""
