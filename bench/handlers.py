@@ -1,7 +1,8 @@
-"""The handler that is measured: it does nothing, for as long as BENCH_SECONDS says."""
+"""The handlers that are measured: they do nothing, at once, for as long as BENCH_SECONDS says, or in ten steps."""
 
 import asyncio
 import os
+import time
 
 from replayforge import Context, Event, Handlers
 
@@ -15,3 +16,14 @@ async def nothing(event: Event, context: Context) -> None:
     """Return at once, or after a while."""
     if SECONDS:
         await asyncio.sleep(SECONDS)
+
+
+@handlers.on("steps.*")
+async def steps(event: Event, ctx: Context) -> dict[str, list[float]]:
+    """Take ten steps that do nothing, and say how many milliseconds each took."""
+    took = []
+    for number in range(10):
+        begun = time.perf_counter()
+        await ctx.step(f"step-{number}", nothing, event, ctx)
+        took.append((time.perf_counter() - begun) * 1000)
+    return {"milliseconds": took}

@@ -120,8 +120,9 @@ class HttpClient:
 class DaemonProcess:
     """`python -m replayforge serve` on a data directory below `directory`, on a free port.
 
-    `settings` are keys such as "workers.count", handed over in the environment beside other `variables`. Standard error of every start goes to
-    the file `stderr`, one after the other. `handles_max` is how many files it may open. `forked`: a process that has
+    `settings` are keys such as "workers.count", handed over in the environment with other `variables`. What every
+    start writes to standard error goes to the file `stderr`, one by one. `handles_max` is how many files it may
+    open. `forked`: a process that has
     loaded everything already forks instead of starting an interpreter, which takes a tenth of the time.
     """
 

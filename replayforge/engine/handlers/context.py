@@ -17,8 +17,8 @@ from replayforge.engine.handlers.results import encoded_json, shown_details
 EPOCH = datetime.fromtimestamp(0, UTC)
 NAME_FORM = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 
-# The key of the step whose function runs in this task or thread.
-running_step_key: ContextVar[str | None] = ContextVar("running_step_key", default=None)
+# What gives the key of the step whose function runs in this task or thread; few ask for it.
+running_step_key: ContextVar[Callable[[], str] | None] = ContextVar("running_step_key", default=None)
 
 
 class StepCall(msgspec.Struct, frozen=True):
@@ -125,7 +125,7 @@ class Context:
         """
         if (key := running_step_key.get()) is None:
             raise RuntimeError("ctx.step_key is known inside the function of a step only.")
-        return key
+        return key()
 
     @cached_property
     def log(self) -> Any:

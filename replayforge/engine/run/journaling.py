@@ -4,9 +4,8 @@ import asyncio
 import concurrent.futures
 import random
 import threading
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from contextvars import Context as Variables
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
@@ -42,6 +41,8 @@ from replayforge.engine.run.waits import Waits
 from replayforge.telemetry import attempt_context
 
 RANDOM_NAMESPACE = b"replayforge/random/1"
+
+KnownAs = tuple[StepKind, str, str | None]
 
 
 class Park(msgspec.Struct, frozen=True):
@@ -92,6 +93,22 @@ class Waiting(Coroutine[Any, Any, Any]):
         return self.coroutine.__await__()
 
 
+class Named:
+    """A step by its name in the journal, from when it is asked for until it is answered."""
+
+    __slots__ = ("journaling", "known_as")
+
+    def __init__(self, journaling: "Journaling", known_as: KnownAs) -> None:
+        self.journaling = journaling
+        self.known_as = known_as
+
+    async def __aenter__(self) -> str:
+        return await self.journaling.enter(self.known_as)
+
+    async def __aexit__(self, *_: object) -> None:
+        self.journaling.leave(self.known_as)
+
+
 class Journaling:
     """Answers the calls of one attempt's ctx; see Context for what each promises.
 
@@ -108,8 +125,8 @@ class Journaling:
         self.records = JournalRecords(attempt, event, tools)
         self.waits = Waits(attempt, self.records, self.is_busy, self.park)
         self.runner = StepRunner(self.records, self.waits, policy)
-        self.at_work: set[tuple[StepKind, str, str | None]] = set()
-        self.passes: Counter[tuple[StepKind, str, str | None]] = Counter()
+        self.at_work: set[KnownAs] = set()
+        self.passes: dict[KnownAs, int] = {}
         self.closed = False
         self.parked: Park | None = None
         self.blocked_threads: set[concurrent.futures.Future[Any]] = set()
@@ -334,26 +351,35 @@ class Journaling:
 
     # Names, and whether to go on at all
 
-    @asynccontextmanager
-    async def named(self, kind: StepKind, name: str, key: str | None = None) -> AsyncIterator[str]:
-        """Give the step the name it has in the journal; raises what is wrong with it, or with going on at all."""
+    def named(self, kind: StepKind, name: str, key: str | None = None) -> "Named":
+        """Give a step its name in the journal while it is taken; raises what is wrong with it, or with going on."""
+        return Named(self, (kind, name, key))
+
+    async def enter(self, known_as: KnownAs) -> str:
+        """Return the name of a step that is taken from now on."""
+        kind, name, key = known_as
         self.check_usable()
         if objection := objection_to_name(name, key):
             raise ValueError(f"A step cannot be taken: {objection}.")
-        known_as = (kind, name, key)
         if known_as in self.at_work:
             raise RuntimeError(
                 f"Two steps {name!r} at the same time cannot be told apart on a later pass: give each a key=."
             )
         self.at_work.add(known_as)
         try:
-            self.passes[known_as] += 1
-            step = step_name(name, key, self.passes[known_as])
-            await self.records.open()
+            nth = self.passes[known_as] = self.passes.get(known_as, 0) + 1
+            step = step_name(name, key, nth)
+            if self.records.journal is None:
+                await self.records.open()
             await self.check_end(kind, step)
-            yield step
-        finally:
-            self.at_work.discard(known_as)
+        except BaseException:
+            self.leave(known_as)
+            raise
+        return step
+
+    def leave(self, known_as: KnownAs) -> None:
+        """Note that a step is taken."""
+        self.at_work.discard(known_as)
 
     async def check_end(self, kind: StepKind, step: str) -> None:
         """End the attempt here if its time is over, its journal full, or it is to be cancelled."""

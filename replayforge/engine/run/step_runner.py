@@ -50,12 +50,13 @@ class StepRunner:
     async def run(self, call: StepCall, step: str, earlier: StepRecord | None) -> StepRecord:
         """Return the record of a step that has returned, or failed for good; `earlier` is one to be tried again."""
         policy = self.policy if call.attempts is None else replace(self.policy, max_attempts=call.attempts)
-        words = arguments_in_words(call.args, call.kwargs)
-        record = earlier or self.records.begun(StepKind.STEP, step, arguments=words)
-        if earlier is not None:
+        if earlier is None:
+            words = arguments_in_words(call.args, call.kwargs) if call.args or call.kwargs else ""
+            record = self.records.begun(StepKind.STEP, step, arguments=words, tries=1)
+        else:
             await self.waits.stand_until(earlier, earlier.due_at_us, retried=True)
+            record = msgspec.structs.replace(earlier, tries=earlier.tries + 1)
         while True:
-            record = msgspec.structs.replace(record, tries=record.tries + 1)
             if call.once:
                 await self.records.commit(msgspec.structs.replace(record, state=StepState.STARTED))
             result, error = await self.tried(call, step, record)
@@ -107,16 +108,19 @@ class StepRunner:
         """Call the step's function once; returns what came of it, and the error that is to be kept of it, if any."""
         crashpoints.reach("step.started")
         self.running += 1
-        key = step_key(self.records.event.id, self.records.number, step, record.generation)
-        mark = running_step_key.set(key)
+        key = partial(step_key, self.records.event.id, self.records.number, step, record.generation)
+        mark, time = running_step_key.set(key), None
         try:
-            async with timeout(call.timeout_seconds) as time:
+            if call.timeout_seconds is None:
                 result = await self.called(call, step)
+            else:
+                async with timeout(call.timeout_seconds) as time:
+                    result = await self.called(call, step)
         except asyncio.CancelledError as cancelled:
             await self.note_cancel(record, cancelled)
             return failed_with(cancelled)
         except TimeoutError as error:
-            if not time.expired():
+            if time is None or not time.expired():
                 return failed_with(error)
             words = f"The step {step!r} did not end within {call.timeout_seconds:g} s."
             return Result(Outcome.TIMED_OUT, words), StepError("TimeoutError", words)
