@@ -5,12 +5,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from replayforge import Cancelled, Context, Event, Handlers, Permanent, StepFailed, WaitTimedOut
 from replayforge.testing import Forge
+from tests.support.house import open_house
 
 HOUR_SECONDS = 3600.0
 
@@ -101,6 +103,20 @@ async def test_a_step_that_fails_is_tried_again_and_the_code_hears_nothing() -> 
         await daemon.advance(hours=1)
         assert (event.status, event.result, event.attempt_count) == ("succeeded", "flaky done", 0)
     assert calls == {"flaky": 3}
+
+
+async def test_a_short_wait_for_the_next_try_keeps_the_worker(tmp_path: Path) -> None:
+    handlers = Handlers()
+
+    @handlers.on("test")
+    async def handler(event: Event, ctx: Context) -> Any:
+        seen.append("pass")
+        return await ctx.step("flaky", effect, "flaky", 99, attempts=3)
+
+    async with open_house(tmp_path / "data", handlers) as house:
+        event = await house.reaches(await house.send(), "dead_lettered")
+    assert event["reason"] == "step_failed"
+    assert (calls["flaky"], seen) == (3, ["pass"])
 
 
 async def test_a_failure_for_good_is_heard_and_can_be_compensated() -> None:

@@ -68,8 +68,9 @@ class StepRunner:
                 await self.records.commit(failed)
                 return failed
             pending = self.records.ended(record, StepState.PENDING, error=error)
-            record = msgspec.structs.replace(pending, due_at_us=due_in(self.records.now_us(), after.delay_seconds))
-            await self.wait(record, after, once=call.once)
+            pending = msgspec.structs.replace(pending, due_at_us=due_in(self.records.now_us(), after.delay_seconds))
+            await self.wait(pending, after, once=call.once)
+            record = msgspec.structs.replace(pending, tries=pending.tries + 1)
 
     async def done(self, record: StepRecord, result: Result, *, pure: bool) -> StepRecord:
         """Record the result; that of a pure step may be recorded with something else."""
