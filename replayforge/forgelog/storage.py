@@ -163,7 +163,8 @@ class Storage:
         with self.manifest_lock:
             manifest = replace(self.manifest, last_offset=self.writer.next_offset - 1, **changes)
             save_manifest(self.disk, self.directory, manifest)
-            self.manifest = self.reader.manifest = manifest
+            self.manifest = manifest
+            self.reader.heed(manifest)
 
     def began(self, segment: Segment) -> None:
         """Take note of a new segment. Without space for the manifest, recovery adopts it by its name (rule 12)."""
