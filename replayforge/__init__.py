@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from replayforge.domain.event import Event
     from replayforge.domain.retry import Permanent, Retry
-    from replayforge.engine.handlers.handlers import Context, Handlers
+    from replayforge.engine.handlers.registry import Context, Handlers
 
 __all__ = ["Context", "Event", "Handlers", "Permanent", "Retry"]
 
 # What users write is found when it is asked for, so that a command which needs none of it starts at once.
 PLACES = {
-    "Context": "replayforge.engine.handlers.handlers",
+    "Context": "replayforge.engine.handlers.registry",
     "Event": "replayforge.domain.event",
-    "Handlers": "replayforge.engine.handlers.handlers",
+    "Handlers": "replayforge.engine.handlers.registry",
     "Permanent": "replayforge.domain.retry",
     "Retry": "replayforge.domain.retry",
 }

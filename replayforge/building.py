@@ -15,7 +15,7 @@ from replayforge.engine.care.heartbeat import Heartbeat, LeaseTimes
 from replayforge.engine.care.janitor import Chore, Intervals, Janitor
 from replayforge.engine.care.peers import LOOKS_PER_SWEEP, Peers, reporter
 from replayforge.engine.care.recount import Recount
-from replayforge.engine.care.recovery import Recovered, rebuild_window, reclaim_former
+from replayforge.engine.care.startup_recovery import Recovered, rebuild_window, reclaim_former
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.claim_desk import ClaimDesk
 from replayforge.engine.dispatch.deferred_claimer import DeferredClaimer
@@ -26,7 +26,7 @@ from replayforge.engine.dispatch.pause_controller import SORTED_PER_STEP_MAX, Pa
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.dispatch.reader import Reader
 from replayforge.engine.handlers.faults import HandlerFaults
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.engine.replay.runner import ReplayRunner
 from replayforge.engine.report.convergence import ConvergenceQuery

@@ -16,9 +16,9 @@ from replayforge.forgelog.errors import LogRefused
 from replayforge.forgelog.files import Files
 from replayforge.forgelog.findings import Finding, LogVerdict
 from replayforge.forgelog.header import HEADER_BYTES, BadHeader, SegmentHeader, decode_header, segment_name
+from replayforge.forgelog.log_recovery import POISON_NAME, check_succession, judge_end, segment_ids
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest
 from replayforge.forgelog.record import DamagedRecord, decode_records
-from replayforge.forgelog.recovery import POISON_NAME, check_succession, judge_end, segment_ids
 from replayforge.forgelog.scan import ScanWindow, Walk, later_batches
 
 LIVE_CHECKS_MAX = 3

@@ -18,9 +18,9 @@ from replayforge.forgelog.errors import NEWER, LogRefused
 from replayforge.forgelog.files import Files
 from replayforge.forgelog.findings import Finding, LogVerdict
 from replayforge.forgelog.header import BadHeader, SegmentHeader, mend_header, segment_name
+from replayforge.forgelog.log_recovery import refused_header, segment_ids, walk_segment
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
 from replayforge.forgelog.options import LogOptions
-from replayforge.forgelog.recovery import refused_header, segment_ids, walk_segment
 from replayforge.forgelog.scan import merge_gaps
 from replayforge.forgelog.storage import Storage
 

@@ -16,10 +16,10 @@ from replayforge.forgelog.disk import Disk, SyncFailed
 from replayforge.forgelog.errors import LogMoved, LogRefused
 from replayforge.forgelog.files import Files
 from replayforge.forgelog.header import segment_name
+from replayforge.forgelog.log_recovery import POISON_NAME, Found, RecoveryReport, recover, segment_ids, walk_segment
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
 from replayforge.forgelog.options import LogOptions
 from replayforge.forgelog.reader import LogReader
-from replayforge.forgelog.recovery import POISON_NAME, Found, RecoveryReport, recover, segment_ids, walk_segment
 from replayforge.forgelog.segment import Segment
 from replayforge.forgelog.writer import Ending, Writer, as_unavailable
 

@@ -10,7 +10,7 @@ from replayforge.domain.bulk_replay import JobState, Member, ReplayJob
 from replayforge.domain.event import Attempt, Entry, Meaning, RetiredKey, StoredEvent
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.poison import Isolation, Suspicion
-from replayforge.domain.recovery import InFlight
+from replayforge.domain.reclaim import InFlight
 from replayforge.domain.reports import Group, Node
 
 Row = Sequence[Any]

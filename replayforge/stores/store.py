@@ -24,7 +24,7 @@ from replayforge.domain.event import (
 from replayforge.domain.lifecycle import State
 from replayforge.domain.metrics_history import MetricsHistory, Range
 from replayforge.domain.poison import Suspicion
-from replayforge.domain.recovery import InFlight, Reclaim
+from replayforge.domain.reclaim import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores import deferred, lookups, metrics_history, nodes, replays, retention, suspicions, transactions
 from replayforge.stores.batches import OpenedCursor
@@ -38,7 +38,7 @@ from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
 from replayforge.stores.sqlite import SqliteDriver
 from replayforge.stores.suspicions import Change, Suspect
-from replayforge.stores.transactions import Claim, Settlement
+from replayforge.stores.transactions import ClaimResult, Settlement
 from replayforge.turns import computed
 
 PROBE_SECONDS = 3.0  # longer than anybody waits who has something to write
@@ -156,25 +156,25 @@ class Store:
 
         return await narrowed(projection.records, attempt, bury)
 
-    async def claim(self, entries: Sequence[Entry], now_us: int, admission: Admission = ALL_WELCOME) -> Claim:
+    async def claim(self, entries: Sequence[Entry], now_us: int, admission: Admission = ALL_WELCOME) -> ClaimResult:
         """Take the queued ones of these entries; those that lost a race are simply not returned.
 
         Those without admission wait for their handlers from now on. Where one can never be claimed, those before it
         are, and the others are left; alone it is buried.
         """
 
-        async def attempt(some: Sequence[Entry]) -> Claim:
+        async def attempt(some: Sequence[Entry]) -> ClaimResult:
             claim = await self.driver.write(lambda: transactions.claim(self.node, self.owner, some, admission, now_us))
             claim.left.extend(entries[len(some) :])
             return claim
 
-        async def bury_one(entry: Entry, error: Unstorable) -> Claim:
+        async def bury_one(entry: Entry, error: Unstorable) -> ClaimResult:
             buried = await self.driver.write(lambda: bury(self.node, entry, str(error), now_us))
-            return Claim([], {}, list(entries[1:]), buried)
+            return ClaimResult([], {}, list(entries[1:]), buried)
 
         return await narrowed(entries, attempt, bury_one)
 
-    async def claim_suspect(self, now_us: int, admission: Admission = ALL_WELCOME) -> Claim:
+    async def claim_suspect(self, now_us: int, admission: Admission = ALL_WELCOME) -> ClaimResult:
         """Take the likeliest suspect that has admission, which is to run alone; what cannot be claimed is buried."""
         try:
             return await self.driver.write(

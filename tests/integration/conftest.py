@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Retry
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.registry import Context, Handlers
 from tests.support.house import House, open_house
 
 

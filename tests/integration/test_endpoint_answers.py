@@ -17,7 +17,7 @@ from replayforge.domain.retry import Permanent, Retry
 from replayforge.engine.handlers import endpoints
 from replayforge.engine.handlers.addresses import look_up
 from replayforge.engine.handlers.endpoints import WebhookClient, handler_for
-from replayforge.engine.handlers.handlers import Context
+from replayforge.engine.handlers.registry import Context
 from tests.support.clock import FakeClock
 
 HEAD = b"HTTP/1.1 200 OK\r\n"

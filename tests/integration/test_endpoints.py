@@ -27,7 +27,7 @@ from replayforge.domain.event import Event
 from replayforge.domain.retry import Retry
 from replayforge.engine.handlers.addresses import Denied
 from replayforge.engine.handlers.endpoints import WebhookClient, handler_for
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.registry import Context, Handlers
 from tests.support.clock import FakeClock
 from tests.support.house import House, configuration, open_house
 

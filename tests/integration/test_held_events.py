@@ -7,7 +7,7 @@ import pytest
 
 from replayforge.cli import main
 from replayforge.domain.event import Event
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.registry import Context, Handlers
 from tests.support.house import House, open_house
 
 

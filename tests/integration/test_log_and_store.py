@@ -17,7 +17,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Ledger
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.care import recount
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.registry import Context, Handlers
 from replayforge.engine.report.audit import Findings, audit
 from replayforge.forgelog.record import NewRecord
 from replayforge.opening import opened_for_check

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from replayforge.domain.event import Event
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.registry import Context, Handlers
 from replayforge.engine.run.loop_watch import LoopWatch, is_waiting
 from replayforge.telemetry import Telemetry
 from tests.support.clock import FakeClock

@@ -9,7 +9,7 @@ import pytest
 
 from replayforge.domain.clock import parse_time
 from replayforge.domain.event import Event
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.registry import Context, Handlers
 from replayforge.web.api.shapes import ORIGINAL_NAMES
 from tests.support.house import House, open_house
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from replayforge.domain.event import Event
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.registry import Context, Handlers
 from replayforge.forgelog.errors import LogPoisoned
 from tests.support.house import open_house
 

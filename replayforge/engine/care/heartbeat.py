@@ -14,7 +14,7 @@ from replayforge.domain.event import Lease
 from replayforge.domain.reports import Node
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.leases import ClaimUnderWay, Hold
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.run.worker import Worker
 from replayforge.engine.service_loop import run_until
 from replayforge.forks import kept_loop

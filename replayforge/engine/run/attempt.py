@@ -13,7 +13,7 @@ from typing import Any
 from replayforge.domain.event import Event
 from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.verdict import Result
-from replayforge.engine.handlers.handlers import Context, Handler
+from replayforge.engine.handlers.registry import Context, Handler
 from replayforge.engine.handlers.results import raised, returned
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.deadlines import Deadlines

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from replayforge.domain.event import Event
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.registry import Context, Handlers
 from tests.integration.postgres.network import CommitBreaker
 from tests.support.house import House, open_house
 from tests.support.postgres_server import PostgresServer, require_postgres

@@ -10,7 +10,7 @@ import pytest
 
 from replayforge.domain.event import Entry, Event
 from replayforge.engine.care import heartbeat
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.registry import Context, Handlers
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
 from tests.contract.store_backends import MINUTE_US, claimed, put

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from replayforge.domain.event import Event
-from replayforge.engine.handlers.handlers import Context, Handlers
+from replayforge.engine.handlers.registry import Context, Handlers
 from replayforge.stores.replays import SLACK_US
 from replayforge.stores.store import Store
 from tests.contract.store_backends import put
