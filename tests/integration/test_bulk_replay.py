@@ -1,7 +1,7 @@
 """Bulk replays as people use them: over HTTP, carried on by the daemon, whatever happens meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,13 @@ def mending_handlers() -> Handlers:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    settings = {"supervisor.grace_seconds": 0.1}  # some handlers never return
-    async with open_house(tmp_path / "data", mending_handlers(), settings) as house:
-        yield house
+def handlers() -> Handlers:
+    return mending_handlers()
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    return {"supervisor.grace_seconds": 0.1}  # some handlers never return
 
 
 async def dead(house: House, count: int, event_type: str = "broken", **payload: Any) -> list[str]:
