@@ -4,6 +4,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import click
@@ -49,13 +50,17 @@ def test_shipped_configuration_changes_nothing() -> None:
 
 
 PACKAGE = Path(replayforge.__file__).parent
-SOURCES = {path: path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
-TREES = {path: ast.parse(text) for path, text in SOURCES.items()}
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """Return the syntax tree of every module of the package; whoever collects tests does not parse them."""
+    return {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def calls_of(*names: str) -> Iterator[ast.Call]:
     """Yield every call of a function or method of one of these names in the package."""
-    for tree in TREES.values():
+    for tree in trees().values():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in names:
                 yield node
@@ -72,7 +77,7 @@ def test_every_setting_is_read() -> None:
     settings = PACKAGE / "config" / "settings.py"
     read = {
         node.attr
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and (path != settings or ast.unparse(node.value) == "self")
     }
@@ -122,7 +127,7 @@ def test_every_statement_is_carried_out() -> None:
     """Each statement of the book of SQL is named by the code, and the code names no other."""
     book = PACKAGE / "stores" / "sql" / "sqlite.sql"
     statements = set(re.findall(r"^-- (\w+) --$", book.read_text(), re.MULTILINE))
-    named = texts_in(tree for path, tree in TREES.items() if path.parent.name == "stores")
+    named = texts_in(tree for path, tree in trees().items() if path.parent.name == "stores")
     assert statements - named == set()
     firsts = [call.args[0] for call in calls_of("Fetch", "Batch")]
     assert {one.value for one in firsts if isinstance(one, ast.Constant)} - statements == set()
