@@ -22,7 +22,7 @@ from replayforge.client.bulk import Tally
 from replayforge.demo import workload
 from replayforge.demo.oracle import Effects, objections
 from replayforge.demo.proof import objections_to_ledger
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.web.http.reading import decode_envelope
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, Ended, until
 from tests.support.house import House, open_house

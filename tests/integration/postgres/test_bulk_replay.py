@@ -6,7 +6,7 @@ import pytest
 
 from replayforge.domain.bulk_replay import ReplayOrder
 from replayforge.domain.errors import Unavailable
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.stores.store import Store
 from tests.contract.test_replay_contract import DEAD, running
 from tests.contract.test_replay_contract import dead as dead_letters
