@@ -248,12 +248,13 @@ def build_caring(base: Foundation, claiming: Claiming, running: Running, metrics
 
 def build_heartbeat(base: Foundation, buffer: ClaimBuffer, workers: list[Worker]) -> Heartbeat | None:
     """Return the heartbeat of a daemon that shares its store; one that has it for itself needs none."""
-    if not base.store.shared:
+    open_store = base.store.beside
+    if open_store is None:
         return None
     report = reporter(base.node, base.incarnation, base.log, workers, buffer, base.clock.now_us())
     chosen = base.config.workers
     pace = LeaseTimes(chosen.heartbeat_seconds, chosen.lease_seconds, chosen.handler_timeout_seconds)
-    return Heartbeat(base.store, buffer, workers, base.handlers, report, base.clock, base.telemetry, pace)
+    return Heartbeat(open_store, buffer, workers, base.handlers, report, base.clock, base.telemetry, pace)
 
 
 def build_janitor(base: Foundation, claiming: Claiming, peers: Peers, chores: list[Chore]) -> Janitor:

@@ -40,7 +40,6 @@ class PostgresDriver:
     """
 
     dialect = "postgres"
-    shared = True
 
     def __init__(self, address: PostgresAddress, connections: int) -> None:
         self.address = address

@@ -72,11 +72,16 @@ class Store:
     @property
     def shared(self) -> bool:
         """Whether several daemons may use the store at once, so that leases have to be renewed."""
-        return self.driver.shared
+        return self.driver.beside is not None
 
-    def beside(self, call_seconds: float) -> "Store":
-        """Return the same shared store over a connection of its own, for the event loop of another thread."""
-        driver = self.driver.beside(call_seconds)
+    @property
+    def beside(self) -> "Callable[[float], Store] | None":
+        """What opens a shared store over a connection of its own, for the event loop of another thread; else None."""
+        open_beside = self.driver.beside
+        return None if open_beside is None else lambda call_seconds: self.over(open_beside(call_seconds))
+
+    def over(self, driver: Driver) -> "Store":
+        """Return the same store over another driver."""
         return Store(
             driver, node=self.node, owner=self.owner, schema_version=self.schema_version, store_id=self.store_id
         )

@@ -65,7 +65,7 @@ BODY: dict[str, Any] = {
 
 
 def shop() -> Handlers:
-    """Return handlers that succeed after 10 ms, but for those whose payload says how often they fail."""
+    """Return handlers that work for 10 ms, which the answers measure, and fail as often as the payload says."""
     handlers = Handlers()
 
     @handlers.on("*")
