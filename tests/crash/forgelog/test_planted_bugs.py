@@ -34,7 +34,7 @@ from tests.crash.forgelog.test_damage import SMALL, flipped, scrubber_finds
 from tests.crash.forgelog.test_faults import Run
 from tests.support.clock import FakeClock
 from tests.support.files.around import SYNCS, FaultFiles
-from tests.support.files.logs import DIRECTORY, open_storage, outcome, write_log
+from tests.support.files.logs import DIRECTORY, Opened, open_storage, outcome, write_log
 from tests.support.files.sim import SimFiles
 
 Patch = pytest.MonkeyPatch
@@ -47,11 +47,12 @@ async def small_flips() -> None:
     """S2 at every 41st bit."""
     written = write_log(random.Random(2), segments=2, options=SMALL, payload_bytes=500)
     image, payloads = written.image, written.payloads
+    opened = Opened(image, options=SMALL)
     for name in [*garbage_suite.segments(image), f"{DIRECTORY}/MANIFEST"]:
         end = max((end for one, _, end, _ in written.batches if name.endswith(one)), default=len(image[name]))
         for bit in range(0, len(image[name]) * 8, 41):
             damaged = {**image, name: flipped(image[name], bit)}
-            found = outcome(damaged, options=SMALL)
+            found = opened.outcome(damaged)
             if found == payloads:
                 assert bit >> 3 >= end or scrubber_finds(damaged)
             elif not isinstance(found, str):
