@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from replayforge.domain.retry import Permanent, Retry
     from replayforge.domain.step_errors import Cancelled, Parking, StepFailed, WaitTimedOut
     from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.handlers import Handlers
+    from replayforge.engine.handlers.registry import Handlers
 
 __all__ = [
     "Cancelled",
@@ -27,7 +27,7 @@ PLACES = {
     "Cancelled": "replayforge.domain.step_errors",
     "Context": "replayforge.engine.handlers.context",
     "Event": "replayforge.domain.event",
-    "Handlers": "replayforge.engine.handlers.handlers",
+    "Handlers": "replayforge.engine.handlers.registry",
     "Parking": "replayforge.domain.step_errors",
     "Permanent": "replayforge.domain.retry",
     "Retry": "replayforge.domain.retry",

@@ -25,8 +25,8 @@ from replayforge.engine.dispatch.pause_controller import PauseController
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.dispatch.reader import Reader
 from replayforge.engine.handlers.endpoints import WebhookClient, with_endpoints
-from replayforge.engine.handlers.handlers import Handlers
 from replayforge.engine.handlers.loading import load_handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.engine.replay.replayer import Replayer
 from replayforge.engine.replay.runner import ReplayRunner

@@ -18,7 +18,7 @@ from replayforge.engine.care.heartbeat import Heartbeat, LeaseTimes
 from replayforge.engine.care.janitor import Chore, Intervals, Janitor
 from replayforge.engine.care.peers import LOOKS_PER_SWEEP, Peers, reporter
 from replayforge.engine.care.recount import Recount
-from replayforge.engine.care.recovery import Recovered, rebuild_window, reclaim_former
+from replayforge.engine.care.startup_recovery import Recovered, rebuild_window, reclaim_former
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.claim_desk import ClaimDesk
 from replayforge.engine.dispatch.deferred_claimer import DeferredClaimer
@@ -29,7 +29,7 @@ from replayforge.engine.dispatch.pause_controller import SORTED_PER_STEP_MAX, Pa
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.dispatch.reader import Reader
 from replayforge.engine.handlers.faults import HandlerFaults
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.engine.replay.runner import ReplayRunner
 from replayforge.engine.report.convergence import ConvergenceQuery
@@ -276,12 +276,13 @@ def build_caring(base: Foundation, claiming: Claiming, running: Running, metrics
 
 def build_heartbeat(base: Foundation, buffer: ClaimBuffer, workers: list[Worker]) -> Heartbeat | None:
     """Return the heartbeat of a daemon that shares its store; one that has it for itself needs none."""
-    if not base.store.shared:
+    open_store = base.store.beside
+    if open_store is None:
         return None
     report = reporter(base.node, base.incarnation, base.log, workers, buffer, base.clock.now_us())
     chosen = base.config.workers
     pace = LeaseTimes(chosen.heartbeat_seconds, chosen.lease_seconds, chosen.handler_timeout_seconds)
-    return Heartbeat(base.store, buffer, workers, base.handlers, report, base.clock, base.telemetry, pace)
+    return Heartbeat(open_store, buffer, workers, base.handlers, report, base.clock, base.telemetry, pace)
 
 
 def build_janitor(base: Foundation, claiming: Claiming, peers: Peers, chores: list[Chore]) -> Janitor:

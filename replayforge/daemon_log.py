@@ -118,7 +118,7 @@ class LineWriter:
     def __init__(self, sink: LineSink, render: Render) -> None:
         self.sink = sink
         self.render = render
-        sink.notice = self.notice
+        sink.say_dropped_by(self.notice)
 
     def write(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
         """Write one line."""
@@ -165,7 +165,7 @@ class Output:
         self.begun = True
         for sink in (self.out, self.err):
             with contextlib.suppress(OSError):  # it is closed: every write will say so, and be counted
-                sink.descriptor = os.dup(sink.descriptor)
+                sink.write_to(os.dup(sink.descriptor))
         sys.stdout, sys.stderr = text_stream(self.out, 1), text_stream(self.err, 2)
         sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
 

@@ -20,21 +20,19 @@ STUCK_SECONDS = 5.0
 class LineSink:
     """Takes whole lines, in any thread, and returns at once. Lines that cannot be written are dropped and counted.
 
-    What was dropped is said in the output itself, by the line that `notice` makes of the number, as soon as something
-    can be written again. A process that is killed loses at most what was waiting. In a forked child, which has no such
-    thread, lines are written by the caller.
+    What was dropped is said in the output itself, as soon as something can be written again. A process that is killed
+    loses at most what was waiting. In a forked child, which has no such thread, lines are written by the caller.
     """
 
     def __init__(
         self,
         name: str,
         descriptor: int,
-        notice: Callable[[int], bytes] = lambda count: b"%d lines were dropped\n" % count,
         lines_bytes_max: int = WAITING_BYTES_MAX,
     ) -> None:
         self.name = name
         self.descriptor = descriptor
-        self.notice = notice
+        self.notice: Callable[[int], bytes] = lambda count: b"%d lines were dropped\n" % count
         self.lines_bytes_max = lines_bytes_max
         self.lines: deque[bytes] = deque()
         self.lines_bytes = 0
@@ -76,6 +74,14 @@ class LineSink:
         if since is not None and monotonic() - since > STUCK_SECONDS:
             return "nobody takes what it writes"
         return self.reason
+
+    def write_to(self, descriptor: int) -> None:
+        """Write to another descriptor from now on."""
+        self.descriptor = descriptor
+
+    def say_dropped_by(self, notice: Callable[[int], bytes]) -> None:
+        """Say from now on what was dropped by the line that `notice` makes of the number."""
+        self.notice = notice
 
     # The thread
 

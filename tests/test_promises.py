@@ -4,9 +4,11 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import click
+from aiohttp import web
 
 import replayforge
 from replayforge.cli.main import commands
@@ -14,6 +16,11 @@ from replayforge.config import Config, load_config
 from replayforge.config.settings import values_by_key
 from replayforge.crashpoints import POINTS
 from replayforge.telemetry import CATALOG
+from replayforge.web import app, status_page
+from replayforge.web.api import openapi
+from replayforge.web.http.guard import OF_AIOHTTP
+from replayforge.web.http.problem_types import PROBLEM_TYPES
+from replayforge.web.http.problems import TYPE_OF
 from replayforge.web.live.hints import TOPICS
 from replayforge.web.live.live_rates import QUIET
 from replayforge.web.pages.rows import SENTENCES
@@ -43,13 +50,17 @@ def test_shipped_configuration_changes_nothing() -> None:
 
 
 PACKAGE = Path(replayforge.__file__).parent
-SOURCES = {path: path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
-TREES = {path: ast.parse(text) for path, text in SOURCES.items()}
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """Return the syntax tree of every module of the package; whoever collects tests does not parse them."""
+    return {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def calls_of(*names: str) -> Iterator[ast.Call]:
     """Yield every call of a function or method of one of these names in the package."""
-    for tree in TREES.values():
+    for tree in trees().values():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in names:
                 yield node
@@ -66,7 +77,7 @@ def test_every_setting_is_read() -> None:
     settings = PACKAGE / "config" / "settings.py"
     read = {
         node.attr
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and (path != settings or ast.unparse(node.value) == "self")
     }
@@ -116,7 +127,7 @@ def test_every_statement_is_carried_out() -> None:
     """Each statement of the book of SQL is named by the code, and the code names no other."""
     book = PACKAGE / "stores" / "sql" / "sqlite.sql"
     statements = set(re.findall(r"^-- (\w+) --$", book.read_text(), re.MULTILINE))
-    named = texts_in(tree for path, tree in TREES.items() if path.parent.name == "stores")
+    named = texts_in(tree for path, tree in trees().items() if path.parent.name == "stores")
     assert statements - named == set()
     firsts = [call.args[0] for call in calls_of("Fetch", "Batch")]
     assert {one.value for one in firsts if isinstance(one, ast.Constant)} - statements == set()
@@ -167,6 +178,86 @@ def commands_in(specification: str) -> set[str]:
         group, _, rest = re.sub(r" ?\[.*?\]", "", written).partition(" ")
         named |= {f"{group} {one}".strip() for one in re.findall(r"(?:^|\| )([a-z][a-z-]*|)(?![a-z-])", rest)}
     return named
+
+
+# Routes and problems
+
+ROUTES = {
+    "GET /api/convergence", "GET /api/deadletters", "GET /api/events", "GET /api/events/recent", "GET /api/events/{}",
+    "GET /api/insights/errors", "GET /api/metrics", "GET /api/replays", "GET /api/replays/{}", "GET /api/stream",
+    "GET /api/supervisor", "GET /api/workers", "GET /api/workflows", "GET /api/workflows/{}",
+    "GET /api/workflows/{}/timeline", "GET /docs", "GET /forgelog/health", "GET /forgelog/read", "GET /forgelog/stats",
+    "GET /health", "GET /health/backend", "GET /health/backend/stats", "GET /health/live", "GET /health/ready",
+    "GET /metrics", "GET /openapi.json", "POST /api/chaos/crash", "POST /api/chaos/workers/{}/crash",
+    "POST /api/deadletters/{}/discard", "POST /api/deadletters/{}/replay", "POST /api/demo/generate-workload",
+    "POST /api/events", "POST /api/events/bulk", "POST /api/events/{}/cancel", "POST /api/events/{}/replay",
+    "POST /api/events/{}/retry", "POST /api/replays", "POST /api/replays/{}/cancel", "POST /api/replays/{}/pause",
+    "POST /api/replays/{}/resume", "POST /api/workflows/{}/replay", "POST /forgelog/append", "POST /forgelog/commit",
+}  # fmt: skip
+ROUTES_BEYOND = {
+    "GET /api/events/export", "GET /api/handlers", "POST /api/events/{}/resolve", "POST /api/handlers/{}/pause",
+    "POST /api/handlers/{}/resume",
+}  # fmt: skip
+PREFIXES_TO_COME = {"/in/"}  # since 2026-11-25: comes with the sources that sign what they send (issue H)
+
+
+def served() -> web.Application:
+    """Return an application with every route of the daemon."""
+    application = web.Application()
+    application.router.add_routes([*app.routes(), *status_page.routes()])
+    return application
+
+
+def test_the_routes_are_those_of_the_specification() -> None:
+    """The API has what was promised and what is beyond; where API.md is at hand, it promises no others."""
+    routes = {f"{method} {re.sub('{.*?}', '{}', path)}" for method, path, _ in openapi.api_routes(served(), "")}
+    assert routes == (ROUTES - {"GET /docs"}) | ROUTES_BEYOND
+    if SPECIFICATION is not None:
+        named, prefixes = routes_in(SPECIFICATION.read_text())
+        assert named == ROUTES
+        paths = {str(route.resource.canonical) for route in served().router.routes() if route.resource}
+        unserved = {prefix for prefix in prefixes if not any(path.startswith(prefix) for path in paths)}
+        assert unserved == PREFIXES_TO_COME
+
+
+def routes_in(specification: str) -> tuple[set[str], set[str]]:
+    """Return the routes that API.md names, and the beginnings of paths."""
+    _, _, text = specification.partition("## 1. HTTP")
+    routes: set[str] = set()
+    prefixes: set[str] = set()
+    for method, path in re.findall(r"`(GET |POST |)(/[^`\s?]*)[^`]*`", text.partition("## 2.")[0]):
+        if path.endswith(("*", "/", "/login")):
+            prefixes.add(path.rstrip("*"))
+            continue
+        *parts, last = re.sub("{.*?}", "{}", path).split("/")
+        routes |= {f"{method or 'GET '}{'/'.join([*parts, one])}" for one in last.split("|")}
+    return routes, prefixes
+
+
+def test_the_description_of_the_api_is_of_its_routes() -> None:
+    """OpenAPI describes every route in a sentence; no route, parameter or struct is described that nobody serves."""
+    document = openapi.document(served(), "")
+    described = {
+        f"{method.upper()} {path}": one
+        for path, methods in document["paths"].items()
+        for method, one in methods.items()
+    }
+    assert openapi.DETAILS.keys() - described.keys() == set()
+    assert [name for name, one in described.items() if not one["summary"].endswith(".")] == []
+    assert {name for one in openapi.DETAILS.values() for name in one.query} == openapi.PARAMETERS.keys()
+
+
+def test_the_problems_are_those_of_their_catalog() -> None:
+    """No code answers a type of problem without title and remedy, and none in the catalog is never answered."""
+    raised = {one.value for call in calls_of("HttpProblem", "FinalProblem") for one in call.args[:1]
+              if isinstance(one, ast.Constant)}  # fmt: skip
+    assert raised | {name for _, name in TYPE_OF} | set(OF_AIOHTTP.values()) == PROBLEM_TYPES.keys()
+    assert {PROBLEM_TYPES[name].status: name for name in OF_AIOHTTP.values()} == OF_AIOHTTP
+    assert len({one.title for one in PROBLEM_TYPES.values()}) == len(PROBLEM_TYPES)
+    description = openapi.document(served(), "")["components"]["schemas"]["Problem"]["properties"]["type"]
+    assert description["enum"] == [f"urn:replayforge:{name}" for name in PROBLEM_TYPES]
+    assert [name for name, one in PROBLEM_TYPES.items() if f"{name} ({one.status}): {one.remedy}"
+            not in description["description"].splitlines() or not one.remedy.endswith(".")] == []  # fmt: skip
 
 
 # The guide

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from replayforge.cli.actions import act_on_each, confirm, matching
+from replayforge.cli.actions import act_on_each, confirm
 from replayforge.cli.events_commands import dry_run, show_page
 from replayforge.cli.options import as_json, event_filters, with_client
 from replayforge.cli.output import relative, table, verbatim
@@ -177,7 +177,7 @@ def act_on_selection(
     chosen_by_filter = everything or any(filters.values())
     if bool(ids) == chosen_by_filter:
         raise click.UsageError(NOTHING_NAMED)
-    targets = ids or tuple(event["id"] for event in matching(client, {**DEAD, **filters}))
+    targets = ids or tuple(event["id"] for event in client.events({**DEAD, **filters}))
     if dry_run or not targets:
         preview(targets, infinitive)
         return

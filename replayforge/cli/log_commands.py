@@ -11,11 +11,12 @@ from msgspec import structs
 
 from replayforge.cli.output import facts
 from replayforge.client.terminal import complain, counted
+from replayforge.forgelog.check import CheckReport
 from replayforge.forgelog.check import verify as verify_log
 from replayforge.forgelog.dump import dump as dump_log
 from replayforge.forgelog.errors import LogLocked, LogRefused
 from replayforge.forgelog.files import OsFiles, make_private_directory
-from replayforge.forgelog.findings import CheckReport, LogVerdict
+from replayforge.forgelog.findings import LogVerdict
 from replayforge.forgelog.header import BadHeader
 from replayforge.forgelog.repair import NotAccepted, Plan, apply_plan, make_plan, ranges_in_words, rebuild_manifest
 from replayforge.forgelog.sync_bench import measure_syncs

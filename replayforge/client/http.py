@@ -2,7 +2,7 @@
 
 import http.client
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ from replayforge.domain.errors import Rejected, ReplayForgeError, Unavailable
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 TIMEOUT_SECONDS = 60.0
+PAGE_EVENTS = 200
 DETAIL_CHARACTERS_MAX = 200
 DIGITS_MAX = 10
 
@@ -93,6 +94,16 @@ class Client:
         """Ask for what lies at the path; its parts are quoted, and query parts that are None left out."""
         given = {name: value for name, value in query.items() if value is not None}
         return self.request("GET", at(*path) + (f"?{urlencode(given, errors='surrogateescape')}" if given else ""))
+
+    def events(self, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield every event that the filters match, page after page."""
+        cursor = None
+        while True:
+            page = self.get("api", "events", **filters, limit=PAGE_EVENTS, cursor=cursor).document()
+            yield from page["items"]
+            cursor = page.get("next_cursor")
+            if not page.get("has_more") or not cursor:
+                return
 
     def post(self, *path: str, document: Any = None) -> Reply:
         """Send a document; nothing is sent a second time."""

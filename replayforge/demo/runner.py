@@ -26,9 +26,9 @@ def perform(daemon: ChildDaemon, options: DemoOptions) -> list[str]:
             tell(KEYS)
         sender = Sender(daemon.url, options.lines, options.events_per_second, say=tell)
         deadline = time.monotonic() + options.timeout_seconds
-        show = Show(daemon, client, sender, keyboard, list(options.faults), options.goes_on, deadline)
         before = client.get("api", "convergence").document()
-        show.ended_before = ended(before)
+        faults = list(options.faults)
+        show = Show(daemon, client, sender, keyboard, faults, options.goes_on, deadline, ended_before=ended(before))
         try:
             sender.start()
             show.run()

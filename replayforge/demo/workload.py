@@ -11,7 +11,7 @@ from typing import Any
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Permanent
 from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 
 APPLICATION = "checkout-demo"
 # Where handlers write one line for each effect they have, so that somebody outside can count them.

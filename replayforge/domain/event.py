@@ -175,7 +175,7 @@ class Content(msgspec.Struct, frozen=True):
     metadata: bytes
 
 
-class Claimed(msgspec.Struct, frozen=True):
+class ClaimedEvent(msgspec.Struct, frozen=True):
     """An event in the hands of this process, with what came with it, and what it is held under."""
 
     event: StoredEvent
@@ -183,7 +183,7 @@ class Claimed(msgspec.Struct, frozen=True):
     lease: Lease
 
     @classmethod
-    def of(cls, event: StoredEvent, content: Content) -> "Claimed":
+    def of(cls, event: StoredEvent, content: Content) -> "ClaimedEvent":
         """Return the event as it is held; the lease is looked at often, so it is made once."""
         return cls(event, content, event.lease)
 

@@ -4,7 +4,7 @@ It reads what is in the files, through the cache of the system: the end of a log
 without a sync, may not be durable yet.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,15 +14,43 @@ from replayforge.forgelog.consumers import load_consumers
 from replayforge.forgelog.directory import is_live
 from replayforge.forgelog.errors import LogRefused
 from replayforge.forgelog.files import Files
-from replayforge.forgelog.findings import CheckReport, Finding, LogVerdict
+from replayforge.forgelog.findings import Finding, LogVerdict
 from replayforge.forgelog.header import HEADER_BYTES, BadHeader, SegmentHeader, decode_header, segment_name
+from replayforge.forgelog.log_recovery import POISON_NAME, check_succession, judge_end, segment_ids
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest
 from replayforge.forgelog.record import DamagedRecord, decode_records
-from replayforge.forgelog.recovery import POISON_NAME, check_succession, judge_end, segment_ids
 from replayforge.forgelog.scan import ScanWindow, Walk, later_batches
 
 LIVE_CHECKS_MAX = 3
 NO_LOSS = "a marker is damaged here; no record is lost."
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What a check saw."""
+
+    directory: str
+    deep: bool
+    live: bool = False
+    poisoned: bool = False  # the marker of a log that gave up stands; the next start reads every live byte back
+    log_id: str | None = None
+    store_id: str | None = None
+    projected_offset: int = 0
+    consumers: dict[str, int] = field(default_factory=dict)
+    segments: int = 0
+    first_offset: int = 1
+    last_offset: int = 0
+    records_checked: int = 0
+    bytes_checked: int = 0
+    torn_bytes: int = 0
+    clean_end: bool = False
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> LogVerdict:
+        """Return the gravest of the findings."""
+        return max((finding.verdict for finding in self.findings), default=LogVerdict.CLEAN)
 
 
 class Check:

@@ -17,9 +17,9 @@ from replayforge.forgelog.check import read_header
 from replayforge.forgelog.checksum import Extend
 from replayforge.forgelog.files import Files
 from replayforge.forgelog.header import segment_name
+from replayforge.forgelog.log_recovery import segment_ids
 from replayforge.forgelog.manifest import load_manifest
 from replayforge.forgelog.record import DamagedRecord, Record, decode_records
-from replayforge.forgelog.recovery import segment_ids
 from replayforge.forgelog.scan import ScanWindow, Walk, later_batches
 
 FLAG_NAMES = {MARKER: "marker", CLEAN: "clean", GAP: "gap"}

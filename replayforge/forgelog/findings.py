@@ -1,6 +1,6 @@
 """What a check of a log can find, and how grave each of it is."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 from replayforge.forgelog.errors import lost_in_words
@@ -35,31 +35,3 @@ class Finding:
         """Say it in one line."""
         place = f"{self.segment or 'log'}" + (f", byte {self.position:,}" if self.position is not None else "")
         return f"{self.code} {place}: {self.what}{lost_in_words(self.first_lost, self.last_lost)}"
-
-
-@dataclass(slots=True)
-class CheckReport:
-    """What a check saw."""
-
-    directory: str
-    deep: bool
-    live: bool = False
-    poisoned: bool = False  # the marker of a log that gave up stands; the next start reads every live byte back
-    log_id: str | None = None
-    store_id: str | None = None
-    projected_offset: int = 0
-    consumers: dict[str, int] = field(default_factory=dict)
-    segments: int = 0
-    first_offset: int = 1
-    last_offset: int = 0
-    records_checked: int = 0
-    bytes_checked: int = 0
-    torn_bytes: int = 0
-    clean_end: bool = False
-    gaps: list[tuple[int, int]] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def verdict(self) -> LogVerdict:
-        """Return the gravest of the findings."""
-        return max((finding.verdict for finding in self.findings), default=LogVerdict.CLEAN)

@@ -14,9 +14,9 @@ from replayforge.forgelog.consumers import Consumers, save_consumers
 from replayforge.forgelog.errors import CorruptRecord, LogClosed, LogRefused, LogStalled, LogUnreadable
 from replayforge.forgelog.files import Files, OsFiles
 from replayforge.forgelog.limits import MEBIBYTE
+from replayforge.forgelog.log_recovery import RecoveryReport
 from replayforge.forgelog.options import LogOptions
 from replayforge.forgelog.record import NewRecord, Record
-from replayforge.forgelog.recovery import RecoveryReport
 from replayforge.forgelog.retention import Retained, RetentionRule, deletable
 from replayforge.forgelog.scrubber import Scrubber, ScrubStep
 from replayforge.forgelog.stats import LogStats, percentile

@@ -66,6 +66,10 @@ class LogReader:
         self.base_offsets = [segment.header.base_offset for segment in segments]
         self.segments = segments
 
+    def heed(self, manifest: Manifest) -> None:
+        """Take another manifest: it says which losses are accepted."""
+        self.manifest = manifest
+
     def read(self, after: int, last: int, *, records_max: int, bytes_max: int) -> list[Record]:
         """Return verified records from `after + 1` up to `last` at most; at least one if there is one.
 

@@ -11,16 +11,16 @@ from msgspec.structs import replace
 
 from replayforge.domain.clock import SystemClock
 from replayforge.forgelog.atomic import read_whole, replace_file, write_fully
-from replayforge.forgelog.check import read_header, verify
+from replayforge.forgelog.check import CheckReport, read_header, verify
 from replayforge.forgelog.directory import take_lock
 from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.errors import NEWER, LogRefused
 from replayforge.forgelog.files import Files
-from replayforge.forgelog.findings import CheckReport, Finding, LogVerdict
+from replayforge.forgelog.findings import Finding, LogVerdict
 from replayforge.forgelog.header import BadHeader, SegmentHeader, mend_header, segment_name
+from replayforge.forgelog.log_recovery import refused_header, segment_ids, walk_segment
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
 from replayforge.forgelog.options import LogOptions
-from replayforge.forgelog.recovery import refused_header, segment_ids, walk_segment
 from replayforge.forgelog.scan import merge_gaps
 from replayforge.forgelog.storage import Storage
 

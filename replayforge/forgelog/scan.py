@@ -78,7 +78,13 @@ class Walk:
     """
 
     def __init__(
-        self, window: ScanWindow, header: SegmentHeader, *, stop: int | None = None, with_bodies: bool = True
+        self,
+        window: ScanWindow,
+        header: SegmentHeader,
+        *,
+        stop: int | None = None,
+        with_bodies: bool = True,
+        index: Index | None = None,
     ) -> None:
         self.window = window
         self.with_bodies = with_bodies
@@ -90,7 +96,7 @@ class Walk:
         self.chain = header.checksum
         self.time_ns = header.created_ns
         self.flags = 0
-        self.index = Index()
+        self.index = Index() if index is None else index
         self.gaps: list[tuple[int, int]] = []
         self.fault: ScanFault | None = None
         self.fault_end: int | None = None  # where the damaged batch ends, if its header can be believed
@@ -154,6 +160,10 @@ class Walk:
             return False
         self.resume(*found)
         return True
+
+    def end_behind(self, accepted: tuple[int, int]) -> None:
+        """Let what comes next continue behind a loss that the operator accepted."""
+        self.next_offset = accepted[1] + 1
 
     def resume(self, position: int, head: BatchHead) -> None:
         """Go on behind damage, at a batch that `later_batches` found."""

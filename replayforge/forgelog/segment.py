@@ -36,8 +36,7 @@ class Segment:
         walk = self.walk
         if walk is None:
             window = ScanWindow(files, handle, self.end)
-            walk = self.walk = Walk(window, self.header, stop=self.end, with_bodies=False)
-            walk.index = self.index
+            walk = self.walk = Walk(window, self.header, stop=self.end, with_bodies=False, index=self.index)
         walk.window.reopen(handle)
         while walk.next_offset <= offset:
             if walk.step() is None and not walk.pass_damage(manifest.gap_at(walk.next_offset)):

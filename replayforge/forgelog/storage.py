@@ -16,10 +16,10 @@ from replayforge.forgelog.disk import Disk, SyncFailed
 from replayforge.forgelog.errors import LogMoved, LogRefused
 from replayforge.forgelog.files import Files
 from replayforge.forgelog.header import segment_name
+from replayforge.forgelog.log_recovery import POISON_NAME, Found, RecoveryReport, recover, segment_ids, walk_segment
 from replayforge.forgelog.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
 from replayforge.forgelog.options import LogOptions
 from replayforge.forgelog.reader import LogReader
-from replayforge.forgelog.recovery import POISON_NAME, Found, RecoveryReport, recover, segment_ids, walk_segment
 from replayforge.forgelog.segment import Segment
 from replayforge.forgelog.writer import Ending, Writer, as_unavailable
 
@@ -163,7 +163,8 @@ class Storage:
         with self.manifest_lock:
             manifest = replace(self.manifest, last_offset=self.writer.next_offset - 1, **changes)
             save_manifest(self.disk, self.directory, manifest)
-            self.manifest = self.reader.manifest = manifest
+            self.manifest = manifest
+            self.reader.heed(manifest)
 
     def began(self, segment: Segment) -> None:
         """Take note of a new segment. Without space for the manifest, recovery adopts it by its name (rule 12)."""

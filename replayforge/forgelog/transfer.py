@@ -14,8 +14,8 @@ from replayforge.forgelog.errors import LogRefused
 from replayforge.forgelog.files import Files
 from replayforge.forgelog.findings import LogVerdict
 from replayforge.forgelog.header import segment_name
+from replayforge.forgelog.log_recovery import segment_ids
 from replayforge.forgelog.manifest import MANIFEST_NAME, load_manifest, save_manifest
-from replayforge.forgelog.recovery import segment_ids
 
 PIECE_BYTES = 1 << 20
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from replayforge.domain.admission import Admission, PatternOf, Pause
-from replayforge.domain.event import Claimed, Entry
+from replayforge.domain.event import ClaimedEvent, Entry
 from replayforge.stores.batches import PausedPattern, ResumedPattern, WaitingEvent
 from replayforge.stores.burial import bury
 from replayforge.stores.driver import Batch, Fetch, Steps
@@ -22,7 +22,7 @@ class Recalled:
     or could be decided about only a few at a time. `buried` are the (id, event type) of what nobody can be given.
     """
 
-    taken: list[Claimed]
+    taken: list[ClaimedEvent]
     entries: list[Entry]
     suspects: int
     found: int
@@ -62,7 +62,7 @@ def recall(node: str, owner: str, pattern: str, pattern_of: PatternOf, count: in
     )
 
 
-def within_bytes(events: Sequence[tuple[Claimed, int]]) -> list[Claimed]:
+def within_bytes(events: Sequence[tuple[ClaimedEvent, int]]) -> list[ClaimedEvent]:
     """Return the first of the events whose contents, of which the bytes are given, fit into one claim; at least one."""
     room_bytes = CLAIM_BYTES_MAX
     for index, (_, size) in enumerate(events):

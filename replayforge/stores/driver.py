@@ -86,13 +86,10 @@ class Writes:
 class Driver(Protocol):
     """What a database must offer; `writes` says how the last write went, for only that tells whether the next one may.
 
-    `shared` says whether several daemons may use it at once.
-
     Every method raises Unavailable while the database does not answer.
     """
 
     dialect: str
-    shared: bool
     look_seconds: float
     writes: "Writes"
 
@@ -130,10 +127,11 @@ class Driver(Protocol):
         """Raise Fatal when the store's files are no longer what their names lead to; a server looks after its own."""
         ...
 
-    def beside(self, call_seconds: float) -> "Driver":
-        """Return the same database over one connection of its own, which gives a call up after so long.
+    @property
+    def beside(self) -> "Callable[[float], Driver] | None":
+        """What opens the same database over one connection of its own, which gives a call up after so many seconds.
 
-        For the event loop of another thread; only where `shared` says that several may use the database at once.
+        For the event loop of another thread. None where one process has the database for itself.
         """
         ...
 

@@ -14,11 +14,12 @@ import asyncpg
 import msgspec
 
 from replayforge.domain.errors import TooSlow, Unavailable
+from replayforge.stores.batches import BATCHES
 from replayforge.stores.driver import LOOK_SECONDS, Batch, Computation, Result, Statement, Transaction, Writes
 from replayforge.stores.postgres_errors import Rivalled, mapped_errors
 from replayforge.stores.postgres_link import Connections, PostgresAddress
 from replayforge.stores.postgres_start import usable
-from replayforge.stores.queries import load_book
+from replayforge.stores.queries import load_book, text_columns
 from replayforge.stores.rows import Row
 from replayforge.turns import computed
 
@@ -39,7 +40,6 @@ class PostgresDriver:
     """
 
     dialect = "postgres"
-    shared = True
 
     def __init__(self, address: PostgresAddress, connections: int) -> None:
         self.address = address
@@ -219,18 +219,20 @@ class PostgresDriver:
             return [[await computed(statement.work, size=statement.size)]]
         sql = self.book[statement.name]
         if isinstance(statement, Batch):
-            return [[await run_batch(connection, sql, statement.values())]]
+            return [[await run_batch(connection, sql, statement)]]
         numbered, names = with_numbers(sql.replace("{filters}", statement.filters))
         records = await connection.fetch(numbered, *(encoded(statement.parameters[name]) for name in names))
         return [tuple(record) for record in records]
 
 
-async def run_batch(connection: Any, sql: str, rows: Sequence[Row]) -> int:
+async def run_batch(connection: Any, sql: str, batch: Batch) -> int:
     """Run a statement over many rows, handed over column by column; returns how many rows it changed."""
-    if not rows:
+    if not batch.rows:
         return 0
-    columns = [[storable(value) for value in column] for column in zip(*rows, strict=True)]
-    status: str = await connection.execute(sql, *columns)
+    columns = zip(*batch.values(), strict=True)
+    are_texts = text_columns(BATCHES[batch.name])
+    given = [storable_texts(column) if is_text else column for column, is_text in zip(columns, are_texts, strict=True)]
+    status: str = await connection.execute(sql, *given)
     return int(status.rpartition(" ")[2])
 
 
@@ -252,6 +254,11 @@ def encoded(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return msgspec.json.encode(value).decode().replace("\\u0000", "\\u2400")
     return storable(value)
+
+
+def storable_texts(column: Sequence[str | None]) -> list[str | None]:
+    """Return a column of texts as `storable` makes each of them, without a call for each."""
+    return [text.replace("\0", "\u2400") if text is not None and "\0" in text else text for text in column]
 
 
 def storable(value: Any) -> Any:

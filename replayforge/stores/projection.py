@@ -9,7 +9,7 @@ import msgspec
 
 from replayforge.domain.admission import ALL_WELCOME, Admission
 from replayforge.domain.errors import Fatal, Unstorable
-from replayforge.domain.event import Claimed, Content, Entry, EventRecord, Meaning, StoredEvent, same_event
+from replayforge.domain.event import ClaimedEvent, Content, Entry, EventRecord, Meaning, StoredEvent, same_event
 from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import Reason, State
 from replayforge.stores.batches import AdvancedCursor, PassedOver, StoredContent
@@ -70,7 +70,7 @@ class Projected:
     """
 
     through: int
-    claimed: list[Claimed]
+    claimed: list[ClaimedEvent]
     queued: list[Entry]
     buried: list[tuple[str, str]]
     inserted: int
@@ -109,7 +109,7 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
     if unreadable or projection.gaps:
         passed_over = PassedOver(log_id=projection.log_id, unreadable=unreadable, gaps=projection.gaps)
         yield Batch("count_passed_over", [passed_over])
-    rows: list[Claimed] = []
+    rows: list[ClaimedEvent] = []
     deferred: Counter[str] = Counter()
     if fresh:
         seqs = yield Fetch("reserve_seqs", {"count": len(fresh), "now_us": projection.now_us})
@@ -223,9 +223,9 @@ def sort_out(projection: Projection, known: dict[str, Meaning | str]) -> tuple[l
     return fresh, copies
 
 
-def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Sequence[NewEvent]) -> list[Claimed]:
+def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Sequence[NewEvent]) -> list[ClaimedEvent]:
     """Return the rows of new events with what came with them, the first due ones already in the owner's hands."""
-    rows: list[Claimed] = []
+    rows: list[ClaimedEvent] = []
     claims_left, counter = projection.claims_max, projection.admission.counter()
     for seq, new in zip(seqs, fresh, strict=True):
         state, event_type = first_state(new, projection.now_us), new.record.event_type
@@ -234,7 +234,7 @@ def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Seq
             state = State.PROCESSING
             claims_left -= 1
             counter.admit(event_type)
-        rows.append(Claimed.of(new_event(projection, owner, seq, new, state, waits_for), content_of(new.record)))
+        rows.append(ClaimedEvent.of(new_event(projection, owner, seq, new, state, waits_for), content_of(new.record)))
     return rows
 
 
@@ -288,7 +288,7 @@ def new_event(
     )
 
 
-def stored_content(one: Claimed) -> StoredContent:
+def stored_content(one: ClaimedEvent) -> StoredContent:
     """Return the row that keeps what came with a new event."""
     return StoredContent(seq=one.event.seq, payload=one.content.payload, metadata=one.content.metadata)
 

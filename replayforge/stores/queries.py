@@ -91,6 +91,13 @@ def with_arrays(sql: str, row: type[Struct]) -> str:
     return COLUMN_ARRAY.sub(lambda found: array[found[1]], sql).replace(ROWS, rows)
 
 
+@cache
+def text_columns(row: type[Struct]) -> tuple[bool, ...]:
+    """Say of each column of a batch whether it holds text."""
+    hints = get_type_hints(row)
+    return tuple(sql_type(hints[name]) == "text" for name in row.__struct_fields__)
+
+
 def sql_type(hint: type) -> str:
     """Return the type of a column, which may be NULL besides, after that of its field."""
     kind = next((one for one in get_args(hint) if one is not type(None)), hint)

@@ -11,7 +11,7 @@ from replayforge.domain.event import Attempt, Entry, Meaning, RetiredKey, Stored
 from replayforge.domain.journal import StepKind, StepRecord, StepState
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.poison import Isolation, Suspicion
-from replayforge.domain.recovery import InFlight
+from replayforge.domain.reclaim import InFlight
 from replayforge.domain.reports import Group, Node
 
 Row = Sequence[Any]

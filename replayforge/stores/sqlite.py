@@ -10,7 +10,7 @@ from asyncio import create_task, ensure_future, shield, timeout, wait
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 import msgspec
@@ -74,7 +74,7 @@ class SqliteDriver:
     """
 
     dialect = "sqlite"
-    shared = False
+    beside = None
 
     def __init__(
         self,
@@ -231,10 +231,6 @@ class SqliteDriver:
 
         with mapped_errors(self.path):
             await in_thread(self.writer, run)
-
-    def beside(self, call_seconds: float) -> Self:
-        """See Driver.beside; one process has the file for itself."""
-        raise NotImplementedError("a SQLite store is not shared")
 
     def abandon(self) -> None:
         """See Driver.abandon; a commit that is under way may still happen."""

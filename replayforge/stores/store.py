@@ -25,7 +25,7 @@ from replayforge.domain.journal import Journal
 from replayforge.domain.lifecycle import State
 from replayforge.domain.metrics_history import MetricsHistory, Range
 from replayforge.domain.poison import Suspicion
-from replayforge.domain.recovery import InFlight, Reclaim
+from replayforge.domain.reclaim import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores import (
     deferred,
@@ -50,7 +50,7 @@ from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
 from replayforge.stores.sqlite import SqliteDriver
 from replayforge.stores.suspicions import Change, Suspect
-from replayforge.stores.transactions import Claim, Settled, Settlement
+from replayforge.stores.transactions import ClaimResult, Settled, Settlement
 from replayforge.turns import computed
 
 PROBE_SECONDS = 3.0  # longer than anybody waits who has something to write
@@ -84,11 +84,16 @@ class Store:
     @property
     def shared(self) -> bool:
         """Whether several daemons may use the store at once, so that leases have to be renewed."""
-        return self.driver.shared
+        return self.driver.beside is not None
 
-    def beside(self, call_seconds: float) -> "Store":
-        """Return the same shared store over a connection of its own, for the event loop of another thread."""
-        driver = self.driver.beside(call_seconds)
+    @property
+    def beside(self) -> "Callable[[float], Store] | None":
+        """What opens a shared store over a connection of its own, for the event loop of another thread; else None."""
+        open_beside = self.driver.beside
+        return None if open_beside is None else lambda call_seconds: self.over(open_beside(call_seconds))
+
+    def over(self, driver: Driver) -> "Store":
+        """Return the same store over another driver."""
         return Store(
             driver, node=self.node, owner=self.owner, schema_version=self.schema_version, store_id=self.store_id
         )
@@ -176,25 +181,25 @@ class Store:
 
         return await narrowed(projection.records, attempt, bury)
 
-    async def claim(self, entries: Sequence[Entry], now_us: int, admission: Admission = ALL_WELCOME) -> Claim:
+    async def claim(self, entries: Sequence[Entry], now_us: int, admission: Admission = ALL_WELCOME) -> ClaimResult:
         """Take the queued ones of these entries; those that lost a race are simply not returned.
 
         Those without admission wait for their handlers from now on. Where one can never be claimed, those before it
         are, and the others are left; alone it is buried.
         """
 
-        async def attempt(some: Sequence[Entry]) -> Claim:
+        async def attempt(some: Sequence[Entry]) -> ClaimResult:
             claim = await self.driver.write(lambda: transactions.claim(self.node, self.owner, some, admission, now_us))
             claim.left.extend(entries[len(some) :])
             return claim
 
-        async def bury_one(entry: Entry, error: Unstorable) -> Claim:
+        async def bury_one(entry: Entry, error: Unstorable) -> ClaimResult:
             buried = await self.driver.write(lambda: bury(self.node, entry, str(error), now_us))
-            return Claim([], {}, list(entries[1:]), buried)
+            return ClaimResult([], {}, list(entries[1:]), buried)
 
         return await narrowed(entries, attempt, bury_one)
 
-    async def claim_suspect(self, now_us: int, admission: Admission = ALL_WELCOME) -> Claim:
+    async def claim_suspect(self, now_us: int, admission: Admission = ALL_WELCOME) -> ClaimResult:
         """Take the likeliest suspect that has admission, which is to run alone; what cannot be claimed is buried."""
         try:
             return await self.driver.write(

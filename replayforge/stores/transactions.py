@@ -8,10 +8,10 @@ from itertools import starmap
 import msgspec
 
 from replayforge.domain.admission import Admission
-from replayforge.domain.event import Claimed, Content, Entry, Lease, SeenLease, StoredEvent
+from replayforge.domain.event import ClaimedEvent, Content, Entry, Lease, SeenLease, StoredEvent
 from replayforge.domain.journal import StepRecord, Wait
 from replayforge.domain.lifecycle import OPEN, Outcome, Reason, State
-from replayforge.domain.recovery import InFlight, Reclaim
+from replayforge.domain.reclaim import InFlight, Reclaim
 from replayforge.domain.reports import Node
 from replayforge.domain.verdict import Verdict, error_signature
 from replayforge.stores import journals
@@ -78,27 +78,27 @@ UNREADABLE = "What came with this event is gone from the store, or is not text: 
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ClaimResult:
     """The events that were claimed, and for each handler that had no room how many have to wait for it.
 
     `left` are entries that were left alone, because those taken are large enough together; `buried` are the (id, event
     type) of events that nobody can ever be given.
     """
 
-    taken: list[Claimed]
+    taken: list[ClaimedEvent]
     deferred: dict[str, int]
     left: list[Entry] = field(default_factory=list)
     buried: list[tuple[str, str]] = field(default_factory=list)
 
 
-def claim(node: str, owner: str, entries: Sequence[Entry], admission: Admission, now_us: int) -> Steps[Claim]:
+def claim(node: str, owner: str, entries: Sequence[Entry], admission: Admission, now_us: int) -> Steps[ClaimResult]:
     """Take the queued ones of these entries under a lease; those without admission begin to wait."""
     lease = {"owner": owner, "now_us": now_us}
     rows = yield Fetch("claimable_events", {**lease, "entries": list(dict(entries).items())})
     return (yield from admit(node, rows, admission, lease))
 
 
-def claim_suspect(node: str, owner: str, admission: Admission, now_us: int) -> Steps[Claim]:
+def claim_suspect(node: str, owner: str, admission: Admission, now_us: int) -> Steps[ClaimResult]:
     """Take the likeliest suspect that has admission; likelier ones that have none wait for their handlers."""
     lease = {"owner": owner, "now_us": now_us}
     deferred: Counter[str] = Counter()
@@ -107,14 +107,14 @@ def claim_suspect(node: str, owner: str, admission: Admission, now_us: int) -> S
         claimed = yield from admit(node, rows, admission, lease)
         deferred.update(claimed.deferred)
         if claimed.taken or claimed.buried or not rows:
-            return Claim(claimed.taken, dict(deferred), buried=claimed.buried)
-    return Claim([], dict(deferred))
+            return ClaimResult(claimed.taken, dict(deferred), buried=claimed.buried)
+    return ClaimResult([], dict(deferred))
 
 
-def admit(node: str, rows: Sequence[Row], admission: Admission, lease: Mapping[str, object]) -> Steps[Claim]:
+def admit(node: str, rows: Sequence[Row], admission: Admission, lease: Mapping[str, object]) -> Steps[ClaimResult]:
     """Take those of the events that have admission, as far as they fit; those without wait for their handlers."""
     counter = admission.counter()
-    admitted: list[Claimed] = []
+    admitted: list[ClaimedEvent] = []
     away: list[WaitingEvent] = []
     left: list[Entry] = []
     room_bytes = CLAIM_BYTES_MAX
@@ -133,12 +133,12 @@ def admit(node: str, rows: Sequence[Row], admission: Admission, lease: Mapping[s
         yield Batch("let_wait", away)
         yield tally_deferred(node, counter.deferred)
     taken, buried = yield from take_events(node, admitted, lease)
-    return Claim(taken, dict(counter.deferred), left, buried)
+    return ClaimResult(taken, dict(counter.deferred), left, buried)
 
 
 def take_events(
-    node: str, events: Sequence[Claimed], lease: Mapping[str, object], waited_for: str | None = None
-) -> Steps[tuple[list[Claimed], list[tuple[str, str]]]]:
+    node: str, events: Sequence[ClaimedEvent], lease: Mapping[str, object], waited_for: str | None = None
+) -> Steps[tuple[list[ClaimedEvent], list[tuple[str, str]]]]:
     """Take queued events, which were fetched as they will be, under a lease; what nobody can read is buried instead.
 
     Returns those taken, with what came with them, and the (id, event type) of those buried.
@@ -157,14 +157,14 @@ def take_events(
     return taken, buried
 
 
-def with_contents(events: Sequence[Claimed]) -> Steps[Sequence[Claimed]]:
+def with_contents(events: Sequence[ClaimedEvent]) -> Steps[Sequence[ClaimedEvent]]:
     """Fetch what was left out for its size."""
     left_out = [one.event.seq for one in events if one.content is UNREAD]
     if not left_out:
         return events
     rows = yield Fetch("contents", {"seqs": left_out})
     contents = {row[0]: Content(bytes(row[1]), bytes(row[2])) for row in rows}
-    return [Claimed(one.event, contents.get(one.event.seq, one.content), one.lease) for one in events]
+    return [ClaimedEvent(one.event, contents.get(one.event.seq, one.content), one.lease) for one in events]
 
 
 def is_readable(content: Content) -> bool:
@@ -175,11 +175,11 @@ def is_readable(content: Content) -> bool:
         return False
 
 
-def as_claimed(row: Row) -> Claimed:
+def as_claimed(row: Row) -> ClaimedEvent:
     """Read a row of the claimed columns."""
     payload, metadata = row[-3:-1]
     content = UNREAD if payload is None else Content(as_bytes(payload), as_bytes(metadata))
-    return Claimed.of(stored_event(row[:-3]), content)
+    return ClaimedEvent.of(stored_event(row[:-3]), content)
 
 
 def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[Settled]:
@@ -279,11 +279,11 @@ def hand_back(node: str, owner: str, leases: Sequence[Lease], now_us: int) -> St
     return len(held)
 
 
-def bury_suspect(node: str, error: str, now_us: int) -> Steps[Claim]:
+def bury_suspect(node: str, error: str, now_us: int) -> Steps[ClaimResult]:
     """Bury the suspect that would be claimed next."""
     rows = yield Fetch("suspect_entry", {})
     buried = (yield from bury(node, Entry(*rows[0]), error, now_us)) if rows else []
-    return Claim([], {}, buried=buried)
+    return ClaimResult([], {}, buried=buried)
 
 
 def touch() -> Steps[None]:

@@ -90,6 +90,12 @@ class RedisGroup:
             self.telemetry.emit("stream.key_moved_aside", key=key, kind=kind, moved_to=moved_to)
         return str(generation)
 
+    async def forget_taken_away(self, client: Redis) -> None:
+        """Forget the keys that were moved aside and that somebody has taken away since."""
+        for key in list(self.moved_aside):
+            if not await client.exists(key):
+                del self.moved_aside[key]
+
     def recognise(self, identity: tuple[str, str]) -> None:
         """Compare with the stream as it was known; another one means that entries may be lost."""
         if self.identity not in (None, identity):

@@ -266,9 +266,7 @@ class RedisStream:
             pipeline.xpending_range(self.key, self.group.name, "-", "+", 1)
             pipeline.xinfo_consumers(self.key, self.group.name).info("memory")
             depth, pending, oldest, consumers, memory = await pipeline.execute()
-            for key in list(self.group.moved_aside):
-                if not await client.exists(key):  # somebody has taken it away
-                    del self.group.moved_aside[key]
+            await self.group.forget_taken_away(client)
         return StreamStats(
             backend=self.name,
             up=True,

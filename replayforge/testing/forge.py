@@ -24,7 +24,7 @@ from replayforge.domain.errors import NotFound
 from replayforge.domain.event import Attempt, StoredEvent
 from replayforge.domain.reports import EventFilter
 from replayforge.engine.accept.intake import Receipt
-from replayforge.engine.handlers.handlers import Handler, Handlers
+from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.engine.replay.replayer import Replay
 from replayforge.stores import lookups
 from replayforge.stores.sqlite import SqliteDriver

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from replayforge import crashpoints
-from replayforge.engine.handlers.handlers import Handler, plain_function
+from replayforge.engine.handlers.registry import Handler, plain_function
 from replayforge.event_loop import Contained, OwnTask
 from replayforge.telemetry import attempt_context
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page
 
 TIMEOUT_MS = 10_000
+HEIGHT = 900
 BLANK = "about:blank"
 
 REFUSALS = """
@@ -39,6 +40,11 @@ class Watched:
     def in_theme(self, theme: str) -> "Watched":
         """Show the page that is open as who prefers this theme sees it."""
         self.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+        return self
+
+    def at_width(self, width: int) -> "Watched":
+        """Show the page that is open on a screen of this width."""
+        self.page.set_viewport_size({"width": width, "height": HEIGHT})
         return self
 
     def live(self) -> "Watched":
@@ -91,9 +97,8 @@ class Tab:
     def begin(self, url: str, theme: str, width: int, permissions: list[str]) -> Watched:
         """Give the tab to a test."""
         self.watched = Watched(self.page, url)
-        self.page.set_viewport_size({"width": width, "height": 900})
         self.context.grant_permissions(permissions)
-        return self.watched.in_theme(theme)
+        return self.watched.at_width(width).in_theme(theme)
 
     def clear(self) -> bool:
         """Take what a test has left in the tab; returns whether nothing is left."""

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from replayforge.domain.event import Claimed, EventRecord, StoredEvent
-from replayforge.domain.recovery import Incarnation, judge_former
+from replayforge.domain.event import ClaimedEvent, EventRecord, StoredEvent
+from replayforge.domain.reclaim import FormerIncarnation, judge_former
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
 from tests.support.builders import now_us, record
@@ -71,7 +71,7 @@ async def put(
     )
 
 
-async def claimed(store: Store, count: int = 1, **fields: object) -> list[Claimed]:
+async def claimed(store: Store, count: int = 1, **fields: object) -> list[ClaimedEvent]:
     """Put some events and claim them."""
     projected = await put(store, [record(f"event-{number}", **fields) for number in range(count)])  # type: ignore[arg-type]
     return (await store.claim(projected.queued, now_us())).taken
@@ -82,7 +82,7 @@ async def stored(store: Store, event_id: str) -> StoredEvent:
     return (await store.events_by_ids([event_id]))[event_id][0]
 
 
-async def judge(store: Store, former: Incarnation) -> None:
+async def judge(store: Store, former: FormerIncarnation) -> None:
     """Take back what lies in processing, as the next incarnation of its node would."""
     draining = {former.owner} if former.draining else set()
     reclaims = judge_former(await store.in_flight(""), former, draining, store.node, lambda _: False)

@@ -5,7 +5,7 @@ import asyncio
 from replayforge.domain.admission import EVERYTHING, Admission, PatternOf, Pause
 from replayforge.domain.event import Entry, EventRecord
 from replayforge.domain.lifecycle import Reason, State
-from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, judge_former
+from replayforge.domain.reclaim import FormerIncarnation, InFlight, Reclaim, judge_former
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.deferred import Recalled
 from replayforge.stores.lookups import Discrepancies
@@ -133,7 +133,7 @@ async def test_queue_is_sorted_out_in_pieces(store: Store) -> None:
 
 
 def suspects(left: list[InFlight]) -> list[Reclaim]:
-    return judge_former(left, Incarnation(), (), "node-1", lambda event_type: False)
+    return judge_former(left, FormerIncarnation(), (), "node-1", lambda event_type: False)
 
 
 async def test_suspect_without_admission_waits_and_comes_back_as_one(store: Store) -> None:

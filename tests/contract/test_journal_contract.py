@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from replayforge.domain.event import Claimed, StoredEvent
+from replayforge.domain.event import ClaimedEvent, StoredEvent
 from replayforge.domain.journal import StepKind, StepRecord, StepState, Wait
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.verdict import Verdict
@@ -52,7 +52,7 @@ async def rows_of(store: Store, event: StoredEvent) -> tuple[StepRecord, ...]:
     return (await store.read_journal(event, now_us())).records
 
 
-async def woken(store: Store) -> Claimed:
+async def woken(store: Store) -> ClaimedEvent:
     """Claim the one event whose time has come."""
     (entry,) = await promoted(store)
     (one,) = (await store.claim([entry], now_us())).taken

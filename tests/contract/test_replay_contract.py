@@ -18,7 +18,7 @@ from replayforge.domain.bulk_replay import (
     ReplayOrder,
 )
 from replayforge.domain.errors import Rejected
-from replayforge.domain.event import Claimed, Entry
+from replayforge.domain.event import ClaimedEvent, Entry
 from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.batches import MarkedMember, NamedMember, RemovedEvent, SizedReplay
@@ -32,11 +32,11 @@ from tests.support.builders import now_us, record, settlement, success
 DEAD = EventFilter(state=State.DEAD_LETTERED)
 
 
-def failure(one: Claimed, error: str = "Boom: N") -> Settlement:
+def failure(one: ClaimedEvent, error: str = "Boom: N") -> Settlement:
     return settlement(one.event, State.DEAD_LETTERED, error=error, error_signature=error)
 
 
-async def claim_all(store: Store) -> list[Claimed]:
+async def claim_all(store: Store) -> list[ClaimedEvent]:
     """Claim whatever is queued."""
     now = now_us()
     return (await store.claim(await store.queued_entries(1000), now)).taken
@@ -358,7 +358,7 @@ async def test_figures_agree_with_the_rows_through_random_histories(store: Store
     rng = random.Random(seed)
     names = await dead(store, 40)
     jobs = [await running(store), await running(store, members_max=25)]
-    hands: list[Claimed] = []
+    hands: list[ClaimedEvent] = []
     for _ in range(80):
         job, one, step = rng.choice(jobs), rng.choice((store, other)), rng.randrange(5)
         if step == 0:

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from replayforge.domain.event import Claimed, Entry, EventRecord, SeenLease, StoredEvent, same_event
+from replayforge.domain.event import ClaimedEvent, Entry, EventRecord, SeenLease, StoredEvent, same_event
 from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State
-from replayforge.domain.recovery import Incarnation, InFlight, Reclaim, judge_former
+from replayforge.domain.reclaim import FormerIncarnation, InFlight, Reclaim, judge_former
 from replayforge.domain.reports import EventFilter, Ledger
 from replayforge.domain.verdict import Verdict
 from replayforge.engine.report.convergence import compute_ledger
@@ -245,7 +245,7 @@ async def test_what_is_due_soon(store: Store) -> None:
 
 
 def reclaims(left: Sequence[InFlight], hold: bool = False) -> list[Reclaim]:
-    return judge_former(left, Incarnation(), (), "node-1", lambda _: hold)
+    return judge_former(left, FormerIncarnation(), (), "node-1", lambda _: hold)
 
 
 async def test_suspects_are_kept_apart(store: Store) -> None:
@@ -445,7 +445,7 @@ async def test_ledger_balances_through_random_histories(store: Store) -> None:
     print(f"seed {seed}")  # noqa: T201
     rng = random.Random(seed)
     end = 0
-    hands: list[Claimed] = []
+    hands: list[ClaimedEvent] = []
     for _ in range(120):
         step = rng.randrange(7)
         if step == 0:
@@ -492,7 +492,7 @@ async def test_a_recount_sees_what_was_done_past_the_ledger(store: Store) -> Non
     assert (await store.recount(), await store.recount(few=True)) == (found, found)
 
 
-def settled(one: Claimed, state: State) -> Settlement:
+def settled(one: ClaimedEvent, state: State) -> Settlement:
     if state is State.SUCCEEDED:
         return success(one)
     return settlement(one.event, state, Outcome.INTERRUPTED if state is State.QUEUED else Outcome.FAILED, error="Boom")

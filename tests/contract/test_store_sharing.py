@@ -8,7 +8,7 @@ import pytest
 
 from replayforge.domain.event import Entry, Lease, SeenLease
 from replayforge.domain.lifecycle import Outcome, State
-from replayforge.domain.recovery import InFlight, Reclaim, after_lapse
+from replayforge.domain.reclaim import InFlight, Reclaim, after_lapse
 from replayforge.domain.reports import Node
 from replayforge.domain.verdict import Verdict
 from replayforge.stores.projection import CursorMoved, Projection

@@ -2,21 +2,21 @@
 
 from collections.abc import Sequence
 
-from replayforge.domain.event import Claimed, Entry, SeenLease
+from replayforge.domain.event import ClaimedEvent, Entry, SeenLease
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.poison import Isolation, Suspicion
-from replayforge.domain.recovery import Incarnation, after_lapse
+from replayforge.domain.reclaim import FormerIncarnation, after_lapse
 from replayforge.stores.store import Store
 from replayforge.stores.suspicions import Change, Suspect
 from tests.contract.store_backends import claimed, judge, put
 from tests.support.builders import now_us, record, settlement, success
 
 
-async def suspected(store: Store, deaths: int = 1) -> Claimed:
+async def suspected(store: Store, deaths: int = 1) -> ClaimedEvent:
     """Return an event that runs alone after it was in flight at so many deaths."""
     (one,) = await claimed(store)
     for _ in range(deaths):
-        await judge(store, Incarnation(store.owner))
+        await judge(store, FormerIncarnation(store.owner))
         (one,) = (await store.claim_suspect(now_us())).taken
     return one
 
@@ -25,7 +25,7 @@ async def set_aside(store: Store, deaths_alone: int = 1) -> Suspect:
     """Return an event that died alone so often and is set aside."""
     one = await suspected(store)
     for number in range(1, deaths_alone + 1):
-        await judge(store, Incarnation(store.owner, alone=one.lease, seconds=2.0))
+        await judge(store, FormerIncarnation(store.owner, alone=one.lease, seconds=2.0))
         if number < deaths_alone:
             await store.end_controls(let_go)
             (one,) = (await store.claim_suspect(now_us())).taken
@@ -76,7 +76,7 @@ async def test_third_death_alone_makes_a_dead_letter(store: Store) -> None:
     await set_aside(store, deaths_alone=2)
     await store.end_controls(let_go)
     (one,) = (await store.claim_suspect(now_us())).taken
-    await judge(store, Incarnation(store.owner, alone=one.lease, seconds=2.1))
+    await judge(store, FormerIncarnation(store.owner, alone=one.lease, seconds=2.1))
     found = (await store.events_by_ids(["event-0"]))["event-0"][0]
     assert (found.state, found.reason) == (State.DEAD_LETTERED, Reason.POISON)
     assert await known(store) == (Isolation.FREE, 4, 3)
@@ -98,7 +98,7 @@ async def test_what_a_person_decides_about_is_cleared(store: Store) -> None:
 async def test_draining_incarnation_leaves_interrupted_attempts(store: Store) -> None:
     """What it held is queued as before, with an attempt `interrupted` on record."""
     await claimed(store)
-    await judge(store, Incarnation(store.owner, draining=True))
+    await judge(store, FormerIncarnation(store.owner, draining=True))
     history = await store.history("event-0")
     assert history is not None
     assert (history[0].state, [attempt.outcome for attempt in history[2]]) == (State.QUEUED, [Outcome.INTERRUPTED])
@@ -125,7 +125,7 @@ async def test_likeliest_is_who_died_alone_most_often(store: Store) -> None:
     """It runs before those that were in flight at more deaths, and those before all others."""
     await put(store, [record(f"event-{number}") for number in range(3)])
     await store.claim([Entry(f"event-{number}", 1) for number in range(3)], now_us())
-    await judge(store, Incarnation(store.owner))
+    await judge(store, FormerIncarnation(store.owner))
     texts = {"event-0": Suspicion(7), "event-1": Suspicion(2, (1.0,)), "event-2": Suspicion(8)}
 
     def learn(suspects: Sequence[Suspect]) -> list[Change]:

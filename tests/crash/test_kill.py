@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from replayforge.domain.recovery import CRASHES_MAX
+from replayforge.domain.reclaim import CRASHES_MAX
 from tests.support.daemon_process import Answer, DaemonProcess, HttpClient, until
 from tests.support.sink import QUICK, SINK_HANDLERS, ended, lines_of
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -10,7 +11,7 @@ import pytest_asyncio
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Retry
 from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from tests.support.house import House, open_house
 
 
@@ -42,8 +43,20 @@ def echo_handlers() -> Handlers:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(tmp_path / "data", echo_handlers()) as house:
+def handlers() -> Handlers:
+    """What `house` runs; a file whose subject they are has handlers of its own."""
+    return echo_handlers()
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    """What `house` is configured with beyond what every test is."""
+    return {}
+
+
+@pytest.fixture
+async def house(tmp_path: Path, handlers: Handlers, settings: dict[str, Any]) -> AsyncIterator[House]:
+    async with open_house(tmp_path / "data", handlers, settings) as house:
         yield house
 
 

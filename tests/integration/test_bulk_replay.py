@@ -1,7 +1,7 @@
 """Bulk replays as people use them: over HTTP, carried on by the daemon, whatever happens meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from replayforge.domain.clock import parse_time
 from replayforge.domain.event import Event
 from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.supervisor import SimulatedCrash
 from tests.integration.test_store_away import no_answers
 from tests.support.house import House, open_house
@@ -38,10 +38,13 @@ def mending_handlers() -> Handlers:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    settings = {"supervisor.grace_seconds": 0.1}  # some handlers never return
-    async with open_house(tmp_path / "data", mending_handlers(), settings) as house:
-        yield house
+def handlers() -> Handlers:
+    return mending_handlers()
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    return {"supervisor.grace_seconds": 0.1}  # some handlers never return
 
 
 async def dead(house: House, count: int, event_type: str = "broken", **payload: Any) -> list[str]:

@@ -22,6 +22,7 @@ from replayforge.client.bulk import Tally
 from replayforge.demo import workload
 from replayforge.demo.oracle import Effects, objections
 from replayforge.demo.proof import objections_to_ledger
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.web.http.reading import decode_envelope
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, Ended, until
 from tests.support.house import House, open_house
@@ -82,33 +83,36 @@ def test_the_sample_is_what_the_generator_makes() -> None:
 
 
 @pytest.fixture
-async def playground(tmp_path: Path) -> Any:
-    settings = {"chaos.enabled": True}
-    async with open_house(tmp_path / "data", workload.handlers, settings) as house:
-        yield house
+def handlers() -> Handlers:
+    return workload.handlers
 
 
-async def test_a_workload_is_generated_on_demand(playground: House) -> None:
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    return {"chaos.enabled": True}
+
+
+async def test_a_workload_is_generated_on_demand(house: House) -> None:
     """The answer has the original's fields, and every event of the workload comes to its end."""
-    status, answer = await playground.post("/api/demo/generate-workload?count=4")
+    status, answer = await house.post("/api/demo/generate-workload?count=4")
     assert (status, answer) == (200, {"workflows": 4, "events_sent": 20, "errors": 0})
-    ledger = await playground.converges()
+    ledger = await house.converges()
     assert ledger["accepted"] == ledger["succeeded"] + ledger["dead_lettered"] == 20
 
 
-async def test_two_workloads_are_different_events(playground: House) -> None:
+async def test_two_workloads_are_different_events(house: House) -> None:
     """Asking twice gives twice as many events."""
     for _ in range(2):
-        await playground.post("/api/demo/generate-workload?count=1")
-    assert (await playground.converges())["accepted"] == 10
+        await house.post("/api/demo/generate-workload?count=1")
+    assert (await house.converges())["accepted"] == 10
 
 
 @pytest.mark.parametrize("count", ["0", "501", "many"])
-async def test_a_workload_has_bounds(playground: House, count: str) -> None:
+async def test_a_workload_has_bounds(house: House, count: str) -> None:
     """A count out of bounds is refused and leaves nothing behind."""
-    status, problem = await playground.post(f"/api/demo/generate-workload?count={count}")
+    status, problem = await house.post(f"/api/demo/generate-workload?count={count}")
     assert (status, problem["type"]) == (422, "urn:replayforge:bad-parameter")
-    assert (await playground.converges())["accepted"] == 0
+    assert (await house.converges())["accepted"] == 0
 
 
 async def test_no_workload_without_simulated_crashes(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from replayforge.domain.retry import Retry
 from replayforge.engine.handlers.addresses import Denied
 from replayforge.engine.handlers.context import Context
 from replayforge.engine.handlers.endpoints import WebhookClient, handler_for
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from tests.support.clock import FakeClock
 from tests.support.house import House, configuration, open_house
 

@@ -8,7 +8,7 @@ import pytest
 from replayforge.cli import main
 from replayforge.domain.event import Event
 from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from tests.support.house import House, open_house
 
 

@@ -18,7 +18,7 @@ from replayforge.domain.reports import Ledger
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.care import recount
 from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.report.audit import Findings, audit
 from replayforge.forgelog.record import NewRecord
 from replayforge.opening import opened_for_check

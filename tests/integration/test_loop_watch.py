@@ -13,7 +13,7 @@ import uvloop
 
 from replayforge.domain.event import Event
 from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.run.loop_watch import LoopWatch, is_waiting
 from replayforge.telemetry import Telemetry
 from tests.support.clock import FakeClock

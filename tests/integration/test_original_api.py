@@ -1,8 +1,6 @@
 """Every path of the original ReplayForge's API: its request bodies are understood, its field names are answered."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +8,9 @@ import pytest
 from replayforge.domain.clock import parse_time
 from replayforge.domain.event import Event
 from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.web.api.shapes import ORIGINAL_NAMES
-from tests.support.house import House, open_house
+from tests.support.house import House
 
 EVENT = {
     "id", "application_id", "workflow_id", "event_type", "service_name", "idempotency_key", "status", "payload_json",
@@ -68,7 +66,7 @@ BODY: dict[str, Any] = {
 
 
 def shop() -> Handlers:
-    """Return handlers that succeed after 10 ms, but for those whose payload says how often they fail."""
+    """Return handlers that work for 10 ms, which the answers measure, and fail as often as the payload says."""
     handlers = Handlers()
 
     @handlers.on("*")
@@ -81,9 +79,13 @@ def shop() -> Handlers:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(tmp_path / "data", shop(), {"chaos.enabled": True}) as house:
-        yield house
+def handlers() -> Handlers:
+    return shop()
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    return {"chaos.enabled": True}
 
 
 async def send(house: House, key: str, failures: int = 0, **changed: Any) -> str:

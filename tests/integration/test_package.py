@@ -1,5 +1,6 @@
 """What is handed to users: the wheel holds everything, and the single file runs with nothing else around it."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -34,45 +35,59 @@ async def greet(event, ctx):
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clean copy of what is packaged, so that building leaves nothing in the checkout."""
-    copy = tmp_path_factory.mktemp("source")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what is packaged, the wheel and the single file, built once for all processes that run tests."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "package"
+    shared.mkdir(exist_ok=True)
+    done = shared / "done"
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            copy_source(shared / "source")
+            pip("wheel", str(shared / "source"), "--no-deps", "--wheel-dir", str(shared / "wheel"))
+            single_file_of(wheel_in(shared), shared / "single" / "replayforge.pyz")
+            done.touch()
+    return shared
+
+
+def copy_source(copy: Path) -> None:
+    """Make a clean copy of what is packaged, so that building leaves nothing in the checkout."""
     for name in SOURCES:
         path = REPOSITORY / name
         if path.is_dir():
-            shutil.copytree(path, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(path, copy / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(path, copy / name)
-    return copy
+
+
+def wheel_in(built: Path) -> Path:
+    """Return the one wheel."""
+    (path,) = (built / "wheel").glob("*.whl")
+    return path
+
+
+def single_file_of(wheel: Path, made: Path) -> None:
+    """Do what `shiv -c replayforge -o replayforge.pyz .` does, with the wheel that is built already."""
+    made.parent.mkdir(exist_ok=True)
+    options = ["-q", "-c", "replayforge", "-o", str(made), "--uncompressed", "--no-compile"]
+    build([sys.executable, "-m", "shiv", *options, str(wheel)])
 
 
 @pytest.fixture(scope="session")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+def source(built: Path) -> Path:
+    return built / "source"
+
+
+@pytest.fixture(scope="session")
+def wheel(built: Path) -> zipfile.ZipFile:
     """The wheel, built as pip builds it."""
-    directory = tmp_path_factory.mktemp("wheel")
-    pip("wheel", str(source), "--no-deps", "--wheel-dir", str(directory))
-    (path,) = directory.glob("*.whl")
-    return zipfile.ZipFile(path)
+    return zipfile.ZipFile(wheel_in(built))
 
 
 @pytest.fixture(scope="session")
-def single_file(wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `shiv -c replayforge -o replayforge.pyz .` makes, of the wheel that is built already."""
-    made = tmp_path_factory.mktemp("single") / "replayforge.pyz"
-    command = [
-        sys.executable,
-        "-m",
-        "shiv",
-        "-q",
-        "-c",
-        "replayforge",
-        "-o",
-        str(made),
-        "--uncompressed",
-        "--no-compile",
-    ]
-    build([*command, str(wheel.filename)])
-    return made
+def single_file(built: Path) -> Path:
+    return built / "single" / "replayforge.pyz"
 
 
 def pip(*arguments: str) -> None:

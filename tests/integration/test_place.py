@@ -8,7 +8,7 @@ import pytest
 
 from replayforge.domain.event import Event
 from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.forgelog.errors import LogPoisoned
 from tests.support.house import open_house
 

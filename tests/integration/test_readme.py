@@ -85,12 +85,12 @@ def test_the_curl_line_sends_the_same_event(daemon: DaemonProcess) -> None:
     assert (answer["workflow_id"], answer["payload"]) == ("order-17", {"amount": 12}), done.stderr
 
 
-def test_every_command_that_the_readme_names_exists() -> None:
+def test_every_command_that_the_readme_names_exists(tmp_path: Path) -> None:
     """Each `replayforge WORD` in the text is a command with a help of its own."""
     words = set(re.findall(r"`(?:\.venv/bin/)?replayforge ([a-z]+)", README))
     assert {"demo", "send", "dead", "status", "check", "log", "chaos"} <= words
     for word in sorted(words):
-        assert run([word, "--help"], "http://127.0.0.1:1").returncode == 0, word
+        assert DaemonProcess(tmp_path).run_command(word, "--help").code == 0, word
 
 
 def test_every_file_that_the_readme_links_exists() -> None:

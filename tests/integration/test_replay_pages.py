@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_bulk_replay import dead, figures, house, job_in, make, runs
+from tests.integration.test_bulk_replay import dead, figures, handlers, job_in, make, runs, settings
 from tests.integration.test_pages import HTML, page, regions
 from tests.support.house import House
 
-__all__ = ["house"]
+__all__ = ["handlers", "settings"]
 
 FIELD = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)">')
 

@@ -22,7 +22,7 @@ from tests.support.redis_server import MISSING, RedisServer, redis_binaries
 from tests.support.sink import started
 
 SLACK_SECONDS = 20.0
-EVENTS = int(os.environ.get("REPLAYFORGE_TEST_EVENTS", "1500"))
+EVENTS = int(os.environ.get("REPLAYFORGE_TEST_EVENTS", "600"))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from replayforge.domain.event import Claimed, Content, EventRecord, StoredEvent
+from replayforge.domain.event import ClaimedEvent, Content, EventRecord, StoredEvent
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.verdict import Verdict
 from replayforge.stores.transactions import Settlement
@@ -36,9 +36,9 @@ def stored_event(seq: int = 1, **fields: Any) -> StoredEvent:
     )  # fmt: skip
 
 
-def claimed_event(seq: int = 1, **fields: Any) -> Claimed:
+def claimed_event(seq: int = 1, **fields: Any) -> ClaimedEvent:
     """Return an event in the hands of this process, with nothing that came with it."""
-    return Claimed.of(stored_event(seq, **fields), Content(b"{}", b"{}"))
+    return ClaimedEvent.of(stored_event(seq, **fields), Content(b"{}", b"{}"))
 
 
 def settlement(
@@ -63,6 +63,6 @@ def settlement(
     return Settlement(event, outcome, verdict, "worker-1", ended_us - took_us, ended_us, **fields)
 
 
-def success(one: Claimed) -> Settlement:
+def success(one: ClaimedEvent) -> Settlement:
     """Return the outcome of a handler that returned."""
     return settlement(one.event, State.SUCCEEDED, Outcome.SUCCEEDED)

@@ -269,13 +269,17 @@ class DaemonProcess:
 
 
 def until(condition: Callable[[], T | None], timeout_seconds: float = 20, what: str = "") -> T:
-    """Return the first true value of the condition; raises TimeoutError with the last one."""
-    deadline = time.monotonic() + timeout_seconds
+    """Return the first true value of the condition; raises TimeoutError with the last one.
+
+    It looks less often the longer it waits: a look makes daemon and database work, and a tenth more to wait is less.
+    """
+    began = time.monotonic()
     pause = threading.Event()
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > timeout_seconds:
             raise TimeoutError(f"waited {timeout_seconds:g} s for {what or condition}; the last value was {value!r}")
-        pause.wait(0.02)
+        pause.wait(min(max(waited / 10, 0.02), 0.1))

@@ -18,7 +18,7 @@ from replayforge.engine.dispatch.claim_desk import ClaimDesk
 from replayforge.engine.dispatch.dispatcher import Dispatcher
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
 from replayforge.engine.dispatch.publisher import Publisher
-from replayforge.engine.handlers.handlers import Handler, Handlers
+from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.forgelog.log import ForgeLog, LogOptions
 from replayforge.stores.projection import Projected
 from replayforge.stores.store import Store

@@ -14,7 +14,7 @@ from replayforge.assembly import Daemon, opened
 from replayforge.config import Config, load_config
 from replayforge.config.sources import environment_of
 from replayforge.daemon import web_context
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.telemetry import Telemetry
 from replayforge.web.app import build_app
 from replayforge.web.http.connection import ConnectionLimits, Runner, runner_of

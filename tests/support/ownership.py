@@ -94,6 +94,8 @@ def locals_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tupl
             yield node.targets[0].id, node.value
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             yield node.target.id, node.annotation
+        if isinstance(node, (ast.For, ast.AsyncFor)) and isinstance(node.target, ast.Name):
+            yield node.target.id, ast.Subscript(node.iter, ast.Constant(0))
         if isinstance(node, (ast.With, ast.AsyncWith)):
             for item in node.items:
                 if isinstance(item.optional_vars, ast.Name):
@@ -139,14 +141,36 @@ class Package:
                 return self.class_of(left, module, known, depth - 1) or self.class_of(right, module, known, depth - 1)
             case ast.Call(func=ast.Name() as function):
                 return self.class_of(function, module, {}, depth - 1)
-            case ast.Attribute(value=inner, attr=attribute):
-                holder = self.class_of(inner, module, known, depth - 1)
-                if holder is None:
-                    return None
-                home = self.modules[holder[0]]
-                held = home.attributes[holder[1]].get(attribute) if home is not None else None
-                return None if held is None or home is None else self.class_of(held, home, {}, depth - 1)
+            case ast.Attribute():
+                held, home = self.held(value, module, known, depth)
+                return None if held is None else self.class_of(held, home, {}, depth - 1)
+            case ast.Subscript(value=ast.Tuple(elts=[first, *_]) | ast.List(elts=[first, *_])):
+                return self.class_of(first, module, known, depth - 1)
+            case ast.Subscript(value=ast.Attribute() | ast.Name() as inner):
+                return self.element_of(inner, module, known, depth)
         return None
+
+    def element_of(
+        self, value: ast.Attribute | ast.Name, module: Module, known: Mapping[str, ast.expr], depth: int
+    ) -> Class | None:
+        """Return the class of what a collection holds; of a dictionary, of its values."""
+        said, home = (
+            (known.get(value.id), module) if isinstance(value, ast.Name) else self.held(value, module, known, depth)
+        )
+        if not (isinstance(said, ast.Subscript) and isinstance(said.value, ast.Name)):
+            return None
+        parts = said.slice.elts if isinstance(said.slice, ast.Tuple) else [said.slice]
+        return self.class_of(parts[said.value.id == "dict"], home, {}, depth - 1)
+
+    def held(
+        self, attribute: ast.Attribute, module: Module, known: Mapping[str, ast.expr], depth: int
+    ) -> tuple[ast.expr | None, Module]:
+        """Return what its class says of an attribute, and the module that says it."""
+        holder = self.class_of(attribute.value, module, known, depth - 1)
+        home = None if holder is None else self.modules[holder[0]]
+        if holder is None or home is None:
+            return None, module
+        return home.attributes[holder[1]].get(attribute.attr), home
 
     def defined(self, named: Class | None) -> Class | None:
         """Return a class of this package under its own module, or None for what is not such a class."""

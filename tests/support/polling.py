@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import monotonic
 from typing import TypeVar
 
 from replayforge.domain.errors import Unavailable
@@ -17,8 +18,9 @@ async def back_off(seconds: float = 0.05) -> None:
 
 
 async def persist(call: Callable[[], Awaitable[T]], timeout_seconds: float = 15) -> T:
-    """Make the call until it succeeds with something true, and return that."""
+    """Make the call until it succeeds with something true, and return that; less often the longer it takes."""
     last: object = "nothing"
+    began = monotonic()
     try:
         async with asyncio.timeout(timeout_seconds):
             while True:
@@ -29,6 +31,6 @@ async def persist(call: Callable[[], Awaitable[T]], timeout_seconds: float = 15)
                 else:
                     if outcome:
                         return outcome
-                await back_off()
+                await back_off(min(max((monotonic() - began) / 10, 0.02), 0.1))
     except TimeoutError:
         raise TimeoutError(f"gave up after {timeout_seconds} s; the last outcome was {last!r}") from None

@@ -14,7 +14,7 @@ from replayforge.domain.event import Lease
 from replayforge.domain.reports import Node
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.leases import ClaimUnderWay, Hold
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.run.worker import Worker
 from replayforge.engine.service_loop import run_until
 from replayforge.forks import kept_loop
@@ -43,14 +43,15 @@ class Heartbeat:
 
     A lease that could not be renewed for two thirds of its length is given up: an unfinished attempt is cut short, what
     waits in the buffer is dropped, and finished results are kept. `beating_since` is when the store began to answer,
-    None while it does not: what others have not renewed before that they could not renew.
+    None while it does not: what others have not renewed before that they could not renew. `open_store` opens the shared
+    store for its thread.
     """
 
     name = "heartbeat"
 
     def __init__(
         self,
-        store: Store,
+        open_store: Callable[[float], Store],
         buffer: ClaimBuffer,
         workers: Sequence[Worker],
         handlers: Handlers,
@@ -59,7 +60,7 @@ class Heartbeat:
         telemetry: Telemetry,
         pace: LeaseTimes,
     ) -> None:
-        self.store = store
+        self.open_store = open_store
         self.buffer = buffer
         self.workers = workers
         self.handlers = handlers
@@ -134,7 +135,7 @@ class Heartbeat:
 
     async def beat_on(self, told: asyncio.Event) -> None:
         """Beat and watch until told to stop."""
-        store = self.store.beside(max(CALL_SECONDS_MIN, self.pace.lease_seconds / 6))
+        store = self.open_store(max(CALL_SECONDS_MIN, self.pace.lease_seconds / 6))
         watching = ensure_future(self.watch())
         try:
             await run_until(told, lambda: self.tick(store))

@@ -11,13 +11,13 @@ import msgspec
 from replayforge.domain.clock import DRIFT_SECONDS_MAX, MICROSECONDS_PER_SECOND, Clock, SampledClock, to_us
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Lease, SeenLease
-from replayforge.domain.recovery import InFlight, Reclaim, after_lapse
+from replayforge.domain.reclaim import InFlight, Reclaim, after_lapse
 from replayforge.domain.reports import Node
 from replayforge.domain.watch import Watch
-from replayforge.engine.care.recovery import report_reclaimed
+from replayforge.engine.care.startup_recovery import report_reclaimed
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.publisher import Publisher
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.run.worker import Worker
 from replayforge.forgelog.log import ForgeLog
 from replayforge.stores.store import Store

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any
 
 from replayforge.domain.clock import Clock
-from replayforge.domain.event import Claimed, Lease
+from replayforge.domain.event import ClaimedEvent, Lease
 from replayforge.engine.dispatch.leases import ClaimUnderWay, Leases
 
 PREFETCH_MAX = 256
@@ -32,12 +32,12 @@ class ClaimBuffer:
     ) -> None:
         self.clock = clock
         self.workers = workers
-        self.unstarted: deque[Claimed] = deque()
-        self.running: dict[str, Claimed] = {}
+        self.unstarted: deque[ClaimedEvent] = deque()
+        self.running: dict[str, ClaimedEvent] = {}
         self.leases = Leases(clock, lease_seconds)
         self.settling: set[Lease] = set()
         self.stuck_threads = 0  # attempts that were settled while code of theirs runs on
-        self.idle: deque[tuple[str, asyncio.Future[Claimed | None]]] = deque()
+        self.idle: deque[tuple[str, asyncio.Future[ClaimedEvent | None]]] = deque()
         self.changed = asyncio.Event()
         self.closed = False
         self.released_count = 0
@@ -60,7 +60,7 @@ class ClaimBuffer:
         self.reserved -= count
         self.changed.set()
 
-    def put(self, claimed: Iterable[Claimed], claim: ClaimUnderWay | None = None) -> None:
+    def put(self, claimed: Iterable[ClaimedEvent], claim: ClaimUnderWay | None = None) -> None:
         """Lay down what a claim has taken; idle workers get theirs at once."""
         for one in claimed:
             self.leases.book(one, claim)
@@ -74,20 +74,20 @@ class ClaimBuffer:
             if not future.done():
                 future.set_result(self.hand_to(worker) if self.unstarted else None)
 
-    def hand_to(self, worker: str) -> Claimed:
+    def hand_to(self, worker: str) -> ClaimedEvent:
         """Give a worker the event that waits longest. It holds it from now on, though it may see it much later."""
         claimed = self.running[worker] = self.unstarted.popleft()
         return claimed
 
-    async def take(self, worker: str) -> Claimed | None:
+    async def take(self, worker: str) -> ClaimedEvent | None:
         """Return the next event for this worker, which holds it until `release`; None once closed and empty."""
         return self.hand_to(worker) if self.unstarted else await self.wait_in_line(worker)
 
-    async def wait_in_line(self, worker: str) -> Claimed | None:
+    async def wait_in_line(self, worker: str) -> ClaimedEvent | None:
         """Wait for an event; one that was handed out just as the wait was cancelled goes to the next in line."""
         if self.closed:
             return None
-        future: asyncio.Future[Claimed | None] = get_running_loop().create_future()
+        future: asyncio.Future[ClaimedEvent | None] = get_running_loop().create_future()
         self.idle.append((worker, future))
         try:
             return await future
@@ -97,7 +97,7 @@ class ClaimBuffer:
                 self.hand_out()
             raise
 
-    def close(self) -> list[Claimed]:
+    def close(self) -> list[ClaimedEvent]:
         """Take back everything that no worker has begun, and hand out nothing more."""
         self.closed = True
         withdrawn = list(self.unstarted)
@@ -123,7 +123,7 @@ class ClaimBuffer:
         self.changed.set()
         return len(dropped)
 
-    def detach(self, worker: str) -> Claimed | None:
+    def detach(self, worker: str) -> ClaimedEvent | None:
         """End a worker's hold on its event, which still has to be put away; returns the event, if it held one."""
         claimed = self.running.pop(worker, None)
         if claimed is not None:

@@ -5,7 +5,7 @@ from types import TracebackType
 
 from replayforge.domain.admission import Admission
 from replayforge.domain.clock import Clock
-from replayforge.domain.event import Claimed, Entry, Lease
+from replayforge.domain.event import ClaimedEvent, Entry, Lease
 from replayforge.domain.lifecycle import Reason
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.handler_limits import HandlerLimit, HandlerLimits
@@ -17,7 +17,7 @@ DROPPED_AFTER_SECONDS = 4.0  # less than from one sweep to the next, so that the
 NONE_DEFERRED: Mapping[str, int] = {}
 
 
-class OpenClaim:
+class ClaimInProgress:
     """A claim under way, from before the store is asked until what it took is in the buffer.
 
     At most `count` events may be claimed, as far as `admission` lets them. `reserved` is the room that the buffer keeps
@@ -35,7 +35,7 @@ class OpenClaim:
         self.reserved = reserved
         self.from_store = from_store  # what waited there for its handler is told of by whoever asked for it
 
-    def __enter__(self) -> "OpenClaim":
+    def __enter__(self) -> "ClaimInProgress":
         self.under_way = self.desk.leases.begin_claim()
         return self
 
@@ -47,7 +47,7 @@ class OpenClaim:
 
     async def take(
         self,
-        claimed: Sequence[Claimed],
+        claimed: Sequence[ClaimedEvent],
         *,
         queued: Sequence[Entry] = (),
         suspects: int = 0,
@@ -119,25 +119,25 @@ class ClaimDesk:
 
     # Claims
 
-    def claim_fresh(self, count: int, event_types: Iterable[str]) -> OpenClaim:
+    def claim_fresh(self, count: int, event_types: Iterable[str]) -> ClaimInProgress:
         """Open a claim of so many events of these types, none of which has waited yet."""
         held_up = self.suspects_first or self.backlog_first
         reserved = 0 if held_up else self.buffer.reserve(count)
-        return OpenClaim(self, reserved, self.limits.open_admission(reserved, event_types), reserved=reserved)
+        return ClaimInProgress(self, reserved, self.limits.open_admission(reserved, event_types), reserved=reserved)
 
-    def claim_queued(self, count: int) -> OpenClaim:
+    def claim_queued(self, count: int) -> ClaimInProgress:
         """Open a claim of so many events whose entries were read, since there was room for them then."""
-        return OpenClaim(self, count, self.limits.open_admission(count))
+        return ClaimInProgress(self, count, self.limits.open_admission(count))
 
-    def claim_suspect(self) -> OpenClaim:
+    def claim_suspect(self) -> ClaimInProgress:
         """Open a claim of one suspect, which goes before those that wait for its handler."""
-        return OpenClaim(self, 1, self.limits.open_admission(1, alone=True))
+        return ClaimInProgress(self, 1, self.limits.open_admission(1, alone=True))
 
-    def claim_deferred(self, limit: HandlerLimit, count: int) -> OpenClaim:
+    def claim_deferred(self, limit: HandlerLimit, count: int) -> ClaimInProgress:
         """Open a claim of so many events that wait for a handler; nothing is `reserved` where the buffer is full."""
         reserved = 0 if self.suspects_first else self.buffer.reserve(count)
         admission = self.limits.open_admission_of(limit, reserved)
-        return OpenClaim(self, admission.room[limit.pattern], admission, reserved=reserved, from_store=True)
+        return ClaimInProgress(self, admission.room[limit.pattern], admission, reserved=reserved, from_store=True)
 
     # What does not go to workers
 

@@ -6,7 +6,7 @@ from asyncio import ensure_future, wait
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
-from replayforge.engine.dispatch.claim_desk import ClaimDesk, OpenClaim
+from replayforge.engine.dispatch.claim_desk import ClaimDesk, ClaimInProgress
 from replayforge.engine.dispatch.handler_limits import HandlerLimit, HandlerLimits
 from replayforge.engine.service_loop import Outage, run_until
 from replayforge.stores.store import Store
@@ -70,7 +70,7 @@ class DeferredClaimer:
             for one in waits:
                 one.cancel()
 
-    async def claim(self, limit: HandlerLimit, claim: OpenClaim) -> None:
+    async def claim(self, limit: HandlerLimit, claim: ClaimInProgress) -> None:
         """Claim the oldest events that wait for a handler."""
         deferred = limit.deferred
         recalled = await self.store.recall(limit.pattern, self.limits.pattern_of, claim.count, self.clock.now_us())

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from replayforge.domain.admission import ALL_WELCOME, EVERYTHING, NO_HANDLER, Admission, Pause
 from replayforge.domain.breaker import CLOSED, BreakerState
 from replayforge.domain.clock import Clock
-from replayforge.domain.event import Claimed, Lease
+from replayforge.domain.event import ClaimedEvent, Lease
 from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Outcome, Reason
-from replayforge.engine.handlers.handlers import Handler, Handlers
+from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
 
@@ -140,7 +140,7 @@ class HandlerLimits:
             if sign < 0 and count and limit.has_deferred:
                 self.news.set()
 
-    def acquire(self, claimed: Sequence[Claimed]) -> None:
+    def acquire(self, claimed: Sequence[ClaimedEvent]) -> None:
         """Note that these events are in this process's hands."""
         if not self.guarded:
             return
@@ -152,7 +152,7 @@ class HandlerLimits:
                 if limit.breaker.tripped:
                     limit.probe = one.lease
 
-    def blocks(self, claimed: Claimed) -> bool:
+    def blocks(self, claimed: ClaimedEvent) -> bool:
         """Tell whether an event may not begin now, because its handler was paused, failed or got stuck since it was
         claimed."""
         limit = self.guarded.get(self.pattern_of(claimed.event.event_type)) if self.guarded else None

@@ -10,7 +10,7 @@ import msgspec
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.event import Lease
-from replayforge.domain.recovery import Incarnation
+from replayforge.domain.reclaim import FormerIncarnation
 
 FILE_NAME = "incarnation"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -136,15 +136,15 @@ class IncarnationFile:
             self.write()
 
 
-def read_former(directory: Path) -> Incarnation:
+def read_former(directory: Path) -> FormerIncarnation:
     """Return the word that the last incarnation on this data directory left; an empty one when there is none."""
     try:
         word = decode((directory / FILE_NAME).read_bytes())
     except (OSError, msgspec.MsgspecError):
-        return Incarnation()
+        return FormerIncarnation()
     # How long it ran was not made durable: after the end of the machine nobody knows.
     seconds = word.seconds if word.boot == boot_id() else None
-    return Incarnation(word.owner, word.draining, word.alone, seconds, frozenset(word.outlived))
+    return FormerIncarnation(word.owner, word.draining, word.alone, seconds, frozenset(word.outlived))
 
 
 def boot_id() -> str:

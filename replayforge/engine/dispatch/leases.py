@@ -5,7 +5,7 @@ from collections.abc import Collection
 import msgspec
 
 from replayforge.domain.clock import Clock
-from replayforge.domain.event import Claimed, Lease
+from replayforge.domain.event import ClaimedEvent, Lease
 
 # A lease that could not be renewed for so much of its length is given up, long before anybody else may take it over.
 DOUBT_SHARE = 2 / 3
@@ -62,7 +62,7 @@ class Leases:
         """Note that a claim is over, whatever came of it."""
         del self.claims[id(claim)]
 
-    def book(self, claimed: Claimed, claim: ClaimUnderWay | None = None) -> None:
+    def book(self, claimed: ClaimedEvent, claim: ClaimUnderWay | None = None) -> None:
         """Enter what a claim has taken."""
         sure_at = self.clock.elapsed() if claim is None else claim.sure_at
         self.held[claimed.lease] = Hold(claimed.event.event_type, sure_at)

@@ -8,14 +8,14 @@ from typing import Any
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable
-from replayforge.domain.event import Claimed, Entry
+from replayforge.domain.event import ClaimedEvent, Entry
 from replayforge.domain.poison import seconds_alone
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.claim_desk import ClaimDesk
 from replayforge.engine.dispatch.incarnation import IncarnationFile
 from replayforge.engine.service_loop import Outage, cancelled_by, run_until
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Claim
+from replayforge.stores.transactions import ClaimResult
 from replayforge.streams.stream import Delivery, Stream
 from replayforge.telemetry import Telemetry
 
@@ -56,7 +56,7 @@ class Reader:
         self.store_outage = Outage(telemetry)
         self.unacked: list[Delivery] = []
         self.more = False  # whether more entries may lie behind those that were read last
-        self.claiming: asyncio.Future[list[Claimed]] | None = None
+        self.claiming: asyncio.Future[list[ClaimedEvent]] | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Read and claim until told to stop; a claim that has begun is finished all the same."""
@@ -95,7 +95,7 @@ class Reader:
         self.desk.note_acked()
         crashpoints.reach("claim.acked")
 
-    async def finished(self, claiming: Coroutine[Any, Any, list[Claimed]]) -> list[Claimed]:
+    async def finished(self, claiming: Coroutine[Any, Any, list[ClaimedEvent]]) -> list[ClaimedEvent]:
         """Finish a claim even if the reader ends meanwhile: what was claimed is always in the buffer."""
         self.claiming = ensure_future(claiming)
         try:
@@ -104,14 +104,14 @@ class Reader:
             if self.claiming.done():
                 self.claiming = None
 
-    async def claim_queued(self, entries: list[Entry]) -> list[Claimed]:
+    async def claim_queued(self, entries: list[Entry]) -> list[ClaimedEvent]:
         """Claim what is admitted of the events of these entries."""
         with self.desk.claim_queued(len(entries)) as claim:
             given = await self.given(self.store.claim(entries, self.clock.now_us(), claim.admission))
             await claim.take(given.taken, queued=given.left, deferred=given.deferred, buried=given.buried)
         return given.taken
 
-    async def claim_suspect(self) -> list[Claimed]:
+    async def claim_suspect(self) -> list[ClaimedEvent]:
         """Claim the likeliest suspect, if its handler may have it; what else runs beside it is no longer alone."""
         with self.desk.claim_suspect() as claim:
             given = await self.given(self.store.claim_suspect(self.clock.now_us(), claim.admission))
@@ -120,7 +120,7 @@ class Reader:
             await claim.take(given.taken, queued=given.left, deferred=given.deferred, buried=given.buried)
         return given.taken
 
-    async def given(self, asking: Awaitable[Claim]) -> Claim:
+    async def given(self, asking: Awaitable[ClaimResult]) -> ClaimResult:
         """Return what the store gives; that it is away is told apart from an outage of the stream."""
         try:
             claim = await asking

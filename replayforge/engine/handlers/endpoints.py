@@ -28,7 +28,7 @@ from replayforge.domain.retry import Permanent, Retry
 from replayforge.engine.handlers.addresses import CheckedResolver, LookUp, look_up, objection, written_address
 from replayforge.engine.handlers.context import Context
 from replayforge.engine.handlers.endpoint_connection import connector
-from replayforge.engine.handlers.handlers import Handler, Handlers
+from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.engine.handlers.results import RESULT_BYTES_MAX
 from replayforge.turns import computed
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 
 REMEMBERED_SECONDS = 300.0
 SHOWN_MAX = 20

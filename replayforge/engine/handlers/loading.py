@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from replayforge.domain.errors import Refused
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.handlers.results import name_of, words_of
 
 

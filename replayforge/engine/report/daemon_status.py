@@ -14,7 +14,7 @@ from replayforge.engine.accept.intake import Intake
 from replayforge.engine.care.controls import Controls
 from replayforge.engine.care.janitor import Janitor
 from replayforge.engine.care.peers import Peers, WorkerReport, decode_workers
-from replayforge.engine.care.recovery import Recovered
+from replayforge.engine.care.startup_recovery import Recovered
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.dispatcher import Dispatcher
 from replayforge.engine.handlers.faults import HandlerFaults
@@ -24,7 +24,7 @@ from replayforge.engine.run.settler import Settler
 from replayforge.engine.run.strays import Strays
 from replayforge.engine.run.worker import Worker
 from replayforge.forgelog.log import ForgeLog
-from replayforge.forgelog.recovery import RecoveryReport
+from replayforge.forgelog.log_recovery import RecoveryReport
 from replayforge.forgelog.stats import LogStats
 from replayforge.stores.store import Store
 from replayforge.streams.stream import Stream, StreamStats

@@ -10,7 +10,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter, Group, WorkflowSummary
 from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.accept.intake import Intake, Receipt
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.stores.lookups import EventPage, WorkflowPage
 from replayforge.stores.store import Store
 from replayforge.stores.suspicions import Suspect

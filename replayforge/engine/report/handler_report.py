@@ -9,7 +9,7 @@ from replayforge.domain.breaker import BreakerState
 from replayforge.domain.reports import Group
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.handler_limits import HandlerLimit, HandlerLimits
-from replayforge.engine.handlers.handlers import Handler
+from replayforge.engine.handlers.registry import Handler
 from replayforge.engine.run.execution import Rules
 from replayforge.stores.store import Store
 

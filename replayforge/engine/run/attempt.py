@@ -15,7 +15,7 @@ from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.step_errors import Parking
 from replayforge.domain.verdict import Result
 from replayforge.engine.handlers.context import Calls, Context, no_calls
-from replayforge.engine.handlers.handlers import Handler
+from replayforge.engine.handlers.registry import Handler
 from replayforge.engine.handlers.results import raised, returned
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.deadlines import Deadlines

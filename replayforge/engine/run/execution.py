@@ -11,11 +11,11 @@ from msgspec import structs
 
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock, to_us
-from replayforge.domain.event import Claimed, Event, StoredEvent
+from replayforge.domain.event import ClaimedEvent, Event, StoredEvent
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.retry import RetryPolicy
 from replayforge.domain.verdict import Result, Verdict, error_signature, judge
-from replayforge.engine.handlers.handlers import Handler, Handlers
+from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.engine.run.attempt import NotBegun, RunningAttempt
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.deadlines import Deadlines
@@ -46,7 +46,7 @@ class Execution(msgspec.Struct, frozen=True):
     """One attempt of one claimed event. `started` is on the monotonic clock, so an attempt lasts as long as it lasted,
     whatever the wall clock does meanwhile. `attempt` runs the handler; there is none where there is no handler."""
 
-    claimed: Claimed
+    claimed: ClaimedEvent
     worker: str
     handler: Handler | None
     attempt: RunningAttempt | None
@@ -60,7 +60,7 @@ class Execution(msgspec.Struct, frozen=True):
 
 
 def begin(
-    claimed: Claimed,
+    claimed: ClaimedEvent,
     worker: str,
     handlers: Handlers,
     rules: Rules,
@@ -226,7 +226,7 @@ def signature_of(result: Result) -> str | None:
 
 
 def interruption(
-    claimed: Claimed,
+    claimed: ClaimedEvent,
     worker: str,
     started_at_us: int,
     now_us: int,

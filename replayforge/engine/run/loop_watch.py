@@ -16,7 +16,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.event_loop import attempt_called_by, calls_back, run_to_the_end
 from replayforge.telemetry import Telemetry
 

@@ -25,7 +25,7 @@ from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.retry import RetryPolicy
 from replayforge.domain.verdict import Result
 from replayforge.engine.handlers.context import StepCall, running_step_key
-from replayforge.engine.handlers.handlers import plain_function
+from replayforge.engine.handlers.registry import plain_function
 from replayforge.engine.handlers.results import arguments_in_words, error_of, raised, returned
 from replayforge.engine.run.journal_records import JournalRecords
 from replayforge.engine.run.user_threads import call_in_thread

@@ -7,14 +7,14 @@ from typing import Any
 
 from replayforge.domain.clock import format_time
 from replayforge.domain.errors import Unavailable
-from replayforge.domain.event import Claimed
+from replayforge.domain.event import ClaimedEvent
 from replayforge.domain.lifecycle import ATTEMPT_SPENDING, Outcome, State
-from replayforge.domain.recovery import InFlight, after_crash
+from replayforge.domain.reclaim import InFlight, after_crash
 from replayforge.domain.verdict import Result
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
 from replayforge.engine.dispatch.publisher import Publisher
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.run.attempt import NotBegun
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.execution import Execution, Rules, begin, execute, interruption, settle, with_open_journal
@@ -77,7 +77,7 @@ class Worker:
                 continue
             await self.work(claimed)
 
-    async def work(self, claimed: Claimed) -> None:
+    async def work(self, claimed: ClaimedEvent) -> None:
         """Run one attempt and hand its outcome in; the next event may be taken while that one is being committed."""
         # A lease that could not be renewed in time may be somebody else's by now, whatever kept us from looking.
         may_begin = partial(self.buffer.leases.begin, claimed.lease)
@@ -125,7 +125,7 @@ class Worker:
             **shown,
         )
 
-    async def hand_back(self, claimed: Claimed) -> None:
+    async def hand_back(self, claimed: ClaimedEvent) -> None:
         """Return an event that may not begin now; what the store does not take is found by the sweep."""
         try:
             await self.store.hand_back([claimed.lease], self.rules.clock.now_us())
@@ -157,7 +157,7 @@ class Worker:
         attempt = self.execution.attempt if self.execution is not None else None
         return attempt is not None and attempt.cut(Result(Outcome.INTERRUPTED, reason))
 
-    def cut_short(self, claimed: Claimed) -> Settlement:
+    def cut_short(self, claimed: ClaimedEvent) -> Settlement:
         """Return what to settle for an attempt that could not end by itself."""
         now_us = self.rules.clock.now_us()
         settlement = interruption(claimed, self.name, self.busy_since_us or now_us, now_us)
@@ -191,7 +191,7 @@ class Worker:
             self.execution = self.busy_since_us = None
         return True
 
-    async def taken_back(self, claimed: Claimed, error: BaseException, outage: Outage) -> bool:
+    async def taken_back(self, claimed: ClaimedEvent, error: BaseException, outage: Outage) -> bool:
         """Try once to commit what becomes of the event; True when there is nothing more to try."""
         try:
             await self.take_back(claimed, f"The worker died: {type(error).__name__}: {error}")
@@ -202,7 +202,7 @@ class Worker:
             self.telemetry.emit("attempt.unsettled", event_id=claimed.event.id, error=repr(defect))
         return True
 
-    async def take_back(self, claimed: Claimed, reason: str) -> None:
+    async def take_back(self, claimed: ClaimedEvent, reason: str) -> None:
         """Commit what becomes of the event whose worker died, and publish it again if it is to run again."""
         row, now_us = claimed.event, self.rules.clock.now_us()
         lost = InFlight(

@@ -57,7 +57,7 @@ def with_header_key(request: web.Request, envelope: Envelope) -> Envelope:
         return envelope
     if envelope.idempotency_key is not None and envelope.idempotency_key != key:
         detail = "The Idempotency-Key header and the field idempotency_key differ; send one of them."
-        raise HttpProblem(400, "bad-idempotency-key", "The idempotency key is given twice", detail, "/idempotency_key")
+        raise HttpProblem("bad-idempotency-key", detail, "/idempotency_key")
     return replace(envelope, idempotency_key=key)
 
 
@@ -87,7 +87,7 @@ async def read_array(request: web.Request, bytes_max: int, items_max: int) -> li
             return await computed(split_array, body, items_max, size=len(body))
         except TooMany:
             detail = f"More than {items_max:,} events in one request; send fewer at once, or send NDJSON."
-            raise HttpProblem(413, "too-many-events", "The bulk request has too many events", detail) from None
+            raise HttpProblem("too-many-events", detail) from None
 
 
 async def stream_lines(request: web.Request) -> web.StreamResponse:

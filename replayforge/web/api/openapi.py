@@ -21,6 +21,7 @@ from replayforge.web.api.operations import CrashRequest
 from replayforge.web.api.replays import BulkReplayRequest, ReplayShape
 from replayforge.web.api.shapes import ORIGINAL_NAMES, EventShape, PauseShape, ShownEvent, json_response
 from replayforge.web.http.context import context_of
+from replayforge.web.http.problem_types import PROBLEM_TYPES
 from replayforge.web.http.problems import CONTENT_TYPE
 
 API_PREFIXES = ("/api/", "/forgelog/", "/health", "/metrics", "/openapi.json")
@@ -122,7 +123,10 @@ PROBLEM: dict[str, Any] = {
     "description": "RFC 9457: what is wrong, where, and what to do about it.",
     "required": ["type", "title", "status", "detail"],
     "properties": {
-        "type": {"type": "string"},
+        "type": {
+            "enum": [f"urn:replayforge:{name}" for name in PROBLEM_TYPES],
+            "description": "\n".join(f"{name} ({one.status}): {one.remedy}" for name, one in PROBLEM_TYPES.items()),
+        },
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string"},

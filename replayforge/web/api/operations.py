@@ -242,7 +242,7 @@ async def crash_worker(request: web.Request) -> web.Response:
     context, name = context_of(request), request.match_info["name"]
     require_chaos(context)
     if name not in context.supervisor.guards:
-        raise HttpProblem(404, "not-found", "There is nothing of this name", f"There is no worker {name!r}.")
+        raise HttpProblem("not-found", f"There is no worker {name!r}.")
     context.supervisor.crash(name)
     return json_response({"worker": name, "status": "crashed"}, status=202)
 
@@ -251,5 +251,5 @@ def require_chaos(context: WebContext) -> Chaos:
     """Return what simulates crashes; raises 403 unless they are enabled."""
     if context.chaos is None:
         detail = "Start the daemon with --simulate-crashes, or with [chaos] enabled = true."
-        raise HttpProblem(403, "chaos-disabled", "Simulated crashes are off", detail)
+        raise HttpProblem("chaos-disabled", detail)
     return context.chaos

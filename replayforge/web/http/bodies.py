@@ -86,4 +86,4 @@ async def parsing(request: web.Request, body: bytes) -> AsyncIterator[None]:
 
 def too_large(bytes_max: int) -> HttpProblem:
     """Return the problem of a body, or one event, that is too large."""
-    return HttpProblem(413, "too-large", "The body is too large", f"At most {bytes_max:,} bytes are accepted.")
+    return HttpProblem("too-large", f"At most {bytes_max:,} bytes are accepted.")

@@ -37,6 +37,8 @@ SHORT_PARAMETERS = {
     "application": "application_name",
 }
 LISTED_PARAMETERS = frozenset({"id"})
+# The problems that aiohttp's own errors are; it raises no others for what we use of it.
+OF_AIOHTTP = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 417: "expectation-failed"}
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -84,7 +86,7 @@ def check_headers(request: web.Request) -> None:
         given = request.headers.getall(name, ())
         if len(given) > 1 and len(set(given)) > 1:
             detail = f"The header {name} is given {len(given)} times, and not the same; send it once."
-            raise HttpProblem(400, "doubled-header", "A header is given twice", detail)
+            raise HttpProblem("doubled-header", detail)
 
 
 def check_query(request: web.Request) -> None:
@@ -102,11 +104,11 @@ def check_query(request: web.Request) -> None:
         if known is not None and name not in known:
             accepted = ", ".join(sorted(known)) or "none"
             detail = f"There is no parameter {given!r} here; known: {accepted}."
-            raise HttpProblem(400, "unknown-parameter", "A parameter is unknown", detail, f"?{given}")
+            raise HttpProblem("unknown-parameter", detail, f"?{given}")
         twice = name in seen or len(request.query.getall(given)) > 1
         if twice and name not in LISTED_PARAMETERS:
             detail = f"The parameter {name!r} is given twice; send it once."
-            raise HttpProblem(400, "doubled-parameter", "A parameter is given twice", detail, f"?{given}")
+            raise HttpProblem("doubled-parameter", detail, f"?{given}")
         seen.add(name)
 
 
@@ -125,11 +127,11 @@ def check_access(request: web.Request) -> None:
     access = request.app[CONTEXT].access
     if access.allowed_hosts and host_name(request.host) not in access.allowed_hosts:
         detail = f"The daemon does not answer to the host {request.host!r}; add it to [server] allowed_hosts."
-        raise HttpProblem(421, "wrong-host", "The host is not one of ours", detail)
+        raise HttpProblem("wrong-host", detail)
     key = given_key(request) if access.api_keys else None
     fits = key is not None and matching_key(key, access.api_keys) is not None
     if access.api_keys and not fits and not is_signed_in(request) and not is_open(request):
-        raise HttpProblem(401, "unauthorized", "A key is needed", "Send one of the configured keys in X-API-Key.")
+        raise HttpProblem("unauthorized", "Send one of the configured keys in X-API-Key.")
     if request.method not in SAFE_METHODS and not fits:
         check_same_origin(request)
 
@@ -161,9 +163,7 @@ def check_same_origin(request: web.Request) -> None:
     origin = request.headers.get("Origin")
     fits = site in ("same-origin", "none") if site else origin is None or urlsplit(origin).netloc == request.host
     if not fits:
-        raise HttpProblem(
-            403, "cross-site", "Refused as a request of another site", "Send it from this site, or with a key."
-        )
+        raise HttpProblem("cross-site", "Send it from this site, or with a key.")
 
 
 def host_name(host: str) -> str:
@@ -175,8 +175,10 @@ def from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamRe
     """Turn aiohttp's own errors into problems; redirects pass."""
     if error.status < 400:
         return error
-    name = re.sub(r"[^a-z]+", "-", error.reason.lower()).strip("-")
-    response = problems.respond(request, HttpProblem(error.status, name, error.reason, error.text or error.reason))
+    name = OF_AIOHTTP.get(error.status)
+    if name is None:
+        return unexpected(request, error)
+    response = problems.respond(request, HttpProblem(name, error.text or error.reason))
     if "Allow" in error.headers:
         response.headers["Allow"] = error.headers["Allow"]
     return response
@@ -188,4 +190,4 @@ def unexpected(request: web.Request, error: Exception) -> web.Response:
     trace = formatted(error)[-8000:]
     telemetry.emit("request.failed", path=request.path, error=trace, request_id=request[REQUEST_ID])
     detail = "The daemon met an error it did not expect; its log has the details under this request id."
-    return problems.respond(request, HttpProblem(500, "internal-error", "Internal error", detail))
+    return problems.respond(request, HttpProblem("internal-error", detail))

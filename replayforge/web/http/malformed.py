@@ -52,29 +52,27 @@ def header_bytes(message: RawRequestMessage) -> int:
 def malformed(place: str) -> FinalProblem:
     """Return the problem of what is not HTTP."""
     detail = f"The request is not HTTP/1.1 as RFC 9112 has it. {place} The connection is closed."
-    return FinalProblem(400, "malformed-request", "The request is malformed", detail)
+    return FinalProblem("malformed-request", detail)
 
 
 def unmet() -> FinalProblem:
     """Return the problem of a request that expects what nobody does."""
     detail = f"The only thing that a request may expect is {CONTINUE}; leave the header out."
-    return FinalProblem(417, "expectation-failed", "The expectation is not met", detail)
+    return FinalProblem("expectation-failed", detail)
 
 
 def address_too_long() -> FinalProblem:
     """Return the problem of an address beyond its limit."""
     detail = f"An address has at most {ADDRESS_BYTES_MAX:,} bytes; shorten it."
-    return FinalProblem(414, "address-too-long", "The address is too long", detail)
+    return FinalProblem("address-too-long", detail)
 
 
 def headers_too_large() -> FinalProblem:
     """Return the problem of headers beyond their limits."""
     detail = f"A request has at most {HEADERS_MAX} headers, {HEADER_BYTES_MAX:,} bytes in all; leave some out."
-    return FinalProblem(431, "headers-too-large", "The headers are too large", detail)
+    return FinalProblem("headers-too-large", detail)
 
 
 def too_slow(part: str) -> FinalProblem:
     """Return the problem of a request that does not come to its end."""
-    return FinalProblem(
-        408, "too-slow", "The request came too slowly", f"Its {part} did not come in time; send it again."
-    )
+    return FinalProblem("request-too-slow", f"Its {part} did not come in time; send it again.")

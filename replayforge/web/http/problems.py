@@ -20,34 +20,33 @@ from replayforge.domain.errors import (
 from replayforge.engine.accept.forgelog_service import Gone
 from replayforge.engine.accept.intake import KeyReused
 from replayforge.web.http.context import REQUEST_ID
+from replayforge.web.http.problem_types import PROBLEM_TYPES
 
 CONTENT_TYPE = "application/problem+json"
 
-# Which status each error of the engine has, its short name, and its title; the first class that fits decides.
-KINDS: tuple[tuple[type[Exception], int, str, str], ...] = (
-    (KeyReused, 422, "idempotency-key-reused", "The idempotency key was used for another event"),
-    (Malformed, 400, "malformed", "The body is not valid JSON"),
-    (Unacceptable, 422, "unacceptable", "The request cannot be accepted as it is"),
-    (NotFound, 404, "not-found", "There is nothing of this name"),
-    (Conflict, 409, "conflict", "The state has changed meanwhile"),
-    (Gone, 410, "gone", "The records are gone"),
-    (Rejected, 422, "rejected", "The request cannot be carried out"),
-    (Overloaded, 429, "overloaded", "Too much is waiting"),
-    (Full, 507, "disk-full", "The disk is full"),
-    (OutcomeUnknown, 503, "outcome-unknown", "The outcome is unknown"),
-    (TooSlow, 503, "too-slow", "The answer took too long"),
-    (Unavailable, 503, "unavailable", "Not available now"),
+# Which type of problem each error of the engine is; the first class that fits decides.
+TYPE_OF: tuple[tuple[type[Exception], str], ...] = (
+    (KeyReused, "idempotency-key-reused"),
+    (Malformed, "malformed"),
+    (Unacceptable, "unacceptable"),
+    (NotFound, "not-found"),
+    (Conflict, "conflict"),
+    (Gone, "gone"),
+    (Rejected, "rejected"),
+    (Overloaded, "overloaded"),
+    (Full, "disk-full"),
+    (OutcomeUnknown, "outcome-unknown"),
+    (TooSlow, "too-slow"),
+    (Unavailable, "unavailable"),
 )
 
 
 class HttpProblem(Exception):
-    """An HTTP error raised by a web handler itself."""
+    """An HTTP error raised by a web handler itself; `name` is one of PROBLEM_TYPES."""
 
-    def __init__(self, status: int, name: str, title: str, detail: str, pointer: str | None = None) -> None:
+    def __init__(self, name: str, detail: str, pointer: str | None = None) -> None:
         super().__init__(detail)
-        self.status = status
         self.name = name
-        self.title = title
         self.pointer = pointer
 
 
@@ -57,15 +56,13 @@ class FinalProblem(HttpProblem):
 
 def describe(error: Exception, **members: Any) -> dict[str, Any]:
     """Return the members of the problem that an error is; raises the error itself when it is none of ours."""
-    if isinstance(error, HttpProblem):
-        status, name, title, pointer = error.status, error.name, error.title, error.pointer
-    else:
-        status, name, title = kind_of(error)
-        pointer = error.pointer if isinstance(error, Unacceptable) else None
+    name = error.name if isinstance(error, HttpProblem) else type_of(error)
+    pointer = error.pointer if isinstance(error, (HttpProblem, Unacceptable)) else None
+    kind = PROBLEM_TYPES[name]
     problem: dict[str, Any] = {
         "type": f"urn:replayforge:{name}",
-        "title": title,
-        "status": status,
+        "title": kind.title,
+        "status": kind.status,
         "detail": str(error),
     }
     if pointer is not None:
@@ -79,11 +76,11 @@ def describe(error: Exception, **members: Any) -> dict[str, Any]:
     return problem | members
 
 
-def kind_of(error: Exception) -> tuple[int, str, str]:
-    """Return status, name and title of an error of the engine."""
-    for kind, status, name, title in KINDS:
+def type_of(error: Exception) -> str:
+    """Return the name of the type of problem that an error of the engine is."""
+    for kind, name in TYPE_OF:
         if isinstance(error, kind):
-            return status, name, title
+            return name
     raise error
 
 

@@ -44,9 +44,7 @@ def check_type(request: web.Request, *accepted: str) -> str:
     Raises 415 for another one, for text in anything but UTF-8, and for any content encoding.
     """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise HttpProblem(
-            415, "unsupported-encoding", "The encoding is not supported", "Send the body without encoding."
-        )
+        raise HttpProblem("unsupported-encoding", "Send the body without encoding.")
     given = JSON if JSON_SUFFIX.fullmatch(request.content_type) else request.content_type
     if given not in accepted:
         named = " or ".join(accepted)
@@ -67,9 +65,7 @@ def header_key(request: web.Request) -> str | None:
         return None
     key = header[1:-1] if re.fullmatch(r'".*"', header) else header
     if not KEY_FORM.fullmatch(key):
-        raise HttpProblem(
-            400, "bad-idempotency-key", "The idempotency key is wrong", f"The Idempotency-Key header {KEY_RULE}"
-        )
+        raise HttpProblem("bad-idempotency-key", f"The Idempotency-Key header {KEY_RULE}")
     return key
 
 
@@ -85,7 +81,7 @@ def form_key(form: MultiMapping[str]) -> str | None:
 
 def unsupported(detail: str) -> HttpProblem:
     """Return the problem of a body of a kind that nobody reads."""
-    return HttpProblem(415, "unsupported-media-type", "The media type is not supported", detail)
+    return HttpProblem("unsupported-media-type", detail)
 
 
 async def read_envelope(body: bytes, *, event_bytes_max: int) -> Envelope:
@@ -116,14 +112,12 @@ async def read_form(request: web.Request, bytes_max: int | None = None) -> Multi
     Without a limit of its own a form may hold an event, of which each byte may be written as three.
     """
     if request.content_type != FORM:
-        raise HttpProblem(415, "unsupported-media-type", "The media type is not supported", "Send a form.")
+        raise HttpProblem("unsupported-media-type", "Send a form.")
     body = await read_body(request, bytes_max or FORM_BYTES_MAX + 3 * context_of(request).limits.event_bytes_max)
     try:
         fields = await computed(parse_form, body, size=len(body))
     except ValueError as error:
-        raise HttpProblem(
-            400, "malformed-form", "The body is not a form", f"The form cannot be read: {error}."
-        ) from None
+        raise HttpProblem("malformed-form", f"The form cannot be read: {error}.") from None
     return MultiDict(fields)
 
 
@@ -131,9 +125,7 @@ def reason_in(form: MultiMapping[str]) -> str:
     """Return why something is done, no longer than the API takes it; raises 422."""
     reason = form.get("reason", "")
     if len(reason) > REASON_CHARACTERS_MAX:
-        raise HttpProblem(
-            422, "unacceptable", "The reason is too long", f"A reason may have {REASON_CHARACTERS_MAX:,} characters."
-        )
+        raise HttpProblem("unacceptable", f"A reason may have {REASON_CHARACTERS_MAX:,} characters.")
     return reason
 
 
@@ -187,9 +179,7 @@ def query_cursor(request: web.Request) -> int | None:
 
 def bad_query(name: str, text: str, accepted: str) -> HttpProblem:
     """Return the problem of a query parameter."""
-    return HttpProblem(
-        422, "bad-parameter", "A parameter is wrong", f"{name}={text!r} is wrong; give {accepted}.", f"?{name}"
-    )
+    return HttpProblem("bad-parameter", f"{name}={text!r} is wrong; give {accepted}.", f"?{name}")
 
 
 def page(items: list[Any], cursors: list[int], limit: int) -> dict[str, Any]:

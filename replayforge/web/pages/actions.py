@@ -41,7 +41,7 @@ def verb_of(request: web.Request) -> str:
     """Return the verb in the path; raises 404 for one that does not exist."""
     verb = request.match_info["verb"]
     if verb not in DONE:
-        raise HttpProblem(404, "not-found", "There is nothing of this name", f"There is no action {verb!r}.")
+        raise HttpProblem("not-found", f"There is no action {verb!r}.")
     return verb
 
 

@@ -71,7 +71,7 @@ async def serve_asset(request: web.Request) -> web.Response:
     assets = request.config_dict[ASSETS]
     asset = assets.by_path.get(request.match_info["path"])
     if asset is None:
-        raise HttpProblem(404, "not-found", "There is nothing of this name", f"There is no file {request.path}.")
+        raise HttpProblem("not-found", f"There is no file {request.path}.")
     current = request.match_info["digest"] == assets.digest
     headers = {"Cache-Control": FOR_EVER if current else "no-cache"}
     charset = "utf-8" if asset.content_type.startswith("text/") else None

@@ -119,7 +119,7 @@ async def move(request: web.Request) -> web.Response:
     job_id, verb, context = request.match_info["id"], request.match_info["verb"], context_of(request)
     await read_form(request)
     if verb not in MOVES:
-        raise HttpProblem(404, "not-found", "There is nothing of this name", f"There is no action {verb!r}.")
+        raise HttpProblem("not-found", f"There is no action {verb!r}.")
     work, words = MOVES[verb]
     path = f"{context.base_path}/replays/{job_id}"
     try:

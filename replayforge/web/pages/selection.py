@@ -44,9 +44,9 @@ def read_selection(values: MultiMapping[str]) -> Selection:
         return Selection(group_by=group_by, group=values.get("group", ""))
     ids = tuple(dict.fromkeys(values.getall("id", [])))
     if not ids:
-        raise HttpProblem(422, "nothing-selected", "Nothing is selected", "Choose at least one event and try again.")
+        raise HttpProblem("nothing-selected", "Choose at least one event and try again.")
     if len(ids) > IDS_MAX:
-        raise HttpProblem(422, "too-many-selected", "Too much is selected", f"At most {IDS_MAX} events at once.")
+        raise HttpProblem("too-many-selected", f"At most {IDS_MAX} events at once.")
     return Selection(ids=ids)
 
 

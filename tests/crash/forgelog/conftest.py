@@ -5,9 +5,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
+
+ONE_SALT = 0x0FE5A17D
 
 
 class Tally:
@@ -20,11 +23,25 @@ class Tally:
         self.seed = int(os.environ.get("FORGELOG_SEED", "20261122"))
         self.rng = random.Random()
         self.sow(name)
+        self.salt: int | None = None
         self.started = time.monotonic()
 
     def sow(self, name: str) -> None:
         """Begin the random numbers of this name."""
         self.rng.seed(f"{self.seed}:{name}")
+
+    def randbits(self, bits: int) -> int:
+        """The salt of a segment."""
+        return self.rng.getrandbits(bits) if self.salt is None else self.salt
+
+    @contextmanager
+    def one_salt(self) -> Iterator[None]:
+        """Have every log that is opened meanwhile begin its segment with one salt, so that equal logs stay equal."""
+        self.salt = ONE_SALT
+        try:
+            yield
+        finally:
+            self.salt = None
 
     def add(self, what: str, count: int = 1) -> None:
         self.counts[what] += count
@@ -45,6 +62,6 @@ def show_now(config: pytest.Config, line: str) -> None:
 @pytest.fixture
 def tally(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tally]:
     tally = Tally(request.node.name.removeprefix("test_"), show=partial(show_now, request.config))
-    monkeypatch.setattr("replayforge.forgelog.writer.secrets.randbits", tally.rng.getrandbits)
+    monkeypatch.setattr("replayforge.forgelog.writer.secrets.randbits", tally.randbits)
     yield tally
     request.node.user_properties.append(("proven", [tally.name, tally.seed, dict(tally.counts)]))

@@ -12,27 +12,44 @@ from replayforge.forgelog.record import NewRecord
 from replayforge.forgelog.repair import apply_plan, make_plan
 from replayforge.forgelog.storage import Storage
 from tests.crash.forgelog.conftest import Tally
-from tests.support.files.logs import DIRECTORY, Written, open_storage, read_all, write_log
+from tests.support.files.logs import DIRECTORY, Written, known_to_readers, open_storage, read_all, write_log
 from tests.support.files.sim import Image, SimFiles
 
 
 @dataclass
 class History:
-    """The oracle: what was handed in, how much of it was acknowledged, and what retention was allowed to remove."""
+    """The oracle: what was handed in, how much of it was acknowledged, and what retention was allowed to remove.
+
+    What equals in every byte something judged before, with as much acknowledged, is not judged again.
+    """
 
     submitted: list[bytes] = field(default_factory=list)
     acked: int = 0
     removable: int = 0
     consumer: int = 0
+    judged: set[int] = field(default_factory=set)
 
-    def check(self, image: Image) -> None:
-        """Acknowledged is part of recovered is part of submitted, each at its own offset, and again after a reopen."""
+    def check(self, image: Image) -> bool:
+        """Acknowledged is part of recovered is part of submitted, each at its own offset, and again after a reopen.
+
+        Returns whether the image was another one than before.
+        """
+        if not self.is_new(image):
+            return False
         files = SimFiles(image)
         storage = open_storage(files, floor=self.acked)
-        self.judge(storage)
-        again = open_storage(SimFiles(files.image()), floor=self.acked)
-        assert (again.first_offset, again.report.last_offset) == (storage.first_offset, storage.report.last_offset)
-        self.judge(again)
+        recovered, report = files.image(), storage.report
+        if self.is_new(recovered, known_to_readers(storage), report.last_offset, report.warnings):
+            self.judge(storage)
+            again = open_storage(SimFiles(recovered), floor=self.acked)
+            assert (again.first_offset, again.report.last_offset) == (storage.first_offset, report.last_offset)
+            self.judge(again)
+        return True
+
+    def is_new(self, image: Image, *known: object) -> bool:
+        before = len(self.judged)
+        self.judged.add(hash((frozenset(image.items()), self.acked, self.removable, self.consumer, known)))
+        return len(self.judged) > before
 
     def judge(self, storage: Storage) -> None:
         first, last = storage.first_offset, storage.report.last_offset
@@ -98,9 +115,10 @@ def crash_everywhere(tally: Tally, *, images: int, steps: int, randoms: int) -> 
 
         def crash(operation: str, files: SimFiles = files, history: History = history) -> None:
             tally.add("crash points")
-            for image in files.crash_images(tally.rng, randoms):
-                history.check(image)
-                tally.add("images")
+            with tally.one_salt():
+                for image in files.crash_images(tally.rng, randoms):
+                    tally.add("images")
+                    tally.add("different images", history.check(image))
 
         files.before = crash
         work = Workload(files, history, rng)
@@ -135,7 +153,8 @@ def crash_in_recovery(tally: Tally, history: History, image: Image, depth: int) 
         for left in files.crash_images(tally.rng, 1):
             if tally.counts["crashes in all"] >= RECOVERY_CRASHES_MIN:
                 return
-            history.check(left)
+            with tally.one_salt():
+                history.check(left)
             tally.add(f"crashes at depth {3 - depth}")
             tally.add("crashes in all")
             if depth > 1 and tally.rng.random() < 0.02:

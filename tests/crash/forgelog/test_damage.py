@@ -14,7 +14,7 @@ from replayforge.forgelog.record import NewRecord
 from replayforge.forgelog.scrubber import Scrubber
 from tests.crash.forgelog.conftest import Tally
 from tests.support.clock import FakeClock
-from tests.support.files.logs import DIRECTORY, Written, open_storage, outcome, read_all, write_log
+from tests.support.files.logs import DIRECTORY, Opened, Written, open_storage, outcome, read_all, write_log
 from tests.support.files.sim import Image, SimFiles
 
 SEGMENTS = [f"{DIRECTORY}/{number:020d}.flog" for number in (1, 2)]
@@ -74,9 +74,10 @@ def flip(tally: Tally, name: str, part: int) -> None:
     last_begin, last_end = written.batches[-1][1], written.batches[-1][2]
     without_last = payloads[: written.batches[-2][3]]
     end = max((end for segment, _, end, _ in written.batches if name.endswith(segment)), default=len(image[name]))
+    opened = Opened(image, options=SMALL)
     for bit in share(range(len(image[name]) * 8), part):
         byte, damaged = bit >> 3, {**image, name: flipped(image[name], bit)}
-        found = outcome(damaged, options=SMALL)
+        found = opened.outcome(damaged)
         tally.add("flips")
         if isinstance(found, str):
             tally.add("refused")

@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from replayforge.domain.errors import ReplayForgeError
-from replayforge.forgelog import check, committer, header, record, recovery, segment, writer
+from replayforge.forgelog import check, committer, header, log_recovery, record, segment, writer
 from replayforge.forgelog.atomic import write_fully
 from replayforge.forgelog.batch import decode_head
 from replayforge.forgelog.checksum import CRC32C, EXTENDS
@@ -34,7 +34,7 @@ from tests.crash.forgelog.test_damage import SMALL, flipped, scrubber_finds
 from tests.crash.forgelog.test_faults import Run
 from tests.support.clock import FakeClock
 from tests.support.files.around import SYNCS, FaultFiles
-from tests.support.files.logs import DIRECTORY, open_storage, outcome, write_log
+from tests.support.files.logs import DIRECTORY, Opened, open_storage, outcome, write_log
 from tests.support.files.sim import SimFiles
 
 Patch = pytest.MonkeyPatch
@@ -47,11 +47,12 @@ async def small_flips() -> None:
     """S2 at every 41st bit."""
     written = write_log(random.Random(2), segments=2, options=SMALL, payload_bytes=500)
     image, payloads = written.image, written.payloads
+    opened = Opened(image, options=SMALL)
     for name in [*garbage_suite.segments(image), f"{DIRECTORY}/MANIFEST"]:
         end = max((end for one, _, end, _ in written.batches if name.endswith(one)), default=len(image[name]))
         for bit in range(0, len(image[name]) * 8, 41):
             damaged = {**image, name: flipped(image[name], bit)}
-            found = outcome(damaged, options=SMALL)
+            found = opened.outcome(damaged)
             if found == payloads:
                 assert bit >> 3 >= end or scrubber_finds(damaged)
             elif not isinstance(found, str):
@@ -198,12 +199,12 @@ def no_directory_sync(patch: Patch) -> None:
 
 def no_floor_check(patch: Patch) -> None:
     """Nobody asks what the store has seen."""
-    patch.setattr(recovery, "refuse_acked_loss", lambda found, floors: None)
+    patch.setattr(log_recovery, "refuse_acked_loss", lambda found, floors: None)
 
 
 def consumers_are_no_floor(patch: Patch) -> None:
     """Committed offsets are read and not believed."""
-    patch.setattr(recovery, "load_consumers", lambda files, directory: {})
+    patch.setattr(log_recovery, "load_consumers", lambda files, directory: {})
 
 
 def retry_a_failed_sync(patch: Patch) -> None:
@@ -255,12 +256,12 @@ def skip_the_body_checksum(patch: Patch) -> None:
 
 def accept_a_hole(patch: Patch) -> None:
     """The first bad batch is the end of the log, as in most logs."""
-    patch.setattr(recovery, "later_batches", lambda *arguments: iter(()))
+    patch.setattr(log_recovery, "later_batches", lambda *arguments: iter(()))
 
 
 def any_extent_is_torn(patch: Patch) -> None:
     """Whatever follows the last valid batch is taken for a torn write."""
-    patch.setattr(recovery, "judge_end", lambda walk: 1)
+    patch.setattr(log_recovery, "judge_end", lambda walk: 1)
 
 
 def wrong_previous_end(patch: Patch) -> None:
@@ -324,14 +325,14 @@ def padding_unchecked(patch: Patch) -> None:
     def lenient(data: bytes) -> header.SegmentHeader:
         return plain(data[:128].ljust(4096, b"\0") if len(data) >= 4096 else data)
 
-    patch.setattr(recovery, "decode_header", lenient)
+    patch.setattr(log_recovery, "decode_header", lenient)
     patch.setattr(check, "decode_header", lenient)
 
 
 def truncate_torn_tails(patch: Patch) -> None:
     """Recovery cuts the torn bytes off, and with them the evidence."""
 
-    def cut(self: Storage, found: recovery.Found) -> None:
+    def cut(self: Storage, found: log_recovery.Found) -> None:
         if found.segments:
             handle = self.disk.files.open(self.directory / found.segments[-1].header.name, write=True)
             self.disk.files.truncate(handle, found.segments[-1].end)

@@ -10,7 +10,7 @@ import pytest
 
 from replayforge.domain.event import Event
 from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from tests.integration.postgres.network import CommitBreaker
 from tests.support.house import House, open_house
 from tests.support.postgres_server import PostgresServer, require_postgres

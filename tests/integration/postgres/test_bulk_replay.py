@@ -1,26 +1,29 @@
 """Bulk replays in PostgreSQL, while answers to COMMIT are lost on the way: nothing happens twice."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from replayforge.domain.bulk_replay import ReplayOrder
 from replayforge.domain.errors import Unavailable
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.stores.store import Store
 from tests.contract.test_replay_contract import DEAD, running
 from tests.contract.test_replay_contract import dead as dead_letters
 from tests.integration.postgres.network import CommitBreaker
 from tests.integration.test_bulk_replay import dead, figures, job_in, make, mending_handlers, runs
 from tests.support.builders import now_us
-from tests.support.house import House, open_house
+from tests.support.house import House
 
 
 @pytest.fixture
-async def house(far_url: str, tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(tmp_path / "data", mending_handlers(), {"store.url": far_url}) as house:
-        yield house
+def handlers() -> Handlers:
+    return mending_handlers()
+
+
+@pytest.fixture
+def settings(far_url: str) -> dict[str, Any]:
+    return {"store.url": far_url}
 
 
 async def test_storm_of_lost_answers(house: House, proxy: CommitBreaker) -> None:

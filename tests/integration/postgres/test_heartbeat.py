@@ -11,7 +11,7 @@ import pytest
 from replayforge.domain.event import Entry, Event
 from replayforge.engine.care import heartbeat
 from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
 from tests.contract.store_backends import MINUTE_US, claimed, put

@@ -11,7 +11,7 @@ import pytest
 from replayforge import assembly
 from replayforge.assembly import opened
 from replayforge.domain.errors import Refused
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.telemetry import Telemetry
 from tests.support.house import House, configuration, open_house
 

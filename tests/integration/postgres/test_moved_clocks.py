@@ -10,7 +10,7 @@ import pytest
 
 from replayforge.domain.event import Event
 from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.stores.replays import SLACK_US
 from replayforge.stores.store import Store
 from tests.contract.store_backends import put

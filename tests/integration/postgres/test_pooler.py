@@ -135,6 +135,7 @@ async def test_schema_is_made_once(pooler: Pooler, postgres: PostgresServer) -> 
 async def test_nothing_stays_on_the_lent_connections(pooler: Pooler) -> None:
     """After work over the pooler no connection that it lends has anything prepared, set or locked on it."""
     store = await Store.open(pooler.url, node="node", owner="node/first")
+    assert store.beside is not None
     beside = store.beside(10)
     await store.settle([success(one) for one in await claimed(store, 20)])
     await asyncio.gather(*(one.ping() for one in (store, beside) for _ in range(20)))
@@ -176,6 +177,7 @@ async def test_session_pooling(postgres: PostgresServer) -> None:
     """A pooler that lends for a whole session serves a daemon that it has a connection for each of its nine."""
     with Pooler(postgres.new_schema(), pool_mode="session", default_pool_size=9) as pooler:
         store = await Store.open(pooler.url, node="node", owner="node/first")
+        assert store.beside is not None
         beside = store.beside(10)
         await store.settle([success(one) for one in await claimed(store, 20)])
         await asyncio.gather(*(one.ping() for one in (store, beside) for _ in range(20)))

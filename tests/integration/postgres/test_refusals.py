@@ -11,7 +11,7 @@ import pytest
 
 from replayforge.domain.errors import Unavailable
 from replayforge.engine.care import peers as nodes
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.stores.driver import Fetch, Steps
 from tests.integration.postgres.conftest import CALL_SECONDS, OpenHouse
 from tests.support.house import House, open_house

@@ -3,16 +3,17 @@
 import errno
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any, cast
 
 from replayforge.forgelog.files import Files
 
 SYNCS = frozenset({"fdatasync", "fsync", "sync_directory"})
 
+Method = Callable[..., Any]
+
 
 class Around:
-    """Hands every call to `around`, which may do something before, after, or instead."""
+    """Hands every call to `around`, which may do something before it, after it, or instead of it."""
 
     def __init__(self, inner: Files) -> None:
         self.inner = inner
@@ -21,12 +22,12 @@ class Around:
         method, around = getattr(self.inner, name), self.around
 
         def call(*arguments: Any, **named: Any) -> Any:
-            return around(name, partial(method, *arguments, **named), arguments, method)
+            return around(name, method, arguments, named)
 
         self.__dict__[name] = call
         return call
 
-    def around(self, name: str, act: Callable[[], Any], arguments: tuple[Any, ...], method: Any) -> Any:
+    def around(self, name: str, method: Method, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         raise NotImplementedError
 
     @property
@@ -42,9 +43,9 @@ class TraceFiles(Around):
         super().__init__(inner)
         self.trace: list[tuple[str, Any]] = []
 
-    def around(self, name: str, act: Callable[[], Any], arguments: tuple[Any, ...], method: Any) -> Any:
+    def around(self, name: str, method: Method, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         self.trace.append((name, arguments[0]))
-        return act()
+        return method(*arguments, **named)
 
     def operations(self, *names: str) -> list[str]:
         return [name for name, _ in self.trace if name in names]
@@ -68,23 +69,23 @@ class FaultFiles(Around):
         self.counts: Counter[str] = Counter()
         self.syncs_after_failed_sync = 0
 
-    def around(self, name: str, act: Callable[[], Any], arguments: tuple[Any, ...], method: Any) -> Any:
+    def around(self, name: str, method: Method, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         self.counts[name] += 1
         if name in SYNCS and SYNCS.intersection(self.failed):
             self.syncs_after_failed_sync += 1
         if self.only is None or name in self.only:
             self.calls += 1
             if self.calls == self.at or (self.sticky and self.at and self.calls > self.at):
-                return self.fail(name, act, arguments, method)
-        return act()
+                return self.fail(name, method, arguments, named)
+        return method(*arguments, **named)
 
-    def fail(self, name: str, act: Callable[[], Any], arguments: tuple[Any, ...], method: Any) -> Any:
+    def fail(self, name: str, method: Method, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if name in ("close", "release"):  # the handle is gone whatever close says
-            return act()
+            return method(*arguments, **named)
         self.failed.append(name)
         if self.short:
             if name != "pwrite":
-                return act()
+                return method(*arguments, **named)
             handle, data, position = arguments
             return method(handle, data[: max(len(data) // 2, 1)], position)
         raise OSError(self.code, f"injected into {name}")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from replayforge.forgelog import committer, consumers, log
+from replayforge.forgelog.committer import Committer
 from replayforge.forgelog.log import ForgeLog
 
 
@@ -28,9 +29,18 @@ async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
 
+def call_soon(writer: Committer, function: Callable[..., None], *arguments: object) -> None:
+    """As Committer.call does, without waking a loop that is this thread's own."""
+    if writer.loop is None:
+        function(*arguments)
+    else:
+        writer.loop.call_soon(function, *arguments)
+
+
 def without_threads(patch: pytest.MonkeyPatch) -> None:
     """Logs that are opened from now on have no thread; give them their turn with `take_turn`."""
     patch.setattr(committer, "threading", SimpleNamespace(Thread=WriterInTurn, Event=threading.Event))
+    patch.setattr(Committer, "call", call_soon)
     for module in (consumers, log):
         patch.setattr(module, "in_thread", at_once)
 

@@ -16,7 +16,7 @@ from replayforge.domain.poison import (
     exonerated,
     seconds_alone,
 )
-from replayforge.domain.recovery import Incarnation, InFlight, after_lapse, judge_former
+from replayforge.domain.reclaim import FormerIncarnation, InFlight, after_lapse, judge_former
 
 OWNER = "node-1/first"
 LEASE = Lease(1, 7)
@@ -143,18 +143,20 @@ def in_flight(
     return InFlight(seq, name, "test", 1, LEASE.token, 2, 0, owner, 1000, Isolation.FREE, known)
 
 
-def judged(*left: InFlight, former: Incarnation, hold: bool = False) -> list[tuple[State, Isolation, Suspicion | None]]:
+def judged(
+    *left: InFlight, former: FormerIncarnation, hold: bool = False
+) -> list[tuple[State, Isolation, Suspicion | None]]:
     draining = {former.owner} if former.draining else ()
     reclaims = judge_former(left, former, draining, "node-1", lambda _: hold)
     return [(one.verdict.state, one.isolation, one.suspicion) for one in reclaims]
 
 
-RAN_ALONE = Incarnation(OWNER, alone=LEASE, seconds=2.0)
+RAN_ALONE = FormerIncarnation(OWNER, alone=LEASE, seconds=2.0)
 
 
 def test_one_that_was_only_left_is_no_more_than_a_suspect() -> None:
     """An event that happened to be the only one in flight is not charged: nobody knows for how long it ran alone."""
-    ((state, isolation, known),) = judged(in_flight(), former=Incarnation(OWNER))
+    ((state, isolation, known),) = judged(in_flight(), former=FormerIncarnation(OWNER))
     assert (state, isolation, known) == (State.QUEUED, Isolation.RUNS_ALONE, Suspicion(1, (), OWNER, "node-1"))
 
 
@@ -174,7 +176,7 @@ def test_alone_is_judged_by_all_that_the_incarnation_held() -> None:
 
 def test_draining_incarnation_kills_nobody() -> None:
     """What a draining incarnation left is interrupted and stands as it stood, even if it was killed in the end."""
-    former = Incarnation(OWNER, draining=True, alone=LEASE, seconds=2.0)
+    former = FormerIncarnation(OWNER, draining=True, alone=LEASE, seconds=2.0)
     known = died(2.0, 2.0)
     left = [in_flight(known=known), in_flight("b", seq=2)]
     reclaims = judge_former(left, former, {OWNER}, "node-1", lambda _: False)
@@ -196,7 +198,7 @@ def test_conviction_and_doubt() -> None:
 
 def test_holding_is_a_matter_of_the_type() -> None:
     """An event whose type asks for it is held after a death, a drain or a lapse; nothing else is."""
-    for former in (Incarnation(OWNER), Incarnation(OWNER, draining=True), Incarnation()):
+    for former in (FormerIncarnation(OWNER), FormerIncarnation(OWNER, draining=True), FormerIncarnation()):
         assert [one[0] for one in judged(in_flight(), former=former, hold=True)] == [State.HELD]
     assert after_lapse(in_flight(), hold=True).verdict.state is State.HELD
-    assert judged(former=Incarnation(OWNER)) == []
+    assert judged(former=FormerIncarnation(OWNER)) == []

@@ -18,7 +18,7 @@ from replayforge.domain.lifecycle import (
     sources_of,
 )
 from replayforge.domain.poison import Isolation
-from replayforge.domain.recovery import CRASHES_MAX, InFlight, after_crash
+from replayforge.domain.reclaim import CRASHES_MAX, InFlight, after_crash
 from replayforge.domain.retry import Retry, RetryPolicy
 from replayforge.domain.verdict import Result, error_signature, judge
 

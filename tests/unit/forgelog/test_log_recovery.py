@@ -10,13 +10,13 @@ from msgspec.structs import replace
 
 from replayforge.forgelog.atomic import replace_file, seal
 from replayforge.forgelog.batch import encode_batch
-from replayforge.forgelog.check import verify
+from replayforge.forgelog.check import CheckReport, verify
 from replayforge.forgelog.checksum import EXTENDS
 from replayforge.forgelog.consumers import load_consumers
 from replayforge.forgelog.disk import Disk
 from replayforge.forgelog.dump import dump
 from replayforge.forgelog.errors import CorruptRecord, LogRefused
-from replayforge.forgelog.findings import CheckReport, LogVerdict
+from replayforge.forgelog.findings import LogVerdict
 from replayforge.forgelog.header import HEADER_BYTES, decode_header, encode_header
 from replayforge.forgelog.manifest import Manifest, encode_manifest, load_manifest, save_manifest
 from replayforge.forgelog.options import LogOptions

@@ -8,21 +8,21 @@ import pytest
 
 from replayforge.domain.admission import ALL_WELCOME, EVERYTHING, Admission, Pause
 from replayforge.domain.breaker import FAILURES_MAX, OPEN_SECONDS_MIN
-from replayforge.domain.event import Claimed, Lease
+from replayforge.domain.event import ClaimedEvent, Lease
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
-from replayforge.engine.handlers.handlers import Handler, Handlers
+from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
 from tests.support.builders import claimed_event, settlement
 from tests.support.clock import FakeClock
 
 
-def row(seq: int, event_type: str) -> Claimed:
+def row(seq: int, event_type: str) -> ClaimedEvent:
     return claimed_event(seq, event_type=event_type)
 
 
-def ended(one: Claimed, outcome: Outcome) -> Settlement:
+def ended(one: ClaimedEvent, outcome: Outcome) -> Settlement:
     return settlement(one.event, State.SUCCEEDED if outcome is Outcome.SUCCEEDED else State.RETRYING, outcome)
 
 

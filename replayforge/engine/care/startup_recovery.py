@@ -9,9 +9,9 @@ from replayforge.domain.event import EVENT_RECORD_TYPE
 from replayforge.domain.identity import from_bytes
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.poison import Death, after_proven_death
-from replayforge.domain.recovery import Incarnation, Reclaim, judge_former
+from replayforge.domain.reclaim import FormerIncarnation, Reclaim, judge_former
 from replayforge.engine.accept.window import Window
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.forgelog.errors import GapError
 from replayforge.forgelog.log import ForgeLog
 from replayforge.stores.store import Store
@@ -35,7 +35,7 @@ class Recovered:
 
 
 async def reclaim_former(
-    store: Store, handlers: Handlers, clock: Clock, telemetry: Telemetry, owner_prefix: str, former: Incarnation
+    store: Store, handlers: Handlers, clock: Clock, telemetry: Telemetry, owner_prefix: str, former: FormerIncarnation
 ) -> Recovered:
     """Take back what former incarnations of this daemon held: it runs again now, not after a time-out."""
     left = await store.in_flight(owner_prefix, IN_FLIGHT_MAX)
@@ -62,7 +62,9 @@ async def reclaim_former(
     )
 
 
-def after_death_of(former: Incarnation, suspects: Sequence[Suspect], store: Store, explained: bool) -> list[Change]:
+def after_death_of(
+    former: FormerIncarnation, suspects: Sequence[Suspect], store: Store, explained: bool
+) -> list[Change]:
     """Decide what the death of the last incarnation says of events that others hold, or that are set aside."""
     death = Death(former.owner, store.node)
     changes: list[Change] = []

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from replayforge.domain.admission import ALL_WELCOME, Pause
-from replayforge.domain.event import Claimed
+from replayforge.domain.event import ClaimedEvent
 from replayforge.domain.lifecycle import Reason, State
-from replayforge.engine.dispatch.claim_desk import DROPPED_AFTER_SECONDS, OpenClaim
+from replayforge.engine.dispatch.claim_desk import DROPPED_AFTER_SECONDS, ClaimInProgress
 from tests.support.dispatch_parts import Parts, dispatch_parts
 
 
@@ -18,7 +18,7 @@ async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
         yield parts
 
 
-def count_of(claim: OpenClaim) -> int:
+def count_of(claim: ClaimInProgress) -> int:
     """Return how many events may be claimed."""
     with claim:
         return claim.count
@@ -80,7 +80,7 @@ async def test_a_claim_that_fails_leaves_nothing_behind(parts: Parts, kind: str)
     """It is under way from before the store is asked, and its end frees what was reserved and promised."""
     desk, limit = parts.desk, parts.limits.by_pattern["test"]
     parts.limits.note_deferred({"test": 1})
-    claims: dict[str, Callable[[], OpenClaim]] = {
+    claims: dict[str, Callable[[], ClaimInProgress]] = {
         "fresh": lambda: desk.claim_fresh(2, ["test", "test"]),
         "queued": lambda: desk.claim_queued(2),
         "suspect": desk.claim_suspect,
@@ -91,7 +91,7 @@ async def test_a_claim_that_fails_leaves_nothing_behind(parts: Parts, kind: str)
     assert parts.idle
 
 
-def break_down(parts: Parts, claim: OpenClaim) -> None:
+def break_down(parts: Parts, claim: ClaimInProgress) -> None:
     """Fail while a claim is under way."""
     with claim:
         assert len(parts.buffer.leases.claims) == 1
@@ -151,7 +151,7 @@ async def test_a_claim_whose_answer_was_lost_is_handed_back(parts: Parts) -> Non
     with parts.desk.claim_queued(1):
         await parts.desk.recover_unanswered(leases)
     assert await parts.states(["event-0", "event-1"]) == [State.PROCESSING] * 2, "the claim under way may have them"
-    parts.buffer.leases.book(Claimed.of(*rows["event-0"]))
+    parts.buffer.leases.book(ClaimedEvent.of(*rows["event-0"]))
     await parts.desk.recover_unanswered(leases)
     assert await parts.states(["event-0", "event-1"]) == [State.PROCESSING, State.QUEUED]
     assert parts.publisher.behind

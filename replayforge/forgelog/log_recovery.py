@@ -261,7 +261,7 @@ def read_tail(disk: Disk, directory: Path, last: tuple[SegmentHeader, int], foun
             found.warnings.append(f"{header.name}: passed a damaged place; no record behind it is lost.")
         accepted = found.manifest.gap_at(walk.next_offset)
         if accepted is not None:  # the operator knows that the log ends early
-            walk.next_offset = accepted[1] + 1
+            walk.end_behind(accepted)
             found.torn_bytes = written_end(walk.window, walk.position) - walk.position
         elif walk.fault is not None:
             found.torn_bytes = judge_end(walk)

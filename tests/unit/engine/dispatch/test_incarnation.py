@@ -9,7 +9,7 @@ import pytest
 
 from replayforge.domain.clock import SystemClock
 from replayforge.domain.event import Lease
-from replayforge.domain.recovery import Incarnation
+from replayforge.domain.reclaim import FormerIncarnation
 from replayforge.engine.dispatch import incarnation
 from replayforge.engine.dispatch.incarnation import FILE_NAME, IncarnationFile, read_former
 from tests.support.clock import FakeClock
@@ -19,27 +19,27 @@ OWNER = "node/one"
 
 def test_nothing_was_left(tmp_path: Path) -> None:
     """Without a file, or with one that cannot be read, nothing is known, and a start goes on."""
-    assert read_former(tmp_path) == Incarnation()
+    assert read_former(tmp_path) == FormerIncarnation()
     (tmp_path / FILE_NAME).write_bytes(b"\0" * 4096)
-    assert read_former(tmp_path) == Incarnation()
+    assert read_former(tmp_path) == FormerIncarnation()
 
 
 def test_word_says_what_was_noted_last(tmp_path: Path) -> None:
     """The next incarnation reads who ran alone, who had run on, and that a drain had begun; the file is private."""
     clock = FakeClock()
     file = IncarnationFile.create(tmp_path, OWNER, clock)
-    assert read_former(tmp_path) == Incarnation(OWNER, False, None, 0.0, frozenset())
+    assert read_former(tmp_path) == FormerIncarnation(OWNER, False, None, 0.0, frozenset())
     file.begin_alone(Lease(1, 2))
     assert read_former(tmp_path).alone == (1, 2)
     file.end_alone()
     file.end_alone()
     file.begin_alone(Lease(3, 4))
     file.drain()
-    assert read_former(tmp_path) == Incarnation(OWNER, True, Lease(3, 4), 0.0, frozenset({Lease(1, 2)}))
+    assert read_former(tmp_path) == FormerIncarnation(OWNER, True, Lease(3, 4), 0.0, frozenset({Lease(1, 2)}))
     file.close()
     assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
     IncarnationFile.create(tmp_path, "node/two", clock).close()
-    assert read_former(tmp_path) == Incarnation("node/two", False, None, 0.0, frozenset())
+    assert read_former(tmp_path) == FormerIncarnation("node/two", False, None, 0.0, frozenset())
 
 
 def test_time_alone_is_written_as_it_passes(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ import pytest
 from replayforge.domain.admission import Admission
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Entry
-from replayforge.domain.recovery import Incarnation
+from replayforge.domain.reclaim import FormerIncarnation
 from replayforge.engine.dispatch import reader as reader_module
 from replayforge.engine.dispatch.incarnation import IncarnationFile, read_former
 from replayforge.engine.dispatch.reader import Reader
-from replayforge.stores.transactions import Claim
+from replayforge.stores.transactions import ClaimResult
 from tests.contract.store_backends import judge
 from tests.support.builders import success
 from tests.support.dispatch_parts import OWNER, Parts, dispatch_parts
@@ -56,7 +56,7 @@ async def fill(parts: Parts, count: int) -> None:
 async def suspect(parts: Parts, count: int = 1) -> None:
     """Have so many events in the store that were in flight at a death of the process."""
     await parts.claim(count)
-    await judge(parts.store, Incarnation(parts.store.owner))
+    await judge(parts.store, FormerIncarnation(parts.store.owner))
     parts.desk.look_for_suspects()
 
 
@@ -86,7 +86,7 @@ async def test_what_a_crash_left_between_read_and_ack_comes_again(
 ) -> None:
     """Entries that were read before the reader died are handed back by the next one and claimed."""
 
-    async def break_down(entries: Sequence[Entry], now_us: int, admission: Admission) -> Claim:
+    async def break_down(entries: Sequence[Entry], now_us: int, admission: Admission) -> ClaimResult:
         raise RuntimeError("defect")
 
     await fill(parts, 2)
@@ -105,7 +105,7 @@ async def test_an_outage_of_the_store_is_told_once(
 ) -> None:
     """The stream answers, so it is the store that is away; its return is told too."""
 
-    async def away(entries: Sequence[Entry], now_us: int, admission: Admission) -> Claim:
+    async def away(entries: Sequence[Entry], now_us: int, admission: Admission) -> ClaimResult:
         raise Unavailable("away")
 
     await fill(parts, 1)
@@ -124,7 +124,7 @@ async def test_a_claim_that_has_begun_is_finished(
     """A reader that is told to stop while the store works on its claim ends with what it took in the buffer."""
     claim, asked, answer, stopping = parts.store.claim, asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def take_long(entries: Sequence[Entry], now_us: int, admission: Admission) -> Claim:
+    async def take_long(entries: Sequence[Entry], now_us: int, admission: Admission) -> ClaimResult:
         asked.set()
         await answer.wait()
         return await claim(entries, now_us, admission)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from replayforge.engine.handlers.faults import REMEMBERED_SECONDS, SHOWN_MAX, HandlerFaults
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.telemetry import Telemetry
 
 

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from replayforge.domain.errors import Unavailable
-from replayforge.domain.event import Claimed, Lease
+from replayforge.domain.event import ClaimedEvent, Lease
 from replayforge.engine.accept.window import Window
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from tests.support.builders import claimed_event, record
 from tests.support.clock import FakeClock
 
 
-def rows(*seqs: int) -> list[Claimed]:
+def rows(*seqs: int) -> list[ClaimedEvent]:
     return [claimed_event(seq) for seq in seqs]
 
 

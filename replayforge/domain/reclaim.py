@@ -48,7 +48,7 @@ class Reclaim:
 
 
 @dataclass(frozen=True, slots=True)
-class Incarnation:
+class FormerIncarnation:
     """What the last incarnation of a node left word of: who it was, whether it was told to end, and who ran alone.
 
     `alone` is the lease of the event that ran with nothing beside it when the word was left, `seconds`
@@ -64,7 +64,7 @@ class Incarnation:
 
 def judge_former(
     left: Iterable[InFlight],
-    former: Incarnation,
+    former: FormerIncarnation,
     draining: Collection[str],
     node: str,
     holds_on_crash: Callable[[str], bool],

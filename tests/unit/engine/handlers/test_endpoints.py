@@ -28,7 +28,7 @@ from replayforge.engine.handlers.endpoints import (
     signing_key,
     with_endpoints,
 )
-from replayforge.engine.handlers.handlers import Handlers
+from replayforge.engine.handlers.registry import Handlers
 from tests.support.clock import FakeClock
 
 NOW_US = 1_763_800_000_000_000  # Sat, 22 Nov 2025 08:26:40 GMT
