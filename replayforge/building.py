@@ -173,7 +173,15 @@ def build_claiming(base: Foundation, incarnation_file: IncarnationFile) -> Claim
         desk,
         PauseController(store, buffer, limits, desk, clock, telemetry),
         Dispatcher(
-            base.log, store, window, desk, clock, telemetry, incarnation=base.incarnation, projected=base.cursor
+            base.log,
+            store,
+            window,
+            desk,
+            clock,
+            telemetry,
+            incarnation=base.incarnation,
+            projected=base.cursor,
+            signals=base.handlers.signals,
         ),
         Reader(base.stream, store, buffer, desk, incarnation_file, clock, telemetry, solo_seconds=workers.solo_seconds),
         DeferredClaimer(store, buffer, limits, desk, clock, telemetry),
@@ -299,6 +307,7 @@ def build_janitor(base: Foundation, claiming: Claiming, peers: Peers, chores: li
         publish=claiming.publisher.offer,
         note_disk=claiming.intake.note_disk,
         store_now_us=(peers.store_clock if base.store.shared else base.log.steady_clock).now_us,
+        signals=base.handlers.signals,
         further_chores=chores,
     )
 
@@ -352,6 +361,7 @@ def intervals(config: Config) -> Intervals:
         disk_free_bytes_min=config.log.disk_free_bytes_min,
         succeeded_kept_seconds=config.retention.succeeded_seconds,
         dead_kept_seconds=config.retention.dead_seconds,
+        signals_kept_seconds=config.retention.kept_seconds,
         keys_kept_seconds=config.retention.keys_seconds,
     )
 

@@ -18,6 +18,8 @@ POLL_SECONDS = 0.5
 APART = {
     "scheduled_events": "scheduled",
     "retrying_later_events": "to be tried again later",
+    "waiting": "parked by their handlers",
+    "kept": "kept until somebody waits for them",
     "paused_events": "paused",
     "held_events": "held",
 }
@@ -31,7 +33,8 @@ APART = {
 def status(context: click.Context, /, client: Client, *, wait_seconds: float, json_wanted: bool) -> None:
     """Say whether everything accepted that is due has come to its end.
 
-    What is scheduled, tried again later than in a few seconds, paused or held is not due, and is named apart.
+    What is scheduled, tried again later than in a few seconds, parked, kept, paused or held is not due, and is named
+    apart.
 
     Exit code 0: converged, 1: not, 2: no daemon answers, or it does not tell.
     """

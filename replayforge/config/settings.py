@@ -186,6 +186,7 @@ class RetentionConfig(Struct, frozen=True):
 
     succeeded_seconds: Age = 7 * DAY_SECONDS
     dead_seconds: Age = 90 * DAY_SECONDS
+    kept_seconds: Age = 0.0
     keys_seconds: Age = 90 * DAY_SECONDS
 
 

@@ -80,6 +80,7 @@ OPEN = frozenset(State) - TERMINAL - {State.RECEIVED}
 # are not to run; a held one still waits for such a decision.
 FAILED = frozenset({State.DEAD_LETTERED})
 TIMED = frozenset({State.SCHEDULED, State.RETRYING, State.WAITING})  # waiting for a time that their row names
+ANSWERING = TERMINAL - FAILED  # ends of a child that answer its parent; one that failed may yet be replayed
 UNDER_WAY = frozenset({State.QUEUED, State.PROCESSING})  # due and not ended: what a death may concern
 ATTEMPT_SPENDING = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
 UNSUCCESSFUL = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})

@@ -74,8 +74,8 @@ class WorkflowSummary:
 
     @property
     def in_flight(self) -> int:
-        """How many of them have not ended."""
-        return sum(count for state, count in self.totals.items() if state in OPEN)
+        """How many of them have not ended; what is kept until somebody takes it is under way to nowhere."""
+        return sum(count for state, count in self.totals.items() if state in OPEN and state is not State.KEPT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,32 @@ class RecordedStep(BatchRow, frozen=True):
     label: str
 
 
+class EndedStep(BatchRow, frozen=True, kw_only=True):
+    """A step that waited and is recorded now; `token` is that of its event's lease, by then the last one."""
+
+    event_seq: int
+    journal: int
+    kind: str
+    step: str
+    generation: int
+    state: StepState
+    token: int
+    recorded: int
+    result: bytes | None
+    error_type: str | None
+    error: str | None
+    other_id: str | None
+    at_us: int
+
+
+class TakenSignal(BatchRow, frozen=True, kw_only=True):
+    """A kept signal that a wait has taken, with who did."""
+
+    seq: int
+    result: bytes
+    at_us: int
+
+
 class JournalNote(BatchRow, frozen=True, kw_only=True):
     """An event's current journal; `parked_token` is 0 for one that is not parked now."""
 
@@ -353,6 +379,8 @@ BATCHES: dict[str, type[msgspec.Struct]] = {
     "settle_events": SettledEvent,
     "write_steps": RecordedStep,
     "note_journals": JournalNote,
+    "end_steps": EndedStep,
+    "take_signals": TakenSignal,
     "insert_waits": ParkedWait,
     "delete_waits": RemovedEvent,
     "reclaim_events": ReclaimedEvent,

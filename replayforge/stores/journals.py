@@ -46,13 +46,19 @@ class SignalTaken(msgspec.Struct, frozen=True):
     record: StepRecord | None
 
 
-class Park(msgspec.Struct, frozen=True):
+class ParkedEvent(msgspec.Struct, frozen=True):
     """An event that is parked, the journal that it has then, and the events of its workflow that it waits for."""
 
     event: StoredEvent
     journal: int
     waits: tuple[Wait, ...]
     at_us: int
+
+    @property
+    def awaited(self) -> list[tuple[str, str, str]]:
+        """Return by what the signals are found that it waits for: application, workflow, type."""
+        event = self.event
+        return [(event.application_name, event.workflow_id, wait.event_type) for wait in self.waits]
 
 
 def read_journal(event: StoredEvent, now_us: int) -> Steps[Journal]:
@@ -155,7 +161,7 @@ def cancel_requests(seqs: Sequence[int], now_us: int) -> Steps[tuple[set[int], i
     return {seq for seq, time_us in rows if seq is not None}, rows[0][1]
 
 
-def park(parks: Sequence[Park]) -> Steps[None]:
+def park(parks: Sequence[ParkedEvent]) -> Steps[None]:
     """Note what parked events wait for; it replaces whatever they waited for before."""
     yield from forget_waits(one.event.seq for one in parks)
     waits = [

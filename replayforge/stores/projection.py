@@ -1,7 +1,7 @@
 """The log's way into the store: rows for new events, and the cursor that says how far it has come, at once."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,6 +12,7 @@ from replayforge.domain.errors import Fatal, Unstorable
 from replayforge.domain.event import ClaimedEvent, Content, Entry, EventRecord, Meaning, StoredEvent, same_event
 from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import Reason, State
+from replayforge.stores import wakes
 from replayforge.stores.batches import AdvancedCursor, PassedOver, StoredContent
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, salvaged, storable_text
 from replayforge.stores.driver import Batch, Computation, Fetch, Steps
@@ -30,7 +31,8 @@ class Projection:
     The first `claims_max` events of it that are due and have admission are claimed as they are inserted; those without
     admission wait for their handlers. `bad` says of a single record what the store has against it: it is buried with
     what can be kept of it, its content too if `keep_content`. Of the `not_events`, `unreadable` are the offsets of
-    records that were to be events, and `gaps` of them were gone before they were read.
+    records that were to be events, and `gaps` of them were gone before they were read. Events of the types that
+    are `signals` are awaited and not handled: they are kept until a wait takes them.
     """
 
     log_id: str
@@ -47,6 +49,7 @@ class Projection:
     keep_content: bool = True
     unreadable: Sequence[int] = ()
     gaps: int = 0
+    signals: Collection[str] = ()
 
     def first(self, count: int) -> "Projection":
         """Return the stretch as far as its first so many records, and whatever lies before the next one."""
@@ -110,28 +113,38 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
         passed_over = PassedOver(log_id=projection.log_id, unreadable=unreadable, gaps=projection.gaps)
         yield Batch("count_passed_over", [passed_over])
     rows: list[ClaimedEvent] = []
+    woken: list[Entry] = []
     deferred: Counter[str] = Counter()
     if fresh:
         seqs = yield Fetch("reserve_seqs", {"count": len(fresh), "now_us": projection.now_us})
         # Where daemons share a store its clock says what is due, not the one of the daemon that accepted it.
         by_its_clock = replace(projection, now_us=seqs[0][1])
         rows = new_rows(by_its_clock, owner, [row[0] for row in seqs], fresh)
+        kept = [key_of(row.event) for row in rows if row.event.state is State.KEPT]
+        yield from wakes.lock_workflows(kept)
         yield Batch("insert_events", [row.event for row in rows])
         yield Batch("insert_contents", [stored_content(row) for row in rows])
         yield tally(node, Counter(row.event.state for row in rows))
         deferred.update(row.event.waits_for for row in rows if row.event.waits_for is not None)
         if deferred:
             yield tally_deferred(node, deferred)
+        if kept:
+            woken = yield from wakes.match_signals(node, kept, len(kept), by_its_clock.now_us)
     return Projected(
         through=projection.through,
         claimed=[row for row in rows if row.event.state is State.PROCESSING],
-        queued=[row.event.entry for row in rows if is_ready(row.event)],
+        queued=[row.event.entry for row in rows if is_ready(row.event)] + woken,
         buried=[(new.id, new.record.event_type) for new in fresh if new.bad is not None],
         inserted=len(rows),
         copies=copies,
         key_reused=[new.record.event_type for new in fresh if new.first_id is not None and new.bad is None],
         deferred=dict(deferred),
     )
+
+
+def key_of(event: StoredEvent) -> wakes.Key:
+    """Return by what an event is found that is a signal."""
+    return (event.application_name, event.workflow_id, event.event_type)
 
 
 def is_ready(event: StoredEvent) -> bool:
@@ -228,7 +241,7 @@ def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Seq
     rows: list[ClaimedEvent] = []
     claims_left, counter = projection.claims_max, projection.admission.counter()
     for seq, new in zip(seqs, fresh, strict=True):
-        state, event_type = first_state(new, projection.now_us), new.record.event_type
+        state, event_type = first_state(new, projection), new.record.event_type
         waits_for = counter.waits_for(event_type) if state is State.QUEUED else None
         if state is State.QUEUED and waits_for is None and claims_left > 0:
             state = State.PROCESSING
@@ -238,12 +251,13 @@ def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Seq
     return rows
 
 
-def first_state(new: NewEvent, now_us: int) -> State:
+def first_state(new: NewEvent, projection: Projection) -> State:
     """Return where a new event begins; one whose key was used before is a dead letter from the start."""
     if new.first_id is not None or new.bad is not None:
         return State.DEAD_LETTERED
-    later = new.record.run_at_us is not None and new.record.run_at_us > now_us
-    return State.SCHEDULED if later else State.QUEUED
+    if new.record.run_at_us is not None and new.record.run_at_us > projection.now_us:
+        return State.SCHEDULED
+    return State.KEPT if new.record.event_type in projection.signals else State.QUEUED
 
 
 def new_event(

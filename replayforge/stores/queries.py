@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from replayforge.domain.bulk_replay import AT_WORK, JOB_ENDED
 from replayforge.domain.errors import Corrupt
-from replayforge.domain.lifecycle import TIMED, UNDER_WAY, UNSUCCESSFUL
+from replayforge.domain.lifecycle import ANSWERING, OPEN, TIMED, UNDER_WAY, UNSUCCESSFUL
 from replayforge.stores.batches import BATCHES
 
 HEADING = re.compile(r"^-- (fragment )?([a-z_]+) --$", re.MULTILINE)
@@ -31,6 +31,8 @@ def in_sql(members: Collection[Enum]) -> str:
 # What both books call alike and the domain decides.
 SHARED_FRAGMENTS = {
     "timed_states": in_sql(TIMED),
+    "open_states": in_sql(OPEN),
+    "answering_states": in_sql(ANSWERING),
     "states_under_way": in_sql(UNDER_WAY),
     "unsuccessful_outcomes": in_sql(UNSUCCESSFUL),
     "job_states_at_work": in_sql(AT_WORK),

@@ -21,13 +21,14 @@ from replayforge.domain.event import (
     SeenLease,
     StoredEvent,
 )
-from replayforge.domain.journal import Journal
+from replayforge.domain.journal import Journal, StepRecord
 from replayforge.domain.lifecycle import State
 from replayforge.domain.metrics_history import MetricsHistory, Range
 from replayforge.domain.poison import Suspicion
 from replayforge.domain.reclaim import InFlight, Reclaim
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores import (
+    decisions,
     deferred,
     journals,
     lookups,
@@ -37,12 +38,14 @@ from replayforge.stores import (
     retention,
     suspicions,
     transactions,
+    wakes,
 )
 from replayforge.stores.batches import OpenedCursor
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
+from replayforge.stores.decisions import CancelOutcome
 from replayforge.stores.deferred import Recalled, Sorted
 from replayforge.stores.driver import Batch, Driver, Steps
-from replayforge.stores.journals import StepCommit, StepCommitted
+from replayforge.stores.journals import SignalTaken, StepCommit, StepCommitted
 from replayforge.stores.lookups import Discrepancies, EventPage, WorkflowPage
 from replayforge.stores.metrics_history import Amount, StepAmount
 from replayforge.stores.migrations import migrate
@@ -243,6 +246,14 @@ class Store:
         """Record steps of events that are held; says for each commit whether its lease was lost before."""
         return await self.driver.write(lambda: journals.record_steps(self.owner, commits, now_us))
 
+    async def take_signal(
+        self, commit: StepCommit, taken: StepRecord, timed_out: StepRecord | None, now_us: int
+    ) -> SignalTaken:
+        """Take the oldest kept signal for the wait of a running event; without one it may be recorded as timed out."""
+        return await self.driver.write(
+            lambda: wakes.take_signal(self.node, self.owner, commit, taken, timed_out, now_us)
+        )
+
     async def hand_back(self, leases: Sequence[Lease], now_us: int) -> int:
         """Return claimed events that were never started; returns how many were still ours."""
         return await self.driver.write(lambda: transactions.hand_back(self.node, self.owner, leases, now_us))
@@ -282,12 +293,17 @@ class Store:
         """Take back events that a crash left in processing, as decided; returns those that were still there."""
         return await self.driver.write(lambda: transactions.reclaim(self.node, reclaims, error, now_us))
 
-    async def promote(self, now_us: int, limit: int = 1000) -> tuple[list[Entry], int | None]:
-        """Queue waiting events that fell due; returns their entries and when the next falls due."""
+    async def promote(
+        self, now_us: int, limit: int = 1000, *, signals: Sequence[str] = ()
+    ) -> tuple[list[Entry], int | None]:
+        """Queue waiting events that fell due; returns their entries and when the next falls due.
+
+        Events of the types that are `signals` are given to whoever waits for them, or kept.
+        """
         due = await self.next_due(now_us)
         if due is None or due > now_us:
             return [], due
-        return await self.driver.write(lambda: transactions.promote(self.node, now_us, limit))
+        return await self.driver.write(lambda: transactions.promote(self.node, now_us, limit, signals))
 
     async def next_due(self, now_us: int) -> int | None:
         """Return when the next waiting event falls due, which may have been long ago; None when none waits."""
@@ -368,11 +384,28 @@ class Store:
         """Return the run of the event that a request with this key has begun, or None."""
         return await self.driver.read(lambda: lookups.run_of_request(event.seq, request_key))
 
-    async def move(self, event: StoredEvent, target: State, action: str, detail: str, now_us: int) -> bool:
-        """Move an event by hand and note it; False when it is no longer what the caller saw."""
+    async def move(
+        self, event: StoredEvent, target: State, action: str, detail: str, now_us: int
+    ) -> list[Entry] | None:
+        """Move an event by hand and note it; None when it is no longer what the caller saw.
+
+        Returns the entries of parents whom its end has woken.
+        """
         return await self.driver.write(
-            lambda: transactions.move(self.node, event, target, action, detail, now_us),
+            lambda: decisions.move(self.node, event, target, action, detail, now_us),
         )
+
+    async def request_cancel(
+        self, event: StoredEvent, detail: str, now_us: int, *, compensates: bool = False
+    ) -> CancelOutcome:
+        """Cancel an event, or ask it to end if it is running; see what has come of it in the answer."""
+        return await self.driver.write(
+            lambda: decisions.request_cancel(self.node, event, detail, now_us, compensates=compensates)
+        )
+
+    async def discard_unclaimed(self, before_us: int, now_us: int, limit: int = 500) -> int:
+        """Discard signals kept since before a time that no open event could take any more; returns how many."""
+        return await self.driver.write(lambda: decisions.discard_unclaimed(self.node, before_us, limit, now_us))
 
     # Pauses
 

@@ -10,15 +10,14 @@ import msgspec
 from replayforge.domain.admission import Admission
 from replayforge.domain.event import ClaimedEvent, Content, Entry, Lease, SeenLease, StoredEvent
 from replayforge.domain.journal import StepRecord, Wait
-from replayforge.domain.lifecycle import OPEN, Outcome, Reason, State
+from replayforge.domain.lifecycle import OPEN, TIMED, Outcome, State
 from replayforge.domain.reclaim import InFlight, Reclaim
 from replayforge.domain.reports import Node
 from replayforge.domain.verdict import Verdict, error_signature
-from replayforge.stores import journals
+from replayforge.stores import journals, wakes
 from replayforge.stores.batches import (
     EndedAttempt,
     HandedBackEvent,
-    MovedEvent,
     NodeReport,
     NotedAction,
     ReclaimedEvent,
@@ -28,10 +27,11 @@ from replayforge.stores.batches import (
 )
 from replayforge.stores.burial import bury
 from replayforge.stores.driver import Batch, Fetch, Steps
-from replayforge.stores.journals import Park, StepCommit
+from replayforge.stores.journals import ParkedEvent, StepCommit
 from replayforge.stores.rows import Row, as_bytes, left_event, stored_event
 from replayforge.stores.suspicions import written
-from replayforge.stores.tallies import WAITS_FOR, moves, tally, tally_deferred
+from replayforge.stores.tallies import moves, tally, tally_deferred
+from replayforge.stores.wakes import Child
 
 Decide = Callable[[Sequence[InFlight]], Sequence[Reclaim]]
 
@@ -188,6 +188,9 @@ def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[Se
     An outcome that an earlier commit already recorded, whose answer was lost on the way, is neither committed again
     nor called fenced.
     """
+    related = [one for one in settlements if one.journal or one.event.origin is not None]
+    if related:
+        yield from lock_before(related)
     leases = [settlement.lease for settlement in settlements]
     rows = yield Fetch("held_leases", {"leases": leases, "owner": owner})
     held = set(starmap(Lease, rows))
@@ -196,11 +199,46 @@ def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[Se
     yield Batch("insert_attempts", attempts)
     yield Batch("settle_events", [settled_event(settlement, owner) for settlement in valid])
     yield tally(node, moves(State.PROCESSING, (settlement.verdict.state for settlement in valid)))
-    journaled = [settlement for settlement in valid if settlement.journal]
-    if journaled:
-        yield from keep_journals(journaled)
+    woken = (yield from go_on(node, [one for one in related if one.lease in held])) if related else []
     fenced = (yield from fenced_of(settlements, held)) if len(valid) < len(settlements) else []
-    return Settled(fenced, [])
+    return Settled(fenced, woken)
+
+
+def lock_before(settlements: Sequence[Settlement]) -> Steps[None]:
+    """Lock what settling these touches beside their own rows: the workflows whose signals they await, their parents."""
+    parked = [settlement.event for settlement in settlements if settlement.waits]
+    yield from wakes.lock_workflows((event.application_name, event.workflow_id) for event in parked)
+    yield from wakes.lock_families(settlement.event for settlement in settlements)
+
+
+def go_on(node: str, settlements: Sequence[Settlement]) -> Steps[list[Entry]]:
+    """Write what settled events remember, and wake whom that concerns; returns their entries.
+
+    Parents learn how their children have ended. An event that was parked is woken at once where something that it waits
+    for has come true meanwhile; one that is asked to end does not wait.
+    """
+    woken: list[Entry] = []
+    journaled = [settlement for settlement in settlements if settlement.journal]
+    if journaled:
+        at_us = max(settlement.ended_at_us for settlement in journaled)
+        parks = yield from keep_journals(journaled)
+        woken += yield from wakes.look_for_answers(node, parks)
+        awaited = [key for park in parks for key in park.awaited]
+        woken += (yield from wakes.match_signals(node, awaited, len(awaited), at_us)) if awaited else []
+        yield from hasten_cancelled(journaled, at_us)
+    ended = [Child(one.event.id, one.verdict.state, one.result) for one in settlements if one.event.origin is not None]
+    if ended:
+        woken += yield from wakes.answer_parents(node, ended, max(one.ended_at_us for one in settlements))
+    return woken
+
+
+def hasten_cancelled(settlements: Sequence[Settlement], at_us: int) -> Steps[None]:
+    """Let those that are asked to end wait for nothing any more."""
+    waiting = [one.event.seq for one in settlements if one.verdict.state in TIMED]
+    if waiting:
+        requested, _ = yield from journals.cancel_requests(waiting, at_us)
+        if requested:
+            yield Fetch("hasten_events", {"seqs": sorted(requested), "now_us": at_us})
 
 
 def fenced_of(settlements: Sequence[Settlement], held: set[Lease]) -> Steps[list[Settlement]]:
@@ -219,14 +257,14 @@ def fenced_of(settlements: Sequence[Settlement], held: set[Lease]) -> Steps[list
     ]
 
 
-def keep_journals(settlements: Sequence[Settlement]) -> Steps[None]:
-    """Write what settled events remember, and what those of them wait for that are parked."""
+def keep_journals(settlements: Sequence[Settlement]) -> Steps[list[ParkedEvent]]:
+    """Write what settled events remember, and what those of them wait for that are parked; returns these."""
     commits = [StepCommit(one.event, one.journal, one.records, one.started_at_us) for one in settlements]
     yield from journals.write_steps(commits, {one.event.seq for one in settlements if one.parked})
-    yield from journals.park(
-        [Park(one.event, one.journal, one.waits, one.ended_at_us) for one in settlements if one.parked]
-    )
+    parks = [ParkedEvent(one.event, one.journal, one.waits, one.ended_at_us) for one in settlements if one.parked]
+    yield from journals.park(parks)
     yield from journals.forget_waits(one.event.seq for one in settlements if one.verdict.state not in OPEN)
+    return parks
 
 
 def ended_attempt(settlement: Settlement, owner: str) -> EndedAttempt:
@@ -443,14 +481,30 @@ def node_report(report: Node, now_us: int) -> NodeReport:
     )
 
 
-def promote(node: str, now_us: int, limit: int) -> Steps[tuple[list[Entry], int | None]]:
-    """Queue what has waited for its time; returns the entries and when the next one falls due."""
-    rows = yield Fetch("promote_due", {"now_us": now_us, "count": limit})
+def promote(node: str, now_us: int, limit: int, signals: Sequence[str]) -> Steps[tuple[list[Entry], int | None]]:
+    """Queue what has waited for its time; returns the entries and when the next one falls due.
+
+    Events of the types that are `signals` are given to whoever waits for them, or kept.
+    """
+    woken = (yield from keep_due(node, now_us, limit, signals)) if signals else []
+    rows = yield Fetch("promote_due", {"now_us": now_us, "count": limit, "signals": signals})
     before = Counter(State(row[2]) for row in rows)
     yield tally(node, {**{state: -count for state, count in before.items()}, State.QUEUED: len(rows)})
     yield from journals.count_wakes([row[4] for row in rows if row[2] == State.WAITING])
     due = yield Fetch("next_due", {"now_us": now_us})
-    return [Entry(event_id, run) for event_id, run, *_ in rows], due[0][0]
+    return [*woken, *(Entry(row[0], row[1]) for row in rows)], due[0][0]
+
+
+def keep_due(node: str, now_us: int, limit: int, signals: Sequence[str]) -> Steps[list[Entry]]:
+    """Keep signals whose time has come, or give them to whoever waits for them; returns whom that has woken."""
+    due = yield Fetch("due_signals", {"now_us": now_us, "count": limit, "signals": signals})
+    if not due:
+        return []
+    keys = [(row[1], row[2], row[3]) for row in due]
+    yield from wakes.lock_workflows(keys)
+    rows = yield Fetch("keep_signals", {"seqs": [row[0] for row in due], "now_us": now_us})
+    yield tally(node, moves(State.SCHEDULED, [State.KEPT] * len(rows)))
+    return (yield from wakes.match_signals(node, keys, len(rows), now_us))
 
 
 def promote_stranded(node: str, now_us: int, ahead_us: int, limit: int) -> Steps[list[Entry]]:
@@ -481,38 +535,3 @@ def replay_note(replayed: ReplayedEvent, reason: str, request_key: str | None = 
         detail=reason,
         request_key=request_key,
     )
-
-
-def move(
-    node: str, event: StoredEvent, target: State, action: str, detail: str, now_us: int, due_at_us: int | None = None
-) -> Steps[bool]:
-    """Move an event by hand from the state the caller saw; False when it moved meanwhile."""
-    given_up = event.state is State.HELD and target is State.DEAD_LETTERED
-    reason = detail if target is State.DISCARDED else (event.reason or Reason.GIVEN_UP) if given_up else None
-    moved = MovedEvent(
-        seq=event.seq,
-        run=event.run,
-        state=event.state,
-        target=target,
-        reason=reason,
-        due_at_us=due_at_us,
-        at_us=now_us,
-    )
-    waits_for = yield from what_it_waits_for(event)
-    changed = yield Batch("move_event", [moved])
-    if changed[0][0] != 1:
-        return False
-    if waits_for is not None:
-        yield tally(node, {WAITS_FOR + waits_for: -1})
-    note = NotedAction(event_seq=event.seq, at_us=now_us, run=event.run, action=action, detail=detail)
-    yield Batch("insert_actions", [note])
-    yield tally(node, moves(event.state, [target]))
-    return True
-
-
-def what_it_waits_for(event: StoredEvent) -> Steps[str | None]:
-    """Fetch which handler a queued event waits for by now, and let nobody change that before the transaction ends."""
-    if event.state is not State.QUEUED:
-        return None
-    rows = yield Fetch("waiting", {"seq": event.seq})
-    return rows[0][0] if rows else None

@@ -158,7 +158,7 @@ async def test_cancel_and_replay_of_what_waits(store: Store) -> None:
     """An event that waits can be cancelled, is counted no more then, and a replay queues it as any other."""
     await project(store, kinds("a", "a"), room(a=0))
     event, _ = (await store.events_by_ids(["event-0"]))["event-0"]
-    assert await store.move(event, State.CANCELLED, "cancelled", "why not", now_us())
+    assert await store.move(event, State.CANCELLED, "cancelled", "why not", now_us()) == []
     assert await stands(store, "event-0") == (State.CANCELLED, None)
     assert await waiting(store) == {"a": 1}
     event, _ = (await store.events_by_ids(["event-0"]))["event-0"]
@@ -172,7 +172,7 @@ async def test_event_that_began_to_wait_after_it_was_looked_at_is_cancelled_and_
     await put(store, kinds("a"))
     seen, _ = (await store.events_by_ids(["event-0"]))["event-0"]
     await store.claim([Entry("event-0", 1)], now_us(), room(a=0))
-    assert await store.move(seen, State.CANCELLED, "cancelled", "why not", now_us())
+    assert await store.move(seen, State.CANCELLED, "cancelled", "why not", now_us()) == []
     assert await waiting(store) == {}
 
 

@@ -24,7 +24,8 @@ def step(event: StoredEvent, name: str = "charge", **fields: Any) -> StepRecord:
 
 def pending(event: StoredEvent, name: str, kind: StepKind, **fields: Any) -> StepRecord:
     """Return a step that waits."""
-    return step(event, name, kind=kind, state=StepState.PENDING, recorded=0, result=None, **fields)
+    given: dict[str, Any] = {"state": StepState.PENDING, "recorded": 0, "result": None}
+    return step(event, name, kind=kind, **given | fields)
 
 
 def commit(event: StoredEvent, *records: StepRecord, **fields: Any) -> StepCommit:

@@ -297,8 +297,8 @@ async def test_a_held_event_is_decided_about_once(store: Store, target: State) -
     await claimed(store)
     (taken,) = await store.reclaim(reclaims(await store.in_flight(""), hold=True), "the process died", now_us())
     held = await stored(store, taken.event.event_id)
-    assert await store.move(held, target, "decided", "I looked", now_us())
-    assert not await store.move(held, target, "decided", "I looked, too", now_us())
+    assert await store.move(held, target, "decided", "I looked", now_us()) == []
+    assert await store.move(held, target, "decided", "I looked, too", now_us()) is None
     history = await store.history(held.id)
     assert history is not None
     event, _, _, actions = history
@@ -339,8 +339,8 @@ async def test_replay_happens_once(store: Store) -> None:
 async def test_move_needs_the_state_that_was_seen(store: Store) -> None:
     """A move by hand takes place from the state and run that the caller saw, and from no other."""
     (letter,) = await dead(store)
-    assert await store.move(letter, State.DISCARDED, "discarded", "old", now_us())
-    assert not await store.move(letter, State.DISCARDED, "discarded", "old", now_us())
+    assert await store.move(letter, State.DISCARDED, "discarded", "old", now_us()) == []
+    assert await store.move(letter, State.DISCARDED, "discarded", "old", now_us()) is None
     assert not await store.replay(letter, now_us(), "again")
     assert (await stored(store, letter.id)).reason == "old"
 

@@ -90,7 +90,7 @@ async def test_what_a_person_decides_about_is_cleared(store: Store) -> None:
     """A suspect that is held, or set aside, and moved by hand begins anew, without the reason it was held for."""
     await set_aside(store)
     event = (await store.events_by_ids(["event-0"]))["event-0"][0]
-    assert await store.move(event, State.CANCELLED, "cancelled", "no longer wanted", now_us())
+    assert await store.move(event, State.CANCELLED, "cancelled", "no longer wanted", now_us()) == []
     assert await known(store) is None
     assert await store.set_aside() == []
 

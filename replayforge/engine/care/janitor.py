@@ -3,7 +3,7 @@
 import asyncio
 import random
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from replayforge import crashpoints
@@ -42,6 +42,7 @@ class Intervals:
     disk_free_bytes_min: int = 0
     succeeded_kept_seconds: float = 0.0
     dead_kept_seconds: float = 0.0
+    signals_kept_seconds: float = 0.0
     keys_kept_seconds: float = 0.0
 
 
@@ -95,6 +96,7 @@ class Janitor:
         publish: Callable[[Sequence[Entry]], None],
         note_disk: Callable[[bool], None],
         store_now_us: Callable[[], int | None],
+        signals: Collection[str] = (),
         further_chores: Sequence[Chore] = (),
     ) -> None:
         self.log = log
@@ -108,6 +110,7 @@ class Janitor:
         self.publish = publish
         self.note_disk = note_disk
         self.store_now_us = store_now_us
+        self.signals = signals
         self.mirrored = -1
         self.drift_seconds = 0.0
         self.disk_low = False
@@ -161,7 +164,8 @@ class Janitor:
 
     async def promote(self) -> int:
         """Queue what has waited for its time."""
-        entries, _ = await self.store.promote(self.clock.now_us(), PROMOTED_PER_STEP_MAX)
+        signals = sorted(self.signals)
+        entries, _ = await self.store.promote(self.clock.now_us(), PROMOTED_PER_STEP_MAX, signals=signals)
         return self.publish_promoted(entries)
 
     async def promote_stranded(self) -> int:
@@ -246,7 +250,7 @@ class Janitor:
         return retained.segments
 
     async def retire_events(self) -> int:
-        """Remove finished events that have been kept long enough, by a clock that can be trusted.
+        """Remove finished events that have been kept long enough, by a clock that can be trusted, and give up signals.
 
         In an embedded store, what ended while the clock was set back looks as old as the clock said it was.
         """
@@ -259,6 +263,8 @@ class Janitor:
             State.DEAD_LETTERED: self.intervals.dead_kept_seconds,
             State.DISCARDED: self.intervals.dead_kept_seconds,
         }
+        if (seconds := self.intervals.signals_kept_seconds) > 0:
+            await self.store.discard_unclaimed(now_us - to_us(seconds), now_us, RETIRED_PER_STEP_MAX)
         retired = 0
         for state, seconds in kept_seconds.items():
             if seconds > 0:

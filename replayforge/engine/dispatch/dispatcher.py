@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from asyncio import timeout
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -49,6 +49,7 @@ class Dispatcher:
         *,
         incarnation: str,
         projected: int,
+        signals: Collection[str] = (),
     ) -> None:
         self.log = log
         self.store = store
@@ -58,6 +59,7 @@ class Dispatcher:
         self.telemetry = telemetry
         self.incarnation = incarnation
         self.projected = projected
+        self.signals = signals
         self.certain = False
         self.moved = asyncio.Condition()
         self.wake = asyncio.Event()
@@ -221,6 +223,7 @@ class Dispatcher:
             durable=self.log.durable_offset,
             claims_max=claims_max,
             admission=admission,
+            signals=self.signals,
         )
 
     def report(self, projected: Projected) -> None:

@@ -8,6 +8,7 @@ from replayforge.domain.errors import Conflict, NotFound, Rejected
 from replayforge.domain.event import Content, Entry, StoredEvent
 from replayforge.domain.lifecycle import CANCELLABLE, FAILED, REPLAYABLE, TIMED, TRANSITIONS, State, held_way_out
 from replayforge.engine.dispatch.publisher import Publisher
+from replayforge.stores.decisions import CancelAnswer
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 
@@ -115,19 +116,25 @@ class Replayer:
         """Let a retrying or scheduled event run now instead of at its time; its budget of attempts stays."""
         event, _ = await self.find(event_id)
         if event.state not in TIMED:
-            words = "only a retrying or scheduled event can be hurried"
+            words = "only a waiting, retrying or scheduled event can be hurried"
             raise Conflict(f"Event {event_id} is {event.state}; {words}.{way_out(event)}")
         await self.move(event, State.QUEUED, "retried", "asked to run now")
         self.publisher.offer([event.entry])
         return event
 
     async def cancel(self, event_id: str, reason: str) -> StoredEvent:
-        """Cancel an event that is not running and has not ended."""
+        """Cancel an event that has not ended; one that is running is asked to end, if it can be told."""
         event, _ = await self.find(event_id)
         if event.state not in CANCELLABLE:
             raise Conflict(f"Event {event_id} is {event.state}; only a waiting event can be cancelled.{way_out(event)}")
-        await self.move(event, State.CANCELLED, "cancelled", reason)
-        self.telemetry.emit("event.cancelled", event_id=event.id)
+        cancelled = await self.store.request_cancel(event, reason, self.clock.now_us())
+        self.publisher.offer(cancelled.woken)
+        if cancelled.answer is CancelAnswer.REFUSED:
+            raise Conflict(f"Event {event_id} is processing; only a waiting event can be cancelled.")
+        if cancelled.answer is CancelAnswer.MOVED:
+            raise Conflict(f"Event {event.id} was moved by somebody else a moment ago.")
+        if cancelled.answer is CancelAnswer.CANCELLED:
+            self.telemetry.emit("event.cancelled", event_id=event.id)
         return event
 
     async def resolve(self, event_id: str, target: State, reason: str) -> StoredEvent:
@@ -156,8 +163,10 @@ class Replayer:
 
     async def move(self, event: StoredEvent, target: State, action: str, detail: str) -> None:
         """Move the event; Conflict when it moved meanwhile."""
-        if not await self.store.move(event, target, action, detail, self.clock.now_us()):
+        woken = await self.store.move(event, target, action, detail, self.clock.now_us())
+        if woken is None:
             raise Conflict(f"Event {event.id} was moved by somebody else a moment ago.")
+        self.publisher.offer(woken)
 
 
 def way_out(event: StoredEvent) -> str:

@@ -26,7 +26,8 @@ class Convergence:
     """Whether everything that is due has ended, and if not, what stands in the way, in words.
 
     Due is also an attempt that follows within `SOON_SECONDS`, so that a short backoff does not look like an end;
-    `retrying_later` are those that follow later. `living` are the other daemons that share the store, `gone` those
+    `retrying_later` are those that follow later. Neither is what its handler has parked, which is `waiting`, nor a
+    signal that is `kept` until somebody waits for it. `living` are the other daemons that share the store, `gone` those
     whose logs cannot be reached. `paused` events are deferred until somebody resumes their handlers; they are not due.
     `broken` are the handlers whose breakers are not closed, `stuck` says of handlers that do not end.
     """
@@ -39,6 +40,8 @@ class Convergence:
     living: list[Node]
     gone: list[Node]
     retrying_later: int = 0
+    waiting: int = 0
+    kept: int = 0
     paused: int = 0
     pauses: Sequence[Pause] = ()
     broken: Sequence[str] = ()
@@ -114,6 +117,8 @@ class ConvergenceQuery:
             living=living,
             gone=gone,
             retrying_later=max(0, ledger.states[State.RETRYING] - soon.get(State.RETRYING, 0)),
+            waiting=ledger.states[State.WAITING],
+            kept=ledger.states[State.KEPT],
             paused=sum(paused.values()),
             pauses=pauses,
             broken=broken,

@@ -324,6 +324,122 @@ WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND (
 SELECT j.event_seq, {database_now_us}
 FROM (SELECT 1) AS one LEFT JOIN journals AS j ON j.cancel_requested = 1 AND j.event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
 
+-- fragment pending_columns --
+s.event_seq, s.journal, s.kind, s.step, s.generation, e.lease_token,
+(SELECT max(greatest(o.begun, o.recorded)) FROM steps AS o WHERE o.event_seq = s.event_seq AND o.journal = s.journal),
+s.other_id
+
+-- lock_workflows --
+-- Let nobody else match signals of these workflows before this transaction ends; the locks are taken in one order.
+SELECT pg_advisory_xact_lock(number) FROM (
+    SELECT DISTINCT hashtextextended(value::text, 0) AS number FROM jsonb_array_elements(:workflows::jsonb)
+    ORDER BY number
+) AS numbers
+
+-- pending_calls --
+-- The steps that wait for these children, of journals that are the current ones.
+SELECT {pending_columns}
+FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
+    JOIN events AS e ON e.seq = s.event_seq
+WHERE s.other_id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
+    AND s.kind = 'call' AND s.state = 'pending'
+
+-- ended_calls --
+-- The steps of these journals, (row number, journal, token), that wait for children which have ended, and how.
+SELECT {pending_columns}, c.state, c.result
+FROM jsonb_array_elements(:parks::jsonb) AS key JOIN steps AS s
+    ON s.event_seq = (key.value ->> 0)::bigint AND s.journal = (key.value ->> 1)::bigint AND s.kind = 'call'
+    JOIN events AS e ON e.seq = s.event_seq JOIN events AS c ON c.id = s.other_id
+WHERE s.state = 'pending' AND c.state || '' IN ({answering_states})
+
+-- answered_calls --
+-- Those of these events that have steps which children ended while they ran, under the lease they were parked from.
+SELECT DISTINCT s.event_seq
+FROM jsonb_array_elements(:parks::jsonb) AS key JOIN steps AS s
+    ON s.event_seq = (key.value ->> 0)::bigint AND s.journal = (key.value ->> 1)::bigint AND s.kind = 'call'
+WHERE s.recorded > 0 AND s.token = (key.value ->> 2)::bigint AND coalesce(s.error_type, '') <> :timed_out
+
+-- pending_waits --
+-- The steps that wait for signals, of journals that are the current ones.
+SELECT {pending_columns}
+FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
+    JOIN events AS e ON e.seq = s.event_seq
+WHERE s.event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND s.kind = 'wait_for' AND s.state = 'pending' ORDER BY s.generation
+
+-- end_steps --
+-- Record how steps have ended that waited.
+UPDATE steps AS s
+SET state = g.state, token = g.token, recorded = g.recorded, result = g.result, error_type = g.error_type,
+    error = g.error, other_id = g.other_id, ended_at_us = g.at_us
+FROM {rows}
+WHERE s.event_seq = ANY (:event_seq) AND s.event_seq = g.event_seq AND s.journal = g.journal AND s.kind = g.kind
+    AND s.step = g.step AND s.generation = g.generation AND s.state = 'pending'
+
+-- parked_waiters --
+-- Who is parked for signals of these keys, (application, workflow, event type): the longest parked of each.
+SELECT one.* FROM jsonb_array_elements(:keys::jsonb) AS key CROSS JOIN LATERAL (
+    SELECT w.event_seq, e.id, w.step, w.application_name, w.workflow_id, w.event_type
+    FROM waits AS w JOIN events AS e ON e.seq = w.event_seq
+    WHERE w.workflow_id = key.value ->> 1 AND w.event_type = key.value ->> 2
+        AND w.application_name = key.value ->> 0 AND e.state || '' = 'waiting'
+    ORDER BY w.since_us, w.event_seq LIMIT :count
+) AS one
+
+-- kept_signals --
+-- Signals of these keys that nobody has taken yet: the oldest of each.
+SELECT e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.created_at_us, e.origin
+FROM events AS e WHERE e.seq = ANY (ARRAY(
+    SELECT one.seq FROM jsonb_array_elements(:keys::jsonb) AS key CROSS JOIN LATERAL (
+        SELECT k.seq FROM events AS k
+        WHERE k.workflow_id = key.value ->> 1 AND k.event_type = key.value ->> 2
+            AND k.application_name = key.value ->> 0 AND k.state = 'kept'
+        ORDER BY k.seq LIMIT :count
+    ) AS one
+)) AND e.state || '' = 'kept' ORDER BY e.seq FOR UPDATE
+
+-- take_signals --
+-- Let kept signals succeed that waits have taken.
+UPDATE events AS e
+SET previous_state = e.state, state = 'succeeded', result = g.result, due_at_us = NULL, updated_at_us = g.at_us
+FROM {rows}
+WHERE e.seq = ANY (:seq) AND e.seq = g.seq AND e.state || '' = 'kept'
+
+-- hasten_events --
+-- Let events that are parked, or are to be tried again, be due at once.
+UPDATE events SET due_at_us = {database_now_us} WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND state || '' IN ({timed_states})
+
+-- request_cancel --
+-- Note that an event is asked to end, if it has a journal.
+UPDATE journals SET cancel_requested = 1 WHERE event_seq = :seq RETURNING event_seq
+
+-- due_signals --
+-- Scheduled events of these types whose time has come, with what signals are found by.
+SELECT seq, application_name, workflow_id, event_type FROM events
+WHERE state IN ({timed_states}) AND due_at_us <= (SELECT {database_now_us}) AND state = 'scheduled'
+    AND event_type = ANY (ARRAY(SELECT jsonb_array_elements_text(:signals::jsonb)))
+ORDER BY due_at_us LIMIT :count
+
+-- keep_signals --
+-- Keep signals whose time has come.
+UPDATE events SET previous_state = state, state = 'kept', due_at_us = NULL, updated_at_us = {database_now_us}
+WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND state || '' = 'scheduled'
+RETURNING seq
+
+-- unclaimed --
+-- Signals that nobody has taken since a time, of workflows without an open event, which could.
+SELECT k.seq, k.id, k.run FROM events AS k
+WHERE k.state = 'kept' AND k.updated_at_us < :before_us AND NOT EXISTS (
+    SELECT 1 FROM events AS e
+    WHERE e.workflow_id = k.workflow_id AND e.application_name = k.application_name
+        AND e.state || '' IN ({open_states}) AND e.state || '' <> 'kept'
+)
+ORDER BY k.seq LIMIT :count FOR UPDATE OF k SKIP LOCKED
+
+-- discard_signals --
+-- Discard kept signals that nobody will take.
+UPDATE events SET previous_state = state, state = 'discarded', reason = :reason, updated_at_us = {database_now_us}
+WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND state || '' = 'kept'
+
 -- insert_waits --
 -- What parked events wait for.
 INSERT INTO waits (event_seq, step, application_name, workflow_id, event_type, since_us)
@@ -482,10 +598,11 @@ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <
     AND xact_start < clock_timestamp() - make_interval(secs => :seconds::float8)
 
 -- promote_due --
--- Queue what was waiting for its time. The time is asked once, or the index could not be gone down by it.
+-- Queue what was waiting for its time, but no signals, which are never queued. The time is asked once, or the index could not be gone down by it.
 WITH due AS MATERIALIZED (
     SELECT seq AS due_seq, state AS due_state FROM events
     WHERE state IN ({timed_states}) AND due_at_us <= (SELECT {database_now_us})
+        AND NOT (state = 'scheduled' AND event_type = ANY (ARRAY(SELECT jsonb_array_elements_text(:signals::jsonb))))
     ORDER BY due_at_us LIMIT :count FOR UPDATE SKIP LOCKED
 )
 UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us::bigint
@@ -691,10 +808,15 @@ SELECT * FROM {rows}
 
 -- retirable --
 -- Those of the oldest finished events that were last touched before a time, those with a key with the size of what came
--- with them.
+-- with them. Children stay until their parents have ended, who may look for them.
 SELECT e.seq, e.id, e.workflow_id, e.event_type, e.log_id, e.log_offset, e.created_at_us,
     CASE WHEN e.idempotency_key IS NOT NULL THEN octet_length(c.payload) END
-FROM (SELECT * FROM events WHERE state = :state ORDER BY seq LIMIT :scan_max) AS e
+FROM (
+    SELECT e.* FROM events AS e WHERE e.state = :state AND (e.origin IS NULL OR NOT EXISTS (
+        SELECT 1 FROM events AS p WHERE p.id = e.origin AND p.state || '' IN ({open_states})
+    ))
+    ORDER BY e.seq LIMIT :scan_max
+) AS e
     LEFT JOIN contents AS c ON c.seq = e.seq
 WHERE e.updated_at_us < :before_us ORDER BY e.seq LIMIT :count
 
@@ -774,6 +896,18 @@ WHERE a.ended_run = 1 OR a.outcome = 'succeeded' GROUP BY e.id, a.event_seq, a.r
 -- Attempts whose event is gone.
 SELECT a.event_seq, a.token FROM attempts AS a LEFT JOIN events AS e ON e.seq = a.event_seq
 WHERE e.seq IS NULL LIMIT :count
+
+-- check_journals --
+-- Journals, steps and waits whose event is gone.
+SELECT 'journal', j.event_seq, j.number, '' FROM journals AS j
+WHERE NOT EXISTS (SELECT 1 FROM events AS e WHERE e.seq = j.event_seq)
+UNION ALL
+SELECT s.kind, s.event_seq, s.journal, s.step FROM steps AS s
+WHERE NOT EXISTS (SELECT 1 FROM events AS e WHERE e.seq = s.event_seq)
+UNION ALL
+SELECT 'wait', w.event_seq, 0, w.step FROM waits AS w
+WHERE NOT EXISTS (SELECT 1 FROM events AS e WHERE e.seq = w.event_seq)
+LIMIT :count
 
 -- check_states --
 -- How many rows stand in each state, counted.

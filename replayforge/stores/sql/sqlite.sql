@@ -310,6 +310,120 @@ WHERE seq IN (SELECT value FROM json_each(:seqs)) AND (attempt_count > 0 OR cras
 SELECT j.event_seq, :now_us
 FROM (SELECT 1) AS one LEFT JOIN journals AS j ON j.cancel_requested = 1 AND j.event_seq IN (SELECT value FROM json_each(:seqs))
 
+-- fragment pending_columns --
+s.event_seq, s.journal, s.kind, s.step, s.generation, e.lease_token,
+(SELECT max(max(o.begun, o.recorded)) FROM steps AS o WHERE o.event_seq = s.event_seq AND o.journal = s.journal),
+s.other_id
+
+-- lock_workflows --
+-- Let nobody else match signals of these workflows before this transaction ends; here nobody writes beside it.
+SELECT value FROM json_each(:workflows) LIMIT 0
+
+-- pending_calls --
+-- The steps that wait for these children, of journals that are the current ones.
+SELECT {pending_columns}
+FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
+    JOIN events AS e ON e.seq = s.event_seq
+WHERE s.kind = 'call' AND s.other_id IN (SELECT value FROM json_each(:ids)) AND s.state = 'pending'
+
+-- ended_calls --
+-- The steps of these journals, (row number, journal, token), that wait for children which have ended, and how.
+SELECT {pending_columns}, c.state, c.result
+FROM json_each(:parks) AS key CROSS JOIN steps AS s
+    ON s.event_seq = key.value ->> 0 AND s.journal = key.value ->> 1 AND s.kind = 'call'
+    CROSS JOIN events AS e ON e.seq = s.event_seq CROSS JOIN events AS c ON c.id = s.other_id
+WHERE s.state = 'pending' AND c.state IN ({answering_states})
+
+-- answered_calls --
+-- Those of these events that have steps which children ended while they ran, under the lease they were parked from.
+SELECT DISTINCT s.event_seq
+FROM json_each(:parks) AS key CROSS JOIN steps AS s
+    ON s.event_seq = key.value ->> 0 AND s.journal = key.value ->> 1 AND s.kind = 'call'
+WHERE s.recorded > 0 AND s.token = key.value ->> 2 AND coalesce(s.error_type, '') <> :timed_out
+
+-- pending_waits --
+-- The steps that wait for signals, of journals that are the current ones.
+SELECT {pending_columns}
+FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
+    JOIN events AS e ON e.seq = s.event_seq
+WHERE s.event_seq IN (SELECT value FROM json_each(:seqs)) AND s.kind = 'wait_for' AND s.state = 'pending' ORDER BY s.generation
+
+-- end_steps --
+-- Record how steps have ended that waited.
+UPDATE steps AS s
+SET state = g.state, token = g.token, recorded = g.recorded, result = g.result, error_type = g.error_type,
+    error = g.error, other_id = g.other_id, ended_at_us = g.at_us
+FROM {rows}
+WHERE s.event_seq = g.event_seq AND s.journal = g.journal AND s.kind = g.kind AND s.step = g.step
+    AND s.generation = g.generation AND s.state = 'pending'
+
+-- parked_waiters --
+-- Who is parked for signals of these keys, (application, workflow, event type): the longest parked of each.
+SELECT w.event_seq, e.id, w.step, w.application_name, w.workflow_id, w.event_type
+FROM json_each(:keys) AS key CROSS JOIN waits AS w CROSS JOIN events AS e ON e.seq = w.event_seq
+WHERE (w.event_seq, w.step) IN (
+    SELECT o.event_seq, o.step FROM waits AS o CROSS JOIN events AS p ON p.seq = o.event_seq
+    WHERE o.workflow_id = key.value ->> 1 AND o.event_type = key.value ->> 2
+        AND o.application_name = key.value ->> 0 AND p.state = 'waiting'
+    ORDER BY o.since_us, o.event_seq LIMIT :count
+)
+ORDER BY w.since_us, w.event_seq
+
+-- kept_signals --
+-- Signals of these keys that nobody has taken yet: the oldest of each.
+SELECT e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.created_at_us, e.origin
+FROM json_each(:keys) AS key CROSS JOIN events AS e
+WHERE e.seq IN (
+    SELECT k.seq FROM events AS k
+    WHERE k.workflow_id = key.value ->> 1 AND k.event_type = key.value ->> 2
+        AND k.application_name = key.value ->> 0 AND k.state = 'kept'
+    ORDER BY k.seq LIMIT :count
+)
+ORDER BY e.seq
+
+-- take_signals --
+-- Let kept signals succeed that waits have taken.
+UPDATE events AS e
+SET previous_state = e.state, state = 'succeeded', result = g.result, due_at_us = NULL, updated_at_us = g.at_us
+FROM {rows}
+WHERE e.seq = g.seq AND e.state = 'kept'
+
+-- hasten_events --
+-- Let events that are parked, or are to be tried again, be due at once.
+UPDATE events SET due_at_us = :now_us WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state IN ({timed_states})
+
+-- request_cancel --
+-- Note that an event is asked to end, if it has a journal.
+UPDATE journals SET cancel_requested = 1 WHERE event_seq = :seq RETURNING event_seq
+
+-- due_signals --
+-- Scheduled events of these types whose time has come, with what signals are found by.
+SELECT seq, application_name, workflow_id, event_type FROM events
+WHERE state IN ({timed_states}) AND due_at_us <= :now_us AND state = 'scheduled'
+    AND event_type IN (SELECT value FROM json_each(:signals))
+ORDER BY due_at_us LIMIT :count
+
+-- keep_signals --
+-- Keep signals whose time has come.
+UPDATE events SET previous_state = state, state = 'kept', due_at_us = NULL, updated_at_us = :now_us
+WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'scheduled'
+RETURNING seq
+
+-- unclaimed --
+-- Signals that nobody has taken since a time, of workflows without an open event, which could.
+SELECT k.seq, k.id, k.run FROM events AS k
+WHERE k.state = 'kept' AND k.updated_at_us < :before_us AND NOT EXISTS (
+    SELECT 1 FROM events AS e
+    WHERE e.workflow_id = k.workflow_id AND e.application_name = k.application_name
+        AND e.state IN ({open_states}) AND e.state <> 'kept'
+)
+ORDER BY k.seq LIMIT :count
+
+-- discard_signals --
+-- Discard kept signals that nobody will take.
+UPDATE events SET previous_state = state, state = 'discarded', reason = :reason, updated_at_us = :now_us
+WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'kept'
+
 -- insert_waits --
 -- What parked events wait for.
 INSERT INTO waits (event_seq, step, application_name, workflow_id, event_type, since_us)
@@ -440,10 +554,11 @@ WHERE (owner LIKE :owner_pattern ESCAPE '\' AND owner <> :owner) OR (
 SELECT 0, 0, '' WHERE :seconds < 0
 
 -- promote_due --
--- Queue what was waiting for its time.
+-- Queue what was waiting for its time, but no signals, which are never queued.
 UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us
 WHERE seq IN (
     SELECT seq FROM events WHERE state IN ({timed_states}) AND due_at_us <= :now_us
+        AND NOT (state = 'scheduled' AND event_type IN (SELECT value FROM json_each(:signals)))
     ORDER BY due_at_us LIMIT :count
 )
 RETURNING id, run, previous_state, event_type, seq
@@ -644,10 +759,15 @@ INSERT INTO actions (event_seq, at_us, run, action, detail, request_key) VALUES 
 
 -- retirable --
 -- Those of the oldest finished events that were last touched before a time, those with a key with the size of what came
--- with them.
+-- with them. Children stay until their parents have ended, who may look for them.
 SELECT e.seq, e.id, e.workflow_id, e.event_type, e.log_id, e.log_offset, e.created_at_us,
     CASE WHEN e.idempotency_key IS NOT NULL THEN length(c.payload) END
-FROM (SELECT * FROM events WHERE state = :state ORDER BY seq LIMIT :scan_max) AS e
+FROM (
+    SELECT e.* FROM events AS e WHERE e.state = :state AND (e.origin IS NULL OR NOT EXISTS (
+        SELECT 1 FROM events AS p WHERE p.id = e.origin AND p.state IN ({open_states})
+    ))
+    ORDER BY e.seq LIMIT :scan_max
+) AS e
     LEFT JOIN contents AS c ON c.seq = e.seq
 WHERE e.updated_at_us < :before_us ORDER BY e.seq LIMIT :count
 
@@ -723,6 +843,18 @@ WHERE a.ended_run = 1 OR a.outcome = 'succeeded' GROUP BY a.event_seq, a.run HAV
 -- Attempts whose event is gone.
 SELECT a.event_seq, a.token FROM attempts AS a LEFT JOIN events AS e ON e.seq = a.event_seq
 WHERE e.seq IS NULL LIMIT :count
+
+-- check_journals --
+-- Journals, steps and waits whose event is gone.
+SELECT 'journal', j.event_seq, j.number, '' FROM journals AS j
+WHERE NOT EXISTS (SELECT 1 FROM events AS e WHERE e.seq = j.event_seq)
+UNION ALL
+SELECT s.kind, s.event_seq, s.journal, s.step FROM steps AS s
+WHERE NOT EXISTS (SELECT 1 FROM events AS e WHERE e.seq = s.event_seq)
+UNION ALL
+SELECT 'wait', w.event_seq, 0, w.step FROM waits AS w
+WHERE NOT EXISTS (SELECT 1 FROM events AS e WHERE e.seq = w.event_seq)
+LIMIT :count
 
 -- check_states --
 -- How many rows stand in each state, counted.

@@ -57,6 +57,8 @@ async def convergence_report(request: web.Request) -> dict[str, Any]:
         "processing_events": states[State.PROCESSING],
         "retrying_events": states[State.RETRYING],
         "retrying_later_events": report.retrying_later,
+        "waiting": report.waiting,
+        "kept": report.kept,
         "held_events": states[State.HELD],
         "paused_events": report.paused,
         "pauses": [shapes.pause_shape(pause) for pause in report.pauses],

@@ -151,8 +151,8 @@ CREATE TABLE steps (
     PRIMARY KEY (event_seq, journal, kind, step, generation)
 ) STRICT;
 
--- Whose step made a child event.
-CREATE INDEX steps_of_children ON steps (other_id) WHERE kind IN ('send', 'call');
+-- Whose step made a child event, or took a signal.
+CREATE INDEX steps_by_other ON steps (other_id) WHERE other_id IS NOT NULL;
 
 -- What the events that are parked wait for; of an event in another state than waiting they mean nothing.
 CREATE TABLE waits (
