@@ -107,15 +107,19 @@ class Daemon:
         """Let every service run and ingest open."""
         self.loop_watch.start()
         hearts = [] if self.heartbeat is None else [self.heartbeat]
-        self.start_services([*hearts, self.publisher, self.dispatcher, self.reader, self.janitor])
+        services: list[Service] = [*hearts, self.publisher, self.dispatcher, self.reader, self.janitor]
+        self.begin([*services, self.deferred_claimer, self.replay_runner, *self.workers])
 
-    def start_without_chores(self) -> None:
-        """Do so, but leave the chores to the caller, and nobody watches the loop, which is somebody else's."""
-        self.start_services([self.publisher, self.dispatcher, self.reader])
+    def start_without_clock(self) -> None:
+        """Do so but for what goes by the time, the janitor and bulk replays, which the caller has to give their turns.
 
-    def start_services(self, first: Sequence[Service]) -> None:
-        """Let these run, then those that both ways have, and open ingest."""
-        for service in (*first, self.deferred_claimer, self.replay_runner, *self.workers):
+        Nobody watches the loop, which is the caller's.
+        """
+        self.begin([self.publisher, self.dispatcher, self.reader, self.deferred_claimer, *self.workers])
+
+    def begin(self, services: Sequence[Service]) -> None:
+        """Let these run, and ingest open."""
+        for service in services:
             self.supervisor.start(service)
         self.intake.open()
 

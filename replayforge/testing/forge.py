@@ -29,7 +29,7 @@ from replayforge.engine.replay.replayer import Replay
 from replayforge.stores import lookups
 from replayforge.stores.sqlite import SqliteDriver
 from replayforge.telemetry import Telemetry
-from replayforge.testing.due import nothing_is_due
+from replayforge.testing.due import Due
 from replayforge.testing.hand_clock import HandClock
 from replayforge.testing.life import Crashed, Life, NotCrashed, mortal, tasks_by_life
 from replayforge.testing.sent_event import SentEvent
@@ -113,6 +113,7 @@ class Forge:
         self.reading: sqlite3.Connection | None = None
         try:
             self.daemon = await self.do(self.opened())
+            self.due = Due(self.daemon)
         except BaseException:
             await self.inside.aclose()
             raise
@@ -123,7 +124,7 @@ class Forge:
         opening = opened(self.config, handlers=handlers, clock=self.clock, telemetry=Telemetry(), guest=True)
         daemon = await self.inside.enter_async_context(opening)
         daemon.store.call_when_written(self.changed.set)
-        daemon.start_without_chores()
+        daemon.start_without_clock()
         if self.serve:
             self.url = await self.inside.enter_async_context(site(daemon, listen("127.0.0.1", 0)))
         return daemon
@@ -253,7 +254,7 @@ class Forge:
             async with timeout(self.patience_seconds):
                 while True:
                     self.changed.clear()
-                    if await self.do(nothing_is_due(self.daemon)) and not self.life.over:
+                    if await self.do(self.due.nothing()) and not self.life.over:
                         return
                     if self.life.over:
                         raise self.life.crashed()
@@ -273,22 +274,17 @@ class Forge:
         delta = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         target_us = self.clock.now_us() + to_us(delta.total_seconds())
         await self.settled()
-        while (due_us := await self.do(self.next_due())) is not None and due_us <= target_us:
-            self.clock.move_to(due_us)
-            self.daemon.deferred_claimer.limits.news.set()
-            await self.settled()
+        while (due_us := await self.do(self.due.next_us())) is not None and due_us <= target_us:
+            await self.move_to(due_us)
         self.clock.move_to(target_us)
-        self.daemon.replay_runner.wake()
         await self.do(self.daemon.janitor.tick())
-        await self.settled()
+        await self.move_to(target_us)
 
-    async def next_due(self) -> int | None:
-        """Return the next time at which something falls due: an event, or an endpoint that is left alone."""
-        now_us = self.clock.now_us()
-        event_us = await self.daemon.store.next_due(now_us)
-        seconds = self.daemon.deferred_claimer.limits.seconds_until_probe()
-        probe_us = None if seconds is None else now_us + to_us(seconds) + 1
-        return min((one for one in (event_us, probe_us) if one is not None), default=None)
+    async def move_to(self, at_us: int) -> None:
+        """Let it be this time, and return once what is due then has run."""
+        self.clock.move_to(at_us)
+        self.due.wake()
+        await self.settled()
 
     async def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something as part of the daemon that lives now; raises Crashed when it is dead, or dies meanwhile."""

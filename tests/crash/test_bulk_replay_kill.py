@@ -100,20 +100,6 @@ def test_kills_in_the_middle_of_a_job(tmp_path: Path) -> None:
         assert daemon.run_command("check", "--data-dir", str(daemon.data_dir)).code == 0
 
 
-def test_death_between_the_commit_of_a_batch_and_its_publication(tmp_path: Path) -> None:
-    """A batch that was committed and not published runs after the restart, and no member of it a second time."""
-    with DaemonProcess(tmp_path, MENDING_HANDLERS, settings=dict(QUICK)) as daemon:
-        daemon.start("--simulate-crashes", "--crash-at", "replay.committed:2")
-        members = send_dead_letters(daemon)
-        assert (
-            daemon.http.post("/api/replays", {"filter": {}, "reason": "mended", "rate_per_second": 400}).status == 202
-        )
-        assert daemon.wait() == 137
-        in_flight = processing(daemon)
-        daemon.start()
-        judge(daemon, members, in_flight)
-
-
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     require_postgres()

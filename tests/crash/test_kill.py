@@ -132,24 +132,6 @@ def test_thirty_kills_under_load(tmp_path: Path) -> None:
         check(daemon, tmp_path)
 
 
-def test_in_flight_work_resumes_at_once(tmp_path: Path) -> None:
-    """What was in flight at a kill is started again within seconds of the restart, though the lease runs for long."""
-    with DaemonProcess(tmp_path, SINK_HANDLERS, settings={**QUICK, "workers.lease_seconds": 600}) as daemon:
-        daemon.start()
-        for number in range(8):
-            body = {"workflow_id": "w", "event_type": "slow.one", "payload": {"seconds": 1.0}}
-            assert daemon.http.post("/api/events", body | {"idempotency_key": str(number)}).status == 201
-        until(lambda: len(lines_of(tmp_path)) == 8, what="8 handlers to be started")
-        daemon.kill()
-        daemon.start()
-        restarted_at = time.time()
-        until(daemon.converged)
-        again = [line.at_seconds - restarted_at for line in lines_of(tmp_path) if line.word == "started"][8:]
-        assert len(again) == 8
-        assert max(again) < 30, "that is long after their time alone, and long before the lease ends"
-        assert set(ended(tmp_path).values()) == {1}
-
-
 def in_flight(daemon: DaemonProcess) -> dict[str, int]:
     """Return event id -> lease token of what the dead daemon's store has in processing."""
     with closing(sqlite3.connect(daemon.store_path)) as store:

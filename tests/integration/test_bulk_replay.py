@@ -1,17 +1,24 @@
 """Bulk replays as people use them: over HTTP, carried on by the daemon, whatever happens meanwhile."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from replayforge.domain.bulk_replay import JobState, ReplayOrder
 from replayforge.domain.clock import parse_time
 from replayforge.domain.event import Event
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import EventFilter
+from replayforge.domain.retry import Permanent
 from replayforge.engine.handlers.context import Context
 from replayforge.engine.handlers.registry import Handlers
+from replayforge.engine.replay.jobs import Chosen
 from replayforge.supervisor import SimulatedCrash
+from replayforge.testing import Crashed, Forge
 from tests.integration.test_store_away import no_answers
 from tests.support.house import House, open_house
 from tests.support.polling import persist
@@ -420,3 +427,32 @@ async def test_old_jobs_are_removed(house: House) -> None:
     assert await jobs.retire(later_us, 1) == 3
     assert (await house.http.get(f"/api/replays/{job['id']}")).status == 404
     assert any(chore.name == "retire_replays" for chore in house.daemon.janitor.chores)
+
+
+async def test_death_between_the_commit_of_a_batch_and_its_publication() -> None:
+    """A batch that was committed and not published runs after the restart, and no member of it a second time."""
+    handlers, runs = Handlers(), Counter[tuple[str, int]]()
+
+    @handlers.on("*")
+    async def mending(event: Event, context: Context) -> None:
+        runs[event.id, event.run] += 1
+        if event.run == 1:
+            raise Permanent("it is not mended yet")
+
+    async with Forge(handlers) as forge:
+        members = [await forge.send("test") for _ in range(300)]
+        await forge.settled()
+        forge.crash_at("replay.committed:2")
+        chosen = Chosen(wanted=EventFilter(state=State.DEAD_LETTERED))
+        order = ReplayOrder(reason="mended", selection={}, rate_per_second=400)
+        job, _ = await forge.do(forge.daemon.replay_jobs.create(chosen, order))
+        with pytest.raises(Crashed):
+            await forge.advance(minutes=1)
+        published = sum(run == 2 for _, run in runs)
+        assert 0 < published < sum(event.run == 2 for event in members)
+        await forge.restart()
+        await forge.advance(minutes=1)
+        assert set(runs.values()) == {1}
+        assert {event.status for event in members} == {"succeeded"}
+        job, _ = await forge.do(forge.daemon.replay_jobs.find(job.id))
+        assert (job.state, job.replayed, job.succeeded) == (JobState.DONE, 300, 300)

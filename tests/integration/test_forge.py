@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -15,9 +16,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from replayforge import Context, Event, Handlers, Permanent
+import replayforge
+from replayforge import Context, Event, Handlers, Permanent, crashpoints
 from replayforge.domain.errors import NotFound, Refused, Rejected
 from replayforge.testing import Crashed, Forge, NotCrashed, NotEnded
+from replayforge.threads import own_threads
+from tests.support.polling import persist
 
 Seen = list[Any]
 
@@ -27,6 +31,15 @@ def handlers_of(function: Callable[..., Any], pattern: str = "*", **rules: Any) 
     handlers = Handlers()
     handlers.on(pattern, **rules)(function)
     return handlers
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once something is so that handlers bring about."""
+
+    async def look() -> bool:
+        return condition()
+
+    await persist(look)
 
 
 async def give_back(event: Event, context: Context) -> Any:
@@ -139,6 +152,7 @@ async def test_a_daemon_dies_at_a_crash_point(point: str, status: str, calls: in
         with pytest.raises(Crashed, match=point):
             await forge.settled()
         await forge.restart()
+        assert not forge.daemon.log.recovery.clean
         await forge.settled()
         assert (event.status, len(seen)) == ("succeeded", calls)
 
@@ -175,6 +189,28 @@ async def test_a_crash_point_on_the_way_of_a_retry() -> None:
             await forge.crashed()
         with pytest.raises(Refused):
             forge.crash_at("nowhere")
+
+
+async def test_in_flight_work_resumes_at_once() -> None:
+    """What was in flight at a kill is started again by the next daemon, long before a lease of the first would end."""
+    starts: Seen = []
+    hold = asyncio.Event()
+
+    async def slow(event: Event, context: Context) -> None:
+        starts.append((event.id, forge.now))
+        await hold.wait()
+
+    async with Forge(handlers_of(slow), settings={"workers.lease_seconds": 600, "workers.solo_seconds": 0.01}) as forge:
+        events = [await forge.send("test") for _ in range(8)]
+        await until(lambda: len(starts) == 8)
+        killed_at = forge.now
+        await forge.restart()
+        await until(lambda: len(starts) == 16)
+        hold.set()
+        await forge.settled()
+        assert {event_id for event_id, _ in starts[8:]} == {event.id for event in events}
+        assert {at - killed_at for _, at in starts[8:]} <= {timedelta(0), timedelta(seconds=1)}
+        assert {(event.status, event.starts) for event in events} == {("succeeded", 2)}
 
 
 async def test_code_of_a_killed_handler_does_not_go_on() -> None:
@@ -270,6 +306,7 @@ def process_state(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
         "signals": [signal.getsignal(number) for number in signal.valid_signals()],
         "logging": (list(logging.root.handlers), logging.root.level),
         "files": set(os.listdir("/proc/self/fd")),
+        "crash points": dict(crashpoints.armed),
     }
 
 
@@ -283,11 +320,11 @@ def test_nothing_is_left_behind() -> None:
 
     async def check() -> None:
         loop = asyncio.get_running_loop()
+        own_threads.dismiss()
         before = process_state(loop)
         for crash in (False, True):
             async with Forge(handlers_of(give_back), serve=True) as forge:
-                if crash:
-                    forge.crash_at("settle.committed")
+                forge.crash_at("settle.committed" if crash else "promote.committed")
                 await forge.send("test")
                 with suppress(Crashed):
                     await forge.settled()
@@ -321,3 +358,15 @@ def test_the_task_factory_of_the_test_is_kept() -> None:
         assert "tick" not in made
 
     run(check)
+
+
+async def test_the_example_of_the_documents() -> None:
+    """Both tests that the document shows pass as they stand there."""
+    document = (Path(replayforge.__file__).parent / "docs" / "testing.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    tests = [test for name, test in names.items() if name.startswith("test_")]
+    assert len(tests) == 2
+    for test in tests:
+        await test()

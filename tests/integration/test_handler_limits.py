@@ -13,8 +13,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from replayforge import Context, Event, Handlers
-from replayforge.domain.breaker import FAILURES_MAX
+from replayforge.domain.breaker import FAILURES_MAX, OPEN_SECONDS_MIN, BreakerState
 from replayforge.domain.errors import Refused
+from replayforge.testing import Forge
 from tests.support.house import House, open_house
 from tests.support.polling import persist
 
@@ -346,34 +347,34 @@ async def endpoint() -> AsyncIterator[Endpoint]:
         yield endpoint
 
 
-async def test_breaker_opens_costs_no_attempts_and_closes(
-    tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_breaker_opens_costs_no_attempts_and_closes(endpoint: Endpoint) -> None:
     """After failures in a row an endpoint is left alone; what waits spends nothing; one success lets all through."""
-    monkeypatch.setattr("replayforge.domain.breaker.OPEN_SECONDS_MIN", 0.3)
     settings = {
         "handlers.http": [{"match": "hook.*", "url": endpoint.url, "allow_private": True}],
         "retry.base_seconds": 3600,
         "retry.max_seconds": 3600,
+        "retry.jitter": 1,
         "workers.count": 1,
     }
-    async with open_house(tmp_path / "data", None, settings) as house:
-        ids = await house.send_many(60, "hook.one")
-        await house.probe.saw("breaker.opened", 3)
-        shown = await handler_of(house, "hook.*")
-        assert (shown["status"], shown["name"], shown["kind"]) == ("failing", endpoint.url.partition("/?")[0], "http")
-        assert any("its breaker is open" in issue for issue in (await house.get("/api/convergence"))["issues"])
+    async with Forge(Handlers(), settings=settings) as forge:
+        events = [await forge.send("hook.one") for _ in range(60)]
+        await forge.settled()
+        # One worker, so nothing else was under way when it opened; after that each opening costs one probe.
+        assert endpoint.requests == FAILURES_MAX
+        await forge.advance(seconds=OPEN_SECONDS_MIN * 3 + 1)  # after one and two times as long
+        (shown,) = (await forge.do(forge.daemon.handler_reporter.report())).handlers
+        assert (shown.breaker, shown.name, shown.kind) == (BreakerState.OPEN, endpoint.url.partition("/?")[0], "http")
+        issues = (await forge.do(forge.daemon.convergence.read())).issues
+        assert any("its breaker is open" in issue for issue in issues)
+        failures = endpoint.requests
+        assert failures == FAILURES_MAX + 2
         endpoint.status = 200
-        await house.probe.saw("breaker.closed")
-        await waits(house, "hook.*", 0)
-        failures = house.daemon.handler_reporter.handler_limits.by_pattern["hook.*"].failures
-        # One worker, so nothing else was under way when it opened; after that each opening cost one probe.
-        assert failures == FAILURES_MAX - 1 + house.probe.counts["breaker.opened"]
-        await persist(lambda: has_ended(house, 60 - failures))
-        assert (await handler_of(house, "hook.*"))["breaker"] == "closed"
-        events = [await house.event(event_id) for event_id in ids]
-        assert sum(event["attempt_count"] for event in events) == failures
+        await forge.advance(seconds=OPEN_SECONDS_MIN * 4)
+        statuses = Counter(event.status for event in events)
+        assert statuses == {"succeeded": 60 - failures, "retrying": failures}
+        assert sum(event.attempt_count for event in events) == failures
         assert endpoint.requests == 60
+        assert not forge.daemon.deferred_claimer.limits.by_pattern["hook.*"].breaker.tripped
 
 
 async def test_answers_that_blame_the_event_open_no_breaker(tmp_path: Path, endpoint: Endpoint) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from replayforge import Context, Event, Handlers, Permanent, Retry
+from replayforge.testing import Forge
 from tests.support.house import House, open_house
 from tests.support.polling import persist
 
@@ -66,7 +67,7 @@ async def test_hanging_handler_is_timed_out_and_retried(tmp_path: Path, kind: st
         assert "0.2 s" in event["attempts"][1]["error"]
 
 
-async def test_hanging_for_ever_is_a_dead_letter(tmp_path: Path) -> None:
+async def test_hanging_for_ever_is_a_dead_letter() -> None:
     """A handler that hangs each time ends as a dead letter after its attempts."""
     handlers = Handlers()
 
@@ -74,31 +75,32 @@ async def test_hanging_for_ever_is_a_dead_letter(tmp_path: Path) -> None:
     async def hang(event: Event, context: Context) -> None:
         await asyncio.Event().wait()
 
-    async with open_house(tmp_path, handlers) as house:
-        event = await house.reaches(await house.send(), "dead_lettered")
-        assert event["reason"] == "attempts_exhausted"
-        assert [attempt["outcome"] for attempt in event["attempts"]] == ["timed_out"] * 3
+    async with Forge(handlers) as forge:
+        event = await forge.send("test")
+        await forge.advance(hours=1)
+        assert event.reason == "attempts_exhausted"
+        assert [attempt.outcome for attempt in event.attempts] == ["timed_out"] * 3
 
 
 async def test_unknown_type_succeeds_after_the_handler_is_added(tmp_path: Path) -> None:
     """An unknown type is a `no_handler` dead letter, which succeeds after a restart with the handler and a replay."""
-    async with open_house(tmp_path, Handlers()) as house:
-        event_id = await house.send("new.type", {"x": 1})
-        event = await house.reaches(event_id, "dead_lettered")
-        assert (event["reason"], event["attempt_count"]) == ("no_handler", 0)
-        assert "new.type" in event["last_error"]
+    async with Forge(Handlers(), directory=tmp_path) as forge:
+        event = await (await forge.send("new.type", {"x": 1})).ended()
+        assert (event.reason, event.attempt_count) == ("no_handler", 0)
+        assert "new.type" in (event.last_error or "")
     handlers = Handlers()
 
     @handlers.on("new.*")
     async def new(event: Event, context: Context) -> Any:
         return event.payload
 
-    async with open_house(tmp_path, handlers) as house:
-        assert (await house.event(event_id))["status"] == "dead_lettered"
-        status, _ = await house.post(f"/api/deadletters/{event_id}/replay")
-        assert status == 202
-        event = await house.reaches(event_id, "succeeded")
-        assert (event["run"], event["result"]) == (2, {"x": 1})
+    async with Forge(handlers, directory=tmp_path) as forge:
+        event = forge.event(event.id)
+        await forge.settled()
+        assert event.status == "dead_lettered"
+        await forge.replay(event)
+        await event.ended()
+        assert (event.status, event.run, event.result) == ("succeeded", 2, {"x": 1})
 
 
 async def die_by_exit(event: Event, context: Context) -> None:
@@ -175,11 +177,12 @@ async def test_flags_are_plain_data_without_simulation(tmp_path: Path) -> None:
         assert event["result"] == payload
 
 
-async def test_forced_failures_are_counted(tmp_path: Path) -> None:
+async def test_forced_failures_are_counted() -> None:
     """`_force_fail` = 2 fails the first two attempts."""
-    async with open_house(tmp_path, echo(), {"chaos.enabled": True}) as house:
-        event = await house.reaches(await house.send("t", {"_force_fail": 2}), "succeeded")
-        assert (event["attempt_count"], event["starts"]) == (2, 3)
+    async with Forge(echo(), settings={"chaos.enabled": True}) as forge:
+        event = await forge.send("t", {"_force_fail": 2})
+        await forge.advance(hours=1)
+        assert (event.status, event.attempt_count, event.starts) == ("succeeded", 2, 3)
 
 
 async def fail_often(event: Event, context: Context) -> None:
@@ -222,18 +225,20 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("function", "reason", "outcomes"), FAILURES.values(), ids=FAILURES.keys())
-async def test_failures(tmp_path: Path, function: Any, reason: str, outcomes: list[str]) -> None:
+async def test_failures(function: Any, reason: str, outcomes: list[str]) -> None:
     """A failing handler, however oddly it fails, spends attempts and ends as a dead letter with its error."""
     handlers = Handlers()
     handlers.on("*", max_attempts=3)(function)
-    async with open_house(tmp_path, handlers) as house:
-        event = await house.reaches(await house.send(), "dead_lettered")
-        assert (event["reason"], [attempt["outcome"] for attempt in event["attempts"]]) == (reason, outcomes)
-        assert event["last_error"]
-        assert house.probe.counts["worker.crashed"] == 0
+    async with Forge(handlers) as forge:
+        event = await forge.send("test")
+        await forge.advance(hours=1)
+        assert (event.status, event.reason) == ("dead_lettered", reason)
+        assert [attempt.outcome for attempt in event.attempts] == outcomes
+        assert event.last_error
+        assert forge.daemon.telemetry.counts["worker.crashed"] == 0
 
 
-async def test_retry_after_is_obeyed(tmp_path: Path) -> None:
+async def test_retry_after_is_obeyed() -> None:
     """`Retry(after=…)` waits that long, not the backoff."""
     handlers = Handlers()
 
@@ -242,12 +247,12 @@ async def test_retry_after_is_obeyed(tmp_path: Path) -> None:
         if event.attempt == 1:
             raise Retry(after=3600)
 
-    async with open_house(tmp_path, handlers) as house:
-        event_id = await house.send()
-        event = await house.reaches(event_id, "retrying")
-        assert event["next_run_at"] > event["updated_at"]
-        assert (await house.post(f"/api/events/{event_id}/retry"))[0] == 202
-        assert (await house.reaches(event_id, "succeeded"))["attempt_count"] == 1
+    async with Forge(handlers) as forge:
+        event = await forge.send("test")
+        await forge.advance(seconds=3599)
+        assert (event.status, event.starts) == ("retrying", 1)
+        await forge.advance(seconds=1)
+        assert (event.status, event.attempt_count) == ("succeeded", 1)
 
 
 @pytest.mark.parametrize("workers", [1, 16, 200])
@@ -341,7 +346,7 @@ async def test_backlog_stays_in_the_store(tmp_path: Path) -> None:
         assert house.probe.counts["attempt.started"] == 2_000
 
 
-async def test_held_after_a_crash(tmp_path: Path) -> None:
+async def test_held_after_a_crash() -> None:
     """An event whose handler says on_crash="hold" waits for a person after its worker died."""
     handlers = Handlers()
 
@@ -349,10 +354,11 @@ async def test_held_after_a_crash(tmp_path: Path) -> None:
     async def careful(event: Event, context: Context) -> None:
         sys.exit(1)
 
-    async with open_house(tmp_path, handlers) as house:
-        event = await house.reaches(await house.send(), "held")
-        assert event["starts"] == 1
-        assert "held" in " ".join((await house.get("/api/convergence"))["issues"])
+    async with Forge(handlers) as forge:
+        event = await forge.send("test")
+        await forge.settled()
+        assert (event.status, event.starts) == ("held", 1)
+        assert "held" in " ".join((await forge.do(forge.daemon.convergence.read())).issues)
 
 
 @pytest.mark.parametrize("name", ["dispatcher", "publisher", "janitor", "reader", *(f"worker-{n}" for n in (1, 2, 3))])

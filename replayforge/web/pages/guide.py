@@ -14,7 +14,13 @@ from replayforge.domain.errors import NotFound
 from replayforge.web.http.context import context_of
 from replayforge.web.pages.rendering import PageTemplate, show
 
-TITLES = {"architecture": "Architecture", "glossary": "Glossary", "contributing": "Contributing", "metrics": "Metrics"}
+TITLES = {
+    "architecture": "Architecture",
+    "glossary": "Glossary",
+    "contributing": "Contributing",
+    "testing": "Testing",
+    "metrics": "Metrics",
+}
 
 
 @dataclass(frozen=True, slots=True)
