@@ -58,8 +58,10 @@ from replayforge.threads import HANDLER_THREADS_MAX, DaemonThreads
 
 @dataclass(frozen=True, slots=True)
 class Foundation:
-    """What is open before the engine is built on it. `cursor` is the log offset up to which events have rows; a `guest`
-    leaves loop and interpreter as they are."""
+    """What is open before the engine is built on it. `cursor` is the log offset up to which events have rows.
+
+    A `guest` leaves loop and interpreter as they are. Its clock is moved by somebody, so nothing waits beside it.
+    """
 
     config: Config
     node: str

@@ -10,6 +10,7 @@ from time import monotonic
 from types import CoroutineType, FrameType, TracebackType
 from typing import Any, TypeVar
 
+from replayforge.crashpoints import victim
 from replayforge.telemetry import Telemetry, attempt_context
 from replayforge.threads import own_threads
 
@@ -94,9 +95,20 @@ def make_task(
     return task
 
 
+def own_context() -> Context:
+    """Return the context of what the daemon does by itself, also where user code has asked for it."""
+    context = Context()
+    if (whose := victim.get()) is not None:
+        context.run(victim.set, whose)
+    return context
+
+
 def own_task(coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
     """Make a task of the daemon, also where user code waits for it and may be cancelled."""
-    return OwnTask(coroutine, loop=get_running_loop(), context=Context())
+    loop, context = get_running_loop(), own_context()
+    if victim in context:  # whose loop it is makes the tasks of each daemon there
+        return loop.create_task(coroutine, context=context)
+    return OwnTask(coroutine, loop=loop, context=context)
 
 
 class Escapes:

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from replayforge import crashpoints
+from replayforge import crashpoints, event_loop
 from replayforge.engine.handlers.registry import Handler, plain_function
-from replayforge.event_loop import Contained, OwnTask
+from replayforge.event_loop import Contained
 from replayforge.telemetry import attempt_context
 
 T = TypeVar("T")
@@ -192,9 +192,8 @@ def make_task(
             options["context"] = context
         return asyncio.Task(coroutine, loop=loop, **options) if former is None else former(loop, coroutine, **options)
     identity = attempt_context.get() if context is None else context.get(attempt_context)
-    if identity is None:
-        task: asyncio.Task[Any] = OwnTask(coroutine, loop=loop, context=context, **options)
-    else:
-        task = asyncio.Task(Mortal(coroutine, identity, life), loop=loop, context=context, **options)
+    if identity is not None:
+        coroutine = Mortal(coroutine, identity, life)
+    task = event_loop.make_task(loop, coroutine, context=context, **options)
     life.tasks.add(task)
     return task

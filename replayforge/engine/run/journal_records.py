@@ -22,6 +22,7 @@ from replayforge.engine.run.children import Children
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.engine.run.recorder import Recorder
 from replayforge.engine.run.reentry import Reentry
+from replayforge.event_loop import own_context
 from replayforge.stores.journals import StepCommit, StepCommitted
 from replayforge.telemetry import Telemetry
 
@@ -211,7 +212,7 @@ class JournalRecords:
         """
         self.note(record)
         commit = self.commit_of(record)
-        future = Variables().run(self.tools.recorder.submit, commit)
+        future = own_context().run(self.tools.recorder.submit, commit)
         self.hold_time()
         future.add_done_callback(lambda done: self.committed(commit.records, done))
         committed = await self.patiently(shield(future))
