@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import tempfile
 from asyncio import Event, get_running_loop, timeout, wait, wrap_future
 from collections.abc import Coroutine, Iterator, Mapping
@@ -21,18 +20,16 @@ from replayforge.config.sources import environment_of
 from replayforge.daemon import listen, site
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time, to_us
 from replayforge.domain.errors import NotFound
-from replayforge.domain.event import Attempt, StoredEvent
 from replayforge.domain.reports import EventFilter
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.engine.replay.replayer import Replay
-from replayforge.stores import lookups
-from replayforge.stores.sqlite import SqliteDriver
 from replayforge.telemetry import Telemetry
 from replayforge.testing.due import Due
 from replayforge.testing.hand_clock import HandClock
 from replayforge.testing.life import Crashed, Life, NotCrashed, mortal, tasks_by_life
 from replayforge.testing.sent_event import SentEvent
+from replayforge.testing.store_view import StoreView
 from replayforge.threads import own_threads
 from replayforge.web.http.reading import read_envelope
 
@@ -110,10 +107,9 @@ class Forge:
     async def start(self) -> None:
         """Have a daemon run on the directory."""
         self.life, self.inside = Life(self.abandon), AsyncExitStack()
-        self.reading: sqlite3.Connection | None = None
         try:
             self.daemon = await self.do(self.opened())
-            self.due = Due(self.daemon)
+            self.due, self.view = Due(self.daemon), StoreView(self.daemon.store)
         except BaseException:
             await self.inside.aclose()
             raise
@@ -148,9 +144,7 @@ class Forge:
         await self.life.bury()
         if calls := [wrap_future(call) for call in list(own_threads.calls)]:
             await wait(calls, timeout=THREADS_SECONDS)
-        if self.reading is not None:
-            self.reading.close()
-            self.reading = None
+        self.view.close()
         await self.inside.aclose()
 
     def crash_at(self, point: str) -> None:
@@ -209,7 +203,7 @@ class Forge:
 
     def event(self, event_id: str) -> SentEvent:
         """Return an event that has a row, by its id; raises NotFound."""
-        found = self.look(event_id)
+        found = self.view.event(event_id)
         if found is None:
             raise NotFound(f"There is no event {event_id}.")
         return self.event_of(found[0])
@@ -226,16 +220,7 @@ class Forge:
 
     def event_of(self, record: Any, *, duplicate: bool = False) -> SentEvent:
         """Return what shows an event."""
-        return SentEvent(record, self.look, self.settled, duplicate=duplicate)
-
-    def look(self, event_id: str) -> tuple[StoredEvent, list[Attempt]] | None:
-        """Read an event, here and now, over a connection of our own."""
-        driver = self.daemon.store.driver
-        assert isinstance(driver, SqliteDriver)
-        if self.reading is None:
-            self.reading = sqlite3.connect(f"{driver.path.as_uri()}?mode=ro", uri=True, isolation_level=None)
-        found = driver.in_snapshot(self.reading, lambda: lookups.history(event_id))
-        return None if found is None else (found[0], found[2])
+        return SentEvent(record, lambda: self.view, self.settled, duplicate=duplicate)
 
     # Time
 

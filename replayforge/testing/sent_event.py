@@ -7,10 +7,9 @@ import msgspec
 
 from replayforge.domain.clock import format_time
 from replayforge.domain.event import Attempt, EventRecord, StoredEvent
+from replayforge.domain.journal import StepRecord
 from replayforge.domain.lifecycle import TERMINAL, State
-
-# The row of an event and its attempts, newest first; None while it has no row.
-Look = Callable[[str], tuple[StoredEvent, list[Attempt]] | None]
+from replayforge.testing.store_view import StoreView
 
 
 class NotEnded(AssertionError):
@@ -24,13 +23,18 @@ class SentEvent:
     """
 
     def __init__(
-        self, record: EventRecord | StoredEvent, look: Look, settle: Callable[[], Awaitable[None]], *, duplicate: bool
+        self,
+        record: EventRecord | StoredEvent,
+        view: Callable[[], StoreView],
+        settle: Callable[[], Awaitable[None]],
+        *,
+        duplicate: bool,
     ) -> None:
         self.id = record.id
         self.workflow_id = record.workflow_id
         self.event_type = record.event_type
         self.duplicate = duplicate
-        self.look = look
+        self.view = view
         self.settle = settle
 
     def __repr__(self) -> str:
@@ -39,7 +43,7 @@ class SentEvent:
     @property
     def row(self) -> StoredEvent | None:
         """The event as the store has it; None while it is in the log alone."""
-        found = self.look(self.id)
+        found = self.view().event(self.id)
         return None if found is None else found[0]
 
     @property
@@ -94,8 +98,14 @@ class SentEvent:
     @property
     def attempts(self) -> list[Attempt]:
         """Its attempts that have ended, of all runs, the oldest first; each has `outcome`, `error`, `run`, `number`."""
-        found = self.look(self.id)
+        found = self.view().event(self.id)
         return [] if found is None else found[1][::-1]
+
+    @property
+    def steps(self) -> list[StepRecord]:
+        """What its handler has recorded: each has `step`, `state`, `tries`, `result`."""
+        row = self.row
+        return [] if row is None else self.view().steps(row)
 
     async def ended(self) -> "SentEvent":
         """Return this event once it has ended; raises NotEnded when nothing is due any more and it has not."""
