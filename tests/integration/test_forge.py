@@ -400,6 +400,6 @@ async def test_the_examples_of_the_document() -> None:
     for example in re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL):
         exec(example, names)
     tests = [test for name, test in names.items() if name.startswith("test_")]
-    assert len(tests) == 2
+    assert len(tests) == 3
     for test in tests:
         await test()
