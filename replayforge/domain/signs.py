@@ -34,6 +34,17 @@ OUTCOMES: dict[str, Sign] = {
     Outcome.CRASHED: Sign("⚡", "crashed"),
     Outcome.INTERRUPTED: Sign("‖", "interrupted"),
 }
+# How a step stands: as its row says, and what its event and later generations add to that.
+STEP_STATES: dict[str, Sign] = {
+    "done": Sign("✓", "done"),
+    "failed": Sign("✕", "failed"),
+    "running": Sign("◐", "running"),
+    "waiting": Sign("◌", "waiting"),
+    "in_doubt": Sign("?", "in doubt"),
+    "again": Sign("○", "to be done again"),
+    "replaced": Sign("⊘", "replaced"),
+    "open": Sign("−", "left open"),
+}
 JOB_STATES: dict[str, Sign] = {
     JobState.PENDING: Sign("○", "pending"),
     JobState.CANARY: Sign("◔", "trying the first"),

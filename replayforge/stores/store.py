@@ -10,7 +10,6 @@ from replayforge.domain.admission import ALL_WELCOME, Admission, PatternOf, Paus
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.errors import Refused, Unstorable
 from replayforge.domain.event import (
-    Action,
     Attempt,
     Content,
     Entry,
@@ -36,6 +35,7 @@ from replayforge.stores import (
     nodes,
     replays,
     retention,
+    stories,
     suspicions,
     transactions,
     wakes,
@@ -52,6 +52,7 @@ from replayforge.stores.migrations import migrate
 from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
 from replayforge.stores.sqlite import SqliteDriver
+from replayforge.stores.stories import StepsPage, StoredHistory
 from replayforge.stores.suspicions import Change, Suspect
 from replayforge.stores.transactions import ClaimResult, Settled, Settlement
 from replayforge.turns import computed
@@ -499,9 +500,13 @@ class Store:
         """Return the events of these ids that have a row."""
         return await self.driver.read(lambda: lookups.events_by_ids(ids))
 
-    async def history(self, event_id: str) -> tuple[StoredEvent, Content, list[Attempt], list[Action]] | None:
-        """Return one event with everything that happened to it."""
-        return await self.driver.look(lambda: lookups.history(event_id))
+    async def history(self, event_id: str, step_bytes: int = 0) -> StoredHistory | None:
+        """Return one event with everything that happened to it, and so much of the result of each step."""
+        return await self.driver.look(lambda: stories.history(event_id, step_bytes))
+
+    async def steps_page(self, event: StoredEvent, after_place: int, limit: int) -> StepsPage:
+        """Return steps of the event's current journal in their order, as many as fit into a page."""
+        return await self.driver.look(lambda: stories.steps_page(event, after_place, limit))
 
     async def list_events(self, wanted: EventFilter, *, before_seq: int | None, limit: int) -> EventPage:
         """Return events that pass the filter, newest first; `before_seq` goes on where an earlier page ended.

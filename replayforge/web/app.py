@@ -53,6 +53,7 @@ def routes() -> list[web.RouteDef]:
         get("/api/events/recent", events.recent_events),
         get("/api/events/export", export.export_events),
         get("/api/events/{id:[^/]+}", events.show_event),
+        get("/api/events/{id:[^/]+}/steps", events.list_steps),
         post("/api/events/{id:[^/]+}/replay", events.replay_event),
         post("/api/events/{id:[^/]+}/retry", events.retry_event),
         post("/api/events/{id:[^/]+}/cancel", events.cancel_event),

@@ -10,6 +10,7 @@ from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.verdict import Verdict
 from replayforge.stores.journals import StepCommit
 from replayforge.stores.store import Store
+from replayforge.stores.stories import UNTOLD, StoredHistory
 from replayforge.stores.transactions import Settled, Settlement
 from tests.contract.store_backends import MINUTE_US, claimed, stored
 from tests.contract.test_store_contract import ledger_of, promoted
@@ -211,3 +212,44 @@ async def test_journals_go_with_their_events(store: Store) -> None:
     assert await store.retire(State.SUCCEEDED, now_us() + MINUTE_US) == 1
     journal = await store.read_journal(one.event, now_us())
     assert (journal.records, journal.run_started_at_us) == ((), one.event.updated_at_us)
+
+
+async def test_the_story_of_an_event(store: Store) -> None:
+    """People see its steps in order with the beginnings of results, what the last park waits for, and its child."""
+    one, child = await claimed(store, 2)
+    large = step(one.event, result=b"[" + b"1," * 50_000 + b"1]", begun=1)
+    lost = pending(one.event, "late", StepKind.SLEEP, begun=2)
+    made = step(one.event, "mail", kind=StepKind.SEND, begun=3, recorded=4, other_id=child.event.id)
+    again = replace(large, generation=1, state=StepState.PENDING, begun=0, recorded=0, result=None, tries=0)
+    waits = pending(one.event, "scan", StepKind.WAIT, event_type="scan", begun=5)
+    await store.record_steps([commit(one.event, replace(lost, token=0), made, again, large)], now_us())
+    await store.settle([parked(one.event, waits, waits=(Wait("scan", "scan"),))])
+    event, _, _, _, story = await found(store, one.event.id, 10)
+    assert [(shown.record.step, shown.record.generation) for shown in story.steps] == [
+        ("charge", 0), ("late", 0), ("mail", 0), ("scan", 0), ("charge", 1),
+    ]  # fmt: skip
+    assert (story.steps[0].record.result, story.steps[0].result_bytes) == (b"[1,1,1,1,1", 100_003)
+    assert [record.step for record in story.awaited(event)] == ["scan"]
+    assert [(record.step, relative and relative.id) for record, relative in story.children] == [
+        ("mail", child.event.id)
+    ]
+    assert (story.journal, story.steps_count, story.earlier_steps, story.wakes) == (1, 5, 0, 0)
+    assert (await found(store, child.event.id, 10))[4] == UNTOLD
+
+
+async def test_pages_of_steps(store: Store) -> None:
+    """Steps come in the order they began, whole, those to be done again at the end."""
+    (one,) = await claimed(store)
+    records = [step(one.event, f"step-{number}", begun=number, recorded=number) for number in (3, 1, 2)]
+    again = replace(records[0], generation=1, state=StepState.PENDING, begun=0, recorded=0)
+    await store.record_steps([commit(one.event, again, *records)], now_us())
+    first = await store.steps_page(one.event, 0, 3)
+    rest = await store.steps_page(one.event, 3, 3)
+    assert (*first.steps, *rest.steps) == (records[1], records[2], records[0], again)
+    assert (first.next_place, rest.next_place) == (3, None)
+
+
+async def found(store: Store, event_id: str, step_bytes: int) -> StoredHistory:
+    history = await store.history(event_id, step_bytes)
+    assert history is not None
+    return history

@@ -13,17 +13,20 @@ from replayforge.engine.accept.intake import Intake, Receipt
 from replayforge.engine.handlers.registry import Handlers
 from replayforge.stores.lookups import EventPage, WorkflowPage
 from replayforge.stores.store import Store
+from replayforge.stores.stories import StepsPage, Story
 from replayforge.stores.suspicions import Suspect
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One event with all that happened to it; `content` are the bytes it came with, `suspect` what deaths say of it."""
+    """One event with all that happened to it; `content` are the bytes it came with, `story` what its handler remembers,
+    `suspect` what deaths say of it."""
 
     event: StoredEvent
     content: Content
     attempts: list[Attempt]
     actions: list[Action]
+    story: Story
     suspect: Suspect | None = None
 
 
@@ -37,19 +40,29 @@ class EventQueries:
         self.retry = retry
         self.clock = clock
 
-    async def find(self, event_id: str) -> History | Receipt:
-        """Return an event's history, or its receipt while it has no row; raises NotFound."""
-        history = await self.store.history(event_id)
+    async def find(self, event_id: str, step_bytes: int = 0) -> History | Receipt:
+        """Return an event's history, or its receipt while it has no row; raises NotFound.
+
+        With it come its newest steps, with so much of the result of each.
+        """
+        history = await self.store.history(event_id, step_bytes)
         if history is not None:
             return History(*history, await self.suspicion(history[0]))
         receipt = await self.intake.find_unprojected(event_id)
         if receipt is not None:
             return receipt
         # An event that left the window between the two looks has its row by now.
-        history = await self.store.history(event_id)
+        history = await self.store.history(event_id, step_bytes)
         if history is None:
             raise NotFound(f"There is no event {event_id}.")
         return History(*history)
+
+    async def steps_page(self, event_id: str, after_place: int, limit: int) -> StepsPage:
+        """Return steps of an event's current journal in their order; raises NotFound."""
+        found = await self.find(event_id)
+        if isinstance(found, Receipt):
+            return StepsPage(1, 0)
+        return await self.store.steps_page(found.event, after_place, limit)
 
     async def suspicion(self, event: StoredEvent) -> Suspect | None:
         """Return what deaths of the process say of an event that has not gone well yet."""

@@ -429,7 +429,10 @@ class Journaling:
 
     def left_behind(self) -> Left:
         """Return what is to be committed with the attempt's end: all that is not known to be durable."""
-        pending = self.parked.pending if self.parked is not None else ()
+        # A park writes what it waits for under its own lease: by that it is told from waits that have lost before.
+        token = self.event.lease_token
+        parked = self.parked.pending if self.parked is not None else ()
+        pending = [msgspec.structs.replace(record, token=token) for record in parked]
         records = {(record.kind, record.step): record for record in pending} | self.records.uncommitted
         started = (one.step for one in self.records.known.values() if one.state is StepState.STARTED)
         fresh = self.records.uncommitted.values()

@@ -698,6 +698,37 @@ WHERE a.event_seq = :seq ORDER BY a.token DESC LIMIT :count
 SELECT e.id AS event_id, c.at_us, c.run, c.action, c.detail FROM actions AS c JOIN events AS e ON e.seq = c.event_seq
 WHERE c.event_seq = :seq ORDER BY c.seq LIMIT :count
 
+-- story --
+-- What is noted of one event's journal, how many steps it has, and how many earlier ones had.
+SELECT j.number, j.wakes, j.cancel_requested,
+    (SELECT count(*) FROM steps AS s WHERE s.event_seq = j.event_seq AND s.journal = j.number),
+    (SELECT count(*) FROM steps AS s WHERE s.event_seq = j.event_seq AND s.journal < j.number)
+FROM journals AS j WHERE j.event_seq = :seq
+
+-- newest_steps --
+-- The last steps of a journal, newest first, those to be done again before them, with the beginnings of their results.
+SELECT kind, step, generation, state, token, run, begun, recorded, tries, started_at_us, ended_at_us, due_at_us, arguments,
+substr(result, 1, :bytes::integer), error_type, error, trace, event_type, other_id, label, coalesce(length(result), 0)
+FROM steps WHERE event_seq = :seq AND journal = :journal
+ORDER BY begun = 0 DESC, begun DESC, generation DESC, kind DESC, step DESC LIMIT :count
+
+-- step_sizes --
+-- How large steps of a journal are, in their order.
+SELECT coalesce(length(result), 0) + coalesce(length(error), 0) + coalesce(length(trace), 0) + length(arguments)
+FROM steps WHERE event_seq = :seq AND journal = :journal
+ORDER BY begun = 0, begun, generation, kind, step LIMIT :count OFFSET :after
+
+-- steps_in_order --
+-- The same steps.
+SELECT kind, step, generation, state, token, run, begun, recorded, tries, started_at_us, ended_at_us, due_at_us, arguments,
+result, error_type, error, trace, event_type, other_id, label
+FROM steps WHERE event_seq = :seq AND journal = :journal
+ORDER BY begun = 0, begun, generation, kind, step LIMIT :count OFFSET :after
+
+-- relatives --
+-- What the parent and the children of an event are, and how they stand.
+SELECT id, event_type, state FROM events WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
+
 -- workflow_events --
 -- The events of one workflow, oldest first, after a row number.
 SELECT {listed_columns} FROM events WHERE workflow_id = :workflow_id AND seq > :after_seq ORDER BY seq LIMIT :count

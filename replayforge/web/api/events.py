@@ -14,9 +14,11 @@ from replayforge.domain.reports import FILTER_NAMES, EventFilter
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.replay.replayer import Replay
 from replayforge.engine.report.event_queries import History
+from replayforge.stores.stories import UNTOLD
 from replayforge.web.api import shapes
 from replayforge.web.api.ingest import with_header_key
 from replayforge.web.api.shapes import json_response
+from replayforge.web.api.step_shapes import relative_shape, step_shape, stored_story, story_shape
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import (
     REASON_CHARACTERS_MAX,
@@ -103,13 +105,15 @@ async def show_event(request: web.Request) -> web.Response:
     found = await context.queries.find(request.match_info["id"])
     if isinstance(found, Receipt):
         event = shapes.received_event(found, context.status.log_id, context.queries.attempts_max(found.record))
-        return json_response(asdict(event) | {"attempts": [], "runs": [], "actions": []})
+        story = story_shape(UNTOLD, (), relative_shape(found.record.origin, None))
+        return json_response(asdict(event) | story | {"attempts": [], "runs": [], "actions": []})
     return json_response(history_shape(found, context.queries.attempts_max(found.event)))
 
 
 def history_shape(found: History, max_attempts: int) -> dict[str, Any]:
     """Show an event with all that happened to it."""
     event = asdict(shapes.stored_event(found.event, found.content, max_attempts))
+    event |= stored_story(found.event, found.story)
     attempts = [shapes.attempt(attempt) for attempt in found.attempts]
     runs = [
         {"run": run, "attempts": [attempt for attempt in attempts if attempt["run"] == run]}
@@ -118,6 +122,14 @@ def history_shape(found: History, max_attempts: int) -> dict[str, Any]:
     actions = [shapes.action(one) for one in found.actions]
     suspicion = None if found.suspect is None else shapes.suspicion(found.suspect)
     return event | {"attempts": attempts, "runs": runs, "actions": actions, "suspicion": suspicion}
+
+
+async def list_steps(request: web.Request) -> web.Response:
+    """Answer with the steps that an event's handler has taken, in their order: those of its current journal."""
+    limit = query_limit(request)
+    found = await context_of(request).queries.steps_page(request.match_info["id"], query_cursor(request) or 0, limit)
+    page = cut_page([step_shape(one) for one in found.steps], found.next_place)
+    return json_response(page | {"journal": found.journal, "earlier_steps": found.earlier_steps})
 
 
 async def replay_event(request: web.Request) -> web.Response:

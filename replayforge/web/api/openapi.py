@@ -20,6 +20,7 @@ from replayforge.web.api.handlers import HandlerShape, PauseRequest
 from replayforge.web.api.operations import CrashRequest
 from replayforge.web.api.replays import BulkReplayRequest, ReplayShape
 from replayforge.web.api.shapes import ORIGINAL_NAMES, EventShape, PauseShape, ShownEvent, json_response
+from replayforge.web.api.step_shapes import AwaitedShape, ChildShape, RelativeShape, StepInBrief, StepShape
 from replayforge.web.http.context import context_of
 from replayforge.web.http.problem_types import PROBLEM_TYPES
 from replayforge.web.http.problems import CONTENT_TYPE
@@ -29,6 +30,11 @@ STRUCTS = (
     Envelope,
     EventShape,
     ShownEvent,
+    StepInBrief,
+    StepShape,
+    AwaitedShape,
+    RelativeShape,
+    ChildShape,
     ReplayRequest,
     WorkflowReplayRequest,
     ReasonRequest,
@@ -84,6 +90,7 @@ DETAILS: dict[str, Details] = {
     "GET /api/events/export": Details(FILTER_NAMES),
     "GET /api/events/recent": Details(("limit",), answers=((200, "ShownEvent[]"),)),
     "GET /api/events/{id}": Details(answers=((200, "EventHistory"),)),
+    "GET /api/events/{id}/steps": Details(LIST, answers=((200, "StepShape[]"),)),
     "POST /api/events/{id}/replay": Details(body="ReplayRequest", answers=((202, ""), (200, ""))),
     "POST /api/events/{id}/retry": Details(answers=((202, ""),)),
     "POST /api/events/{id}/cancel": Details(body="ReasonRequest"),
@@ -143,10 +150,25 @@ PROBLEM: dict[str, Any] = {
 }
 
 
+def list_of(name: str) -> dict[str, Any]:
+    """Return the schema of a list."""
+    return {"type": "array", "items": {"$ref": REFERENCE.format(name=name)}}
+
+
 EVENT_HISTORY: dict[str, Any] = {
     "description": "An event with its runs and attempts, newest first.",
     "allOf": [{"$ref": REFERENCE.format(name="ShownEvent")}],
-    "properties": {"attempts": {"type": "array", "items": {"$ref": REFERENCE.format(name="Attempt")}}},
+    "properties": {
+        "attempts": list_of("Attempt"),
+        "journal": {"type": "integer", "description": "One more for each restart and each replay from the start."},
+        "wakes": {"type": "integer", "description": "How often it was woken after it was parked."},
+        "cancel_requested": {"type": "boolean"},
+        "awaits": list_of("AwaitedShape"),
+        "parent": {"anyOf": [{"$ref": REFERENCE.format(name="RelativeShape")}, {"type": "null"}]},
+        "children": list_of("ChildShape"),
+        "steps": list_of("StepInBrief") | {"description": "The newest, oldest first; left out where there are none."},
+        "steps_count": {"type": "integer", "description": "How many there are in all."},
+    },
 }
 
 

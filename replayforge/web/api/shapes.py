@@ -67,6 +67,7 @@ class EventShape(msgspec.Struct):
     replay_of: str | None
     result: msgspec.Raw | None
     waits_for: str | None
+    origin: str | None
 
 
 class ShownEvent(EventShape):
@@ -149,6 +150,7 @@ def received_shape(receipt: Receipt, log_id: str, max_attempts: int) -> EventSha
         replay_of=record.replay_of,
         result=None,
         waits_for=None,
+        origin=record.origin,
     )
 
 
@@ -180,6 +182,7 @@ def stored_shape(event: StoredEvent, content: Content, max_attempts: int, *, dup
         replay_of=event.replay_of,
         result=None if event.result is None else msgspec.Raw(event.result),
         waits_for=event.waits_for,
+        origin=event.origin,
     )
 
 

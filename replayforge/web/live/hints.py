@@ -28,6 +28,8 @@ TOPICS: dict[str, frozenset[str]] = {
     "event.dispatched": frozenset({"events"}),
     "event.claimed": frozenset({"events", "workers"}),
     "attempt.settled": frozenset({"events", "workers"}),
+    "event.parked": frozenset({"events", "workers"}),
+    "step.recorded": frozenset({"events"}),
     "attempt.reclaimed": frozenset({"events", "workers", "activity"}),
     "attempt.fenced": frozenset({"activity"}),
     "event.dead_lettered": frozenset({"events", "dead", "activity"}),

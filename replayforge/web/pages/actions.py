@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
-from multidict import MultiMapping
 
 from replayforge.domain.errors import Conflict, NotFound, Rejected
 from replayforge.domain.event import StoredEvent
@@ -18,7 +17,7 @@ from replayforge.web.http.context import context_of
 from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import read_form, reason_in
 from replayforge.web.pages import rows, views
-from replayforge.web.pages.flash import Flash, is_ours, see_other
+from replayforge.web.pages.flash import Flash, back_of, see_other
 from replayforge.web.pages.rendering import PageTemplate, show
 from replayforge.web.pages.selection import GROUP_EVENTS_MAX, Selection, read_selection, selected
 from replayforge.web.pages.words import link, plural, segment, workflow_path
@@ -177,9 +176,3 @@ async def demo_load(request: web.Request) -> web.Response:
     back = back_of(await read_form(request), f"{context_of(request).base_path}/")
     await generate_workload(request)
     return see_other(request, back, Flash("ok", "Ten checkouts of five events each are on their way."))
-
-
-def back_of(values: MultiMapping[str], default: str) -> str:
-    """Return where a form wants to go back to, if that is a page of ours."""
-    back = values.get("back", "")
-    return back if back and is_ours(back) else default

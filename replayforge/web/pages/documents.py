@@ -3,14 +3,18 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from replayforge.web.pages.words import SHOWN_BYTES_MAX, Text
+from replayforge.web.pages.words import SHOWN_BYTES_MAX, Text, excerpt
 
 MASK = '"•••"'
 STRING = r'"(?:[^"\\]++|\\.)*+"'
 PIECE = re.compile(rf'\s+|{STRING}|[\[\]{{}}:,]|[^\s"\[\]{{}}:,]+|"', re.DOTALL)
 BRACKET = re.compile(rf"{STRING}|[\[\]{{}}]", re.DOTALL)
+# In a text that is no JSON: name=value, "name": "value", 'name': 'value', and so on.
+NAMED_VALUE = re.compile(
+    rf"""(?<![\w\-])([\w\-]++)(["']?\s*[:=]\s*)({STRING}|'(?:[^'\\]|\\.)*+'|[^\s,;&)}}\]"']+|["'].*)""", re.DOTALL
+)
 STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 INDENT = "  "
 
@@ -38,7 +42,10 @@ def masked(text: str, secrets: Sequence[str]) -> Iterator[str]:
         piece, at = found[0], found.end()
         if is_secret and not piece.isspace():
             is_secret = False
-            at = end_of_value(text, found.start()) if piece in STEPS else at
+            if piece in STEPS:
+                at = end_of_value(text, found.start())
+            elif piece == '"':  # a string whose end was cut off
+                at = len(text)
             yield MASK
             continue
         if piece == ":":
@@ -46,6 +53,21 @@ def masked(text: str, secrets: Sequence[str]) -> Iterator[str]:
         elif piece[0] == '"':
             name = plain(unescaped(piece))
         yield piece
+
+
+def masked_text(text: str, reading: Reading) -> Text:
+    """Return the first 16 KB of an error or another text, with values hidden that stand behind secret names."""
+    secrets, hidden = [plain(name) for name in reading.masked_names], 0
+
+    def hide(found: re.Match[str]) -> str:
+        nonlocal hidden
+        if not any(secret in plain(found[1]) for secret in secrets):
+            return found[0]
+        hidden += 1
+        return found[1] + found[2] + MASK
+
+    whole = excerpt(text.encode("utf-8", "backslashreplace"))
+    return replace(whole, text=NAMED_VALUE.sub(hide, whole.text), masked_count=hidden)
 
 
 def unescaped(piece: str) -> str:

@@ -3,16 +3,23 @@
 from aiohttp import web
 
 from replayforge.domain.errors import NotFound
+from replayforge.domain.event import StoredEvent
+from replayforge.domain.journal import StepKind
+from replayforge.domain.lifecycle import State
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.report.event_queries import History
+from replayforge.stores.stories import Story
 from replayforge.turns import computed
 from replayforge.web.http.context import WebContext, context_of
 from replayforge.web.pages import rows, views
+from replayforge.web.pages.awaited import RelativeRow, awaited_rows, reason_to_stay, relative_row
 from replayforge.web.pages.documents import Reading, shown
 from replayforge.web.pages.event_facts import history_facts, receipt_facts
 from replayforge.web.pages.rendering import PageTemplate, show
-from replayforge.web.pages.words import Text, plural
+from replayforge.web.pages.step_rows import Waterfall, waterfall
+from replayforge.web.pages.words import plural
 
+RESULT_BYTES = 4096  # of each step; all of it is behind a link
 SECRETS_SHOWN = {"secrets": "shown"}
 INDENTED = {"layout": "indented"}
 
@@ -20,21 +27,30 @@ INDENTED = {"layout": "indented"}
 async def event(request: web.Request) -> web.Response:
     """Show one event with all that happened to it."""
     context = context_of(request)
-    found = await context.queries.find(request.match_info["id"])
+    found = await context.queries.find(request.match_info["id"], RESULT_BYTES)
     asked = dict(request.query)
     masked_names = () if SECRETS_SHOWN.items() <= asked.items() else context.masked_names
     reading = Reading(masked_names, indented=INDENTED.items() <= asked.items())
     bodies = bodies_of(found)
     texts = {part: await computed(shown, body, reading, size=len(body)) for part, body in bodies.items()}
+    falls = None if isinstance(found, Receipt) else await steps_of(found, context, reading)
+    hidden = sum(text.masked_count for text in texts.values()) + (falls.masked_count if falls else 0)
     holds = views.HeldView(
         payload=texts["payload"],
         metadata=texts["metadata"],
         result=texts.get("result"),
         indented=reading.indented,
-        readings=other_readings(request, reading, texts),
+        readings=other_readings(request, reading, hidden),
     )
-    view = received_view(found, holds) if isinstance(found, Receipt) else history_view(found, holds, context)
+    view = received_view(found, holds) if isinstance(found, Receipt) else history_view(found, holds, falls, context)
     return await show(request, PageTemplate("event.html", view.event.event_type, "events"), view)
+
+
+async def steps_of(found: History, context: WebContext, reading: Reading) -> Waterfall | None:
+    """Return the event's steps as the page shows them."""
+    story, now_us = found.story, context.clock.now_us()
+    size = sum(len(one.record.result or b"") + one.record.size for one in story.steps)
+    return await computed(waterfall, found.event, found.attempts, story, now_us, reading, size=size)
 
 
 def bodies_of(found: History | Receipt) -> dict[str, bytes]:
@@ -45,9 +61,8 @@ def bodies_of(found: History | Receipt) -> dict[str, bytes]:
     return bodies if found.event.result is None else bodies | {"result": found.event.result}
 
 
-def other_readings(request: web.Request, reading: Reading, texts: dict[str, Text]) -> list[tuple[str, str]]:
-    """Return the other ways to read the documents, each with its link."""
-    hidden = sum(text.masked_count for text in texts.values())
+def other_readings(request: web.Request, reading: Reading, hidden: int) -> list[tuple[str, str]]:
+    """Return the other ways to read the documents, each with its link; so many values are hidden."""
     layout, secrets = INDENTED if reading.indented else {}, {} if reading.masked_names else SECRETS_SHOWN
     ways = [("As sent", secrets) if reading.indented else ("Indented", secrets | INDENTED)]
     if hidden:
@@ -67,20 +82,41 @@ def received_view(receipt: Receipt, holds: views.HeldView) -> views.EventView:
         actions=[],
         holds=holds,
         replay_of=receipt.record.replay_of or "",
+        why="",
+        awaits=[],
+        parent=None if receipt.record.origin is None else RelativeRow(receipt.record.origin, "", ""),
+        waterfall=None,
     )
 
 
-def history_view(found: History, holds: views.HeldView, context: WebContext) -> views.EventView:
+def history_view(
+    found: History, holds: views.HeldView, falls: Waterfall | None, context: WebContext
+) -> views.EventView:
     """Return the view of an event with its history."""
+    event, story = found.event, found.story
     return views.EventView(
         event=rows.event_row(found.event, context.queries.attempts_max(found.event)),
         facts=history_facts(found),
-        verbs=rows.verbs_of(found.event.state),
+        verbs=verbs_of(event, story),
         attempts=[rows.attempt_row(attempt) for attempt in found.attempts],
         actions=[rows.action_row(action) for action in found.actions],
         holds=holds,
         replay_of=found.event.replay_of or "",
+        why=reason_to_stay(event, story),
+        awaits=awaited_rows(event, story),
+        parent=None if event.origin is None else relative_row(event.origin, story),
+        waterfall=falls,
     )
+
+
+def verbs_of(event: StoredEvent, story: Story) -> frozenset[str]:
+    """Return what may be done to an event; one that runs, or has begun, is cancelled at its next step if it has any."""
+    verbs = rows.verbs_of(event.state)
+    if event.state is State.PROCESSING and (story.cancel_requested or not story.steps_count):
+        verbs -= {"cancel"}
+    if event.state is State.WAITING and not any(one.kind is StepKind.STEP for one in story.awaited(event)):
+        verbs -= {"retry"}
+    return verbs
 
 
 async def event_part(request: web.Request) -> web.Response:

@@ -5,6 +5,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 from aiohttp import web
+from multidict import MultiMapping
 
 from replayforge.web.http.context import context_of
 
@@ -61,3 +62,9 @@ def is_ours(path: str) -> bool:
     """Tell whether a target given from outside stays on this site: a path, no other host, nothing to split a header."""
     plain = path.isprintable() and "\\" not in path
     return not path or (plain and path.startswith("/") and not path.startswith("//"))
+
+
+def back_of(values: MultiMapping[str], default: str) -> str:
+    """Return where a form wants to go back to, if that is a page of ours."""
+    back = values.get("back", "")
+    return back if back and is_ours(back) else default

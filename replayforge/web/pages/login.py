@@ -6,8 +6,7 @@ from replayforge.web.http.context import context_of
 from replayforge.web.http.guard import SESSION_COOKIE
 from replayforge.web.http.reading import FORM_BYTES_MAX, read_form
 from replayforge.web.http.sessions import SESSION_SECONDS, matching_key
-from replayforge.web.pages.actions import back_of
-from replayforge.web.pages.flash import cookie_path, is_ours, see_other
+from replayforge.web.pages.flash import back_of, cookie_path, is_ours, see_other
 from replayforge.web.pages.rendering import THEME_COOKIE, THEMES, PageTemplate, show_bare
 from replayforge.web.pages.views import LoginView
 

@@ -85,6 +85,7 @@ def build_environment() -> jinja2.Environment:
         workflow_path=words.workflow_path,
         STATES=signs.STATES,
         OUTCOMES=signs.OUTCOMES,
+        STEP_STATES=signs.STEP_STATES,
         JOB_STATES=signs.JOB_STATES,
         HANDLER_STATES=signs.HANDLER_STATES,
     )

@@ -17,9 +17,8 @@ from replayforge.web.http.context import context_of
 from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import form_key, query_cursor, read_form
 from replayforge.web.pages import views
-from replayforge.web.pages.actions import back_of
 from replayforge.web.pages.event_list import api_query, read_filters
-from replayforge.web.pages.flash import Flash, is_ours, see_other
+from replayforge.web.pages.flash import Flash, back_of, is_ours, see_other
 from replayforge.web.pages.paging import PAGE_SIZE, older
 from replayforge.web.pages.rendering import PageTemplate, show
 from replayforge.web.pages.replay_rows import filter_in_words, replay_row

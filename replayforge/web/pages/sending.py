@@ -2,7 +2,7 @@
 
 import msgspec
 from aiohttp import web
-from multidict import MultiMapping
+from multidict import MultiDict, MultiMapping
 
 from replayforge.domain.document import decode_document
 from replayforge.domain.errors import ReplayForgeError
@@ -11,7 +11,7 @@ from replayforge.turns import computed
 from replayforge.web.http.context import WebContext, context_of
 from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import read_envelope, read_form
-from replayforge.web.pages.flash import Flash, see_other
+from replayforge.web.pages.flash import Flash, back_of, see_other
 from replayforge.web.pages.rendering import PageTemplate, show
 from replayforge.web.pages.views import SendView
 from replayforge.web.pages.words import segment
@@ -63,6 +63,22 @@ async def send(request: web.Request) -> web.Response:
         return await show(request, PageTemplate("send.html", title_of(view), "events", status=422), view)
     path = f"/events/{segment(event_id)}"
     return see_other(request, context.base_path + path, Flash("ok", "The event is durable and on its way."))
+
+
+async def send_signal(request: web.Request) -> web.Response:
+    """Accept the event that a parked one waits for, in the same workflow, and go back."""
+    form, context = await read_form(request), context_of(request)
+    event_type = form.get("event_type", "")
+    waiting, _ = await context.replayer.find(form.get("id", ""))
+    back = back_of(form, f"{context.base_path}/events/{segment(waiting.id)}")
+    names = {"workflow_id": waiting.workflow_id, "application_name": waiting.application_name, "event_type": event_type}
+    try:
+        event_id = await accept(context, MultiDict(names | {"payload": form.get("payload", "")}))
+    except (HttpProblem, ReplayForgeError) as error:
+        return see_other(request, back, Flash("err", f"{event_type} was not sent: {error}"))
+    return see_other(
+        request, back, Flash("ok", f"{event_type} is durable and on its way.", f"/events/{segment(event_id)}")
+    )
 
 
 async def accept(context: WebContext, form: MultiMapping[str]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from replayforge.domain.bulk_replay import Skip
 from replayforge.engine.report.convergence import Convergence
 from replayforge.web.api.shapes import PauseShape
+from replayforge.web.pages.awaited import AwaitedRow, RelativeRow
 from replayforge.web.pages.charts import Timeline
 from replayforge.web.pages.handler_rows import HandlerRow, OrphanRow
 from replayforge.web.pages.replay_rows import ReplayRow
@@ -22,6 +23,7 @@ from replayforge.web.pages.rows import (
     WorkerRow,
     WorkflowRow,
 )
+from replayforge.web.pages.step_rows import Waterfall
 from replayforge.web.pages.trends import Bars, Latency, TypeRow
 from replayforge.web.pages.words import Text
 
@@ -89,7 +91,10 @@ class HeldView:
 
 @dataclass(frozen=True, slots=True)
 class EventView:
-    """One event with its history; `verbs` are the actions its state allows."""
+    """One event with its history; `verbs` are the actions its state allows, `why` says what keeps it where it is.
+
+    `awaits` is what it is parked for, `waterfall` its steps, `parent` the event whose handler has made it.
+    """
 
     event: EventRow
     facts: list[Fact]
@@ -98,6 +103,10 @@ class EventView:
     actions: list[ActionRow]
     holds: HeldView
     replay_of: str
+    why: str
+    awaits: list[AwaitedRow]
+    parent: RelativeRow | None
+    waterfall: Waterfall | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,78 @@
+"""What keeps an event where it is, in words: what a parked one waits for, and its relatives."""
+
+from dataclasses import dataclass
+
+from replayforge.domain.clock import format_time
+from replayforge.domain.event import StoredEvent
+from replayforge.domain.journal import StepKind, StepRecord
+from replayforge.domain.lifecycle import TERMINAL, State
+from replayforge.stores.stories import Story
+from replayforge.web.pages.words import first_line
+
+
+@dataclass(frozen=True, slots=True)
+class RelativeRow:
+    """The parent of an event, or a child; of one that retention has removed only the id is known."""
+
+    id: str
+    event_type: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitedRow:
+    """One thing that a parked event waits for: the sentence begins with `before`, then comes `name`, then `after`.
+
+    `until` is when it is over. `signal` is the type of event that somebody may send, `child` the event that must end.
+    """
+
+    before: str
+    name: str
+    after: str
+    until: str | None
+    then: str
+    signal: str
+    child: RelativeRow | None
+
+
+def awaited_rows(event: StoredEvent, story: Story) -> list[AwaitedRow]:
+    """Return what an event is parked for, and nothing of one that is not."""
+    return [awaited_row(one, story) for one in story.awaited(event)]
+
+
+def awaited_row(one: StepRecord, story: Story) -> AwaitedRow:
+    """Say what a step waits for."""
+    until = None if one.due_at_us is None else format_time(one.due_at_us)
+    if one.kind is StepKind.WAIT:
+        then = "then the handler is told that nothing came" if until else "for as long as it takes"
+        return AwaitedRow("Waits for", one.event_type or "", "in its workflow", until, then, one.event_type or "", None)
+    if one.kind is StepKind.CALL:
+        child = relative_row(one.other_id or "", story)
+        then = "then the handler is told that it did not end in time" if until else ending_of(child)
+        return AwaitedRow("Waits for the end of", one.event_type or "", "its child", until, then, "", child)
+    if one.kind is StepKind.STEP:
+        error = first_line(f"{one.error_type}: {one.error}")
+        return AwaitedRow("Tries", one.step, f"again, which failed with {error}", until, "", "", None)
+    return AwaitedRow("Sleeps in", one.step, "", until, "", "", None)
+
+
+def ending_of(child: RelativeRow) -> str:
+    """Say what has to happen to a child that does not end by itself."""
+    return "which waits for a decision: replay it, or discard it" if child.state == State.DEAD_LETTERED else ""
+
+
+def relative_row(event_id: str, story: Story) -> RelativeRow:
+    """Return the row of a relative."""
+    found = next((one for one in story.relatives if one.id == event_id), None)
+    return RelativeRow(event_id, "", "") if found is None else RelativeRow(event_id, found.event_type, found.state)
+
+
+def reason_to_stay(event: StoredEvent, story: Story) -> str:
+    """Say why an event is where it is, when nobody would see it from its state."""
+    if event.state is State.KEPT:
+        return f"No wait of its workflow has taken it yet. It is kept until a handler waits for {event.event_type}."
+    if story.cancel_requested and event.state not in TERMINAL:
+        return "It is to be cancelled: that happens at the next step of its handler."
+    if event.state is State.WAITING and not story.awaited(event):
+        return "Its handler waits for a time."
+    return ""

@@ -1,0 +1,240 @@
+"""The steps of an event as rows: each with its place in time, and what came between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
+from replayforge.domain.event import Attempt, StoredEvent
+from replayforge.domain.journal import RECORDED, StepKind, StepRecord, StepState
+from replayforge.domain.lifecycle import OPEN, Outcome, State
+from replayforge.stores.stories import ShownStep, Story
+from replayforge.web.pages.charts import LABELS_WIDTH, TIME_WIDTH, Scale
+from replayforge.web.pages.documents import Reading, masked_text, shown
+from replayforge.web.pages.words import Text, duration, first_line, plural
+
+BAR_WIDTH_MIN = 4.0
+WAITS = frozenset({StepKind.SLEEP, StepKind.WAIT, StepKind.CALL})
+KIND_WORDS = {
+    StepKind.STEP: "step",
+    StepKind.SLEEP: "sleep",
+    StepKind.WAIT: "wait for an event",
+    StepKind.SEND: "child event",
+    StepKind.CALL: "child event, and its end",
+    StepKind.FIRST: "the first of several",
+    StepKind.NOW: "the time",
+}
+CUT_SHORT = frozenset({Outcome.CRASHED, Outcome.INTERRUPTED, Outcome.TIMED_OUT, Outcome.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A stretch of time on an axis that is `TIME_WIDTH` wide."""
+
+    kind: str
+    x: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One step: what is known of it, and its bar. `state` is what its sign shows, `words` say more where there is more.
+
+    An attempt that was cut short between steps is a row of its own, of which only `attempt` and the line are known.
+    """
+
+    id: str
+    name: str
+    kind: str
+    state: str
+    words: str
+    tries: int
+    took: str
+    started_at: str
+    due_at: str | None
+    label: str
+    arguments: Text | None
+    result: Text | None
+    headline: str
+    error: Text | None
+    other_id: str
+    other_state: str
+    bar: Bar | None
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Waterfall:
+    """The steps of an event's journal below each other on one axis; `gaps` are where stretches were drawn short.
+
+    `left_out` steps are older than those shown; `heading` says which journal it is, where there were others.
+    """
+
+    rows: list[StepRow]
+    axis: list[str]
+    gaps: list[float]
+    width: int
+    left_out: int
+    heading: str
+    masked_count: int
+
+
+def waterfall(
+    event: StoredEvent, attempts: Sequence[Attempt], story: Story, now_us: int, reading: Reading
+) -> Waterfall | None:
+    """Lay out what is shown of an event's steps; None where it has none."""
+    if not story.steps:
+        return None
+    records = [step.record for step in story.steps]
+    begun_us = min(record.started_at_us for record in records)
+    cuts = [one for one in attempts if one.outcome in CUT_SHORT and one.ended_at_us >= begun_us]
+    ended_us = now_us if event.state in OPEN else max(map(end_of, records))
+    busy = [(one.started_at_us, end_of(one)) for one in records if one.kind not in WAITS]
+    scale = Scale(begun_us, ended_us, [*busy, *((one.started_at_us, one.ended_at_us) for one in cuts)])
+    newest = {(one.kind, one.step): one.generation for one in records}
+    states = {one.id: one.state.value for one in story.relatives}
+    rows = [step_row(step, event, newest, states, scale, now_us, reading) for step in story.steps]
+    placed = [(one.started_at_us if one.begun else now_us, 0, row) for one, row in zip(records, rows, strict=True)]
+    placed += [(one.ended_at_us, 1, cut_row(one, scale)) for one in cuts]
+    texts = [text for row in rows for text in (row.arguments, row.result, row.error) if text is not None]
+    return Waterfall(
+        rows=[row for _, _, row in sorted(placed, key=lambda place: place[:2])],
+        axis=axis(scale),
+        gaps=[round((scale.x(first) + scale.x(last)) / 2 - LABELS_WIDTH, 1) for first, last in scale.gaps],
+        width=TIME_WIDTH,
+        left_out=story.steps_count - len(story.steps),
+        heading=heading(story),
+        masked_count=sum(text.masked_count for text in texts),
+    )
+
+
+def step_row(
+    step: ShownStep,
+    event: StoredEvent,
+    newest: dict[tuple[StepKind, str], int],
+    states: dict[str, str],
+    scale: Scale,
+    now_us: int,
+    reading: Reading,
+) -> StepRow:
+    """Return the row of a step."""
+    one = step.record
+    state = state_of(one, event, newest[one.kind, one.step])
+    running = state in ("waiting", "running")
+    end_us = now_us if running else end_of(one)
+    seconds = (end_us - one.started_at_us) / MICROSECONDS_PER_SECOND
+    bar_kind = "wait" if one.kind in WAITS else state
+    return StepRow(
+        id=f"{one.kind}-{one.step}-{one.generation}",
+        name=one.step,
+        kind=KIND_WORDS[one.kind],
+        state=state,
+        words=words_of(one, state),
+        tries=one.tries,
+        took="" if state == "again" else duration(seconds),
+        started_at=format_time(one.started_at_us),
+        due_at=format_time(one.due_at_us) if one.due_at_us is not None and running else None,
+        label=one.label,
+        arguments=shown(one.arguments.encode(), reading) if one.arguments else None,
+        result=result_text(step, reading),
+        headline=first_line(masked_text(error_of(one), reading).text),
+        error=masked_text(one.trace or error_of(one), reading) if one.error_type is not None else None,
+        other_id=one.other_id or "",
+        other_state=states.get(one.other_id or "", ""),
+        bar=None if state == "again" else bar(bar_kind, one.started_at_us, end_us, scale),
+    )
+
+
+def state_of(one: StepRecord, event: StoredEvent, generation: int) -> str:
+    """Say how a step stands, as its sign names it."""
+    if one.generation < generation:
+        return "replaced"
+    if one.state in RECORDED:
+        return one.state.value
+    if one.begun == 0:
+        return "again"
+    if event.state not in OPEN:
+        return "open"
+    if one.state is StepState.STARTED:
+        return "in_doubt" if event.state is State.HELD else "running"
+    return "waiting"
+
+
+def words_of(one: StepRecord, state: str) -> str:
+    """Say what the sign of a step leaves open."""
+    if state == "again":
+        return "a replay has it done again"
+    if state == "replaced":
+        return "done again since, by a replay"
+    if state == "open":
+        return "its event ended before it did"
+    if state == "waiting" and one.kind is StepKind.STEP:
+        return f"{plural(one.tries, 'try', 'tries')} failed, and the next follows"
+    return ""
+
+
+def result_text(step: ShownStep, reading: Reading) -> Text | None:
+    """Return the beginning of a step's result; nothing is not shown."""
+    body = step.record.result
+    if body is None or body == b"null":
+        return None
+    cut = len(body) < step.result_bytes
+    text = shown(body.decode("utf-8", "ignore").encode() if cut else body, reading)
+    return replace(text, bytes_count=step.result_bytes, cut=text.cut or cut)
+
+
+def error_of(one: StepRecord) -> str:
+    """Return the error of a step in words."""
+    return f"{one.error_type}: {one.error}" if one.error else one.error_type or ""
+
+
+def cut_row(one: Attempt, scale: Scale) -> StepRow:
+    """Return the row of an attempt that was cut short, and after which the event was taken up again or ended."""
+    return StepRow(
+        id=f"cut-{one.token}",
+        name="",
+        kind="attempt",
+        state=one.outcome.value,
+        words=f"start {one.token} on {one.worker or 'an unknown worker'}",
+        tries=0,
+        took=duration((one.ended_at_us - one.started_at_us) / MICROSECONDS_PER_SECOND),
+        started_at=format_time(one.started_at_us),
+        due_at=None,
+        label="",
+        arguments=None,
+        result=None,
+        headline=first_line(one.error),
+        error=None,
+        other_id="",
+        other_state="",
+        bar=bar("cut", one.started_at_us, one.ended_at_us, scale),
+        attempt=one.token,
+    )
+
+
+def end_of(one: StepRecord) -> int:
+    """Return when a step ended, or when it was heard of last."""
+    return max(one.started_at_us, one.ended_at_us or 0)
+
+
+def bar(kind: str, first_us: int, last_us: int, scale: Scale) -> Bar:
+    """Return where a stretch lies, wide enough to be seen and never beyond the end."""
+    x = scale.x(first_us) - LABELS_WIDTH
+    width = max(scale.x(last_us) - LABELS_WIDTH - x, BAR_WIDTH_MIN)
+    return Bar(kind, round(min(x, TIME_WIDTH - width), 1), round(width, 1))
+
+
+def axis(scale: Scale) -> list[str]:
+    """Say what the axis spans, and what of it is drawn short."""
+    total = duration((scale.end_us - scale.start_us) / MICROSECONDS_PER_SECOND)
+    idle = sum(last - first for first, last in scale.gaps) / MICROSECONDS_PER_SECOND
+    return ["0 s", *([f"{duration(idle)} without work drawn short"] if scale.gaps else []), total]
+
+
+def heading(story: Story) -> str:
+    """Say which journal it is, where there were others, and how often the event was woken."""
+    parts = []
+    if story.journal > 1:
+        parts.append(f"journal {story.journal}, after {plural(story.earlier_steps, 'step')} of earlier ones")
+    if story.wakes:
+        parts.append(f"woken {plural(story.wakes, 'time')}")
+    return ", ".join(parts)
