@@ -68,12 +68,16 @@ LOOK_SECONDS = 5.0
 class Writes:
     """How the last write went: what stood in its way, or None, and when that was, on the monotonic clock.
 
-    `listeners` are called at the end of each.
+    `listeners` are called at the end of each write, whether it went well or not.
     """
 
     error: str | None = None
     ended: float = 0.0
     listeners: list[Callable[[], None]] = field(default_factory=list)
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Have a function called at the end of each write from now on."""
+        self.listeners.append(callback)
 
     def note(self, error: Exception | None) -> None:
         """Note the end of a write; one that the database refused for what it was has reached the database."""

@@ -112,7 +112,7 @@ class Store:
 
     def call_when_written(self, callback: Callable[[], None]) -> None:
         """Have a function called after each commit from now on."""
-        self.driver.writes.listeners.append(callback)
+        self.driver.writes.listen(callback)
 
     async def ping(self) -> None:
         """Return when the store answers."""
