@@ -33,7 +33,10 @@ def tell_findings(findings: Findings) -> None:
         f"doubled: event {event_id} has {count} outcomes for run {run}" for event_id, run, count in findings.doubled
     ]
     lines += [f"orphaned: an attempt of row {seq}, token {token}, has no event" for seq, token in findings.orphans]
-    lines += [f"stray: {kind} {step!r} of row {seq} has no event" for kind, seq, _, step in findings.strays]
+    lines += [
+        f"inconsistent: step {step!r} of row {seq}, journal {number}: {finding}"
+        for finding, seq, number, step in findings.inconsistent
+    ]
     lines += [f"miscounted: {line}" for line in findings.miscounted]
     lines += [f"unreadable: the record at offset {offset} of the log is not an event" for offset in findings.unreadable]
     lines += [f"gap: offsets {first} to {last} are gone from the log" for first, last in findings.gaps]

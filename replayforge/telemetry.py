@@ -102,6 +102,8 @@ CATALOG: dict[str, Kind] = {
     "replay.moved": Kind("info", "a bulk replay was started, paused, resumed, cancelled or came to its end"),
     "event.discarded": Kind("info", "a dead letter was discarded", "events_discarded"),
     "event.cancelled": Kind("info", "an event was cancelled", "events_cancelled"),
+    "event.cancel_requested": Kind("info", "an event that is running was asked to end"),
+    "event.repaired": Kind("error", "parked events had missed what they waited for, and were woken", "repaired"),
     "event.retired": Kind("info", "retention removed finished events from the store", "events_retired"),
     "metrics.written": Kind("debug", "what was counted lately was written to the metrics history"),
     "service.started": Kind("debug", "a service began to run"),

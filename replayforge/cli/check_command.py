@@ -45,7 +45,9 @@ def as_document(findings: Findings) -> dict[str, Any]:
         "lost": [{"id": event_id, "offset": offset} for event_id, offset in findings.lost],
         "doubled": [{"id": one[0], "run": one[1], "outcomes": one[2]} for one in findings.doubled],
         "orphaned": [{"row": seq, "token": token} for seq, token in findings.orphans],
-        "strays": [dict(zip(("kind", "row", "journal", "step"), one, strict=True)) for one in findings.strays],
+        "inconsistent": [
+            dict(zip(("finding", "row", "journal", "step"), one, strict=True)) for one in findings.inconsistent
+        ],
         "miscounted": findings.miscounted,
         "unreadable": findings.unreadable,
         "gaps": [{"first": first, "last": last} for first, last in findings.gaps],

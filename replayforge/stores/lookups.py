@@ -33,14 +33,14 @@ class WorkflowPage:
 @dataclass(frozen=True, slots=True)
 class Discrepancies:
     """(event id, run, outcomes) of runs that ended twice, the leases of attempts whose event is gone, and
-    how many rows stand in each state, and wait for each handler, counted one by one; (kind, row number, journal, step)
-    of journals, steps and waits whose event is gone."""
+    how many rows stand in each state, and wait for each handler, counted one by one; (what is wrong, row number,
+    journal, step) of workflows that remember or wait for what is not so."""
 
     doubled: list[tuple[str, int, int]]
     orphans: list[Lease]
     states: dict[State, int]
     deferred: dict[str, int]
-    strays: list[tuple[str, int, int, str]]
+    inconsistent: list[tuple[str, int, int, str]]
 
 
 SEQ_MAX = 2**62
@@ -372,11 +372,12 @@ def discrepancies(limit: int) -> Steps[Discrepancies]:
     orphans = yield Fetch("check_orphans", {"count": limit})
     states = yield Fetch("check_states")
     deferred = yield Fetch("check_deferred")
-    strays = yield Fetch("check_journals", {"count": limit})
+    inconsistent = yield Fetch("check_journals", {"count": limit})
+    missed = yield Fetch("missed_wakes", {"count": limit})
     return Discrepancies(
         doubled=[(row[0], row[1], row[2]) for row in doubled],
         orphans=[Lease(*row) for row in orphans],
         states={State(row[0]): row[1] for row in states},
         deferred={row[0]: row[1] for row in deferred},
-        strays=[(row[0], row[1], row[2], row[3]) for row in strays],
+        inconsistent=[(row[0], row[1], row[2], row[3]) for row in (*inconsistent, *missed)],
     )

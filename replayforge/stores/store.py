@@ -404,6 +404,12 @@ class Store:
             lambda: decisions.request_cancel(self.node, event, detail, now_us, compensates=compensates)
         )
 
+    async def mend(self, now_us: int) -> list[Entry]:
+        """Wake who is parked although what it waits for has come; returns their entries, which should be none."""
+        if not await self.driver.read(wakes.any_missed):
+            return []
+        return await self.driver.write(lambda: wakes.mend(self.node, now_us))
+
     async def discard_unclaimed(self, before_us: int, now_us: int, limit: int = 500) -> int:
         """Discard signals kept since before a time that no open event could take any more; returns how many."""
         return await self.driver.write(lambda: decisions.discard_unclaimed(self.node, before_us, limit, now_us))

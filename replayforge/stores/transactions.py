@@ -222,7 +222,8 @@ def go_on(node: str, settlements: Sequence[Settlement]) -> Steps[list[Entry]]:
     if journaled:
         at_us = max(settlement.ended_at_us for settlement in journaled)
         parks = yield from keep_journals(journaled)
-        woken += yield from wakes.look_for_answers(node, parks)
+        calling = [(park.event.seq, park.journal, park.event.lease_token) for park in parks]
+        woken += yield from wakes.look_for_answers(node, calling, at_us)
         awaited = [key for park in parks for key in park.awaited]
         woken += (yield from wakes.match_signals(node, awaited, len(awaited), at_us)) if awaited else []
         yield from hasten_cancelled(journaled, at_us)

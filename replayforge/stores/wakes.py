@@ -14,7 +14,6 @@ from replayforge.domain.lifecycle import ANSWERING, State
 from replayforge.stores.batches import EndedStep, TakenSignal
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.journals import (
-    ParkedEvent,
     SignalTaken,
     StepCommit,
     wake,
@@ -26,6 +25,8 @@ from replayforge.stores.tallies import moves, tally
 STEP_FAILED = "StepFailed"
 WAIT_TIMED_OUT = "WaitTimedOut"
 NULL = b"null"
+UNMATCHED = "unmatched"
+MISSED_MAX = 100
 
 Key = tuple[str, str, str]  # application, workflow, event type
 
@@ -166,15 +167,13 @@ def answer_of(child: Child) -> StepEnding:
     return StepEnding(child.id, error_type=STEP_FAILED, error=f"Event {child.id}, which it called, was {child.state}.")
 
 
-def look_for_answers(node: str, parks: Sequence[ParkedEvent]) -> Steps[list[Entry]]:
-    """Wake those of the events just parked whose children have ended meanwhile; returns their entries.
+def look_for_answers(node: str, keys: Sequence[tuple[int, int, int]], at_us: int) -> Steps[list[Entry]]:
+    """Wake those of the parked events, (row number, journal, token), whose children have ended; returns their entries.
 
     Such an answer is recorded already under the token of the lease that they were parked from, or is recorded now.
     """
-    if not parks:
+    if not keys:
         return []
-    at_us = max(park.at_us for park in parks)
-    keys = [(park.event.seq, park.journal, park.event.lease_token) for park in parks]
     rows = yield Fetch("ended_calls", {"parks": keys})
     calls = [(PendingStep(*row[:-2]), Child(row[-3], State(row[-2]), as_result(row[-1]))) for row in rows]
     woken = yield from answer_calls(node, calls, at_us)
@@ -185,6 +184,23 @@ def look_for_answers(node: str, parks: Sequence[ParkedEvent]) -> Steps[list[Entr
 def as_result(value: bytes | None) -> bytes | None:
     """Return the bytes of a result."""
     return None if value is None else bytes(value)
+
+
+def mend(node: str, at_us: int) -> Steps[list[Entry]]:
+    """Wake who is parked although what it waits for has come, which should never be found; returns their entries."""
+    rows = yield Fetch("missed_wakes", {"count": MISSED_MAX})
+    keys = [(row[4], row[5], row[6]) for row in rows if row[0] == UNMATCHED]
+    yield from lock_workflows(keys)
+    calls = sorted({(row[1], row[2], row[7]) for row in rows if row[0] != UNMATCHED})
+    yield Fetch("lock_events", {"seqs": [call[0] for call in calls]})
+    answered = yield from look_for_answers(node, calls, at_us)
+    return answered + (yield from match_signals(node, keys, MISSED_MAX, at_us))
+
+
+def any_missed() -> Steps[bool]:
+    """Tell whether anybody is parked although what it waits for has come."""
+    rows = yield Fetch("missed_wakes", {"count": 1})
+    return bool(rows)
 
 
 # Signals

@@ -7,14 +7,16 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from replayforge.domain.event import ClaimedEvent, Entry, StoredEvent
+from replayforge.domain.event import ClaimedEvent, Content, Entry, StoredEvent
 from replayforge.domain.journal import StepKind, StepRecord, StepState, Wait
 from replayforge.domain.lifecycle import State
+from replayforge.stores.batches import RemovedEvent
 from replayforge.stores.decisions import CancelAnswer
+from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.journals import SignalTaken
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
-from replayforge.stores.transactions import Settled
+from replayforge.stores.transactions import Settled, Settlement, settled_event
 from tests.contract.store_backends import LOG, MINUTE_US, claimed, put, stored
 from tests.contract.test_journal_contract import commit, parked, pending, rows_of, step, woken
 from tests.contract.test_store_contract import ledger_of
@@ -346,3 +348,51 @@ async def test_an_event_that_moved_is_not_cancelled(store: Store) -> None:
     assert (await store.request_cancel(one.event, "", now_us())).answer is CancelAnswer.MOVED
     retrying = await stored(store, one.event.id)
     assert (await store.request_cancel(retrying, "", now_us())).answer is CancelAnswer.CANCELLED
+
+
+# Check
+
+
+async def inconsistent(store: Store) -> list[tuple[str, int, str]]:
+    """Return what the check finds: what is wrong, of which row, with which step."""
+    return sorted((what, seq, name) for what, seq, _, name in (await store.discrepancies()).inconsistent)
+
+
+async def test_what_was_missed_is_named_and_mended(store: Store) -> None:
+    """A signal that is kept beside a matching wait and a child whose end nobody heard of are found, and wake."""
+    (waiter,) = await claimed(store)
+    await put(store, [record("parent"), record("child", origin="parent")], after=1)
+    (parent, _) = (await store.claim([Entry("parent", 1), Entry("child", 1)], now_us())).taken
+    await park(store, waiter, "scan")
+    await store.settle([parked(parent.event, pending(parent.event, "bill", StepKind.CALL, other_id="child"))])
+    await signal(store, "late", run_at_us=now_us() + MINUTE_US)
+    assert (await inconsistent(store), await store.mend(now_us())) == ([], [])
+    late, child = await stored(store, "late"), await stored(store, "child")
+    ended = msgspec.structs.astuple(success(ClaimedEvent.of(child, Content(b"", b""))))
+
+    def behind_the_back() -> Steps[None]:
+        yield Fetch("keep_signals", {"seqs": [late.seq], "now_us": now_us()})
+        yield Batch("settle_events", [settled_event(Settlement(*ended), store.owner)])
+
+    await store.driver.write(behind_the_back)
+    missed = [("unanswered", parent.event.seq, "bill"), ("unmatched", waiter.event.seq, "scan")]
+    assert await inconsistent(store) == missed
+    assert sorted(await store.mend(now_us())) == sorted([waiter.event.entry, parent.event.entry])
+    assert (await inconsistent(store), await store.mend(now_us())) == ([], [])
+    assert (await of_step(store, waiter.event, "scan")).other_id == "late"
+
+
+async def test_what_is_remembered_for_nobody_is_named(store: Store) -> None:
+    """Steps, journals and waits whose event is gone, and a step whose child never had a row."""
+    (one,) = await claimed(store)
+    await store.record_steps([commit(one.event, pending(one.event, "bill", StepKind.CALL, other_id="none"))], now_us())
+    seq = one.event.seq
+    assert await inconsistent(store) == [("without child", seq, "bill")]
+    await park(store, one, "scan")
+
+    def remove() -> Steps[None]:
+        yield Batch("delete_events", [RemovedEvent(seq=seq)])
+
+    await store.driver.write(remove)
+    found = await inconsistent(store)
+    assert found == [("without event", seq, name) for name in ("", "bill", "scan", "scan")]

@@ -125,6 +125,7 @@ class Janitor:
             Chore("stream_reclaim", intervals.stream_reclaim_seconds, self.reclaim_entries),
             Chore("scrub", intervals.mirror_seconds, self.scrub),
             Chore("promote_stranded", intervals.retention_seconds, self.promote_stranded, PROMOTED_PER_STEP_MAX),
+            Chore("mend", intervals.retention_seconds, self.mend),
             Chore("retain_log", intervals.retention_seconds, self.retain_log),
             Chore("retire_events", intervals.retention_seconds, self.retire_events, RETIRED_PER_STEP_MAX),
             Chore("forget_keys", intervals.retention_seconds, self.forget_keys, RETIRED_PER_STEP_MAX),
@@ -167,6 +168,14 @@ class Janitor:
         signals = sorted(self.signals)
         entries, _ = await self.store.promote(self.clock.now_us(), PROMOTED_PER_STEP_MAX, signals=signals)
         return self.publish_promoted(entries)
+
+    async def mend(self) -> int:
+        """Wake who is parked although what it waits for has come; that there is anybody is an error of ours."""
+        entries = await self.store.mend(self.clock.now_us())
+        if entries:
+            self.telemetry.emit("event.repaired", len(entries))
+            self.publish(entries)
+        return 0
 
     async def promote_stranded(self) -> int:
         """Queue the retries that a clock which was set back would keep waiting until it is there again.

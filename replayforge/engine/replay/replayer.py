@@ -133,8 +133,8 @@ class Replayer:
             raise Conflict(f"Event {event_id} is processing; only a waiting event can be cancelled.")
         if cancelled.answer is CancelAnswer.MOVED:
             raise Conflict(f"Event {event.id} was moved by somebody else a moment ago.")
-        if cancelled.answer is CancelAnswer.CANCELLED:
-            self.telemetry.emit("event.cancelled", event_id=event.id)
+        done = cancelled.answer is CancelAnswer.CANCELLED
+        self.telemetry.emit("event.cancelled" if done else "event.cancel_requested", event_id=event.id)
         return event
 
     async def resolve(self, event_id: str, target: State, reason: str) -> StoredEvent:

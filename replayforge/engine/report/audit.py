@@ -22,8 +22,8 @@ class Findings:
     """What the check found. `missing` are (event id, offset) of records that should have a row and have none.
 
     `unreadable` are the offsets of records that were to be events, and `gaps` the (first, last) offsets that are gone
-    from within the log: whether their events have rows cannot be told from it. `strays` are the (kind, row number,
-    journal, step) of what is remembered for events that are gone.
+    from within the log: whether their events have rows cannot be told from it. `inconsistent` are the (what is wrong,
+    row number, journal, step) of workflows that remember or wait for what is not so.
     """
 
     ledger: Ledger
@@ -32,7 +32,7 @@ class Findings:
     missing: list[tuple[str, int]] = field(default_factory=list)
     doubled: list[tuple[str, int, int]] = field(default_factory=list)
     orphans: list[Lease] = field(default_factory=list)
-    strays: list[tuple[str, int, int, str]] = field(default_factory=list)
+    inconsistent: list[tuple[str, int, int, str]] = field(default_factory=list)
     miscounted: list[str] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
     gaps: list[tuple[int, int]] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Findings:
     @property
     def clean(self) -> bool:
         """Whether log and store agree."""
-        wrong = self.lost or self.doubled or self.orphans or self.strays or self.miscounted or self.unreadable
+        wrong = self.lost or self.doubled or self.orphans or self.inconsistent or self.miscounted or self.unreadable
         return self.ledger.lost == 0 and not wrong
 
 
@@ -62,9 +62,8 @@ async def audit(log: ForgeLog, store: Store, progress: Callable[[int], None]) ->
         {**tallies, **{state.value: count for state, count in wrong.states.items()}},
     )
     remembered = await store.count_retired_keys()
-    findings = Findings(
-        totals, keys_remembered=remembered, doubled=wrong.doubled, orphans=wrong.orphans, strays=wrong.strays
-    )
+    findings = Findings(totals, keys_remembered=remembered, doubled=wrong.doubled, orphans=wrong.orphans)
+    findings.inconsistent = wrong.inconsistent
     findings.miscounted = [
         f"{state.value}: {wrong.states.get(state, 0):,} rows, {tallies.get(state, 0):,} on the ledger"
         for state in State

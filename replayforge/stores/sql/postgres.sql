@@ -928,16 +928,33 @@ WHERE a.ended_run = 1 OR a.outcome = 'succeeded' GROUP BY e.id, a.event_seq, a.r
 SELECT a.event_seq, a.token FROM attempts AS a LEFT JOIN events AS e ON e.seq = a.event_seq
 WHERE e.seq IS NULL LIMIT :count
 
+-- missed_wakes --
+-- Who is parked although what it waits for has come: a signal that is kept, or the end of a child.
+SELECT 'unmatched', w.event_seq, 0, w.step, w.application_name, w.workflow_id, w.event_type, e.lease_token
+FROM events AS k JOIN waits AS w ON w.workflow_id = k.workflow_id AND w.event_type = k.event_type
+    AND w.application_name = k.application_name JOIN events AS e ON e.seq = w.event_seq
+WHERE k.state = 'kept' AND e.state || '' = 'waiting'
+UNION ALL
+SELECT 'unanswered', s.event_seq, s.journal, s.step, e.application_name, e.workflow_id, '', e.lease_token
+FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
+    JOIN events AS c ON c.id = s.other_id JOIN events AS e ON e.seq = s.event_seq
+WHERE s.kind = 'call' AND s.state = 'pending' AND c.state || '' IN ({answering_states}) AND e.state || '' = 'waiting'
+LIMIT :count
+
 -- check_journals --
--- Journals, steps and waits whose event is gone.
-SELECT 'journal', j.event_seq, j.number, '' FROM journals AS j
+-- Journals, steps and waits whose event is gone, and steps of open events whose child has no row.
+SELECT 'without event', j.event_seq, j.number, '' FROM journals AS j
 WHERE NOT EXISTS (SELECT 1 FROM events AS e WHERE e.seq = j.event_seq)
 UNION ALL
-SELECT s.kind, s.event_seq, s.journal, s.step FROM steps AS s
+SELECT 'without event', s.event_seq, s.journal, s.step FROM steps AS s
 WHERE NOT EXISTS (SELECT 1 FROM events AS e WHERE e.seq = s.event_seq)
 UNION ALL
-SELECT 'wait', w.event_seq, 0, w.step FROM waits AS w
+SELECT 'without event', w.event_seq, 0, w.step FROM waits AS w
 WHERE NOT EXISTS (SELECT 1 FROM events AS e WHERE e.seq = w.event_seq)
+UNION ALL
+SELECT 'without child', s.event_seq, s.journal, s.step FROM steps AS s JOIN events AS e ON e.seq = s.event_seq
+WHERE s.other_id IS NOT NULL AND s.kind <> 'wait_for' AND e.state || '' IN ({open_states})
+    AND NOT EXISTS (SELECT 1 FROM events AS c WHERE c.id = s.other_id)
 LIMIT :count
 
 -- check_states --

@@ -153,6 +153,7 @@ CREATE TABLE steps (
 
 -- Whose step made a child event, or took a signal.
 CREATE INDEX steps_by_other ON steps (other_id) WHERE other_id IS NOT NULL;
+CREATE INDEX steps_calling ON steps (event_seq) WHERE kind = 'call' AND state = 'pending';
 
 -- What the events that are parked wait for; of an event in another state than waiting they mean nothing.
 CREATE TABLE waits (

@@ -39,8 +39,10 @@ def test_the_logs_of_other_daemons_count_up_to_where_they_said_they_end() -> Non
 
 
 def test_the_backlog_is_what_is_due_and_not_paused() -> None:
-    """Queued and running events, retries that are due soon, but none that waits for a paused handler."""
-    ledger = replace(BALANCED, states=STATES | {State.QUEUED: 5, State.PROCESSING: 1, State.RETRYING: 9})
+    """Queued and running events, retries that are due soon, but none that waits for a paused handler, and nothing that
+    is parked or kept."""
+    apart = {State.RETRYING: 9, State.WAITING: 7, State.KEPT: 8}
+    ledger = replace(BALANCED, states=STATES | {State.QUEUED: 5, State.PROCESSING: 1} | apart)
     assert backlog_of(ledger, {State.RETRYING: 2}, {"bank.*": 3}) == 5
     assert backlog_of(ledger, {}, {"bank.*": 90}) == 0, "counted a moment apart, and never below nothing"
 
