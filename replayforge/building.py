@@ -267,7 +267,7 @@ def build_caring(base: Foundation, claiming: Claiming, running: Running, metrics
     suspects, least_seconds = claiming.desk.look_for_suspects, config.workers.control_seconds
     controls = Controls(store, suspects, peers.others, clock, telemetry, least_seconds=least_seconds)
     recount = Recount(store, clock)
-    replay_runner = ReplayRunner(store, claiming.publisher, clock, telemetry)
+    replay_runner = ReplayRunner(store, claiming.publisher, base.handlers.signals, clock, telemetry)
     replay_jobs = ReplayJobs(store, replay_runner.wake, clock, telemetry)
     chores = [
         *own_chores(config, claiming, recount),

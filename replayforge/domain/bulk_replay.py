@@ -113,6 +113,12 @@ class ReplayJob:
         return f"rpl_{self.seq}"
 
     @property
+    def begins_from(self) -> str | None:
+        """From where in their journals the members are replayed; None for what is usual."""
+        begins_from: str | None = self.selection.get("from")
+        return begins_from
+
+    @property
     def waiting(self) -> int:
         """How many members were neither replayed nor skipped yet."""
         return self.total - self.replayed - self.skipped
@@ -146,7 +152,8 @@ class Skip:
 class Preview:
     """What a bulk replay would take: how many events fit, and `more` when they were not counted to the end.
 
-    `groups_capped` says that only the oldest 10,000 of them were gathered into groups.
+    `groups_capped` says that only the oldest 10,000 of them were gathered into groups, and asked for
+    `effects`: how many that their journals have recorded would happen once more.
     """
 
     matched: int
@@ -154,6 +161,7 @@ class Preview:
     sample: list[str]
     groups: list[tuple[str, int]]
     groups_capped: bool = False
+    effects: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ VARIABLE_PARTS = (
 class Result(msgspec.Struct, frozen=True):
     """How an attempt ended, before anybody decided what follows from it.
 
-    Where the end itself decides, `state` says where the event goes to; `reason` why that is.
+    Where the end itself decides, `state` says where the event goes to; `reason` why that is. `failed_steps` are those
+    whose failures the exception carried that ended it.
     """
 
     outcome: Outcome
@@ -30,6 +31,7 @@ class Result(msgspec.Struct, frozen=True):
     permanent: bool = False
     reason: Reason | None = None
     state: State | None = None
+    failed_steps: tuple[str, ...] = ()
 
 
 class Verdict(msgspec.Struct, frozen=True):

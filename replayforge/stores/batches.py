@@ -177,7 +177,10 @@ class TakenSignal(BatchRow, frozen=True, kw_only=True):
 
 
 class JournalNote(BatchRow, frozen=True, kw_only=True):
-    """An event's current journal; `parked_token` is 0 for one that is not parked now."""
+    """An event's current journal; `parked_token` is 0 for one that is not parked now.
+
+    `ended_by` are the steps whose failures have ended its run, as JSON; None leaves what is there.
+    """
 
     event_seq: int
     number: int
@@ -185,6 +188,14 @@ class JournalNote(BatchRow, frozen=True, kw_only=True):
     run_started_at_us: int
     parked_token: int
     payload: bytes | None
+    ended_by: str | None
+
+
+class RenewedJournal(BatchRow, frozen=True, kw_only=True):
+    """The journal that an event goes on with in a new run."""
+
+    seq: int
+    number: int
 
 
 class ParkedWait(BatchRow, frozen=True, kw_only=True):
@@ -389,6 +400,8 @@ BATCHES: dict[str, type[msgspec.Struct]] = {
     "insert_draining": DrainingOwner,
     "change_suspicions": ChangedSuspicion,
     "replay_event": ReplayedEvent,
+    "rewrite_steps": RecordedStep,
+    "renew_journals": RenewedJournal,
     "move_event": MovedEvent,
     "insert_actions": NotedAction,
     "insert_retired_keys": RetiredKey,

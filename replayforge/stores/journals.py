@@ -20,7 +20,8 @@ class StepCommit(msgspec.Struct, frozen=True):
     """Steps of one journal of an event, to be recorded if its lease still stands.
 
     `run_started_at_us` is when the event's run began, for a journal that has no row yet; with `reset` the event owes
-    nothing any more for its failed attempts and crashes. `payload` is what a restart leaves for the journal it begins.
+    nothing any more for its failed attempts and crashes. `payload` is what a restart leaves for the journal it begins,
+    `ended_by` the steps whose failures have ended the run, if it has failed.
     """
 
     event: StoredEvent
@@ -29,6 +30,7 @@ class StepCommit(msgspec.Struct, frozen=True):
     run_started_at_us: int
     reset: bool = False
     payload: bytes | None = None
+    ended_by: tuple[str, ...] | None = None
 
 
 class StepCommitted(msgspec.Struct, frozen=True):
@@ -134,6 +136,7 @@ def journal_note(commit: StepCommit, parked: Iterable[int]) -> JournalNote:
         run_started_at_us=commit.run_started_at_us,
         parked_token=event.lease_token if event.seq in parked else 0,
         payload=commit.payload,
+        ended_by=None if commit.ended_by is None else msgspec.json.encode(commit.ended_by).decode(),
     )
 
 

@@ -12,6 +12,7 @@ from msgspec import Struct
 from replayforge.domain.bulk_replay import AT_WORK, JOB_ENDED
 from replayforge.domain.errors import Corrupt
 from replayforge.domain.lifecycle import ANSWERING, OPEN, TIMED, UNDER_WAY, UNSUCCESSFUL
+from replayforge.domain.replay_plan import EFFECTS
 from replayforge.stores.batches import BATCHES
 
 HEADING = re.compile(r"^-- (fragment )?([a-z_]+) --$", re.MULTILINE)
@@ -35,6 +36,7 @@ SHARED_FRAGMENTS = {
     "answering_states": in_sql(ANSWERING),
     "states_under_way": in_sql(UNDER_WAY),
     "unsuccessful_outcomes": in_sql(UNSUCCESSFUL),
+    "kinds_of_effects": in_sql(EFFECTS),
     "job_states_at_work": in_sql(AT_WORK),
     "job_states_ended": in_sql(JOB_ENDED),
 }

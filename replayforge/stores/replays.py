@@ -1,8 +1,8 @@
 """Bulk replays in the store: who belongs to one is frozen at once, and each batch of members is one transaction."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -25,21 +25,21 @@ from replayforge.domain.clock import to_us
 from replayforge.domain.errors import Rejected
 from replayforge.domain.event import Entry
 from replayforge.domain.lifecycle import State, held_way_out
+from replayforge.domain.replay_plan import FROM_START
 from replayforge.domain.reports import EventFilter
+from replayforge.stores import replaying
 from replayforge.stores.batches import (
     AdvancedReplay,
     MarkedMember,
     MovedReplay,
     NamedMember,
     RemovedReplay,
-    ReplayedEvent,
     SizedReplay,
 )
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.lookups import SEQ_MAX, conditions
+from replayforge.stores.replaying import Replayed, Wanted
 from replayforge.stores.rows import NamedEvent, Row, member, named_event, replay_job
-from replayforge.stores.tallies import tally
-from replayforge.stores.transactions import replay_note
 
 COUNT_MAX = MEMBERS_MAX + 1  # so that "more than can be members" is told from "just as many"
 SLACK_US = 250_000  # how much of a delay a rate may catch up with
@@ -48,6 +48,7 @@ SAMPLE_MAX = 10
 GROUPS_MAX = 20
 SKIPS_MAX = 20
 ACTIVE_MAX = 100
+SIGNAL = "It is a signal: what waits takes it, and it is never queued."
 
 Now = tuple[str, int, State]
 
@@ -56,12 +57,14 @@ Now = tuple[str, int, State]
 class Advance:
     """What one batch did: entries to publish, how many members were left alone, how long the next one waits.
 
-    Before its time a batch does nothing.
+    Before its time a batch does nothing. `besides` are entries of child events that were replayed with members, and of
+    parked events that were woken.
     """
 
     entries: list[Entry]
     skipped: int
     wait_us: int
+    besides: list[Entry] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +149,14 @@ def named_events(ids: Sequence[str], states: frozenset[State]) -> Steps[list[Nam
     return [one for one in (named_event(row) for row in rows) if one.state in states]
 
 
-def preview_matching(wanted: EventFilter) -> Steps[Preview]:
+def preview_matching(wanted: EventFilter, begins_from: str | None) -> Steps[Preview]:
     """Fetch what a bulk replay of this filter would take."""
     filters, parameters = conditions(wanted)
     counted = yield Fetch("count_matching", {**parameters, "count": COUNT_MAX}, filters)
     sample = yield Fetch("sample_matching", {**parameters, "count": SAMPLE_MAX}, filters)
     groups = yield Fetch("groups_matching", {**parameters, "scan_max": SCAN_MAX, "count": GROUPS_MAX}, filters)
+    from_start = begins_from == FROM_START
+    effects = (yield Fetch("effects_matching", {**parameters, "scan_max": SCAN_MAX}, filters)) if from_start else [[0]]
     matched = int(counted[0][0])
     return Preview(
         matched=matched,
@@ -159,20 +164,24 @@ def preview_matching(wanted: EventFilter) -> Steps[Preview]:
         sample=[row[0] for row in sample],
         groups=[(row[0], row[1]) for row in groups],
         groups_capped=matched > SCAN_MAX,
+        effects=int(effects[0][0]),
     )
 
 
-def preview_named(ids: Sequence[str], states: frozenset[State]) -> Steps[Preview]:
+def preview_named(ids: Sequence[str], states: frozenset[State], begins_from: str | None) -> Steps[Preview]:
     """Fetch what a bulk replay of these events would take."""
     fitting = yield from named_events(ids, states)
     groups = Counter(one.error for one in fitting)
-    return Preview(len(fitting), False, [one.id for one in fitting[:SAMPLE_MAX]], groups.most_common(GROUPS_MAX))
+    wanted = [Wanted(one.seq, one.id, one.run, one.state, begins_from, "") for one in fitting]
+    effects = sum(one.plan.effects for one in (yield from replaying.planned(wanted)))
+    sample = [one.id for one in fitting[:SAMPLE_MAX]]
+    return Preview(len(fitting), False, sample, groups.most_common(GROUPS_MAX), effects=effects)
 
 
 # Carrying one on
 
 
-def advance(node: str, seq: int, count_max: int, now_us: int) -> Steps[Advance | None]:
+def advance(node: str, seq: int, count_max: int, now_us: int, signals: Collection[str] = ()) -> Steps[Advance | None]:
     """Replay the next members of a job, as many as its row asks for now, and count them, at once.
 
     Returns None when another daemon has the job in hand, or it asks for something else by now.
@@ -192,17 +201,7 @@ def advance(node: str, seq: int, count_max: int, now_us: int) -> Steps[Advance |
     count = min(step.count, count_max)
     rows = yield Fetch("waiting_members", {"replay_seq": seq, "after_seq": job.through_seq, "count": count})
     members = [member(row) for row in rows]
-    found = yield Fetch("lock_events", {"seqs": [one.seq for one in members]})
-    now = states_by_seq(found)
-    notes = {one.seq: why_skipped(one, now.get(one.seq)) for one in members}
-    replayed = [one for one in members if not notes[one.seq]]
-    events = [ReplayedEvent(seq=one.seq, run=one.run, state=one.state, at_us=now_us) for one in replayed]
-    yield Batch("replay_event", events)
-    detail = f"{job.reason} (bulk replay {job.id})"
-    yield Batch("insert_actions", [replay_note(event, detail) for event in events])
-    moved = Counter[State]({State.QUEUED: len(replayed)})
-    moved.subtract(one.state for one in replayed)
-    yield tally(node, moved)
+    notes, replayed, woken = yield from replay_members(node, job, members, signals, now_us)
     yield Batch("mark_members", [taken(seq, one, notes[one.seq]) for one in members])
     skipped = len(members) - len(replayed)
     through = members[-1].seq if members else job.through_seq
@@ -218,7 +217,36 @@ def advance(node: str, seq: int, count_max: int, now_us: int) -> Steps[Advance |
     )
     yield Batch("add_to_replay", [counted])
     wait_us = max(min(wait_us, 0), -SLACK_US) + pause_us
-    return Advance([Entry(one.event_id, one.run + 1) for one in replayed], skipped, max(0, wait_us))
+    besides = [entry for one in replayed for entry in one.entries[1:]] + woken
+    return Advance([one.entries[0] for one in replayed], skipped, max(0, wait_us), besides)
+
+
+def replay_members(
+    node: str, job: ReplayJob, members: Sequence[Member], signals: Collection[str], now_us: int
+) -> Steps[tuple[dict[int, str], list[Replayed], list[Entry]]]:
+    """Replay those of the members that nothing stands in the way of.
+
+    Returns what does for each, nothing for these, and the entries of parked events that were woken by it.
+    """
+    reason = f"{job.reason} (bulk replay {job.id})"
+    wanted = [Wanted(one.seq, one.event_id, one.run, one.state, job.begins_from, reason) for one in members]
+    plans = yield from replaying.planned(wanted)
+    given_back = yield from replaying.taken_signals(plans)
+    now = yield from replaying.locked(plans, given_back)
+    awaited = (yield from of_types([one.seq for one in members], signals)) if signals else set()
+    notes = {
+        one.seq: why_skipped(one, now.get(one.seq)) or (SIGNAL if one.seq in awaited else plan.objection)
+        for one, plan in zip(members, plans, strict=True)
+    }
+    free = [plan for plan in plans if not notes[plan.wanted.seq]]
+    replayed, woken = yield from replaying.carry_out(node, free, given_back, now, now_us)
+    return notes, replayed, woken
+
+
+def of_types(seqs: Sequence[int], types: Collection[str]) -> Steps[set[int]]:
+    """Fetch which of the events are of one of these types."""
+    rows = yield Fetch("types_of_events", {"seqs": list(seqs)})
+    return {seq for seq, event_type in rows if event_type in types}
 
 
 def skip_next(seq: int, note: str, now_us: int) -> Steps[int]:

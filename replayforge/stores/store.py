@@ -1,6 +1,6 @@
 """The store: each operation once, over whichever driver; what it returns is durable."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from replayforge.stores import (
     lookups,
     metrics_history,
     nodes,
+    replaying,
     replays,
     retention,
     stories,
@@ -51,6 +52,7 @@ from replayforge.stores.metrics_history import Amount, StepAmount
 from replayforge.stores.migrations import migrate
 from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
+from replayforge.stores.replaying import Planned, Replayed, Wanted
 from replayforge.stores.sqlite import SqliteDriver
 from replayforge.stores.stories import StepsPage, StoredHistory
 from replayforge.stores.suspicions import Change, Suspect
@@ -377,9 +379,26 @@ class Store:
 
     # What people do
 
-    async def replay(self, event: StoredEvent, now_us: int, reason: str, request_key: str | None = None) -> bool:
-        """Queue a finished event for a new run; False when it is no longer what the caller saw."""
-        return await self.driver.write(lambda: transactions.replay(self.node, event, now_us, reason, request_key))
+    async def replay(
+        self,
+        event: StoredEvent,
+        now_us: int,
+        reason: str,
+        request_key: str | None = None,
+        *,
+        begins_from: str | None = None,
+    ) -> Replayed | None:
+        """Queue a finished event for a new run; None when it is no longer what the caller saw.
+
+        Raises Conflict where its journal does not let it begin from there.
+        """
+        wanted = Wanted(event.seq, event.id, event.run, event.state, begins_from, reason, request_key)
+        return await self.driver.write(lambda: replaying.replay(self.node, wanted, now_us))
+
+    async def look_at_replay(self, event: StoredEvent, begins_from: str | None) -> Planned:
+        """Return what a replay of an event would do now."""
+        wanted = Wanted(event.seq, event.id, event.run, event.state, begins_from, "")
+        return await self.driver.read(lambda: replaying.look(wanted))
 
     async def run_of_request(self, event: StoredEvent, request_key: str) -> int | None:
         """Return the run of the event that a request with this key has begun, or None."""
@@ -430,13 +449,15 @@ class Store:
 
     # Bulk replays
 
-    async def preview_replay(self, wanted: EventFilter) -> Preview:
+    async def preview_replay(self, wanted: EventFilter, begins_from: str | None = None) -> Preview:
         """Return what a bulk replay of this filter would take."""
-        return await self.driver.look(lambda: replays.preview_matching(wanted))
+        return await self.driver.look(lambda: replays.preview_matching(wanted, begins_from))
 
-    async def preview_replay_of(self, ids: Sequence[str], states: frozenset[State]) -> Preview:
+    async def preview_replay_of(
+        self, ids: Sequence[str], states: frozenset[State], begins_from: str | None = None
+    ) -> Preview:
         """Return what a bulk replay of the named events in these states would take."""
-        return await self.driver.look(lambda: replays.preview_named(ids, states))
+        return await self.driver.look(lambda: replays.preview_named(ids, states, begins_from))
 
     async def create_replay(
         self,
@@ -453,14 +474,17 @@ class Store:
         """
         return await self.driver.write(lambda: replays.create(order, wanted, ids, states, now_us))
 
-    async def advance_replay(self, seq: int, count_max: int, now_us: int) -> replays.Advance | None:
+    async def advance_replay(
+        self, seq: int, count_max: int, now_us: int, signals: Collection[str] = ()
+    ) -> replays.Advance | None:
         """Replay the next members at once; None when the job is in other hands or asks for something else by now.
 
-        One that the store can never take is left alone, with a note that says why.
+        One that the store can never take is left alone, with a note that says why; so is one of the types that are
+        `signals`.
         """
 
         async def attempt(places: Sequence[int]) -> replays.Advance | None:
-            return await self.driver.write(lambda: replays.advance(self.node, seq, len(places), now_us))
+            return await self.driver.write(lambda: replays.advance(self.node, seq, len(places), now_us, signals))
 
         async def skip(_: int, error: Unstorable) -> replays.Advance | None:
             note = storable_text(str(error), ERROR_CHARACTERS_MAX)

@@ -19,9 +19,7 @@ from replayforge.stores.batches import (
     EndedAttempt,
     HandedBackEvent,
     NodeReport,
-    NotedAction,
     ReclaimedEvent,
-    ReplayedEvent,
     SettledEvent,
     WaitingEvent,
 )
@@ -41,7 +39,8 @@ class Settlement(msgspec.Struct, frozen=True):
 
     `journal` is the number of the journal that its handler has used, 0 for one that made no call of ctx; `records` are
     steps that are committed together with it. One that `parked` leaves no attempt behind: its event waits, for
-    `verdict.due_at_us`, for events that `waits` names, or for the children of its pending calls.
+    `verdict.due_at_us`, for events that `waits` names, or for the children of its pending calls. `failed_steps` are
+    those whose failures the exception carried that ended the attempt.
     """
 
     event: StoredEvent
@@ -57,6 +56,7 @@ class Settlement(msgspec.Struct, frozen=True):
     records: tuple[StepRecord, ...] = ()
     parked: bool = False
     waits: tuple[Wait, ...] = ()
+    failed_steps: tuple[str, ...] = ()
 
     @property
     def lease(self) -> Lease:
@@ -260,12 +260,20 @@ def fenced_of(settlements: Sequence[Settlement], held: set[Lease]) -> Steps[list
 
 def keep_journals(settlements: Sequence[Settlement]) -> Steps[list[ParkedEvent]]:
     """Write what settled events remember, and what those of them wait for that are parked; returns these."""
-    commits = [StepCommit(one.event, one.journal, one.records, one.started_at_us) for one in settlements]
+    commits = [
+        StepCommit(one.event, one.journal, one.records, one.started_at_us, ended_by=ended_by(one))
+        for one in settlements
+    ]
     yield from journals.write_steps(commits, {one.event.seq for one in settlements if one.parked})
     parks = [ParkedEvent(one.event, one.journal, one.waits, one.ended_at_us) for one in settlements if one.parked]
     yield from journals.park(parks)
     yield from journals.forget_waits(one.event.seq for one in settlements if one.verdict.state not in OPEN)
     return parks
+
+
+def ended_by(settlement: Settlement) -> tuple[str, ...] | None:
+    """Return the steps whose failures have ended a run; None for one that goes on, or came to a good end."""
+    return settlement.failed_steps if settlement.verdict.state is State.DEAD_LETTERED else None
 
 
 def ended_attempt(settlement: Settlement, owner: str) -> EndedAttempt:
@@ -513,26 +521,3 @@ def promote_stranded(node: str, now_us: int, ahead_us: int, limit: int) -> Steps
     rows = yield Fetch("promote_stranded", {"now_us": now_us, "ahead_us": ahead_us, "count": limit})
     yield tally(node, moves(State.RETRYING, [State.QUEUED] * len(rows)))
     return [Entry(*row) for row in rows]
-
-
-def replay(node: str, event: StoredEvent, now_us: int, reason: str, request_key: str | None) -> Steps[bool]:
-    """Queue a finished event for a new run; False when it was replayed or moved meanwhile."""
-    replayed = ReplayedEvent(seq=event.seq, run=event.run, state=event.state, at_us=now_us)
-    changed = yield Batch("replay_event", [replayed])
-    if changed[0][0] != 1:
-        return False
-    yield Batch("insert_actions", [replay_note(replayed, reason, request_key)])
-    yield tally(node, moves(event.state, [State.QUEUED]))
-    return True
-
-
-def replay_note(replayed: ReplayedEvent, reason: str, request_key: str | None = None) -> NotedAction:
-    """Return the row that notes the run which a replay begins."""
-    return NotedAction(
-        event_seq=replayed.seq,
-        at_us=replayed.at_us,
-        run=replayed.run + 1,
-        action="replayed",
-        detail=reason,
-        request_key=request_key,
-    )

@@ -327,7 +327,7 @@ async def test_replay_happens_once(store: Store) -> None:
     (letter,) = await dead(store)
     results = await asyncio.gather(*(store.replay(letter, now_us(), "again", f"k{n}") for n in range(10)))
     assert [await store.run_of_request(letter, f"k{n}") for n in range(10)] == [2 if won else None for won in results]
-    assert sorted(results) == [False] * 9 + [True]
+    assert sum(won is not None for won in results) == 1
     event = await stored(store, letter.id)
     assert (event.state, event.run, event.attempt_count, event.crashes) == (State.QUEUED, 2, 0, 0)
     assert event.lease_token == letter.lease_token

@@ -97,7 +97,7 @@ async def test_replays_at_the_same_moment(house: House, how_many: int) -> None:
     path = f"/api/events/{event_id}/replay"
     event, _ = await house.daemon.replayer.find(event_id)
     results = await asyncio.gather(*(house.daemon.store.replay(event, 1, "") for _ in range(how_many)))
-    assert sorted(results) == [*[False] * (how_many - 1), True]
+    assert sum(done is not None for done in results) == 1
     statuses = {status for status, _ in await asyncio.gather(*(house.post(path) for _ in range(2)))}
     assert statuses <= {202, 409}
     house.daemon.publisher.fall_behind()

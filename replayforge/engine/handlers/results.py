@@ -33,6 +33,9 @@ OURS = frozenset({event_loop.__file__, str(Path(__file__).parents[1] / "run" / "
 SUSPICIOUS = re.compile(rb"null|[nN]a[nN]|[iI]nf")
 NOTHING = Result(Outcome.SUCCEEDED)
 check_json = msgspec.json.Decoder(msgspec.Raw).decode
+# Past what a subclass makes of them.
+CAUSE = BaseException.__dict__["__cause__"].__get__
+CONTEXT = BaseException.__dict__["__context__"].__get__
 EXITS = (SystemExit, KeyboardInterrupt, GeneratorExit, HandlerExited)
 
 
@@ -112,6 +115,7 @@ def judged(error: BaseException) -> Result:
         permanent=permanent,
         reason=Reason.STEP_FAILED if step_failed else None,
         state=State.CANCELLED if cancelled else None,
+        failed_steps=failed_steps_in(error),
     )
 
 
@@ -125,6 +129,29 @@ def parts_of(error: BaseException) -> Iterator[BaseException]:
         yield one
         if issubclass(type(one), BaseExceptionGroup):
             pending += BaseExceptionGroup.exceptions.__get__(one)  # past what a subclass makes of it
+
+
+def failed_steps_in(error: BaseException) -> tuple[str, ...]:
+    """Return the names of the steps whose failures an error carries, in groups, as causes or as contexts."""
+    pending, seen, names = [error], {id(error)}, []
+    for one in pending:
+        if issubclass(type(one), StepFailed):
+            names.append(name_of_step(one))
+        within = list(BaseExceptionGroup.exceptions.__get__(one)) if issubclass(type(one), BaseExceptionGroup) else []
+        for further in (*within, CAUSE(one), CONTEXT(one)):
+            if further is not None and id(further) not in seen and len(pending) < GROUP_MAX:
+                seen.add(id(further))
+                pending.append(further)
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def name_of_step(error: BaseException) -> str:
+    """Return which step an error says has failed, or nothing; its class may be the user's."""
+    try:
+        step = error.step  # type: ignore[attr-defined]
+    except BaseException:
+        return ""
+    return readable(step) if type(step) is str else ""
 
 
 def asked_seconds(retries: list[BaseException]) -> tuple[float | None, str]:

@@ -57,12 +57,12 @@ class ReplayJobs:
         self.clock = clock
         self.telemetry = telemetry
 
-    async def preview(self, chosen: Chosen) -> Preview:
-        """Return what a bulk replay of these events would take; raises Rejected."""
+    async def preview(self, chosen: Chosen, begins_from: str | None = None) -> Preview:
+        """Return what a bulk replay of these events from there would take; raises Rejected."""
         chosen.check()
         if chosen.wanted is not None:
-            return await self.store.preview_replay(chosen.wanted)
-        return await self.store.preview_replay_of(chosen.ids, chosen.states)
+            return await self.store.preview_replay(chosen.wanted, begins_from)
+        return await self.store.preview_replay_of(chosen.ids, chosen.states, begins_from)
 
     async def create(self, chosen: Chosen, order: ReplayOrder) -> tuple[ReplayJob, bool]:
         """Make a bulk replay of these events with its membership frozen; returns it, and whether it is new.
@@ -143,5 +143,6 @@ class ReplayJobs:
 
 def digest(chosen: Chosen, order: ReplayOrder) -> str:
     """Return what tells whether two requests ask for the same."""
-    asked = (chosen, order.reason, order.members_max, order.canary, order.rate_per_second)
+    begins_from = order.selection.get("from")
+    asked = (chosen, order.reason, order.members_max, order.canary, order.rate_per_second, begins_from)
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()

@@ -1,14 +1,16 @@
 """What people do to events: replay, retry now, cancel, discard, and let go of what was held."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Conflict, NotFound, Rejected
-from replayforge.domain.event import Content, Entry, StoredEvent
+from replayforge.domain.event import Content, StoredEvent
 from replayforge.domain.lifecycle import CANCELLABLE, FAILED, REPLAYABLE, TIMED, TRANSITIONS, State, held_way_out
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.stores.decisions import CancelAnswer
+from replayforge.stores.replaying import Planned, Replayed
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 
@@ -25,19 +27,31 @@ class WorkflowReplay:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A run that a replay has begun, and where the event stands; `duplicate` when an earlier request had begun it."""
+    """A run that a replay has begun, and where the event stands; `duplicate` when an earlier request had begun it.
+
+    `done` is what that did beside: to its journal, and to other events.
+    """
 
     event_id: str
     run: int
     state: State
     duplicate: bool = False
+    done: Replayed | None = None
 
 
 class Replayer:
     """Every method moves an event from the state it was seen in; a second caller at the same moment gets Conflict."""
 
-    def __init__(self, store: Store, publisher: Publisher, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        store: Store,
+        publisher: Publisher,
+        is_signal: Callable[[str], bool],
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
         self.store = store
+        self.is_signal = is_signal
         self.publisher = publisher
         self.clock = clock
         self.telemetry = telemetry
@@ -49,9 +63,12 @@ class Replayer:
             raise NotFound(f"There is no event {event_id}.")
         return found[event_id]
 
-    async def replay(self, event_id: str, reason: str, *, force: bool = False, key: str | None = None) -> Replay:
+    async def replay(
+        self, event_id: str, reason: str, *, force: bool = False, key: str | None = None, begins_from: str | None = None
+    ) -> Replay:
         """Queue a finished event for a new run with a fresh budget of attempts.
 
+        `begins_from` says from where in its journal: `failure`, `start`, the name of a step, or None for what is usual.
         A succeeded event is replayed only with `force`. A request that comes again with its `key` is told which run it
         has begun, and begins none. Raises NotFound or Conflict.
         """
@@ -59,14 +76,25 @@ class Replayer:
         if (begun := await self.begun_by(event, key)) is not None:
             return begun
         self.check_replayable(event, force=force)
-        if not await self.store.replay(event, self.clock.now_us(), reason, key):
+        done = await self.store.replay(event, self.clock.now_us(), reason, key, begins_from=begins_from)
+        if done is None:
             if (begun := await self.begun_by(event, key)) is not None:
                 return begun
             raise Conflict(f"Event {event_id} was replayed or moved by somebody else a moment ago.")
         crashpoints.reach("replay.committed")
-        self.publisher.offer([Entry(event.id, event.run + 1)])
-        self.telemetry.emit("event.replayed", event_id=event.id, run=event.run + 1)
-        return Replay(event.id, event.run + 1, State.QUEUED)
+        self.publisher.offer([*done.entries, *done.woken])
+        for entry in done.entries:
+            self.telemetry.emit("event.replayed", event_id=entry.event_id, run=entry.run)
+        return Replay(event.id, event.run + 1, State.QUEUED, done=done)
+
+    async def look_at_replay(self, event_id: str, *, force: bool, begins_from: str | None) -> Planned:
+        """Return what a replay would do now, and do nothing; raises NotFound or Conflict as the replay would."""
+        event, _ = await self.find(event_id)
+        self.check_replayable(event, force=force)
+        planned = await self.store.look_at_replay(event, begins_from)
+        if planned.objection:
+            raise Conflict(planned.objection)
+        return planned
 
     async def begun_by(self, event: StoredEvent, key: str | None) -> Replay | None:
         """Return what an earlier request with this key has begun; None when there was none.
@@ -77,35 +105,44 @@ class Replayer:
         return None if run is None else Replay(event.id, run, event.state, duplicate=True)
 
     def check_replayable(self, event: StoredEvent, *, force: bool) -> None:
-        """Raise Conflict when the event's state rules a replay out."""
+        """Raise Conflict when what the event is, or its state, rules a replay out."""
+        if self.is_signal(event.event_type):
+            raise Conflict(f"Event {event.id} is a signal: what waits for it takes it, and it is never queued.")
         if event.state not in REPLAYABLE:
             raise Conflict(f"Event {event.id} is {event.state}; only a finished event can be replayed.{way_out(event)}")
         if event.state is State.SUCCEEDED and not force:
             raise Conflict(f"Event {event.id} has succeeded; replay it with force if it is to run once more.")
 
-    async def replay_dead_letter(self, event_id: str, reason: str, *, key: str | None = None) -> Replay:
+    async def replay_dead_letter(
+        self, event_id: str, reason: str, *, key: str | None = None, begins_from: str | None = None
+    ) -> Replay:
         """Replay an event that must be a dead letter still; Conflict when it was replayed already, by another key."""
         event, _ = await self.find(event_id)
         if (begun := await self.begun_by(event, key)) is not None:
             return begun
         if event.state is not State.DEAD_LETTERED:
             raise Conflict(f"Event {event_id} is {event.state}, no dead letter.{way_out(event)}")
-        return await self.replay(event_id, reason, key=key)
+        return await self.replay(event_id, reason, key=key, begins_from=begins_from)
 
     async def replay_workflow(
-        self, workflow_id: str, *, only: str, reason: str, key: str | None = None
+        self, workflow_id: str, *, only: str, reason: str, key: str | None = None, begins_from: str | None = None
     ) -> WorkflowReplay:
-        """Replay the `failed` or `all` finished events of a workflow in their order, each once for a `key`."""
+        """Replay the `failed` or `all` finished events of a workflow in their order, each once for a `key`.
+
+        Child events are left to those that made them, and signals to what waits for them.
+        """
         if await self.store.workflow(workflow_id) is None:
             raise NotFound(f"There is no workflow {workflow_id!r}.")
         events, _ = await self.store.timeline(workflow_id, WORKFLOW_EVENTS_MAX)
         replayed: list[str] = []
         skipped: dict[str, str] = {}
         for event in events:
+            if event.origin is not None or self.is_signal(event.event_type):
+                continue
             if only == "failed" and event.state not in FAILED:
                 continue
             try:
-                await self.replay(event.id, reason, force=only == "all", key=key)
+                await self.replay(event.id, reason, force=only == "all", key=key, begins_from=begins_from)
             except Conflict as conflict:
                 skipped[event.id] = str(conflict)
             else:

@@ -1,6 +1,7 @@
 """Carries bulk replays on: batch after batch at their rate, watching how the replayed events end."""
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from replayforge import crashpoints
@@ -40,9 +41,12 @@ class ReplayRunner:
 
     name = "replays"
 
-    def __init__(self, store: Store, publisher: Publisher, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self, store: Store, publisher: Publisher, signals: Collection[str], clock: Clock, telemetry: Telemetry
+    ) -> None:
         self.store = store
         self.publisher = publisher
+        self.signals = signals
         self.clock = clock
         self.telemetry = telemetry
         self.news = asyncio.Event()
@@ -97,12 +101,14 @@ class ReplayRunner:
             return patience
         if job.rate_per_second is None and await self.queue_is_long():
             return QUEUE_SECONDS
-        done = await self.store.advance_replay(job.seq, batch_size(job.rate_per_second), self.clock.now_us())
+        done = await self.store.advance_replay(
+            job.seq, batch_size(job.rate_per_second), self.clock.now_us(), self.signals
+        )
         if done is None:
             return LOOK_SECONDS
         if done.entries or done.skipped:
             crashpoints.reach("replay.committed")
-            self.publisher.offer(done.entries)
+            self.publisher.offer([*done.entries, *done.besides])
             self.telemetry.emit("replay.advanced", len(done.entries), replay=job.id, skipped=done.skipped)
         pause_seconds = done.wait_us / MICROSECONDS_PER_SECOND
         place.take_at = self.clock.monotonic() + pause_seconds

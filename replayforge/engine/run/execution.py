@@ -215,6 +215,7 @@ def settlement(execution: Execution, result: Result, decided: Verdict, ended_at_
         error=result.error,
         error_signature=signature_of(result),
         result=result.value,
+        failed_steps=result.failed_steps,
     )
 
 

@@ -297,7 +297,8 @@ class Journaling:
                 for name, wait in waits.items()
             }
             record = self.records.heard(StepKind.FIRST, step)
-            if record is None:
+            won = None if record is None else self.winner(waits, steps, str(answer(record, str)))
+            if record is None or won is None:
                 await self.records.reentry.wait()
                 pending = {
                     name: self.records.heard(wait.kind, steps[name]) or await wait.begin(steps[name])
@@ -308,9 +309,14 @@ class Journaling:
                 record = self.records.ended(begun, StepState.DONE, result=msgspec.json.encode(winner))
                 self.records.ride(record)
             name = str(answer(record, str))
-            won = self.records.heard(waits[name].kind, steps[name])
+            won = won or self.winner(waits, steps, name)
             assert won is not None
             return name, answer(won, None)
+
+    def winner(self, waits: dict[str, DurableWait], steps: dict[str, str], name: str) -> StepRecord | None:
+        """Return what the wait came to that won; None where a replay has cleared it, so that it is decided anew."""
+        won = self.records.heard(waits[name].kind, steps[name]) if name in waits else None
+        return won if won is not None and won.state in RECORDED else None
 
     async def came_first(self, waits: dict[str, DurableWait], pending: dict[str, StepRecord]) -> str:
         """Return the name of the wait that came true first."""

@@ -277,15 +277,16 @@ WHERE steps.recorded = 0 OR excluded.recorded > 0
 
 -- note_journals --
 -- The journals of events; nothing is written where that changes nothing.
-INSERT INTO journals (event_seq, number, run, run_started_at_us, parked_token, payload)
+INSERT INTO journals (event_seq, number, run, run_started_at_us, parked_token, payload, ended_by)
 VALUES {rows}
 ON CONFLICT (event_seq) DO UPDATE SET
     number = excluded.number, run = excluded.run, parked_token = max(journals.parked_token, excluded.parked_token),
     run_started_at_us = CASE excluded.run WHEN journals.run THEN journals.run_started_at_us
         ELSE excluded.run_started_at_us END,
-    payload = CASE excluded.number WHEN journals.number THEN journals.payload ELSE excluded.payload END
+    payload = CASE excluded.number WHEN journals.number THEN journals.payload ELSE excluded.payload END,
+    ended_by = coalesce(excluded.ended_by, journals.ended_by)
 WHERE excluded.number > journals.number OR excluded.run > journals.run
-    OR excluded.parked_token > journals.parked_token
+    OR excluded.parked_token > journals.parked_token OR excluded.ended_by IS NOT NULL
 
 -- recorded_steps --
 -- Those of the given steps that are there under the same token and in the same state.
@@ -771,6 +772,51 @@ SET previous_state = e.state, state = 'queued', run = e.run + 1, attempt_count =
 FROM {rows}
 WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state
 
+-- past_journals --
+-- What is noted of the journals of these events.
+SELECT event_seq, number, ended_by FROM journals WHERE event_seq IN (SELECT value FROM json_each(:seqs))
+
+-- past_steps --
+-- The steps of the current journals of these events, those of older generations first.
+SELECT json_group_array(json_array(
+    event_seq, kind, step, generation, state, begun, recorded, error_type, other_id
+))
+FROM (
+    SELECT s.event_seq, s.kind, s.step, s.generation, s.state, s.begun, s.recorded, s.error_type, s.other_id
+    FROM journals AS j JOIN steps AS s ON s.event_seq = j.event_seq AND s.journal = j.number
+    WHERE j.event_seq IN (SELECT value FROM json_each(:seqs)) ORDER BY s.event_seq, s.generation, s.begun
+)
+
+-- rewrite_steps --
+-- Steps as somebody has decided, whatever stood there: to be done again, or as having ended.
+INSERT INTO steps (
+    event_seq, journal, kind, step, generation, state, token, run, begun, recorded, tries, started_at_us,
+    ended_at_us, due_at_us, arguments, result, error_type, error, trace, event_type, other_id, label
+)
+VALUES {rows}
+ON CONFLICT (event_seq, journal, kind, step, generation) DO UPDATE SET
+    state = excluded.state, token = excluded.token, run = excluded.run, begun = excluded.begun,
+    recorded = excluded.recorded, tries = excluded.tries, started_at_us = excluded.started_at_us,
+    ended_at_us = excluded.ended_at_us, due_at_us = excluded.due_at_us, arguments = excluded.arguments,
+    result = excluded.result, error_type = excluded.error_type, error = excluded.error, trace = excluded.trace,
+    event_type = excluded.event_type, other_id = excluded.other_id, label = excluded.label
+
+-- renew_journals --
+-- Let events go on with a journal in a new run: nobody has asked them to end, and nothing has ended them.
+UPDATE journals AS j SET number = g.number, cancel_requested = 0, ended_by = NULL
+FROM {rows}
+WHERE j.event_seq = g.seq
+
+-- taken_signals --
+-- Those of these events that a wait has taken, by where they belong.
+SELECT seq, id, application_name, workflow_id, event_type, run FROM events
+WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'succeeded' ORDER BY seq
+
+-- give_back_signals --
+-- Keep signals again that a wait had taken.
+UPDATE events SET previous_state = state, state = 'kept', result = NULL, updated_at_us = :now_us
+WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'succeeded'
+
 -- move_event --
 -- Move an event by hand from the state the caller saw; a person has looked, so it is no suspect any more.
 UPDATE events AS e
@@ -969,6 +1015,17 @@ FROM (
     WHERE seq > 0 {filters} ORDER BY seq LIMIT :scan_max
 ) AS matching GROUP BY kind ORDER BY count(*) DESC, kind LIMIT :count
 
+-- effects_matching --
+-- How many effects the current journals have recorded of the oldest events that pass the filters.
+SELECT count(*)
+FROM (
+    SELECT DISTINCT s.event_seq, s.kind, s.step
+    FROM (SELECT seq FROM events WHERE seq > 0 {filters} ORDER BY seq LIMIT :scan_max) AS matching
+        JOIN journals AS j ON j.event_seq = matching.seq
+        JOIN steps AS s ON s.event_seq = j.event_seq AND s.journal = j.number
+    WHERE s.state = 'done' AND s.kind IN ({kinds_of_effects})
+) AS effects
+
 -- events_named --
 -- How the events of these ids stand.
 SELECT seq, id, run, state, coalesce(error_signature, reason, '') FROM events
@@ -1027,6 +1084,10 @@ FROM json_each(:seqs) AS wanted CROSS JOIN events AS e ON e.seq = wanted.value
 -- The same, and nobody may move them before this transaction ends.
 SELECT json_group_array(json_array(e.seq, e.id, e.run, e.state))
 FROM json_each(:seqs) AS wanted CROSS JOIN events AS e ON e.seq = wanted.value
+
+-- types_of_events --
+-- The types of the events of these row numbers.
+SELECT seq, event_type FROM events WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- mark_members --
 -- Note what became of members, if that is not noted yet.

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from replayforge.domain.clock import format_time
@@ -9,10 +10,17 @@ from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter
 from replayforge.web.api import shapes
-from replayforge.web.api.events import ReasonRequest, replayed
+from replayforge.web.api.events import ReasonRequest, StepName, replayed
 from replayforge.web.api.shapes import json_response
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import bad_query, header_key, page, query_cursor, query_limit, read_object
+
+
+class DeadLetterReplayRequest(ReasonRequest, forbid_unknown_fields=True):
+    """What may be said with a replay of a dead letter; `from` as in the replay of an event."""
+
+    begins_from: StepName | None = msgspec.field(default=None, name="from")
+
 
 GROUPINGS = ("error", "type", "service", "reason")
 
@@ -55,9 +63,11 @@ def dead_letter(event: StoredEvent) -> dict[str, Any]:
 
 async def replay_dead_letter(request: web.Request) -> web.Response:
     """Replay a dead letter; 409 when that was done already."""
-    asked = await read_object(request, ReasonRequest)
-    event_id, key = request.match_info["id"], header_key(request)
-    return replayed(await context_of(request).replayer.replay_dead_letter(event_id, asked.reason, key=key))
+    asked = await read_object(request, DeadLetterReplayRequest)
+    replay = await context_of(request).replayer.replay_dead_letter(
+        request.match_info["id"], asked.reason, key=header_key(request), begins_from=asked.begins_from
+    )
+    return replayed(replay)
 
 
 async def discard_dead_letter(request: web.Request) -> web.Response:

@@ -9,11 +9,14 @@ from msgspec.structs import asdict
 from replayforge.domain.clock import format_time
 from replayforge.domain.document import Unacceptable
 from replayforge.domain.event import Envelope
+from replayforge.domain.journal import NAME_CHARACTERS_MAX
 from replayforge.domain.lifecycle import State
+from replayforge.domain.replay_plan import ReplayPlan
 from replayforge.domain.reports import FILTER_NAMES, EventFilter
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.replay.replayer import Replay
 from replayforge.engine.report.event_queries import History
+from replayforge.stores.replaying import Planned
 from replayforge.stores.stories import UNTOLD
 from replayforge.web.api import shapes
 from replayforge.web.api.ingest import with_header_key
@@ -32,21 +35,29 @@ from replayforge.web.http.reading import (
 )
 
 Words = Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)]
+# A name, a key and a number, see step_name.
+StepName = Annotated[str, msgspec.Meta(min_length=1, max_length=2 * NAME_CHARACTERS_MAX + 32)]
 
 
 class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """What may be said with a replay of one event; an empty payload means that none was given."""
+    """What may be said with a replay of one event; an empty payload means that none was given.
+
+    `from` says from where in its journal: `failure`, `start`, or the name of a step. With `dry_run` nothing is done.
+    """
 
     payload: msgspec.Raw = msgspec.Raw()  # in a union msgspec would take null only
     reason: Words = ""
     force: bool = False
+    begins_from: StepName | None = msgspec.field(default=None, name="from")
+    dry_run: bool = False
 
 
 class WorkflowReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """What may be said with a replay of a workflow."""
+    """What may be said with a replay of a workflow; `from` is that of each of its events."""
 
     only: str = "failed"
     reason: Words = ""
+    begins_from: StepName | None = msgspec.field(default=None, name="from")
 
 
 SHORT_NAMES = {
@@ -133,15 +144,20 @@ async def list_steps(request: web.Request) -> web.Response:
 
 
 async def replay_event(request: web.Request) -> web.Response:
-    """Replay an event; with a payload, accept a new event that remembers which one it replays.
+    """Replay an event, or say what that would do; with a payload, accept a new event that remembers the one it replays.
 
     With the header Idempotency-Key it can be sent again: it names the run, or it is the key of that new event.
     """
     context, event_id = context_of(request), request.match_info["id"]
     asked = await read_object(request, ReplayRequest)
     if not bytes(asked.payload):
+        replayer, force, begins_from = context.replayer, asked.force, asked.begins_from
+        if asked.dry_run:
+            return previewed(await replayer.look_at_replay(event_id, force=force, begins_from=begins_from))
         key = header_key(request)
-        return replayed(await context.replayer.replay(event_id, asked.reason, force=asked.force, key=key))
+        return replayed(await replayer.replay(event_id, asked.reason, force=force, key=key, begins_from=begins_from))
+    if asked.begins_from is not None or asked.dry_run:
+        raise Unacceptable("A new event with a payload has no journal yet, and is not tried first.", "/from")
     event, content = await context.replayer.find(event_id)
     envelope = Envelope(
         workflow_id=event.workflow_id,
@@ -166,7 +182,33 @@ async def replay_event(request: web.Request) -> web.Response:
 def replayed(replay: Replay) -> web.Response:
     """Answer with the run that a replay has begun: 202, or 200 when this very request had begun it before."""
     answer = {"id": replay.event_id, "run": replay.run, "status": replay.state.value, "duplicate": replay.duplicate}
+    if replay.done is not None:
+        children = [entry.event_id for entry in replay.done.entries[1:]]
+        answer |= plan_shape(replay.done.plan) | {
+            "given_back": replay.done.given_back,
+            "gone": replay.done.gone,
+            "children": children,
+        }
     return json_response(answer, status=200 if replay.duplicate else 202)
+
+
+def previewed(planned: Planned) -> web.Response:
+    """Answer with what a replay would do."""
+    wanted = planned.wanted
+    children = [one.wanted.event_id for one in planned.family[1:]]
+    answer = {"id": wanted.event_id, "run": wanted.run + 1, "status": "queued", "dry_run": True}
+    given_back = planned.plan.signals
+    return json_response(answer | plan_shape(planned.plan) | {"given_back": given_back, "children": children})
+
+
+def plan_shape(plan: ReplayPlan) -> dict[str, Any]:
+    """Show what a replay does to the journal of its event."""
+    return {
+        "from": plan.begins_from,
+        "journal": plan.number,
+        "cleared": [{"kind": step.kind, "step": step.step} for step in plan.cleared],
+        "effects_again": plan.effects,
+    }
 
 
 async def retry_event(request: web.Request) -> web.Response:
@@ -237,7 +279,7 @@ async def replay_workflow(request: web.Request) -> web.Response:
         raise Unacceptable('The field "only" is "failed" or "all".', "/only")
     workflow_id = request.match_info["id"]
     done = await context_of(request).replayer.replay_workflow(
-        workflow_id, only=asked.only, reason=asked.reason, key=header_key(request)
+        workflow_id, only=asked.only, reason=asked.reason, key=header_key(request), begins_from=asked.begins_from
     )
     answer = {"workflow_id": workflow_id, "replayed": len(done.replayed), "ids": done.replayed, "skipped": done.skipped}
     return json_response(answer, status=202)

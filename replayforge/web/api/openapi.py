@@ -14,6 +14,7 @@ import replayforge
 from replayforge.domain.event import Envelope
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import FILTER_NAMES
+from replayforge.web.api.dead_letters import DeadLetterReplayRequest
 from replayforge.web.api.events import ReasonRequest, ReplayRequest, ResolveRequest, WorkflowReplayRequest
 from replayforge.web.api.forgelog_api import CommitRequest
 from replayforge.web.api.handlers import HandlerShape, PauseRequest
@@ -37,6 +38,7 @@ STRUCTS = (
     ChildShape,
     ReplayRequest,
     WorkflowReplayRequest,
+    DeadLetterReplayRequest,
     ReasonRequest,
     ResolveRequest,
     BulkReplayRequest,
@@ -98,7 +100,7 @@ DETAILS: dict[str, Details] = {
     "GET /api/workflows": Details(LIST),
     "POST /api/workflows/{id}/replay": Details(body="WorkflowReplayRequest", answers=((202, ""),)),
     "GET /api/deadletters": Details(("group_by", "error", *LIST), answers=((200, "DeadLetter[]"),)),
-    "POST /api/deadletters/{id}/replay": Details(body="ReasonRequest", answers=((202, ""), (200, ""))),
+    "POST /api/deadletters/{id}/replay": Details(body="DeadLetterReplayRequest", answers=((202, ""), (200, ""))),
     "POST /api/deadletters/{id}/discard": Details(body="ReasonRequest"),
     "POST /api/replays": Details(body="BulkReplayRequest", answers=((202, "ReplayShape"), (200, ""))),
     "GET /api/replays": Details(LIST, answers=((200, "ReplayShape[]"),)),

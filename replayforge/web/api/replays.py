@@ -20,6 +20,7 @@ from replayforge.domain.document import Unacceptable
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter
 from replayforge.engine.replay.jobs import Chosen
+from replayforge.web.api.events import StepName
 from replayforge.web.api.shapes import json_response
 from replayforge.web.http import problems
 from replayforge.web.http.context import context_of
@@ -47,7 +48,8 @@ class ReplayFilter(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
 class BulkReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What may be said with a bulk replay: which events, how many are expected, how fast, how carefully, and why.
 
-    `canary` are replayed first; the others follow only when none of these becomes a dead letter again.
+    `canary` are replayed first; the others follow only when none of these becomes a dead letter again. `from` is that
+    of each replay: `failure`, `start`, or the name of a step.
     """
 
     ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=IDS_MAX)] | None = None
@@ -58,6 +60,7 @@ class BulkReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
     canary: Annotated[int, msgspec.Meta(ge=0, le=CANARY_MAX)] = 0
     reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)] = ""
     force: bool = False
+    begins_from: StepName | None = msgspec.field(default=None, name="from")
     dry_run: bool = False
 
 
@@ -95,7 +98,7 @@ async def create_replay(request: web.Request) -> web.Response:
     jobs, chosen = context_of(request).replay_jobs, chosen_events(asked)
     try:
         if asked.dry_run:
-            return json_response(preview_shape(asked, await jobs.preview(chosen)))
+            return json_response(preview_shape(asked, await jobs.preview(chosen, asked.begins_from)))
         job, is_new = await jobs.create(chosen, order_of(asked, header_key(request)))
     except Miscounted as error:
         return problems.respond(request, error, expected_count=error.expected, count=error.found)
@@ -134,7 +137,9 @@ def order_of(asked: BulkReplayRequest, key: str | None) -> ReplayOrder:
     chosen = {"ids": len(asked.ids)} if asked.ids is not None else {"filter": msgspec.to_builtins(asked.filter)}
     return ReplayOrder(
         reason=asked.reason,
-        selection=chosen | ({"force": True} if asked.force else {}),
+        selection=chosen
+        | ({"force": True} if asked.force else {})
+        | ({} if asked.begins_from is None else {"from": asked.begins_from}),
         members_max=asked.members_max,
         canary=asked.canary,
         rate_per_second=asked.rate_per_second,
@@ -156,6 +161,7 @@ def preview_shape(asked: BulkReplayRequest, preview: Preview) -> dict[str, Any]:
         "sample": preview.sample,
         "groups": [{"group": name, "count": count} for name, count in preview.groups],
         "groups_capped": preview.groups_capped,
+        "effects_again": preview.effects,
     }
 
 

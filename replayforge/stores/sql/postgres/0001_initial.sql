@@ -133,7 +133,9 @@ CREATE TABLE journals (
     -- The token of the lease under which it was parked last: whether a park was committed whose answer was lost.
     parked_token BIGINT NOT NULL DEFAULT 0,
     -- What a restart left for this journal to go on with.
-    payload BYTEA
+    payload BYTEA,
+    -- The steps whose failures have ended the last run, a JSON array; NULL where nothing of the kind is known.
+    ended_by TEXT
 );
 
 CREATE TABLE steps (

@@ -121,7 +121,9 @@ CREATE TABLE journals (
     -- The token of the lease under which it was parked last: whether a park was committed whose answer was lost.
     parked_token INTEGER NOT NULL DEFAULT 0,
     -- What a restart left for this journal to go on with.
-    payload BLOB
+    payload BLOB,
+    -- The steps whose failures have ended the last run, a JSON array; NULL where nothing of the kind is known.
+    ended_by TEXT
 ) STRICT;
 
 CREATE TABLE steps (

@@ -1,0 +1,154 @@
+"""A replay says from where: what had been done stays done, and whoever means otherwise has to say so."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replayforge import Context, Event, Handlers, StepFailed
+from tests.support.house import House, open_house
+from tests.support.polling import persist
+
+ORDERS = 60
+STEPS = [f"step-{number}" for number in range(1, 7)]
+
+calls: Counter[str] = Counter()
+keys: list[str] = []
+broken: set[str] = set()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    calls.clear()
+    keys.clear()
+    broken.clear()
+
+
+async def effect(name: str, ctx: Context | None = None) -> str:
+    """An effect outside that fails while it is broken."""
+    calls[name] += 1
+    if ctx is not None:
+        keys.append(ctx.step_key)
+    if name in broken:
+        raise RuntimeError(f"{name} is broken")
+    return name
+
+
+@asynccontextmanager
+async def running(tmp_path: Path, handler: Callable[..., Any], signals: tuple[str, ...] = ()) -> AsyncIterator[House]:
+    handlers = Handlers()
+    for signal in signals:
+        handlers.signal(signal)
+    handlers.on("test", max_attempts=1)(handler)
+    async with open_house(tmp_path / "data", handlers, {"workers.count": 2}) as house:
+        yield house
+
+
+async def is_done(house: House, job_id: str) -> bool:
+    """Tell whether a bulk replay has taken all its members."""
+    return bool((await house.get(f"/api/replays/{job_id}"))["status"] == "done")
+
+
+async def six_steps(event: Event, ctx: Context) -> list[str]:
+    return [await ctx.step(name, effect, name) for name in STEPS]
+
+
+async def test_a_bulk_replay_of_mended_dead_letters_does_nothing_twice(tmp_path: Path) -> None:
+    """Dead at step 4 of 6, mended, and replayed in bulk: steps 1 to 3 are never called again."""
+    broken.add("step-4")
+    async with running(tmp_path, six_steps) as house:
+        await house.send_many(ORDERS)
+        await house.converges(120)
+        assert calls == dict.fromkeys(STEPS[:4], ORDERS)
+        calls.clear()
+        broken.clear()
+        order = {"filter": {}, "expected_count": ORDERS, "reason": "mended", "from": "failure"}
+        status, job = await house.post("/api/replays", order)
+        assert (status, job["selection"]["from"]) == (202, "failure")
+        assert await persist(lambda: is_done(house, job["id"]), 120)
+        ledger = await house.converges(120)
+        assert calls == dict.fromkeys(STEPS[3:], ORDERS)
+        assert ledger["succeeded"] == ORDERS
+
+
+async def test_a_failure_that_was_caught_stays_and_its_compensation_is_not_undone(tmp_path: Path) -> None:
+    """What the code has dealt with is no failure to begin from; what it let through is, unless more has been done."""
+
+    async def handler(event: Event, ctx: Context) -> Any:
+        try:
+            await ctx.step("coupon", effect, "coupon")
+        except StepFailed:
+            await ctx.step("without", effect, "without")
+        try:
+            await ctx.step("charge", effect, "charge")
+        except StepFailed as error:
+            if event.payload.get("compensates"):
+                await ctx.step("release", effect, "release")
+            raise RuntimeError("not paid") from error
+        return "paid"
+
+    broken.update({"coupon", "charge"})
+    async with running(tmp_path, handler) as house:
+        mended = await house.send()
+        compensated = await house.send(payload={"compensates": True})
+        for event_id in (mended, compensated):
+            await house.reaches(event_id, "dead_lettered")
+        calls.clear()
+        broken.clear()
+        status, answer = await house.post(f"/api/events/{mended}/replay", {"from": "failure"})
+        assert (status, answer["cleared"]) == (202, [{"kind": "step", "step": "charge"}])
+        await house.reaches(mended, "succeeded")
+        assert calls == {"charge": 1}
+        status, problem = await house.post(f"/api/deadletters/{compensated}/replay", {})
+        assert status == 409
+        assert "'release'" in problem["detail"]
+        assert "`start`" in problem["detail"]
+        status, answer = await house.post(f"/api/deadletters/{compensated}/replay", {"from": "start"})
+        assert (status, answer["journal"], answer["effects_again"]) == (202, 2, 2)
+        await house.reaches(compensated, "succeeded")
+    assert calls == {"charge": 2, "coupon": 1}
+
+
+async def test_a_succeeded_event_says_from_where_and_its_steps_are_others_outside(tmp_path: Path) -> None:
+    """From a step on everything is done again under new keys; without saying so nothing is."""
+
+    async def handler(event: Event, ctx: Context) -> Any:
+        for name in ("one", "two", "three"):
+            await ctx.step(name, effect, name, ctx)
+
+    async with running(tmp_path, handler) as house:
+        event_id = await house.send()
+        await house.reaches(event_id, "succeeded")
+        path = f"/api/events/{event_id}/replay"
+        for refused in ({"force": True}, {"force": True, "from": "failure"}, {"force": True, "from": "four"}):
+            assert (await house.post(path, refused))[0] == 409
+        tried = {"force": True, "from": "two", "dry_run": True}
+        status, answer = await house.post(path, tried)
+        assert (status, answer["effects_again"], answer["dry_run"]) == (200, 2, True)
+        await house.post(path, {"force": True, "from": "two"})
+        event = await house.reaches(event_id, "succeeded")
+    assert event["run"] == 2
+    assert calls == {"one": 1, "two": 2, "three": 2}
+    assert len(set(keys)) == 5
+
+
+async def test_signals_are_never_queued_and_children_are_left_to_their_parents(tmp_path: Path) -> None:
+    """A replay of a signal is refused; that of a workflow passes signals and child events by."""
+
+    async def handler(event: Event, ctx: Context) -> Any:
+        if event.payload.get("child"):
+            await ctx.send("test", {})
+        await ctx.step("work", effect, "work")
+
+    async with running(tmp_path, handler, signals=("scanned",)) as house:
+        signal = await house.send("scanned")
+        parent = await house.send(payload={"child": True})
+        await house.reaches(parent, "succeeded")
+        await house.converges()
+        assert (await house.post(f"/api/events/{signal}/replay", {"force": True}))[0] == 409
+        status, done = await house.post("/api/workflows/workflow/replay", {"only": "all", "from": "start"})
+        assert (status, done["ids"], done["skipped"]) == (202, [parent], {})
+        await house.converges()
