@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -188,6 +188,52 @@ async def test_a_daemon_dies_within_a_step(point: str, calls: int) -> None:
         )
         await forge.advance(hours=8)
         assert (event.status, event.result, seen.count("effect")) == ("succeeded", "done", calls)
+
+
+@pytest.mark.parametrize("point", sorted(crashpoints.POINTS.keys() - {"replay.committed", "recall.committed"}))
+async def test_a_workflow_outlives_a_death_at_each_point(point: str) -> None:
+    """With a step, a sleep, a signal and a child, a workflow comes to the same end wherever its daemon has died once.
+
+    The child exists once, and the effect happens twice only when the death comes between its return and its record.
+    """
+    effects: Seen = []
+    handlers = Handlers()
+    handlers.signal("go")
+
+    async def effect() -> int:
+        effects.append(1)
+        return 1
+
+    @handlers.on("workflow")
+    async def workflow(event: Event, context: Context) -> Any:
+        first = await context.step("effect", effect)
+        await context.sleep("nap", 3600)
+        signal_taken = await context.wait_for("go")
+        return [first, signal_taken.payload, await context.call("child", {"x": 3})]
+
+    @handlers.on("child")
+    async def child(event: Event, context: Context) -> Any:
+        return event.payload["x"]
+
+    async with Forge(handlers) as forge:
+        deaths = 0
+
+        async def again(act: Callable[[], Awaitable[Any]]) -> Any:
+            nonlocal deaths
+            try:
+                return await act()
+            except Crashed:
+                deaths += 1
+                await forge.restart()
+                return await act()
+
+        forge.crash_at(point)
+        event = await again(lambda: forge.send("workflow", workflow_id="w", idempotency_key="workflow"))
+        await again(lambda: forge.advance(hours=2))
+        go = await again(lambda: forge.send("go", 2, workflow_id="w", idempotency_key="go"))
+        await again(forge.settled)
+        assert (event.status, event.result, go.status) == ("succeeded", [1, 2, 3], "succeeded")
+        assert (deaths, len(effects), len(await forge.events("child"))) == (1, 1 + (point == "step.returned"), 1)
 
 
 @pytest.mark.parametrize(("point", "accepted"), [("ingest.received", 0), ("log.appended", 1)])
