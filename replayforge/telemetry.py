@@ -79,6 +79,17 @@ CATALOG: dict[str, Kind] = {
         "error", "the store could not take an outcome, so the event will run again", "attempts_unsettled"
     ),
     "event.parked": Kind("debug", "events were parked by their handlers until something comes true", "events_parked"),
+    "journal.half_full": Kind(
+        "warning",
+        "a journal holds more than half of what it may: full, its run ends",
+        "journals_half_full",
+    ),
+    "park.work_cut": Kind(
+        "warning", "a handler was parked while it worked outside of its steps, so that work begins anew at the wake"
+    ),
+    "park.result_dropped": Kind(
+        "warning", "a handler returned or raised something while it was being parked, which was dropped"
+    ),
     "step.recorded": Kind(
         "debug", "steps of handlers were committed to their journals", "steps", "outcome", ("done", "failed")
     ),

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from asyncio import get_running_loop, shield, wait
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import Context as Variables
 from functools import partial
 from threading import get_ident
@@ -183,17 +183,22 @@ class RunningAttempt:
         self.cut_short = PARKED
         self.cancel_all()
 
-    def cancel_all(self) -> None:
-        """Cancel every task of its code; a plain function ends by what its call to the journal raises."""
+    def cancel_all(self, cancelled: Collection["asyncio.Task[Any]"] = ()) -> None:
+        """Cancel every task of its code but those; a plain function ends by what its call to the journal raises."""
         for task in self.live_tasks():
-            if task is not self.thread_waiter:
+            if task is not self.thread_waiter and task not in cancelled:
                 task.cancel()
 
     async def all_ended(self) -> None:
-        """Return when nothing of its code runs any more, or when its time is over and it is parked no longer."""
+        """Return when nothing of its code runs any more, or when its time is over and it is parked no longer.
+
+        Each task is cancelled once, so that it can clean up behind itself.
+        """
+        cancelled: WeakSet[asyncio.Task[Any]] = WeakSet(self.live_tasks())
         while self.is_parked and (tasks := self.live_tasks()):
             await wait(tasks, timeout=GRACE_SECONDS)
-            self.cancel_all()
+            self.cancel_all(cancelled)
+            cancelled.update(self.live_tasks())
 
     def cut(self, result: Result) -> bool:
         """Have the attempt end now, with this result unless user code still has something to say; False if it has

@@ -193,9 +193,19 @@ class JournalRecords:
 
     def note(self, record: StepRecord) -> None:
         """Answer further calls from a record."""
+        was_beyond = self.is_beyond_half
         self.known[record.kind, record.step] = record
         self.uncommitted[record.kind, record.step] = record
         self.bytes += record.size
+        if self.is_beyond_half and not was_beyond:
+            whose: dict[str, Any] = {"event_id": self.event.id, "event_type": self.event.event_type}
+            self.tools.telemetry.emit("journal.half_full", steps=len(self.known), bytes=self.bytes, **whose)
+
+    @property
+    def is_beyond_half(self) -> bool:
+        """Whether the journal holds more than half of what it may hold."""
+        limits = self.tools.limits
+        return 2 * len(self.known) > limits.steps_max or 2 * self.bytes > limits.bytes_max
 
     def take_committed(self, record: StepRecord) -> None:
         """Answer further calls from a record that the store holds already."""

@@ -46,12 +46,16 @@ KnownAs = tuple[StepKind, str, str | None]
 
 
 class Park(msgspec.Struct, frozen=True):
-    """What a parked event waits for, and when it is woken at the latest; `last_error` is that of a step that failed."""
+    """What a parked event waits for, and when it is woken at the latest; `last_error` is that of a step that failed.
+
+    `work_cut` says that the handler may have been doing something outside of its steps.
+    """
 
     pending: tuple[StepRecord, ...]
     waits: tuple[Wait, ...]
     due_in_seconds: float | None
     only_retries: bool
+    work_cut: bool
     last_error: str | None
 
 
@@ -429,7 +433,14 @@ class Journaling:
             dues.append(self.records.seconds_until(deadline_us))
         errors = [f"{record.error_type}: {record.error}" for record in pending if record.error_type is not None]
         due = min(dues, default=None)
-        self.parked = Park(pending, self.waits.awaited(), due, self.waits.only_retries, next(iter(errors), None))
+        self.parked = Park(
+            pending=pending,
+            waits=self.waits.awaited(),
+            due_in_seconds=due,
+            only_retries=self.waits.only_retries,
+            work_cut=not self.waits.is_only_waiting,
+            last_error=next(iter(errors), None),
+        )
         self.attempt.park()
         self.free_threads()
 

@@ -123,6 +123,12 @@ class Waits:
             self.blocked, self.blocked_since = blocked, now
         return now - self.blocked_since >= IDLE_SECONDS
 
+    @property
+    def is_only_waiting(self) -> bool:
+        """Whether every task of the handler but its own stands in a wait, as far as anybody can tell."""
+        waiting = {wait.task for wait in self.standing}
+        return all(task in waiting or task is self.attempt.task for task in self.attempt.live_tasks())
+
     def pending(self) -> tuple[StepRecord, ...]:
         """Return the steps that wait, as they are to be recorded."""
         return tuple(record for wait in self.standing for record in wait.records)

@@ -17,7 +17,16 @@ from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.run.attempt import NotBegun
 from replayforge.engine.run.chaos import Chaos
-from replayforge.engine.run.execution import Execution, Rules, begin, execute, interruption, settle, with_open_journal
+from replayforge.engine.run.execution import (
+    Execution,
+    Rules,
+    begin,
+    execute,
+    interruption,
+    left_by,
+    settle,
+    with_open_journal,
+)
 from replayforge.engine.run.furnishing import Furnishing
 from replayforge.engine.run.settler import Settler
 from replayforge.engine.run.strays import Strays
@@ -98,12 +107,23 @@ class Worker:
     async def conclude(self, execution: Execution, settlement: Settlement) -> None:
         """Hand in what an attempt came to, and what it has left running."""
         self.execution = self.busy_since_us = None
-        self.report(settlement)
+        if settlement.parked:
+            self.report_park(execution)
+        else:
+            self.report(settlement)
         self.strays.take(execution.attempt)
         self.handler_limits.note(settlement)
         await self.settler.hand_in(settlement)
         self.settled_count += 1
         self.buffer.detach(self.name)
+
+    def report_park(self, execution: Execution) -> None:
+        """Tell of what a parked handler has lost, by no fault of the daemon."""
+        attempt, left, row = execution.attempt, left_by(execution), execution.claimed.event
+        if left is not None and left.parked is not None and left.parked.work_cut:
+            self.telemetry.emit("park.work_cut", event_id=row.id, event_type=row.event_type)
+        if attempt is not None and attempt.succeeded:
+            self.telemetry.emit("park.result_dropped", event_id=row.id, event_type=row.event_type)
 
     def report(self, settlement: Settlement) -> None:
         """Tell of an attempt that failed: what, why, and when it goes on."""
