@@ -206,6 +206,7 @@ class Journaling:
     def close(self) -> None:
         """Answer no call from now on."""
         self.closed = True
+        self.tools.recorder.asked_to_end.discard(self.event.id)
         self.free_threads()
 
     # The calls
@@ -405,12 +406,17 @@ class Journaling:
                 f" more: the step {step!r} was not begun. All that was recorded is intact."
             )
             await self.records.end(ended(Reason.JOURNAL_FULL, words))
-        if self.records.cancel_requested and not self.records.is_cancelled:
+        if self.is_asked_to_end and not self.records.is_cancelled:
             if self.handler.on_cancel == "run":
                 begun, error = self.records.begun(kind, step), StepError("Cancelled", "")
                 await self.records.commit(self.records.ended(begun, StepState.FAILED, error=error))
                 raise Cancelled(f"The event {self.event.id} was cancelled.")
             await self.records.end(Result(Outcome.INTERRUPTED, "The event was cancelled.", state=State.CANCELLED))
+
+    @property
+    def is_asked_to_end(self) -> bool:
+        """Whether somebody has cancelled the event."""
+        return self.records.cancel_requested or self.event.id in self.tools.recorder.asked_to_end
 
     @property
     def is_full(self) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 from asyncio import shield
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from replayforge import crashpoints
 from replayforge.batching import Batcher
@@ -17,6 +17,8 @@ from replayforge.event_loop import own_task
 from replayforge.stores.journals import SignalTaken, StepCommit, StepCommitted
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
+
+ASKED_MAX = 10_000
 
 Answer = TypeVar("Answer")
 
@@ -34,6 +36,15 @@ class Recorder:
         self.batcher: Batcher[StepCommit, StepCommitted] = Batcher(self.commit)
         self.outage = Outage(telemetry)
         self.giving_up = asyncio.Event()
+        self.asked_to_end: set[str] = set()
+        telemetry.listen(self.listen)
+
+    def listen(self, name: str, _: int, fields: dict[str, Any]) -> None:
+        """Note the events that are asked to end, so that those which run here hear of it before their next commit."""
+        if name == "event.cancel_requested":
+            if len(self.asked_to_end) >= ASKED_MAX:  # the store knows of them all
+                self.asked_to_end.clear()
+            self.asked_to_end.add(fields["event_id"])
 
     def give_up(self) -> None:
         """Try no commit again from now on: the daemon ends."""
