@@ -26,6 +26,7 @@ POINTS = {
     "settle.committed": "the outcome is committed",
     "step.committed": "a step of a workflow is recorded and its handler has not been told",
     "park.committed": "a workflow is parked",
+    "signal.matched": "a signal has woken a parked workflow and nothing was published",
     "wake.committed": "a parked workflow is queued again and nothing was published",
     "replay.committed": "a replay is committed and nothing was published",
     "recall.committed": "events that had waited for their handler are claimed and no worker has them",

@@ -69,7 +69,8 @@ class Projected:
     """What became of a stretch of a log: what was claimed, the entries of what can be published, and the counts.
 
     The cursor stands at `through` now. `buried` are the (id, event type) of records that the store could not take.
-    `deferred` says for each handler without room how many have to wait for it.
+    `deferred` says for each handler without room how many have to wait for it, `woken` how many parked events are among
+    the queued ones because what they waited for has come.
     """
 
     through: int
@@ -80,6 +81,7 @@ class Projected:
     copies: int
     key_reused: list[str]
     deferred: dict[str, int]
+    woken: int = 0
 
 
 class NewEvent(msgspec.Struct, frozen=True):
@@ -134,6 +136,7 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
         through=projection.through,
         claimed=[row for row in rows if row.event.state is State.PROCESSING],
         queued=[row.event.entry for row in rows if is_ready(row.event)] + woken,
+        woken=len(woken),
         buried=[(new.id, new.record.event_type) for new in fresh if new.bad is not None],
         inserted=len(rows),
         copies=copies,

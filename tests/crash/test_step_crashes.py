@@ -9,21 +9,23 @@ import pytest
 from replayforge import Context, Event, Handlers, Permanent, StepFailed
 from replayforge.testing import Crashed, Forge
 
+# Every point on the road of a workflow, and how often it is passed at least.
 POINTS = {
     "dispatch.committed": 4,
-    "claim.committed": 6,
+    "claim.committed": 3,
     "attempt.started": 6,
-    "attempt.finished": 3,
-    "step.started": 14,
-    "step.returned": 14,
-    "step.committed": 18,
+    "attempt.finished": 6,
+    "step.started": 13,
+    "step.returned": 12,
+    "step.committed": 14,
     "child.appended": 2,
-    "park.committed": 4,
-    "signal.matched": 2,
-    "wake.committed": 3,
-    "promote.committed": 2,
-    "settle.committed": 8,
+    "park.committed": 3,
+    "signal.matched": 1,
+    "wake.committed": 1,
+    "promote.committed": 1,
+    "settle.committed": 6,
 }
+PASSES_MAX = 40
 LIVES_MAX = 8
 
 effects: Counter[str] = Counter()
@@ -120,16 +122,20 @@ def undisturbed() -> tuple[Any, Counter[str]]:
     return result, Counter(effects)
 
 
-@pytest.mark.parametrize("point", [f"{point}:{nth}" for point, times in POINTS.items() for nth in range(1, times + 1)])
+@pytest.mark.parametrize(("point", "times_min"), POINTS.items())
 async def test_a_crash_at_any_point_repeats_nothing_that_was_recorded(
-    point: str, undisturbed: tuple[Any, Counter[str]]
+    point: str, times_min: int, undisturbed: tuple[Any, Counter[str]]
 ) -> None:
-    result, deaths = await play(point)
     expected, once = undisturbed
-    assert deaths == 1, f"the daemon did not come to {point}"
-    assert result == expected
-    again = effects - once
-    assert effects.keys() == once.keys()
-    assert max(again.values(), default=0) <= 1
-    if not point.startswith(("step.started", "step.returned")):  # but for those side by side, which end one by one
-        assert all(name.startswith("label") for name in again), again
+    for nth in range(1, PASSES_MAX):
+        result, deaths = await play(f"{point}:{nth}")
+        if deaths == 0:  # the workflow does not come here so often
+            break
+        assert deaths == 1
+        assert result == expected
+        again = effects - once
+        assert effects.keys() == once.keys()
+        assert max(again.values(), default=0) <= 1
+        if not point.startswith(("step.started", "step.returned")):  # but for those side by side, which end one by one
+            assert all(name.startswith("label") for name in again), (nth, again)
+    assert nth > times_min, f"the workflow came to {point} {nth - 1} times"

@@ -113,6 +113,8 @@ class Dispatcher:
                 stretch = self.stretch(records[-1].offset, events, claim.admission, claims_max=claim.count)
                 projected = await self.store.project(replace(stretch, unreadable=unreadable(records, events)))
                 crashpoints.reach("dispatch.committed")
+                if projected.woken:
+                    crashpoints.reach("signal.matched", projected.woken)
                 queued, deferred, buried = projected.queued, projected.deferred, projected.buried
                 await claim.take(projected.claimed, queued=queued, deferred=deferred, buried=buried)
         except CursorMoved:
