@@ -127,6 +127,6 @@ def event(order: str, event_type: str, payload: Any) -> dict[str, Any]:
 
 
 def ended(daemon: DaemonProcess, orders: int) -> bool:
-    """Tell whether every order has ended."""
-    totals = daemon.http.get("/api/convergence")["ledger"]
-    return bool(totals["open"] == 0 and totals["succeeded"] >= orders)
+    """Tell whether every order has ended; a confirmation that came too late is kept."""
+    report = daemon.http.get("/api/convergence")
+    return bool(report["converged"] and report["waiting"] == 0 and report["ledger"]["succeeded"] >= orders)
