@@ -72,10 +72,17 @@ def flaw_of(value: Any, encoded: bytes, bytes_max: int) -> str:
         return f"has {len(encoded):,} bytes of JSON, more than {bytes_max:,}"
     check_json(encoded)  # the user may have handed over bytes as JSON that are none
     if SUSPICIOUS.search(encoded):
-        place = next(endless(msgspec.to_builtins(value, builtin_types=(Decimal,), str_keys=False)), None)
+        shown = msgspec.to_builtins(value, builtin_types=(Decimal,), str_keys=False, enc_hook=nothing_endless)
+        place = next(endless(shown), None)
         if place is not None:
             return f"is not JSON: it holds {place[1]} at {place[0]}"
     return ""
+
+
+def nothing_endless(value: Any) -> None:
+    """Stand for JSON that came as it is, which holds no number that is not finite; nothing else comes here."""
+    if not isinstance(value, msgspec.Raw):
+        raise TypeError(f"{name_of_type(value)} is not JSON")
 
 
 def endless(value: Any) -> Iterator[tuple[str, Any]]:

@@ -125,7 +125,10 @@ def test_what_json_has_no_word_for_is_named(value: Any, place: str) -> None:
         raise AssertionError(result.error)
 
 
-@pytest.mark.parametrize("value", [None, {"a": None}, "NaN", ["null", "Infinity"], {"nan": "inf"}, 0.5], ids=str)
+RAW = [pytest.param(msgspec.Raw(b"null"), id="raw"), pytest.param({"x": msgspec.Raw(b'"info"')}, id="nested raw")]
+
+
+@pytest.mark.parametrize("value", [None, {"a": None}, "NaN", ["null", "Infinity"], {"nan": "inf"}, 0.5, *RAW], ids=str)
 def test_words_that_look_like_it_are_fine(value: Any) -> None:
     """Texts and nulls are results like any other."""
     assert returned(value).outcome is Outcome.SUCCEEDED
