@@ -24,7 +24,9 @@ from replayforge.engine.dispatch.incarnation import IncarnationFile
 from replayforge.engine.dispatch.pause_controller import PauseController
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.dispatch.reader import Reader
-from replayforge.engine.handlers.endpoints import WebhookClient, with_endpoints
+from replayforge.engine.handlers.callbacks import Callbacks
+from replayforge.engine.handlers.endpoint_handlers import with_endpoints
+from replayforge.engine.handlers.endpoints import WebhookClient
 from replayforge.engine.handlers.loading import load_handlers
 from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.replay.jobs import ReplayJobs
@@ -97,6 +99,7 @@ class Daemon:
     metrics_recorder: MetricsRecorder
     incarnation_file: IncarnationFile
     loop_watch: LoopWatch
+    callbacks: Callbacks
 
     @property
     def services(self) -> list[str]:
@@ -189,8 +192,8 @@ async def opened(
         handlers = load_handlers(config.handlers.modules)
     for event_type in config.handlers.signals:
         handlers.signal(event_type)
-    webhook_client = WebhookClient(clock)
-    handlers = with_endpoints(handlers, config.handlers.http, webhook_client)
+    webhook_client, callbacks = WebhookClient(clock), Callbacks()
+    handlers = with_endpoints(handlers, config.handlers.http, webhook_client, callbacks)
     if config.chaos.enabled:
         crashpoints.arm(config.chaos.crash_at)
     node = node_name(make_directory(Path(config.data_dir)))
@@ -198,6 +201,7 @@ async def opened(
     async with contextlib.AsyncExitStack() as stack:
         store = await Store.open(config.store.url, node=node, owner=f"{node}/{incarnation}")
         stack.push_async_callback(store.close)
+        callbacks.sign_with(await store.callback_key())
         log = await open_log(config, store, clock, telemetry, adopt_store)
         stack.push_async_callback(log.close)
         await check_copies(log, store, telemetry, adopt_store)
@@ -214,13 +218,13 @@ async def opened(
         base = Foundation(
             config, node, incarnation, clock, telemetry, random.Random(), log, store, stream, handlers, cursor, guest
         )
-        daemon = await build(base)
+        daemon = await build(base, callbacks)
         stack.callback(daemon.loop_watch.stop)
         stack.callback(daemon.incarnation_file.close)
         yield daemon
 
 
-async def build(base: Foundation) -> Daemon:
+async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
     """Recover what a former incarnation left, and build the engine; each part relies on those built before it."""
     restart = await recover(base)
     claiming = build_claiming(base, restart.incarnation_file)
@@ -261,4 +265,5 @@ async def build(base: Foundation) -> Daemon:
         metrics_recorder=restart.metrics_recorder,
         incarnation_file=restart.incarnation_file,
         loop_watch=running.loop_watch,
+        callbacks=callbacks,
     )

@@ -10,6 +10,7 @@ import socket
 import sys
 from asyncio import get_running_loop, wait
 from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -31,6 +32,7 @@ from replayforge.web.http.connection import ConnectionLimits, runner_of
 from replayforge.web.http.context import Access, RequestLimits, WebContext
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to tell where it cannot be used
 HANDLES_WANTED = 65_536
 BACKLOG_MAX = 1024  # connections that wait to be accepted
 # The loop gives the interpreter's lock away at every send; the default of 5 ms is how long it would then wait for the
@@ -88,6 +90,7 @@ async def serve(
     loop.set_exception_handler(loop_exception_handler(telemetry))
     signals.watch_start(loop)
     check_exposure(config)
+    check_way_back(config)
     listening = listen(config.server.host, config.server.port)
     own = open_descriptors() - foreign
     keep_from_children(own_of(config, listening.getsockname()[1], frozenset(own)))
@@ -112,6 +115,7 @@ async def serve_until_told(
         signals.install()  # once more: the modules of handlers may have taken them
         signals.at_first(daemon.incarnation_file.drain)
         told = signals.watch_run(config.supervisor.grace_seconds)
+        daemon.callbacks.lead_to((config.server.public_url or origin(listening)) + config.server.base_path)
         daemon.start()
         async with site(daemon, listening) as url:
             # What is there by now stays for good; full collections that looked through it held the loop for 60 ms.
@@ -138,16 +142,21 @@ def exit_code(daemon: Daemon) -> int:
 @contextlib.asynccontextmanager
 async def site(daemon: Daemon, listening: socket.socket) -> AsyncIterator[str]:
     """Serve HTTP on a socket; gives the address."""
-    host, port = listening.getsockname()[:2]
     limits = ConnectionLimits(connections_per_address_max=daemon.config.server.connections_per_address_max)
     runner = await runner_of(build_app(web_context(daemon)), limits=limits, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
     await web.SockSite(runner, listening, backlog=BACKLOG_MAX).start()
     daemon.janitor.add(Chore("look_at_port", daemon.config.janitor.refill_seconds, port_check(listening)))
     try:
-        yield f"http://{f'[{host}]' if ':' in host else host}:{port}{daemon.config.server.base_path}"
+        yield origin(listening) + daemon.config.server.base_path
     finally:
         await runner.cleanup()
+
+
+def origin(listening: socket.socket) -> str:
+    """Return the address that a socket listens on, as the beginning of a URL."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def port_check(listening: socket.socket) -> Callable[[], Awaitable[int]]:
@@ -169,6 +178,8 @@ def web_context(daemon: Daemon) -> WebContext:
     """Return what the web handlers are given."""
     server, config = daemon.config.server, daemon.config
     hosts = frozenset(server.allowed_hosts) or (LOOPBACK if server.host in LOOPBACK else frozenset())
+    if hosts and server.public_url:
+        hosts |= {str(urlsplit(server.public_url).hostname)}
     return WebContext(
         intake=daemon.intake,
         queries=daemon.queries,
@@ -190,6 +201,7 @@ def web_context(daemon: Daemon) -> WebContext:
         base_path=server.base_path,
         masked_names=server.masked_names,
         bodies=BodyBudget(server.bodies_bytes_max),
+        callbacks=daemon.callbacks,
     )
 
 
@@ -199,6 +211,16 @@ def check_exposure(config: Config) -> None:
         raise Refused(
             f"Listening on {config.server.host} without keys would let everybody in: set [server] api_keys, or listen"
             " on 127.0.0.1."
+        )
+
+
+def check_way_back(config: Config) -> None:
+    """Raise Refused when endpoints with steps would be told an address that leads nowhere."""
+    server = config.server
+    if server.host in ANY_ADDRESS and not server.public_url and any(one.steps for one in config.handlers.http):
+        raise Refused(
+            f"HTTP endpoints with steps speak back to the daemon, and {server.host} is no address that they could"
+            " use: set [server] public_url to the one that they reach it by."
         )
 
 

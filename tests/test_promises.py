@@ -195,8 +195,9 @@ ROUTES = {
     "POST /api/replays/{}/resume", "POST /api/workflows/{}/replay", "POST /forgelog/append", "POST /forgelog/commit",
 }  # fmt: skip
 ROUTES_BEYOND = {
-    "GET /api/events/export", "GET /api/events/{}/steps", "GET /api/handlers", "POST /api/events/{}/resolve",
-    "POST /api/handlers/{}/pause", "POST /api/handlers/{}/resume",
+    "GET /api/events/export", "GET /api/events/{}/steps", "GET /api/handlers", "GET /schemas/steps.json",
+    "GET /steps/{}/{}/{}/journal", "POST /api/events/{}/resolve", "POST /api/handlers/{}/pause",
+    "POST /api/handlers/{}/resume", "POST /steps/{}/{}/{}/checkpoint",
 }  # fmt: skip
 PREFIXES_TO_COME = {"/in/"}  # since 2026-11-25: comes with the sources that sign what they send (issue H)
 

@@ -25,6 +25,9 @@ Age = Annotated[float, Meta(ge=0, le=DECADE_SECONDS, description="a number of se
 Share = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
 Factor = Annotated[float, Meta(ge=1, le=1000, description="a number from 1 to 1000")]
 Name = Annotated[str, Meta(pattern=r"^\S+$", description="a name without spaces")]
+PublicUrl = Annotated[
+    str, Meta(pattern=r"^(https?://[^/\s]+)?$", description='empty, or an address such as "https://events.example.com"')
+]
 UrlPath = Annotated[str, Meta(pattern=r"^(/[^/\s]+)*$", description='empty, or a path such as "/replayforge"')]
 StoreUrl = Annotated[str, Meta(pattern=STORE_URL, description="sqlite:///FILE or postgresql://HOST/DATABASE")]
 RedisUrl = Annotated[
@@ -54,6 +57,7 @@ class ServerConfig(Struct, frozen=True):
     bodies_bytes_max: Size = 256 * MEBIBYTE
     connections_per_address_max: Count = 1000
     base_path: UrlPath = ""
+    public_url: PublicUrl = ""
     masked_names: Texts = (
         "password",
         "passwd",
@@ -168,6 +172,8 @@ class HttpEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
     allow_private: bool = False
     concurrency_max: Count | None = None
     breaker: bool = True
+    steps: bool = False
+    deadline_seconds: Seconds | None = None
 
 
 class HandlersConfig(Struct, frozen=True):
@@ -177,7 +183,10 @@ class HandlersConfig(Struct, frozen=True):
     signals: Texts = ()
     http: Annotated[
         tuple[HttpEndpoint, ...],
-        Meta(description="tables of match, url, secret, timeout_seconds, allow_private, concurrency_max, breaker"),
+        Meta(
+            description="tables of match, url, secret, timeout_seconds, allow_private, concurrency_max, breaker, steps,"
+            " deadline_seconds"
+        ),
     ] = ()
 
 

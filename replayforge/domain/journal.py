@@ -91,8 +91,9 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     """What the store holds of an event's current journal, read at `now_us` of the store's own clock.
 
     `number` is 1 for the first one, and one more for each restart and each replay from the start. `payload` is what a
-    restart left for this journal to go on with. `wakes` counts how often the event was woken. `run_started_at_us` is
-    what its deadline counts from. `records` are the steps of the newest generations.
+    restart left for this journal to go on with. `wakes` counts how often the event was woken, `activation` how many
+    answers of its endpoint that said what is next were committed. `run_started_at_us` is what its deadline counts from.
+    `records` are the steps of the newest generations.
     """
 
     number: int = 1
@@ -101,6 +102,7 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     wakes: int = 0
     cancel_requested: bool = False
     payload: bytes | None = None
+    activation: int = 0
     records: tuple[StepRecord, ...] = ()
 
 

@@ -189,6 +189,7 @@ class JournalNote(BatchRow, frozen=True, kw_only=True):
     parked_token: int
     payload: bytes | None
     ended_by: str | None
+    activation: int
 
 
 class RenewedJournal(BatchRow, frozen=True, kw_only=True):

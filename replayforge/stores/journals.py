@@ -21,7 +21,8 @@ class StepCommit(msgspec.Struct, frozen=True):
 
     `run_started_at_us` is when the event's run began, for a journal that has no row yet; with `reset` the event owes
     nothing any more for its failed attempts and crashes. `payload` is what a restart leaves for the journal it begins,
-    `ended_by` the steps whose failures have ended the run, if it has failed.
+    `ended_by` the steps whose failures have ended the run, if it has failed. `activation` is how many answers of its
+    endpoint are committed then.
     """
 
     event: StoredEvent
@@ -31,6 +32,7 @@ class StepCommit(msgspec.Struct, frozen=True):
     reset: bool = False
     payload: bytes | None = None
     ended_by: tuple[str, ...] | None = None
+    activation: int = 0
 
 
 class StepCommitted(msgspec.Struct, frozen=True):
@@ -65,9 +67,9 @@ class ParkedEvent(msgspec.Struct, frozen=True):
 
 def read_journal(event: StoredEvent, now_us: int) -> Steps[Journal]:
     """Fetch the current journal of an event; one that has recorded nothing yet has its first one, which is empty."""
-    ((number, run, run_started_at_us, wakes, cancel_requested, payload, first_start_us, time_us),) = yield Fetch(
-        "journal", {"seq": event.seq, "run": event.run, "now_us": now_us}
-    )
+    (
+        (number, run, run_started_at_us, wakes, cancel_requested, payload, activation, first_start_us, time_us),
+    ) = yield Fetch("journal", {"seq": event.seq, "run": event.run, "now_us": now_us})
     if run != event.run:  # nothing is recorded in this run yet
         run_started_at_us = event.updated_at_us if first_start_us is None else first_start_us
     rows = (yield Fetch("journal_steps", {"seq": event.seq, "journal": number})) if number is not None else []
@@ -79,6 +81,7 @@ def read_journal(event: StoredEvent, now_us: int) -> Steps[Journal]:
         wakes=wakes or 0,
         cancel_requested=bool(cancel_requested),
         payload=None if payload is None else bytes(payload),
+        activation=activation or 0,
         records=tuple(newest.values()),
     )
 
@@ -137,6 +140,7 @@ def journal_note(commit: StepCommit, parked: Iterable[int]) -> JournalNote:
         parked_token=event.lease_token if event.seq in parked else 0,
         payload=commit.payload,
         ended_by=None if commit.ended_by is None else msgspec.json.encode(commit.ended_by).decode(),
+        activation=commit.activation,
     )
 
 

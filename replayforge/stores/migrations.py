@@ -1,6 +1,7 @@
 """Brings the schema up to date: numbered SQL files, each run once and remembered with its checksum."""
 
 import hashlib
+import secrets
 import uuid
 from importlib import resources
 
@@ -50,8 +51,9 @@ def digest(script: str) -> str:
 
 
 def name_store() -> Steps[None]:
-    """Give the store the name that logs and streams know it by, unless it has one."""
-    yield Batch("insert_meta", [MetaValue(name="store_id", value=str(uuid.uuid4()))])
+    """Give the store the name that logs and streams know it by, and the key that signs callback URLs, unless it has."""
+    notes = {"store_id": str(uuid.uuid4()), "callback_key": secrets.token_hex(32)}
+    yield Batch("insert_meta", [MetaValue(name=name, value=value) for name, value in notes.items()])
 
 
 def seen_migrations() -> Steps[dict[int, str]]:

@@ -116,6 +116,10 @@ class Store:
         """Have a function called after each commit from now on."""
         self.driver.writes.listen(callback)
 
+    async def callback_key(self) -> bytes:
+        """Return the secret that all daemons on this store sign callback URLs with."""
+        return (await self.driver.read(lambda: lookups.meta_value("callback_key"))).encode()
+
     async def ping(self) -> None:
         """Return when the store answers."""
         await self.driver.read(lookups.ping)

@@ -14,6 +14,7 @@ from replayforge.web.api import (
     metrics,
     operations,
     replays,
+    step_callbacks,
 )
 from replayforge.web.api.openapi import parameters_of
 from replayforge.web.http.context import CONTEXT, PARAMETERS, WebContext
@@ -93,4 +94,7 @@ def routes() -> list[web.RouteDef]:
         post("/forgelog/commit", forgelog_api.commit),
         get("/forgelog/health", forgelog_api.health),
         get("/forgelog/stats", forgelog_api.statistics),
+        post("/steps/{id:[^/]+}/{token:[0-9]{1,18}}/{signature:[^/]+}/checkpoint", step_callbacks.post_checkpoint),
+        get("/steps/{id:[^/]+}/{token:[0-9]{1,18}}/{signature:[^/]+}/journal", step_callbacks.show_journal),
+        get("/schemas/steps.json", step_callbacks.show_schema),
     ]

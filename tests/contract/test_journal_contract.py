@@ -205,6 +205,16 @@ async def test_an_outcome_records_its_steps(store: Store) -> None:
     assert (await stored(store, one.event.id)).state is State.SUCCEEDED
 
 
+async def test_the_answers_of_an_endpoint_are_counted_through_restarts(store: Store) -> None:
+    """The count is committed with steps or without, and neither another journal nor an older commit lowers it."""
+    (one,) = await claimed(store)
+    (committed,) = await store.record_steps([commit(one.event, activation=2)], now_us())
+    assert not committed.fenced
+    await store.record_steps([replace(commit(one.event, step(one.event)), journal=2, activation=1)], now_us())
+    journal = await store.read_journal(one.event, now_us())
+    assert (journal.number, journal.activation) == (2, 2)
+
+
 async def test_journals_go_with_their_events(store: Store) -> None:
     """Retention leaves nothing of what a removed event remembered."""
     (one,) = await claimed(store)

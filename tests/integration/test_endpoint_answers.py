@@ -16,8 +16,10 @@ from replayforge.domain.event import Event
 from replayforge.domain.retry import Permanent, Retry
 from replayforge.engine.handlers import endpoints
 from replayforge.engine.handlers.addresses import look_up
+from replayforge.engine.handlers.callbacks import Callbacks
 from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.endpoints import WebhookClient, handler_for
+from replayforge.engine.handlers.endpoint_handlers import handler_for
+from replayforge.engine.handlers.endpoints import WebhookClient
 from tests.support.clock import FakeClock
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -78,7 +80,7 @@ async def deliver(server: Server, event: Event = EVENT, *, seconds: float = 10, 
     """Deliver an event and return what became of the last delivery: its result, or what it raised."""
     webhook_client = WebhookClient(FakeClock(), look_up)
     handler = handler_for(
-        HttpEndpoint("*", f"http://127.0.0.1:{server.port}/s3cret", allow_private=True), webhook_client
+        HttpEndpoint("*", f"http://127.0.0.1:{server.port}/s3cret", allow_private=True), webhook_client, Callbacks()
     )
     found: object = None
     for _ in range(times):

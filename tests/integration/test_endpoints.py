@@ -26,8 +26,10 @@ from replayforge.domain.errors import Refused
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Retry
 from replayforge.engine.handlers.addresses import Denied
+from replayforge.engine.handlers.callbacks import Callbacks
 from replayforge.engine.handlers.context import Context
-from replayforge.engine.handlers.endpoints import WebhookClient, handler_for
+from replayforge.engine.handlers.endpoint_handlers import handler_for
+from replayforge.engine.handlers.endpoints import WebhookClient
 from replayforge.engine.handlers.registry import Handlers
 from tests.support.clock import FakeClock
 from tests.support.house import House, configuration, open_house
@@ -381,7 +383,7 @@ async def dialled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def deliver(url: str, names: Names, *, allow_private: bool = False, times: int = 1) -> list[BaseException | None]:
     """Deliver an event to an endpoint and return what each delivery raised."""
     webhook_client = WebhookClient(FakeClock(), names.look_up)
-    handler = handler_for(HttpEndpoint("*", url, allow_private=allow_private), webhook_client)
+    handler = handler_for(HttpEndpoint("*", url, allow_private=allow_private), webhook_client, Callbacks())
     event = Event("id", "app", "w", "type", "", None, b"{}", b"{}", 0, 1, 1)
     raised: list[BaseException | None] = []
     for _ in range(times):

@@ -148,9 +148,10 @@ async def open_house(
     probe = Probe(telemetry)
     config = configuration(directory, settings)
     async with opened(config, handlers=handlers or Handlers(), telemetry=telemetry) as daemon:
-        daemon.start()
         app = build_app(web_context(daemon))
         async with TestClient(PortServer(app, limits or ConnectionLimits())) as client:
+            daemon.callbacks.lead_to(str(client.make_url("")).rstrip("/") + config.server.base_path)
+            daemon.start()
             try:
                 yield House(daemon, probe, client)
             finally:

@@ -13,6 +13,7 @@ import msgspec
 from replayforge.daemon_log import attempt_logger
 from replayforge.domain.event import Event
 from replayforge.engine.handlers.results import encoded_json, shown_details
+from replayforge.engine.handlers.step_messages import ReportedStep
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 NAME_FORM = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
@@ -37,13 +38,22 @@ class StepCall(msgspec.Struct, frozen=True):
 
 
 class ChildEvent(msgspec.Struct, frozen=True):
-    """An event that a handler sends; `payload` is JSON. Without a workflow of its own it belongs to its parent's."""
+    """An event that a handler sends; `payload` is JSON. Without a workflow of its own it belongs to its parent's.
+
+    The step that sends it is called like its type, unless it has a `name`.
+    """
 
     event_type: str
     payload: bytes
     workflow_id: str | None = None
     key: str | None = None
     run_at_us: int | None = None
+    name: str | None = None
+
+    @property
+    def step_name(self) -> str:
+        """What the step that sends it is called."""
+        return self.name or self.event_type
 
 
 class Signal(msgspec.Struct, frozen=True):
@@ -67,8 +77,8 @@ class Calls(Protocol):
     def sleep_until(self, name: str, at: datetime) -> Any:
         """See Context.sleep_until."""
 
-    def wait_for(self, event_type: str, key: str | None, timeout_seconds: float | None) -> Any:
-        """See Context.wait_for."""
+    def wait_for(self, event_type: str, key: str | None, timeout_seconds: float | None, name: str | None = None) -> Any:
+        """See Context.wait_for; the wait is called like the event type, unless it has a name."""
 
     def send(self, child: ChildEvent) -> Any:
         """See Context.send."""
@@ -87,6 +97,12 @@ class Calls(Protocol):
 
     def uuid(self, name: str) -> Any:
         """See Context.uuid."""
+
+    def remembered(self) -> Any:
+        """Give a Remembered: what the journal holds, once nothing that it holds is waited for any more."""
+
+    def report(self, did: tuple[ReportedStep, ...], *, answered: bool) -> Any:
+        """Record steps that were taken elsewhere, and that an answer has come; gives how many are new."""
 
 
 def no_calls() -> Calls:

@@ -1,4 +1,4 @@
-"""HTTP endpoints as handlers: an event is POSTed and signed, and the answer's status decides what becomes of it."""
+"""HTTP endpoints: an event is POSTed and signed, and the answer's status decides what becomes of it."""
 
 import base64
 import contextlib
@@ -8,27 +8,24 @@ import io
 import math
 import re
 from asyncio import get_running_loop, timeout
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 from yarl import URL
 
-from replayforge.config.settings import HttpEndpoint
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock, to_us
 from replayforge.domain.document import decode_document, decode_exactly
-from replayforge.domain.errors import Refused, Rejected
+from replayforge.domain.errors import Rejected
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Permanent, Retry
-from replayforge.engine.handlers.addresses import CheckedResolver, LookUp, look_up, objection, written_address
+from replayforge.engine.handlers.addresses import CheckedResolver, LookUp, look_up
 from replayforge.engine.handlers.context import Context
 from replayforge.engine.handlers.endpoint_connection import connector
-from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.engine.handlers.results import RESULT_BYTES_MAX
 from replayforge.turns import computed
 
@@ -40,7 +37,6 @@ BODY_SECONDS_MAX = 5.0  # for the body of an answer, which decides nothing
 BODY_SECONDS_MIN = 0.05  # however little time the attempt has left
 HEADER_BYTES_MAX = 8192  # for a line; servers commonly have no room for longer ones
 CONTROLS = re.compile("[\x00-\x1f\x7f]")
-KEY_PREFIX = "whsec_"
 
 
 class WebhookClient:
@@ -92,29 +88,45 @@ class Endpoint:
         The status alone decides, whatever becomes of the body behind it. Raises Retry when another attempt may
         succeed, Permanent when none can. No error shows the path of the URL, which may be a secret.
         """
-        session = self.webhook_client.session(allow_private=self.allow_private)
-        # BytesIO, because aiohttp warns of large bytes; they are sent unchanged and with their length either way.
-        body, headers = io.BytesIO(event.payload_bytes), self.headers(event, context)
-        try:
-            async with session.post(self.url, data=body, headers=headers, allow_redirects=False) as response:
-                answer = await beginning(response, context.deadline)
-        except (aiohttp.ClientError, OSError) as error:
-            raise Retry(f"{self.url.origin()} did not answer: {cause(error, self.url)}") from None
+        async with self.post(event, context, event.id, event.payload_bytes) as response:
+            answer = await beginning(response, context.deadline)
         if 200 <= response.status < 300:
             return await computed(result, answer, size=len(answer)) if response.content.at_eof() else None
-        raise failure(
-            str(self.url.origin()), response.status, response.headers, answer, self.webhook_client.clock.now_us()
-        )
+        raise self.failure(response, answer)
 
-    def headers(self, event: Event, context: Context) -> dict[str, str]:
-        """Return what the endpoint is told beside the payload; only time, attempt and token change from try to try.
+    @contextlib.asynccontextmanager
+    async def post(
+        self, event: Event, context: Context, message_id: str, body: bytes
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """POST a message about an event and give the answer; raises Retry where none comes, or breaks off."""
+        session = self.webhook_client.session(allow_private=self.allow_private)
+        headers = self.headers(event, context, message_id, body)
+        try:
+            # BytesIO, because aiohttp warns of large bytes; they are sent unchanged and with their length either way.
+            async with session.post(self.url, data=io.BytesIO(body), headers=headers, allow_redirects=False) as answer:
+                yield answer
+        except (aiohttp.ClientError, OSError) as error:
+            raise Retry(f"{self.place} did not answer: {cause(error, self.url)}") from None
+
+    @property
+    def place(self) -> str:
+        """What people may know of its URL."""
+        return str(self.url.origin())
+
+    def failure(self, response: aiohttp.ClientResponse, answer: bytes) -> Retry | Permanent:
+        """Return what to raise for an answer that is no 2xx."""
+        now_us = self.webhook_client.clock.now_us()
+        return failure(self.place, response.status, response.headers, answer, now_us)
+
+    def headers(self, event: Event, context: Context, message_id: str, body: bytes) -> dict[str, str]:
+        """Return what the endpoint is told beside the body; only time, attempt and token change from try to try.
 
         Names are UTF-8, as they were accepted; the metadata, any JSON, is base64.
         """
         timestamp = str(self.webhook_client.clock.now_us() // MICROSECONDS_PER_SECOND)
         headers = {
             "Content-Type": "application/json",
-            "webhook-id": event.id,
+            "webhook-id": message_id,
             "webhook-timestamp": timestamp,
             "replayforge-attempt": str(event.attempt),
             "replayforge-run": str(event.run),
@@ -129,74 +141,13 @@ class Endpoint:
         if event.idempotency_key is not None:
             headers["replayforge-idempotency-key"] = in_a_header(event.idempotency_key)
         if self.key:
-            headers["webhook-signature"] = signature(self.key, event.id, timestamp, event.payload_bytes)
+            headers["webhook-signature"] = signature(self.key, message_id, timestamp, body)
         return headers
 
 
-def with_endpoints(handlers: Handlers, endpoints: Iterable[HttpEndpoint], webhook_client: WebhookClient) -> Handlers:
-    """Return a registry of the handlers and the endpoints; the most specific pattern wins, whichever it belongs to.
-
-    Raises Refused when a pattern is taken or an endpoint is wrong.
-    """
-    collected = Handlers()
-    collected.include(handlers)
-    for settings in endpoints:
-        collected.add(handler_for(settings, webhook_client))
-    return collected
-
-
-def handler_for(settings: HttpEndpoint, webhook_client: WebhookClient) -> Handler:
-    """Return the handler that POSTs to an endpoint; raises Refused with one sentence when it is wrong."""
-    try:
-        url, key = checked_url(settings), signing_key(settings.secret)
-    except ValueError as error:
-        raise Refused(f"The HTTP endpoint for {settings.match!r} cannot be used: {error}.") from None
-    endpoint = Endpoint(url, key, settings.allow_private, webhook_client)
-    return Handler(
-        settings.match,
-        endpoint.deliver,
-        timeout_seconds=settings.timeout_seconds,
-        concurrency_max=settings.concurrency_max,
-        endpoint=str(url.origin()),
-        breaker=settings.breaker,
-    )
-
-
-def checked_url(settings: HttpEndpoint) -> URL:
-    """Return the URL; raises ValueError for one that is not plain http or whose written address may not be had."""
-    try:
-        url, user = URL(settings.url), "@" in urlsplit(settings.url).netloc
-    except ValueError:
-        raise ValueError("its url is not a URL") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError("its url must begin with http:// or https:// and a host")
-    if user:
-        raise ValueError("its url must not hold a user or a password")
-    try:
-        address = written_address(url.host)
-    except ValueError:
-        raise ValueError(f"{url.host} is not a host; write an address as four numbers from 0 to 255") from None
-    if address and (reason := objection(address, allow_private=settings.allow_private)):
-        raise ValueError(f"its address {url.host} {reason}")
-    return url
-
-
-def signing_key(secret: str) -> bytes:
-    """Return the key of a secret, `whsec_` and base64 or any text; raises ValueError that does not show the secret."""
-    if not secret.startswith(KEY_PREFIX):
-        return secret.encode("utf-8", "surrogateescape")
-    try:
-        key = base64.b64decode(secret.removeprefix(KEY_PREFIX), validate=True)
-    except ValueError:
-        key = b""
-    if not key:
-        raise ValueError("its secret begins with whsec_, but no base64 follows")
-    return key
-
-
-def signature(key: bytes, event_id: str, timestamp: str, body: bytes) -> str:
+def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
     """Sign a message by the rules of Standard Webhooks."""
-    message = f"{event_id}.{timestamp}.".encode() + body
+    message = f"{message_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(key, message, hashlib.sha256)).decode()
 
 

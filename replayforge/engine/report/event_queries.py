@@ -73,6 +73,15 @@ class EventQueries:
         found = await self.store.events_by_ids(event_ids)
         return [found[event_id][0] for event_id in event_ids if event_id in found]
 
+    async def runs_elsewhere(self, event_id: str, token: int) -> bool:
+        """Tell whether an event whose lease of a token is not used here may be running in another daemon."""
+        if not self.store.shared:
+            return False
+        return any(
+            event.state is State.PROCESSING and event.lease_token == token
+            for event in await self.events_by_ids([event_id])
+        )
+
     async def list_events(self, wanted: EventFilter, before_seq: int | None, limit: int) -> EventPage:
         """Return events that pass the filter, newest first, as many as fit into one page."""
         return await self.store.list_events(wanted, before_seq=before_seq, limit=limit)

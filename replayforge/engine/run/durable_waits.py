@@ -60,29 +60,32 @@ class SignalWait(DurableWait):
 
     kind = StepKind.WAIT
 
-    def __init__(self, records: JournalRecords, event_type: str, key: str | None, seconds: float | None) -> None:
-        super().__init__(records, event_type, key)
+    def __init__(
+        self, records: JournalRecords, name: str, key: str | None, event_type: str, seconds: float | None
+    ) -> None:
+        super().__init__(records, name, key)
+        self.event_type = event_type
         self.seconds = seconds
 
     def objection(self) -> str:
         """See DurableWait.objection."""
-        if self.records.tools.is_signal(self.name):
+        if self.records.tools.is_signal(self.event_type):
             return ""
         return (
-            f"nobody has declared that {self.name!r} is awaited and not handled: say handlers.signal({self.name!r}), or"
-            f" list it in [handlers] signals"
+            f"nobody has declared that {self.event_type!r} is awaited and not handled: say"
+            f" handlers.signal({self.event_type!r}), or list it in [handlers] signals"
         )
 
     async def begin(self, step: str) -> StepRecord:
         """See DurableWait.begin."""
         due_at_us = None if self.seconds is None else due_in(self.records.now_us(), self.seconds)
-        return self.records.begun(self.kind, step, StepState.PENDING, event_type=self.name, due_at_us=due_at_us)
+        return self.records.begun(self.kind, step, StepState.PENDING, event_type=self.event_type, due_at_us=due_at_us)
 
     async def came_true(self, pending: StepRecord) -> StepRecord | None:
         """Take the signal by a commit of its own; when none is there and the time is over, that is recorded."""
         timed_out = None
         if pending.due_at_us is not None and self.records.seconds_until(pending.due_at_us) <= 0:
-            error = StepError("WaitTimedOut", f"No event of type {self.name!r} came in time.")
+            error = StepError("WaitTimedOut", f"No event of type {self.event_type!r} came in time.")
             timed_out = self.records.ended(pending, StepState.FAILED, error=error)
         return await self.records.take_signal(self.records.ended(pending, StepState.DONE), timed_out)
 
@@ -93,14 +96,15 @@ class CallWait(DurableWait):
     kind = StepKind.CALL
 
     def __init__(self, records: JournalRecords, child: ChildEvent, seconds: float | None) -> None:
-        super().__init__(records, child.event_type, child.key)
+        super().__init__(records, child.step_name, child.key)
         self.child = child
         self.seconds = seconds
 
     async def begin(self, step: str) -> StepRecord:
         """Send the child; its record is durable when it is returned."""
         due_at_us = None if self.seconds is None else due_in(self.records.now_us(), self.seconds)
-        pending = self.records.begun(self.kind, step, StepState.PENDING, event_type=self.name, due_at_us=due_at_us)
+        event_type = self.child.event_type
+        pending = self.records.begun(self.kind, step, StepState.PENDING, event_type=event_type, due_at_us=due_at_us)
         pending = await sent(self.records, pending, self.child)
         await self.records.commit(pending)
         return pending
@@ -117,6 +121,18 @@ class CallWait(DurableWait):
         timed_out = self.records.ended(pending, StepState.FAILED, error=error)
         await self.records.commit(timed_out)
         return timed_out
+
+
+def resumed(records: JournalRecords, pending: StepRecord) -> DurableWait:
+    """Return a wait that began in an earlier attempt, as far as its end needs it."""
+    event_type = pending.event_type or ""
+    match pending.kind:
+        case StepKind.WAIT:
+            return SignalWait(records, pending.step, None, event_type, None)
+        case StepKind.CALL:
+            return CallWait(records, ChildEvent(event_type, b"", name=pending.step), None)
+        case _:
+            return SleepWait(records, pending.step, at_us=pending.due_at_us)
 
 
 async def sent(records: JournalRecords, record: StepRecord, child: ChildEvent) -> StepRecord:

@@ -81,6 +81,7 @@ class JournalRecords:
         self.bytes = 0
         self.committing = 0
         self.progressed = False
+        self.activation = 0
         self.cancel_requested = False
         self.read_at, self.read_at_us = tools.clock.monotonic(), tools.clock.now_us()
 
@@ -125,10 +126,15 @@ class JournalRecords:
         self.read_at, self.read_at_us = self.tools.clock.monotonic(), journal.now_us
         self.journal = journal
         self.cancel_requested = journal.cancel_requested
+        self.activation = journal.activation
         self.known = {(record.kind, record.step): record for record in journal.records}
         self.place = max((max(record.begun, record.recorded) for record in journal.records), default=0)
         self.bytes = sum(record.size for record in journal.records)
         self.reentry.begin(key for key, record in self.known.items() if record.state in RECORDED)
+
+    def pending(self) -> list[StepRecord]:
+        """Return the steps that wait for something, or for their next try."""
+        return [record for record in self.known.values() if record.state is StepState.PENDING and record.begun]
 
     def heard(self, kind: StepKind, step: str) -> StepRecord | None:
         """Return what is recorded of a step, which the code hears of now; nothing of one that is to be done again."""
@@ -191,6 +197,10 @@ class JournalRecords:
         self.note(record)
         self.riding.append(record)
 
+    def count_answer(self) -> None:
+        """Have it committed with the next record that an endpoint has said what is next."""
+        self.activation += 1
+
     def note(self, record: StepRecord) -> None:
         """Answer further calls from a record."""
         was_beyond = self.is_beyond_half
@@ -216,12 +226,16 @@ class JournalRecords:
     # Commits
 
     async def commit(self, record: StepRecord) -> None:
-        """Make a record durable, with those that ride with it; returns when it is, and never for a fenced attempt.
+        """Make a record durable, with those that ride with it; see commit_riding."""
+        self.ride(record)
+        await self.commit_riding()
+
+    async def commit_riding(self) -> None:
+        """Make durable what rides with the next commit; returns when it is, and never for a fenced attempt.
 
         The handler's time stands still meanwhile, and begins anew. When the caller is cancelled the commit goes on.
         """
-        self.note(record)
-        commit = self.commit_of(record)
+        commit = self.commit_of()
         future = own_context().run(self.tools.recorder.submit, commit)
         self.hold_time()
         future.add_done_callback(lambda done: self.committed(commit.records, done))
@@ -229,16 +243,17 @@ class JournalRecords:
         if committed.fenced:
             await self.end(LEASE_LOST)
 
-    def commit_of(self, *records: StepRecord) -> StepCommit:
-        """Return what is to be committed: records, and those that ride with them."""
+    def commit_of(self) -> StepCommit:
+        """Return what is to be committed: all that rides."""
         riding, self.riding = self.riding, []
         spent = bool(self.event.attempt_count or self.event.crashes)
         return StepCommit(
             event=self.event,
             journal=self.number,
-            records=(*riding, *records),
+            records=tuple(riding),
             run_started_at_us=self.run_started_at_us,
-            reset=spent and not self.progressed and any(one.state in RECORDED for one in (*riding, *records)),
+            reset=spent and not self.progressed and any(one.state in RECORDED for one in riding),
+            activation=self.activation,
         )
 
     def committed(self, records: tuple[StepRecord, ...], future: "asyncio.Future[StepCommitted]") -> None:

@@ -5,7 +5,7 @@ import concurrent.futures
 import random
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from contextvars import Context as Variables
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
@@ -33,14 +33,16 @@ from replayforge.domain.retry import RetryPolicy
 from replayforge.domain.step_errors import Cancelled, Parking, StepFailed, WaitTimedOut
 from replayforge.domain.verdict import Result
 from replayforge.engine.handlers.context import ChildEvent, Signal, StepCall
+from replayforge.engine.handlers.step_messages import Remembered, ReportedStep
 from replayforge.engine.run.attempt import RunningAttempt
-from replayforge.engine.run.durable_waits import CallWait, DurableWait, SignalWait, SleepWait, sent
+from replayforge.engine.run.durable_waits import CallWait, DurableWait, SignalWait, SleepWait, resumed, sent
 from replayforge.engine.run.journal_records import JournalRecords, JournalTools
 from replayforge.engine.run.step_runner import StepRunner
 from replayforge.engine.run.waits import Waits
 from replayforge.telemetry import attempt_context
 
 RANDOM_NAMESPACE = b"replayforge/random/1"
+CANCELLED = Result(Outcome.INTERRUPTED, "The event was cancelled.", state=State.CANCELLED)
 
 KnownAs = tuple[StepKind, str, str | None]
 
@@ -133,6 +135,7 @@ class Journaling:
         self.passes: dict[KnownAs, int] = {}
         self.closed = False
         self.parked: Park | None = None
+        self.reported_at_us = 0
         self.blocked_threads: set[concurrent.futures.Future[Any]] = set()
 
     # How calls come in
@@ -223,10 +226,10 @@ class Journaling:
         """See Context.sleep_until."""
         return self.waited(SleepWait(self.records, name, at_us=checked_time(at)))
 
-    def wait_for(self, event_type: str, key: str | None, timeout_seconds: float | None) -> Any:
-        """See Context.wait_for."""
+    def wait_for(self, event_type: str, key: str | None, timeout_seconds: float | None, name: str | None = None) -> Any:
+        """See Calls.wait_for."""
         seconds = None if timeout_seconds is None else checked_seconds(timeout_seconds)
-        return self.waited(SignalWait(self.records, event_type, key, seconds))
+        return self.waited(SignalWait(self.records, name or event_type, key, event_type, seconds))
 
     def send(self, child: ChildEvent) -> Any:
         """See Context.send."""
@@ -260,6 +263,14 @@ class Journaling:
     def uuid(self, name: str) -> Any:
         """See Context.uuid."""
         return self.made(self.derive("uuid", name, UUID))
+
+    def remembered(self) -> Any:
+        """See Calls.remembered."""
+        return self.made(self.take_stock())
+
+    def report(self, did: tuple[ReportedStep, ...], *, answered: bool) -> Any:
+        """See Calls.report."""
+        return self.made(self.take_reports(did, answered=answered))
 
     # How they are answered
 
@@ -333,7 +344,7 @@ class Journaling:
 
     async def take_send(self, child: ChildEvent) -> str:
         """Return the id of the child event, which is sent once."""
-        async with self.named(StepKind.SEND, child.event_type, child.key) as step:
+        async with self.named(StepKind.SEND, child.step_name, child.key) as step:
             record = self.records.heard(StepKind.SEND, step)
             if record is None:
                 await self.records.reentry.wait()
@@ -359,6 +370,40 @@ class Journaling:
         async with self.named(StepKind.NOW, f"{what}:{name}") as step:
             parts = (self.event.id, str(self.records.number), step)
             return make(hashed_id(RANDOM_NAMESPACE, *(part.encode() for part in parts)))
+
+    async def take_stock(self) -> Remembered:
+        """Return what is recorded, once everything that the journal waits for has come to its end."""
+        await self.records.open()
+        for pending in self.records.pending():
+            if pending.kind is StepKind.STEP:
+                await self.waits.stand_until(pending, pending.due_at_us, retried=True)
+            else:
+                with suppress(StepFailed):  # which is recorded
+                    await self.take_wait(resumed(self.records, pending))
+        await self.check_deadline()
+        if self.is_asked_to_end:
+            await self.records.end(CANCELLED)
+        self.reported_at_us = self.records.now_us()
+        for record in self.records.known.values():
+            self.records.heard(record.kind, record.step)
+        return Remembered(self.records.number, self.records.activation, tuple(self.records.known.values()))
+
+    async def take_reports(self, did: tuple[ReportedStep, ...], *, answered: bool) -> int:
+        """Record steps that are not recorded yet and return how many these are; each began when the last one ended."""
+        fresh = 0
+        for report in did:
+            known = self.records.heard(StepKind.STEP, report.step)
+            if known is not None and known.state in RECORDED:
+                continue
+            await self.check_room(report.step)
+            self.records.ride(self.runner.reported(report, known, self.reported_at_us))
+            fresh += 1
+        self.reported_at_us = self.records.now_us()
+        if answered:
+            self.records.count_answer()
+        if fresh or answered:
+            await self.records.commit_riding()
+        return fresh
 
     # Names, and whether to go on at all
 
@@ -394,24 +439,32 @@ class Journaling:
 
     async def check_end(self, kind: StepKind, step: str) -> None:
         """End the attempt here if its time is over, its journal full, or it is to be cancelled."""
-        seconds = self.handler.deadline_seconds
-        if seconds is not None and self.records.now_us() >= due_in(self.records.run_started_at_us, seconds):
-            await self.records.end(ended(Reason.DEADLINE, f"The run did not end within its {seconds:g} s."))
+        await self.check_deadline()
         known = self.records.known.get((kind, step))
         if known is not None and known.state in RECORDED:
             return
-        if self.is_full:
-            words = (
-                f"The journal holds {len(self.records.known):,} steps and {self.records.bytes:,} bytes and takes no"
-                f" more: the step {step!r} was not begun. All that was recorded is intact."
-            )
-            await self.records.end(ended(Reason.JOURNAL_FULL, words))
+        await self.check_room(step)
         if self.is_asked_to_end and not self.records.is_cancelled:
             if self.handler.on_cancel == "run":
                 begun, error = self.records.begun(kind, step), StepError("Cancelled", "")
                 await self.records.commit(self.records.ended(begun, StepState.FAILED, error=error))
                 raise Cancelled(f"The event {self.event.id} was cancelled.")
-            await self.records.end(Result(Outcome.INTERRUPTED, "The event was cancelled.", state=State.CANCELLED))
+            await self.records.end(CANCELLED)
+
+    async def check_deadline(self) -> None:
+        """End the attempt here if the time of its run is over."""
+        seconds = self.handler.deadline_seconds
+        if seconds is not None and self.records.now_us() >= due_in(self.records.run_started_at_us, seconds):
+            await self.records.end(ended(Reason.DEADLINE, f"The run did not end within its {seconds:g} s."))
+
+    async def check_room(self, step: str) -> None:
+        """End the attempt here if its journal takes no further step."""
+        if self.is_full:
+            words = (
+                f"The journal holds {len(self.records.known):,} steps and {self.records.bytes:,} bytes and takes no"
+                f" more: the step {step!r} was not recorded. All that was recorded is intact."
+            )
+            await self.records.end(ended(Reason.JOURNAL_FULL, words))
 
     @property
     def is_asked_to_end(self) -> bool:

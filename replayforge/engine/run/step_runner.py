@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from msgspec import UnsetType
 
 from replayforge import crashpoints
 from replayforge.domain.journal import (
@@ -27,6 +28,7 @@ from replayforge.domain.verdict import Result
 from replayforge.engine.handlers.context import StepCall, running_step_key
 from replayforge.engine.handlers.registry import plain_function
 from replayforge.engine.handlers.results import arguments_in_words, error_of, raised, returned
+from replayforge.engine.handlers.step_messages import ReportedError, ReportedStep
 from replayforge.engine.run.journal_records import JournalRecords
 from replayforge.engine.run.user_threads import call_in_thread
 from replayforge.engine.run.waits import Waits
@@ -63,14 +65,34 @@ class StepRunner:
             if error is None:
                 return await self.done(record, result, pure=call.pure)
             after = self.after(result, record.tries, policy)
-            if after.decision is StepDecision.FAIL:
-                failed = self.records.ended(record, StepState.FAILED, error=error)
-                await self.records.commit(failed)
-                return failed
-            pending = self.records.ended(record, StepState.PENDING, error=error)
-            pending = msgspec.structs.replace(pending, due_at_us=due_in(self.records.now_us(), after.delay_seconds))
+            pending = self.failed(record, error, after)
+            if pending.state is StepState.FAILED:
+                await self.records.commit(pending)
+                return pending
             await self.wait(pending, after, once=call.once)
             record = msgspec.structs.replace(pending, tries=pending.tries + 1)
+
+    def reported(self, report: ReportedStep, earlier: StepRecord | None, since_us: int) -> StepRecord:
+        """Return the record of a step that was taken elsewhere since a time, and has ended or is to be tried again."""
+        record = earlier or self.records.begun(StepKind.STEP, report.step)
+        record = msgspec.structs.replace(record, tries=record.tries + 1, started_at_us=since_us)
+        if isinstance(report.error, ReportedError):
+            error = StepError(report.error.type, report.error.message)
+            result = Result(Outcome.FAILED, report.error.message, permanent=report.error.permanent)
+            return self.failed(record, error, self.after(result, record.tries, self.policy))
+        value = b"null" if isinstance(report.ok, UnsetType) else msgspec.json.format(report.ok, indent=-1)
+        limit = self.records.tools.limits.result_bytes_max
+        if len(value) <= limit:
+            return self.records.ended(record, StepState.DONE, result=value)
+        words = f"The step's result has {len(value):,} bytes of JSON, more than {limit:,}."
+        return self.records.ended(record, StepState.FAILED, error=StepError("bad_result", words))
+
+    def failed(self, record: StepRecord, error: StepError, after: AfterFailure) -> StepRecord:
+        """Return the record of a step whose try failed: for good, or until its next try is due."""
+        if after.decision is StepDecision.FAIL:
+            return self.records.ended(record, StepState.FAILED, error=error)
+        pending = self.records.ended(record, StepState.PENDING, error=error)
+        return msgspec.structs.replace(pending, due_at_us=due_in(self.records.now_us(), after.delay_seconds))
 
     async def done(self, record: StepRecord, result: Result, *, pure: bool) -> StepRecord:
         """Record the result; that of a pure step may be recorded with something else."""

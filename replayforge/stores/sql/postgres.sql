@@ -264,7 +264,7 @@ WHERE e.seq = ANY (:seq) AND e.seq = g.seq AND e.state || '' = 'processing' AND 
 
 -- journal --
 -- What is noted of one event's journal, when the first attempt of its run began, and the time; one row in any case.
-SELECT j.number, j.run, j.run_started_at_us, j.wakes, j.cancel_requested, j.payload,
+SELECT j.number, j.run, j.run_started_at_us, j.wakes, j.cancel_requested, j.payload, j.activation,
     (SELECT min(a.started_at_us) FROM attempts AS a WHERE a.event_seq = :seq AND a.run = :run), {database_now_us}
 FROM (SELECT 1) AS one LEFT JOIN journals AS j ON j.event_seq = :seq
 
@@ -291,16 +291,18 @@ WHERE steps.recorded = 0 OR excluded.recorded > 0
 
 -- note_journals --
 -- The journals of events; nothing is written where that changes nothing.
-INSERT INTO journals (event_seq, number, run, run_started_at_us, parked_token, payload, ended_by)
+INSERT INTO journals (event_seq, number, run, run_started_at_us, parked_token, payload, ended_by, activation)
 SELECT * FROM {rows}
 ON CONFLICT (event_seq) DO UPDATE SET
     number = excluded.number, run = excluded.run, parked_token = greatest(journals.parked_token, excluded.parked_token),
     run_started_at_us = CASE excluded.run WHEN journals.run THEN journals.run_started_at_us
         ELSE excluded.run_started_at_us END,
     payload = CASE excluded.number WHEN journals.number THEN journals.payload ELSE excluded.payload END,
-    ended_by = coalesce(excluded.ended_by, journals.ended_by)
+    ended_by = coalesce(excluded.ended_by, journals.ended_by),
+    activation = greatest(journals.activation, excluded.activation)
 WHERE excluded.number > journals.number OR excluded.run > journals.run
     OR excluded.parked_token > journals.parked_token OR excluded.ended_by IS NOT NULL
+    OR excluded.activation > journals.activation
 
 -- recorded_steps --
 -- Those of the given steps that are there under the same token and in the same state.

@@ -14,6 +14,7 @@ import replayforge
 from replayforge.domain.event import Envelope
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import FILTER_NAMES
+from replayforge.engine.handlers.step_messages import Checkpoint
 from replayforge.web.api.dead_letters import DeadLetterReplayRequest
 from replayforge.web.api.events import ReasonRequest, ReplayRequest, ResolveRequest, WorkflowReplayRequest
 from replayforge.web.api.forgelog_api import CommitRequest
@@ -26,7 +27,7 @@ from replayforge.web.http.context import context_of
 from replayforge.web.http.problem_types import PROBLEM_TYPES
 from replayforge.web.http.problems import CONTENT_TYPE
 
-API_PREFIXES = ("/api/", "/forgelog/", "/health", "/metrics", "/openapi.json")
+API_PREFIXES = ("/api/", "/forgelog/", "/health", "/metrics", "/openapi.json", "/steps/", "/schemas/")
 STRUCTS = (
     Envelope,
     EventShape,
@@ -48,9 +49,10 @@ STRUCTS = (
     PauseShape,
     CommitRequest,
     CrashRequest,
+    Checkpoint,
 )
 REFERENCE = "#/components/schemas/{name}"
-GROUPS = frozenset({"events", "workflows", "deadletters", "replays", "handlers", "forgelog", "health"})
+GROUPS = frozenset({"events", "workflows", "deadletters", "replays", "handlers", "forgelog", "health", "steps"})
 LIST = ("limit", "cursor")
 
 # Query parameters: name -> (schema, what it does).
@@ -120,6 +122,7 @@ DETAILS: dict[str, Details] = {
     "POST /forgelog/append": Details(body="any", answers=((201, ""),)),
     "GET /forgelog/read": Details(("offset", "limit", "wait_seconds")),
     "POST /forgelog/commit": Details(body="CommitRequest"),
+    "POST /steps/{id}/{token}/{signature}/checkpoint": Details(body="Checkpoint", answers=((204, ""),)),
 }
 DESCRIPTION = """Crash recovery for asynchronous workflows: nothing acknowledged is ever lost.
 

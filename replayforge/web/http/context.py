@@ -9,6 +9,7 @@ from replayforge.domain.clock import Clock
 from replayforge.engine.accept.forgelog_service import ForgeLogService
 from replayforge.engine.accept.intake import Intake
 from replayforge.engine.dispatch.pause_controller import PauseController
+from replayforge.engine.handlers.callbacks import Callbacks
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.engine.replay.replayer import Replayer
 from replayforge.engine.report.convergence import ConvergenceQuery
@@ -68,6 +69,7 @@ class WebContext:
     masked_names: tuple[str, ...] = ()
     sessions: Sessions = field(default_factory=Sessions)
     bodies: BodyBudget = field(default_factory=BodyBudget)
+    callbacks: Callbacks = field(default_factory=Callbacks)
 
 
 CONTEXT: web.AppKey[WebContext] = web.AppKey("context", WebContext)

@@ -8,6 +8,7 @@ from aiohttp.typedefs import Handler
 
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.identity import new_request_id
+from replayforge.engine.handlers.callbacks import CALLBACK_PATHS
 from replayforge.tracebacks import formatted
 from replayforge.web.http import problems
 from replayforge.web.http.bodies import SHARE
@@ -19,7 +20,8 @@ from replayforge.web.http.sessions import matching_key
 SESSION_COOKIE = "replayforge_session"
 REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-OPEN_PATHS = ("/health", "/static/", "/login")
+# What lies below the last one is signed.
+OPEN_PATHS = ("/health", "/static/", "/login", CALLBACK_PATHS)
 DECISIVE_HEADERS = (
     "Idempotency-Key",
     "X-API-Key",

@@ -42,6 +42,7 @@ PROBLEM_TYPES: dict[str, ProblemType] = {
     "unauthorized": ProblemType(401, "A key is needed", "Send one of the configured keys in X-API-Key."),
     "cross-site": ProblemType(403, "Refused as a request of another site", "Send it from this site, or with a key."),
     "chaos-disabled": ProblemType(403, "Simulated crashes are off", "Start the daemon with --simulate-crashes."),
+    "bad-signature": ProblemType(403, "The URL was not made here", "Use the URL as it was sent, without a change."),
     "wrong-host": ProblemType(421, "The host is not one of ours", "Add it to [server] allowed_hosts."),
     "not-found": ProblemType(404, "There is nothing of this name", "Look for its name in a list."),
     "method-not-allowed": ProblemType(

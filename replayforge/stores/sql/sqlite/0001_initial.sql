@@ -123,7 +123,9 @@ CREATE TABLE journals (
     -- What a restart left for this journal to go on with.
     payload BLOB,
     -- The steps whose failures have ended the last run, a JSON array; NULL where nothing of the kind is known.
-    ended_by TEXT
+    ended_by TEXT,
+    -- How many answers of an endpoint with steps were committed, whichever its journal was.
+    activation INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE steps (

@@ -15,18 +15,17 @@ from replayforge.domain.errors import Refused
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Permanent, Retry
 from replayforge.engine.handlers.addresses import CheckedResolver, Denied, look_up, written_address
+from replayforge.engine.handlers.callbacks import Callbacks
 from replayforge.engine.handlers.context import Context
+from replayforge.engine.handlers.endpoint_handlers import handler_for, signing_key, with_endpoints
 from replayforge.engine.handlers.endpoints import (
     WebhookClient,
     beginning,
     failure,
-    handler_for,
     printable,
     result,
     retry_after_seconds,
     signature,
-    signing_key,
-    with_endpoints,
 )
 from replayforge.engine.handlers.registry import Handlers
 from tests.support.clock import FakeClock
@@ -38,10 +37,21 @@ def webhook_client() -> WebhookClient:
     return WebhookClient(FakeClock(NOW_US))
 
 
+def shared() -> tuple[WebhookClient, Callbacks]:
+    """Return what all endpoints of a daemon share."""
+    return webhook_client(), Callbacks()
+
+
 def registered(url: str, **settings: Any) -> Any:
     """Return the endpoint that a daemon would have for a URL."""
-    function: Any = handler_for(HttpEndpoint("x", url, **settings), webhook_client()).function
+    function: Any = handler_for(HttpEndpoint("x", url, **settings), *shared()).function
     return function.__self__
+
+
+def headers_of(endpoint: Any, event: Event, context: Context) -> dict[str, str]:
+    """Return the headers with which an event is delivered."""
+    headers: dict[str, str] = endpoint.headers(event, context, event.id, event.payload_bytes)
+    return headers
 
 
 # The URL
@@ -275,7 +285,7 @@ def test_a_secret_that_is_none_is_refused_unseen(secret: str) -> None:
 
 def test_an_endpoint_shows_no_secret() -> None:
     """What a handler of an endpoint looks like in a message tells neither the key nor the URL's path."""
-    handler = handler_for(HttpEndpoint("x", "https://example.com/path-4711", "secret-4711"), webhook_client())
+    handler = handler_for(HttpEndpoint("x", "https://example.com/path-4711", "secret-4711"), *shared())
     assert "4711" not in repr(handler)
 
 
@@ -296,7 +306,7 @@ async def test_specific_patterns_win() -> None:
     @handlers.on("email.letter.sent")
     async def exact(event: Event, context: Context) -> None: ...
 
-    both = with_endpoints(handlers, [HttpEndpoint("email.letter.*", "https://example.com")], webhook_client())
+    both = with_endpoints(handlers, [HttpEndpoint("email.letter.*", "https://example.com")], *shared())
     patterns = [both.find(name) for name in ("email.x", "email.letter.x", "email.letter.sent", "sms")]
     assert [one and one.pattern for one in patterns] == ["email.*", "email.letter.*", "email.letter.sent", None]
 
@@ -306,17 +316,15 @@ def test_a_pattern_is_given_once() -> None:
     handlers = Handlers()
     handlers.on("a.*")(lambda event, context: None)
     with pytest.raises(Refused, match=r"'a\.\*'"):
-        with_endpoints(handlers, [HttpEndpoint("a.*", "https://example.com")], webhook_client())
+        with_endpoints(handlers, [HttpEndpoint("a.*", "https://example.com")], *shared())
     with pytest.raises(Refused, match=r"'b'"):
-        with_endpoints(handlers, [HttpEndpoint("b", "https://one.example")] * 2, webhook_client())
+        with_endpoints(handlers, [HttpEndpoint("b", "https://one.example")] * 2, *shared())
     assert [one.pattern for one in handlers.registered] == ["a.*"]
 
 
 def test_the_time_limit_is_the_endpoints_own() -> None:
     """timeout_seconds of the endpoint is the time limit of each attempt."""
-    assert (
-        handler_for(HttpEndpoint("x", "https://example.com", timeout_seconds=7), webhook_client()).timeout_seconds == 7
-    )
+    assert handler_for(HttpEndpoint("x", "https://example.com", timeout_seconds=7), *shared()).timeout_seconds == 7
 
 
 async def test_nothing_is_open_before_the_first_event() -> None:
@@ -465,7 +473,7 @@ def test_headers_of_an_attempt() -> None:
     """Every attempt has the same webhook-id, and its own time, number and token."""
     endpoint = registered("https://example.com", secret="word")
     context = Context(event(), lease_token=42, deadline=0, details={})
-    headers = endpoint.headers(event(), context)
+    headers = headers_of(endpoint, event(), context)
     assert {name: value for name, value in headers.items() if name != "webhook-signature"} == {
         "Content-Type": "application/json",
         "webhook-id": "id",
@@ -479,7 +487,7 @@ def test_headers_of_an_attempt() -> None:
         "replayforge-metadata": "e30=",
     }
     assert headers["webhook-signature"] == signature(b"word", "id", "1763800000", b"{}")
-    assert "webhook-signature" not in registered("https://example.com").headers(event(), context)
+    assert "webhook-signature" not in headers_of(registered("https://example.com"), event(), context)
 
 
 NAMES = ["order.paid", "größe", "\U0001f600 \u2028\u0085", "a: b\tc", "50%", "\u202e", "x" * 255]
@@ -489,7 +497,7 @@ NAMES = ["order.paid", "größe", "\U0001f600 \u2028\u0085", "a: b\tc", "50%", "
 def test_names_travel_as_they_are(name: str) -> None:
     """Type, workflow, application, service and key are headers of their own; the metadata is base64."""
     told = Event("id", name, name, name, name, name, b"{}", '{"a": "\u00e9\r\nX: y"}'.encode(), 0, 7, 3)
-    headers = registered("https://example.com").headers(told, Context(told, lease_token=42, deadline=0, details={}))
+    headers = headers_of(registered("https://example.com"), told, Context(told, lease_token=42, deadline=0, details={}))
     named = ("event-type", "workflow-id", "application", "service", "idempotency-key")
     assert {headers[f"replayforge-{one}"] for one in named} == {name.replace("\t", "\ufffd")}
     assert (headers["replayforge-run"], headers["replayforge-attempt"]) == ("7", "3")
@@ -500,7 +508,7 @@ def test_names_travel_as_they_are(name: str) -> None:
 def test_no_name_begins_another_header(text: str) -> None:
     """Ingest lets no control character in; one that a log holds all the same is replaced."""
     told = Event("id", text, text, text, text, text, b"{}", b"{}", 0, 1, 1)
-    headers = registered("https://example.com").headers(told, Context(told, lease_token=42, deadline=0, details={}))
+    headers = headers_of(registered("https://example.com"), told, Context(told, lease_token=42, deadline=0, details={}))
     assert not [value for value in headers.values() if any(ord(one) < 32 or one == "\x7f" for one in value)]
 
 
@@ -510,7 +518,9 @@ def test_large_metadata_stays_behind(length: int, told: bool) -> None:
     metadata = json.dumps({"": "x" * (length - 8)}).encode() if length > 8 else b"{}"
     assert len(metadata) == length
     large = Event("id", "a", "w", "x", "", None, b"{}", metadata, 0, 1, 1)
-    headers = registered("https://example.com").headers(large, Context(large, lease_token=42, deadline=0, details={}))
+    headers = headers_of(
+        registered("https://example.com"), large, Context(large, lease_token=42, deadline=0, details={})
+    )
     assert headers.get("replayforge-metadata-omitted") == (None if told else str(length))
     assert ("replayforge-metadata" in headers) == told
     assert all(len(f"{name}: {value}\r\n") <= 8192 for name, value in headers.items())
