@@ -2,6 +2,7 @@
 
 import msgspec
 
+from replayforge.domain.doubt import IN_DOUBT
 from replayforge.domain.errors import Conflict
 from replayforge.domain.journal import RECORDED, StepKind, StepState
 from replayforge.domain.lifecycle import State
@@ -125,8 +126,11 @@ def from_failure(event_id: str, journal: PastJournal) -> ReplayPlan:
 
 
 def has_ended_run(failed: PastStep, journal: PastJournal) -> bool:
-    """Tell whether a failed step has ended the run, or is where its code was told that the event was cancelled."""
-    return failed.step in journal.ended_by or failed.error_type == "Cancelled"
+    """Tell whether a failed step has ended the run.
+
+    That may have been a person, who cancelled the event or decided that a step in doubt had failed.
+    """
+    return failed.step in journal.ended_by or failed.error_type in ("Cancelled", IN_DOUBT)
 
 
 def effects_of(steps: tuple[PastStep, ...]) -> int:

@@ -4,10 +4,12 @@ from enum import StrEnum
 
 import msgspec
 
+from replayforge.domain.doubt import resolved_step
+from replayforge.domain.errors import Conflict
 from replayforge.domain.event import Entry, StoredEvent
 from replayforge.domain.lifecycle import OPEN, TERMINAL, Reason, State
 from replayforge.stores import journals, wakes
-from replayforge.stores.batches import MovedEvent, NotedAction
+from replayforge.stores.batches import MovedEvent, NotedAction, RecordedStep
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.tallies import WAITS_FOR, moves, tally
 from replayforge.stores.wakes import Child
@@ -22,6 +24,14 @@ class CancelAnswer(StrEnum):
     REQUESTED = "requested"  # its handler is told at its next call
     REFUSED = "refused"  # it is running, and its handler makes no calls at which it could be told
     MOVED = "moved"  # it is no longer what the caller saw
+
+
+class Resolution(msgspec.Struct, frozen=True):
+    """What is decided about a step in doubt: where its event goes, and the result that the step has, if it has one."""
+
+    target: State
+    step: str
+    result: bytes | None = None
 
 
 class CancelOutcome(msgspec.Struct, frozen=True):
@@ -63,6 +73,43 @@ def move(
     if event.origin is None or target not in TERMINAL:
         return []
     return (yield from wakes.answer_parents(node, [Child(event.id, target)], now_us))
+
+
+def retry(node: str, event: StoredEvent, detail: str, now_us: int) -> Steps[list[Entry] | None]:
+    """Queue an event that waits for a time, and let every step of it that is to be tried again be due.
+
+    None when it moved meanwhile. Raises Conflict for one that is parked for something else than another try.
+    """
+    yield Fetch("lock_events", {"seqs": [event.seq]})
+    steps = yield Fetch("hasten_steps", {"seq": event.seq})
+    if event.state is State.WAITING and not steps:
+        raise Conflict(f"Event {event.id} is waiting, and none of its steps is to be tried again: no hurry helps it.")
+    return (yield from move(node, event, State.QUEUED, "retried", detail, now_us))
+
+
+def resolve_step(
+    node: str, event: StoredEvent, resolution: Resolution, detail: str, now_us: int
+) -> Steps[list[Entry] | None]:
+    """Decide about a step in doubt and let its event go on, or end; None when it moved meanwhile.
+
+    Raises Conflict for a step that is not in doubt; nothing is written then.
+    """
+    yield from wakes.lock_families([event])
+    yield Fetch("lock_events", {"seqs": [event.seq]})
+    journal = yield from journals.read_journal(event, now_us)
+    resolved = resolved_step(
+        journal.records,
+        resolution.step,
+        target=resolution.target,
+        result=resolution.result,
+        words=detail,
+        now_us=journal.now_us,
+    )
+    moved = yield from move(node, event, resolution.target, "decided", detail, now_us)
+    if moved is not None:
+        row = RecordedStep(event.seq, journal.number, *msgspec.structs.astuple(resolved))
+        yield Batch("rewrite_steps", [row])
+    return moved
 
 
 def note(event: StoredEvent, action: str, detail: str, now_us: int) -> NotedAction:

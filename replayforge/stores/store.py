@@ -43,7 +43,7 @@ from replayforge.stores import (
 )
 from replayforge.stores.batches import OpenedCursor
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
-from replayforge.stores.decisions import CancelOutcome
+from replayforge.stores.decisions import CancelOutcome, Resolution
 from replayforge.stores.deferred import Recalled, Sorted
 from replayforge.stores.driver import Batch, Driver, Steps
 from replayforge.stores.journals import SignalTaken, StepCommit, StepCommitted
@@ -418,6 +418,22 @@ class Store:
         return await self.driver.write(
             lambda: decisions.move(self.node, event, target, action, detail, now_us),
         )
+
+    async def retry(self, event: StoredEvent, detail: str, now_us: int) -> list[Entry] | None:
+        """Queue an event that waits for a time, its steps that are to be tried again included; otherwise as `move`.
+
+        Raises Conflict for one that waits for something else.
+        """
+        return await self.driver.write(lambda: decisions.retry(self.node, event, detail, now_us))
+
+    async def resolve_step(
+        self, event: StoredEvent, resolution: Resolution, detail: str, now_us: int
+    ) -> list[Entry] | None:
+        """Decide about a step in doubt of a held event, and move that; otherwise as `move`.
+
+        Raises Conflict for a step that is not in doubt.
+        """
+        return await self.driver.write(lambda: decisions.resolve_step(self.node, event, resolution, detail, now_us))
 
     async def request_cancel(
         self, event: StoredEvent, detail: str, now_us: int, *, compensates: bool = False

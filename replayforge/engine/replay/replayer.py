@@ -6,10 +6,19 @@ from dataclasses import dataclass
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Conflict, NotFound, Rejected
-from replayforge.domain.event import Content, StoredEvent
-from replayforge.domain.lifecycle import CANCELLABLE, FAILED, REPLAYABLE, TIMED, TRANSITIONS, State, held_way_out
+from replayforge.domain.event import Content, Entry, StoredEvent
+from replayforge.domain.lifecycle import (
+    CANCELLABLE,
+    FAILED,
+    REPLAYABLE,
+    TIMED,
+    TRANSITIONS,
+    Reason,
+    State,
+    held_way_out,
+)
 from replayforge.engine.dispatch.publisher import Publisher
-from replayforge.stores.decisions import CancelAnswer
+from replayforge.stores.decisions import CancelAnswer, Resolution
 from replayforge.stores.replaying import Planned, Replayed
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
@@ -150,12 +159,15 @@ class Replayer:
         return WorkflowReplay(replayed, skipped)
 
     async def retry_now(self, event_id: str) -> StoredEvent:
-        """Let a retrying or scheduled event run now instead of at its time; its budget of attempts stays."""
+        """Let a retrying or scheduled event run now instead of at its time; its budget of attempts stays.
+
+        So do its steps that are to be tried again, for which it may be parked.
+        """
         event, _ = await self.find(event_id)
         if event.state not in TIMED:
             words = "only a waiting, retrying or scheduled event can be hurried"
             raise Conflict(f"Event {event_id} is {event.state}; {words}.{way_out(event)}")
-        await self.move(event, State.QUEUED, "retried", "asked to run now")
+        self.moved(event, await self.store.retry(event, "asked to run now", self.clock.now_us()))
         self.publisher.offer([event.entry])
         return event
 
@@ -174,18 +186,42 @@ class Replayer:
         self.telemetry.emit("event.cancelled" if done else "event.cancel_requested", event_id=event.id)
         return event
 
-    async def resolve(self, event_id: str, target: State, reason: str) -> StoredEvent:
-        """Decide about an event that was held after a crash: run it again, or note that it succeeded or failed."""
+    async def resolve(
+        self, event_id: str, target: State, reason: str, *, step: str | None = None, result: bytes | None = None
+    ) -> StoredEvent:
+        """Decide about an event that was held: run it again, or note that it succeeded or failed.
+
+        Of one that is held for a `step` in doubt, that step is decided about as well: queued with a `result` it has
+        ended with that, and without one it is done again; as a dead letter it has failed.
+        """
         event, _ = await self.find(event_id)
         if event.state is not State.HELD:
             raise Conflict(f"Event {event_id} is {event.state}; only a held event waits for such a decision.")
         if target not in TRANSITIONS[State.HELD]:
             named = ", ".join(sorted(TRANSITIONS[State.HELD]))
             raise Rejected(f"A held event can become {named}, not {target}.")
-        await self.move(event, target, "decided", reason)
+        self.check_resolution(event, target, step, result)
+        if step is None:
+            await self.move(event, target, "decided", reason)
+        else:
+            resolution = Resolution(target, step, result)
+            self.moved(event, await self.store.resolve_step(event, resolution, reason, self.clock.now_us()))
         if target is State.QUEUED:
             self.publisher.offer([event.entry])
         return event
+
+    def check_resolution(self, event: StoredEvent, target: State, step: str | None, result: bytes | None) -> None:
+        """Raise Conflict or Rejected for a decision that leaves open, or says, what it must not."""
+        in_doubt = event.reason == Reason.IN_DOUBT
+        if in_doubt and target is State.QUEUED and step is None:
+            raise Conflict(
+                f"Say which step of event {event.id} is meant: with its result, if it has ended, or without one, if it"
+                f" is to be done again. {event.last_error or ''}".rstrip()
+            )
+        if step is not None and (not in_doubt or target is State.SUCCEEDED):
+            raise Conflict(f"No step of event {event.id} can be decided about so; leave the step away.")
+        if result is not None and (step is None or target is not State.QUEUED):
+            raise Rejected("A result is that of a step, and of an event that goes on with it: say step, and queued.")
 
     async def discard(self, event_id: str, reason: str) -> StoredEvent:
         """Set a dead letter aside for a reason; a replay still brings it back."""
@@ -200,7 +236,10 @@ class Replayer:
 
     async def move(self, event: StoredEvent, target: State, action: str, detail: str) -> None:
         """Move the event; Conflict when it moved meanwhile."""
-        woken = await self.store.move(event, target, action, detail, self.clock.now_us())
+        self.moved(event, await self.store.move(event, target, action, detail, self.clock.now_us()))
+
+    def moved(self, event: StoredEvent, woken: list[Entry] | None) -> None:
+        """Publish whom the end of an event has woken; Conflict when it moved meanwhile."""
         if woken is None:
             raise Conflict(f"Event {event.id} was moved by somebody else a moment ago.")
         self.publisher.offer(woken)

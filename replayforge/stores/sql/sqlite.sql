@@ -395,6 +395,13 @@ WHERE e.seq = g.seq AND e.state = 'kept'
 -- Let events that are parked, or are to be tried again, be due at once.
 UPDATE events SET due_at_us = :now_us WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state IN ({timed_states})
 
+-- hasten_steps --
+-- Let the steps of an event that are to be tried again be due.
+UPDATE steps SET due_at_us = NULL
+WHERE event_seq = :seq AND journal = (SELECT number FROM journals WHERE event_seq = :seq) AND kind = 'step'
+    AND state = 'pending'
+RETURNING step
+
 -- request_cancel --
 -- Note that an event is asked to end, if it has a journal.
 UPDATE journals SET cancel_requested = 1 WHERE event_seq = :seq RETURNING event_seq

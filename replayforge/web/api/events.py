@@ -35,6 +35,7 @@ from replayforge.web.http.reading import (
 )
 
 Words = Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)]
+Ending = Literal["queued", "succeeded", "dead_lettered"]
 # A name, a key and a number, see step_name.
 StepName = Annotated[str, msgspec.Meta(min_length=1, max_length=2 * NAME_CHARACTERS_MAX + 32)]
 
@@ -75,10 +76,17 @@ class ReasonRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ResolveRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """What a held event becomes, and why."""
+    """What a held event becomes, said as `to` or as `status`, and why.
 
-    status: Literal["queued", "succeeded", "dead_lettered"]
+    Of one that is held for a step in doubt `step` names that. Queued with a `result` the step has ended with that, and
+    without one it is done again. As a dead letter it has failed.
+    """
+
+    to: Ending | None = None
+    status: Ending | None = None
     reason: Words = ""
+    step: StepName | None = None
+    result: msgspec.Raw = msgspec.Raw()
 
 
 def event_filter(request: web.Request) -> EventFilter:
@@ -227,8 +235,13 @@ async def cancel_event(request: web.Request) -> web.Response:
 async def resolve_event(request: web.Request) -> web.Response:
     """Decide about an event that was held after a crash."""
     asked = await read_object(request, ResolveRequest)
-    replayer, target = context_of(request).replayer, State(asked.status)
-    event = await replayer.resolve(request.match_info["id"], target, asked.reason)
+    status = asked.to or asked.status
+    if status is None or (asked.to is not None and asked.status not in (None, asked.to)):
+        raise Unacceptable('Say what it becomes: "to" is "queued", "succeeded" or "dead_lettered".', "/to")
+    target, result = State(status), bytes(asked.result) or None
+    event = await context_of(request).replayer.resolve(
+        request.match_info["id"], target, asked.reason, step=asked.step, result=result
+    )
     return json_response({"id": event.id, "run": event.run, "status": target.value})
 
 
