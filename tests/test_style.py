@@ -44,6 +44,7 @@ PRIVATE = {
         "_ErrInfo", "_buffer_paused", "_close", "_factory", "_lingering_time", "_match_info", "_messages",
         "_reading_paused", "_upgraded", "_waiter",
     },
+    "reentry.py": {"_fut_waiter"},  # asyncio: what a task waits for
     "event_loop.py": {"_context", "_run"},  # asyncio: in whose context a callback runs
     "forks.py": {"_selector"},  # asyncio: what a loop polls
     "furnishing.py": {"_get_running_loop", "_set_running_loop", "_signal"},  # asyncio and signal: what handlers break

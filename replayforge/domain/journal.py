@@ -106,7 +106,7 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[StepRecord, ...] = ()
 
 
-class Wait(msgspec.Struct, frozen=True):
+class AwaitedEvent(msgspec.Struct, frozen=True):
     """A parked event's wait for another event of its workflow."""
 
     step: str

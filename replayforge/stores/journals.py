@@ -6,7 +6,7 @@ from itertools import starmap
 import msgspec
 
 from replayforge.domain.event import Entry, Lease, StoredEvent
-from replayforge.domain.journal import Journal, StepRecord, Wait
+from replayforge.domain.journal import AwaitedEvent, Journal, StepRecord
 from replayforge.domain.lifecycle import State
 from replayforge.stores.batches import JournalNote, ParkedWait, RecordedStep, RemovedEvent
 from replayforge.stores.driver import Batch, Fetch, Steps
@@ -55,7 +55,7 @@ class ParkedEvent(msgspec.Struct, frozen=True):
 
     event: StoredEvent
     journal: int
-    waits: tuple[Wait, ...]
+    waits: tuple[AwaitedEvent, ...]
     at_us: int
 
     @property

@@ -9,7 +9,7 @@ import msgspec
 
 from replayforge.domain.admission import Admission
 from replayforge.domain.event import ClaimedEvent, Content, Entry, Lease, SeenLease, StoredEvent
-from replayforge.domain.journal import StepRecord, Wait
+from replayforge.domain.journal import AwaitedEvent, StepRecord
 from replayforge.domain.lifecycle import OPEN, TIMED, Outcome, State
 from replayforge.domain.reclaim import InFlight, Reclaim
 from replayforge.domain.reports import Node
@@ -55,7 +55,7 @@ class Settlement(msgspec.Struct, frozen=True):
     journal: int = 0
     records: tuple[StepRecord, ...] = ()
     parked: bool = False
-    waits: tuple[Wait, ...] = ()
+    waits: tuple[AwaitedEvent, ...] = ()
     failed_steps: tuple[str, ...] = ()
 
     @property

@@ -5,7 +5,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from replayforge.domain.event import ClaimedEvent, StoredEvent
-from replayforge.domain.journal import StepKind, StepRecord, StepState, Wait
+from replayforge.domain.journal import AwaitedEvent, StepKind, StepRecord, StepState
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.verdict import Verdict
 from replayforge.stores.journals import StepCommit
@@ -37,7 +37,7 @@ def parked(
     event: StoredEvent,
     *records: StepRecord,
     due_in_us: int | None = None,
-    waits: tuple[Wait, ...] = (),
+    waits: tuple[AwaitedEvent, ...] = (),
     state: State = State.WAITING,
 ) -> Settlement:
     """Return the end of a stretch of an event that is parked."""
@@ -165,7 +165,7 @@ async def test_a_parked_event_waits_for_its_time_and_is_woken(store: Store) -> N
 async def test_a_park_that_is_not_due_waits(store: Store) -> None:
     """Neither an event that sleeps on nor one that waits for another event is promoted."""
     first, second = await claimed(store, 2)
-    waits = (Wait("scan", "parcel.scanned"),)
+    waits = (AwaitedEvent("scan", "parcel.scanned"),)
     await store.settle([parked(first.event, due_in_us=60 * MINUTE_US), parked(second.event, waits=waits)])
     assert await promoted(store) == []
     assert (await stored(store, second.event.id)).due_at_us is None
@@ -197,7 +197,7 @@ async def test_a_park_is_committed_once_and_only_under_its_lease(store: Store) -
 async def test_an_outcome_records_its_steps(store: Store) -> None:
     """Steps that come with the outcome are there with it."""
     (one,) = await claimed(store)
-    await store.settle([parked(one.event, due_in_us=-1, waits=(Wait("scan", "parcel.scanned"),))])
+    await store.settle([parked(one.event, due_in_us=-1, waits=(AwaitedEvent("scan", "parcel.scanned"),))])
     again = await woken(store)
     last = step(again.event, "last")
     await store.settle([replace(success(again), journal=1, records=(last,))])
@@ -233,7 +233,7 @@ async def test_the_story_of_an_event(store: Store) -> None:
     again = replace(large, generation=1, state=StepState.PENDING, begun=0, recorded=0, result=None, tries=0)
     waits = pending(one.event, "scan", StepKind.WAIT, event_type="scan", begun=5)
     await store.record_steps([commit(one.event, replace(lost, token=0), made, again, large)], now_us())
-    await store.settle([parked(one.event, waits, waits=(Wait("scan", "scan"),))])
+    await store.settle([parked(one.event, waits, waits=(AwaitedEvent("scan", "scan"),))])
     event, _, _, _, story = await found(store, one.event.id, 10)
     assert [(shown.record.step, shown.record.generation) for shown in story.steps] == [
         ("charge", 0), ("late", 0), ("mail", 0), ("scan", 0), ("charge", 1),

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from replayforge.domain.bulk_replay import JobState, ReplayOrder
 from replayforge.domain.errors import Conflict
 from replayforge.domain.event import ClaimedEvent, StoredEvent
-from replayforge.domain.journal import StepKind, StepRecord, StepState, Wait
+from replayforge.domain.journal import AwaitedEvent, StepKind, StepRecord, StepState
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.store import Store
@@ -126,7 +126,7 @@ async def test_a_signal_that_is_given_back_goes_to_whoever_waits_for_it(store: S
     letter = await dies(store, one, wait)
     event_type = signal.event.event_type
     waits = pending(other.event, "scanned", StepKind.WAIT, event_type=event_type)
-    await store.settle([parked(other.event, waits, waits=(Wait("scanned", event_type),))])
+    await store.settle([parked(other.event, waits, waits=(AwaitedEvent("scanned", event_type),))])
     done = await store.replay(letter, now_us(), "again", begins_from="start")
     assert done is not None
     assert [entry.event_id for entry in done.woken] == [other.event.id]

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from replayforge.domain.event import ClaimedEvent, Content, Entry, StoredEvent
-from replayforge.domain.journal import StepKind, StepRecord, StepState, Wait
+from replayforge.domain.journal import AwaitedEvent, StepKind, StepRecord, StepState
 from replayforge.domain.lifecycle import State
 from replayforge.stores.batches import RemovedEvent
 from replayforge.stores.decisions import CancelAnswer
@@ -45,7 +45,7 @@ def scan(event: StoredEvent, name: str = "scan", **fields: Any) -> StepRecord:
 async def park(store: Store, one: ClaimedEvent, *names: str) -> Settled:
     """Park an event for signals, with one step for each name."""
     records = [scan(one.event, name) for name in names]
-    waits = tuple(Wait(name, SCANNED) for name in names)
+    waits = tuple(AwaitedEvent(name, SCANNED) for name in names)
     return await store.settle([parked(one.event, *records, waits=waits)])
 
 
@@ -121,7 +121,7 @@ async def test_signals_of_other_workflows_wake_nobody(store: Store, other: dict[
 async def test_only_the_waits_of_the_last_park_are_matched(store: Store) -> None:
     """What an event waited for before it was woken, or before it ended, takes no signal."""
     (one,) = await claimed(store)
-    await store.settle([parked(one.event, scan(one.event), due_in_us=-1, waits=(Wait("scan", SCANNED),))])
+    await store.settle([parked(one.event, scan(one.event), due_in_us=-1, waits=(AwaitedEvent("scan", SCANNED),))])
     again = await woken(store)
     assert (await signal(store, "while-it-runs")).queued == []
     sleep = pending(again.event, "grace", StepKind.SLEEP)

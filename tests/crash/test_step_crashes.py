@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from replayforge import Context, Event, Handlers, Permanent, StepFailed
+from replayforge import Context, Event, Handlers, Permanent, StepFailed, crashpoints
 from replayforge.testing import Crashed, Forge
+from tests.crash.test_crash_points import OF_WORKFLOWS
 
 # Every point on the road of a workflow, and how often it is passed at least.
 POINTS = {
@@ -112,6 +113,10 @@ async def play(point: str | None) -> tuple[Any, int]:
         found = await daemon.do(daemon.daemon.convergence.read())
         assert (found.converged, found.ledger.lost) == (True, 0)
         return order.result, deaths
+
+
+def test_every_point_that_only_workflows_come_to_is_here() -> None:
+    assert {point for point in crashpoints.POINTS if point.startswith(OF_WORKFLOWS)} <= POINTS.keys()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import random
-from asyncio import shield
+from asyncio import ensure_future, shield
 from collections.abc import Awaitable, Callable
 from contextvars import Context as Variables
 from typing import Any, NoReturn, TypeVar
@@ -110,7 +110,7 @@ class JournalRecords:
             self.take_in(Journal(run_started_at_us=self.event.updated_at_us, now_us=self.now_us()))
             return
         if self.opening is None:
-            self.opening = asyncio.ensure_future(self.tools.recorder.read(self.event))
+            self.opening = ensure_future(self.tools.recorder.read(self.event))
         self.take_in(await self.patiently(shield(self.opening)))
 
     async def read_again(self, record: StepRecord) -> StepRecord | None:

@@ -19,11 +19,11 @@ from replayforge.domain.event import StoredEvent
 from replayforge.domain.identity import hashed_id
 from replayforge.domain.journal import (
     RECORDED,
+    AwaitedEvent,
     StepError,
     StepKind,
     StepRecord,
     StepState,
-    Wait,
     due_in,
     objection_to_name,
     step_name,
@@ -54,7 +54,7 @@ class Park(msgspec.Struct, frozen=True):
     """
 
     pending: tuple[StepRecord, ...]
-    waits: tuple[Wait, ...]
+    waits: tuple[AwaitedEvent, ...]
     due_in_seconds: float | None
     only_retries: bool
     work_cut: bool
@@ -209,7 +209,7 @@ class Journaling:
     def close(self) -> None:
         """Answer no call from now on."""
         self.closed = True
-        self.tools.recorder.asked_to_end.discard(self.event.id)
+        self.tools.recorder.forget_request(self.event.id)
         self.free_threads()
 
     # The calls

@@ -46,6 +46,10 @@ class Recorder:
                 self.asked_to_end.clear()
             self.asked_to_end.add(fields["event_id"])
 
+    def forget_request(self, event_id: str) -> None:
+        """Note that an event that was asked to end runs here no longer."""
+        self.asked_to_end.discard(event_id)
+
     def give_up(self) -> None:
         """Try no commit again from now on: the daemon ends."""
         self.giving_up.set()

@@ -59,5 +59,11 @@ class Reentry:
 
 def is_blocked(task: "asyncio.Task[Any]") -> bool:
     """Tell whether a task has ended, or waits for something that has not come."""
-    waits_for = task._fut_waiter  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else says what a task waits for
-    return task.done() or (waits_for is not None and not waits_for.done())
+    waiter = waiter_of(task)
+    return task.done() or (waiter is not None and not waiter.done())
+
+
+def waiter_of(task: "asyncio.Task[Any]") -> "asyncio.Future[Any] | None":
+    """Return what a task waits for, None for one that can run; nothing else says it."""
+    waiter: asyncio.Future[Any] | None = task._fut_waiter  # type: ignore[attr-defined]  # noqa: SLF001
+    return waiter

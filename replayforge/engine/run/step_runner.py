@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from asyncio import shield, sleep, timeout
+from asyncio import current_task, shield, sleep, timeout
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -182,7 +182,7 @@ class StepRunner:
 
         Returns for one that came out of the step's own function. When the attempt itself ends, nothing is recorded.
         """
-        task = asyncio.current_task()
+        task = current_task()
         if self.records.attempt.is_ending:
             raise cancelled
         if task is None or not task.cancelling():

@@ -1,13 +1,15 @@
 """What an attempt waits for longer than a worker is held for, and when its event is parked for it."""
 
 import asyncio
+from asyncio import current_task
 from collections.abc import Callable, Sequence
 from contextvars import Context as Variables
 from typing import Any
 
-from replayforge.domain.journal import StepRecord, Wait
+from replayforge.domain.journal import AwaitedEvent, StepRecord
 from replayforge.engine.run.attempt import RunningAttempt
 from replayforge.engine.run.journal_records import JournalRecords
+from replayforge.engine.run.reentry import waiter_of
 
 LOOK_SECONDS = 0.1
 # How long nothing of a handler with several tasks may have run before it is taken to wait for what its journal waits.
@@ -26,7 +28,7 @@ class StandingWait:
         self.records = records
         self.future = future
         self.retried = retried
-        self.task = asyncio.current_task()
+        self.task = current_task()
 
 
 class Waits:
@@ -57,7 +59,7 @@ class Waits:
 
     async def keep(self, record: StepRecord) -> None:
         """Commit that a step waits, where others of the handler may go on for long before it can be parked."""
-        alone = {asyncio.current_task(), self.attempt.thread_waiter}.issuperset(self.attempt.live_tasks())
+        alone = {current_task(), self.attempt.thread_waiter}.issuperset(self.attempt.live_tasks())
         if not alone and self.records.known.get((record.kind, record.step)) is not record:
             await self.records.commit(record)
 
@@ -118,7 +120,7 @@ class Waits:
         waiting = {wait.task for wait in self.standing}
         if all(task in waiting or task is self.attempt.thread_waiter for task in tasks):
             return True
-        blocked = tuple((task, task._fut_waiter) for task in tasks)  # type: ignore[attr-defined]  # noqa: SLF001
+        blocked = tuple((task, waiter_of(task)) for task in tasks)
         if blocked != self.blocked or any(waiter is None or waiter.done() for _, waiter in blocked):
             self.blocked, self.blocked_since = blocked, now
         return now - self.blocked_since >= IDLE_SECONDS
@@ -133,10 +135,10 @@ class Waits:
         """Return the steps that wait, as they are to be recorded."""
         return tuple(record for wait in self.standing for record in wait.records)
 
-    def awaited(self) -> tuple[Wait, ...]:
+    def awaited(self) -> tuple[AwaitedEvent, ...]:
         """Return which events of the workflow are waited for."""
         return tuple(
-            Wait(record.step, record.event_type)
+            AwaitedEvent(record.step, record.event_type)
             for record in self.pending()
             if record.event_type is not None and record.other_id is None
         )
