@@ -589,6 +589,10 @@ class Store:
         """Return a workflow's events in order and their attempts."""
         return await self.driver.look(lambda: lookups.timeline(workflow_id, limit))
 
+    async def workflow_steps(self, workflow_id: str, events_max: int = 2000) -> dict[int, list[StepRecord]]:
+        """Return row number -> steps, without what they hold, of a workflow's first events."""
+        return await self.driver.look(lambda: stories.workflow_steps(workflow_id, events_max))
+
     async def dead_letter_groups(self, group_by: str, limit: int = 100) -> list[Group]:
         """Return the newest dead letters gathered by error, type, service or reason."""
         return await self.driver.look(lambda: lookups.dead_letter_groups(group_by, limit))

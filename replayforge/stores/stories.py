@@ -13,6 +13,7 @@ from replayforge.stores.lookups import PAGE_BYTES_MAX, fitting
 from replayforge.stores.rows import STEP_COLUMNS, step_record
 
 STEPS_MAX = 200  # how many of the newest steps are shown with an event
+WORKFLOW_STEPS_MAX = 2000  # of all events of a workflow together
 MAKING_CHILDREN = frozenset({StepKind.SEND, StepKind.CALL})
 PARKED = frozenset({State.WAITING, State.RETRYING})
 
@@ -137,3 +138,13 @@ def steps_page(event: StoredEvent, after_place: int, limit: int) -> Steps[StepsP
     found = (yield Fetch("steps_in_order", asked | {"count": fit})) if fit else []
     place = after_place + fit
     return StepsPage(number, earlier, [step_record(row) for row in found], place if place < count else None)
+
+
+def workflow_steps(workflow_id: str, events_max: int) -> Steps[dict[int, list[StepRecord]]]:
+    """Fetch row number -> steps, without what they hold, of the first events of a workflow."""
+    asked = {"workflow_id": workflow_id, "events": events_max, "count": WORKFLOW_STEPS_MAX}
+    rows = yield Fetch("workflow_steps", asked)
+    found: dict[int, list[StepRecord]] = {}
+    for *columns, seq in rows:
+        found.setdefault(seq, []).append(step_record(columns))
+    return found

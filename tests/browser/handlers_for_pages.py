@@ -4,9 +4,10 @@ import asyncio
 import threading
 from pathlib import Path
 
-from replayforge import Context, Event, Handlers
+from replayforge import Context, Event, Handlers, StepFailed
 
 handlers = Handlers()
+handlers.signal("parcel.scanned")
 MENDED = Path("mended")
 
 
@@ -33,6 +34,18 @@ async def fail_at_length(event: Event, context: Context) -> None:
 async def fail_for_now(event: Event, context: Context) -> None:
     """Fail, so that the event waits for another attempt."""
     raise ConnectionError("nobody answers")
+
+
+@handlers.on("parcel.sent")
+async def wait_for_parcel(event: Event, context: Context) -> object:
+    """Take steps, one of which fails, make a child, and wait for an event or for long."""
+    try:
+        await context.step("weigh", fail, event, context, attempts=1)
+    except StepFailed:
+        await context.step("guess", succeed, event, context)
+    await context.send("shop.mail", {})
+    name, _ = await context.first(scanned=context.wait_for("parcel.scanned"), late=context.sleep("patience", 86_400))
+    return {"came first": name}
 
 
 @handlers.on("slow.*")

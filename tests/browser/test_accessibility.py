@@ -29,6 +29,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
         dead = send(daemon, "bad.payment", {"n": 1}, idempotency_key="dead")
         reaches(daemon, dead, "dead_lettered")
         reaches(daemon, send(daemon, "later.receipt"), "retrying")
+        reaches(daemon, send(daemon, "parcel.sent", workflow_id="parcel-1"), "waiting")
         assert daemon.http.post("/api/replays", {"ids": [dead], "reason": "r", "canary": 1}).status == 202
         until(lambda: daemon.http.get("/api/replays/rpl_1")["status"] == "paused")
         reaches(daemon, dead, "dead_lettered")
@@ -36,9 +37,10 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
         yield daemon
 
 
-def paths(dead: str) -> list[str]:
+def paths(dead: str, parked: str) -> list[str]:
     """Return the path of every page, the page of an error included."""
     found = ["/", "/events", f"/events/{dead}", "/workflows", "/workflows/order-1", "/dead-letters", "/runtime"]
+    found += [f"/events/{parked}", "/workflows/parcel-1"]
     found += [f"/events/{dead}?layout=indented&secrets=shown", "/workflows/order-1?only=failed&idle=shown"]
     found += ["/handlers", "/handlers/pause?pattern=*", "/replays", "/replays/rpl_1", "/replays/new"]
     return [*found, "/docs", "/guide", "/send", "/nope", f"/confirm/discard?id={dead}"]
@@ -49,6 +51,8 @@ def prepare(tab: Watched, path: str) -> None:
     if path == "/dead-letters":
         tab.page.click("td.verbs button >> nth=0")
         tab.page.wait_for_selector("dialog[open]")
+    for one in tab.page.locator(".waterfall details, .awaits details, .steps details").all():
+        one.evaluate("(element) => { element.open = true; }")
     if path == "/events":
         tab.page.click("#save-view summary")
         tab.page.fill("#save-view input", "a view")
@@ -88,10 +92,12 @@ def found_on(tab: Watched) -> list[Any]:
 def test_axe_finds_nothing_on_any_page(daemon: DaemonProcess, look: Look) -> None:
     """No violation on any page in either theme, wide or narrow, with an open dialog, or on the page of an error."""
     source = next(Path(axe.__file__).parent.rglob("axe*.js")).read_text()
-    (dead,) = [event["id"] for event in daemon.http.get("/api/events?status=dead_lettered")["items"]]
+    dead, parked = [
+        daemon.http.get(f"/api/events?status={state}")["items"][0]["id"] for state in ("dead_lettered", "waiting")
+    ]
     tab = look("/", reduced_motion="reduce")
     found = []
-    for path in paths(dead):
+    for path in paths(dead, parked):
         tab.at_width(WIDE).in_theme("light").open(path).live()
         prepare(tab, path)
         tab.page.evaluate(source)

@@ -176,3 +176,24 @@ def test_a_worker_is_crashed_by_a_button_and_the_demo_loads(daemon: DaemonProces
     plain.open("/").page.click("button:text-is('Generate demo load')")
     expect(page.locator("#flash")).to_contain_text("on their way")
     assert daemon.http.get("/api/convergence")["ledger"]["accepted"] == 50
+
+
+def test_an_awaited_event_is_sent_from_the_page_of_the_one_that_waits(daemon: DaemonProcess, plain: Watched) -> None:
+    """A parked event says what it waits for; bad JSON is refused with the reason, and good JSON wakes it."""
+    parcel = send(daemon, "parcel.sent", workflow_id="parcel-1", application_name="post")
+    reaches(daemon, parcel, "waiting")
+    page = plain.open(f"/events/{parcel}").page
+    expect(page.locator(".awaits")).to_contain_text("Waits for parcel.scanned in its workflow")
+    page.click("summary:has-text('Send parcel.scanned')")
+    page.fill("textarea[name=payload]", "{number: 7}")
+    page.click("button:text-is('Send parcel.scanned')")
+    expect(page.locator("#flash")).to_contain_text("parcel.scanned was not sent")
+    page.click("summary:has-text('Send parcel.scanned')")
+    page.fill("textarea[name=payload]", '{"number": 7}')
+    page.click("button:text-is('Send parcel.scanned')")
+    expect(page.locator("#flash")).to_contain_text("is durable and on its way")
+    assert reaches(daemon, parcel, "succeeded")["result"] == {"came first": "scanned"}
+    page.reload()
+    assert page.locator(".awaits").count() == 0
+    page.click("#wait_for-parcel\\.scanned-0 .other a")
+    assert plain.text("h1") == "parcel.scanned"

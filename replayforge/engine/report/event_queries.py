@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
 from replayforge.domain.errors import NotFound
 from replayforge.domain.event import Action, Attempt, Content, EventRecord, StoredEvent
+from replayforge.domain.journal import StepRecord
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter, Group, WorkflowSummary
 from replayforge.domain.retry import RetryPolicy
@@ -119,6 +120,10 @@ class EventQueries:
         if not events:
             raise NotFound(f"There is no workflow {workflow_id!r}.")
         return events, attempts
+
+    async def workflow_steps(self, workflow_id: str) -> dict[int, list[StepRecord]]:
+        """Return row number -> steps, without what they hold, of the events of a workflow."""
+        return await self.store.workflow_steps(workflow_id)
 
     async def dead_letter_groups(self, group_by: str) -> list[Group]:
         """Return dead letters gathered by error, type, service or reason."""

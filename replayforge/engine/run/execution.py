@@ -169,7 +169,8 @@ def parked(execution: Execution, left: Left, park: Park, ended_at_us: int) -> Se
     due_at_us = None if due is None else ended_at_us + to_us(due)
     decided = Verdict(state, row.attempt_count, row.crashes, due_at_us=due_at_us)
     settled = settlement(execution, Result(Outcome.INTERRUPTED, park.last_error), decided, ended_at_us)
-    return structs.replace(with_records(settled, left), parked=True, waits=park.waits)
+    signature = None if park.last_error is None else error_signature(park.last_error)
+    return structs.replace(with_records(settled, left), parked=True, waits=park.waits, error_signature=signature)
 
 
 async def run(execution: Execution, rules: Rules) -> Result:

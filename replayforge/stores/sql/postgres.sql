@@ -743,6 +743,14 @@ SELECT id, event_type, state FROM events WHERE id = ANY (ARRAY(SELECT jsonb_arra
 -- The events of one workflow, oldest first, after a row number.
 SELECT {listed_columns} FROM events WHERE workflow_id = :workflow_id AND seq > :after_seq ORDER BY seq LIMIT :count
 
+-- workflow_steps --
+-- The steps of the current journals of the first events of one workflow, without what they hold.
+SELECT s.kind, s.step, s.generation, s.state, s.token, s.run, s.begun, s.recorded, s.tries, s.started_at_us, s.ended_at_us,
+s.due_at_us, '', NULL::bytea, s.error_type, s.error, NULL, s.event_type, s.other_id, s.label, s.event_seq
+FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
+WHERE s.event_seq IN (SELECT seq FROM events WHERE workflow_id = :workflow_id ORDER BY seq LIMIT :events)
+ORDER BY s.event_seq, s.begun = 0, s.begun, s.generation, s.kind, s.step LIMIT :count
+
 -- workflow_attempts --
 -- The attempts of the first events of one workflow, in the order they started.
 SELECT {attempt_columns} FROM attempts AS a JOIN events AS e ON e.seq = a.event_seq

@@ -23,13 +23,15 @@ class RelativeRow:
 class AwaitedRow:
     """One thing that a parked event waits for: the sentence begins with `before`, then comes `name`, then `after`.
 
-    `until` is when it is over. `signal` is the type of event that somebody may send, `child` the event that must end.
+    At `until` it `ends`, and `then` follows. `signal` is the type of event that somebody may send, `child` the event
+    that must end.
     """
 
     before: str
     name: str
     after: str
     until: str | None
+    ends: str
     then: str
     signal: str
     child: RelativeRow | None
@@ -42,23 +44,23 @@ def awaited_rows(event: StoredEvent, story: Story) -> list[AwaitedRow]:
 
 def awaited_row(one: StepRecord, story: Story) -> AwaitedRow:
     """Say what a step waits for."""
-    until = None if one.due_at_us is None else format_time(one.due_at_us)
+    until, name = None if one.due_at_us is None else format_time(one.due_at_us), one.event_type or one.step
     if one.kind is StepKind.WAIT:
-        then = "then the handler is told that nothing came" if until else "for as long as it takes"
-        return AwaitedRow("Waits for", one.event_type or "", "in its workflow", until, then, one.event_type or "", None)
+        after = "in its workflow" if until else "in its workflow, for as long as it takes"
+        then = "then the handler is told that nothing came" if until else ""
+        return AwaitedRow("Waits for", name, after, until, "it gives up", then, name, None)
     if one.kind is StepKind.CALL:
         child = relative_row(one.other_id or "", story)
-        then = "then the handler is told that it did not end in time" if until else ending_of(child)
-        return AwaitedRow("Waits for the end of", one.event_type or "", "its child", until, then, "", child)
+        return AwaitedRow("Waits for the end of", name, ending_of(child), until, "it gives up", "", "", child)
     if one.kind is StepKind.STEP:
-        error = first_line(f"{one.error_type}: {one.error}")
-        return AwaitedRow("Tries", one.step, f"again, which failed with {error}", until, "", "", None)
-    return AwaitedRow("Sleeps in", one.step, "", until, "", "", None)
+        after = first_line(f"again, which failed with {one.error_type}")
+        return AwaitedRow("Tries", name, after, until, "the next try begins", "", "", None)
+    return AwaitedRow("Sleeps:", name, "", until, "it wakes", "", "", None)
 
 
 def ending_of(child: RelativeRow) -> str:
     """Say what has to happen to a child that does not end by itself."""
-    return "which waits for a decision: replay it, or discard it" if child.state == State.DEAD_LETTERED else ""
+    return "– replay it, or discard it" if child.state == State.DEAD_LETTERED else ""
 
 
 def relative_row(event_id: str, story: Story) -> RelativeRow:

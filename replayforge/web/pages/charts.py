@@ -1,16 +1,20 @@
 """The picture of a workflow as numbers: where each bar of its timeline lies; the template draws it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND
 from replayforge.domain.event import Attempt, StoredEvent
+from replayforge.domain.journal import StepRecord
 from replayforge.domain.lifecycle import ATTEMPT_SPENDING, OPEN, State
+from replayforge.web.pages.step_states import WAITS, bar_kind, end_of, states_of
 from replayforge.web.pages.words import duration
 
-LABELS_WIDTH, TIME_WIDTH, ROW_HEIGHT, AXIS_HEIGHT = 220, 1000, 28, 28
+LABELS_WIDTH, TIME_WIDTH, ROW_HEIGHT, STEP_HEIGHT, AXIS_HEIGHT = 220, 1000, 28, 18, 28
 BAR_WIDTH_MIN, LABEL_WIDTH_MIN = 3.0, 70.0
 ROWS_MAX = 200
+STEP_ROWS_MAX = 12  # of each event; its own page shows more
 TROUBLED = frozenset({State.DEAD_LETTERED, State.HELD, State.RETRYING})
 GAP_SHARE_MIN, GAP_SECONDS_MIN, GAP_WIDTH = 0.12, 1.0, 44.0
 
@@ -26,8 +30,21 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class StepLane:
+    """One step of an event, in a lower lane below it: its name, its state, and its one span."""
+
+    y: int
+    label: str
+    state: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
 class Lane:
-    """One event of the workflow: its name, its spans, and where it ended."""
+    """One event of the workflow: its name, its spans, and where it ended; below it lie its steps.
+
+    `steps_left_out` are beyond what a picture can show.
+    """
 
     y: int
     event_id: str
@@ -35,6 +52,8 @@ class Lane:
     state: str
     spans: list[Span]
     end_x: float
+    steps: list[StepLane]
+    steps_left_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +123,17 @@ def idle_gaps(start_us: int, end_us: int, busy: Sequence[tuple[int, int]]) -> li
 
 
 def timeline(
-    events: Sequence[StoredEvent], attempts: Sequence[Attempt], now_us: int, *, idle_shown: bool = False
+    events: Sequence[StoredEvent],
+    attempts: Sequence[Attempt],
+    now_us: int,
+    *,
+    steps: Mapping[int, Sequence[StepRecord]] = MappingProxyType({}),
+    idle_shown: bool = False,
 ) -> Timeline:
-    """Draw the events of a workflow below each other on one time axis, idle stretches short unless they are shown."""
+    """Draw the events of a workflow below each other on one time axis, idle stretches short unless they are shown.
+
+    The steps of each, by its row number, lie below it.
+    """
     shown = shown_events(events)
     by_event: dict[str, list[Attempt]] = {event.id: [] for event in shown}
     for attempt in attempts:
@@ -117,11 +144,17 @@ def timeline(
     end_us = now_us if is_open else max(event.updated_at_us for event in shown)
     busy = [(one.started_at_us, one.ended_at_us) for one in attempts if one.event_id in by_event]
     busy += [(event.updated_at_us, now_us) for event in shown if event.state is State.PROCESSING]
+    taken = [one for event in shown for one in steps.get(event.seq, ()) if one.kind not in WAITS]
+    busy += [(one.started_at_us, one.ended_at_us) for one in taken if one.ended_at_us is not None]
     scale = Scale(start_us, end_us, [(start_us, end_us)] if idle_shown else busy)
-    lanes = [lane(index, event, by_event[event.id], scale, now_us) for index, event in enumerate(shown)]
+    lanes: list[Lane] = []
+    y = AXIS_HEIGHT
+    for event in shown:
+        lanes.append(lane(y, event, by_event[event.id], steps.get(event.seq, ()), scale, now_us))
+        y += ROW_HEIGHT + STEP_HEIGHT * (len(lanes[-1].steps) + (lanes[-1].steps_left_out > 0))
     return Timeline(
         width=LABELS_WIDTH + TIME_WIDTH + 20,
-        height=AXIS_HEIGHT + ROW_HEIGHT * len(lanes) + 4,
+        height=y + 4,
         lanes=lanes,
         ticks=ticks(scale),
         seconds=(end_us - start_us) / MICROSECONDS_PER_SECOND,
@@ -138,8 +171,15 @@ def shown_events(events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
     return [*events[:half], *between[:half], *events[-half:]]
 
 
-def lane(index: int, event: StoredEvent, attempts: Sequence[Attempt], scale: Scale, now_us: int) -> Lane:
-    """Draw one event: waiting and attempts in turn, and what it does now."""
+def lane(
+    y: int,
+    event: StoredEvent,
+    attempts: Sequence[Attempt],
+    steps: Sequence[StepRecord],
+    scale: Scale,
+    now_us: int,
+) -> Lane:
+    """Draw one event: waiting and attempts in turn, what it does now, and its newest steps."""
     spans: list[Span] = []
     at = event.created_at_us
     for number, attempt in enumerate(attempts):
@@ -152,9 +192,29 @@ def lane(index: int, event: StoredEvent, attempts: Sequence[Attempt], scale: Sca
     if event.state in OPEN:
         kind = "running" if event.state is State.PROCESSING else waits_for(attempts)
         spans += gap_span(kind, at, now_us, scale)
-    y = AXIS_HEIGHT + index * ROW_HEIGHT
     end_x = max((one.x + one.width for one in spans), default=scale.x(at))
-    return Lane(y, event.id, event.event_type, event.state.value, spans, round(end_x, 1))
+    left_out = max(0, len(steps) - STEP_ROWS_MAX)
+    return Lane(
+        y=y,
+        event_id=event.id,
+        label=event.event_type,
+        state=event.state.value,
+        spans=spans,
+        end_x=round(end_x, 1),
+        steps=step_lanes(y + ROW_HEIGHT, event, steps[left_out:], scale, now_us),
+        steps_left_out=left_out,
+    )
+
+
+def step_lanes(y: int, event: StoredEvent, records: Sequence[StepRecord], scale: Scale, now_us: int) -> list[StepLane]:
+    """Draw steps below each other."""
+    lanes = []
+    for index, (one, state) in enumerate(zip(records, states_of(event, records), strict=True)):
+        end_us = end_of(one, state, now_us)
+        title = f"{one.step}: {duration((end_us - one.started_at_us) / MICROSECONDS_PER_SECOND)}"
+        drawn = span(bar_kind(one, state), one.started_at_us, end_us, scale, title)
+        lanes.append(StepLane(y + index * STEP_HEIGHT, one.step, state, drawn))
+    return lanes
 
 
 def waits_for(attempts: Sequence[Attempt]) -> str:

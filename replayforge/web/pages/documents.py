@@ -12,9 +12,8 @@ STRING = r'"(?:[^"\\]++|\\.)*+"'
 PIECE = re.compile(rf'\s+|{STRING}|[\[\]{{}}:,]|[^\s"\[\]{{}}:,]+|"', re.DOTALL)
 BRACKET = re.compile(rf"{STRING}|[\[\]{{}}]", re.DOTALL)
 # In a text that is no JSON: name=value, "name": "value", 'name': 'value', and so on.
-NAMED_VALUE = re.compile(
-    rf"""(?<![\w\-])([\w\-]++)(["']?\s*[:=]\s*)({STRING}|'(?:[^'\\]|\\.)*+'|[^\s,;&)}}\]"']+|["'].*)""", re.DOTALL
-)
+NAME = re.compile(r"""(?<![\w\-])([\w\-]++)["']?\s*[:=]\s*""")
+VALUE = re.compile(rf"""{STRING}|'(?:[^'\\]|\\.)*+'|[^\s,;&)}}\]"']++|["'].*+""", re.DOTALL)
 STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 INDENT = "  "
 
@@ -57,17 +56,22 @@ def masked(text: str, secrets: Sequence[str]) -> Iterator[str]:
 
 def masked_text(text: str, reading: Reading) -> Text:
     """Return the first 16 KB of an error or another text, with values hidden that stand behind secret names."""
-    secrets, hidden = [plain(name) for name in reading.masked_names], 0
-
-    def hide(found: re.Match[str]) -> str:
-        nonlocal hidden
-        if not any(secret in plain(found[1]) for secret in secrets):
-            return found[0]
-        hidden += 1
-        return found[1] + found[2] + MASK
-
     whole = excerpt(text.encode("utf-8", "backslashreplace"))
-    return replace(whole, text=NAMED_VALUE.sub(hide, whole.text), masked_count=hidden)
+    pieces = list(without_secrets(whole.text, [plain(name) for name in reading.masked_names]))
+    return replace(whole, text="".join(pieces), masked_count=sum(piece is MASK for piece in pieces))
+
+
+def without_secrets(text: str, secrets: Sequence[str]) -> Iterator[str]:
+    """Cut a text into pieces, with the mask in place of every value whose name holds one of the secret words."""
+    begun, at = 0, 0
+    while found := NAME.search(text, at):
+        at = found.end()
+        value = VALUE.match(text, at) if any(secret in plain(found[1]) for secret in secrets) else None
+        if value is not None:
+            yield text[begun:at]
+            yield MASK
+            begun = at = value.end()
+    yield text[begun:]
 
 
 def unescaped(piece: str) -> str:

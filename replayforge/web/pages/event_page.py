@@ -1,5 +1,7 @@
 """The page of one event: its history, and what it holds, with secrets hidden until somebody asks for them."""
 
+from typing import NamedTuple
+
 from aiohttp import web
 
 from replayforge.domain.errors import NotFound
@@ -34,7 +36,9 @@ async def event(request: web.Request) -> web.Response:
     bodies = bodies_of(found)
     texts = {part: await computed(shown, body, reading, size=len(body)) for part, body in bodies.items()}
     falls = None if isinstance(found, Receipt) else await steps_of(found, context, reading)
-    hidden = sum(text.masked_count for text in texts.values()) + (falls.masked_count if falls else 0)
+    attempts = [] if isinstance(found, Receipt) else await rows.attempt_rows(found.attempts, reading)
+    errors = [one.error for one in attempts if one.error is not None]
+    hidden = sum(text.masked_count for text in (*texts.values(), *errors)) + (falls.masked_count if falls else 0)
     holds = views.HeldView(
         payload=texts["payload"],
         metadata=texts["metadata"],
@@ -42,7 +46,10 @@ async def event(request: web.Request) -> web.Response:
         indented=reading.indented,
         readings=other_readings(request, reading, hidden),
     )
-    view = received_view(found, holds) if isinstance(found, Receipt) else history_view(found, holds, falls, context)
+    if isinstance(found, Receipt):
+        view = received_view(found, holds)
+    else:
+        view = history_view(found, Shown(holds, attempts, falls), context)
     return await show(request, PageTemplate("event.html", view.event.event_type, "events"), view)
 
 
@@ -89,23 +96,29 @@ def received_view(receipt: Receipt, holds: views.HeldView) -> views.EventView:
     )
 
 
-def history_view(
-    found: History, holds: views.HeldView, falls: Waterfall | None, context: WebContext
-) -> views.EventView:
+class Shown(NamedTuple):
+    """What of an event was made for its reader: documents, attempts and steps."""
+
+    holds: views.HeldView
+    attempts: list[rows.AttemptRow]
+    waterfall: Waterfall | None
+
+
+def history_view(found: History, made: Shown, context: WebContext) -> views.EventView:
     """Return the view of an event with its history."""
     event, story = found.event, found.story
     return views.EventView(
         event=rows.event_row(found.event, context.queries.attempts_max(found.event)),
         facts=history_facts(found),
         verbs=verbs_of(event, story),
-        attempts=[rows.attempt_row(attempt) for attempt in found.attempts],
+        attempts=made.attempts,
         actions=[rows.action_row(action) for action in found.actions],
-        holds=holds,
+        holds=made.holds,
         replay_of=found.event.replay_of or "",
         why=reason_to_stay(event, story),
         awaits=awaited_rows(event, story),
         parent=None if event.origin is None else relative_row(event.origin, story),
-        waterfall=falls,
+        waterfall=made.waterfall,
     )
 
 

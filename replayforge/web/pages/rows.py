@@ -1,6 +1,6 @@
 """The rows and figures that pages are made of, and how they are made from what the engine knows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
@@ -9,8 +9,10 @@ from replayforge.domain.lifecycle import CANCELLABLE, REPLAYABLE, TIMED, State
 from replayforge.domain.reports import Group, WorkflowSummary
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.report.event_queries import EventQueries
+from replayforge.turns import computed
 from replayforge.web.live.live_rates import TelemetryEvent
-from replayforge.web.pages.words import Text, excerpt, first_line
+from replayforge.web.pages.documents import Reading, masked_text
+from replayforge.web.pages.words import Text, first_line
 
 SENTENCES = {
     "service.crashed": "{service} crashed: {error}",
@@ -229,8 +231,9 @@ def event_rows(events: Iterable[StoredEvent], queries: EventQueries) -> list[Eve
     return [event_row(event, queries.attempts_max(event)) for event in events]
 
 
-def attempt_row(attempt: Attempt) -> AttemptRow:
+def attempt_row(attempt: Attempt, reading: Reading) -> AttemptRow:
     """Return a row for an attempt."""
+    error = masked_text(attempt.error, reading) if attempt.error else None
     return AttemptRow(
         run=attempt.run,
         number=attempt.number,
@@ -239,9 +242,15 @@ def attempt_row(attempt: Attempt) -> AttemptRow:
         worker=attempt.worker,
         started_at=format_time(attempt.started_at_us),
         seconds=max(0, attempt.ended_at_us - attempt.started_at_us) / MICROSECONDS_PER_SECOND,
-        headline=first_line(attempt.error),
-        error=excerpt(attempt.error.encode("utf-8", "backslashreplace")) if attempt.error else None,
+        headline=first_line(error.text if error else ""),
+        error=error,
     )
+
+
+def attempt_rows(attempts: Sequence[Attempt], reading: Reading) -> Awaitable[list[AttemptRow]]:
+    """Return rows for attempts; of many with long errors they are made in a thread."""
+    size = sum(len(one.error or "") for one in attempts)
+    return computed(lambda: [attempt_row(one, reading) for one in attempts], size=size)
 
 
 def action_row(action: Action) -> ActionRow:

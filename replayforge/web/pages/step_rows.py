@@ -5,29 +5,20 @@ from dataclasses import dataclass, replace
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.domain.event import Attempt, StoredEvent
-from replayforge.domain.journal import RECORDED, StepKind, StepRecord, StepState
-from replayforge.domain.lifecycle import OPEN, Outcome, State
+from replayforge.domain.journal import StepKind, StepRecord
+from replayforge.domain.lifecycle import OPEN, Outcome
 from replayforge.stores.stories import ShownStep, Story
 from replayforge.web.pages.charts import LABELS_WIDTH, TIME_WIDTH, Scale
 from replayforge.web.pages.documents import Reading, masked_text, shown
+from replayforge.web.pages.step_states import KIND_WORDS, UNDER_WAY, WAITS, bar_kind, end_of, states_of
 from replayforge.web.pages.words import Text, duration, first_line, plural
 
 BAR_WIDTH_MIN = 4.0
-WAITS = frozenset({StepKind.SLEEP, StepKind.WAIT, StepKind.CALL})
-KIND_WORDS = {
-    StepKind.STEP: "step",
-    StepKind.SLEEP: "sleep",
-    StepKind.WAIT: "wait for an event",
-    StepKind.SEND: "child event",
-    StepKind.CALL: "child event, and its end",
-    StepKind.FIRST: "the first of several",
-    StepKind.NOW: "the time",
-}
 CUT_SHORT = frozenset({Outcome.CRASHED, Outcome.INTERRUPTED, Outcome.TIMED_OUT, Outcome.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class StepBar:
     """A stretch of time on an axis that is `TIME_WIDTH` wide."""
 
     kind: str
@@ -58,8 +49,21 @@ class StepRow:
     error: Text | None
     other_id: str
     other_state: str
-    bar: Bar | None
+    bar: StepBar | None
     attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BriefStep:
+    """One step in few words, below its event in a list of events; `other_id` is its child, or the event it took."""
+
+    name: str
+    kind: str
+    state: str
+    tries: int
+    took: str
+    error: str
+    other_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +90,17 @@ def waterfall(
         return None
     records = [step.record for step in story.steps]
     begun_us = min(record.started_at_us for record in records)
+    states = states_of(event, records)
+    ends = [end_of(one, state, now_us) for one, state in zip(records, states, strict=True)]
     cuts = [one for one in attempts if one.outcome in CUT_SHORT and one.ended_at_us >= begun_us]
-    ended_us = now_us if event.state in OPEN else max(map(end_of, records))
-    busy = [(one.started_at_us, end_of(one)) for one in records if one.kind not in WAITS]
+    ended_us = now_us if event.state in OPEN else max(ends)
+    busy = [(one.started_at_us, end) for one, end in zip(records, ends, strict=True) if one.kind not in WAITS]
     scale = Scale(begun_us, ended_us, [*busy, *((one.started_at_us, one.ended_at_us) for one in cuts)])
-    newest = {(one.kind, one.step): one.generation for one in records}
-    states = {one.id: one.state.value for one in story.relatives}
-    rows = [step_row(step, event, newest, states, scale, now_us, reading) for step in story.steps]
+    relatives = {one.id: one.state.value for one in story.relatives}
+    drawing = Drawing(scale, now_us, reading, relatives)
+    rows = [step_row(step, state, drawing) for step, state in zip(story.steps, states, strict=True)]
     placed = [(one.started_at_us if one.begun else now_us, 0, row) for one, row in zip(records, rows, strict=True)]
-    placed += [(one.ended_at_us, 1, cut_row(one, scale)) for one in cuts]
+    placed += [(one.ended_at_us, 1, cut_row(one, drawing)) for one in cuts]
     texts = [text for row in rows for text in (row.arguments, row.result, row.error) if text is not None]
     return Waterfall(
         rows=[row for _, _, row in sorted(placed, key=lambda place: place[:2])],
@@ -107,22 +113,21 @@ def waterfall(
     )
 
 
-def step_row(
-    step: ShownStep,
-    event: StoredEvent,
-    newest: dict[tuple[StepKind, str], int],
-    states: dict[str, str],
-    scale: Scale,
-    now_us: int,
-    reading: Reading,
-) -> StepRow:
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What the rows of one event share: the axis, how documents are read, and the states of relatives by their ids."""
+
+    scale: Scale
+    now_us: int
+    reading: Reading
+    relatives: dict[str, str]
+
+
+def step_row(step: ShownStep, state: str, drawing: Drawing) -> StepRow:
     """Return the row of a step."""
-    one = step.record
-    state = state_of(one, event, newest[one.kind, one.step])
-    running = state in ("waiting", "running")
-    end_us = now_us if running else end_of(one)
+    one, reading = step.record, drawing.reading
+    end_us = end_of(one, state, drawing.now_us)
     seconds = (end_us - one.started_at_us) / MICROSECONDS_PER_SECOND
-    bar_kind = "wait" if one.kind in WAITS else state
     return StepRow(
         id=f"{one.kind}-{one.step}-{one.generation}",
         name=one.step,
@@ -132,31 +137,16 @@ def step_row(
         tries=one.tries,
         took="" if state == "again" else duration(seconds),
         started_at=format_time(one.started_at_us),
-        due_at=format_time(one.due_at_us) if one.due_at_us is not None and running else None,
+        due_at=format_time(one.due_at_us) if one.due_at_us is not None and state in UNDER_WAY else None,
         label=one.label,
         arguments=shown(one.arguments.encode(), reading) if one.arguments else None,
         result=result_text(step, reading),
         headline=first_line(masked_text(error_of(one), reading).text),
         error=masked_text(one.trace or error_of(one), reading) if one.error_type is not None else None,
         other_id=one.other_id or "",
-        other_state=states.get(one.other_id or "", ""),
-        bar=None if state == "again" else bar(bar_kind, one.started_at_us, end_us, scale),
+        other_state=drawing.relatives.get(one.other_id or "", ""),
+        bar=None if state == "again" else bar(bar_kind(one, state), one.started_at_us, end_us, drawing.scale),
     )
-
-
-def state_of(one: StepRecord, event: StoredEvent, generation: int) -> str:
-    """Say how a step stands, as its sign names it."""
-    if one.generation < generation:
-        return "replaced"
-    if one.state in RECORDED:
-        return one.state.value
-    if one.begun == 0:
-        return "again"
-    if event.state not in OPEN:
-        return "open"
-    if one.state is StepState.STARTED:
-        return "in_doubt" if event.state is State.HELD else "running"
-    return "waiting"
 
 
 def words_of(one: StepRecord, state: str) -> str:
@@ -187,14 +177,14 @@ def error_of(one: StepRecord) -> str:
     return f"{one.error_type}: {one.error}" if one.error else one.error_type or ""
 
 
-def cut_row(one: Attempt, scale: Scale) -> StepRow:
+def cut_row(one: Attempt, drawing: Drawing) -> StepRow:
     """Return the row of an attempt that was cut short, and after which the event was taken up again or ended."""
     return StepRow(
         id=f"cut-{one.token}",
         name="",
         kind="attempt",
         state=one.outcome.value,
-        words=f"start {one.token} on {one.worker or 'an unknown worker'}",
+        words=f"start {one.token}" + (f" on {one.worker}" if one.worker else ""),
         tries=0,
         took=duration((one.ended_at_us - one.started_at_us) / MICROSECONDS_PER_SECOND),
         started_at=format_time(one.started_at_us),
@@ -202,25 +192,20 @@ def cut_row(one: Attempt, scale: Scale) -> StepRow:
         label="",
         arguments=None,
         result=None,
-        headline=first_line(one.error),
+        headline=first_line(masked_text(one.error or "", drawing.reading).text),
         error=None,
         other_id="",
         other_state="",
-        bar=bar("cut", one.started_at_us, one.ended_at_us, scale),
+        bar=bar("cut", one.started_at_us, one.ended_at_us, drawing.scale),
         attempt=one.token,
     )
 
 
-def end_of(one: StepRecord) -> int:
-    """Return when a step ended, or when it was heard of last."""
-    return max(one.started_at_us, one.ended_at_us or 0)
-
-
-def bar(kind: str, first_us: int, last_us: int, scale: Scale) -> Bar:
+def bar(kind: str, first_us: int, last_us: int, scale: Scale) -> StepBar:
     """Return where a stretch lies, wide enough to be seen and never beyond the end."""
     x = scale.x(first_us) - LABELS_WIDTH
     width = max(scale.x(last_us) - LABELS_WIDTH - x, BAR_WIDTH_MIN)
-    return Bar(kind, round(min(x, TIME_WIDTH - width), 1), round(width, 1))
+    return StepBar(kind, round(min(x, TIME_WIDTH - width), 1), round(width, 1))
 
 
 def axis(scale: Scale) -> list[str]:
@@ -238,3 +223,24 @@ def heading(story: Story) -> str:
     if story.wakes:
         parts.append(f"woken {plural(story.wakes, 'time')}")
     return ", ".join(parts)
+
+
+def brief_rows(event: StoredEvent, records: Sequence[StepRecord]) -> list[BriefStep]:
+    """Return steps of an event in few words."""
+    return [
+        BriefStep(
+            name=one.step,
+            kind=KIND_WORDS[one.kind],
+            state=state,
+            tries=one.tries,
+            took=took(one),
+            error=one.error_type or "",
+            other_id=one.other_id or "",
+        )
+        for one, state in zip(records, states_of(event, records), strict=True)
+    ]
+
+
+def took(one: StepRecord) -> str:
+    """Say how long a step took, if it has ended or was heard of since it began."""
+    return "" if one.ended_at_us is None else duration((one.ended_at_us - one.started_at_us) / MICROSECONDS_PER_SECOND)

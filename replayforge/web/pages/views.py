@@ -23,7 +23,7 @@ from replayforge.web.pages.rows import (
     WorkerRow,
     WorkflowRow,
 )
-from replayforge.web.pages.step_rows import Waterfall
+from replayforge.web.pages.step_rows import BriefStep, Waterfall
 from replayforge.web.pages.trends import Bars, Latency, TypeRow
 from replayforge.web.pages.words import Text
 
@@ -122,7 +122,7 @@ class WorkflowsView:
 class WorkflowView:
     """One workflow: its totals, its picture, and the same as a table; with `only_failed`, of the failed events alone.
 
-    There is no picture of nothing.
+    There is no picture of nothing. `steps` and `parents` are those of its events, by their ids.
     """
 
     workflow_id: str
@@ -133,6 +133,8 @@ class WorkflowView:
     timeline: Timeline | None
     rows: list[EventRow]
     attempts: dict[str, list[AttemptRow]]
+    steps: dict[str, list[BriefStep]]
+    parents: dict[str, RelativeRow]
     replayable: int
 
 

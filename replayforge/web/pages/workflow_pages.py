@@ -1,13 +1,19 @@
 """The list of workflows, and one workflow as a picture and as a table."""
 
+from collections.abc import Sequence
+
 from aiohttp import web
 
+from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import FAILED
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import query_cursor
 from replayforge.web.pages import charts, rows, views
+from replayforge.web.pages.awaited import RelativeRow
+from replayforge.web.pages.documents import Reading
 from replayforge.web.pages.paging import PAGE_SIZE, goes_on_at
 from replayforge.web.pages.rendering import PageTemplate, show
+from replayforge.web.pages.step_rows import brief_rows
 
 
 async def workflows(request: web.Request) -> web.Response:
@@ -27,13 +33,15 @@ async def workflow(request: web.Request) -> web.Response:
     context, workflow_id = context_of(request), request.match_info["id"]
     summary = await context.queries.workflow(workflow_id)
     events, attempts = await context.queries.timeline(workflow_id)
+    steps = await context.queries.workflow_steps(workflow_id)
     only_failed, idle_shown = request.query.get("only") == "failed", request.query.get("idle") == "shown"
     failed = [event for event in events if event.state in charts.TROUBLED]
     found = failed if only_failed else events
     of_event: dict[str, list[rows.AttemptRow]] = {event.id: [] for event in found}
-    for attempt in attempts:
-        if attempt.event_id in of_event:
-            of_event[attempt.event_id].append(rows.attempt_row(attempt))
+    reading = Reading(context.masked_names)
+    listed = [one for one in attempts if one.event_id in of_event]
+    for one, row in zip(listed, await rows.attempt_rows(listed, reading), strict=True):
+        of_event[one.event_id].append(row)
     shown, now_us = charts.shown_events(found), context.clock.now_us()
     view = views.WorkflowView(
         workflow_id=workflow_id,
@@ -41,9 +49,18 @@ async def workflow(request: web.Request) -> web.Response:
         only_failed=only_failed,
         failed=len(failed),
         idle_shown=idle_shown,
-        timeline=charts.timeline(found, attempts, now_us, idle_shown=idle_shown) if found else None,
+        timeline=charts.timeline(found, attempts, now_us, steps=steps, idle_shown=idle_shown) if found else None,
         rows=rows.event_rows(shown, context.queries),
         attempts=of_event,
+        steps={event.id: brief_rows(event, steps[event.seq]) for event in shown if event.seq in steps},
+        parents={event.id: parent_of(event, events) for event in shown if event.origin is not None},
         replayable=sum(event.state in FAILED for event in events),
     )
     return await show(request, PageTemplate("workflow.html", workflow_id, "workflows"), view)
+
+
+def parent_of(event: StoredEvent, events: Sequence[StoredEvent]) -> RelativeRow:
+    """Return the row of an event's parent, which may belong to another workflow."""
+    parent = next((one for one in events if one.id == event.origin), None)
+    known = ("", "") if parent is None else (parent.event_type, parent.state.value)
+    return RelativeRow(event.origin or "", *known)
