@@ -1,6 +1,8 @@
 """What a parked workflow may expect of the store: what it waits for wakes it once, and nothing is lost."""
 
 import asyncio
+import threading
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,11 +12,12 @@ from msgspec.structs import replace
 from replayforge.domain.event import ClaimedEvent, Content, Entry, StoredEvent
 from replayforge.domain.journal import AwaitedEvent, StepKind, StepRecord, StepState
 from replayforge.domain.lifecycle import State
+from replayforge.stores import transactions
 from replayforge.stores.batches import RemovedEvent
 from replayforge.stores.decisions import CancelAnswer
-from replayforge.stores.driver import Batch, Fetch, Steps
+from replayforge.stores.driver import Batch, Computation, Fetch, Steps
 from replayforge.stores.journals import SignalTaken
-from replayforge.stores.projection import Projected, Projection
+from replayforge.stores.projection import Projected, Projection, project
 from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settled, Settlement, settled_event
 from tests.contract.store_backends import LOG, MINUTE_US, claimed, put, stored
@@ -178,26 +181,47 @@ async def test_a_scheduled_signal_is_matched_when_it_is_due(store: Store) -> Non
     assert (ledger.states[State.KEPT], ledger.states[State.SCHEDULED], ledger.lost) == (1, 0, 0)
 
 
-async def test_no_signal_is_lost_between_a_look_and_a_park(store: Store, other: Store) -> None:
-    """Events are parked by one daemon while another accepts what they wait for: each takes one, whoever was first."""
-    taken = await claimed(store, 12)
-    await signal(other, "first")
-    names = [f"signal-{number}" for number in range(11)]
-    entries: list[Entry] = []
+def noting(steps: Steps[Any], names: set[str], noted: threading.Event) -> Steps[Any]:
+    """Carry out a transaction and note when it comes to one of these statements, or to its end."""
+    rows = None
+    try:
+        while True:
+            statement = next(steps) if rows is None else steps.send(rows)
+            if isinstance(statement, Fetch) and statement.name in names:
+                noted.set()
+            rows = yield statement
+    except StopIteration as end:
+        noted.set()
+        return end.value
 
-    async def send() -> None:
-        for name in names:
-            entries.extend((await signal(other, name)).queued)
 
-    async def park_all() -> None:
-        for settled in await asyncio.gather(*(park(store, one, "scan") for one in taken)):
-            entries.extend(settled.woken)
+def held_open(steps: Steps[Any], until: threading.Event) -> Steps[Any]:
+    """Carry out a transaction, and commit it only once something else has happened."""
+    value = yield from steps
+    yield Computation(partial(until.wait, 10.0), 1 << 30)
+    return value
 
-    await asyncio.gather(send(), park_all())
-    assert sorted(entries) == sorted(one.event.entry for one in taken)
-    assert set(await states(store, "first", *names)) == {State.SUCCEEDED}
-    ids = [(await of_step(store, one.event, "scan")).other_id for one in taken]
-    assert sorted(ids, key=str) == sorted(["first", *names])
+
+@pytest.mark.parametrize("first", ["signal", "park"])
+async def test_a_signal_and_a_park_that_do_not_see_each_other_wait_for_each_other(store: Store, first: str) -> None:
+    """While one of them is not committed the other does not look: whichever is first, the event is woken."""
+    (one,) = await claimed(store)
+    come = record("late", event_type=SCANNED)
+    stretch = Projection(LOG, "incarnation", 1, 2, [(2, come)], 0, now_us(), signals=[SCANNED])
+    waits = parked(one.event, scan(one.event), waits=(AwaitedEvent("scan", SCANNED),))
+    projection = partial(project, store.node, store.owner, stretch)
+    parking = partial(transactions.settle, store.node, store.owner, [waits])
+    before, after = (projection, parking) if first == "signal" else (parking, projection)
+    second_waits = threading.Event()
+    if not store.shared:  # there the second begins when the first has ended
+        second_waits.set()
+    both = await asyncio.gather(
+        store.driver.write(lambda: held_open(before(), second_waits)),
+        store.driver.write(lambda: noting(after(), {"lock_workflows"}, second_waits)),
+    )
+    entries = [entry for value in both for entry in (value.woken if isinstance(value, Settled) else value.queued)]
+    assert entries == [one.event.entry]
+    assert await states(store, "event-0", "late") == [State.QUEUED, State.SUCCEEDED]
 
 
 async def test_kept_signals_are_discarded_when_nobody_can_take_them(store: Store) -> None:
@@ -276,15 +300,21 @@ async def test_a_child_that_was_only_sent_answers_nobody(store: Store) -> None:
     assert (await of_step(store, parent.event, "bill")).state is StepState.PENDING
 
 
-async def test_a_child_and_its_parent_settle_at_once(store: Store, other: Store) -> None:
-    """A parent's park and its child's end at the same moment: it is woken exactly once, whichever was first."""
-    (parent,) = await claimed(store)
-    projected = await put(store, [record("child", origin=parent.event.id)], after=1)
-    (child,) = (await other.claim(projected.queued, now_us())).taken
-    call = pending(parent.event, "bill", StepKind.CALL, other_id="child")
-    both = await asyncio.gather(store.settle([parked(parent.event, call)]), other.settle([success(child)]))
-    assert [entry for settled in both for entry in settled.woken] == [parent.event.entry]
-    assert (await of_step(store, parent.event, "bill")).state is StepState.DONE
+async def test_children_and_their_parents_settle_at_once(store: Store, other: Store) -> None:
+    """Parents are parked and their children end at the same moment: each is woken exactly once, whoever was first."""
+    parents = await claimed(store, 12)
+    records = [record(f"child-{number}", origin=one.event.id) for number, one in enumerate(parents)]
+    projected = await put(store, records, after=len(parents))
+    children = (await other.claim(projected.queued, now_us())).taken
+    parks = [
+        store.settle([parked(one.event, pending(one.event, "bill", StepKind.CALL, other_id=f"child-{number}"))])
+        for number, one in enumerate(parents)
+    ]
+    ends = [other.settle([success(one)]) for one in children]
+    settled = await asyncio.gather(*(each for pair in zip(parks, ends, strict=True) for each in pair))
+    entries = [entry for one in settled for entry in one.woken]
+    assert sorted(entries) == sorted(one.event.entry for one in parents)
+    assert {(await of_step(store, one.event, "bill")).state for one in parents} == {StepState.DONE}
 
 
 async def test_children_stay_until_their_parents_have_ended(store: Store) -> None:
