@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from replayforge import Cancelled, Context, Event, Handlers, Permanent, StepFailed, WaitTimedOut
+from replayforge import Cancelled, Context, Event, Handlers, Parking, Permanent, StepFailed, WaitTimedOut
 from replayforge.testing import Forge
 from tests.support.house import open_house
 
@@ -536,3 +536,24 @@ async def test_a_running_event_is_cancelled_at_its_next_call(on_cancel: Any) -> 
         await daemon.settled()
         assert event.status == "cancelled"
     assert calls == ({"first": 1} if on_cancel == "end" else {"first": 1, "undo": 1})
+
+
+async def test_a_task_that_a_handler_leaves_behind_ends_at_its_next_call() -> None:
+    going_on = asyncio.Event()
+    left: list[asyncio.Task[Any]] = []
+
+    async def leaves(ctx: Context) -> None:
+        await ctx.step("slow", going_on.wait)
+
+    async def handler(event: Event, ctx: Context) -> Any:
+        left.append(asyncio.create_task(leaves(ctx)))
+        await ctx.step("first", effect, "first")
+
+    async with forge(handler) as daemon:
+        event = await daemon.send("test", {})
+        await daemon.settled()
+        assert event.status == "succeeded"
+        going_on.set()
+        async with asyncio.timeout(10):
+            await asyncio.wait(left)
+        assert isinstance(left[0].exception(), Parking)

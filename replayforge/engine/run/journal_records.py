@@ -3,7 +3,7 @@
 import asyncio
 import math
 import random
-from asyncio import ensure_future, shield
+from asyncio import ensure_future, shield, wait
 from collections.abc import Awaitable, Callable
 from contextvars import Context as Variables
 from typing import Any, NoReturn, TypeVar
@@ -15,6 +15,7 @@ from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.journal import RECORDED, Journal, StepError, StepKind, StepRecord, StepState
 from replayforge.domain.lifecycle import Outcome
+from replayforge.domain.step_errors import Parking
 from replayforge.domain.verdict import Result
 from replayforge.engine.dispatch.leases import Leases
 from replayforge.engine.run.attempt import RunningAttempt
@@ -69,6 +70,7 @@ class JournalRecords:
     def __init__(self, attempt: RunningAttempt, event: StoredEvent, tools: JournalTools) -> None:
         self.attempt = attempt
         self.event = event
+        self.lease = event.lease
         self.tools = tools
         self.loop = attempt.loop
         self.journal: Journal | None = None
@@ -297,14 +299,14 @@ class JournalRecords:
         self.committing += 1
         if self.committing == 1 and not self.attempt.is_ending:
             self.tools.deadlines.begin(self.attempt, FOR_EVER, self.loop)
-            self.tools.leases.end(self.event.lease)
+            self.tools.leases.end(self.lease)
 
     def release_time(self) -> None:
         """Give the handler its whole time again."""
         self.committing -= 1
         if self.committing == 0 and not self.attempt.is_ending:
             self.tools.deadlines.begin(self.attempt, self.loop.time() + self.attempt.timeout_seconds, self.loop)
-            self.tools.leases.resume(self.event.lease)
+            self.tools.leases.resume(self.lease)
 
     # Ends
 
@@ -314,8 +316,8 @@ class JournalRecords:
         await self.never()
 
     async def never(self) -> NoReturn:
-        """Wait for the cancellation that is on its way."""
+        """Wait for the cancellation that is on its way; a task that the attempt leaves behind ends after it."""
         if self.attempt.calls is not None:
             self.attempt.calls.free_threads()
-        await self.loop.create_future()
-        raise AssertionError("unreachable")
+        await wait([self.attempt.ended])
+        raise Parking
