@@ -40,7 +40,8 @@ class Settlement(msgspec.Struct, frozen=True):
     `journal` is the number of the journal that its handler has used, 0 for one that made no call of ctx; `records` are
     steps that are committed together with it. One that `parked` leaves no attempt behind: its event waits, for
     `verdict.due_at_us`, for events that `waits` names, or for the children of its pending calls. `failed_steps` are
-    those whose failures the exception carried that ended the attempt.
+    those whose failures the exception carried that ended the attempt. With `restart` its event goes on at once with its
+    next journal, for which that is the payload.
     """
 
     event: StoredEvent
@@ -57,11 +58,17 @@ class Settlement(msgspec.Struct, frozen=True):
     parked: bool = False
     waits: tuple[AwaitedEvent, ...] = ()
     failed_steps: tuple[str, ...] = ()
+    restart: bytes | None = None
 
     @property
     def lease(self) -> Lease:
         """What must still be held."""
         return self.event.lease
+
+    @property
+    def next_journal(self) -> int:
+        """The journal that its event goes on with."""
+        return self.journal if self.restart is None else self.journal + 1
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -143,7 +150,7 @@ def take_events(
 
     Returns those taken, with what came with them, and the (id, event type) of those buried.
     """
-    whole = yield from with_contents(events)
+    whole = yield from with_restarts((yield from with_contents(events)))
     taken = [one for one in whole if is_readable(one.content)]
     buried: list[tuple[str, str]] = []
     if taken:
@@ -165,6 +172,23 @@ def with_contents(events: Sequence[ClaimedEvent]) -> Steps[Sequence[ClaimedEvent
     rows = yield Fetch("contents", {"seqs": left_out})
     contents = {row[0]: Content(bytes(row[1]), bytes(row[2])) for row in rows}
     return [ClaimedEvent(one.event, contents.get(one.event.seq, one.content), one.lease) for one in events]
+
+
+def with_restarts(events: Sequence[ClaimedEvent]) -> Steps[Sequence[ClaimedEvent]]:
+    """Let what restarts have left stand for the payloads that events came with; none is looked for at a first claim."""
+    again = [one.event.seq for one in events if one.event.lease_token > 1]
+    if not again:
+        return events
+    rows = yield Fetch("restart_payloads", {"seqs": again})
+    if not rows:
+        return events
+    payloads = {row[0]: bytes(row[1]) for row in rows}
+    return [
+        ClaimedEvent(one.event, Content(payloads[one.event.seq], one.content.metadata), one.lease)
+        if one.event.seq in payloads
+        else one
+        for one in events
+    ]
 
 
 def is_readable(content: Content) -> bool:
@@ -226,6 +250,8 @@ def go_on(node: str, settlements: Sequence[Settlement]) -> Steps[list[Entry]]:
         woken += yield from wakes.look_for_answers(node, calling, at_us)
         awaited = [key for park in parks for key in park.awaited]
         woken += (yield from wakes.match_signals(node, awaited, len(awaited), at_us)) if awaited else []
+        restarted = [settlement.event.seq for settlement in journaled if settlement.restart is not None]
+        woken += yield from journals.wake(node, restarted, at_us)
         yield from hasten_cancelled(journaled, at_us)
     ended = [Child(one.event.id, one.verdict.state, one.result) for one in settlements if one.event.origin is not None]
     if ended:
@@ -264,8 +290,13 @@ def keep_journals(settlements: Sequence[Settlement]) -> Steps[list[ParkedEvent]]
         StepCommit(one.event, one.journal, one.records, one.started_at_us, ended_by=ended_by(one))
         for one in settlements
     ]
-    yield from journals.write_steps(commits, {one.event.seq for one in settlements if one.parked})
-    parks = [ParkedEvent(one.event, one.journal, one.waits, one.ended_at_us) for one in settlements if one.parked]
+    restarts = [
+        StepCommit(one.event, one.next_journal, (), one.started_at_us, payload=one.restart)
+        for one in settlements
+        if one.restart is not None
+    ]
+    yield from journals.write_steps([*commits, *restarts], {one.event.seq for one in settlements if one.parked})
+    parks = [ParkedEvent(one.event, one.next_journal, one.waits, one.ended_at_us) for one in settlements if one.parked]
     yield from journals.park(parks)
     yield from journals.forget_waits(one.event.seq for one in settlements if one.verdict.state not in OPEN)
     return parks

@@ -263,3 +263,22 @@ async def found(store: Store, event_id: str, step_bytes: int) -> StoredHistory:
     history = await store.history(event_id, step_bytes)
     assert history is not None
     return history
+
+
+async def test_a_restart_goes_on_with_the_next_journal_and_its_payload(store: Store) -> None:
+    """It is queued at once, as one that was woken; its claims hand the payload over, and what it came with stays."""
+    (one,) = await claimed(store)
+    end = replace(parked(one.event, step(one.event)), restart=b'{"again":1}')
+    settled = await store.settle([end])
+    assert [entry.event_id for entry in settled.woken] == [one.event.id]
+    assert (await store.settle([end])).fenced == []
+    journal = await store.read_journal(await stored(store, one.event.id), now_us())
+    assert (journal.number, journal.records, journal.payload, journal.wakes) == (2, (), b'{"again":1}', 1)
+    (again,) = (await store.claim(settled.woken, now_us())).taken
+    assert (again.content.payload, again.content.metadata) == (b'{"again":1}', one.content.metadata)
+    assert (again.event.starts, again.event.lease_token) == (1, 2)
+    await store.settle([settlement(again.event, State.RETRYING)])
+    assert (await woken(store)).content.payload == b'{"again":1}'
+    found = await store.history(one.event.id)
+    assert found is not None
+    assert found.content == one.content

@@ -89,6 +89,9 @@ class Calls(Protocol):
     def first(self, waits: dict[str, Any]) -> Any:
         """See Context.first."""
 
+    def restart(self, payload: bytes) -> Any:
+        """See Context.restart."""
+
     def now(self, name: str) -> Any:
         """See Context.now."""
 
@@ -242,6 +245,14 @@ class Context:
         "paid"), late=ctx.sleep("late", 3600))`. A signal that lost is kept for another wait, a child that lost goes on.
         """
         return self.calls.first(waits)
+
+    def restart(self, payload: Any = None) -> Any:
+        """End this journal and go on with the next one, which is empty, in the same run; never comes back.
+
+        The handler is called anew, with `payload` as that of its event; what the event came with stays as it was.
+        Steps that run at this moment come to their ends first. `deadline_seconds` goes on counting.
+        """
+        return self.calls.restart(encoded_json({} if payload is None else payload, "The payload"))
 
     def now(self, name: str = "now") -> Any:
         """Give the time as a datetime in UTC, the same on every pass."""

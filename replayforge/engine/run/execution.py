@@ -170,7 +170,9 @@ def parked(execution: Execution, left: Left, park: Park, ended_at_us: int) -> Se
     decided = Verdict(state, row.attempt_count, row.crashes, due_at_us=due_at_us)
     settled = settlement(execution, Result(Outcome.INTERRUPTED, park.last_error), decided, ended_at_us)
     signature = None if park.last_error is None else error_signature(park.last_error)
-    return structs.replace(with_records(settled, left), parked=True, waits=park.waits, error_signature=signature)
+    return structs.replace(
+        with_records(settled, left), parked=True, waits=park.waits, error_signature=signature, restart=left.restart
+    )
 
 
 async def run(execution: Execution, rules: Rules) -> Result:

@@ -4,12 +4,13 @@ import asyncio
 import concurrent.futures
 import random
 import threading
+from asyncio import sleep
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from contextvars import Context as Variables
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 import msgspec
@@ -42,6 +43,7 @@ from replayforge.engine.run.waits import Waits
 from replayforge.telemetry import attempt_context
 
 RANDOM_NAMESPACE = b"replayforge/random/1"
+BUSY_SECONDS = 0.02  # before another look whether the steps that run have ended
 CANCELLED = Result(Outcome.INTERRUPTED, "The event was cancelled.", state=State.CANCELLED)
 
 KnownAs = tuple[StepKind, str, str | None]
@@ -65,7 +67,7 @@ class Left(msgspec.Struct, frozen=True):
     """What an attempt leaves to be committed with its end: steps that may not be durable, and whether it had any.
 
     `in_doubt` names a step that is to run once, has begun, and may or may not have ended; `cancelled` says that the
-    code was told of a cancel.
+    code was told of a cancel. `restart` is what the next journal goes on with.
     """
 
     number: int
@@ -74,6 +76,7 @@ class Left(msgspec.Struct, frozen=True):
     cancelled: bool
     in_doubt: str | None
     parked: Park | None
+    restart: bytes | None = None
 
 
 class Waiting(Coroutine[Any, Any, Any]):
@@ -135,6 +138,7 @@ class Journaling:
         self.passes: dict[KnownAs, int] = {}
         self.closed = False
         self.parked: Park | None = None
+        self.restarted_with: bytes | None = None
         self.reported_at_us = 0
         self.blocked_threads: set[concurrent.futures.Future[Any]] = set()
 
@@ -252,6 +256,10 @@ class Journaling:
             wait.close()
         return self.made(self.take_first({name: wait.wait for name, wait in waits.items()}))
 
+    def restart(self, payload: bytes) -> Any:
+        """See Context.restart."""
+        return self.made(self.take_restart(payload))
+
     def now(self, name: str) -> Any:
         """See Context.now."""
         return self.made(self.take_now(name))
@@ -364,6 +372,21 @@ class Journaling:
                 record = self.records.ended(begun, StepState.DONE, result=now_us)
                 self.records.ride(record)
             return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(answer(record, int)))
+
+    async def take_restart(self, payload: bytes) -> NoReturn:
+        """Have the attempt end to go on with the next journal, once no step's function runs and no commit is under way.
+
+        Who has cancelled the event is heard at the next journal's first step.
+        """
+        self.check_usable()
+        await self.records.open()
+        await self.check_deadline()
+        await self.records.reentry.wait()
+        while self.is_busy():  # noqa: ASYNC110 - rare, and short; an event would cost every step
+            await sleep(BUSY_SECONDS)
+        self.restarted_with = payload
+        self.end_to_go_on(Park((), (), None, only_retries=False, work_cut=False, last_error=None))
+        await self.records.never()
 
     async def derive(self, what: str, name: str, make: Callable[[str], Any]) -> Any:
         """Return a value that follows from the event, its journal and the name, and needs no record."""
@@ -492,14 +515,20 @@ class Journaling:
             dues.append(self.records.seconds_until(deadline_us))
         errors = [f"{record.error_type}: {record.error}" for record in pending if record.error_type is not None]
         due = min(dues, default=None)
-        self.parked = Park(
-            pending=pending,
-            waits=self.waits.awaited(),
-            due_in_seconds=due,
-            only_retries=self.waits.only_retries,
-            work_cut=not self.waits.is_only_waiting,
-            last_error=next(iter(errors), None),
+        self.end_to_go_on(
+            Park(
+                pending=pending,
+                waits=self.waits.awaited(),
+                due_in_seconds=due,
+                only_retries=self.waits.only_retries,
+                work_cut=not self.waits.is_only_waiting,
+                last_error=next(iter(errors), None),
+            )
         )
+
+    def end_to_go_on(self, park: Park) -> None:
+        """Have all of the handler's code end, for its event to go on later."""
+        self.parked = park
         self.attempt.park()
         self.free_threads()
 
@@ -515,10 +544,13 @@ class Journaling:
         return Left(
             number=self.records.number,
             records=tuple(records.values()),
-            progressed=self.records.progressed or any(one.state in RECORDED for one in fresh),
+            progressed=self.records.progressed
+            or self.restarted_with is not None
+            or any(one.state in RECORDED for one in fresh),
             cancelled=self.records.is_cancelled,
             in_doubt=next(started, None),
             parked=self.parked,
+            restart=self.restarted_with,
         )
 
 

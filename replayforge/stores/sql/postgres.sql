@@ -262,6 +262,10 @@ FROM {rows}
 WHERE e.seq = ANY (:seq) AND e.seq = g.seq AND e.state || '' = 'processing' AND e.lease_token = g.token
     AND e.lease_owner = g.owner
 
+-- restart_payloads --
+-- What restarts have left for the journals of these events to go on with.
+SELECT event_seq, payload FROM journals WHERE event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND payload IS NOT NULL
+
 -- journal --
 -- What is noted of one event's journal, when the first attempt of its run began, and the time; one row in any case.
 SELECT j.number, j.run, j.run_started_at_us, j.wakes, j.cancel_requested, j.payload, j.activation,
