@@ -515,6 +515,23 @@ async def test_a_parked_event_is_cancelled_at_once() -> None:
         assert event.status == "cancelled"
 
 
+async def test_a_parked_event_that_is_cancelled_undoes_what_it_did_if_it_says_so() -> None:
+    async def handler(event: Event, ctx: Context) -> Any:
+        try:
+            await ctx.sleep("long", HOUR_SECONDS)
+        except Cancelled:
+            await ctx.step("undo", effect, "undo")
+            raise
+
+    async with forge(handler, on_cancel="run") as daemon:
+        event = await daemon.send("test", {})
+        await daemon.settled()
+        await daemon.do(daemon.daemon.replayer.cancel(event.id, "no use"))
+        await daemon.settled()
+        assert event.status == "cancelled"
+    assert calls == {"undo": 1}
+
+
 @pytest.mark.parametrize("on_cancel", ["end", "run"])
 async def test_a_running_event_is_cancelled_at_its_next_call(on_cancel: Any) -> None:
     begun, going_on = asyncio.Event(), asyncio.Event()
