@@ -6,14 +6,15 @@ from typing import Any
 import click
 import msgspec
 
-from replayforge.cli.actions import act_on_each, confirm_effects
-from replayforge.cli.options import as_json, begins_from, document, event_filters, with_client, yes
+from replayforge.cli.actions import act_on_each
+from replayforge.cli.options import as_json, document, event_filters, with_client
 from replayforge.cli.output import facts, relative, state, table, verbatim
 from replayforge.client.http import Client
 from replayforge.client.terminal import NOTHING, complain, first_line, plain, printable
 from replayforge.domain.lifecycle import TRANSITIONS, State
 
 PAYLOAD_SHOWN_CHARACTERS = 16_384
+STEPS_SHOWN = 200
 
 several_ids = click.argument("ids", metavar="ID...", nargs=-1, required=True)
 dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
@@ -81,7 +82,7 @@ def attempts(event: Mapping[str, Any]) -> str:
 @as_json
 @with_client
 def show(client: Client, *, event_id: str, json_wanted: bool) -> None:
-    """Show one event with its payload and every attempt, newest first."""
+    """Show one event with its payload, its steps, and every attempt, newest first."""
     reply = client.get("api", "events", event_id)
     if json_wanted:
         verbatim(reply.body)
@@ -94,9 +95,12 @@ def show(client: Client, *, event_id: str, json_wanted: bool) -> None:
             ("failed", f"{attempts(event)} attempts of run {plain(event.get('run'))}"),
             *((name, f"{plain(event.get(f'{name}_at'))}  ({relative(event.get(f'{name}_at'))})") for name in TIMES),
             ("log", f"offset {plain(event.get('log_offset'))} of {plain(event.get('log_id'))}"),
+            *relations(event),
             *((name, shortened(untouched[name])) for name in CONTENT if bytes(untouched.get(name, b"null")) != b"null"),
         ]
     )
+    if event.get("steps"):
+        show_steps(client.get("api", "events", event_id, "steps", limit=STEPS_SHOWN).document())
     show_attempts(event.get("attempts") or [])
     if event.get("last_error"):
         click.echo(f"\n{click.style('LAST ERROR', bold=True)}\n{printable(event['last_error'].rstrip())}")
@@ -106,6 +110,55 @@ SHOWN = ("id", "event_type", "workflow_id", "application_name", "service_name", 
          "reason")  # fmt: skip
 TIMES = ("created", "updated")
 CONTENT = ("metadata", "payload", "result")
+
+
+def relations(event: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what the event waits for, and its parent and children."""
+    parent, children = event.get("parent"), event.get("children") or []
+    return [
+        *(("waits for", awaited(one)) for one in event.get("awaits") or []),
+        *((("parent", relative_in_words(parent)),) if parent else ()),
+        *(("child", relative_in_words(child)) for child in children),
+        *((("cancel", "is asked for, and comes at the next step"),) if event.get("cancel_requested") else ()),
+    ]
+
+
+def awaited(one: Mapping[str, Any]) -> str:
+    """Return what a parked event waits for, and until when."""
+    subject, until = plain(one.get("event_type") or one.get("name")), relative(one.get("until"))
+    ends = "" if until == NOTHING else f", until {plain(one['until'])} ({until})"
+    return f"{subject} ({plain(one.get('kind'))}){ends}"
+
+
+def relative_in_words(one: Mapping[str, Any]) -> str:
+    """Return a parent or a child."""
+    status = state(one["status"]) if one.get("status") else "gone"
+    return f"{plain(one.get('id'))}  {plain(one.get('event_type'))}  {status}"
+
+
+def show_steps(page: Mapping[str, Any]) -> None:
+    """Print the steps of the current journal as a table."""
+    click.echo()
+    heads = ("STATE", "STEP", "KIND", "TRIES", "TOOK", "ENDS", "EVENT", "ERROR")
+    table(heads, [step_row(one) for one in page["items"]])
+    if page.get("has_more"):
+        complain(f"There are more than {STEPS_SHOWN} steps; GET /api/events/ID/steps has all of them.")
+
+
+def step_row(one: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one step as a row of the table."""
+    took, error = one.get("duration_ms"), one.get("error")
+    pending = one.get("state") in ("pending", "started")
+    return (
+        state(one.get("state")),
+        plain(one.get("name")),
+        plain(one.get("kind")),
+        plain(one.get("tries")),
+        NOTHING if took is None else f"{took / 1000:,.3f} s",
+        relative(one.get("due_at")) if pending else NOTHING,
+        plain(one.get("event_id")),
+        first_line(f"{error['type']}: {error['message']}") if error else NOTHING,
+    )
 
 
 def shortened(value: msgspec.Raw) -> str:
@@ -141,31 +194,14 @@ def attempt_row(attempt: Mapping[str, Any]) -> tuple[str, ...]:
 )
 @click.option("--reason", help="Why, for those who look at it later.")
 @click.option("--force", is_flag=True, help="Replay events that succeeded, too.")
-@begins_from
 @dry_run
-@yes
 @with_client
 @click.pass_context
 def replay(
-    context: click.Context,
-    /,
-    client: Client,
-    *,
-    ids: tuple[str, ...],
-    dry_run: bool,
-    yes: bool,
-    force: bool,
-    begins_from: str | None,
-    **given: Any,
+    context: click.Context, /, client: Client, *, ids: tuple[str, ...], dry_run: bool, force: bool, **given: Any
 ) -> None:
-    """Run events again: same id and key, a new run with its full number of attempts.
-
-    What the steps of an event have done stays done, unless --from says otherwise.
-    """
-    given |= {"force": force or None, "from": begins_from}
-    body = {name: value for name, value in given.items() if value is not None}
-    if not dry_run and not yes:
-        confirm_effects(client, ids, body)
+    """Run events again: same id and key, a new run with its full number of attempts."""
+    body = {name: value for name, value in given.items() if value is not None} | ({"force": True} if force else {})
     act(context, client, "replay", ids, body, dry_run=dry_run)
 
 
@@ -199,17 +235,14 @@ def cancel(context: click.Context, /, client: Client, *, ids: tuple[str, ...], d
     help="What it becomes: its effect has happened, it has failed, or it is to run again.",
 )
 @click.option("--reason", default="", help="Why, for those who look at it later.")
-@click.option("--step", help="The step in doubt that this is about: queued, it is done again unless it has a result.")
-@click.option("--result", metavar="JSON|@FILE|-", callback=document, help="What the step in doubt has come to.")
 @dry_run
 @with_client
 @click.pass_context
 def resolve(
-    context: click.Context, /, client: Client, *, ids: tuple[str, ...], dry_run: bool, status: str, **given: Any
+    context: click.Context, /, client: Client, *, ids: tuple[str, ...], dry_run: bool, status: str, reason: str
 ) -> None:
     """Decide about events that are held: they may have had their effect, and nobody but you can know."""
-    body = {"to": status} | {name: value for name, value in given.items() if value is not None}
-    act(context, client, "resolve", ids, body, dry_run=dry_run)
+    act(context, client, "resolve", ids, {"status": status, "reason": reason}, dry_run=dry_run)
 
 
 def act(

@@ -61,15 +61,6 @@ def understood(url: str) -> Iterator[None]:
         raise Misunderstood(url, error) from error
 
 
-begins_from = click.option(
-    "--from",
-    "begins_from",
-    metavar="failure|start|STEP",
-    help="From where in its journal an event goes on: the failure that ended it (the default), its start, or a step.",
-)
-yes = click.option("--yes", is_flag=True, help="Do not ask.")
-
-
 def event_filters(command: Command) -> Command:
     """Add the filters of the events list to a command; it gets them as one mapping, ready for the query."""
 
@@ -80,6 +71,7 @@ def event_filters(command: Command) -> Command:
     @click.option("--error", help="Error signature, as `dead groups` shows it.")
     @click.option("--since", callback=moment, help='Earliest time: RFC 3339, or a distance such as "1h".')
     @click.option("--until", callback=moment, help="Latest time, in the same forms.")
+    @click.option("--awaits", help="Type of the event that parked ones wait for.")
     @click.option("--search", "q", help="Id, key or workflow; a beginning is enough.")
     @functools.wraps(command)
     def with_filters(*positional: Any, **arguments: Any) -> Any:

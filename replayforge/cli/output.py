@@ -9,9 +9,9 @@ import click
 
 from replayforge.client.terminal import NOTHING, plain
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, SystemClock, parse_time
-from replayforge.domain.signs import OUTCOMES, STATES
+from replayforge.domain.signs import OUTCOMES, STATES, STEP_STATES
 
-SIGNS = STATES | OUTCOMES
+SIGNS = STEP_STATES | STATES | OUTCOMES
 COLOURS = {"✓": "green", "✕": "red", "⧖": "red", "⚡": "red", "↻": "yellow", "‖": "yellow", "◐": "cyan"}
 SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 

@@ -17,12 +17,16 @@ FILTER_NAMES = (
     "since",
     "until",
     "q",
+    "awaits",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events a list shows; None means any. `event_type` may hold `*`; times are microseconds."""
+    """Which events a list shows; None means any. `event_type` may hold `*`; times are microseconds.
+
+    `awaits` is the type of the event that parked ones wait for.
+    """
 
     state: State | None = None
     event_type: str | None = None
@@ -33,6 +37,7 @@ class EventFilter:
     since_us: int | None = None
     until_us: int | None = None
     text: str | None = None
+    awaits: str | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any], since_us: int | None = None, until_us: int | None = None) -> "EventFilter":
@@ -48,6 +53,7 @@ class EventFilter:
             since_us=since_us,
             until_us=until_us,
             text=given.get("q") or None,
+            awaits=given.get("awaits") or None,
         )
 
 

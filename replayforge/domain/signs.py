@@ -36,6 +36,8 @@ OUTCOMES: dict[str, Sign] = {
 }
 # How a step stands: as its row says, and what its event and later generations add to that.
 STEP_STATES: dict[str, Sign] = {
+    "started": Sign("◐", "started"),
+    "pending": Sign("◌", "pending"),
     "done": Sign("✓", "done"),
     "failed": Sign("✕", "failed"),
     "running": Sign("◐", "running"),

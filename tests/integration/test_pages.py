@@ -423,7 +423,9 @@ async def test_the_described_api_is_the_served_one(house: House) -> None:
     assert len(served) > 35
     resolve = described["paths"]["/api/events/{id}/resolve"]["post"]
     body = resolve["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-    assert described["components"]["schemas"][body]["properties"].keys() == {"status", "reason"}
+    assert described["components"]["schemas"][body]["properties"].keys() == {
+        "to", "status", "reason", "step", "result",
+    }  # fmt: skip
     assert all(word in described["info"]["description"] for word in ("count_capped", "too-slow", "429", "session"))
     schemas = described["components"]["schemas"]
     assert {name.rpartition("/")[2] for name in re.findall(r'"\$ref":"([^"]+)"', text)} <= schemas.keys()

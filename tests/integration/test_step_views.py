@@ -1,12 +1,14 @@
 """What people see of a handler that takes steps: in the API, on pages, in lists, and in figures."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from replayforge import Context, Event, Handlers, StepFailed
+from tests.integration.test_pages import page
 from tests.support.house import House, open_house
 
 
@@ -16,6 +18,10 @@ async def reserve(item: dict[str, Any]) -> dict[str, Any]:
 
 async def charge() -> None:
     raise ValueError("card declined")
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
 
 
 def order_handlers() -> Handlers:
@@ -38,6 +44,10 @@ def order_handlers() -> Handlers:
         except StepFailed:
             await ctx.step("release", asyncio.sleep, 0)
         return {"ended": "not paid"}
+
+    @handlers.on("order.once", timeout_seconds=0.1)
+    async def once(event: Event, ctx: Context) -> Any:
+        return [await ctx.step("pay", hang, once=True)]
 
     @handlers.on("mail.*")
     async def mail(event: Event, ctx: Context) -> Any:
@@ -101,3 +111,80 @@ async def test_a_failure_that_was_caught_is_told(house: House) -> None:
         "failed", "ValueError", "card declined",
     )  # fmt: skip
     assert (released["name"], released["state"]) == ("release", "done")
+
+
+async def test_lists_find_who_waits_for_what(house: House) -> None:
+    """`awaits` names the type that parked events wait for; the overview counts them, and signals that are kept."""
+    order = await house.send("order.placed")
+    await house.reaches(order, "waiting")
+    kept = await house.send("parcel.scanned", workflow_id="nobody")
+    await house.reaches(kept, "kept")
+    for query, ids in {
+        "awaits=parcel.scanned": [order],
+        "awaits=parcel": [],
+        "awaits=parcel.scanned&workflow_id=other": [],
+        "status=waiting": [order],
+        "status=kept": [kept],
+    }.items():
+        assert [item["id"] for item in (await house.get(f"/api/events?{query}"))["items"]] == ids, query
+        _, html = await page(house, f"/events?{query}")
+        assert html.count('class="tick"><input') == len(ids)
+    _, overview = await page(house, "/")
+    assert "1 event parked, 1 signal kept" in overview
+    assert 'href="/events?status=kept"' in overview
+    await house.send("parcel.scanned")
+    await house.reaches(order, "succeeded")
+    assert (await house.get("/api/events?awaits=parcel.scanned"))["items"] == []
+
+
+async def test_steps_are_measured(house: House) -> None:
+    """How long steps took is counted once for each step whose function ran, and not for waits."""
+    await house.reaches(await house.send("order.unpaid"), "succeeded")
+    await house.reaches(await house.send("order.placed"), "waiting")
+    async with house.http.get("/metrics") as answer:
+        figures = (await answer.text()).splitlines()
+    assert "replayforge_step_latency_seconds_count 3.0" in figures
+    assert 'replayforge_events{state="waiting"} 1.0' in figures
+    assert 'replayforge_steps_total{outcome="failed"} 1.0' in figures
+
+
+async def test_pages_hide_secrets_of_steps(house: House) -> None:
+    """The page of an event hides in its steps what it hides in payloads, and shows it when asked."""
+    order = await house.send("order.placed")
+    await house.reaches(order, "waiting")
+    _, hidden = await page(house, f"/events/{order}")
+    assert "hidden-" not in hidden
+    assert "Show 2 hidden values" in hidden
+    _, shown = await page(house, f"/events/{order}?secrets=shown")
+    assert "hidden-result" in shown
+    assert "hidden-argument" in shown
+
+
+async def test_the_timeline_names_steps_and_parents(house: House) -> None:
+    """A workflow's page has the steps below their event, with links from child to parent and back."""
+    order = await house.send("order.placed")
+    child = (await house.reaches(order, "waiting"))["children"][0]["id"]
+    await house.reaches(child, "succeeded")
+    _, html = await page(house, "/workflows/workflow")
+    assert "reserve" in html
+    assert f'a child of <a href="/events/{order}">' in re.sub(r"\s+", " ", html)
+    events = (await house.get("/api/workflows/workflow/timeline"))["events"]
+    assert [(one["origin"], [step["name"] for step in one["steps"]]) for one in events] == [
+        (None, ["reserve", "mail.wanted", "parcel.scanned"]),
+        (order, []),
+    ]
+
+
+async def test_a_step_in_doubt_is_decided_about_on_the_page(house: House) -> None:
+    """The page names the step; a result that is no JSON is refused, and with one the event goes on."""
+    event_id = await house.send("order.once")
+    await house.reaches(event_id, "held")
+    _, html = await page(house, f"/events/{event_id}")
+    assert '<input type="hidden" name="step" value="pay">' in html
+    form = {"id": event_id, "step": "pay", "status": "queued", "result": "{"}
+    async with house.http.post("/actions/resolve", data=form, allow_redirects=False) as answer:
+        assert answer.status == 303
+    assert (await house.event(event_id))["status"] == "held"
+    async with house.http.post("/actions/resolve", data=form | {"result": "7"}, allow_redirects=False) as answer:
+        assert answer.status == 303
+    assert (await house.reaches(event_id, "succeeded"))["result"] == [7]

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from replayforge.domain.clock import Clock
-from replayforge.domain.histogram import bucket_of
+from replayforge.domain.histogram import BUCKETS, bucket_of
+from replayforge.domain.journal import StepKind
 from replayforge.domain.lifecycle import State
 from replayforge.domain.metrics_history import (
     ACCEPTED,
@@ -64,7 +65,8 @@ class MetricsRecorder:
     """Counts by event type, in plain numbers. What a kill -9 can take is what was counted since the last write.
 
     While the store is away the counts stay in memory: they are bounded in types, and by the length of the ranges in
-    time. Everything is counted on the event loop. `writes` is how often something was written.
+    time. Everything is counted on the event loop. `writes` is how often something was written. How long steps took is
+    kept since the start of this process alone.
     """
 
     def __init__(self, store: Store, clock: Clock, telemetry: Telemetry) -> None:
@@ -74,6 +76,8 @@ class MetricsRecorder:
         self.fresh = TypeCounts()
         self.since_start = [0] * len(NAMES)
         self.latency_us_since_start = 0
+        self.step_latencies = [0] * BUCKETS
+        self.step_latency_us = 0
         self.writes = 0
         self.pages: dict[tuple[int, int], StepCounts] = {}
         self.notes: dict[str, Callable[[int, dict[str, Any]], None]] = {
@@ -82,6 +86,7 @@ class MetricsRecorder:
             "attempt.reclaimed": self.note_reclaimed,
             "event.dead_lettered": self.note_dead_lettered,
             "service.crashed": self.note_restart,
+            "step.recorded": self.note_steps,
         }
         telemetry.listen(self.listen)
 
@@ -127,6 +132,14 @@ class MetricsRecorder:
     def note_restart(self, count: int, _: dict[str, Any]) -> None:
         """Count crashes of the daemon or of a part of it."""
         self.fresh.of(NO_TYPE)[INDEX[RESTARTED]] += count
+
+    def note_steps(self, _: int, fields: dict[str, Any]) -> None:
+        """Count how long steps took whose functions ran; how long a wait is says nothing of us."""
+        for record in fields["records"]:
+            if record.kind is StepKind.STEP:
+                took_us = max(0, (record.ended_at_us or 0) - record.started_at_us)
+                self.step_latencies[bucket_of(took_us)] += 1
+                self.step_latency_us += took_us
 
     def counts_since_start(self) -> list[int]:
         """Return what this process has counted since it was started, all types together."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from asyncio import shield
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -94,11 +93,12 @@ class Recorder:
 
     def report(self, commits: list[StepCommit], committed: list[StepCommitted]) -> None:
         """Tell how many steps came to an end, and how."""
-        states = Counter(
-            record.state
+        records = [
+            record
             for commit, one in zip(commits, committed, strict=True)
             if not one.fenced
             for record in commit.records
-        )
-        for state in RECORDED & states.keys():
-            self.telemetry.emit("step.recorded", states[state], outcome=state)
+        ]
+        for state in RECORDED:
+            if ended := [record for record in records if record.state is state]:
+                self.telemetry.emit("step.recorded", len(ended), outcome=state, records=ended)

@@ -21,7 +21,7 @@ from replayforge.stores.stories import UNTOLD
 from replayforge.web.api import shapes
 from replayforge.web.api.ingest import with_header_key
 from replayforge.web.api.shapes import json_response
-from replayforge.web.api.step_shapes import relative_shape, step_shape, stored_story, story_shape
+from replayforge.web.api.step_shapes import relative_shape, step_in_brief, step_shape, stored_story, story_shape
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import (
     REASON_CHARACTERS_MAX,
@@ -261,6 +261,7 @@ async def show_timeline(request: web.Request) -> web.Response:
     """Answer with a workflow's events in order, each with its attempts."""
     context, workflow_id = context_of(request), request.match_info["id"]
     events, attempts = await context.queries.timeline(workflow_id)
+    steps = await context.queries.workflow_steps(workflow_id)
     by_event: dict[str, list[dict[str, Any]]] = {event.id: [] for event in events}
     for attempt in attempts:
         if attempt.event_id in by_event:
@@ -278,6 +279,8 @@ async def show_timeline(request: web.Request) -> web.Response:
             "created_at": format_time(event.created_at_us),
             "updated_at": format_time(event.updated_at_us),
             "next_run_at": None if event.due_at_us is None else format_time(event.due_at_us),
+            "origin": event.origin,
+            "steps": [step_in_brief(one) for one in steps.get(event.seq, ())],
             "attempts": by_event[event.id],
         }
         for event in events

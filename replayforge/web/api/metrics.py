@@ -1,6 +1,6 @@
 """Figures for Prometheus, read when they are asked for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from aiohttp import web
@@ -45,6 +45,7 @@ class DaemonCollector:
             "replayforge_unprojected", "Accepted events without a row yet", value=self.ledger.unprojected
         )
         yield self.latency()
+        yield self.step_latency()
         yield from self.log_figures()
         wal_bytes = self.status.store_wal_bytes()
         yield GaugeMetricFamily("replayforge_store_wal_bytes", "The store's write-ahead file", value=wal_bytes)
@@ -96,12 +97,15 @@ class DaemonCollector:
     def latency(self) -> Metric:
         """Return how long first runs took from acceptance to their recorded end, since this process began."""
         counts = self.metrics_recorder.counts_since_start()[FIRST_LATENCY:]
-        edges = [*(f"{edge_us / MICROSECONDS_PER_SECOND:g}" for edge_us in EDGES_US), "+Inf"]
-        buckets = list(zip(edges, accumulate(counts), strict=True))
-        sum_seconds = self.metrics_recorder.latency_us_since_start / MICROSECONDS_PER_SECOND
         name = "replayforge_latency_seconds"
         words = "From acceptance to the recorded end of the first run"
-        return HistogramMetricFamily(name, words, buckets=buckets, sum_value=sum_seconds)
+        return histogram(name, words, counts, self.metrics_recorder.latency_us_since_start)
+
+    def step_latency(self) -> Metric:
+        """Return how long steps took from their first try to their recorded end, since this process began."""
+        recorder, name = self.metrics_recorder, "replayforge_step_latency_seconds"
+        words = "From the first try of a step to its recorded end"
+        return histogram(name, words, recorder.step_latencies, recorder.step_latency_us)
 
     def log_figures(self) -> Iterable[Metric]:
         """Yield the figures of ForgeLog."""
@@ -122,6 +126,13 @@ class DaemonCollector:
             yield GaugeMetricFamily(f"replayforge_log_{name}", words, value=value)
         for name, (value, words) in counters.items():
             yield CounterMetricFamily(f"replayforge_log_{name}", words, value=value)
+
+
+def histogram(name: str, words: str, counts: Sequence[int], sum_us: int) -> Metric:
+    """Return durations that were counted in buckets."""
+    edges = [*(f"{edge_us / MICROSECONDS_PER_SECOND:g}" for edge_us in EDGES_US), "+Inf"]
+    buckets = list(zip(edges, accumulate(counts), strict=True))
+    return HistogramMetricFamily(name, words, buckets=buckets, sum_value=sum_us / MICROSECONDS_PER_SECOND)
 
 
 def series_of(telemetry: Telemetry, name: str, kind: Kind) -> Iterable[tuple[list[str], int]]:

@@ -68,6 +68,7 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
     "since": ({"type": "string", "format": "date-time"}, "Accepted at this time or later."),
     "until": ({"type": "string", "format": "date-time"}, "Accepted before this time."),
     "q": ({"type": "string"}, "An event id, key or workflow, exact or the beginning of it."),
+    "awaits": ({"type": "string"}, "The type of the event that parked ones wait for."),
     "group_by": ({"enum": ["error", "type", "service", "reason"]}, "What to gather by; without it one by one."),
     "window_seconds": ({"type": "number", "default": 86400}, "How far to look back."),
     "offset": ({"type": "integer", "default": 0}, "Records after this offset."),

@@ -43,6 +43,7 @@ class ReplayFilter(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     since: str | None = None
     until: str | None = None
     q: str | None = None
+    awaits: str | None = None
 
 
 class BulkReplayRequest(msgspec.Struct, forbid_unknown_fields=True):

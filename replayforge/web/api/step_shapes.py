@@ -103,6 +103,11 @@ def step_shape(one: StepRecord) -> StepShape:
     )
 
 
+def step_in_brief(one: StepRecord) -> StepInBrief:
+    """Name a step."""
+    return StepInBrief(one.step, one.kind.value, one.state.value)
+
+
 def time_of(at_us: int | None) -> str | None:
     """Write a time that there may be none of."""
     return None if at_us is None else format_time(at_us)
@@ -123,7 +128,7 @@ def story_shape(story: Story, awaited: Sequence[StepRecord], parent: RelativeSha
         "parent": parent,
         "children": [child_shape(step, child) for step, child in story.children],
     }
-    brief = [StepInBrief(one.record.step, one.record.kind.value, one.record.state.value) for one in story.steps]
+    brief = [step_in_brief(one.record) for one in story.steps]
     return answer | ({"steps": brief, "steps_count": story.steps_count} if brief else {})
 
 

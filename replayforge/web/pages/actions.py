@@ -4,7 +4,9 @@ from asyncio import gather
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from aiohttp import web
+from multidict import MultiMapping
 
 from replayforge.domain.errors import Conflict, NotFound, Rejected
 from replayforge.domain.event import StoredEvent
@@ -22,6 +24,7 @@ from replayforge.web.pages.rendering import PageTemplate, show
 from replayforge.web.pages.selection import GROUP_EVENTS_MAX, Selection, read_selection, selected
 from replayforge.web.pages.words import link, plural, segment, workflow_path
 
+decode_anything = msgspec.json.Decoder(msgspec.Raw).decode
 TOGETHER = 50
 SAMPLE_MAX = 5
 DONE = {"replay": "replayed", "discard": "discarded", "cancel": "cancelled", "retry": "queued to run now"}
@@ -150,13 +153,26 @@ async def resolve(request: web.Request) -> web.Response:
     form, context = await read_form(request), context_of(request)
     event_id, status = form.get("id", ""), form.get("status", "")
     back = back_of(form, f"{context.base_path}/events")
+    try:
+        step, result = resolution_in(form)
+    except msgspec.DecodeError as error:
+        return see_other(request, back, Flash("err", f"The result of a step is JSON: {error}."))
+    status = "queued" if status == "again" else status
     if status not in TRANSITIONS[State.HELD]:
         return see_other(request, back, Flash("err", "Say whether it is to run again, had succeeded, or had failed."))
     try:
-        await context.replayer.resolve(event_id, State(status), reason_in(form))
+        await context.replayer.resolve(event_id, State(status), reason_in(form), step=step, result=result)
     except Rejected as error:
         return see_other(request, back, Flash("err", str(error)))
     return see_other(request, back, Flash("ok", f"Decided: {STATES[status].words}."))
+
+
+def resolution_in(form: MultiMapping[str]) -> tuple[str | None, bytes | None]:
+    """Return the step in doubt that a form decides about, and its result if it has ended; raises DecodeError."""
+    step = form.get("step") or None
+    if step is None or form.get("status") != "queued":
+        return step, None
+    return step, bytes(decode_anything((form.get("result") or "null").encode(errors="surrogatepass")))
 
 
 async def crash_worker(request: web.Request) -> web.Response:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from replayforge.domain.clock import format_time
 from replayforge.domain.event import StoredEvent
-from replayforge.domain.journal import StepKind, StepRecord
-from replayforge.domain.lifecycle import TERMINAL, State
+from replayforge.domain.journal import StepKind, StepRecord, StepState
+from replayforge.domain.lifecycle import TERMINAL, Reason, State
 from replayforge.stores.stories import Story
 from replayforge.web.pages.words import first_line
 
@@ -78,3 +78,10 @@ def reason_to_stay(event: StoredEvent, story: Story) -> str:
     if event.state is State.WAITING and not story.awaited(event):
         return "Its handler waits for a time."
     return ""
+
+
+def step_in_doubt(event: StoredEvent, story: Story) -> str:
+    """Return the step that a held event waits for a decision about, or nothing."""
+    if event.reason != Reason.IN_DOUBT or event.state is not State.HELD:
+        return ""
+    return next((one.record.step for one in story.steps if one.record.state is StepState.STARTED), "")

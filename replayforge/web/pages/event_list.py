@@ -67,6 +67,7 @@ def read_filters(request: web.Request) -> views.Filters:
         error=query.get("error", ""),
         since=since,
         q=query.get("q", "").strip(),
+        awaits=query.get("awaits", "").strip(),
     )
 
 
@@ -92,6 +93,7 @@ def api_query(filters: views.Filters, now_us: int) -> dict[str, str]:
         "error": filters.error,
         "since": "" if begin_us is None else format_time(begin_us),
         "q": filters.q,
+        "awaits": filters.awaits,
     }
     return {name: value for name, value in given.items() if value}
 

@@ -14,7 +14,7 @@ from replayforge.stores.stories import Story
 from replayforge.turns import computed
 from replayforge.web.http.context import WebContext, context_of
 from replayforge.web.pages import rows, views
-from replayforge.web.pages.awaited import RelativeRow, awaited_rows, reason_to_stay, relative_row
+from replayforge.web.pages.awaited import RelativeRow, awaited_rows, reason_to_stay, relative_row, step_in_doubt
 from replayforge.web.pages.documents import Reading, shown
 from replayforge.web.pages.event_facts import history_facts, receipt_facts
 from replayforge.web.pages.rendering import PageTemplate, show
@@ -90,6 +90,7 @@ def received_view(receipt: Receipt, holds: views.HeldView) -> views.EventView:
         holds=holds,
         replay_of=receipt.record.replay_of or "",
         why="",
+        in_doubt="",
         awaits=[],
         parent=None if receipt.record.origin is None else RelativeRow(receipt.record.origin, "", ""),
         waterfall=None,
@@ -116,6 +117,7 @@ def history_view(found: History, made: Shown, context: WebContext) -> views.Even
         holds=made.holds,
         replay_of=found.event.replay_of or "",
         why=reason_to_stay(event, story),
+        in_doubt=step_in_doubt(event, story),
         awaits=awaited_rows(event, story),
         parent=None if event.origin is None else relative_row(event.origin, story),
         waterfall=made.waterfall,

@@ -171,4 +171,9 @@ def healthy(signs: Signs) -> Health:
     """Say that all is well, and how much is on its way."""
     backlog = signs.report.backlog if signs.report else 0
     cause = f"{plural(backlog, 'event')} on the way" if backlog else "everything that was due has ended"
-    return Health("Healthy", "ok", cause, "/runtime")
+    apart = []
+    if signs.report and signs.report.waiting:
+        apart.append(f"{plural(signs.report.waiting, 'event')} parked")
+    if signs.report and signs.report.kept:
+        apart.append(f"{plural(signs.report.kept, 'signal')} kept")
+    return Health("Healthy", "ok", ", ".join([cause, *apart]), "/runtime")

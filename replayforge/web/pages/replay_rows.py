@@ -18,6 +18,7 @@ FILTER_WORDS = {
     "since": "accepted since",
     "until": "accepted before",
     "q": "search",
+    "awaits": "waits for",
 }
 
 

@@ -56,6 +56,7 @@ class Filters:
     error: str = ""
     since: str = ""
     q: str = ""
+    awaits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ class HeldView:
 class EventView:
     """One event with its history; `verbs` are the actions its state allows, `why` says what keeps it where it is.
 
-    `awaits` is what it is parked for, `waterfall` its steps, `parent` the event whose handler has made it.
+    `in_doubt` is the step that a held event waits for a decision about; `awaits` is what it is parked
+    for, `waterfall` its steps, `parent` the event whose handler has made it.
     """
 
     event: EventRow
@@ -104,6 +106,7 @@ class EventView:
     holds: HeldView
     replay_of: str
     why: str
+    in_doubt: str
     awaits: list[AwaitedRow]
     parent: RelativeRow | None
     waterfall: Waterfall | None

@@ -68,6 +68,7 @@ class FakeApi:
                 web.post("/api/events/bulk", self.post_bulk),
                 web.get("/api/events", self.list_events),
                 web.get("/api/events/{id}", self.show_event),
+                web.get("/api/events/{id}/steps", self.list_steps),
                 web.post("/api/{kind:events|deadletters}/{id}/{action}", self.act),
                 web.get("/api/deadletters", self.groups),
                 web.post("/api/replays", self.post_replay),
@@ -136,6 +137,9 @@ class FakeApi:
         page = {"items": found[start : start + limit], "next_cursor": str(start + limit) if more else None}
         return web.json_response(page | {"has_more": more})
 
+    async def list_steps(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"items": self.events[request.match_info["id"]]["steps"], "has_more": False})
+
     async def show_event(self, request: web.Request) -> web.StreamResponse:
         event_id = request.match_info["id"]
         if event_id not in self.events:
@@ -170,7 +174,6 @@ class FakeApi:
         if asked.get("dry_run"):
             groups = [{"group": "TimeoutError: N s", "count": len(found)}] if found else []
             answer = {"count": len(found), "more": False, "would_replay": total, "sample": found, "groups": groups}
-            answer["effects_again"] = 0
             return web.json_response(answer)
         if asked["expected_count"] != len(found):
             return problem(409, "The state has changed meanwhile", f"{len(found)} fit now.")

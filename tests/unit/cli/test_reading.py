@@ -75,6 +75,26 @@ def test_events_show_result(ask: Cli, api: FakeApi) -> None:
     assert line.split(maxsplit=1)[1] == '{"captured": 12.0}'
 
 
+def test_events_show_steps(ask: Cli, api: FakeApi) -> None:
+    """Steps come as a table; what an event waits for, its parent and its children are named."""
+    step = {"name": "charge", "kind": "step", "state": "failed", "tries": 3, "duration_ms": 1200.0, "event_id": None}
+    step |= {"error": {"type": "ValueError", "message": "card declined", "trace": ""}, "due_at": None}
+    api.add(
+        "id-1", "waiting", steps=[step], cancel_requested=True,
+        awaits=[{"name": "scan", "kind": "wait_for", "event_type": "parcel.scanned", "until": "2999-01-01T00:00:00Z"}],
+        parent={"id": "id-0", "event_type": "order", "status": None},
+        children=[{"id": "id-2", "event_type": "mail", "status": "succeeded"}],
+    )  # fmt: skip
+    lines = ask("events", "show", "id-1").out.splitlines()
+    charge = next(one for one in lines if "charge" in one)
+    assert charge.split()[:7] == ["✕", "failed", "charge", "step", "3", "1.200", "s"]
+    assert charge.endswith("ValueError: card declined")
+    assert any(one.startswith("waits for") and "parcel.scanned (wait_for), until 2999-01-01" in one for one in lines)
+    assert any(one.startswith("parent") and one.endswith("gone") for one in lines)
+    assert any(one.startswith("child") and one.endswith("✓ succeeded") for one in lines)
+    assert "◌ waiting" in lines[0]
+
+
 def test_long_payload_is_cut(ask: Cli, api: FakeApi) -> None:
     """A long payload is cut, and it says how to see the rest."""
     api.add("id-1", payload="x" * 50_000)

@@ -1,12 +1,12 @@
 """The filter of events: one builder, whoever asks."""
 
 from dataclasses import fields
-from typing import get_args, get_type_hints
+from typing import get_args
 
 from replayforge.domain.lifecycle import TRANSITIONS, State
 from replayforge.domain.reports import FILTER_NAMES, EventFilter
 from replayforge.stores.lookups import FILTERS
-from replayforge.web.api.events import SHORT_NAMES, ResolveRequest
+from replayforge.web.api.events import SHORT_NAMES, Ending
 from replayforge.web.api.replays import ReplayFilter
 
 
@@ -15,7 +15,7 @@ def test_a_filter_is_built_from_the_names_it_has_outside() -> None:
     given = {name: name for name in FILTER_NAMES} | {"status": "held"}
     whole = EventFilter.of(given, 1, 2)
     assert whole == EventFilter(
-        State.HELD, "event_type", "service_name", "workflow_id", "application_name", "error", 1, 2, "q"
+        State.HELD, "event_type", "service_name", "workflow_id", "application_name", "error", 1, 2, "q", "awaits"
     )
     assert EventFilter.of(dict.fromkeys(FILTER_NAMES, "")) == EventFilter.of({}) == EventFilter()
 
@@ -29,4 +29,4 @@ def test_whoever_filters_knows_the_same_names() -> None:
 
 def test_a_held_event_is_resolved_as_the_lifecycle_allows() -> None:
     """What may be said of a held event is where the lifecycle leads from there."""
-    assert set(get_args(get_type_hints(ResolveRequest)["status"])) == TRANSITIONS[State.HELD]
+    assert set(get_args(Ending)) == TRANSITIONS[State.HELD]
