@@ -249,7 +249,7 @@ async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
         reader=claiming.reader,
         deferred_claimer=claiming.deferred_claimer,
         janitor=caring.janitor,
-        replayer=Replayer(base.store, claiming.publisher, base.handlers.is_signal, base.clock, base.telemetry),
+        replayer=Replayer(base.store, claiming.publisher, base.handlers, base.clock, base.telemetry),
         replay_jobs=caring.replay_jobs,
         replay_runner=caring.replay_runner,
         pause_controller=claiming.pause_controller,

@@ -1,12 +1,15 @@
 """Acting on many events, one after the other: what was done, what was not and why, and an exit code for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from replayforge.client.http import Problem
+from replayforge.client.http import Client, Problem
 from replayforge.client.progress import progress_bar
+from replayforge.client.terminal import counted
+from replayforge.domain.replay_plan import FROM_FAILURE
 
 
 def act_on_each(verb: str, ids: Sequence[str], action: Callable[[str], Any]) -> int:
@@ -22,6 +25,24 @@ def act_on_each(verb: str, ids: Sequence[str], action: Callable[[str], Any]) -> 
             bar.advance(1)
     click.echo(f"{verb} {len(ids) - refused:,} of {len(ids):,}")
     return 1 if refused else 0
+
+
+def confirm_effects(client: Client, ids: Sequence[str], body: Mapping[str, Any]) -> None:
+    """Ask before effects that the journals of events have recorded happen once more, and say how many."""
+    if body.get("from") in (None, FROM_FAILURE):
+        return
+    if effects := effects_again(client, ids, body):
+        confirm(f"{counted(effects, 'recorded effect')} will happen again. Replay {counted(len(ids), 'event')}?")
+
+
+def effects_again(client: Client, ids: Sequence[str], body: Mapping[str, Any]) -> int:
+    """Return how many effects that are recorded replays would repeat; what is refused now is said when it is done."""
+    effects = 0
+    for event_id in ids:
+        with suppress(Problem):
+            plan = client.post("api", "events", event_id, "replay", document={**body, "dry_run": True}).document()
+            effects += plan["effects_again"]
+    return effects
 
 
 def confirm(question: str) -> None:

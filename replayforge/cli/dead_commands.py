@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from replayforge.cli.actions import act_on_each, confirm
+from replayforge.cli.actions import act_on_each, confirm, confirm_effects
 from replayforge.cli.events_commands import dry_run, show_page
-from replayforge.cli.options import as_json, event_filters, with_client
+from replayforge.cli.options import as_json, begins_from, event_filters, with_client, yes
 from replayforge.cli.output import relative, table, verbatim
 from replayforge.cli.replays_commands import follow, show_preview, wait
 from replayforge.client.http import Client
@@ -18,7 +18,6 @@ NOTHING_NAMED = "Name dead letters by their ids, or by filters, or all of them w
 
 ids_or_filters = click.argument("ids", metavar="[ID...]", nargs=-1)
 everything = click.option("--all", "everything", is_flag=True, help="Every dead letter there is.")
-yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @click.group()
@@ -76,6 +75,7 @@ def group_row(group: Mapping[str, Any]) -> tuple[str, ...]:
 @click.option("--rate", "rate_per_second", type=float, help="How many a second.  [default: as fast as the workers]")
 @click.option("--max", type=int, help="How many at most, the oldest first.")
 @click.option("--canary", type=int, help="How many to try first; the others follow if none of these fails for good.")
+@begins_from
 @click.option("--detach", is_flag=True, help="Do not wait: the daemon goes on by itself.")
 @wait
 @dry_run
@@ -93,9 +93,12 @@ def replay(
     if not ids:
         context.exit(replay_matching(client, reason=reason, **options))
     selection = {name: options.pop(name) for name in ("filters", "everything", "dry_run", "yes")}
+    begins_from = options.pop("begins_from")
     if any(options.values()):
         raise click.UsageError("Named dead letters are replayed one by one; the other options need filters.")
-    body = {"reason": reason} if reason else {}
+    body = {name: value for name, value in (("reason", reason), ("from", begins_from)) if value}
+    if not selection["dry_run"] and not selection["yes"]:
+        confirm_effects(client, ids, body)
     act_on_selection(context, client, ("replay", "replayed"), body, ids=ids, **selection)
 
 
@@ -116,7 +119,8 @@ def replay_matching(
         raise click.UsageError(NOTHING_NAMED)
     if not dry_run and not (reason or "").strip():
         raise click.UsageError("A bulk replay needs a reason, so that the next person knows why: --reason TEXT.")
-    order = {name: options[name] for name in ("rate_per_second", "max", "canary") if options[name] is not None}
+    options["from"] = options.pop("begins_from")
+    order = {name: options[name] for name in ("rate_per_second", "max", "canary", "from") if options[name] is not None}
     order["filter"] = {**DEAD, **given}
     reply = client.post("api", "replays", document={**order, "dry_run": True})
     found = reply.document()
@@ -126,7 +130,9 @@ def replay_matching(
         show_preview(found, "dead letter")
     else:
         if not yes:
-            confirm(f"Replay {counted(found['would_replay'], 'dead letter')}?")
+            again = f"{counted(found['effects_again'], 'recorded effect')} will happen again. "
+            question = f"Replay {counted(found['would_replay'], 'dead letter')}?"
+            confirm(again + question if found["effects_again"] else question)
         order |= {"reason": reason, "expected_count": found["count"]}
         return carry_out(client, order, json_wanted=json_wanted, detach=options["detach"], wait=options["wait"])
     return 0

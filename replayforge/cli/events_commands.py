@@ -6,8 +6,8 @@ from typing import Any
 import click
 import msgspec
 
-from replayforge.cli.actions import act_on_each
-from replayforge.cli.options import as_json, document, event_filters, with_client
+from replayforge.cli.actions import act_on_each, confirm_effects
+from replayforge.cli.options import as_json, begins_from, document, event_filters, with_client, yes
 from replayforge.cli.output import facts, relative, state, table, verbatim
 from replayforge.client.http import Client
 from replayforge.client.terminal import NOTHING, complain, first_line, plain, printable
@@ -194,14 +194,31 @@ def attempt_row(attempt: Mapping[str, Any]) -> tuple[str, ...]:
 )
 @click.option("--reason", help="Why, for those who look at it later.")
 @click.option("--force", is_flag=True, help="Replay events that succeeded, too.")
+@begins_from
 @dry_run
+@yes
 @with_client
 @click.pass_context
 def replay(
-    context: click.Context, /, client: Client, *, ids: tuple[str, ...], dry_run: bool, force: bool, **given: Any
+    context: click.Context,
+    /,
+    client: Client,
+    *,
+    ids: tuple[str, ...],
+    dry_run: bool,
+    yes: bool,
+    force: bool,
+    begins_from: str | None,
+    **given: Any,
 ) -> None:
-    """Run events again: same id and key, a new run with its full number of attempts."""
-    body = {name: value for name, value in given.items() if value is not None} | ({"force": True} if force else {})
+    """Run events again: same id and key, a new run with its full number of attempts.
+
+    What the steps of an event have done stays done, unless --from says otherwise.
+    """
+    given |= {"force": force or None, "from": begins_from}
+    body = {name: value for name, value in given.items() if value is not None}
+    if not dry_run and not yes:
+        confirm_effects(client, ids, body)
     act(context, client, "replay", ids, body, dry_run=dry_run)
 
 
@@ -235,14 +252,17 @@ def cancel(context: click.Context, /, client: Client, *, ids: tuple[str, ...], d
     help="What it becomes: its effect has happened, it has failed, or it is to run again.",
 )
 @click.option("--reason", default="", help="Why, for those who look at it later.")
+@click.option("--step", help="The step in doubt that this is about: queued, it is done again unless it has a result.")
+@click.option("--result", metavar="JSON|@FILE|-", callback=document, help="What the step in doubt has come to.")
 @dry_run
 @with_client
 @click.pass_context
 def resolve(
-    context: click.Context, /, client: Client, *, ids: tuple[str, ...], dry_run: bool, status: str, reason: str
+    context: click.Context, /, client: Client, *, ids: tuple[str, ...], dry_run: bool, status: str, **given: Any
 ) -> None:
     """Decide about events that are held: they may have had their effect, and nobody but you can know."""
-    act(context, client, "resolve", ids, {"status": status, "reason": reason}, dry_run=dry_run)
+    body = {"to": status} | {name: value for name, value in given.items() if value is not None}
+    act(context, client, "resolve", ids, body, dry_run=dry_run)
 
 
 def act(

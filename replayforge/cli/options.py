@@ -61,6 +61,15 @@ def understood(url: str) -> Iterator[None]:
         raise Misunderstood(url, error) from error
 
 
+begins_from = click.option(
+    "--from",
+    "begins_from",
+    metavar="failure|start|STEP",
+    help="From where in its journal an event goes on: the failure that ended it (the default), its start, or a step.",
+)
+yes = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
 def event_filters(command: Command) -> Command:
     """Add the filters of the events list to a command; it gets them as one mapping, ready for the query."""
 

@@ -187,4 +187,6 @@ def show_preview(preview: Mapping[str, Any], what: str) -> None:
         table(("COUNT", "ERROR"), rows)
     more = " or more" if preview["more"] else ""
     matching = f" of {preview['count']:,}{more}" if preview["would_replay"] < preview["count"] else ""
-    complain(f"Would replay {counted(preview['would_replay'], what)}{matching}; nothing was done.")
+    again = preview["effects_again"]
+    effects = f" {counted(again, 'recorded effect')} would happen again;" if again else ""
+    complain(f"Would replay {counted(preview['would_replay'], what)}{matching};{effects} nothing was done.")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from replayforge import Context, Event, Handlers
+from replayforge.cli import main
 from tests.support.house import House, open_house
 from tests.support.polling import persist
 
@@ -78,7 +79,18 @@ async def test_a_step_in_doubt_is_decided_about_by_its_name(tmp_path: Path) -> N
         assert (event["result"], calls[event_id]) == ({"paid": 7}, 1)
 
         event_id, path = await in_doubt(house)
-        assert (await house.post(path, {"to": "queued", "step": "charge"}))[0] == 200
+        arguments = [
+            "events",
+            "resolve",
+            event_id,
+            "--as",
+            "queued",
+            "--step",
+            "charge",
+            "--url",
+            str(house.http.make_url("")),
+        ]
+        assert await asyncio.to_thread(main.run, arguments) == 0
         event = await house.reaches(event_id, "succeeded")
         assert event["result"] == f"{event_id} 2"
 

@@ -1,5 +1,7 @@
 """A replay says from where: what had been done stays done, and whoever means otherwise has to say so."""
 
+import asyncio
+import io
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from replayforge import Context, Event, Handlers, StepFailed
+from replayforge.cli import main
 from tests.support.house import House, open_house
 from tests.support.polling import persist
 
@@ -133,6 +136,38 @@ async def test_a_succeeded_event_says_from_where_and_its_steps_are_others_outsid
     assert event["run"] == 2
     assert calls == {"one": 1, "two": 2, "three": 2}
     assert len(set(keys)) == 5
+
+
+async def test_the_command_line_asks_before_effects_happen_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a step or the start it says how many that are; from the failure none do, and nobody is asked."""
+    broken.add("step-4")
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    async with running(tmp_path, six_steps) as house:
+        url = str(house.http.make_url("")).rstrip("/")
+
+        async def command(*arguments: str) -> tuple[int, str]:
+            code = await asyncio.to_thread(main.run, [*arguments, "--url", url])
+            return code, "".join(capsys.readouterr())
+
+        one, other = await house.send_many(2)
+        for event_id in (one, other):
+            await house.reaches(event_id, "dead_lettered")
+        broken.clear()
+        for asked in (
+            ("events", "replay", one, "--from", "start"),
+            ("dead", "replay", one, "--from", "step-1"),
+        ):
+            code, said = await command(*asked)
+            assert (code, "3 recorded effects will happen again. Replay 1 event?" in said) == (1, True), said
+        code, said = await command("dead", "replay", "--all", "--reason", "why", "--from", "start")
+        assert (code, "6 recorded effects will happen again. Replay 2 dead letters?" in said) == (1, True), said
+        assert (await house.event(one))["run"] == 1
+        assert (await command("events", "replay", one, "--from", "step-3", "--yes"))[0] == 0
+        assert (await command("dead", "replay", other, "--from", "failure"))[0] == 0
+        await house.converges()
+    assert calls == {"step-1": 2, "step-2": 2, "step-3": 3, "step-4": 4, "step-5": 2, "step-6": 2}
 
 
 async def test_signals_are_never_queued_and_children_are_left_to_their_parents(tmp_path: Path) -> None:

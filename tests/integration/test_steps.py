@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from replayforge import Cancelled, Context, Event, Handlers, Parking, Permanent, StepFailed, WaitTimedOut
+from replayforge.stores.sqlite import SqliteDriver
 from replayforge.testing import Forge
 from tests.support.house import open_house
 
@@ -514,6 +515,23 @@ async def test_a_parked_event_is_cancelled_at_once() -> None:
         assert event.status == "cancelled"
 
 
+async def test_a_parked_event_that_is_cancelled_undoes_what_it_did_if_it_says_so() -> None:
+    async def handler(event: Event, ctx: Context) -> Any:
+        try:
+            await ctx.sleep("long", HOUR_SECONDS)
+        except Cancelled:
+            await ctx.step("undo", effect, "undo")
+            raise
+
+    async with forge(handler, on_cancel="run") as daemon:
+        event = await daemon.send("test", {})
+        await daemon.settled()
+        await daemon.do(daemon.daemon.replayer.cancel(event.id, "no use"))
+        await daemon.settled()
+        assert event.status == "cancelled"
+    assert calls == {"undo": 1}
+
+
 @pytest.mark.parametrize("on_cancel", ["end", "run"])
 async def test_a_running_event_is_cancelled_at_its_next_call(on_cancel: Any) -> None:
     begun, going_on = asyncio.Event(), asyncio.Event()
@@ -557,3 +575,32 @@ async def test_a_task_that_a_handler_leaves_behind_ends_at_its_next_call() -> No
         async with asyncio.timeout(10):
             await asyncio.wait(left)
         assert isinstance(left[0].exception(), Parking)
+
+
+# What it costs
+
+
+async def test_an_event_without_steps_costs_the_statements_it_always_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(event: Event, ctx: Context) -> Any:
+        return "done"
+
+    names: Counter[str] = Counter()
+    run_statement = SqliteDriver.run_statement
+
+    def counted(driver: SqliteDriver, raw: Any, statement: Any) -> Any:
+        names[getattr(statement, "name", "")] += 1
+        return run_statement(driver, raw, statement)
+
+    async with forge(handler) as daemon:
+        monkeypatch.setattr(SqliteDriver, "run_statement", counted)
+        event = await daemon.send("test", {})
+        await daemon.settled()
+        monkeypatch.undo()
+        assert event.status == "succeeded"
+    of_projection = ["known_contents", "advance_cursor", "reserve_seqs", "insert_events", "insert_contents"]
+    of_outcome = ["held_leases", "insert_attempts", "settle_events"]
+    of_looks = {"cursor", "cursors", "tallies", "nodes", "due_soon", "oldest_queued", "active_replays", "next_suspect"}
+    assert {name: names[name] for name in names.keys() - of_looks - {"queued_entries", "set_aside"}} == {
+        **dict.fromkeys([*of_projection, *of_outcome], 1),
+        "add_tallies": 2,
+    }

@@ -188,6 +188,11 @@ class Handlers:
             return default
         return RetryPolicy(attempts, default.base_seconds, default.factor, default.max_seconds, default.jitter)
 
+    def compensates(self, event_type: str) -> bool:
+        """Tell whether events of this type go on when they are cancelled, to undo what has to be undone."""
+        handler = self.find(event_type)
+        return handler is not None and handler.on_cancel == "run"
+
     def holds_on_crash(self, event_type: str) -> bool:
         """Tell whether a person must look at an event of this type after a crash in the middle of its handler."""
         handler = self.find(event_type)

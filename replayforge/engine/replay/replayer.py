@@ -1,6 +1,5 @@
 """What people do to events: replay, retry now, cancel, discard, and let go of what was held."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from replayforge import crashpoints
@@ -18,6 +17,7 @@ from replayforge.domain.lifecycle import (
     held_way_out,
 )
 from replayforge.engine.dispatch.publisher import Publisher
+from replayforge.engine.handlers.registry import Handlers
 from replayforge.stores.decisions import CancelAnswer, Resolution
 from replayforge.stores.replaying import Planned, Replayed
 from replayforge.stores.store import Store
@@ -55,12 +55,12 @@ class Replayer:
         self,
         store: Store,
         publisher: Publisher,
-        is_signal: Callable[[str], bool],
+        handlers: Handlers,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
         self.store = store
-        self.is_signal = is_signal
+        self.handlers = handlers
         self.publisher = publisher
         self.clock = clock
         self.telemetry = telemetry
@@ -115,7 +115,7 @@ class Replayer:
 
     def check_replayable(self, event: StoredEvent, *, force: bool) -> None:
         """Raise Conflict when what the event is, or its state, rules a replay out."""
-        if self.is_signal(event.event_type):
+        if self.handlers.is_signal(event.event_type):
             raise Conflict(f"Event {event.id} is a signal: what waits for it takes it, and it is never queued.")
         if event.state not in REPLAYABLE:
             raise Conflict(f"Event {event.id} is {event.state}; only a finished event can be replayed.{way_out(event)}")
@@ -146,7 +146,7 @@ class Replayer:
         replayed: list[str] = []
         skipped: dict[str, str] = {}
         for event in events:
-            if event.origin is not None or self.is_signal(event.event_type):
+            if event.origin is not None or self.handlers.is_signal(event.event_type):
                 continue
             if only == "failed" and event.state not in FAILED:
                 continue
@@ -176,7 +176,8 @@ class Replayer:
         event, _ = await self.find(event_id)
         if event.state not in CANCELLABLE:
             raise Conflict(f"Event {event_id} is {event.state}; only a waiting event can be cancelled.{way_out(event)}")
-        cancelled = await self.store.request_cancel(event, reason, self.clock.now_us())
+        told = self.handlers.compensates(event.event_type)
+        cancelled = await self.store.request_cancel(event, reason, self.clock.now_us(), compensates=told)
         self.publisher.offer(cancelled.woken)
         if cancelled.answer is CancelAnswer.REFUSED:
             raise Conflict(f"Event {event_id} is processing; only a waiting event can be cancelled.")

@@ -174,6 +174,7 @@ class FakeApi:
         if asked.get("dry_run"):
             groups = [{"group": "TimeoutError: N s", "count": len(found)}] if found else []
             answer = {"count": len(found), "more": False, "would_replay": total, "sample": found, "groups": groups}
+            answer["effects_again"] = 0
             return web.json_response(answer)
         if asked["expected_count"] != len(found):
             return problem(409, "The state has changed meanwhile", f"{len(found)} fit now.")
