@@ -64,6 +64,7 @@ def sum_up(report: ChaosReport) -> None:
     tell(f"it listened again after {statistics.median(starts):.2f} s (median), {max(starts):.2f} s at most")
     tell(f"{report.acknowledged:,} events acknowledged; {report.sent_again:,} were sent twice and known by their keys")
     tell(f"{report.effects:,} effects of handlers, {report.effects_again:,} of them a second time after a crash")
+    tell(f"{report.steps:,} steps of orders recorded, {report.steps_again:,} of them done a second time after a crash")
     if ledger:
         ended = f"succeeded {ledger['succeeded']:,} + dead_lettered {ledger['dead_lettered']:,}"
         tell(f"accepted {ledger['accepted']:,} = {ended} + open {ledger['open']:,} · lost {ledger['lost']:,}")

@@ -14,8 +14,9 @@ from replayforge.demo.child_daemon import RECOVERED, ChildDaemon, port_for
 from replayforge.demo.oracle import AckFile, objections, read_effects
 from replayforge.demo.proof import objections_to_check, objections_to_ledger
 from replayforge.demo.sender import Sender, lines_of
+from replayforge.demo.step_proof import look_at_steps
 from replayforge.demo.story import span_in_words
-from replayforge.demo.workload import EFFECTS_VARIABLE, checkout_events
+from replayforge.demo.workload import checkout_events
 from replayforge.domain.errors import Unavailable
 from replayforge.forgelog.files import make_private_directory
 
@@ -40,6 +41,8 @@ class ChaosReport:
     sent_again: int = 0
     effects: int = 0
     effects_again: int = 0
+    steps: int = 0
+    steps_again: int = 0
     ledger: dict[str, int] = field(default_factory=dict)
     check_clean: bool = False
     objections: list[str] = field(default_factory=list)
@@ -48,10 +51,9 @@ class ChaosReport:
 def load_and_kill(report: ChaosReport, data: Path, workers: int, deadline: float, say: Callable[[str], None]) -> None:
     """Load a daemon, kill and restart it until everything has ended, and fill in the report; `say` tells people."""
     make_private_directory(data)
-    effects, acks = data / "effects.txt", AckFile(data / "acknowledged.txt")
-    environment = {EFFECTS_VARIABLE: str(effects.resolve())}
+    acks = AckFile(data / "acknowledged.txt")
     say(f"chaos: {report.events:,} events, {report.kills} kills, --seed {report.seed}; data in {data}")
-    with ChildDaemon(data / "data", port_for(0, 0), workers, environment) as daemon, Client(daemon.url) as client:
+    with ChildDaemon(data / "data", port_for(0, 0), workers) as daemon, Client(daemon.url) as client:
         rate = max(EVENTS_PER_SECOND_MIN, report.events / (WORK_SECONDS_MAX * (report.kills + 1)))
         lines = lines_of(checkout_events(report.events, str(report.seed)))
         sender = Sender(daemon.url, lines, rate, say=say, on_acknowledged=acks.note)
@@ -61,9 +63,11 @@ def load_and_kill(report: ChaosReport, data: Path, workers: int, deadline: float
             keep_killing(report, daemon, say)
             daemon_report = converged(client, sender, deadline)
             report.ledger = daemon_report["ledger"]
-            found = read_effects(effects)
-            report.effects, report.effects_again = sum(found.counts.values()), found.again
-            report.objections += objections(acks.ids(), found, client.events({}))
+            found = read_effects(daemon.effects)
+            report.effects, report.effects_again = len(found.had), found.again
+            steps = look_at_steps(client, found)
+            report.steps, report.steps_again = steps.recorded, steps.again
+            report.objections += [*steps.objections, *objections(acks.ids(), found, client.events({}))]
             report.objections += objections_to_ledger(report.ledger, 0, sender.tally)
             daemon.stop()
             findings, more = objections_to_check(daemon.configuration().config, report.ledger)

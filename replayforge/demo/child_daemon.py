@@ -18,6 +18,7 @@ import msgspec
 import replayforge
 from replayforge.config import LoadedConfig, load_config
 from replayforge.config.sources import ENVIRONMENT_PREFIX, environment_of
+from replayforge.demo.simulated_work import EFFECTS_VARIABLE
 from replayforge.domain.clock import parse_time
 from replayforge.domain.errors import Refused
 from replayforge.serve_process import EndedTooEarly, ServeProcess, python_module, serve_arguments
@@ -67,7 +68,6 @@ class ChildDaemon:
     data_dir: Path
     port: int
     workers: int = 16
-    extra_environment: Mapping[str, str] = field(default_factory=dict)
     lines: "queue.SimpleQueue[LogLine]" = field(default_factory=queue.SimpleQueue)
     newest: ServeProcess | None = None
     last_words: list[str] = field(default_factory=list)
@@ -76,6 +76,11 @@ class ChildDaemon:
     def url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def effects(self) -> Path:
+        """Where the handlers write down which effects they had."""
+        return self.data_dir / "effects.txt"
 
     @property
     def pid(self) -> int:
@@ -103,7 +108,8 @@ class ChildDaemon:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_VARIABLES)}
         package = str(Path(replayforge.__file__).resolve().parents[1])
         path = os.pathsep.join([package, *filter(None, [inherited.get("PYTHONPATH")])])
-        return {**inherited, **environment_of(SETTINGS), **self.extra_environment, "PYTHONPATH": path}
+        own = {EFFECTS_VARIABLE: str(self.effects.resolve()), "PYTHONPATH": path}
+        return {**inherited, **environment_of(SETTINGS), **own}
 
     def start(self) -> None:
         """Start the process and return at once; what it announces comes in `lines`."""

@@ -6,10 +6,12 @@ from replayforge.client.http import Client, Problem, Unreachable
 from replayforge.client.terminal import counted
 from replayforge.demo.child_daemon import ChildDaemon
 from replayforge.demo.keyboard import Keyboard
+from replayforge.demo.oracle import read_effects
 from replayforge.demo.plan import DemoOptions
 from replayforge.demo.proof import objections_to_check, objections_to_ledger
 from replayforge.demo.sender import Sender
 from replayforge.demo.show import KEYS, GivenUp, Show
+from replayforge.demo.step_proof import look_at_steps
 from replayforge.demo.story import ended, tell
 from replayforge.domain.errors import Unavailable
 from replayforge.offline_check import tell_findings
@@ -45,17 +47,23 @@ def proven(show: Show, accepted_before: int) -> list[str]:
     """Hold the live ledger against what was sent, stop the daemon, and check its ledger offline."""
     try:
         report = show.client.get("api", "convergence").document()
+        steps = look_at_steps(show.client, read_effects(show.daemon.effects))
     except (Unreachable, Problem) as error:
         return [str(error)]
     finished = report["converged"]
     tell(report["ledger_in_words"])
     objections: list[str] = []
     if finished:
-        objections += objections_to_ledger(report["ledger"], accepted_before, show.tally)
+        tell(steps.in_words())
+        parked = report["waiting"] + report["kept"]
+        objections += objections_to_ledger(report["ledger"], accepted_before, show.tally, parked=parked)
+        objections += steps.objections
     elif not show.goes_on:
         objections.append("the demo was ended before everything had come to its end")
     if dead := report["ledger"]["dead_lettered"]:
         tell(f"{counted(dead, 'dead letter')} could be replayed, on the page or with `replayforge dead replay`")
+    if parked := report["waiting"] + report["kept"]:
+        tell(f"still parked, for want of what it waits for: {counted(parked, 'event')}")
     tell("stopping the daemon, checking its ledger")
     code = show.daemon.stop()
     if code:

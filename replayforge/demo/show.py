@@ -17,7 +17,7 @@ from replayforge.demo.keyboard import Keyboard
 from replayforge.demo.plan import Fault
 from replayforge.demo.sender import Sender, lines_of
 from replayforge.demo.story import ended, how_it_stands, span_in_words, tell
-from replayforge.demo.workload import STEPS, checkout_events
+from replayforge.demo.workload import EVENTS_PER_CHECKOUT, checkout_events
 from replayforge.serve_process import EndedTooEarly
 
 TICK_SECONDS = 0.1
@@ -113,8 +113,8 @@ class Show:
         assert self.report is not None
         tell(str(self.report["ledger_in_words"]))
         tell(f"a trickle of new events goes on; look around at {self.daemon.url}, Ctrl-C or q ends it")
-        starts = count(0, len(STEPS))
-        events = chain.from_iterable(checkout_events(len(STEPS), str(time.time_ns()), first) for first in starts)
+        batches = (f"{time.time_ns()}-{number}" for number in count())
+        events = chain.from_iterable(checkout_events(EVENTS_PER_CHECKOUT, batch) for batch in batches)
         self.trickle = Sender(self.daemon.url, lines_of(events), TRICKLE_EVENTS_PER_SECOND, say=tell)
         self.trickle.start()
 

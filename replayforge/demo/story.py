@@ -25,6 +25,7 @@ def how_it_stands(report: Mapping[str, Any]) -> str:
     return (
         f"accepted {ledger['accepted']:,}, succeeded {ledger['succeeded']:,}, "
         f"dead letters {ledger['dead_lettered']:,}, waiting for a retry {report['retrying_events']:,}, "
+        f"parked until a parcel is scanned {report['waiting']:,}, "
         f"open {ledger['open']:,}"
     )
 

@@ -1,21 +1,18 @@
-"""The demo's checkout: the five steps of a shop as handlers that fail now and then, and the events they work on."""
+"""The demo's workload: checkouts, whose stages are handlers that fail now and then, and orders; and their events."""
 
-import asyncio
 import hashlib
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from replayforge.demo import orders
+from replayforge.demo.orders import PLACED, SCANNED
+from replayforge.demo.simulated_work import Work, chance, note_effect
 from replayforge.domain.event import Event
 from replayforge.domain.retry import Permanent
 from replayforge.engine.handlers.context import Context
 from replayforge.engine.handlers.registry import Handlers
 
 APPLICATION = "checkout-demo"
-# Where handlers write one line for each effect they have, so that somebody outside can count them.
-EFFECTS_VARIABLE = "REPLAYFORGE_DEMO_EFFECTS"
 DECLINED_SHARE = 0.02
 UNDELIVERABLE_SHARE = 0.01
 GOODS = (
@@ -23,43 +20,31 @@ GOODS = (
     ("SKU-2210", "Café filter № 4", 349),
     ("SKU-3307", "Mug „Größe L“", 1250),
 )
+# How many orders come in before the parcel of the first of them is scanned.
+ORDERS_AHEAD = 10
 
 handlers = Handlers()
+handlers.include(orders.handlers)
+
+STARTED = Work("checkout.started", "storefront", 5, 20)
+PAYMENT = Work("payment.authorized", "payments", 20, 80, 0.15, "the payment gateway did not answer in time")
+INVENTORY = Work("inventory.reserved", "inventory", 10, 40, 0.10, "the warehouse database is locked")
+EMAIL = Work("email.receipt_sent", "notifications", 15, 60, 0.25, "the mail server said 421: too many connections")
+SHIPMENT = Work("shipment.created", "shipping", 20, 70)
+STAGES = (STARTED, PAYMENT, INVENTORY, EMAIL, SHIPMENT)
+ANYTHING = Work("*", "", 10, 40, 0.05, "a passing fault")
+# A checkout's stages, the order that comes of it, and the parcel that this one waits for.
+EVENTS_PER_CHECKOUT = len(STAGES) + 2
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a checkout: how long it takes, how often it fails, and what it says then."""
-
-    event_type: str
-    service: str
-    delay_ms_min: int
-    delay_ms_max: int
-    fail_share: float
-    error: str
-
-
-STARTED = Step("checkout.started", "storefront", 5, 20, 0.0, "")
-PAYMENT = Step("payment.authorized", "payments", 20, 80, 0.15, "the payment gateway did not answer in time")
-INVENTORY = Step("inventory.reserved", "inventory", 10, 40, 0.10, "the warehouse database is locked")
-EMAIL = Step("email.receipt_sent", "notifications", 15, 60, 0.25, "the mail server said 421: too many connections")
-SHIPMENT = Step("shipment.created", "shipping", 20, 70, 0.0, "")
-STEPS = (STARTED, PAYMENT, INVENTORY, EMAIL, SHIPMENT)
-ANYTHING = Step("*", "", 10, 40, 0.05, "a passing fault")
-
-
-class TemporaryFault(Exception):
-    """A step failed in a way that another attempt may mend."""
-
-
-@handlers.on(STARTED.event_type)
+@handlers.on(STARTED.name)
 async def start_checkout(event: Event, context: Context) -> dict[str, Any]:
     """Note that a customer goes to the checkout."""
     await work(event, STARTED)
     return done(event, context)
 
 
-@handlers.on(PAYMENT.event_type, max_attempts=5)
+@handlers.on(PAYMENT.name, max_attempts=5)
 async def authorize_payment(event: Event, context: Context) -> dict[str, Any]:
     """Ask the bank; a few cards are declined for good, until somebody replays the event."""
     await work(event, PAYMENT)
@@ -68,21 +53,21 @@ async def authorize_payment(event: Event, context: Context) -> dict[str, Any]:
     return done(event, context)
 
 
-@handlers.on(INVENTORY.event_type, max_attempts=5)
+@handlers.on(INVENTORY.name, max_attempts=5)
 async def reserve_inventory(event: Event, context: Context) -> dict[str, Any]:
     """Take the goods off the shelf."""
     await work(event, INVENTORY)
     return done(event, context)
 
 
-@handlers.on(EMAIL.event_type, max_attempts=3)
+@handlers.on(EMAIL.name, max_attempts=3)
 async def send_receipt(event: Event, context: Context) -> dict[str, Any]:
     """Send the receipt; three attempts are few enough for some to be exhausted."""
     await work(event, EMAIL)
     return done(event, context)
 
 
-@handlers.on(SHIPMENT.event_type)
+@handlers.on(SHIPMENT.name)
 async def create_shipment(event: Event, context: Context) -> dict[str, Any]:
     """Order the parcel; a few addresses do not exist, until somebody replays the event."""
     await work(event, SHIPMENT)
@@ -91,63 +76,76 @@ async def create_shipment(event: Event, context: Context) -> dict[str, Any]:
     return done(event, context)
 
 
-@handlers.on(ANYTHING.event_type)
+@handlers.on(ANYTHING.name)
 async def handle_anything(event: Event, context: Context) -> dict[str, Any]:
-    """Handle what is not a step of a checkout, so that any file of events can be tried."""
+    """Handle what belongs to no checkout, so that any file of events can be tried."""
     await work(event, ANYTHING)
     return done(event, context)
 
 
-async def work(event: Event, step: Step) -> None:
-    """Take the step's time, and fail for its share of attempts: the same event and attempt always do the same."""
+async def work(event: Event, what: Work) -> None:
+    """Take the work's time, and fail for its share: the same event and attempt always do the same."""
     luck = chance(event.id, f"{event.run}:{event.attempt}")
-    spread = chance(event.id, f"delay:{event.run}:{event.attempt}")
-    await asyncio.sleep((step.delay_ms_min + spread * (step.delay_ms_max - step.delay_ms_min)) / 1000)
-    if luck < step.fail_share:
-        raise TemporaryFault(step.error)
+    await what.take(luck, chance(event.id, f"delay:{event.run}:{event.attempt}"))
 
 
 def done(event: Event, context: Context) -> dict[str, Any]:
-    """Have the effect that the step is for, and return what it came to."""
-    path = os.environ.get(EFFECTS_VARIABLE)
-    if path:
-        append_line(Path(path), f"{event.id} {event.run} {context.lease_token}\n")
+    """Have the effect that the handler is for, and return what it came to."""
+    note_effect(context)
     return {"by": event.event_type, "attempt": event.attempt}
 
 
-def append_line(path: Path, line: str) -> None:
-    """Append a line in one write, which a kill leaves whole or not there at all."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+def checkout_events(count: int, batch: str) -> Iterator[dict[str, Any]]:
+    """Yield `count` events in the body form of POST /api/events: checkouts, and the order that each leads to.
 
-
-def chance(name: str, salt: str) -> float:
-    """Return a number from 0 to 1 that looks random and is always the same for the same name and salt."""
-    return int.from_bytes(hashlib.blake2b(f"{name}/{salt}".encode(), digest_size=7).digest()) / 2**56
-
-
-def checkout_events(count: int, batch: str, first: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield `count` events from number `first` on, five to a workflow, in the body form of POST /api/events.
-
-    The same batch and number always give the same event with the same key; another batch gives other events.
+    The parcel of an order is scanned some orders later, and none is ordered whose parcel is not scanned before the end.
+    The same batch and count always give the same events with the same keys; another batch gives other events.
     """
-    for number in range(first, first + count):
-        order_number, place = divmod(number, len(STEPS))
-        order = order_of(batch, order_number)
-        step = STEPS[place]
-        workflow_id = f"checkout_{order['order']}"
-        yield {
-            "application_name": APPLICATION,
-            "workflow_id": workflow_id,
-            "event_type": step.event_type,
-            "service_name": step.service,
-            "idempotency_key": f"{workflow_id}:{step.event_type}",
-            "payload": order | {"step": place + 1},
-            "metadata": {"source": "demo", "batch": batch},
-        }
+    whole, rest = divmod(count, EVENTS_PER_CHECKOUT)
+    for number in range(whole):
+        order = order_of(batch, number)
+        yield from (staged(batch, order, place) for place in range(len(STAGES)))
+        yield order_event(batch, order, PLACED, "storefront", order)
+        if number >= ORDERS_AHEAD:
+            yield scan_of(batch, number - ORDERS_AHEAD)
+    yield from (scan_of(batch, number) for number in range(max(0, whole - ORDERS_AHEAD), whole))
+    for place in range(rest):
+        number, stage = divmod(place, len(STAGES))
+        yield staged(batch, order_of(batch, whole + number), stage)
+
+
+def staged(batch: str, order: dict[str, Any], place: int) -> dict[str, Any]:
+    """Return the event of a stage of an order's checkout."""
+    stage = STAGES[place]
+    workflow_id = f"checkout_{order['order']}"
+    return event_of(batch, workflow_id, stage.name, stage.service, order | {"step": place + 1})
+
+
+def scan_of(batch: str, number: int) -> dict[str, Any]:
+    """Return the signal that an order waits for."""
+    order = order_of(batch, number)
+    parcel = {"order": order["order"], "parcel": f"parcel-{order['order'][:6]}", "depot": "Leipzig"}
+    return order_event(batch, order, SCANNED, "shipping", parcel)
+
+
+def order_event(
+    batch: str, order: dict[str, Any], event_type: str, service: str, payload: dict[str, Any]
+) -> dict[str, Any]:
+    """Return an event of an order's own workflow."""
+    return event_of(batch, f"order_{order['order']}", event_type, service, payload)
+
+
+def event_of(batch: str, workflow_id: str, event_type: str, service: str, payload: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of an event, whose key says what it is."""
+    return {
+        "application_name": APPLICATION,
+        "workflow_id": workflow_id,
+        "event_type": event_type,
+        "service_name": service,
+        "idempotency_key": f"{workflow_id}:{event_type}",
+        "payload": payload,
+        "metadata": {"source": "demo", "batch": batch},
+    }
 
 
 def order_of(batch: str, number: int) -> dict[str, Any]:

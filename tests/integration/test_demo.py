@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -20,8 +21,10 @@ import pytest
 
 from replayforge.client.bulk import Tally
 from replayforge.demo import workload
-from replayforge.demo.oracle import Effects, objections
+from replayforge.demo.oracle import Effect, Effects, effect_on, objections
 from replayforge.demo.proof import objections_to_ledger
+from replayforge.demo.simulated_work import Work, chance
+from replayforge.demo.step_proof import objections_to_steps
 from replayforge.engine.handlers.registry import Handlers
 from replayforge.web.http.reading import decode_envelope
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, Ended, until
@@ -47,27 +50,35 @@ def refuses(port: int) -> bool:
 
 
 def test_the_same_batch_is_the_same_workload() -> None:
-    """The generator gives equal events for equal batches, keys that are all different, and five steps a workflow."""
+    """The generator gives equal events for equal batches, keys that are all different, and checkouts with an order."""
     events = list(workload.checkout_events(200, "a"))
     assert events == list(workload.checkout_events(200, "a"))
     assert len({event["idempotency_key"] for event in events}) == 200
-    assert set(Counter(event["workflow_id"] for event in events).values()) == {5}
+    sizes = Counter((event["workflow_id"].partition("_")[0], event["event_type"]) for event in events)
+    assert sizes["order", "order.placed"] == sizes["order", "parcel.scanned"] == 200 // 7
     assert not {event["idempotency_key"] for event in workload.checkout_events(200, "b")} & {
         event["idempotency_key"] for event in events
     }
 
 
-def test_a_workload_goes_on_where_it_was_left() -> None:
-    """Events from a number on are those that the whole workload has from there on."""
-    assert list(workload.checkout_events(7, "a", first=13)) == list(workload.checkout_events(20, "a"))[13:]
+@pytest.mark.parametrize("count", [1, 6, 7, 40, 141])
+def test_no_order_waits_for_a_parcel_that_is_not_scanned(count: int) -> None:
+    """Wherever a workload ends, each order that it places is scanned, and later than it was placed."""
+    events = list(workload.checkout_events(count, "a"))
+    placed = [event["workflow_id"] for event in events if event["event_type"] == "order.placed"]
+    scanned = [event["workflow_id"] for event in events if event["event_type"] == "parcel.scanned"]
+    assert (len(events), scanned) == (count, placed)
+    for workflow_id in placed:
+        types = [event["event_type"] for event in events if event["workflow_id"] == workflow_id]
+        assert types == ["order.placed", "parcel.scanned"]
 
 
 @pytest.mark.parametrize(
-    ("step", "share"), [(workload.PAYMENT, 0.15), (workload.INVENTORY, 0.10), (workload.EMAIL, 0.25)]
+    ("stage", "share"), [(workload.PAYMENT, 0.15), (workload.INVENTORY, 0.10), (workload.EMAIL, 0.25)]
 )
-def test_steps_fail_for_their_share_of_attempts(step: workload.Step, share: float) -> None:
-    """Over many events a step fails as often as it is said to, within a tenth of that."""
-    failed = sum(workload.chance(f"event-{number}", "1:1") < step.fail_share for number in range(20_000))
+def test_stages_fail_for_their_share_of_attempts(stage: Work, share: float) -> None:
+    """Over many events a stage fails as often as it is said to, within a tenth of that."""
+    failed = sum(chance(f"event-{number}", "1:1") < stage.fail_share for number in range(20_000))
     assert failed / 20_000 == pytest.approx(share, rel=0.1)
 
 
@@ -95,16 +106,16 @@ def settings() -> dict[str, Any]:
 async def test_a_workload_is_generated_on_demand(house: House) -> None:
     """The answer has the original's fields, and every event of the workload comes to its end."""
     status, answer = await house.post("/api/demo/generate-workload?count=4")
-    assert (status, answer) == (200, {"workflows": 4, "events_sent": 20, "errors": 0})
+    assert (status, answer) == (200, {"workflows": 4, "events_sent": 28, "errors": 0})
     ledger = await house.converges()
-    assert ledger["accepted"] == ledger["succeeded"] + ledger["dead_lettered"] == 20
+    assert ledger["accepted"] == ledger["succeeded"] + ledger["dead_lettered"] == 28
 
 
 async def test_two_workloads_are_different_events(house: House) -> None:
     """Asking twice gives twice as many events."""
     for _ in range(2):
         await house.post("/api/demo/generate-workload?count=1")
-    assert (await house.converges())["accepted"] == 10
+    assert (await house.converges())["accepted"] == 14
 
 
 @pytest.mark.parametrize("count", ["0", "501", "many"])
@@ -147,7 +158,10 @@ def test_the_ledger_is_held_against_the_sender(changed: dict[str, int], tally: T
     assert all(word in objection for word, objection in zip(words, found, strict=True))
 
 
-GOOD = [{"id": "a", "status": "succeeded"}, {"id": "b", "status": "dead_lettered"}]
+GOOD = [
+    {"id": "a", "status": "succeeded", "event_type": "order.placed"},
+    {"id": "b", "status": "dead_lettered", "event_type": "order.placed"},
+]
 
 
 @pytest.mark.parametrize(
@@ -159,14 +173,36 @@ GOOD = [{"id": "a", "status": "succeeded"}, {"id": "b", "status": "dead_lettered
         ("ab", "", GOOD, ["succeeded without an effect"]),
         ("ab", "ab", GOOD, ["not succeeded"]),
         ("ab", "ax", GOOD, ["with an effect but not there"]),
-        ("ab", "a", [GOOD[0], {"id": "b", "status": "processing"}], ["not ended"]),
+        ("ab", "a", [GOOD[0], GOOD[1] | {"status": "processing"}], ["not ended"]),
+        ("ab", "a", [GOOD[0], GOOD[1] | {"status": "kept", "event_type": "parcel.scanned"}], ["not ended"]),
+        ("ab", "a", [GOOD[0], GOOD[1] | {"status": "succeeded", "event_type": "parcel.scanned"}], []),
     ],
 )
 def test_the_oracle_sees_what_is_missing(
     acknowledged: str, effects: str, events: list[dict[str, str]], words: list[str]
 ) -> None:
     """An event that is lost, unfinished, or whose effect does not fit is named."""
-    found = list(objections(set(acknowledged), Effects(Counter(effects)), events))
+    found = list(objections(set(acknowledged), Effects(tuple(map(Effect, effects))), events))
+    assert len(found) == len(words)
+    assert all(word in objection for word, objection in zip(words, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("effects", "words"),
+    [
+        (["a 1 1 ship"], []),
+        (["a 1 1 ship", "a 1 3 ship"], []),
+        (["a 1 1 ship", "a 2 4 ship"], []),
+        ([], ["1 step recorded without an effect: ship of a"]),
+        (["a 1 1 ship", "a 1 1 refund"], ["1 step with an effect but not recorded: refund of a"]),
+        (["a 1 2 ship", "a 1 3 ship"], ["1 step done twice though nobody died inside: ship of a"]),
+        (["a 1 1 ship", "a 1 1 ship", "a 1 2 ship", "a 1 3 ship"], ["done twice though nobody died"]),
+    ],
+)
+def test_steps_are_held_against_their_effects(effects: list[str], words: list[str]) -> None:
+    """A step that was done twice is named, but where the attempt (here the one with token 1) had been cut short."""
+    had = Effects(tuple(map(effect_on, effects)))
+    found = list(objections_to_steps(had, {"a": {"ship"}}, {("a", 1)}))
     assert len(found) == len(words)
     assert all(word in objection for word, objection in zip(words, found, strict=True))
 
@@ -189,6 +225,7 @@ def test_a_demo_crashes_and_is_killed_and_adds_up(tmp_path: Path) -> None:
     assert "unclean stop" in story
     assert "accepted 400 = " in story
     assert "open 0 · lost 0" in story
+    assert re.search(r"\d\d\d steps of 57 orders are recorded[,;] ", story)
     assert "✓ clean" in story
     check = run(tmp_path, "check", "--data-dir", str(data), "--json")
     ledger = json.loads(check.out)["ledger"]
@@ -199,6 +236,7 @@ def test_a_demo_sends_a_file(tmp_path: Path) -> None:
     """The events of a file are sent, those without a key get one, and a line that is not an event is named."""
     file = tmp_path / "events.ndjson"
     lines = SAMPLE.read_text().splitlines()[:40]
+    assert sum('"order.placed"' in line for line in lines) == 6
     file.write_text("\n".join([*lines, '{"workflow_id":"w","event_type":"else.where"}', "no event"]) + "\n")
     data = tmp_path / "data"
     ended = run(
@@ -208,6 +246,7 @@ def test_a_demo_sends_a_file(tmp_path: Path) -> None:
     assert ended.code == 0, ended.out + ended.err
     assert "line 42: The body is not valid JSON" in ended.out
     assert "accepted 41 = " in ended.out
+    assert "still parked, for want of what it waits for: 6 events" in ended.out
 
 
 def test_an_event_that_kills_the_process_is_buried(tmp_path: Path) -> None:
@@ -344,6 +383,7 @@ def test_chaos_kills_at_random_and_proves(tmp_path: Path) -> None:
     assert ended.err.count("kill ") >= 3
     ledger = report["ledger"]
     assert ledger["accepted"] == ledger["succeeded"] + ledger["dead_lettered"] == 500
+    assert report["steps"] > 2 * (500 // 7)
     assert len((data / "acknowledged.txt").read_text().split()) >= 500
 
 

@@ -264,7 +264,7 @@ async def test_convergence(house: House) -> None:
 async def test_a_workload_is_generated(house: House) -> None:
     """The demo's path answers how many workflows and events were sent, and how many failed to be."""
     status, answer = await house.post("/api/demo/generate-workload?count=3")
-    assert (status, answer) == (200, {"workflows": 3, "events_sent": 15, "errors": 0})
+    assert (status, answer) == (200, {"workflows": 3, "events_sent": 21, "errors": 0})
 
 
 async def test_health(house: House) -> None:

@@ -13,21 +13,21 @@ from replayforge.web.http.reading import decode_envelope, query_int
 
 WORKFLOWS_DEFAULT = 10
 WORKFLOWS_MAX = 500
-WORKFLOWS_PER_APPEND = 100
+EVENTS_PER_APPEND = 500
 
 
 async def generate_workload(request: web.Request) -> web.Response:
-    """Accept `count` checkouts of five events each; only a daemon with simulated crashes plays with itself."""
+    """Accept `count` checkouts of seven events each; only a daemon with simulated crashes plays with itself."""
     context = context_of(request)
     require_chaos(context)
-    from replayforge.demo.workload import STEPS, checkout_events  # no part of a daemon that serves in earnest
+    from replayforge.demo import workload  # no part of a daemon that serves in earnest
 
     workflows = query_int(request, "count", WORKFLOWS_DEFAULT, low=1, high=WORKFLOWS_MAX)
     bytes_max = context.limits.event_bytes_max
-    events = list(checkout_events(workflows * len(STEPS), secrets.token_hex(4)))
+    events = list(workload.checkout_events(workflows * workload.EVENTS_PER_CHECKOUT, secrets.token_hex(4)))
     sent = 0
-    for start in range(0, len(events), WORKFLOWS_PER_APPEND * len(STEPS)):
-        piece = events[start : start + WORKFLOWS_PER_APPEND * len(STEPS)]
+    for start in range(0, len(events), EVENTS_PER_APPEND):
+        piece = events[start : start + EVENTS_PER_APPEND]
         envelopes = [decode_envelope(msgspec.json.encode(event), event_bytes_max=bytes_max) for event in piece]
         outcomes = await context.intake.accept_all(envelopes)
         sent += sum(isinstance(outcome, Receipt) for outcome in outcomes)
