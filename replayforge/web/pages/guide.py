@@ -16,6 +16,7 @@ from replayforge.web.pages.rendering import PageTemplate, show
 
 TITLES = {
     "architecture": "Architecture",
+    "workflows": "Workflows",
     "glossary": "Glossary",
     "contributing": "Contributing",
     "testing": "Testing",
