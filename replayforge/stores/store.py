@@ -25,6 +25,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.metrics_history import MetricsHistory, Range
 from replayforge.domain.poison import Suspicion
 from replayforge.domain.reclaim import InFlight, Reclaim
+from replayforge.domain.replay_plan import PastJournal
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores import (
     decisions,
@@ -398,6 +399,10 @@ class Store:
         """
         wanted = Wanted(event.seq, event.id, event.run, event.state, begins_from, reason, request_key)
         return await self.driver.write(lambda: replaying.replay(self.node, wanted, now_us))
+
+    async def past_journals(self, events: Sequence[StoredEvent]) -> dict[int, PastJournal]:
+        """Return what the journals of those events hold that have one, by row number."""
+        return await self.driver.read(lambda: replaying.past_journals([event.seq for event in events]))
 
     async def look_at_replay(self, event: StoredEvent, begins_from: str | None) -> Planned:
         """Return what a replay of an event would do now."""

@@ -12,6 +12,7 @@ import pytest
 
 from replayforge import Context, Event, Handlers, StepFailed
 from replayforge.cli import main
+from tests.integration.test_replay_pages import hidden, submit
 from tests.support.house import House, open_house
 from tests.support.polling import persist
 
@@ -168,6 +169,43 @@ async def test_the_command_line_asks_before_effects_happen_again(
         assert (await command("dead", "replay", other, "--from", "failure"))[0] == 0
         await house.converges()
     assert calls == {"step-1": 2, "step-2": 2, "step-3": 3, "step-4": 4, "step-5": 2, "step-6": 2}
+
+
+async def test_the_pages_offer_from_where_and_say_what_happens_again(tmp_path: Path) -> None:
+    """For one event each step, for many the failure and the start; what cannot be chosen says why."""
+
+    async def handler(event: Event, ctx: Context) -> Any:
+        await ctx.step("reserve", effect, "reserve")
+        try:
+            await ctx.step("charge", effect, "charge")
+        except StepFailed:
+            if event.payload.get("compensates"):
+                await ctx.step("release", effect, "release")
+            raise
+
+    broken.add("charge")
+    async with running(tmp_path, handler) as house:
+        plain, compensated = await house.send(), await house.send(payload={"compensates": True})
+        for event_id in (plain, compensated):
+            await house.reaches(event_id, "dead_lettered")
+        broken.clear()
+        text, _ = await hidden(house, f"/confirm/replay?id={plain}")
+        assert '<option value="failure">the failure: charge once more</option>' in text
+        assert '<option value="start">the start: 1 recorded effect happens again</option>' in text
+        assert '<option value="reserve">step reserve: 1 recorded effect happens again</option>' in text
+        text, _ = await hidden(house, f"/confirm/replay?id={compensated}")
+        assert '<option value="failure" disabled' in text
+        assert "as a compensation does" in text
+        text, _ = await hidden(house, f"/confirm/replay?id={plain}&id={compensated}")
+        assert "the start: 3 recorded effects happen again" in text
+        _, _, message = await submit(house, "/actions/replay", {"id": plain, "from": "reserve"})
+        assert message.startswith("1 event replayed.")
+        await house.reaches(plain, "succeeded")
+        text, form = await hidden(house, "/replays/new")
+        assert "the start of each: 2 recorded effects happen again" in text
+        await submit(house, "/replays", form | {"reason": "mended", "from": "failure", "step": "charge"})
+        await house.reaches(compensated, "succeeded")
+    assert calls == {"reserve": 3, "charge": 4, "release": 1}
 
 
 async def test_signals_are_never_queued_and_children_are_left_to_their_parents(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from replayforge.domain.errors import NotFound
 from replayforge.domain.event import Action, Attempt, Content, EventRecord, StoredEvent
 from replayforge.domain.journal import StepRecord
 from replayforge.domain.lifecycle import State
+from replayforge.domain.replay_plan import PastJournal
 from replayforge.domain.reports import EventFilter, Group, WorkflowSummary
 from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.accept.intake import Intake, Receipt
@@ -64,6 +65,11 @@ class EventQueries:
         if isinstance(found, Receipt):
             return StepsPage(1, 0)
         return await self.store.steps_page(found.event, after_place, limit)
+
+    async def past_journals(self, events: Sequence[StoredEvent]) -> list[tuple[StoredEvent, PastJournal]]:
+        """Return those of the events that have a journal, with what it holds."""
+        found = await self.store.past_journals(events)
+        return [(event, found[event.seq]) for event in events if event.seq in found]
 
     async def suspicion(self, event: StoredEvent) -> Suspect | None:
         """Return what deaths of the process say of an event that has not gone well yet."""

@@ -21,6 +21,7 @@ from replayforge.web.http.reading import read_form, reason_in
 from replayforge.web.pages import rows, views
 from replayforge.web.pages.flash import Flash, back_of, see_other
 from replayforge.web.pages.rendering import PageTemplate, show
+from replayforge.web.pages.replay_origins import origins_of
 from replayforge.web.pages.selection import GROUP_EVENTS_MAX, Selection, read_selection, selected
 from replayforge.web.pages.words import link, plural, segment, workflow_path
 
@@ -32,11 +33,12 @@ DONE = {"replay": "replayed", "discard": "discarded", "cancel": "cancelled", "re
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked for: the verb, why, and whether succeeded events are meant as well."""
+    """What is asked for: the verb, why, whether succeeded events are meant as well, and a replay from where."""
 
     verb: str
     reason: str
     force: bool
+    begins_from: str | None = None
 
 
 def verb_of(request: web.Request) -> str:
@@ -64,6 +66,7 @@ async def confirm(request: web.Request) -> web.Response:
         what=selection.group or "",
         hidden=selection.hidden,
         needs_force=verb == "replay" and any(event.state is State.SUCCEEDED for event in events),
+        origins=origins_of(await context.queries.past_journals(events)) if verb == "replay" else [],
         back=back_of(request.query, f"{context.base_path}/events"),
     )
     title = f"{verb.capitalize()} {plural(len(events), 'event')}"
@@ -89,7 +92,7 @@ async def act(request: web.Request) -> web.Response:
     """Carry out a verb on the selected events and go back."""
     form = await read_form(request)
     context = context_of(request)
-    order = Order(verb_of(request), reason_in(form), form.get("force") == "on")
+    order = Order(verb_of(request), reason_in(form), form.get("force") == "on", form.get("from") or None)
     back = back_of(form, f"{context.base_path}/events")
     if order.verb == "discard" and not order.reason.strip():
         return see_other(request, back, Flash("err", "Nothing was discarded: a discard needs a reason."))
@@ -116,7 +119,7 @@ async def carry_out(replayer: Replayer, order: Order, events: Sequence[StoredEve
 def one(replayer: Replayer, order: Order, event: StoredEvent) -> Awaitable[object]:
     """Begin to carry out an order on one event."""
     steps: dict[str, Callable[[], Awaitable[object]]] = {
-        "replay": lambda: replayer.replay(event.id, order.reason, force=order.force),
+        "replay": lambda: replayer.replay(event.id, order.reason, force=order.force, begins_from=order.begins_from),
         "discard": lambda: replayer.discard(event.id, order.reason),
         "cancel": lambda: replayer.cancel(event.id, order.reason),
         "retry": lambda: replayer.retry_now(event.id),

@@ -11,6 +11,7 @@ from replayforge.domain.document import Unacceptable
 from replayforge.domain.errors import NotFound, Rejected
 from replayforge.domain.identity import new_request_id
 from replayforge.domain.lifecycle import TERMINAL, State
+from replayforge.domain.replay_plan import FROM_START
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.web.api.replays import BulkReplayRequest, ReplayFilter, chosen_events, order_of
 from replayforge.web.http.context import context_of
@@ -57,7 +58,9 @@ async def ask(request: web.Request) -> web.Response:
     given = given_filter(read_filters(request), context.clock.now_us())
     wanted = msgspec.convert(given, ReplayFilter)
     force = wanted.status is State.SUCCEEDED
-    preview = await context.replay_jobs.preview(chosen_events(BulkReplayRequest(filter=wanted, force=force)))
+    preview = await context.replay_jobs.preview(
+        chosen_events(BulkReplayRequest(filter=wanted, force=force)), FROM_START
+    )
     if not preview.matched:
         raise NotFound(f"There is nothing to replay: none of {filter_in_words(given)}.")
     view = views.NewReplayView(
@@ -67,6 +70,7 @@ async def ask(request: web.Request) -> web.Response:
         members_max=MEMBERS_MAX,
         groups=preview.groups,
         groups_capped=preview.groups_capped,
+        effects=preview.effects,
         hidden=[*given.items(), ("expected_count", str(preview.matched)), ("key", new_request_id())],
         needs_force=force,
         again=request.path_qs,
@@ -102,7 +106,9 @@ def request_of(form: MultiMapping[str]) -> BulkReplayRequest:
     """Read the form as the API reads its body; raises ValidationError."""
     given: dict[str, Any] = {name: form[name] for name in NUMBERS if form.get(name)}
     wanted = {name: form[name] for name in ReplayFilter.__struct_fields__ if form.get(name)}
-    more = {"reason": form.get("reason", ""), "force": form.get("force") == "on"}
+    more: dict[str, Any] = {"reason": form.get("reason", ""), "force": form.get("force") == "on"}
+    if begins_from := form.get("step") or form.get("from"):
+        more["from"] = begins_from
     return msgspec.convert(given | more | {"filter": wanted}, BulkReplayRequest, strict=False)
 
 

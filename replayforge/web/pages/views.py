@@ -8,6 +8,7 @@ from replayforge.web.api.shapes import PauseShape
 from replayforge.web.pages.awaited import AwaitedRow, RelativeRow
 from replayforge.web.pages.charts import Timeline
 from replayforge.web.pages.handler_rows import HandlerRow, OrphanRow
+from replayforge.web.pages.replay_origins import ReplayOrigin
 from replayforge.web.pages.replay_rows import ReplayRow
 from replayforge.web.pages.rows import (
     ActionRow,
@@ -196,7 +197,8 @@ class ReplayView:
 class NewReplayView:
     """The question before a bulk replay is made: how many events, of which errors, and what the form carries along.
 
-    `again` is where the question is asked, for an answer that makes no sense.
+    `again` is where the question is asked, for an answer that makes no sense. `effects` that are recorded would happen
+    once more from the start.
     """
 
     what: str
@@ -205,6 +207,7 @@ class NewReplayView:
     members_max: int
     groups: list[tuple[str, int]]
     groups_capped: bool
+    effects: int
     hidden: list[tuple[str, str]]
     needs_force: bool
     again: str
@@ -233,7 +236,7 @@ class ConfirmView:
     """A question before something is done: which verb, to how many events, and what the form carries along.
 
     `more` tells that the group has more events than are taken at once; `all_of_it` is the link to a bulk replay of it,
-    or empty.
+    or empty. `origins` are from where a replay may begin, where there is a choice.
     """
 
     verb: str
@@ -244,6 +247,7 @@ class ConfirmView:
     what: str
     hidden: list[tuple[str, str]]
     needs_force: bool
+    origins: list[ReplayOrigin]
     back: str
 
 
