@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from replayforge import Context, Event, Handlers
 from replayforge.config import load_config
+from replayforge.testing import Forge
 from tests.support.daemon_process import REPOSITORY, DaemonProcess
 
 README = (REPOSITORY / "README.md").read_text()
@@ -74,6 +77,57 @@ def test_the_commands_beside_the_handlers_work_as_written(daemon: DaemonProcess)
     listed = run(shlex.split(listing)[1:], daemon.url)
     assert "succeeded" in listed.stdout
     assert "payment.authorized" in listed.stdout
+
+
+def workflow() -> dict[str, Any]:
+    """The README's workflow, as a module, with handlers for the two events that it sends."""
+    (block,) = [block for block in blocks("python") if "ctx.step" in block]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    handlers: Handlers = names["handlers"]
+
+    @handlers.on("email.wanted")
+    async def mail(event: Event, ctx: Context) -> None:
+        pass
+
+    @handlers.on("invoice.make")
+    async def bill(event: Event, ctx: Context) -> str:
+        return f"invoice of {event.payload['order']}"
+
+    return names
+
+
+async def test_the_workflow_runs_as_written() -> None:
+    """The README's order waits for its parcel and through its grace, though the daemon dies, and sends its children."""
+    async with Forge(workflow()["handlers"]) as forge:
+        payload = {"items": [{"sku": "a"}, {"sku": "b"}], "total": 12}
+        event = await forge.send("order.placed", payload, workflow_id="order-17")
+        await forge.settled()
+        assert (event.status, len(event.steps)) == ("waiting", 5)
+        await forge.restart()
+        await forge.send("parcel.scanned", {"number": "p-1"}, workflow_id="order-17")
+        await forge.advance(days=13)
+        assert event.status == "waiting"
+        await forge.advance(days=1)
+        assert event.result["parcel"] == "p-1"
+        assert (event.result["paid"]["total"], event.result["bill"]) == (12, f"invoice of {event.id}")
+        assert [child.status for child in await forge.events("email.wanted")] == ["succeeded"]
+
+
+async def test_the_workflow_that_is_not_paid_is_undone() -> None:
+    """The README's compensation runs when the charge has failed for the last time."""
+    names, tried = workflow(), []
+
+    async def charge(ctx: Context, total: int) -> None:
+        tried.append(ctx.step_key)
+        raise RuntimeError("the bank is away")
+
+    names["charge"] = charge
+    async with Forge(names["handlers"]) as forge:
+        event = await forge.send("order.placed", {"items": [], "total": 12})
+        await forge.advance(days=1)
+        assert event.result == {"ended": "not paid"}
+    assert (len(tried), len(set(tried))) == (5, 1)
 
 
 def test_the_curl_line_sends_the_same_event(daemon: DaemonProcess) -> None:
