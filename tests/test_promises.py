@@ -137,8 +137,8 @@ def test_every_statement_is_carried_out() -> None:
 
 COMMANDS = {
     "chaos", "check", "config check", "config show", "dead discard", "dead groups", "dead ls", "dead replay", "demo",
-    "events cancel", "events ls", "events replay", "events resolve", "events show", "log bench-fsync", "log dump",
-    "log repair", "log stat", "log verify", "send", "serve", "status", "version",
+    "endpoint check", "events cancel", "events ls", "events replay", "events resolve", "events show",
+    "log bench-fsync", "log dump", "log repair", "log stat", "log verify", "send", "serve", "status", "version",
 }  # fmt: skip
 COMMANDS_BEYOND = {
     "completion", "events retry", "handlers ls", "handlers pause", "handlers resume", "log export", "log import",
@@ -146,7 +146,7 @@ COMMANDS_BEYOND = {
     "workflows show",
 }  # fmt: skip
 COMMANDS_TO_COME = {
-    "sources", "forward", "shadow", "prove", "deploy check", "endpoint check", "backup", "restore",
+    "sources", "forward", "shadow", "prove", "deploy check", "backup", "restore",
 }  # fmt: skip
 SPECIFICATION = next((path for one in PACKAGE.parents if (path := one / "shared" / "API.md").exists()), None)
 

@@ -43,6 +43,7 @@ COMMANDS = {
     "dead": Subcommand("dead_commands", "dead", "Look at dead letters, replay or discard them."),
     "replays": Subcommand("replays_commands", "replays", "Look at bulk replays, pause, resume or cancel them."),
     "handlers": Subcommand("handlers_commands", "handlers", "Look at handlers, pause or resume them."),
+    "endpoint": Subcommand("endpoint_commands", "endpoint", "Try HTTP endpoints with steps."),
     "workflows": Subcommand("workflows_commands", "workflows", "Look at workflows."),
     "status": Subcommand(
         "status_command", "status", "Say whether everything accepted that is due has come to its end."

@@ -6,17 +6,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from replayforge.engine.handlers.step_messages import NEXT_TYPE
 from replayforge.web.http.connection import ConnectionLimits
 from tests.support.house import House, open_house
+from tests.support.postgres_server import require_postgres, shared_server
 
 Asked = dict[str, Any]
 Script = Callable[[Asked], Any]
+STEP = {"step": "first", "ok": 1}
 
 
 def next_of(step: dict[str, Any], *did: dict[str, Any]) -> web.Response:
@@ -70,7 +72,7 @@ async def checkpoint(asked: Asked, *did: dict[str, Any], **changed: Any) -> tupl
 
 
 async def test_each_answer_is_recorded_before_the_endpoint_is_asked_again(tmp_path: Path) -> None:
-    """The journal holds what it did, digit for digit; the webhook-id counts the answers that were committed."""
+    """The journal holds what it did, the webhook-id counts committed answers, and the schema tells of all."""
 
     def script(asked: Asked) -> Any:
         journal = asked["journal"]
@@ -84,6 +86,7 @@ async def test_each_answer_is_recorded_before_the_endpoint_is_asked_again(tmp_pa
     async with talking(tmp_path, script) as endpoint:
         event_id = await endpoint.events.send("order.placed", {"n": 1}, idempotency_key="k", metadata={"m": 2})
         event = await endpoint.events.reaches(event_id, "succeeded")
+        schema = await endpoint.events.get("/schemas/steps.json")
     assert event["result"] == {"ended": ["first", "nap", "second"]}
     assert endpoint.ids == [f"{event_id}.0", f"{event_id}.1", f"{event_id}.2"]
     last = endpoint.asked[-1]
@@ -94,6 +97,11 @@ async def test_each_answer_is_recorded_before_the_endpoint_is_asked_again(tmp_pa
     ]  # fmt: skip
     assert last["journal_url"] is None
     assert len({asked["journal_key"] for asked in endpoint.asked}) == 1
+    definitions = schema["$defs"]
+    assert definitions["StepsRequest"]["properties"].keys() == last.keys()
+    assert definitions["EventInRequest"]["properties"].keys() == last["event"].keys()
+    assert definitions["Next"]["properties"].keys() == {"sleep", "wait_for", "send", "call", "again"}
+    assert (definitions["Next"]["minProperties"], definitions["Next"]["maxProperties"]) == (1, 1)
 
 
 async def test_a_checkpoint_is_durable_when_it_is_answered(tmp_path: Path) -> None:
@@ -111,6 +119,23 @@ async def test_a_checkpoint_is_durable_when_it_is_answered(tmp_path: Path) -> No
         event = await endpoint.events.reaches(await endpoint.events.send(), "succeeded")
     assert statuses == [204, 204]
     assert event["result"] == {"first": {"ok": 1}, "second": {"ok": 2}}
+
+
+async def test_a_checkpoint_gives_the_endpoint_its_whole_time_again(tmp_path: Path) -> None:
+    """An endpoint that reports as it goes on is not cut off, however long all of it takes."""
+    deadlines: list[float] = []
+
+    async def script(asked: Asked) -> Any:
+        running = endpoint.events.daemon.workers[0].rules.deadlines.running
+        deadlines.extend(running.values())
+        await checkpoint(asked, STEP)
+        deadlines.extend(running.values())
+        return "done"
+
+    async with talking(tmp_path, script) as endpoint:
+        await endpoint.events.reaches(await endpoint.events.send(), "succeeded")
+    assert len(deadlines) == 2
+    assert deadlines[0] < deadlines[1] < float("inf")
 
 
 async def test_a_callback_is_refused_that_is_late_forged_or_means_nothing(tmp_path: Path) -> None:
@@ -139,6 +164,28 @@ async def test_a_callback_is_refused_that_is_late_forged_or_means_nothing(tmp_pa
         "other token": 409, "forged": 403, "neither": 422, "name": 422, "unknown": 422, "good": 204, "late": 409,
     }  # fmt: skip
     assert "either `ok` or `error`" in answers["neither"][1]
+
+
+async def test_another_daemon_of_the_store_tells_late_callbacks_from_stray_ones(tmp_path: Path) -> None:
+    """It knows the URLs of its peers: 503 while the attempt runs elsewhere, 409 once that has ended."""
+    require_postgres()
+    store = {"store.url": shared_server().new_schema()}
+    statuses: list[int] = []
+
+    async def script(asked: Asked) -> Any:
+        statuses.append((await checkpoint(strayed(asked, other), STEP))[0])
+        return "done"
+
+    async with open_house(tmp_path / "other", None, store) as other, talking(tmp_path, script, **store) as endpoint:
+        await endpoint.events.reaches(await endpoint.events.send(), "succeeded")
+        statuses.append((await checkpoint(strayed(endpoint.asked[0], other), STEP))[0])
+    assert statuses == [503, 409]
+
+
+def strayed(asked: Asked, other: House) -> Asked:
+    """Have the callback URL lead to another daemon, as a balancer may."""
+    path = urlsplit(asked["checkpoint_url"]).path
+    return asked | {"checkpoint_url": str(other.http.make_url(path))}
 
 
 async def test_a_failure_is_tried_again_until_the_policy_gives_up(tmp_path: Path) -> None:
@@ -172,7 +219,6 @@ async def test_a_permanent_failure_is_recorded_at_once_and_what_is_next_is_done(
     assert event["result"] == {"charge": "NoMoney", "large": "bad_result", "nap": None}
 
 
-STEP = {"step": "first", "ok": 1}
 WRONG: dict[str, tuple[Asked, list[Asked], str]] = {
     "a name of two kinds": ({"sleep": {"step": "first", "seconds": 0}}, [STEP], "is that of a step"),
     "a reserved name": ({"sleep": {"step": "a#2", "seconds": 0}}, [], "which are set before"),
@@ -183,14 +229,18 @@ WRONG: dict[str, tuple[Asked, list[Asked], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-async def test_an_answer_that_cannot_be_followed_is_a_dead_letter_with_words(tmp_path: Path, name: str) -> None:
+async def test_an_answer_that_cannot_be_followed_is_a_dead_letter_with_words(tmp_path: Path) -> None:
     """To ask once more would have its effects once more; what it did and could be read is recorded."""
-    step, did, words = WRONG[name]
-    async with talking(tmp_path, lambda _: next_of(step, *did)) as endpoint:
-        event = await endpoint.events.reaches(await endpoint.events.send(), "dead_lettered")
-    assert words in event["last_error"]
-    assert len(endpoint.asked) == 1
+
+    def script(asked: Asked) -> Any:
+        step, did, _ = WRONG[asked["event"]["event_type"]]
+        return next_of(step, *did)
+
+    async with talking(tmp_path, script) as endpoint:
+        sent = {name: await endpoint.events.send(name) for name in WRONG}
+        errors = {name: (await endpoint.events.reaches(sent[name], "dead_lettered"))["last_error"] for name in sent}
+    assert [name for name, (_, _, words) in WRONG.items() if words not in errors[name]] == []
+    assert len(endpoint.asked) == len(WRONG)
 
 
 async def test_a_sleep_that_is_recorded_cannot_be_asked_for_again(tmp_path: Path) -> None:
@@ -251,10 +301,3 @@ async def test_a_parked_event_goes_on_in_another_attempt(tmp_path: Path) -> None
         event = await endpoint.events.reaches(event_id, "succeeded")
     assert event["result"] > 1
     assert [attempt["outcome"] for attempt in event["attempts"]] == ["succeeded"]
-
-
-async def test_the_schema_is_served(tmp_path: Path) -> None:
-    """It describes what is asked, answered and reported."""
-    async with talking(tmp_path, lambda _: "done") as endpoint:
-        schema = await endpoint.events.get("/schemas/steps.json")
-    assert {"StepsRequest", "NextAnswer", "Checkpoint"} <= schema["$defs"].keys()

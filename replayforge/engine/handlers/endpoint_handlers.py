@@ -33,21 +33,26 @@ def with_endpoints(
 
 def handler_for(settings: HttpEndpoint, webhook_client: WebhookClient, callbacks: Callbacks) -> Handler:
     """Return the handler that POSTs to an endpoint; raises Refused with one sentence when it is wrong."""
-    try:
-        url, key = checked_url(settings), signing_key(settings.secret)
-    except ValueError as error:
-        raise Refused(f"The HTTP endpoint for {settings.match!r} cannot be used: {error}.") from None
-    endpoint = Endpoint(url, key, settings.allow_private, webhook_client)
+    endpoint = endpoint_for(settings, webhook_client)
     conversation = Conversation(endpoint, callbacks, settings.timeout_seconds)
     return Handler(
         settings.match,
         conversation.deliver if settings.steps else endpoint.deliver,
         timeout_seconds=settings.timeout_seconds,
         concurrency_max=settings.concurrency_max,
-        endpoint=str(url.origin()),
+        endpoint=endpoint.place,
         breaker=settings.breaker,
         deadline_seconds=settings.deadline_seconds,
     )
+
+
+def endpoint_for(settings: HttpEndpoint, webhook_client: WebhookClient) -> Endpoint:
+    """Return an endpoint; raises Refused with one sentence when it is wrong."""
+    try:
+        url, key = checked_url(settings), signing_key(settings.secret)
+    except ValueError as error:
+        raise Refused(f"The HTTP endpoint for {settings.match!r} cannot be used: {error}.") from None
+    return Endpoint(url, key, settings.allow_private, webhook_client)
 
 
 def checked_url(settings: HttpEndpoint) -> URL:

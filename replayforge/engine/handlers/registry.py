@@ -58,8 +58,11 @@ class Handler:
 
     @cached_property
     def label(self) -> str:
-        """By what people know the code as it is now: the version it says it has, or a hash of its source file."""
-        return self.version or hash_of_source(self.function)
+        """By what people know the code as it is now: the version it says it has, or a hash of its source file.
+
+        Of an endpoint's code nothing is known.
+        """
+        return self.version or ("" if self.endpoint else hash_of_source(self.function))
 
     @cached_property
     def specificity(self) -> tuple[bool, int]:
