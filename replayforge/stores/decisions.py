@@ -80,6 +80,7 @@ def retry(node: str, event: StoredEvent, detail: str, now_us: int) -> Steps[list
 
     None when it moved meanwhile. Raises Conflict for one that is parked for something else than another try.
     """
+    yield from wakes.lock_families([event])
     yield Fetch("lock_events", {"seqs": [event.seq]})
     steps = yield Fetch("hasten_steps", {"seq": event.seq})
     if event.state is State.WAITING and not steps:

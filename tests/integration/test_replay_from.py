@@ -12,6 +12,7 @@ import pytest
 
 from replayforge import Context, Event, Handlers, StepFailed
 from replayforge.cli import main
+from tests.integration.test_pages import page
 from tests.integration.test_replay_pages import hidden, submit
 from tests.support.house import House, open_house
 from tests.support.polling import persist
@@ -222,6 +223,7 @@ async def test_signals_are_never_queued_and_children_are_left_to_their_parents(t
         await house.reaches(parent, "succeeded")
         await house.converges()
         assert (await house.post(f"/api/events/{signal}/replay", {"force": True}))[0] == 409
+        assert "Replay…" not in (await page(house, f"/events/{signal}"))[1]
         status, done = await house.post("/api/workflows/workflow/replay", {"only": "all", "from": "start"})
         assert (status, done["ids"], done["skipped"]) == (202, [parent], {})
         await house.converges()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from replayforge import Context, Event, Handlers
+from replayforge import Context, Event, Handlers, Permanent
 from replayforge.testing import Forge
 
 calls: Counter[str] = Counter()
@@ -95,6 +95,27 @@ async def test_a_deadline_goes_on_counting() -> None:
         event = await daemon.send("test", {})
         await daemon.advance(hours=5)
         assert (event.status, event.reason) == ("dead_lettered", "deadline")
+
+
+async def test_a_replay_from_the_start_begins_with_what_the_last_restart_has_left() -> None:
+    """The effects of journals that have ended do not happen again."""
+
+    async def handler(event: Event, ctx: Context) -> Any:
+        page = event.payload["page"]
+        await ctx.step("work", effect, f"work-{page}")
+        if page < 2:
+            await ctx.restart({"page": page + 1})
+        if calls["work-2"] == 1:
+            raise Permanent("broken")
+
+    async with forge(handler) as daemon:
+        event = await daemon.send("test", {"page": 1})
+        await daemon.settled()
+        assert event.status == "dead_lettered"
+        await daemon.replay(event, begins_from="start")
+        await daemon.settled()
+        assert event.status == "succeeded"
+    assert calls == {"work-1": 1, "work-2": 2}
 
 
 async def test_steps_that_run_come_to_their_ends_first() -> None:

@@ -84,9 +84,10 @@ def verbs_of(state: JobState) -> frozenset[str]:
 
 def selection_in_words(selection: Mapping[str, Any]) -> str:
     """Say which events were meant."""
+    origin = f", from {selection['from']}" if "from" in selection else ""
     if "ids" in selection:
-        return f"{plural(selection['ids'], 'event')} by id"
-    return filter_in_words(selection.get("filter", {}))
+        return f"{plural(selection['ids'], 'event')} by id{origin}"
+    return filter_in_words(selection.get("filter", {})) + origin
 
 
 def filter_in_words(given: Mapping[str, Any]) -> str:
