@@ -214,57 +214,71 @@ def conditions(wanted: EventFilter) -> tuple[str, dict[str, Any]]:
     return " ".join(fragments), parameters
 
 
-def workflow(workflow_id: str) -> Steps[WorkflowSummary | None]:
-    """Fetch how the events of a workflow stand."""
-    rows = yield Fetch("workflow_totals", {"workflow_id": workflow_id, "count": COUNTED_MAX})
+def of_application(application: str | None) -> tuple[dict[str, Any], str]:
+    """Return parameters and SQL for the events of one application, or of all."""
+    return ({}, "") if application is None else ({"application_name": application}, FILTERS["application_name"])
+
+
+def workflow(workflow_id: str, application: str | None) -> Steps[WorkflowSummary | None]:
+    """Fetch how the events of a workflow stand, those of one application or of all."""
+    given, filters = of_application(application)
+    rows = yield Fetch("workflow_totals", given | {"workflow_id": workflow_id, "count": COUNTED_MAX}, filters)
     return summary(workflow_id, 0, rows) if rows else None
 
 
-def list_workflows(before_seq: int | None, limit: int) -> Steps[WorkflowPage]:
+def list_workflows(before_seq: int | None, limit: int, application: str | None) -> Steps[WorkflowPage]:
     """Fetch workflows, the one with the newest event first, until so many events were counted.
 
-    There is no row for each workflow: one kept in every transaction that moves an event would cost each of them a
-    statement, and a lock that every transaction of the workflow waits for.
+    With an application only its events count. There is no row for each workflow: one kept in every transaction that
+    moves an event would cost each of them a statement, and a lock that every transaction of the workflow waits for.
     """
-    ends, next_seq = yield from newest_workflows(before_seq or SEQ_MAX, limit)
+    given, filters = of_application(application)
+    ends, next_seq = yield from newest_workflows(before_seq or SEQ_MAX, limit, application)
     summaries: list[WorkflowSummary] = []
     counted = 0
     for workflow_id, seq in ends:
         if len(summaries) == limit or counted >= COUNTED_MAX:
             next_seq = summaries[-1].cursor
             break
-        totals = yield Fetch("workflow_totals", {"workflow_id": workflow_id, "count": WORKFLOW_EVENTS_MAX})
+        asked = given | {"workflow_id": workflow_id, "count": WORKFLOW_EVENTS_MAX}
+        totals = yield Fetch("workflow_totals", asked, filters)
         summaries.append(summary(workflow_id, seq, totals))
         counted += summaries[-1].total
     return WorkflowPage(summaries, next_seq)
 
 
-def newest_workflows(before_seq: int, limit: int) -> Steps[tuple[list[tuple[str, int]], int | None]]:
+def newest_workflows(
+    before_seq: int, limit: int, application: str | None
+) -> Steps[tuple[list[tuple[str, int]], int | None]]:
     """Fetch (workflow, newest event) by their newest events before a row number, and where the next look goes on.
 
     The newest rows name enough of them, or there are few enough to go from name to name. Where there are many, and
     some with very many events, further rows are looked at, up to a number.
     """
-    found, from_seq = yield from look_back(before_seq, limit)
+    given, filters = of_application(application)
+    found, from_seq = yield from look_back(before_seq, limit, application)
     if from_seq is None or len(found) > limit:
         return found, None
-    rows = yield Fetch("workflow_ends", {"count": WORKFLOWS_MAX + 1})
+    rows = yield Fetch("workflow_ends", given | {"count": WORKFLOWS_MAX + 1}, filters)
     if len(rows) <= WORKFLOWS_MAX:
-        ends = sorted(((row[0], row[1]) for row in rows if row[1] < before_seq), key=lambda end: -end[1])
+        named = [(row[0], row[1]) for row in rows if row[1] is not None and row[1] < before_seq]
+        ends = sorted(named, key=lambda end: -end[1])
         return ends[: limit + 1], None
     for _ in range(LOOKS_BACK_MAX):
-        more, from_seq = yield from look_back(from_seq, limit - len(found))
+        more, from_seq = yield from look_back(from_seq, limit - len(found), application)
         found += more
         if from_seq is None or len(found) > limit:
             return found, None
     return found, from_seq
 
 
-def look_back(before_seq: int, limit: int) -> Steps[tuple[list[tuple[str, int]], int | None]]:
+def look_back(before_seq: int, limit: int, application: str | None) -> Steps[tuple[list[tuple[str, int]], int | None]]:
     """Fetch the workflows whose newest events are among the next rows, and where those rows end, if more follow."""
     behind = yield Fetch("seq_behind", {"before_seq": before_seq, "count": NEWEST_MAX})
     from_seq: int | None = behind[0][0] if behind else None
-    rows = yield Fetch("newest_workflows", {"from_seq": from_seq or 0, "before_seq": before_seq, "count": limit + 1})
+    given, filters = of_application(application)
+    asked = given | {"from_seq": from_seq or 0, "before_seq": before_seq, "count": limit + 1}
+    rows = yield Fetch("newest_workflows", asked, filters)
     return [(row[0], row[1]) for row in rows], from_seq
 
 
@@ -280,10 +294,12 @@ def summary(workflow_id: str, seq: int, rows: Sequence[Row]) -> WorkflowSummary:
     )
 
 
-def timeline(workflow_id: str, limit: int) -> Steps[tuple[list[StoredEvent], list[Attempt]]]:
+def timeline(workflow_id: str, limit: int, application: str | None) -> Steps[tuple[list[StoredEvent], list[Attempt]]]:
     """Fetch the events of a workflow in order and their attempts, at most `limit` of each."""
-    rows = yield Fetch("workflow_events", {"workflow_id": workflow_id, "after_seq": 0, "count": limit})
-    attempts = yield Fetch("workflow_attempts", {"workflow_id": workflow_id, "count": limit})
+    given, filters = of_application(application)
+    asked = given | {"workflow_id": workflow_id, "count": limit}
+    rows = yield Fetch("workflow_events", asked | {"after_seq": 0}, filters)
+    attempts = yield Fetch("workflow_attempts", asked, filters)
     return [stored_event(row) for row in rows], [attempt(row) for row in attempts]
 
 

@@ -582,21 +582,27 @@ class Store:
         """Return how many of the newest events pass the filter."""
         return await self.driver.look(lambda: lookups.count_newest(wanted, scan_max))
 
-    async def workflow(self, workflow_id: str) -> WorkflowSummary | None:
-        """Return how the events of a workflow stand."""
-        return await self.driver.look(lambda: lookups.workflow(workflow_id))
+    async def workflow(self, workflow_id: str, application: str | None = None) -> WorkflowSummary | None:
+        """Return how the events of a workflow stand: those of one application, or of all that use its name."""
+        return await self.driver.look(lambda: lookups.workflow(workflow_id, application))
 
-    async def list_workflows(self, *, before_seq: int | None, limit: int) -> WorkflowPage:
-        """Return workflows, the one with the newest event first, as many as can be counted for one page."""
-        return await self.driver.look(lambda: lookups.list_workflows(before_seq, limit))
+    async def list_workflows(
+        self, *, before_seq: int | None, limit: int, application: str | None = None
+    ) -> WorkflowPage:
+        """Return workflows, the one with the newest event first; `before_seq` goes on where an earlier page ended."""
+        return await self.driver.look(lambda: lookups.list_workflows(before_seq, limit, application))
 
-    async def timeline(self, workflow_id: str, limit: int = 2000) -> tuple[list[StoredEvent], list[Attempt]]:
+    async def timeline(
+        self, workflow_id: str, limit: int = 2000, application: str | None = None
+    ) -> tuple[list[StoredEvent], list[Attempt]]:
         """Return a workflow's events in order and their attempts."""
-        return await self.driver.look(lambda: lookups.timeline(workflow_id, limit))
+        return await self.driver.look(lambda: lookups.timeline(workflow_id, limit, application))
 
-    async def workflow_steps(self, workflow_id: str, events_max: int = 2000) -> dict[int, list[StepRecord]]:
+    async def workflow_steps(
+        self, workflow_id: str, events_max: int = 2000, application: str | None = None
+    ) -> dict[int, list[StepRecord]]:
         """Return row number -> steps, without what they hold, of a workflow's first events."""
-        return await self.driver.look(lambda: stories.workflow_steps(workflow_id, events_max))
+        return await self.driver.look(lambda: stories.workflow_steps(workflow_id, events_max, application))
 
     async def dead_letter_groups(self, group_by: str, limit: int = 100) -> list[Group]:
         """Return the newest dead letters gathered by error, type, service or reason."""

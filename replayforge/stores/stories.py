@@ -140,10 +140,11 @@ def steps_page(event: StoredEvent, after_place: int, limit: int) -> Steps[StepsP
     return StepsPage(number, earlier, [step_record(row) for row in found], place if place < count else None)
 
 
-def workflow_steps(workflow_id: str, events_max: int) -> Steps[dict[int, list[StepRecord]]]:
+def workflow_steps(workflow_id: str, events_max: int, application: str | None) -> Steps[dict[int, list[StepRecord]]]:
     """Fetch row number -> steps, without what they hold, of the first events of a workflow."""
-    asked = {"workflow_id": workflow_id, "events": events_max, "count": WORKFLOW_STEPS_MAX}
-    rows = yield Fetch("workflow_steps", asked)
+    given, filters = lookups.of_application(application)
+    asked = given | {"workflow_id": workflow_id, "events": events_max, "count": WORKFLOW_STEPS_MAX}
+    rows = yield Fetch("workflow_steps", asked, filters)
     found: dict[int, list[StepRecord]] = {}
     for *columns, seq in rows:
         found.setdefault(seq, []).append(step_record(columns))

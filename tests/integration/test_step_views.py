@@ -131,7 +131,7 @@ async def test_lists_find_who_waits_for_what(house: House) -> None:
         assert html.count('class="tick"><input') == len(ids)
     _, overview = await page(house, "/")
     assert "1 event parked, 1 signal kept" in overview
-    assert 'href="/events?status=kept"' in overview
+    assert 'href="/events?status=waiting"' in overview
     await house.send("parcel.scanned")
     await house.reaches(order, "succeeded")
     assert (await house.get("/api/events?awaits=parcel.scanned"))["items"] == []
@@ -188,3 +188,29 @@ async def test_a_step_in_doubt_is_decided_about_on_the_page(house: House) -> Non
     async with house.http.post("/actions/resolve", data=form | {"result": "7"}, allow_redirects=False) as answer:
         assert answer.status == 303
     assert (await house.reaches(event_id, "succeeded"))["result"] == [7]
+
+
+async def test_workflows_of_one_name_are_kept_apart(house: House) -> None:
+    """Two applications may name a workflow alike: each is listed, counted and shown by itself where that is asked."""
+    ids = {name: await house.send("mail.plain", application_name=name) for name in ("shop", "post")}
+    for event_id in ids.values():
+        await house.reaches(event_id, "succeeded")
+    await house.reaches(await house.send("mail.plain", application_name="post", workflow_id="other"), "succeeded")
+    listed = {
+        name: [(one["workflow_id"], one["total_events"]) for one in (await house.get(f"/api/workflows{name}"))["items"]]
+        for name in ("", "?application=shop", "?application=post", "?application=none")
+    }
+    assert listed == {
+        "": [("other", 1), ("workflow", 2)],
+        "?application=shop": [("workflow", 1)],
+        "?application=post": [("other", 1), ("workflow", 1)],
+        "?application=none": [],
+    }
+    assert (await house.get("/api/workflows/workflow?application=shop"))["total_events"] == 1
+    timeline = await house.get("/api/workflows/workflow/timeline?application=post")
+    assert [one["id"] for one in timeline["events"]] == [ids["post"]]
+    _, html = await page(house, "/workflows/workflow")
+    assert "Several applications have a workflow of this name" in html
+    _, html = await page(house, "/workflows/workflow?application=shop")
+    assert ids["shop"] in html
+    assert ids["post"] not in html

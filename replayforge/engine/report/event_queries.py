@@ -109,27 +109,29 @@ class EventQueries:
         """Return how many events of each type are queued, counted up to a number."""
         return await self.store.queued_types(counted_max)
 
-    async def workflow(self, workflow_id: str) -> WorkflowSummary:
-        """Return how the events of a workflow stand; raises NotFound."""
-        summary = await self.store.workflow(workflow_id)
+    async def workflow(self, workflow_id: str, application: str | None = None) -> WorkflowSummary:
+        """Return how the events of a workflow stand; raises NotFound. Without an application all are meant."""
+        summary = await self.store.workflow(workflow_id, application)
         if summary is None:
             raise NotFound(f"There is no workflow {workflow_id!r}.")
         return summary
 
-    async def list_workflows(self, before_seq: int | None, limit: int) -> WorkflowPage:
+    async def list_workflows(self, before_seq: int | None, limit: int, application: str | None = None) -> WorkflowPage:
         """Return workflows, the one with the newest event first, as many as can be counted for one page."""
-        return await self.store.list_workflows(before_seq=before_seq, limit=limit)
+        return await self.store.list_workflows(before_seq=before_seq, limit=limit, application=application)
 
-    async def timeline(self, workflow_id: str) -> tuple[list[StoredEvent], list[Attempt]]:
+    async def timeline(
+        self, workflow_id: str, application: str | None = None
+    ) -> tuple[list[StoredEvent], list[Attempt]]:
         """Return a workflow's events in order and their attempts; raises NotFound."""
-        events, attempts = await self.store.timeline(workflow_id)
+        events, attempts = await self.store.timeline(workflow_id, application=application)
         if not events:
             raise NotFound(f"There is no workflow {workflow_id!r}.")
         return events, attempts
 
-    async def workflow_steps(self, workflow_id: str) -> dict[int, list[StepRecord]]:
+    async def workflow_steps(self, workflow_id: str, application: str | None = None) -> dict[int, list[StepRecord]]:
         """Return row number -> steps, without what they hold, of the events of a workflow."""
-        return await self.store.workflow_steps(workflow_id)
+        return await self.store.workflow_steps(workflow_id, application=application)
 
     async def dead_letter_groups(self, group_by: str) -> list[Group]:
         """Return dead letters gathered by error, type, service or reason."""

@@ -745,30 +745,30 @@ SELECT id, event_type, state FROM events WHERE id = ANY (ARRAY(SELECT jsonb_arra
 
 -- workflow_events --
 -- The events of one workflow, oldest first, after a row number.
-SELECT {listed_columns} FROM events WHERE workflow_id = :workflow_id AND seq > :after_seq ORDER BY seq LIMIT :count
+SELECT {listed_columns} FROM events WHERE workflow_id = :workflow_id AND seq > :after_seq {filters} ORDER BY seq LIMIT :count
 
 -- workflow_steps --
 -- The steps of the current journals of the first events of one workflow, without what they hold.
 SELECT s.kind, s.step, s.generation, s.state, s.token, s.run, s.begun, s.recorded, s.tries, s.started_at_us, s.ended_at_us,
 s.due_at_us, '', NULL::bytea, s.error_type, s.error, NULL, s.event_type, s.other_id, s.label, s.event_seq
 FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
-WHERE s.event_seq IN (SELECT seq FROM events WHERE workflow_id = :workflow_id ORDER BY seq LIMIT :events)
+WHERE s.event_seq IN (SELECT seq FROM events WHERE workflow_id = :workflow_id {filters} ORDER BY seq LIMIT :events)
 ORDER BY s.event_seq, s.begun = 0, s.begun, s.generation, s.kind, s.step LIMIT :count
 
 -- workflow_attempts --
 -- The attempts of the first events of one workflow, in the order they started.
 SELECT {attempt_columns} FROM attempts AS a JOIN events AS e ON e.seq = a.event_seq
-WHERE a.event_seq IN (SELECT seq FROM events WHERE workflow_id = :workflow_id ORDER BY seq LIMIT :count)
+WHERE a.event_seq IN (SELECT seq FROM events WHERE workflow_id = :workflow_id {filters} ORDER BY seq LIMIT :count)
 ORDER BY a.started_at_us LIMIT :count
 
 -- workflow_totals --
 -- How many of the newest events of one workflow stand in each state, when they were touched, and whether there are more.
 SELECT state, count(*), max(updated_at_us), min(created_at_us), (
-    SELECT count(*) > :count FROM (SELECT 1 FROM events WHERE workflow_id = :workflow_id LIMIT :count + 1) AS counted
+    SELECT count(*) > :count FROM (SELECT 1 FROM events WHERE workflow_id = :workflow_id {filters} LIMIT :count + 1) AS counted
 )
 FROM (
     SELECT state, updated_at_us, created_at_us FROM events
-    WHERE workflow_id = :workflow_id ORDER BY seq DESC LIMIT :count
+    WHERE workflow_id = :workflow_id {filters} ORDER BY seq DESC LIMIT :count
 ) AS newest GROUP BY state
 
 -- seq_behind --
@@ -779,9 +779,9 @@ SELECT seq FROM events WHERE seq < :before_seq ORDER BY seq DESC LIMIT 1 OFFSET 
 -- The workflows of a range of events whose newest events lie in it, newest first.
 SELECT workflow_id, newest_seq FROM (
     SELECT workflow_id, max(seq) AS newest_seq FROM events
-    WHERE seq >= :from_seq AND seq < :before_seq GROUP BY workflow_id
+    WHERE seq >= :from_seq AND seq < :before_seq {filters} GROUP BY workflow_id
 ) AS found
-WHERE NOT EXISTS (SELECT 1 FROM events AS n WHERE n.workflow_id = found.workflow_id AND n.seq >= :before_seq)
+WHERE NOT EXISTS (SELECT 1 FROM events AS n WHERE n.workflow_id = found.workflow_id AND n.seq >= :before_seq {filters})
 ORDER BY newest_seq DESC LIMIT :count
 
 -- workflow_ends --
@@ -793,7 +793,7 @@ WITH RECURSIVE named (workflow_id) AS (
     SELECT (SELECT min(e.workflow_id) FROM events AS e WHERE e.workflow_id > named.workflow_id)
     FROM named WHERE named.workflow_id IS NOT NULL
 )
-SELECT named.workflow_id, (SELECT max(e.seq) FROM events AS e WHERE e.workflow_id = named.workflow_id)
+SELECT named.workflow_id, (SELECT max(e.seq) FROM events AS e WHERE e.workflow_id = named.workflow_id {filters})
 FROM named WHERE named.workflow_id IS NOT NULL LIMIT :count
 
 -- dead_letter_groups --

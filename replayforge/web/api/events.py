@@ -248,20 +248,27 @@ async def resolve_event(request: web.Request) -> web.Response:
 async def list_workflows(request: web.Request) -> web.Response:
     """Answer with a page of workflows, the one with the newest event first."""
     limit = query_limit(request)
-    found = await context_of(request).queries.list_workflows(query_cursor(request), limit)
+    found = await context_of(request).queries.list_workflows(query_cursor(request), limit, application_in(request))
     return json_response(cut_page([shapes.workflow(one) for one in found.workflows], found.next_seq))
 
 
 async def show_workflow(request: web.Request) -> web.Response:
     """Answer with the totals of one workflow."""
-    return json_response(shapes.workflow(await context_of(request).queries.workflow(request.match_info["id"])))
+    summary = await context_of(request).queries.workflow(request.match_info["id"], application_in(request))
+    return json_response(shapes.workflow(summary))
+
+
+def application_in(request: web.Request) -> str | None:
+    """Return the application whose workflows are meant; two applications may have workflows of one name."""
+    return request.query.get("application") or request.query.get("application_name") or None
 
 
 async def show_timeline(request: web.Request) -> web.Response:
     """Answer with a workflow's events in order, each with its attempts."""
     context, workflow_id = context_of(request), request.match_info["id"]
-    events, attempts = await context.queries.timeline(workflow_id)
-    steps = await context.queries.workflow_steps(workflow_id)
+    application = application_in(request)
+    events, attempts = await context.queries.timeline(workflow_id, application)
+    steps = await context.queries.workflow_steps(workflow_id, application)
     by_event: dict[str, list[dict[str, Any]]] = {event.id: [] for event in events}
     for attempt in attempts:
         if attempt.event_id in by_event:

@@ -36,9 +36,8 @@ def tiles(
     ]
     if unprojected := report.ledger.unprojected:
         shown.insert(3, Tile("unprojected", "without a row", count(unprojected), "/runtime#log"))
-    for state, label in ((State.WAITING, "parked"), (State.KEPT, "kept signals")):
-        if states[state]:
-            shown.insert(-2, Tile(state.value, label, count(states[state]), f"/events?status={state}"))
+    if waiting := states[State.WAITING]:
+        shown.insert(-2, Tile("waiting", "parked", count(waiting), "/events?status=waiting"))
     words = {mark.name: mark.words for mark in latency.marks}
     link = f"/?range={chosen.name}#latency-title"
     return shown + [Tile(name, f"{name}, {chosen.name}", words.get(name, "–"), link) for name in QUANTILES]

@@ -126,10 +126,14 @@ class WorkflowsView:
 class WorkflowView:
     """One workflow: its totals, its picture, and the same as a table; with `only_failed`, of the failed events alone.
 
+    `application` is what it is narrowed to, or empty; `applications` are those whose events are shown.
+
     There is no picture of nothing. `steps` and `parents` are those of its events, by their ids.
     """
 
     workflow_id: str
+    application: str
+    applications: list[str]
     totals: WorkflowRow
     only_failed: bool
     failed: int

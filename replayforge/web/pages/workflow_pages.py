@@ -6,6 +6,7 @@ from aiohttp import web
 
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import FAILED
+from replayforge.web.api.events import application_in
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import query_cursor
 from replayforge.web.pages import charts, rows, views
@@ -18,8 +19,8 @@ from replayforge.web.pages.step_rows import brief_rows
 
 async def workflows(request: web.Request) -> web.Response:
     """Show workflows, the one with the newest event first."""
-    cursor = query_cursor(request)
-    found = await context_of(request).queries.list_workflows(cursor, PAGE_SIZE)
+    cursor, application = query_cursor(request), application_in(request)
+    found = await context_of(request).queries.list_workflows(cursor, PAGE_SIZE, application)
     view = views.WorkflowsView(
         rows=[rows.workflow_row(summary) for summary in found.workflows],
         first_page=cursor is None,
@@ -31,9 +32,10 @@ async def workflows(request: web.Request) -> web.Response:
 async def workflow(request: web.Request) -> web.Response:
     """Show one workflow as a picture and as a table."""
     context, workflow_id = context_of(request), request.match_info["id"]
-    summary = await context.queries.workflow(workflow_id)
-    events, attempts = await context.queries.timeline(workflow_id)
-    steps = await context.queries.workflow_steps(workflow_id)
+    application = application_in(request)
+    summary = await context.queries.workflow(workflow_id, application)
+    events, attempts = await context.queries.timeline(workflow_id, application)
+    steps = await context.queries.workflow_steps(workflow_id, application)
     only_failed, idle_shown = request.query.get("only") == "failed", request.query.get("idle") == "shown"
     failed = [event for event in events if event.state in charts.TROUBLED]
     found = failed if only_failed else events
@@ -45,6 +47,8 @@ async def workflow(request: web.Request) -> web.Response:
     shown, now_us = charts.shown_events(found), context.clock.now_us()
     view = views.WorkflowView(
         workflow_id=workflow_id,
+        application=application or "",
+        applications=sorted({event.application_name for event in events}),
         totals=rows.workflow_row(summary),
         only_failed=only_failed,
         failed=len(failed),
