@@ -1,14 +1,16 @@
-"""The handlers that are measured: they do nothing, at once, for as long as BENCH_SECONDS says, or in ten steps."""
+"""The handlers that are measured: they do nothing, at once or after BENCH_SECONDS, in ten steps, or parked."""
 
 import asyncio
 import os
 import time
+from contextlib import suppress
 
-from replayforge import Context, Event, Handlers
+from replayforge import Context, Event, Handlers, WaitTimedOut
 
 SECONDS = float(os.environ.get("BENCH_SECONDS", "0"))
 
 handlers = Handlers()
+handlers.signal("wake")
 
 
 @handlers.on("bench.*")
@@ -31,3 +33,18 @@ async def steps(event: Event, ctx: Context) -> dict[str, list[float]]:
         await ctx.step(f"step-{number}", no_effect)
         took.append((time.perf_counter() - begun) * 1000)
     return {"milliseconds": took}
+
+
+@handlers.on("busy.*")
+async def busy(event: Event, ctx: Context) -> None:
+    """Hold a worker for a while."""
+    await asyncio.sleep(0.2)
+
+
+@handlers.on("parked.*")
+async def parked(event: Event, ctx: Context) -> dict[str, float]:
+    """Wait for a signal or for its time, and say when that came and when the code went on."""
+    due_at = (await ctx.now()).timestamp() + event.payload["seconds"]
+    with suppress(WaitTimedOut):
+        due_at = (await ctx.wait_for("wake", timeout_seconds=event.payload["seconds"])).payload["sent_at"]
+    return {"due_at": due_at, "woken_at": time.time()}

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from replayforge import Context, Event, Handlers, Permanent, StepFailed, crashpoints
+from replayforge import crashpoints
 from replayforge.testing import Crashed, Forge
 from tests.crash.test_crash_points import OF_WORKFLOWS
+from tests.data.everything_handlers import handlers
 
 # Every point on the road of a workflow, and how often it is passed at least.
 POINTS = {
@@ -29,62 +32,26 @@ POINTS = {
 PASSES_MAX = 40
 LIVES_MAX = 8
 
-effects: Counter[str] = Counter()
+
+@pytest.fixture(autouse=True, scope="module")
+def sink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file in which the handlers note their effects."""
+    path = tmp_path_factory.mktemp("effects") / "effects.txt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFFECTS", str(path))
+        yield path
 
 
-async def act(name: str, value: Any = None) -> Any:
-    """An effect that somebody outside counts."""
-    effects[name] += 1
-    return {"did": name, "value": value}
-
-
-async def decline(name: str) -> None:
-    effects[name] += 1
-    raise Permanent(f"{name} is declined")
-
-
-def handlers_of_everything() -> Handlers:
-    """A handler with twenty steps: side by side, compensated, asleep, awaiting, with children."""
-    handlers = Handlers()
-    handlers.signal("confirmed")
-
-    @handlers.on("order")
-    async def order(event: Event, ctx: Context) -> Any:
-        did = [await ctx.step(f"prepare-{n}", act, f"prepare-{n}") for n in range(3)]
-        async with asyncio.TaskGroup() as group:
-            labels = [
-                group.create_task(ctx.step("label", act, f"label-{n}", await ctx.random(), key=str(n)))
-                for n in range(3)
-            ]
-        did += [label.result() for label in labels]
-        try:
-            await ctx.step("charge", decline, "charge")
-        except StepFailed as error:
-            did.append(await ctx.step("refund", act, "refund", error.message))
-        await ctx.sleep("grace", 3600)
-        did.append(await ctx.step("after the sleep", act, "after the sleep"))
-        confirmed = await ctx.wait_for("confirmed", timeout_seconds=86_400)
-        did.append(await ctx.step("confirmed", act, "confirmed", confirmed.payload))
-        await ctx.send("mail", {"template": "thanks"})
-        did.append(await ctx.call("bill", {"order": 17}))
-        did.append(await ctx.step("archive", act, "archive"))
-        return did
-
-    @handlers.on("mail")
-    async def mail(event: Event, ctx: Context) -> Any:
-        return await ctx.step("deliver", act, "deliver")
-
-    @handlers.on("bill")
-    async def bill(event: Event, ctx: Context) -> Any:
-        return await ctx.step("print", act, "print")
-
-    return handlers
+def effects(sink: Path) -> Counter[str]:
+    """Return how often each effect has happened since the last time, and forget it."""
+    lines = sink.read_text().splitlines()
+    sink.unlink()
+    return Counter(line.partition("\t")[2] for line in lines)
 
 
 async def play(point: str | None) -> tuple[Any, int]:
     """Play the workflow to its end with a crash at a point; returns its result and how often the daemon died."""
-    effects.clear()
-    async with Forge(handlers_of_everything(), settings={"retry.jitter": 1}) as daemon:
+    async with Forge(handlers, settings={"retry.jitter": 1}) as daemon:
         if point is not None:
             daemon.crash_at(point)
         deaths = 0
@@ -120,26 +87,27 @@ def test_every_point_that_only_workflows_come_to_is_here() -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed() -> tuple[Any, Counter[str]]:
+def undisturbed(sink: Path) -> tuple[Any, Counter[str]]:
     """What comes of the workflow without a crash, and how often each effect happens then."""
     result, deaths = asyncio.run(play(None))
     assert deaths == 0
-    return result, Counter(effects)
+    return result, effects(sink)
 
 
 @pytest.mark.parametrize(("point", "times_min"), POINTS.items())
 async def test_a_crash_at_any_point_repeats_nothing_that_was_recorded(
-    point: str, times_min: int, undisturbed: tuple[Any, Counter[str]]
+    point: str, times_min: int, undisturbed: tuple[Any, Counter[str]], sink: Path
 ) -> None:
     expected, once = undisturbed
     for nth in range(1, PASSES_MAX):
         result, deaths = await play(f"{point}:{nth}")
+        happened = effects(sink)
         if deaths == 0:  # the workflow does not come here so often
             break
         assert deaths == 1
         assert result == expected
-        again = effects - once
-        assert effects.keys() == once.keys()
+        again = happened - once
+        assert happened.keys() == once.keys()
         assert max(again.values(), default=0) <= 1
         if not point.startswith(("step.started", "step.returned")):  # but for those side by side, which end one by one
             assert all(name.startswith("label") for name in again), (nth, again)
