@@ -12,7 +12,7 @@ from replayforge.domain.errors import Conflict, NotFound, Rejected
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import TRANSITIONS, State
 from replayforge.domain.signs import STATES
-from replayforge.engine.replay.replayer import Replayer
+from replayforge.engine.replay.replayer import Replay, Replayer
 from replayforge.web.api.demo import generate_workload
 from replayforge.web.api.operations import require_chaos
 from replayforge.web.http.context import context_of
@@ -101,9 +101,10 @@ async def act(request: web.Request) -> web.Response:
     return see_other(request, back, outcome(order, events, done, refusals))
 
 
-async def carry_out(replayer: Replayer, order: Order, events: Sequence[StoredEvent]) -> tuple[int, list[str]]:
-    """Do it to each event, some together to share commits; returns how many were done, and why others were not."""
-    done, refusals = 0, []
+async def carry_out(replayer: Replayer, order: Order, events: Sequence[StoredEvent]) -> tuple[list[object], list[str]]:
+    """Do it to each event, some together to share commits; returns what came of each, and why others were not."""
+    done: list[object] = []
+    refusals = []
     for start in range(0, len(events), TOGETHER):
         steps = [one(replayer, order, event) for event in events[start : start + TOGETHER]]
         for result in await gather(*steps, return_exceptions=True):
@@ -112,7 +113,7 @@ async def carry_out(replayer: Replayer, order: Order, events: Sequence[StoredEve
             elif isinstance(result, BaseException):
                 raise result
             else:
-                done += 1
+                done.append(result)
     return done, refusals
 
 
@@ -127,9 +128,12 @@ def one(replayer: Replayer, order: Order, event: StoredEvent) -> Awaitable[objec
     return steps[order.verb]()
 
 
-def outcome(order: Order, events: Sequence[StoredEvent], done: int, refusals: list[str]) -> Flash:
+def outcome(order: Order, events: Sequence[StoredEvent], done: Sequence[object], refusals: list[str]) -> Flash:
     """Say what came of it."""
-    what = f"{plural(done, 'event')} {DONE[order.verb]}."
+    what = f"{plural(len(done), 'event')} {DONE[order.verb]}."
+    gone = [name for one in done if isinstance(one, Replay) and one.done is not None for name in one.done.gone]
+    if gone:
+        what += f" Their waits had taken signals that retention has removed: {', '.join(gone[:SAMPLE_MAX])}."
     path = f"/events/{segment(events[0].id)}" if len(events) == 1 else ""
     if not events:
         return Flash("err", "Nothing was done: none of the selected events exists any more.")

@@ -1,0 +1,14 @@
+"""What a page says after something was done."""
+
+from replayforge.domain.lifecycle import State
+from replayforge.domain.replay_plan import ReplayPlan
+from replayforge.engine.replay.replayer import Replay
+from replayforge.stores.replaying import Replayed
+from replayforge.web.pages.actions import Order, outcome
+from tests.support.builders import stored_event
+
+
+def test_signals_that_cannot_be_given_back_are_named() -> None:
+    done = Replayed(ReplayPlan(begins_from="start"), entries=(), given_back=("kept",), gone=("retired",))
+    flash = outcome(Order("replay", "", force=False), [stored_event()], [Replay("e", 2, State.QUEUED, done=done)], [])
+    assert flash.text == ("1 event replayed. Their waits had taken signals that retention has removed: retired.")
