@@ -92,8 +92,8 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
 
     `number` is 1 for the first one, and one more for each restart and each replay from the start. `payload` is what a
     restart left for this journal to go on with. `wakes` counts how often the event was woken, `activation` how many
-    answers of its endpoint that said what is next were committed. `run_started_at_us` is what its deadline counts from.
-    `records` are the steps of the newest generations.
+    answers of its endpoint that said what is next were committed, and replays. `run_started_at_us` is what its deadline
+    counts from. `records` are the steps of the newest generations.
     """
 
     number: int = 1

@@ -266,6 +266,28 @@ async def test_an_endpoint_that_is_away_is_asked_once_more_for_the_same(tmp_path
     assert [attempt["outcome"] for attempt in event["attempts"]] == ["succeeded", "failed"]
 
 
+async def test_a_replay_from_the_failure_has_the_step_done_that_ended_the_run(tmp_path: Path) -> None:
+    """An endpoint that gives up for a failed step, by a 4xx, gets that step back; the webhook-id goes on counting."""
+    failed = {"step": "charge", "error": {"type": "NoMoney", "permanent": True}}
+
+    def script(asked: Asked) -> Any:
+        journal = asked["journal"]
+        if "charge" not in journal:
+            did = [failed] if asked["event"]["run"] == 1 else [{"step": "charge", "ok": "paid"}]
+            return next_of({"again": {}}, STEP, *did)
+        return web.Response(status=400) if "error" in journal["charge"] else journal
+
+    async with talking(tmp_path, script) as endpoint:
+        event_id = await endpoint.events.send()
+        await endpoint.events.reaches(event_id, "dead_lettered")
+        status, answer = await endpoint.events.post(f"/api/events/{event_id}/replay", {"from": "failure"})
+        assert status == 202, answer
+        event = await endpoint.events.reaches(event_id, "succeeded")
+    assert event["result"] == {"first": {"ok": 1}, "charge": {"ok": "paid"}}
+    assert "first" in endpoint.asked[2]["journal"]
+    assert len(set(endpoint.ids)) == len(endpoint.ids) == 4
+
+
 async def test_a_large_journal_is_fetched(tmp_path: Path) -> None:
     """Above 1 MiB the journal is left at journal_url for as long as the endpoint is being asked."""
     fetched: list[Any] = []

@@ -823,8 +823,9 @@ ON CONFLICT (event_seq, journal, kind, step, generation) DO UPDATE SET
     event_type = excluded.event_type, other_id = excluded.other_id, label = excluded.label
 
 -- renew_journals --
--- Let events go on with a journal in a new run: nobody has asked them to end, and nothing has ended them.
-UPDATE journals AS j SET number = g.number, cancel_requested = 0, ended_by = NULL
+-- Let events go on with a journal in a new run: nobody has asked them to end, and nothing has ended them. What an
+-- endpoint is asked next is none of what it was asked before.
+UPDATE journals AS j SET number = g.number, cancel_requested = 0, ended_by = NULL, activation = activation + 1
 FROM {rows}
 WHERE j.event_seq = g.seq
 

@@ -124,7 +124,7 @@ CREATE TABLE journals (
     payload BLOB,
     -- The steps whose failures have ended the last run, a JSON array; NULL where nothing of the kind is known.
     ended_by TEXT,
-    -- How many answers of an endpoint with steps were committed, whichever its journal was.
+    -- How many answers of an endpoint with steps were committed, whichever its journal was, and replays.
     activation INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
