@@ -175,7 +175,7 @@ def test_a_worker_is_crashed_by_a_button_and_the_demo_loads(daemon: DaemonProces
     expect(page.locator("#flash")).to_contain_text("worker-2 was crashed")
     plain.open("/").page.click("button:text-is('Generate demo load')")
     expect(page.locator("#flash")).to_contain_text("on their way")
-    assert daemon.http.get("/api/convergence")["ledger"]["accepted"] == 50
+    assert daemon.http.get("/api/convergence")["ledger"]["accepted"] >= 70
 
 
 def test_an_awaited_event_is_sent_from_the_page_of_the_one_that_waits(daemon: DaemonProcess, plain: Watched) -> None:

@@ -198,4 +198,4 @@ async def demo_load(request: web.Request) -> web.Response:
     """Accept some checkouts that partly fail and crash, where simulated crashes are enabled."""
     back = back_of(await read_form(request), f"{context_of(request).base_path}/")
     await generate_workload(request)
-    return see_other(request, back, Flash("ok", "Ten checkouts of five events each are on their way."))
+    return see_other(request, back, Flash("ok", "Ten checkouts of seven events each are on their way."))
