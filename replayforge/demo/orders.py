@@ -47,7 +47,7 @@ async def fulfil_order(event: Event, ctx: Context) -> dict[str, Any]:
         await ctx.step("refund", shop.refund, order)
         await ctx.step("release", shop.release, order)
         return {"ended": "not shipped", "why": failure.message}
-    return {"ended": "shipped", "parcel": parcel.payload["parcel"]}
+    return {"ended": "shipped", "scanned_at": parcel.created_at}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ WORK_POLL_SECONDS = 0.005
 FAST_DEATHS_MAX = 10
 LONG_LIFE_SECONDS = 10.0
 TRICKLE_EVENTS_PER_SECOND = 2.0
+# So many at a time, whose parcels are scanned at the end: until then there are parked orders to look at.
+TRICKLE_CHECKOUTS = 5
 KEYS = "keys: c crashes a worker, k kills the process, q quits"
 
 
@@ -114,7 +116,9 @@ class Show:
         tell(str(self.report["ledger_in_words"]))
         tell(f"a trickle of new events goes on; look around at {self.daemon.url}, Ctrl-C or q ends it")
         batches = (f"{time.time_ns()}-{number}" for number in count())
-        events = chain.from_iterable(checkout_events(EVENTS_PER_CHECKOUT, batch) for batch in batches)
+        events = chain.from_iterable(
+            checkout_events(TRICKLE_CHECKOUTS * EVENTS_PER_CHECKOUT, batch) for batch in batches
+        )
         self.trickle = Sender(self.daemon.url, lines_of(events), TRICKLE_EVENTS_PER_SECOND, say=tell)
         self.trickle.start()
 
