@@ -141,6 +141,10 @@ class EventQueries:
         """Return the failed attempts of the last so many seconds gathered by error."""
         return await self.store.error_insights(self.clock.now_us() - int(window_seconds * MICROSECONDS_PER_SECOND))
 
+    def is_signal(self, event_type: str) -> bool:
+        """Tell whether events of a type are awaited, not handled."""
+        return self.handlers.is_signal(event_type)
+
     def attempts_max(self, event: StoredEvent | EventRecord) -> int:
         """Return after how many failures a run of the event ends: its own number, its handler's, or the default."""
         return self.handlers.policy(event.event_type, event.max_attempts, self.retry).max_attempts

@@ -111,7 +111,7 @@ def history_view(found: History, made: Shown, context: WebContext) -> views.Even
     return views.EventView(
         event=rows.event_row(found.event, context.queries.attempts_max(found.event)),
         facts=history_facts(found),
-        verbs=verbs_of(event, story) - ({"replay"} if context.queries.handlers.is_signal(event.event_type) else set()),
+        verbs=verbs_of(event, story) - ({"replay"} if context.queries.is_signal(event.event_type) else set()),
         attempts=made.attempts,
         actions=[rows.action_row(action) for action in found.actions],
         holds=made.holds,
