@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 from replayforge import crashpoints, event_loop
@@ -47,6 +47,7 @@ class Life:
         self.over = False
         self.point = ""
         self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self.ended: asyncio.Future[None] = get_running_loop().create_future()
         self.context = copy_context()
         self.context.run(crashpoints.victim.set, self)
 
@@ -65,6 +66,8 @@ class Life:
     def end(self) -> None:
         """Be over."""
         self.over = True
+        if not self.ended.done():
+            self.ended.set_result(None)
         self.abandon()
         crashpoints.disarm(self)
 
@@ -75,11 +78,11 @@ class Life:
             raise self.crashed()
         task = get_running_loop().create_task(work, context=self.context.copy())
         try:
-            await wait([task])
-        except asyncio.CancelledError:
+            await wait([task, cast("asyncio.Future[Any]", self.ended)], return_when=asyncio.FIRST_COMPLETED)
+            await wait([task], timeout=ALLOWANCE_SECONDS)
+        finally:  # what waits for something that a dead daemon would have to do waits for ever
             task.cancel()
             await wait([task])
-            raise
         # What was on its way to the outside as the daemon died arrives, unless the point lies before the answer.
         if task.cancelled() or (self.over and (self.point in UNANSWERED or task.exception() is not None)):
             raise self.crashed()

@@ -236,6 +236,16 @@ async def test_a_workflow_outlives_a_death_at_each_point(point: str) -> None:
         assert (deaths, len(effects), len(await forge.events("child"))) == (1, 1 + (point == "step.returned"), 1)
 
 
+async def test_who_waits_for_a_daemon_that_dies_hears_of_it() -> None:
+    """What a dead daemon would have had to do is not waited for: else a test would hang for good."""
+    async with Forge(handlers_of(give_back)) as forge:
+        forge.crash_at("attempt.finished")
+        waiting = asyncio.create_task(forge.do(asyncio.Event().wait()))
+        await forge.send("test")
+        with pytest.raises(Crashed):
+            await asyncio.wait_for(waiting, 5)
+
+
 @pytest.mark.parametrize(("point", "accepted"), [("ingest.received", 0), ("log.appended", 1)])
 async def test_a_daemon_dies_before_it_answers(point: str, accepted: int) -> None:
     """Whoever sends an event to a daemon that dies before its answer hears of that; the event may be durable."""
