@@ -604,3 +604,16 @@ async def test_an_event_without_steps_costs_the_statements_it_always_did(monkeyp
         **dict.fromkeys([*of_projection, *of_outcome], 1),
         "add_tallies": 2,
     }
+
+
+async def test_a_traceback_of_a_failed_step_holds_no_line_of_the_daemon() -> None:
+    async def handler(event: Event, ctx: Context) -> Any:
+        await ctx.step("bad", effect, "bad", 99, attempts=1)
+
+    async with forge(handler) as daemon:
+        event = await daemon.send("test", {})
+        await daemon.settled()
+        error, (step,) = str(event.last_error), event.steps
+    assert "in handler" in error
+    assert "in effect" in str(step.trace)
+    assert "replayforge/engine" not in error + str(step.trace)

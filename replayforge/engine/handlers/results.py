@@ -28,7 +28,10 @@ RESULT_BYTES_MAX = 256 * 1024
 GROUP_MAX = 1_000
 DETAILS_MAX = 32
 DETAIL_CHARACTERS_MAX = 1_000
-OURS = frozenset({event_loop.__file__, str(Path(__file__).parents[1] / "run" / "attempt.py")})
+RUN = Path(__file__).parents[1] / "run"
+OURS = frozenset(
+    {event_loop.__file__, *(str(RUN / name) for name in ("attempt.py", "journaling.py", "step_runner.py"))}
+)
 # What JSON has no word for is encoded as one of these, which may stand for something else as well.
 SUSPICIOUS = re.compile(rb"null|[nN]a[nN]|[iI]nf")
 NOTHING = Result(Outcome.SUCCEEDED)
