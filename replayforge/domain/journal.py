@@ -39,6 +39,8 @@ class StepState(StrEnum):
 
 
 RECORDED = frozenset({StepState.DONE, StepState.FAILED})
+# What may take as long as it likes, and says nothing of how fast events are handled.
+WAITS = frozenset({StepKind.SLEEP, StepKind.WAIT, StepKind.CALL})
 
 
 class StepError(msgspec.Struct, frozen=True):

@@ -41,7 +41,7 @@ class Settlement(msgspec.Struct, frozen=True):
     steps that are committed together with it. One that `parked` leaves no attempt behind: its event waits, for
     `verdict.due_at_us`, for events that `waits` names, or for the children of its pending calls. `failed_steps` are
     those whose failures the exception carried that ended the attempt. With `restart` its event goes on at once with its
-    next journal, for which that is the payload.
+    next journal, for which that is the payload. `waited` says that its handler has waited for something outside.
     """
 
     event: StoredEvent
@@ -58,6 +58,7 @@ class Settlement(msgspec.Struct, frozen=True):
     parked: bool = False
     waits: tuple[AwaitedEvent, ...] = ()
     failed_steps: tuple[str, ...] = ()
+    waited: bool = False
     restart: bytes | None = None
 
     @property

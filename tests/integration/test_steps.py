@@ -617,3 +617,16 @@ async def test_a_traceback_of_a_failed_step_holds_no_line_of_the_daemon() -> Non
     assert "in handler" in error
     assert "in effect" in str(step.trace)
     assert "replayforge/engine" not in error + str(step.trace)
+
+
+async def test_what_waited_outside_says_nothing_of_how_fast_events_are_handled() -> None:
+    async def handler(event: Event, ctx: Context) -> Any:
+        if event.payload.get("sleeps"):
+            await ctx.sleep("long", HOUR_SECONDS)
+
+    async with forge(handler) as daemon:
+        recorder = daemon.daemon.metrics_recorder
+        await daemon.send("test", {"sleeps": True})
+        await daemon.advance(hours=2)
+        assert recorder.latency_us_since_start == 0
+        assert daemon.daemon.settler.pace.figures().attempt_ms_p95 is not None

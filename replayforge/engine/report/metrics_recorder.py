@@ -107,7 +107,8 @@ class MetricsRecorder:
     def note_settled(self, _: int, fields: dict[str, Any]) -> None:
         """Count committed outcomes, and how long first runs took from acceptance to this commit.
 
-        Replays are not measured: between the two lies what a person took to decide.
+        Replays are not measured: between the two lies what a person took to decide; nor are events that have waited for
+        something outside.
         """
         now_us = self.clock.now_us()
         for settlement in fields["settlements"]:
@@ -115,7 +116,7 @@ class MetricsRecorder:
             counts = self.fresh.of(event.event_type)
             if state in COUNTED:
                 counts[COUNTED[state]] += 1
-            if event.run == 1 and state in ENDED:
+            if event.run == 1 and state in ENDED and not settlement.waited:
                 latency_us = max(0, now_us - event.created_at_us)
                 counts[FIRST_LATENCY + bucket_of(latency_us)] += 1
                 self.latency_us_since_start += latency_us

@@ -20,6 +20,7 @@ from replayforge.domain.event import StoredEvent
 from replayforge.domain.identity import hashed_id
 from replayforge.domain.journal import (
     RECORDED,
+    WAITS,
     AwaitedEvent,
     StepError,
     StepKind,
@@ -67,13 +68,15 @@ class Left(msgspec.Struct, frozen=True):
     """What an attempt leaves to be committed with its end: steps that may not be durable, and whether it had any.
 
     `in_doubt` names a step that is to run once, has begun, and may or may not have ended; `cancelled` says that the
-    code was told of a cancel. `restart` is what the next journal goes on with.
+    code was told of a cancel, `waited` that it waits, or has waited, for something outside. `restart` is what the next
+    journal goes on with.
     """
 
     number: int
     records: tuple[StepRecord, ...]
     progressed: bool
     cancelled: bool
+    waited: bool
     in_doubt: str | None
     parked: Park | None
     restart: bytes | None = None
@@ -548,6 +551,7 @@ class Journaling:
             or self.restarted_with is not None
             or any(one.state in RECORDED for one in fresh),
             cancelled=self.records.is_cancelled,
+            waited=any(kind in WAITS for kind, _ in self.records.known),
             in_doubt=next(started, None),
             parked=self.parked,
             restart=self.restarted_with,

@@ -122,7 +122,7 @@ class Settler:
                 lost = set(map(id, settled.fenced))
                 committed = [settlement for settlement in settlements if id(settlement) not in lost]
                 self.report(committed, settled.fenced)
-                self.pace.note(committed)
+                self.pace.note(settlement for settlement in committed if not settlement.parked)
                 return [id(settlement) not in lost for settlement in settlements]
 
     def report(self, committed: list[Settlement], fenced: list[Settlement]) -> None:

@@ -98,7 +98,7 @@ class DaemonCollector:
         """Return how long first runs took from acceptance to their recorded end, since this process began."""
         counts = self.metrics_recorder.counts_since_start()[FIRST_LATENCY:]
         name = "replayforge_latency_seconds"
-        words = "From acceptance to the recorded end of the first run"
+        words = "From acceptance to the recorded end of the first run, of events that waited for nothing outside"
         return histogram(name, words, counts, self.metrics_recorder.latency_us_since_start)
 
     def step_latency(self) -> Metric:
