@@ -94,7 +94,8 @@ async def order(event: Event, ctx: Context) -> Any:
     if version == "moved":
         did["archive"] = await ctx.step("archive", act_in_thread, ctx, "archive")
     await ctx.send("mail", {"template": "thanks"})
-    did["bill"] = await ctx.call("bill", {"order": given["n"]})
+    late_seconds = given.get("late_seconds", 60)  # for which its parent is parked
+    did["bill"] = await ctx.call("bill", {"order": given["n"], "late_seconds": late_seconds})
     if version != "moved":
         did["archive"] = await ctx.step("archive", act_in_thread, ctx, "archive")
     return did
@@ -107,4 +108,5 @@ async def mail(event: Event, ctx: Context) -> Any:
 
 @handlers.on("bill")
 async def bill(event: Event, ctx: Context) -> Any:
+    await ctx.sleep("paper", event.payload["late_seconds"])
     return await ctx.step("print", act, ctx, "print", event.payload)

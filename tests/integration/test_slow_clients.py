@@ -89,7 +89,7 @@ async def test_what_comes_too_slowly_is_closed_on(hasty_house: House, caplog: py
     answers = await asyncio.gather(*(last_said(*drips) for drips in SLOW.values()))
     assert {name: said.status for name, said in zip(SLOW, answers, strict=True)} == dict.fromkeys(SLOW, 408)
     for said in answers:
-        assert said.problem["type"] == "urn:replayforge:too-slow"
+        assert said.problem["type"] == "urn:replayforge:request-too-slow"
         assert said.headers["x-request-id"] == said.problem["request_id"] != ""
     assert (await hasty_house.get("/forgelog/stats"))["last_offset"] == 0
     assert hasty_house.probe.counts["request.failed"] == 0

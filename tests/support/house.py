@@ -152,6 +152,7 @@ async def open_house(
         async with TestClient(PortServer(app, limits or ConnectionLimits())) as client:
             daemon.callbacks.lead_to(str(client.make_url("")).rstrip("/") + config.server.base_path)
             daemon.start()
+            await probe.saw("service.started", len(daemon.supervisor.guards))
             try:
                 yield House(daemon, probe, client)
             finally:

@@ -41,7 +41,7 @@ def to_login(request: web.Request, response: web.Response) -> web.Response:
 async def as_page(request: web.Request, response: web.Response) -> web.Response:
     """Return the page of a problem; a stranger sees nothing of the daemon around it."""
     problem = msgspec.json.decode(response.body if isinstance(response.body, bytes) else b"{}")
-    no_route = problem.get("title") == "Not Found"
+    no_route = response.status == 404 and request.match_info.http_exception is not None
     view = ErrorView(
         status=response.status,
         heading="There is no such page" if no_route else str(problem.get("title", response.reason)),
