@@ -4,7 +4,7 @@ import asyncio
 import math
 from asyncio import create_task, ensure_future, wait
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from replayforge.domain.errors import Unavailable
 from replayforge.supervisor import wait_for_event
@@ -14,6 +14,7 @@ FIRST_SECONDS = 0.1
 MAX_SECONDS = 2.0
 UNTIL_WOKEN = math.inf  # the delay of a tick that has nothing more to do until somebody wakes the loop
 
+Answer = TypeVar("Answer")
 Tick = Callable[[], Awaitable[float]]
 
 
@@ -36,6 +37,19 @@ class Outage:
         self.report(error)
         self.delay_seconds = min(MAX_SECONDS, max(FIRST_SECONDS, self.delay_seconds * 2))
         await wait_for_event(stopping, self.delay_seconds)
+
+    async def outlast(self, call: Callable[[], Awaitable[Answer]], giving_up: asyncio.Event) -> Answer:
+        """Call until there is an answer, however long that takes; raises Unavailable once somebody gives up."""
+        while True:
+            try:
+                answer = await call()
+            except Unavailable as error:
+                if giving_up.is_set():
+                    raise
+                await self.wait(error, giving_up)
+            else:
+                self.over()
+                return answer
 
     def over(self) -> None:
         """Note that the dependency answered."""

@@ -3,16 +3,12 @@
 import asyncio
 from asyncio import shield
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from replayforge import crashpoints
-from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import EventRecord
 from replayforge.engine.service_loop import Outage
 from replayforge.event_loop import own_task
 from replayforge.telemetry import Telemetry
-
-Answer = TypeVar("Answer")
 
 
 class Children:
@@ -42,19 +38,6 @@ class Children:
 
     async def deliver(self, record: EventRecord) -> None:
         """Append the child and wait for its row."""
-        offset = await self.patiently(lambda: self.accept(record))
+        offset = await self.outage.outlast(lambda: self.accept(record), self.giving_up)
         crashpoints.reach("child.appended")
-        await self.patiently(lambda: self.projected(offset))
-
-    async def patiently(self, work: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Try until it is done, or the daemon ends."""
-        while True:
-            try:
-                answer = await work()
-            except Unavailable as error:
-                if self.giving_up.is_set():
-                    raise
-                await self.outage.wait(error, self.giving_up)
-            else:
-                self.outage.over()
-                return answer
+        await self.outage.outlast(lambda: self.projected(offset), self.giving_up)

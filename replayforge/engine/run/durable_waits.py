@@ -1,5 +1,7 @@
 """The waits that outlast a worker: for a time, for an event of the workflow, for the end of a child event."""
 
+from abc import ABC, abstractmethod
+
 import msgspec
 
 from replayforge.domain.event import EventRecord
@@ -8,7 +10,7 @@ from replayforge.engine.handlers.context import ChildEvent
 from replayforge.engine.run.journal_records import JournalRecords
 
 
-class DurableWait:
+class DurableWait(ABC):
     """One wait of a handler: what it is called, how it is begun, and how one finds out whether it came true."""
 
     kind: StepKind
@@ -22,13 +24,13 @@ class DurableWait:
         """Say in a clause what is wrong with it, or nothing."""
         return ""
 
+    @abstractmethod
     async def begin(self, step: str) -> StepRecord:
         """Return the pending record of the wait, which begins now."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def came_true(self, pending: StepRecord) -> StepRecord | None:
         """Return the record of what came, which is durable or rides with the next commit; None when nothing has."""
-        raise NotImplementedError
 
 
 class SleepWait(DurableWait):

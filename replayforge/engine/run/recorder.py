@@ -2,13 +2,11 @@
 
 import asyncio
 from asyncio import shield
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from replayforge import crashpoints
 from replayforge.batching import Batcher
 from replayforge.domain.clock import Clock
-from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.journal import RECORDED, Journal, StepRecord
 from replayforge.engine.service_loop import Outage
@@ -18,8 +16,6 @@ from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 
 ASKED_MAX = 10_000
-
-Answer = TypeVar("Answer")
 
 
 class Recorder:
@@ -59,37 +55,24 @@ class Recorder:
 
     async def read(self, event: StoredEvent) -> Journal:
         """Return the event's journal, however long the store takes to answer."""
-        journal: Journal = await shield(
-            own_task(self.patiently(lambda: self.store.read_journal(event, self.clock.now_us())))
-        )
-        return journal
+        reading = self.outage.outlast(lambda: self.store.read_journal(event, self.clock.now_us()), self.giving_up)
+        return await shield(own_task(reading))
 
     async def take_signal(self, commit: StepCommit, taken: StepRecord, timed_out: StepRecord | None) -> SignalTaken:
         """Take the oldest kept signal for a wait, or record that its time is over."""
-        answer: SignalTaken = await shield(
-            own_task(self.patiently(lambda: self.store.take_signal(commit, taken, timed_out, self.clock.now_us())))
+        taking = self.outage.outlast(
+            lambda: self.store.take_signal(commit, taken, timed_out, self.clock.now_us()), self.giving_up
         )
-        return answer
+        return await shield(own_task(taking))
 
     async def commit(self, commits: list[StepCommit]) -> list[StepCommitted]:
         """Commit, however long the store takes to answer; only a daemon that ends gives up."""
-        committed = await self.patiently(lambda: self.store.record_steps(commits, self.clock.now_us()))
+        committed = await self.outage.outlast(
+            lambda: self.store.record_steps(commits, self.clock.now_us()), self.giving_up
+        )
         crashpoints.reach("step.committed", len(commits))
         self.report(commits, committed)
         return committed
-
-    async def patiently(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Call the store until it answers; only a daemon that ends gives up."""
-        while True:
-            try:
-                answer = await call()
-            except Unavailable as error:
-                if self.giving_up.is_set():
-                    raise
-                await self.outage.wait(error, self.giving_up)
-            else:
-                self.outage.over()
-                return answer
 
     def report(self, commits: list[StepCommit], committed: list[StepCommitted]) -> None:
         """Tell how many steps came to an end, and how."""
