@@ -37,7 +37,9 @@ ENVELOPE_NAMES = tuple(f'"{name}"'.encode() for name in Envelope.__struct_fields
 class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One accepted event exactly as ForgeLog keeps it; payload and metadata are the sender's own bytes.
 
-    `origin` is the event whose handler made it: that handler may send it again, and the first stands.
+    `origin` says who made it, if no client did: the event whose handler has, `source:NAME` or `schedule:NAME`. These
+    may send it again, and the first stands. A child event is for one `subscriber` of its parent, or for whoever handles
+    its type.
     """
 
     id: str
@@ -52,12 +54,23 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     run_at_us: int | None = None
     replay_of: str | None = None
     origin: str | None = None
+    subscriber: str | None = None
     payload: msgspec.Raw = msgspec.Raw(b"{}")
 
     @property
     def meaning(self) -> "Meaning":
         """What must be the same for two records of one key to be the same event."""
         return (self.workflow_id, self.event_type, bytes(self.payload))
+
+    @property
+    def parent_id(self) -> str | None:
+        """The event whose handler made it."""
+        return parent_of(self.origin)
+
+
+def parent_of(origin: str | None) -> str | None:
+    """Return the event that an origin names, or None where it names something else."""
+    return None if origin is None or ":" in origin else origin
 
 
 Meaning = tuple[str, str, bytes]
@@ -113,8 +126,8 @@ class Entry(NamedTuple):
 class StoredEvent(msgspec.Struct, frozen=True):
     """An event and what has become of it, as the store's row says. Times are microseconds since the epoch.
 
-    `waits_for` is the pattern of the handler that a queued event waits for, which takes no more now. `origin` is the
-    event whose handler made this one.
+    `waits_for` is the pattern of the handler that a queued event waits for, which takes no more now. `origin` says who
+    made it, as its record does. One that is `blocked` waits for its turn in its `lane`.
     """
 
     seq: int
@@ -144,6 +157,14 @@ class StoredEvent(msgspec.Struct, frozen=True):
     result: bytes | None
     waits_for: str | None = None
     origin: str | None = None
+    subscriber: str | None = None
+    lane: str | None = None
+    blocked: int = 0
+
+    @property
+    def parent_id(self) -> str | None:
+        """The event whose handler made it."""
+        return parent_of(self.origin)
 
     @property
     def lease(self) -> Lease:

@@ -44,12 +44,21 @@ class Reason(StrEnum):
     JOURNAL_FULL = "journal_full"
     DEADLINE = "deadline"
     IN_DOUBT = "in_doubt"  # a step that is to run once had begun, and nobody knows whether it ended
+    OVERLAP = "overlap"  # a schedule's event whose predecessor was still open
     GIVEN_UP = "given_up"  # by a person, who decided so about an event that was held
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.RECEIVED: frozenset(
-        {State.QUEUED, State.PROCESSING, State.SCHEDULED, State.DEAD_LETTERED, State.KEPT, State.SUCCEEDED},
+        {
+            State.QUEUED,
+            State.PROCESSING,
+            State.SCHEDULED,
+            State.DEAD_LETTERED,
+            State.KEPT,
+            State.SUCCEEDED,
+            State.CANCELLED,
+        },
     ),
     State.SCHEDULED: frozenset({State.QUEUED, State.CANCELLED, State.KEPT, State.SUCCEEDED}),
     State.QUEUED: frozenset({State.PROCESSING, State.DEAD_LETTERED, State.CANCELLED, State.HELD}),

@@ -70,7 +70,7 @@ def move(
     yield tally(node, moves(event.state, [target]))
     if event.state is State.WAITING:
         yield from end_park(event, target)
-    if event.origin is None or target not in TERMINAL:
+    if event.parent_id is None or target not in TERMINAL:
         return []
     return (yield from wakes.answer_parents(node, [Child(event.id, target)], now_us))
 

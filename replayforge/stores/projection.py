@@ -232,7 +232,7 @@ def sort_out(projection: Projection, known: dict[str, Meaning | str]) -> tuple[l
             contents[record.id] = record.meaning
             fresh.append(NewEvent(offset, record, record.id))
         elif record.origin is not None or same_event(first, record.meaning):
-            copies += 1  # a handler that sends its child again means the first one
+            copies += 1  # a handler that sends its child again, or a provider its delivery, means the first one
         else:
             own_id = event_id_for_reuse(record.id, projection.log_id, offset)
             fresh.append(NewEvent(offset, record, own_id, record.id))
@@ -302,6 +302,7 @@ def new_event(
         result=None,
         waits_for=waits_for,
         origin=record.origin,
+        subscriber=record.subscriber,
     )
 
 

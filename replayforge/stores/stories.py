@@ -60,7 +60,7 @@ class Story:
 
     def parent(self, event: StoredEvent) -> Relative | None:
         """Return the event whose handler made this one."""
-        return next((one for one in self.relatives if one.id == event.origin), None)
+        return next((one for one in self.relatives if one.id == event.parent_id), None)
 
     def awaited(self, event: StoredEvent) -> list[StepRecord]:
         """Return what the event is parked for: the steps that its last park has written, and that are still open."""
@@ -106,14 +106,14 @@ def history(event_id: str, step_bytes: int) -> Steps[StoredHistory | None]:
 def story(event: StoredEvent, result_bytes: int) -> Steps[Story]:
     """Fetch what is remembered of an event, with so much of each result; one question where nothing is."""
     rows = yield Fetch("story", {"seq": event.seq})
-    if not rows and event.origin is None:
+    if not rows and event.parent_id is None:
         return UNTOLD
     number, wakes, cancel_requested, count, earlier = rows[0] if rows else (1, 0, 0, 0, 0)
     asked = {"seq": event.seq, "journal": number, "bytes": result_bytes, "count": STEPS_MAX}
     found = (yield Fetch("newest_steps", asked)) if count else []
     steps = [ShownStep(step_record(row[: len(STEP_COLUMNS)]), row[-1]) for row in reversed(found)]
     made = {one.record.other_id for one in steps if one.record.kind in MAKING_CHILDREN}
-    ids = sorted(one for one in made | {event.origin} if one is not None)
+    ids = sorted(one for one in made | {event.parent_id} if one is not None)
     relatives = (yield Fetch("relatives", {"ids": ids})) if ids else []
     return Story(
         journal=number,

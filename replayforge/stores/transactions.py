@@ -254,7 +254,9 @@ def go_on(node: str, settlements: Sequence[Settlement]) -> Steps[list[Entry]]:
         restarted = [settlement.event.seq for settlement in journaled if settlement.restart is not None]
         woken += yield from journals.wake(node, restarted, at_us)
         yield from hasten_cancelled(journaled, at_us)
-    ended = [Child(one.event.id, one.verdict.state, one.result) for one in settlements if one.event.origin is not None]
+    ended = [
+        Child(one.event.id, one.verdict.state, one.result) for one in settlements if one.event.parent_id is not None
+    ]
     if ended:
         woken += yield from wakes.answer_parents(node, ended, max(one.ended_at_us for one in settlements))
     return woken

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND
-from replayforge.domain.event import Entry, StoredEvent
+from replayforge.domain.event import Entry, StoredEvent, parent_of
 from replayforge.domain.journal import StepRecord, StepState
 from replayforge.domain.lifecycle import ANSWERING, State
 from replayforge.stores.batches import EndedStep, TakenSignal
@@ -104,7 +104,7 @@ def lock_workflows(keys: Iterable[tuple[str, ...]]) -> Steps[None]:
 def lock_families(events: Iterable[StoredEvent]) -> Steps[None]:
     """Lock events and the parents of those that are children, all in the order of their row numbers."""
     family = list(events)
-    origins = sorted({event.origin for event in family if event.origin is not None})
+    origins = sorted({event.parent_id for event in family if event.parent_id is not None})
     if origins:
         parents = yield Fetch("events_named", {"ids": origins})
         yield Fetch("lock_events", {"seqs": sorted({event.seq for event in family} | {row[0] for row in parents})})
@@ -284,7 +284,7 @@ def take(node: str, taken: Sequence[tuple[KeptSignal, str, str]], at_us: int) ->
     children = [
         Child(signal.id, State.SUCCEEDED, row.result)
         for (signal, _, _), row in zip(taken, rows, strict=True)
-        if signal.origin is not None
+        if parent_of(signal.origin) is not None
     ]
     return (yield from answer_parents(node, children, at_us))
 

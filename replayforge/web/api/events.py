@@ -124,7 +124,7 @@ async def show_event(request: web.Request) -> web.Response:
     found = await context.queries.find(request.match_info["id"])
     if isinstance(found, Receipt):
         event = shapes.received_event(found, context.status.log_id, context.queries.attempts_max(found.record))
-        story = story_shape(UNTOLD, (), relative_shape(found.record.origin, None))
+        story = story_shape(UNTOLD, (), relative_shape(found.record.parent_id, None))
         return json_response(asdict(event) | story | {"attempts": [], "runs": [], "actions": []})
     return json_response(history_shape(found, context.queries.attempts_max(found.event)))
 
@@ -287,6 +287,9 @@ async def show_timeline(request: web.Request) -> web.Response:
             "updated_at": format_time(event.updated_at_us),
             "next_run_at": None if event.due_at_us is None else format_time(event.due_at_us),
             "origin": event.origin,
+            "subscriber": event.subscriber,
+            "lane": event.lane,
+            "blocked": bool(event.blocked),
             "steps": [step_in_brief(one) for one in steps.get(event.seq, ())],
             "attempts": by_event[event.id],
         }

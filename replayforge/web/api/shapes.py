@@ -68,6 +68,9 @@ class EventShape(msgspec.Struct):
     result: msgspec.Raw | None
     waits_for: str | None
     origin: str | None
+    subscriber: str | None
+    lane: str | None
+    blocked: bool
 
 
 class ShownEvent(EventShape):
@@ -151,6 +154,9 @@ def received_shape(receipt: Receipt, log_id: str, max_attempts: int) -> EventSha
         result=None,
         waits_for=None,
         origin=record.origin,
+        subscriber=record.subscriber,
+        lane=None,
+        blocked=False,
     )
 
 
@@ -183,6 +189,9 @@ def stored_shape(event: StoredEvent, content: Content, max_attempts: int, *, dup
         result=None if event.result is None else msgspec.Raw(event.result),
         waits_for=event.waits_for,
         origin=event.origin,
+        subscriber=event.subscriber,
+        lane=event.lane,
+        blocked=bool(event.blocked),
     )
 
 

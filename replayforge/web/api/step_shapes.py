@@ -115,7 +115,7 @@ def time_of(at_us: int | None) -> str | None:
 
 def stored_story(event: StoredEvent, story: Story) -> dict[str, Any]:
     """Show what the handler of an event remembers."""
-    return story_shape(story, story.awaited(event), relative_shape(event.origin, story.parent(event)))
+    return story_shape(story, story.awaited(event), relative_shape(event.parent_id, story.parent(event)))
 
 
 def story_shape(story: Story, awaited: Sequence[StepRecord], parent: RelativeShape | None) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def received_view(receipt: Receipt, holds: views.HeldView) -> views.EventView:
         why="",
         in_doubt="",
         awaits=[],
-        parent=None if receipt.record.origin is None else RelativeRow(receipt.record.origin, "", ""),
+        parent=None if receipt.record.parent_id is None else RelativeRow(receipt.record.parent_id, "", ""),
         waterfall=None,
     )
 
@@ -119,7 +119,7 @@ def history_view(found: History, made: Shown, context: WebContext) -> views.Even
         why=reason_to_stay(event, story),
         in_doubt=step_in_doubt(event, story),
         awaits=awaited_rows(event, story),
-        parent=None if event.origin is None else relative_row(event.origin, story),
+        parent=None if event.parent_id is None else relative_row(event.parent_id, story),
         waterfall=made.waterfall,
     )
 

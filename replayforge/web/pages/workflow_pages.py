@@ -57,7 +57,7 @@ async def workflow(request: web.Request) -> web.Response:
         rows=rows.event_rows(shown, context.queries),
         attempts=of_event,
         steps={event.id: brief_rows(event, steps[event.seq]) for event in shown if event.seq in steps},
-        parents={event.id: parent_of(event, events) for event in shown if event.origin is not None},
+        parents={event.id: parent_of(event, events) for event in shown if event.parent_id is not None},
         replayable=sum(event.state in FAILED for event in events),
     )
     return await show(request, PageTemplate("workflow.html", workflow_id, "workflows"), view)
@@ -65,6 +65,6 @@ async def workflow(request: web.Request) -> web.Response:
 
 def parent_of(event: StoredEvent, events: Sequence[StoredEvent]) -> RelativeRow:
     """Return the row of an event's parent, which may belong to another workflow."""
-    parent = next((one for one in events if one.id == event.origin), None)
+    parent = next((one for one in events if one.id == event.parent_id), None)
     known = ("", "") if parent is None else (parent.event_type, parent.state.value)
-    return RelativeRow(event.origin or "", *known)
+    return RelativeRow(event.parent_id or "", *known)

@@ -39,12 +39,18 @@ CREATE TABLE events (
     waits_for TEXT COLLATE "C" CHECK (waits_for IS NULL OR state = 'queued'),
     -- What the deaths say of an event that was in flight at one, as JSON; only recovery writes it.
     suspicion TEXT COLLATE "C",
-    -- The event whose handler made this one; nearly all have none.
+    -- Who made it: the event whose handler did, source:NAME or schedule:NAME; nearly all have none.
     origin TEXT COLLATE "C",
+    -- For which subscriber of its parent a child event is.
+    subscriber TEXT COLLATE "C",
+    -- Whose turn it waits for: its lane, its place there once it has one, and whether it is not released yet.
+    lane TEXT COLLATE "C",
+    lane_place BIGINT,
+    blocked BIGINT NOT NULL DEFAULT 0 CHECK (blocked = 0 OR lane IS NOT NULL),
     -- One search in one text: a list of all pairs would be built anew for every row that is written.
     CONSTRAINT lifecycle CHECK (strpos(
         ' received>queued received>processing received>scheduled received>dead_lettered received>kept'
-        || ' received>succeeded'
+        || ' received>succeeded received>cancelled'
         || ' scheduled>queued scheduled>cancelled scheduled>kept scheduled>succeeded'
         || ' queued>processing queued>dead_lettered queued>cancelled queued>held'
         || ' processing>succeeded processing>retrying processing>waiting processing>dead_lettered processing>queued'
