@@ -1,6 +1,7 @@
 """One running daemon: opened from the outside in, started, stopped in order."""
 
 import contextlib
+import os
 import random
 import secrets
 from asyncio import ensure_future
@@ -14,6 +15,8 @@ from replayforge.config import Config
 from replayforge.domain.clock import Clock, SystemClock
 from replayforge.domain.errors import ReplayForgeError, Unavailable
 from replayforge.engine.accept.intake import Intake
+from replayforge.engine.accept.source_loading import load_sources
+from replayforge.engine.accept.sources import Sources
 from replayforge.engine.care.heartbeat import Heartbeat
 from replayforge.engine.care.janitor import Janitor
 from replayforge.engine.care.peers import presence
@@ -78,6 +81,7 @@ class Daemon:
     children: Children
     settler: Settler
     intake: Intake
+    sources: Sources
     dispatcher: Dispatcher
     publisher: Publisher
     reader: Reader
@@ -193,6 +197,7 @@ async def opened(
     for event_type in config.handlers.signals:
         handlers.signal(event_type)
     webhook_client, callbacks = WebhookClient(clock), Callbacks()
+    sources = load_sources(config.sources, os.environ)
     handlers = with_endpoints(handlers, config.handlers.http, webhook_client, callbacks)
     if config.chaos.enabled:
         crashpoints.arm(config.chaos.crash_at)
@@ -216,7 +221,19 @@ async def opened(
         with contextlib.suppress(Unavailable):
             await stream.open()
         base = Foundation(
-            config, node, incarnation, clock, telemetry, random.Random(), log, store, stream, handlers, cursor, guest
+            config,
+            node,
+            incarnation,
+            clock,
+            telemetry,
+            random.Random(),
+            log,
+            store,
+            stream,
+            handlers,
+            sources,
+            cursor,
+            guest,
         )
         daemon = await build(base, callbacks)
         stack.callback(daemon.loop_watch.stop)
@@ -229,6 +246,7 @@ async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
     restart = await recover(base)
     claiming = build_claiming(base, restart.incarnation_file)
     await claiming.pause_controller.look()
+    await claiming.sources.look()
     running = build_running(base, claiming)
     caring = build_caring(base, claiming, running, restart.metrics_recorder)
     reporting = build_reporting(base, restart, claiming, running, caring)
@@ -244,6 +262,7 @@ async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
         children=running.children,
         settler=running.settler,
         intake=claiming.intake,
+        sources=claiming.sources,
         dispatcher=claiming.dispatcher,
         publisher=claiming.publisher,
         reader=claiming.reader,

@@ -11,7 +11,9 @@ from replayforge.config import Config
 from replayforge.domain.clock import Clock
 from replayforge.domain.journal import WAITED_IN_PLACE_SECONDS
 from replayforge.domain.retry import RetryPolicy
+from replayforge.domain.webhook_source import Source
 from replayforge.engine.accept.intake import Intake
+from replayforge.engine.accept.sources import Sources
 from replayforge.engine.accept.window import Window
 from replayforge.engine.care.controls import Controls
 from replayforge.engine.care.heartbeat import Heartbeat, LeaseTimes
@@ -73,6 +75,7 @@ class Foundation:
     store: Store
     stream: Stream
     handlers: Handlers
+    sources: list[Source]
     cursor: int
     guest: bool = False
 
@@ -91,6 +94,7 @@ class Claiming:
     """From a request to a claimed event. `unprojected` is how many events of the log had no row yet."""
 
     intake: Intake
+    sources: Sources
     publisher: Publisher
     handler_limits: HandlerLimits
     buffer: ClaimBuffer
@@ -167,8 +171,11 @@ def build_claiming(base: Foundation, incarnation_file: IncarnationFile) -> Claim
     lease_seconds = workers.lease_seconds if store.shared else None
     buffer = ClaimBuffer(clock, workers=workers.count, lease_seconds=lease_seconds, left=limits.release)
     desk = ClaimDesk(store, buffer, limits, publisher, clock, telemetry)
+    intake = Intake(base.log, store, window, clock, telemetry, keys_seconds=config.retention.keys_seconds)
+    bytes_max = config.server.event_bytes_max
     return Claiming(
-        Intake(base.log, store, window, clock, telemetry, keys_seconds=config.retention.keys_seconds),
+        intake,
+        Sources(base.sources, store, intake.accept_from, clock, telemetry, event_bytes_max=bytes_max),
         publisher,
         limits,
         buffer,
@@ -321,6 +328,7 @@ def own_chores(config: Config, claiming: Claiming, recount: Recount) -> list[Cho
         Chore("refill", seconds.refill_seconds, claiming.publisher.refill_if_low),
         Chore("sweep", seconds.sweep_seconds, claiming.desk.sweep),
         Chore("recount", seconds.disk_seconds, recount.look),
+        *([Chore("look_at_sources", seconds.refill_seconds, claiming.sources.look)] if config.sources else []),
     ]
 
 

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from replayforge.assembly import DRAIN_SECONDS, Daemon, opened
 from replayforge.config import Config, LoadedConfig
+from replayforge.config.source_rules import UNSIGNED
 from replayforge.daemon_log import leave, listen_to_libraries, loop_exception_handler, output, report_strays
 from replayforge.descriptors import Descriptors
 from replayforge.domain.errors import Fatal, Refused
@@ -182,6 +183,7 @@ def web_context(daemon: Daemon) -> WebContext:
         hosts |= {str(urlsplit(server.public_url).hostname)}
     return WebContext(
         intake=daemon.intake,
+        sources=daemon.sources,
         queries=daemon.queries,
         convergence=daemon.convergence,
         status=daemon.status,
@@ -199,6 +201,7 @@ def web_context(daemon: Daemon) -> WebContext:
         metrics_recorder=daemon.metrics_recorder,
         stored=daemon.dispatcher.wait_projected if config.ingest.ack == "stored" else None,
         base_path=server.base_path,
+        public_url=server.public_url,
         masked_names=server.masked_names,
         bodies=BodyBudget(server.bodies_bytes_max),
         callbacks=daemon.callbacks,
@@ -211,6 +214,12 @@ def check_exposure(config: Config) -> None:
         raise Refused(
             f"Listening on {config.server.host} without keys would let everybody in: set [server] api_keys, or listen"
             " on 127.0.0.1."
+        )
+    unsigned = [source.name for source in config.sources if source.preset == UNSIGNED]
+    if config.server.host not in LOOPBACK and unsigned:
+        raise Refused(
+            f'The source {unsigned[0]} has preset = "none", so nothing tells who sends to it: listen on 127.0.0.1, or'
+            " give it the preset of its provider and a secret."
         )
 
 

@@ -43,6 +43,16 @@ CATALOG: dict[str, Kind] = {
     "log.scrubbed": Kind("debug", "the scrubber finished a pass over ForgeLog"),
     "event.accepted": Kind("debug", "events were made durable in ForgeLog", "events_accepted"),
     "event.duplicated": Kind("debug", "a request named an event that was already accepted", "events_duplicated"),
+    "delivery.refused": Kind("debug", "a delivery of a source was not accepted", "deliveries_refused", "source"),
+    "delivery.kept": Kind("warning", "a delivery of a source was refused, and is kept to be looked at again"),
+    "delivery.differed": Kind(
+        "info",
+        "a source has sent other content under the id of an earlier delivery, which stands",
+        "deliveries_differing",
+    ),
+    "delivery.verified": Kind("info", "refused deliveries of a source were verified again"),
+    "source.paused": Kind("info", "a source is answered 503 until somebody resumes it"),
+    "source.resumed": Kind("info", "a source may send again"),
     "event.dispatched": Kind("debug", "rows for accepted events were committed to the store", "events_dispatched"),
     "event.copied": Kind(
         "info", "the log held a second record of an event that is already in the store", "events_copied"

@@ -167,7 +167,6 @@ CALLED_BY_OTHERS = {
     "collect",  # prometheus_client
     "createLock", "notset",  # logging, structlog
     "format_commands", "get_command", "list_commands",  # click
-    "size_bytes",  # a column that comes with others
 }  # fmt: skip
 
 

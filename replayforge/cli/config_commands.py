@@ -12,6 +12,7 @@ from replayforge.client.terminal import plain
 from replayforge.config import LoadedConfig, load_config
 from replayforge.config.loading import SECRET_KEYS, masked
 from replayforge.config.settings import values_by_key
+from replayforge.config.source_rules import is_reference
 
 
 @click.group()
@@ -41,7 +42,16 @@ def shown(key: str, value: Any) -> Any:
     """Return a value as it may be shown to anybody."""
     if key == "handlers.http":
         return [{**msgspec.to_builtins(one), "secret": "…" if one.secret else ""} for one in value]
+    if key == "sources":
+        return [
+            {**msgspec.to_builtins(one), "secrets": [secret_shown(secret) for secret in one.secrets]} for one in value
+        ]
     return ["…"] * len(value) if key in SECRET_KEYS else masked(value)
+
+
+def secret_shown(secret: str) -> str:
+    """Return where a secret is to be found; one that stands in the file itself is not shown."""
+    return secret if is_reference(secret) else "…"
 
 
 @config.command("check")

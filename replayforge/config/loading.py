@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from replayforge.config.errors import ConfigError
 from replayforge.config.settings import Config, known_keys, sections, values_by_key
+from replayforge.config.source_rules import source_problems
 from replayforge.config.sources import (
     Setting,
     parse_list,
@@ -24,7 +25,8 @@ from replayforge.config.sources import (
 
 DEFAULT_FILE = Path("replayforge.toml")
 DEFAULT_ORIGIN = "default"
-SECRET_KEYS = frozenset({"server.api_keys", "handlers.http"})
+SECRET_KEYS = frozenset({"server.api_keys", "handlers.http", "sources"})
+TABLES = frozenset({"handlers.http", "sources"})
 KEYS = known_keys()
 
 
@@ -84,7 +86,7 @@ def converted(setting: Setting) -> Any:
         return msgspec.convert(value, type=kind, strict=not setting.is_text)
     except msgspec.MsgspecError as error:
         shown = "" if setting.key in SECRET_KEYS else f" = {masked(setting.value)!r}"
-        detail = f" ({error})" if setting.key == "handlers.http" else ""
+        detail = f" ({error})" if setting.key in TABLES else ""
         raise ValueError(f"{setting.key}{shown} is wrong; accepted: {accepted(kind)}{detail}.") from None
 
 
@@ -171,6 +173,7 @@ def contradictions(config: Config) -> Iterator[str]:
         yield "server.bodies_bytes_max must not be below server.bulk_bytes_max, or the largest requests never fit."
     if config.log.append_queue_bytes_max < server.event_bytes_max:
         yield "log.append_queue_bytes_max must not be below server.event_bytes_max, or large events never fit."
+    yield from source_problems(config.sources)
     yield from (f"{key} is not an address." for key, url in addresses(config).items() if not is_address(url))
     if config.stream.backend == "redis" and not config.redis.url:
         yield 'stream.backend is "redis", but redis.url is empty.'

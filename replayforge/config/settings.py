@@ -190,6 +190,20 @@ class HandlersConfig(Struct, frozen=True):
     ] = ()
 
 
+class SourceConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where webhooks come from: the address is /in/NAME. What is left empty the preset brings."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    preset: Literal["github", "stripe", "shopify", "slack", "standard-webhooks", "twilio", "hmac", "basic", "none"]
+    secrets: tuple[str, ...] = ()
+    event_type: str = ""
+    workflow: str = ""
+    key: str = ""
+    application: Annotated[str, Meta(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    headers: tuple[str, ...] = ()
+    rate: str = ""
+
+
 class RetentionConfig(Struct, frozen=True):
     """How long finished events stay in the store, and how long their keys are remembered beyond; 0 means for ever."""
 
@@ -238,6 +252,14 @@ class Config(Struct, frozen=True):
     janitor: JanitorConfig = JanitorConfig()
     supervisor: SupervisorConfig = SupervisorConfig()
     handlers: HandlersConfig = HandlersConfig()
+    sources: Annotated[
+        tuple[SourceConfig, ...],
+        Meta(
+            description="tables of name, preset, secrets, event_type, workflow, key, application, headers, rate; a name"
+            " has small letters, digits, - and _, the presets are github, stripe, shopify, slack, standard-webhooks,"
+            " twilio, hmac, basic and none"
+        ),
+    ] = ()
     retention: RetentionConfig = RetentionConfig()
     journal: JournalConfig = JournalConfig()
     chaos: ChaosConfig = ChaosConfig()

@@ -39,7 +39,7 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `origin` says who made it, if no client did: the event whose handler has, `source:NAME` or `schedule:NAME`. These
     may send it again, and the first stands. A child event is for one `subscriber` of its parent, or for whoever handles
-    its type.
+    its type. White space around the JSON of a webhook, which a record cannot hold in its payload, stands beside it.
     """
 
     id: str
@@ -55,7 +55,17 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     replay_of: str | None = None
     origin: str | None = None
     subscriber: str | None = None
+    before_payload: str = ""
+    after_payload: str = ""
     payload: msgspec.Raw = msgspec.Raw(b"{}")
+
+    @property
+    def content(self) -> "Content":
+        """The sender's own bytes."""
+        payload = bytes(self.payload)
+        if self.before_payload or self.after_payload:
+            payload = self.before_payload.encode() + payload + self.after_payload.encode()
+        return Content(payload, bytes(self.metadata))
 
     @property
     def meaning(self) -> "Meaning":

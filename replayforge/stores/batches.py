@@ -89,6 +89,39 @@ class ResumedPattern(BatchRow, frozen=True, kw_only=True):
     pattern: str
 
 
+class PausedSource(BatchRow, frozen=True, kw_only=True):
+    """A source of webhooks that somebody pauses."""
+
+    source: str
+    reason: str
+    paused_by: str
+    since_us: int
+
+
+class ResumedSource(BatchRow, frozen=True, kw_only=True):
+    """A source of which somebody takes the pause."""
+
+    source: str
+
+
+class RefusedDelivery(BatchRow, frozen=True, kw_only=True):
+    """A delivery that was refused, with what it is judged by once more."""
+
+    source: str
+    at_us: int
+    reason: str
+    url: str
+    headers: str
+    body: bytes
+    size_bytes: int
+
+
+class RemovedRefusal(BatchRow, frozen=True, kw_only=True):
+    """A refused delivery that is kept no longer."""
+
+    seq: int
+
+
 class EndedAttempt(BatchRow, frozen=True, kw_only=True):
     """An attempt that has ended."""
 
@@ -387,6 +420,10 @@ BATCHES: dict[str, type[msgspec.Struct]] = {
     "let_wait": WaitingEvent,
     "insert_pause": PausedPattern,
     "delete_pause": ResumedPattern,
+    "insert_source_pause": PausedSource,
+    "delete_source_pause": ResumedSource,
+    "insert_refusal": RefusedDelivery,
+    "delete_refusals": RemovedRefusal,
     "insert_attempts": EndedAttempt,
     "settle_events": SettledEvent,
     "write_steps": RecordedStep,

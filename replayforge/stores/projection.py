@@ -9,7 +9,7 @@ import msgspec
 
 from replayforge.domain.admission import ALL_WELCOME, Admission
 from replayforge.domain.errors import Fatal, Unstorable
-from replayforge.domain.event import ClaimedEvent, Content, Entry, EventRecord, Meaning, StoredEvent, same_event
+from replayforge.domain.event import ClaimedEvent, Entry, EventRecord, Meaning, StoredEvent, same_event
 from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import Reason, State
 from replayforge.stores import wakes
@@ -250,7 +250,7 @@ def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Seq
             state = State.PROCESSING
             claims_left -= 1
             counter.admit(event_type)
-        rows.append(ClaimedEvent.of(new_event(projection, owner, seq, new, state, waits_for), content_of(new.record)))
+        rows.append(ClaimedEvent.of(new_event(projection, owner, seq, new, state, waits_for), new.record.content))
     return rows
 
 
@@ -309,8 +309,3 @@ def new_event(
 def stored_content(one: ClaimedEvent) -> StoredContent:
     """Return the row that keeps what came with a new event."""
     return StoredContent(seq=one.event.seq, payload=one.content.payload, metadata=one.content.metadata)
-
-
-def content_of(record: EventRecord) -> Content:
-    """Return what came with an event."""
-    return Content(bytes(record.payload), bytes(record.metadata))

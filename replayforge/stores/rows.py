@@ -74,6 +74,24 @@ class Retirable(NamedTuple):
     keyed_bytes: int | None
 
 
+class KeptRefusal(NamedTuple):
+    """A delivery that was refused, as it is kept; its body is cut where it is shorter than `size_bytes`."""
+
+    seq: int
+    source: str
+    at_us: int
+    reason: str
+    url: str
+    headers: str
+    body: bytes
+    size_bytes: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of its body was cut off."""
+        return len(self.body) == self.size_bytes
+
+
 STATE = StoredEvent.__struct_fields__.index("state")
 JOB_COLUMNS = tuple(field.name for field in fields(ReplayJob))
 STEP_COLUMNS = StepRecord.__struct_fields__

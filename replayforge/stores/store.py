@@ -34,6 +34,7 @@ from replayforge.stores import (
     lookups,
     metrics_history,
     nodes,
+    refusals,
     replaying,
     replays,
     retention,
@@ -42,7 +43,7 @@ from replayforge.stores import (
     transactions,
     wakes,
 )
-from replayforge.stores.batches import OpenedCursor
+from replayforge.stores.batches import OpenedCursor, RefusedDelivery
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
 from replayforge.stores.decisions import CancelOutcome, Resolution
 from replayforge.stores.deferred import Recalled, Sorted
@@ -54,6 +55,7 @@ from replayforge.stores.migrations import migrate
 from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
 from replayforge.stores.replaying import Planned, Replayed, Wanted
+from replayforge.stores.rows import KeptRefusal
 from replayforge.stores.sqlite import SqliteDriver
 from replayforge.stores.stories import StepsPage, StoredHistory
 from replayforge.stores.suspicions import Change, Suspect
@@ -670,6 +672,36 @@ class Store:
     async def long_transactions(self, seconds: float) -> list[tuple[int, float, str]]:
         """Return (process, seconds, statement) of foreign transactions that have been open for longer."""
         return await self.driver.read(lambda: lookups.long_transactions(seconds))
+
+    # Sources of webhooks
+
+    async def pause_source(self, pause: Pause) -> None:
+        """Pause a source; one that is paused already stays as it is."""
+        await self.driver.write(lambda: refusals.pause(pause))
+
+    async def resume_source(self, source: str) -> bool:
+        """Take the pause off a source; False when there is none."""
+        return await self.driver.write(lambda: refusals.resume(source))
+
+    async def source_pauses(self) -> list[Pause]:
+        """Return the pauses of sources, by their names."""
+        return await self.driver.read(refusals.pauses)
+
+    async def keep_refusal(self, refused: RefusedDelivery, kept: int) -> None:
+        """Keep a refused delivery, and no more than so many of its source."""
+        await self.driver.write(lambda: refusals.keep(refused, kept))
+
+    async def refusals(self, source: str) -> list[KeptRefusal]:
+        """Return the refused deliveries of a source, oldest first."""
+        return await self.driver.look(lambda: refusals.of_source(source))
+
+    async def refusal_counts(self) -> dict[str, int]:
+        """Return how many refused deliveries are kept of each source."""
+        return await self.driver.read(refusals.counts)
+
+    async def remove_refusals(self, seqs: Sequence[int]) -> None:
+        """Let go of refused deliveries."""
+        await self.driver.write(lambda: refusals.remove(seqs))
 
     # The metrics history
 

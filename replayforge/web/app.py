@@ -10,10 +10,12 @@ from replayforge.web.api import (
     export,
     forgelog_api,
     handlers,
+    incoming,
     ingest,
     metrics,
     operations,
     replays,
+    sources,
     step_callbacks,
 )
 from replayforge.web.api.openapi import parameters_of
@@ -48,6 +50,8 @@ def routes() -> list[web.RouteDef]:
     """Return the paths of the API in the order of API.md."""
     get, post = web.get, web.post
     return [
+        post("/in/{source:[^/]+}", incoming.receive),
+        get("/in/{source:[^/]+}", incoming.answer_challenge, allow_head=False),
         post("/api/events", ingest.post_event),
         post("/api/events/bulk", ingest.post_bulk),
         get("/api/events", events.list_events),
@@ -75,6 +79,11 @@ def routes() -> list[web.RouteDef]:
         get("/api/handlers", handlers.list_handlers),
         post("/api/handlers/{pattern:[^/]+}/pause", handlers.pause_handler),
         post("/api/handlers/{pattern:[^/]+}/resume", handlers.resume_handler),
+        get("/api/sources", sources.list_sources),
+        get("/api/sources/{name:[^/]+}/refusals", sources.list_refusals),
+        post("/api/sources/{name:[^/]+}/refusals/verify", sources.verify_refusals),
+        post("/api/sources/{name:[^/]+}/pause", sources.pause_source),
+        post("/api/sources/{name:[^/]+}/resume", sources.resume_source),
         get("/api/convergence", operations.convergence),
         get("/api/workers", operations.workers),
         get("/api/supervisor", operations.supervisor),

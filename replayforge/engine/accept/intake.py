@@ -135,8 +135,16 @@ class Intake:
     async def accept(self, envelope: Envelope, replay_of: str | None = None) -> Receipt:
         """Return the receipt of one event, which may be an edited replay; raises KeyReused, Rejected or Unavailable."""
         self.check_room(1)
-        record = self.record(envelope, self.clock.now_us(), replay_of)
-        if record.idempotency_key is None:
+        return await self.accept_record(self.record(envelope, self.clock.now_us(), replay_of))
+
+    async def accept_from(self, record: EventRecord) -> Receipt:
+        """Return the receipt of an event that a source of webhooks has sent; raises as `accept` does."""
+        self.check_room(1)
+        return await self.accept_record(record)
+
+    async def accept_record(self, record: EventRecord) -> Receipt:
+        """Have one record made durable, or find the event that its id names already."""
+        if record.idempotency_key is None and self.window.find(record.id) is None:
             # A fresh id cannot be known to anybody, so there is nothing to look up and nobody to wait for.
             place = self.window.reserve(record)
             self.append([record])

@@ -146,7 +146,7 @@ class Replayer:
         replayed: list[str] = []
         skipped: dict[str, str] = {}
         for event in events:
-            if event.origin is not None or self.handlers.is_signal(event.event_type):
+            if event.parent_id is not None or self.handlers.is_signal(event.event_type):
                 continue
             if only == "failed" and event.state not in FAILED:
                 continue

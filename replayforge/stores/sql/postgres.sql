@@ -213,6 +213,42 @@ SELECT * FROM {rows} ON CONFLICT (pattern) DO NOTHING
 -- Take the pause off a handler.
 DELETE FROM pauses WHERE pattern = ANY (:pattern)
 
+-- source_pauses --
+-- The sources that are paused.
+SELECT source, reason, paused_by, since_us FROM source_pauses ORDER BY source
+
+-- insert_source_pause --
+-- Pause a source; one that is paused already stays as it is.
+INSERT INTO source_pauses (source, reason, paused_by, since_us)
+SELECT * FROM {rows} ON CONFLICT (source) DO NOTHING
+
+-- delete_source_pause --
+-- Take the pause off a source.
+DELETE FROM source_pauses WHERE source = ANY (:source)
+
+-- insert_refusal --
+-- Keep a delivery that was refused.
+INSERT INTO refusals (source, at_us, reason, url, headers, body, size_bytes)
+SELECT * FROM {rows}
+
+-- trim_refusals --
+-- Let go of all but the newest refused deliveries of a source.
+DELETE FROM refusals WHERE source = :source AND seq <= (
+    SELECT seq FROM refusals WHERE source = :source ORDER BY seq DESC LIMIT 1 OFFSET :kept
+) RETURNING seq
+
+-- refusals --
+-- The refused deliveries of a source, oldest first.
+SELECT seq, source, at_us, reason, url, headers, body, size_bytes FROM refusals WHERE source = :source ORDER BY seq
+
+-- refusal_counts --
+-- How many refused deliveries are kept of each source.
+SELECT source, count(*) FROM refusals GROUP BY source
+
+-- delete_refusals --
+-- Let go of refused deliveries.
+DELETE FROM refusals WHERE seq = ANY (:seq)
+
 -- contents --
 -- What came with the events of these row numbers.
 SELECT seq, payload, metadata FROM contents

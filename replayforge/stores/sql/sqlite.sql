@@ -204,6 +204,42 @@ INSERT INTO pauses (pattern, reason, paused_by, since_us) VALUES {rows} ON CONFL
 -- Take the pause off a handler.
 DELETE FROM pauses WHERE pattern IN (VALUES {rows})
 
+-- source_pauses --
+-- The sources that are paused.
+SELECT source, reason, paused_by, since_us FROM source_pauses ORDER BY source
+
+-- insert_source_pause --
+-- Pause a source; one that is paused already stays as it is.
+INSERT INTO source_pauses (source, reason, paused_by, since_us)
+VALUES {rows} ON CONFLICT (source) DO NOTHING
+
+-- delete_source_pause --
+-- Take the pause off a source.
+DELETE FROM source_pauses WHERE source IN (VALUES {rows})
+
+-- insert_refusal --
+-- Keep a delivery that was refused.
+INSERT INTO refusals (source, at_us, reason, url, headers, body, size_bytes)
+VALUES {rows}
+
+-- trim_refusals --
+-- Let go of all but the newest refused deliveries of a source.
+DELETE FROM refusals WHERE source = :source AND seq <= (
+    SELECT seq FROM refusals WHERE source = :source ORDER BY seq DESC LIMIT 1 OFFSET :kept
+) RETURNING seq
+
+-- refusals --
+-- The refused deliveries of a source, oldest first.
+SELECT seq, source, at_us, reason, url, headers, body, size_bytes FROM refusals WHERE source = :source ORDER BY seq
+
+-- refusal_counts --
+-- How many refused deliveries are kept of each source.
+SELECT source, count(*) FROM refusals GROUP BY source
+
+-- delete_refusals --
+-- Let go of refused deliveries.
+DELETE FROM refusals WHERE seq IN (VALUES {rows})
+
 -- contents --
 -- What came with the events of these row numbers.
 SELECT seq, payload, metadata FROM contents WHERE seq IN (SELECT value FROM json_each(:seqs))

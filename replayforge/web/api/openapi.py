@@ -22,12 +22,13 @@ from replayforge.web.api.handlers import HandlerShape, PauseRequest
 from replayforge.web.api.operations import CrashRequest
 from replayforge.web.api.replays import BulkReplayRequest, ReplayShape
 from replayforge.web.api.shapes import ORIGINAL_NAMES, EventShape, PauseShape, ShownEvent, json_response
+from replayforge.web.api.sources import RefusalShape, SourceShape
 from replayforge.web.api.step_shapes import AwaitedShape, ChildShape, RelativeShape, StepInBrief, StepShape
 from replayforge.web.http.context import context_of
 from replayforge.web.http.problem_types import PROBLEM_TYPES
 from replayforge.web.http.problems import CONTENT_TYPE
 
-API_PREFIXES = ("/api/", "/forgelog/", "/health", "/metrics", "/openapi.json", "/steps/", "/schemas/")
+API_PREFIXES = ("/api/", "/forgelog/", "/health", "/metrics", "/openapi.json", "/steps/", "/schemas/", "/in/")
 STRUCTS = (
     Envelope,
     EventShape,
@@ -47,12 +48,16 @@ STRUCTS = (
     HandlerShape,
     PauseRequest,
     PauseShape,
+    SourceShape,
+    RefusalShape,
     CommitRequest,
     CrashRequest,
     Checkpoint,
 )
 REFERENCE = "#/components/schemas/{name}"
-GROUPS = frozenset({"events", "workflows", "deadletters", "replays", "handlers", "forgelog", "health", "steps"})
+GROUPS = frozenset(
+    {"events", "workflows", "deadletters", "replays", "handlers", "sources", "forgelog", "health", "steps"}
+)
 LIST = ("limit", "cursor")
 
 # Query parameters: name -> (schema, what it does).
@@ -115,6 +120,10 @@ DETAILS: dict[str, Details] = {
     "POST /api/replays/{id}/cancel": Details(answers=((200, "ReplayShape"),)),
     "GET /api/handlers": Details(answers=((200, "HandlerShape[]"),)),
     "POST /api/handlers/{pattern}/pause": Details(body="PauseRequest", answers=((200, "PauseShape"),)),
+    "POST /in/{source}": Details(body="any"),
+    "GET /api/sources": Details(answers=((200, "SourceShape[]"),)),
+    "GET /api/sources/{name}/refusals": Details(answers=((200, "RefusalShape[]"),)),
+    "POST /api/sources/{name}/pause": Details(body="PauseRequest", answers=((200, "PauseShape"),)),
     "GET /api/convergence": Details(answers=((200, "Convergence"),)),
     "GET /api/metrics": Details(answers=((200, "Convergence"),)),
     "GET /api/insights/errors": Details(("window_seconds",)),
@@ -271,7 +280,7 @@ def operation(method: str, path: str, handler: Handler) -> dict[str, Any]:
 def tag(path: str) -> str:
     """Return the group a path belongs to."""
     parts = path.strip("/").split("/")
-    group = parts[1] if parts[0] == "api" else parts[0]
+    group = "sources" if parts[0] == "in" else parts[1] if parts[0] == "api" else parts[0]
     return group if group in GROUPS else "operations"
 
 

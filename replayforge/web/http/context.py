@@ -8,6 +8,7 @@ from aiohttp import web
 from replayforge.domain.clock import Clock
 from replayforge.engine.accept.forgelog_service import ForgeLogService
 from replayforge.engine.accept.intake import Intake
+from replayforge.engine.accept.sources import Sources
 from replayforge.engine.dispatch.pause_controller import PauseController
 from replayforge.engine.handlers.callbacks import Callbacks
 from replayforge.engine.replay.jobs import ReplayJobs
@@ -49,6 +50,7 @@ class WebContext:
     """
 
     intake: Intake
+    sources: Sources
     queries: EventQueries
     convergence: ConvergenceQuery
     status: DaemonStatus
@@ -66,6 +68,7 @@ class WebContext:
     metrics_recorder: MetricsRecorder
     stored: Callable[[int], Awaitable[None]] | None
     base_path: str = ""
+    public_url: str = ""
     masked_names: tuple[str, ...] = ()
     sessions: Sessions = field(default_factory=Sessions)
     bodies: BodyBudget = field(default_factory=BodyBudget)

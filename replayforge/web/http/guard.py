@@ -20,6 +20,8 @@ from replayforge.web.http.sessions import matching_key
 SESSION_COOKIE = "replayforge_session"
 REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# What lies below this one proves by itself where it comes from, unless its source says otherwise.
+SOURCES_PATH = "/in/"
 # What lies below the last one is signed.
 OPEN_PATHS = ("/health", "/static/", "/login", CALLBACK_PATHS)
 DECISIVE_HEADERS = (
@@ -118,7 +120,7 @@ def known_parameters(request: web.Request) -> frozenset[str] | None:
     """Return the parameters that the path knows, or None where it does not mind others."""
     route = request.match_info.route
     path = route.resource.canonical.removeprefix(request.app[CONTEXT].base_path) if route.resource else ""
-    if path.startswith("/health"):
+    if path.startswith(("/health", SOURCES_PATH)):
         return None
     method = "GET" if request.method == "HEAD" else request.method
     return request.config_dict.get(PARAMETERS, {}).get(f"{method} {path}")
@@ -126,6 +128,8 @@ def known_parameters(request: web.Request) -> frozenset[str] | None:
 
 def check_access(request: web.Request) -> None:
     """Raise the problem of a request that may not come in."""
+    if is_signed_by_its_sender(request):
+        return
     access = request.app[CONTEXT].access
     if access.allowed_hosts and host_name(request.host) not in access.allowed_hosts:
         detail = f"The daemon does not answer to the host {request.host!r}; add it to [server] allowed_hosts."
@@ -136,6 +140,13 @@ def check_access(request: web.Request) -> None:
         raise HttpProblem("unauthorized", "Send one of the configured keys in X-API-Key.")
     if request.method not in SAFE_METHODS and not fits:
         check_same_origin(request)
+
+
+def is_signed_by_its_sender(request: web.Request) -> bool:
+    """Tell whether a request is for a source whose deliveries are verified, and by nothing else."""
+    context = request.app[CONTEXT]
+    path = request.path.removeprefix(context.base_path)
+    return path.startswith(SOURCES_PATH) and context.sources.is_signed(path.removeprefix(SOURCES_PATH))
 
 
 def is_open(request: web.Request) -> bool:

@@ -40,6 +40,9 @@ PROBLEM_TYPES: dict[str, ProblemType] = {
     "request-too-slow": ProblemType(408, "The request came too slowly", "Send it again."),
     # Who sent it, and where
     "unauthorized": ProblemType(401, "A key is needed", "Send one of the configured keys in X-API-Key."),
+    "signature-refused": ProblemType(
+        401, "The delivery is not signed as it should be", "Send it as the source's provider does, with its secret."
+    ),
     "cross-site": ProblemType(403, "Refused as a request of another site", "Send it from this site, or with a key."),
     "chaos-disabled": ProblemType(403, "Simulated crashes are off", "Start the daemon with --simulate-crashes."),
     "bad-signature": ProblemType(403, "The URL was not made here", "Use the URL as it was sent, without a change."),

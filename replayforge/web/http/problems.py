@@ -19,6 +19,7 @@ from replayforge.domain.errors import (
 )
 from replayforge.engine.accept.forgelog_service import Gone
 from replayforge.engine.accept.intake import KeyReused
+from replayforge.engine.accept.sources import SignatureRefused, TooLarge
 from replayforge.web.http.context import REQUEST_ID
 from replayforge.web.http.problem_types import PROBLEM_TYPES
 
@@ -26,6 +27,8 @@ CONTENT_TYPE = "application/problem+json"
 
 # Which type of problem each error of the engine is; the first class that fits decides.
 TYPE_OF: tuple[tuple[type[Exception], str], ...] = (
+    (SignatureRefused, "signature-refused"),
+    (TooLarge, "too-large"),
     (KeyReused, "idempotency-key-reused"),
     (Malformed, "malformed"),
     (Unacceptable, "unacceptable"),

@@ -25,6 +25,12 @@ RETRY_MS = 1000
 # Which telemetry events change what on the pages; what is not named here changes nothing that people see.
 TOPICS: dict[str, frozenset[str]] = {
     "event.accepted": frozenset({"events"}),
+    "delivery.refused": frozenset({"sources"}),
+    "delivery.kept": frozenset({"sources", "activity"}),
+    "delivery.differed": frozenset({"sources"}),
+    "delivery.verified": frozenset({"sources", "activity"}),
+    "source.paused": frozenset({"sources", "activity"}),
+    "source.resumed": frozenset({"sources", "activity"}),
     "event.dispatched": frozenset({"events"}),
     "event.claimed": frozenset({"events", "workers"}),
     "attempt.settled": frozenset({"events", "workers"}),

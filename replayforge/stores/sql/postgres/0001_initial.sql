@@ -258,6 +258,28 @@ CREATE TABLE pauses (
     since_us BIGINT NOT NULL
 );
 
+-- The sources of webhooks that somebody has paused.
+CREATE TABLE source_pauses (
+    source TEXT COLLATE "C" PRIMARY KEY,
+    reason TEXT COLLATE "C" NOT NULL,
+    paused_by TEXT COLLATE "C" NOT NULL,
+    since_us BIGINT NOT NULL
+);
+
+-- The newest deliveries of each source that were refused, or that differ from what their ids named before: with all
+-- that is needed to verify them again, unless they are too large to be kept whole.
+CREATE TABLE refusals (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source TEXT COLLATE "C" NOT NULL,
+    at_us BIGINT NOT NULL,
+    reason TEXT COLLATE "C" NOT NULL,
+    url TEXT COLLATE "C" NOT NULL,
+    headers TEXT COLLATE "C" NOT NULL,
+    body BYTEA NOT NULL,
+    size_bytes BIGINT NOT NULL
+);
+CREATE INDEX refusals_by_source ON refusals (source, seq);
+
 -- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.
 CREATE TABLE replays (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

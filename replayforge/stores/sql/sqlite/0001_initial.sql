@@ -246,6 +246,28 @@ CREATE TABLE pauses (
     since_us INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- The sources of webhooks that somebody has paused.
+CREATE TABLE source_pauses (
+    source TEXT PRIMARY KEY,
+    reason TEXT NOT NULL,
+    paused_by TEXT NOT NULL,
+    since_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The newest deliveries of each source that were refused, or that differ from what their ids named before: with all
+-- that is needed to verify them again, unless they are too large to be kept whole.
+CREATE TABLE refusals (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    source TEXT NOT NULL,
+    at_us INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    url TEXT NOT NULL,
+    headers TEXT NOT NULL,
+    body BLOB NOT NULL,
+    size_bytes INTEGER NOT NULL
+) STRICT;
+CREATE INDEX refusals_by_source ON refusals (source, seq);
+
 -- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.
 CREATE TABLE replays (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
