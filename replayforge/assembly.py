@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replayforge import crashpoints
-from replayforge.building import Foundation, build_caring, build_claiming, build_reporting, build_running, recover
+from replayforge.building import (
+    Foundation,
+    build_caring,
+    build_claiming,
+    build_reporting,
+    build_running,
+    lanes_of,
+    recover,
+)
 from replayforge.config import Config
 from replayforge.domain.clock import Clock, SystemClock
 from replayforge.domain.errors import ReplayForgeError, Unavailable
@@ -27,6 +35,7 @@ from replayforge.engine.dispatch.incarnation import IncarnationFile
 from replayforge.engine.dispatch.pause_controller import PauseController
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.dispatch.reader import Reader
+from replayforge.engine.dispatch.releaser import Releaser
 from replayforge.engine.handlers.callbacks import Callbacks
 from replayforge.engine.handlers.endpoint_handlers import with_endpoints
 from replayforge.engine.handlers.endpoints import WebhookClient
@@ -86,6 +95,7 @@ class Daemon:
     publisher: Publisher
     reader: Reader
     deferred_claimer: DeferredClaimer
+    releaser: Releaser | None
     janitor: Janitor
     replayer: Replayer
     replay_jobs: ReplayJobs
@@ -115,14 +125,19 @@ class Daemon:
         self.loop_watch.start()
         hearts = [] if self.heartbeat is None else [self.heartbeat]
         services: list[Service] = [*hearts, self.publisher, self.dispatcher, self.reader, self.janitor]
-        self.begin([*services, self.deferred_claimer, self.replay_runner, *self.workers])
+        self.begin([*services, *self.claimers, self.replay_runner, *self.workers])
 
     def start_without_clock(self) -> None:
         """Do so but for what goes by the time, the janitor and bulk replays, which the caller has to give their turns.
 
         Nobody watches the loop, which is the caller's.
         """
-        self.begin([self.publisher, self.dispatcher, self.reader, self.deferred_claimer, *self.workers])
+        self.begin([self.publisher, self.dispatcher, self.reader, *self.claimers, *self.workers])
+
+    @property
+    def claimers(self) -> list[Service]:
+        """What gives events their turn that waited for a handler, or in a lane."""
+        return [self.deferred_claimer, *([] if self.releaser is None else [self.releaser])]
 
     def begin(self, services: Sequence[Service]) -> None:
         """Let these run, and ingest open."""
@@ -140,7 +155,7 @@ class Daemon:
         self.incarnation_file.drain()
         self.telemetry.emit("daemon.draining")
         marking = ensure_future(self.mark_draining())
-        claiming = [self.reader.name, self.deferred_claimer.name, self.janitor.name, self.replay_runner.name]
+        claiming = [self.reader.name, *(one.name for one in self.claimers), self.janitor.name, self.replay_runner.name]
         await self.supervisor.stop(claiming, DRAIN_SECONDS)
         unstarted = self.buffer.close()
         leases = [claimed.lease for claimed in unstarted]
@@ -232,6 +247,7 @@ async def opened(
             stream,
             handlers,
             sources,
+            lanes_of(config),
             cursor,
             guest,
         )
@@ -244,7 +260,7 @@ async def opened(
 async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
     """Recover what a former incarnation left, and build the engine; each part relies on those built before it."""
     restart = await recover(base)
-    claiming = build_claiming(base, restart.incarnation_file)
+    claiming = await build_claiming(base, restart.incarnation_file)
     await claiming.pause_controller.look()
     await claiming.sources.look()
     running = build_running(base, claiming)
@@ -267,6 +283,7 @@ async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
         publisher=claiming.publisher,
         reader=claiming.reader,
         deferred_claimer=claiming.deferred_claimer,
+        releaser=claiming.releaser,
         janitor=caring.janitor,
         replayer=Replayer(base.store, claiming.publisher, base.handlers, base.clock, base.telemetry),
         replay_jobs=caring.replay_jobs,

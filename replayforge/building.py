@@ -10,6 +10,7 @@ from msgspec.structs import asdict
 from replayforge.config import Config
 from replayforge.domain.clock import Clock
 from replayforge.domain.journal import WAITED_IN_PLACE_SECONDS
+from replayforge.domain.lane import LaneRule, Lanes
 from replayforge.domain.retry import RetryPolicy
 from replayforge.domain.webhook_source import Source
 from replayforge.engine.accept.intake import Intake
@@ -30,6 +31,7 @@ from replayforge.engine.dispatch.incarnation import IncarnationFile, read_former
 from replayforge.engine.dispatch.pause_controller import SORTED_PER_STEP_MAX, PauseController
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.dispatch.reader import Reader
+from replayforge.engine.dispatch.releaser import Releaser
 from replayforge.engine.handlers.faults import HandlerFaults
 from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.replay.jobs import ReplayJobs
@@ -76,6 +78,7 @@ class Foundation:
     stream: Stream
     handlers: Handlers
     sources: list[Source]
+    lanes: Lanes
     cursor: int
     guest: bool = False
 
@@ -103,6 +106,7 @@ class Claiming:
     dispatcher: Dispatcher
     reader: Reader
     deferred_claimer: DeferredClaimer
+    releaser: Releaser | None
     unprojected: int
 
 
@@ -160,7 +164,24 @@ async def recover(base: Foundation) -> Restart:
     return Restart(metrics_recorder, recovered, incarnation_file)
 
 
-def build_claiming(base: Foundation, incarnation_file: IncarnationFile) -> Claiming:
+def lanes_of(config: Config) -> Lanes:
+    """Return the lanes that the configuration names."""
+    return Lanes([LaneRule(one.match, one.key, one.rules()) for one in config.lanes])
+
+
+async def build_releaser(base: Foundation, desk: ClaimDesk) -> Releaser | None:
+    """Sort open events into lanes, where these have changed, and return who releases them; None without any lanes."""
+    moved = await base.store.sort_lanes(base.lanes)
+    if moved is None:
+        return None
+    if moved:
+        base.telemetry.emit("lanes.sorted", moved)
+    releaser = Releaser(base.store, base.lanes, desk.hand_on, base.clock, base.telemetry)
+    base.store.call_when_lanes_move(releaser.wake.set)
+    return releaser
+
+
+async def build_claiming(base: Foundation, incarnation_file: IncarnationFile) -> Claiming:
     """Build what accepts, dispatches and claims; the window already holds what has no row yet."""
     config, store, clock, telemetry = base.config, base.store, base.clock, base.telemetry
     workers = config.workers
@@ -191,9 +212,11 @@ def build_claiming(base: Foundation, incarnation_file: IncarnationFile) -> Claim
             incarnation=base.incarnation,
             projected=base.cursor,
             signals=base.handlers.signals,
+            lane_of=base.lanes.lane_of if base.lanes else None,
         ),
         Reader(base.stream, store, buffer, desk, incarnation_file, clock, telemetry, solo_seconds=workers.solo_seconds),
         DeferredClaimer(store, buffer, limits, desk, clock, telemetry),
+        await build_releaser(base, desk),
         unprojected,
     )
 

@@ -30,6 +30,7 @@ POINTS = {
     "wake.committed": "a parked workflow is queued again and nothing was published",
     "replay.committed": "a replay is committed and nothing was published",
     "recall.committed": "events that had waited for their handler are claimed and no worker has them",
+    "lane.released": "events may run whose turn came in their lanes, and nothing was published",
     "promote.committed": "a due event is queued and nothing was published",
 }
 

@@ -37,6 +37,7 @@ def tell_findings(findings: Findings) -> None:
         f"inconsistent: step {step!r} of row {seq}, journal {number}: {finding}"
         for finding, seq, number, step in findings.inconsistent
     ]
+    lines += [f"lane {lane}: {finding}" for finding, lane in findings.lanes]
     lines += [f"miscounted: {line}" for line in findings.miscounted]
     lines += [f"unreadable: the record at offset {offset} of the log is not an event" for offset in findings.unreadable]
     lines += [f"gap: offsets {first} to {last} are gone from the log" for first, last in findings.gaps]

@@ -109,6 +109,8 @@ CATALOG: dict[str, Kind] = {
         "warning", "an event ended in the dead-letter queue", "events_dead_lettered", "reason", tuple(Reason)
     ),
     "event.recalled": Kind("debug", "events that had waited for their handler were claimed"),
+    "event.released": Kind("debug", "events may run whose turn came in their lanes"),
+    "lanes.sorted": Kind("info", "lanes are configured otherwise than at the last start: open events were sorted"),
     "handler.paused": Kind("info", "a handler is given no events until somebody resumes it"),
     "handler.resumed": Kind("info", "a handler is given events again"),
     "breaker.opened": Kind(
@@ -124,7 +126,7 @@ CATALOG: dict[str, Kind] = {
     "event.discarded": Kind("info", "a dead letter was discarded", "events_discarded"),
     "event.cancelled": Kind("info", "an event was cancelled", "events_cancelled"),
     "event.cancel_requested": Kind("info", "an event that is running was asked to end"),
-    "event.repaired": Kind("error", "parked events had missed what they waited for, and were woken", "repaired"),
+    "event.repaired": Kind("error", "events had missed what they waited for, and go on", "repaired"),
     "event.retired": Kind("info", "retention removed finished events from the store", "events_retired"),
     "metrics.written": Kind("debug", "what was counted lately was written to the metrics history"),
     "service.started": Kind("debug", "a service began to run"),

@@ -201,7 +201,7 @@ ROUTES_BEYOND = {
     "POST /api/handlers/{}/resume", "POST /steps/{}/{}/{}/checkpoint", "GET /api/sources",
     "GET /api/sources/{}/refusals", "GET /in/{}", "POST /api/sources/{}/pause",
     "POST /api/sources/{}/refusals/verify", "POST /api/sources/{}/resume",
-    "POST /in/{}",
+    "POST /in/{}", "GET /api/lanes",
 }  # fmt: skip
 
 

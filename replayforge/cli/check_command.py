@@ -48,6 +48,7 @@ def as_document(findings: Findings) -> dict[str, Any]:
         "inconsistent": [
             dict(zip(("finding", "row", "journal", "step"), one, strict=True)) for one in findings.inconsistent
         ],
+        "lanes": [{"finding": finding, "lane": lane} for finding, lane in findings.lanes],
         "miscounted": findings.miscounted,
         "unreadable": findings.unreadable,
         "gaps": [{"first": first, "last": last} for first, last in findings.gaps],

@@ -21,6 +21,7 @@ APART = {
     "waiting": "parked by their handlers",
     "kept": "kept until somebody waits for them",
     "paused_events": "paused",
+    "blocked_events": "blocked in their lanes",
     "held_events": "held",
 }
 
@@ -33,8 +34,8 @@ APART = {
 def status(context: click.Context, /, client: Client, *, wait_seconds: float, json_wanted: bool) -> None:
     """Say whether everything accepted that is due has come to its end.
 
-    What is scheduled, tried again later than in a few seconds, parked, kept, paused or held is not due, and is named
-    apart.
+    What is scheduled, tried again later than in a few seconds, parked, kept, paused, held, or blocked in its lane
+    by such, is not due, and is named apart.
 
     Exit code 0: converged, 1: not, 2: no daemon answers, or it does not tell.
     """

@@ -26,7 +26,7 @@ from replayforge.config.sources import (
 DEFAULT_FILE = Path("replayforge.toml")
 DEFAULT_ORIGIN = "default"
 SECRET_KEYS = frozenset({"server.api_keys", "handlers.http", "sources"})
-TABLES = frozenset({"handlers.http", "sources"})
+TABLES = frozenset({"handlers.http", "sources", "lanes"})
 KEYS = known_keys()
 
 
@@ -174,9 +174,23 @@ def contradictions(config: Config) -> Iterator[str]:
     if config.log.append_queue_bytes_max < server.event_bytes_max:
         yield "log.append_queue_bytes_max must not be below server.event_bytes_max, or large events never fit."
     yield from source_problems(config.sources)
+    yield from lane_problems(config)
     yield from (f"{key} is not an address." for key, url in addresses(config).items() if not is_address(url))
     if config.stream.backend == "redis" and not config.redis.url:
         yield 'stream.backend is "redis", but redis.url is empty.'
+
+
+def lane_problems(config: Config) -> Iterator[str]:
+    """Yield a sentence for each lane that cannot be meant."""
+    seen: set[str] = set()
+    for lane in config.lanes:
+        if lane.match in seen:
+            yield f"Two [[lanes]] have match = {lane.match!r}; keep one."
+        seen.add(lane.match)
+        try:
+            lane.rules()
+        except ValueError as error:
+            yield f"The lane for {lane.match!r} cannot be used: {error}."
 
 
 def addresses(config: Config) -> dict[str, str]:

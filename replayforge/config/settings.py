@@ -6,12 +6,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from replayforge.domain.lane import ENVELOPE_KEYS, LaneRules, rules_for
+
 MEBIBYTE = 1 << 20
 DAY_SECONDS = 86_400
 DECADE_SECONDS = 3650 * DAY_SECONDS
 
 STORE_URL = r"^(sqlite:///.+|postgres(ql)?(\+[a-z0-9]+)?://.+|sqlite\+[a-z0-9]+:///.+)$"
 REDIS_URL = r"^((rediss?|unix|rediss?\+sentinel)://.+)?$"
+LANE_KEY = rf"^({'|'.join(ENVELOPE_KEYS)}|payload(\.[^.\s]+)+)$"
 CRASH_POINT = r"^[A-Za-z0-9._-]+(:[1-9][0-9]*)?$"
 
 Port = Annotated[int, Meta(ge=0, le=65_535, description="a whole number from 0 to 65535")]
@@ -204,6 +207,24 @@ class SourceConfig(Struct, frozen=True, forbid_unknown_fields=True):
     rate: str = ""
 
 
+class LaneConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The events of the types that `match` names, in lanes by a key: in order, so many at once, so fast."""
+
+    match: Name
+    key: Annotated[str, Meta(pattern=LANE_KEY)] = "workflow_id"
+    order: Literal["none", "strict"] = "none"
+    on_dead: Literal["block", "skip"] = "block"
+    concurrency: Count | None = None
+    rate: str | None = None
+    fair: bool = True
+
+    def rules(self) -> LaneRules:
+        """Return what holds in these lanes; raises ValueError for what contradicts itself."""
+        return rules_for(
+            order=self.order, on_dead=self.on_dead, concurrency=self.concurrency, rate=self.rate, fair=self.fair
+        )
+
+
 class RetentionConfig(Struct, frozen=True):
     """How long finished events stay in the store, and how long their keys are remembered beyond; 0 means for ever."""
 
@@ -241,6 +262,9 @@ class Config(Struct, frozen=True):
     """All settings. `Config()` holds the defaults as replayforge.toml writes them."""
 
     data_dir: Annotated[str, Meta(min_length=1, description="a directory")] = "./.replayforge"
+    lanes: Annotated[
+        tuple[LaneConfig, ...], Meta(description="tables of match, key, order, on_dead, concurrency, rate, fair")
+    ] = ()
     server: ServerConfig = ServerConfig()
     log: LogConfig = LogConfig()
     ingest: IngestConfig = IngestConfig()

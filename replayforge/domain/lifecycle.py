@@ -91,6 +91,8 @@ FAILED = frozenset({State.DEAD_LETTERED})
 TIMED = frozenset({State.SCHEDULED, State.RETRYING, State.WAITING})  # waiting for a time that their row names
 ANSWERING = TERMINAL - FAILED  # ends of a child that answer its parent; one that failed may yet be replayed
 UNDER_WAY = frozenset({State.QUEUED, State.PROCESSING})  # due and not ended: what a death may concern
+PLACED = OPEN - {State.SCHEDULED, State.KEPT}  # what takes a place in its lane; what is scheduled does when it is due
+HOLDING = PLACED | FAILED  # what keeps its place there, a dead letter only where it blocks
 ATTEMPT_SPENDING = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
 UNSUCCESSFUL = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})
 

@@ -409,8 +409,56 @@ class CountedAmount(BatchRow, frozen=True, kw_only=True):
     amount: int
 
 
+class OpenedLane(BatchRow, frozen=True, kw_only=True):
+    """A lane, and what holds in it."""
+
+    lane: str
+    strict: bool
+    dead_blocks: bool
+    width: int
+    counts_running: bool
+    interval_us: int
+
+
+class LaneNews(BatchRow, frozen=True, kw_only=True):
+    """A lane that is to be looked at."""
+
+    lane: str
+
+
+class PlacedEvent(BatchRow, frozen=True, kw_only=True):
+    """The place of an event in its lane, None for one that has it no more, and whether it waits for its turn."""
+
+    seq: int
+    place: int | None
+    blocked: bool
+
+
+class SortedEvent(BatchRow, frozen=True, kw_only=True):
+    """The lane that an event is in from now on."""
+
+    seq: int
+    lane: str | None
+
+
+class SavedLane(BatchRow, frozen=True, kw_only=True):
+    """How far a lane has come."""
+
+    lane: str
+    last_place: int
+    next_at_us: int
+    wake_at_us: int | None
+
+
+class RemovedLane(BatchRow, frozen=True, kw_only=True):
+    """A lane that nobody is in."""
+
+    lane: str
+
+
 BATCHES: dict[str, type[msgspec.Struct]] = {
     "insert_meta": MetaValue,
+    "write_meta": MetaValue,
     "open_cursor": OpenedCursor,
     "advance_cursor": AdvancedCursor,
     "count_passed_over": PassedOver,
@@ -432,6 +480,12 @@ BATCHES: dict[str, type[msgspec.Struct]] = {
     "take_signals": TakenSignal,
     "insert_waits": ParkedWait,
     "delete_waits": RemovedEvent,
+    "open_lanes": OpenedLane,
+    "add_lane_news": LaneNews,
+    "place_events": PlacedEvent,
+    "save_lanes": SavedLane,
+    "sort_events": SortedEvent,
+    "delete_lanes": RemovedLane,
     "reclaim_events": ReclaimedEvent,
     "hand_back_events": HandedBackEvent,
     "report_node": NodeReport,

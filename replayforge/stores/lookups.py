@@ -11,6 +11,7 @@ from replayforge.domain.identity import event_id_for_key
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores.driver import Fetch, Steps
+from replayforge.stores.lanes import all_problems
 from replayforge.stores.rows import Row, attempt, group, node, stored_event
 
 
@@ -34,13 +35,14 @@ class WorkflowPage:
 class Discrepancies:
     """(event id, run, outcomes) of runs that ended twice, the leases of attempts whose event is gone, and
     how many rows stand in each state, and wait for each handler, counted one by one; (what is wrong, row number,
-    journal, step) of workflows that remember or wait for what is not so."""
+    journal, step) of workflows that remember or wait for what is not so; (what is wrong, lane) of lanes."""
 
     doubled: list[tuple[str, int, int]]
     orphans: list[Lease]
     states: dict[State, int]
     deferred: dict[str, int]
     inconsistent: list[tuple[str, int, int, str]]
+    lanes: list[tuple[str, str]]
 
 
 SEQ_MAX = 2**62
@@ -391,10 +393,12 @@ def discrepancies(limit: int) -> Steps[Discrepancies]:
     deferred = yield Fetch("check_deferred")
     inconsistent = yield Fetch("check_journals", {"count": limit})
     missed = yield Fetch("missed_wakes", {"count": limit})
+    lanes = yield from all_problems(limit)
     return Discrepancies(
         doubled=[(row[0], row[1], row[2]) for row in doubled],
         orphans=[Lease(*row) for row in orphans],
         states={State(row[0]): row[1] for row in states},
         deferred={row[0]: row[1] for row in deferred},
         inconsistent=[(row[0], row[1], row[2], row[3]) for row in (*inconsistent, *missed)],
+        lanes=lanes,
     )

@@ -1,7 +1,7 @@
 """The log's way into the store: rows for new events, and the cursor that says how far it has come, at once."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -32,7 +32,8 @@ class Projection:
     admission wait for their handlers. `bad` says of a single record what the store has against it: it is buried with
     what can be kept of it, its content too if `keep_content`. Of the `not_events`, `unreadable` are the offsets of
     records that were to be events, and `gaps` of them were gone before they were read. Events of the types that
-    are `signals` are awaited and not handled: they are kept until a wait takes them.
+    are `signals` are awaited and not handled: they are kept until a wait takes them. `lane_of` names the lane that an
+    event is in, where there are lanes: it is fixed from now on, and the event waits there for its turn.
     """
 
     log_id: str
@@ -50,6 +51,7 @@ class Projection:
     unreadable: Sequence[int] = ()
     gaps: int = 0
     signals: Collection[str] = ()
+    lane_of: Callable[[EventRecord], str | None] | None = None
 
     def first(self, count: int) -> "Projection":
         """Return the stretch as far as its first so many records, and whatever lies before the next one."""
@@ -70,7 +72,7 @@ class Projected:
 
     The cursor stands at `through` now. `buried` are the (id, event type) of records that the store could not take.
     `deferred` says for each handler without room how many have to wait for it, `woken` how many parked events are among
-    the queued ones because what they waited for has come.
+    the queued ones because what they waited for has come, `laned` how many wait for their turn in lanes.
     """
 
     through: int
@@ -82,6 +84,7 @@ class Projected:
     key_reused: list[str]
     deferred: dict[str, int]
     woken: int = 0
+    laned: int = 0
 
 
 class NewEvent(msgspec.Struct, frozen=True):
@@ -130,6 +133,8 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
         deferred.update(row.event.waits_for for row in rows if row.event.waits_for is not None)
         if deferred:
             yield tally_deferred(node, deferred)
+        if edited := [(new.record.replay_of, new.id) for new in fresh if new.record.replay_of is not None]:
+            yield Fetch("tell_replaced", {"pairs": edited})
         if kept:
             woken = yield from wakes.match_signals(node, kept, len(kept), by_its_clock.now_us)
     return Projected(
@@ -137,6 +142,7 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
         claimed=[row for row in rows if row.event.state is State.PROCESSING],
         queued=[row.event.entry for row in rows if is_ready(row.event)] + woken,
         woken=len(woken),
+        laned=sum(row.event.blocked for row in rows),
         buried=[(new.id, new.record.event_type) for new in fresh if new.bad is not None],
         inserted=len(rows),
         copies=copies,
@@ -151,8 +157,8 @@ def key_of(event: StoredEvent) -> wakes.Key:
 
 
 def is_ready(event: StoredEvent) -> bool:
-    """Tell whether an event is queued and waits for no handler."""
-    return event.state is State.QUEUED and event.waits_for is None
+    """Tell whether an event is queued and waits neither for its handler nor for its turn."""
+    return event.state is State.QUEUED and event.waits_for is None and not event.blocked
 
 
 def advanced_cursor(projection: Projection, inserted: int, copies: int) -> AdvancedCursor:
@@ -245,13 +251,24 @@ def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Seq
     claims_left, counter = projection.claims_max, projection.admission.counter()
     for seq, new in zip(seqs, fresh, strict=True):
         state, event_type = first_state(new, projection), new.record.event_type
-        waits_for = counter.waits_for(event_type) if state is State.QUEUED else None
-        if state is State.QUEUED and waits_for is None and claims_left > 0:
+        lane = first_lane(new, projection, state)
+        waits_for = counter.waits_for(event_type) if state is State.QUEUED and lane is None else None
+        if state is State.QUEUED and lane is None and waits_for is None and claims_left > 0:
             state = State.PROCESSING
             claims_left -= 1
             counter.admit(event_type)
-        rows.append(ClaimedEvent.of(new_event(projection, owner, seq, new, state, waits_for), new.record.content))
+        event = new_event(projection, owner, seq, new, state, waits_for)
+        if lane is not None:
+            event = msgspec.structs.replace(event, lane=lane, blocked=int(state is State.QUEUED))
+        rows.append(ClaimedEvent.of(event, new.record.content))
     return rows
+
+
+def first_lane(new: NewEvent, projection: Projection, state: State) -> str | None:
+    """Return the lane that a new event is in; what has ended from the start, and signals, are in none."""
+    if projection.lane_of is None or state not in (State.QUEUED, State.SCHEDULED):
+        return None
+    return None if new.record.event_type in projection.signals else projection.lane_of(new.record)
 
 
 def first_state(new: NewEvent, projection: Projection) -> State:

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from replayforge.domain.bulk_replay import AT_WORK, JOB_ENDED
 from replayforge.domain.errors import Corrupt
-from replayforge.domain.lifecycle import ANSWERING, OPEN, TIMED, UNDER_WAY, UNSUCCESSFUL
+from replayforge.domain.lifecycle import ANSWERING, HOLDING, OPEN, PLACED, TIMED, UNDER_WAY, UNSUCCESSFUL
 from replayforge.domain.replay_plan import EFFECTS
 from replayforge.stores.batches import BATCHES
 
@@ -35,6 +35,8 @@ SHARED_FRAGMENTS = {
     "open_states": in_sql(OPEN),
     "answering_states": in_sql(ANSWERING),
     "states_under_way": in_sql(UNDER_WAY),
+    "placed_states": in_sql(PLACED),
+    "holding_states": in_sql(HOLDING),
     "unsuccessful_outcomes": in_sql(UNSUCCESSFUL),
     "kinds_of_effects": in_sql(EFFECTS),
     "job_states_at_work": in_sql(AT_WORK),

@@ -1,6 +1,6 @@
 """The store: each operation once, over whichever driver; what it returns is durable."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from replayforge.domain.event import (
     StoredEvent,
 )
 from replayforge.domain.journal import Journal, StepRecord
+from replayforge.domain.lane import LaneReport, Lanes
 from replayforge.domain.lifecycle import State
 from replayforge.domain.metrics_history import MetricsHistory, Range
 from replayforge.domain.poison import Suspicion
@@ -31,6 +32,8 @@ from replayforge.stores import (
     decisions,
     deferred,
     journals,
+    lane_sorting,
+    lanes,
     lookups,
     metrics_history,
     nodes,
@@ -47,7 +50,7 @@ from replayforge.stores.batches import OpenedCursor, RefusedDelivery
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
 from replayforge.stores.decisions import CancelOutcome, Resolution
 from replayforge.stores.deferred import Recalled, Sorted
-from replayforge.stores.driver import Batch, Driver, Steps
+from replayforge.stores.driver import Batch, Driver, Result, Steps, Transaction
 from replayforge.stores.journals import SignalTaken, StepCommit, StepCommitted
 from replayforge.stores.lookups import Discrepancies, EventPage, WorkflowPage
 from replayforge.stores.metrics_history import Amount, StepAmount
@@ -77,6 +80,7 @@ class Store:
         self.owner = owner
         self.schema_version = schema_version
         self.store_id = store_id
+        self.lanes_moved: Callable[[], None] | None = None
 
     @classmethod
     async def open(cls, url: str, *, node: str, owner: str) -> "Store":
@@ -118,6 +122,22 @@ class Store:
     def call_when_written(self, callback: Callable[[], None]) -> None:
         """Have a function called after each commit from now on."""
         self.driver.writes.listen(callback)
+
+    def call_when_lanes_move(self, callback: Callable[[], None]) -> None:
+        """Have a function called after each commit of ours that may have moved something in a lane."""
+        self.lanes_moved = callback
+
+    def tell_lanes(self, moved: Iterable[StoredEvent]) -> None:
+        """Say so, if any of these events is in a lane."""
+        if self.lanes_moved is not None and any(event.lane is not None for event in moved):
+            self.lanes_moved()
+
+    async def write_and_tell(self, transaction: Transaction[Result]) -> Result:
+        """Carry out what is done seldom and may move events of lanes, and say so."""
+        result = await self.driver.write(transaction)
+        if self.lanes_moved is not None:
+            self.lanes_moved()
+        return result
 
     async def callback_key(self) -> bytes:
         """Return the secret that all daemons on this store sign callback URLs with."""
@@ -192,7 +212,10 @@ class Store:
                 bare = projection.buried(error, keep_content=False)
                 return await self.driver.write(lambda: project(self.node, self.owner, bare))
 
-        return await narrowed(projection.records, attempt, bury)
+        projected = await narrowed(projection.records, attempt, bury)
+        if projected.laned and self.lanes_moved is not None:
+            self.lanes_moved()
+        return projected
 
     async def claim(self, entries: Sequence[Entry], now_us: int, admission: Admission = ALL_WELCOME) -> ClaimResult:
         """Take the queued ones of these entries; those that lost a race are simply not returned.
@@ -204,6 +227,7 @@ class Store:
         async def attempt(some: Sequence[Entry]) -> ClaimResult:
             claim = await self.driver.write(lambda: transactions.claim(self.node, self.owner, some, admission, now_us))
             claim.left.extend(entries[len(some) :])
+            self.tell_lanes(one.event for one in claim.taken)
             return claim
 
         async def bury_one(entry: Entry, error: Unstorable) -> ClaimResult:
@@ -229,6 +253,7 @@ class Store:
             recalled = await self.driver.write(
                 lambda: deferred.recall(self.node, self.owner, pattern, pattern_of, len(places), now_us)
             )
+            self.tell_lanes(one.event for one in recalled.taken)
             return replace(recalled, left=recalled.left + count - len(places))
 
         async def bury_one(_: int, error: Unstorable) -> Recalled:
@@ -246,7 +271,9 @@ class Store:
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """Commit outcomes and parks; returns those that came after their lease was lost, and what they have woken."""
-        return await self.driver.write(lambda: transactions.settle(self.node, self.owner, settlements))
+        settled = await self.driver.write(lambda: transactions.settle(self.node, self.owner, settlements))
+        self.tell_lanes(one.event for one in settlements)
+        return settled
 
     async def read_journal(self, event: StoredEvent, now_us: int) -> Journal:
         """Return the current journal of an event."""
@@ -266,7 +293,7 @@ class Store:
 
     async def hand_back(self, leases: Sequence[Lease], now_us: int) -> int:
         """Return claimed events that were never started; returns how many were still ours."""
-        return await self.driver.write(lambda: transactions.hand_back(self.node, self.owner, leases, now_us))
+        return await self.write_and_tell(lambda: transactions.hand_back(self.node, self.owner, leases, now_us))
 
     async def in_flight(self, owner_prefix: str, limit: int = 10_000) -> list[InFlight]:
         """Return what owners with this prefix hold in processing."""
@@ -283,7 +310,7 @@ class Store:
 
         Returns those taken back; of several daemons that try at once one takes each.
         """
-        return await self.driver.write(lambda: transactions.take_over(self.node, leases, decide, error, now_us))
+        return await self.write_and_tell(lambda: transactions.take_over(self.node, leases, decide, error, now_us))
 
     async def beat(
         self,
@@ -301,7 +328,7 @@ class Store:
 
     async def reclaim(self, reclaims: Sequence[Reclaim], error: str, now_us: int) -> list[Reclaim]:
         """Take back events that a crash left in processing, as decided; returns those that were still there."""
-        return await self.driver.write(lambda: transactions.reclaim(self.node, reclaims, error, now_us))
+        return await self.write_and_tell(lambda: transactions.reclaim(self.node, reclaims, error, now_us))
 
     async def promote(
         self, now_us: int, limit: int = 1000, *, signals: Sequence[str] = ()
@@ -313,7 +340,7 @@ class Store:
         due = await self.next_due(now_us)
         if due is None or due > now_us:
             return [], due
-        return await self.driver.write(lambda: transactions.promote(self.node, now_us, limit, signals))
+        return await self.write_and_tell(lambda: transactions.promote(self.node, now_us, limit, signals))
 
     async def next_due(self, now_us: int) -> int | None:
         """Return when the next waiting event falls due, which may have been long ago; None when none waits."""
@@ -326,7 +353,7 @@ class Store:
         """
         if not await self.driver.read(lambda: lookups.any_stranded(now_us, ahead_us)):
             return []
-        return await self.driver.write(lambda: transactions.promote_stranded(self.node, now_us, ahead_us, limit))
+        return await self.write_and_tell(lambda: transactions.promote_stranded(self.node, now_us, ahead_us, limit))
 
     async def queued_entries(self, limit: int, after_seq: int = 0) -> list[Entry]:
         """Return the entries of queued events, oldest first."""
@@ -400,7 +427,7 @@ class Store:
         Raises Conflict where its journal does not let it begin from there.
         """
         wanted = Wanted(event.seq, event.id, event.run, event.state, begins_from, reason, request_key)
-        return await self.driver.write(lambda: replaying.replay(self.node, wanted, now_us))
+        return await self.write_and_tell(lambda: replaying.replay(self.node, wanted, now_us))
 
     async def past_journals(self, events: Sequence[StoredEvent]) -> dict[int, PastJournal]:
         """Return what the journals of those events hold that have one, by row number."""
@@ -422,7 +449,7 @@ class Store:
 
         Returns the entries of parents whom its end has woken.
         """
-        return await self.driver.write(
+        return await self.write_and_tell(
             lambda: decisions.move(self.node, event, target, action, detail, now_us),
         )
 
@@ -431,7 +458,7 @@ class Store:
 
         Raises Conflict for one that waits for something else.
         """
-        return await self.driver.write(lambda: decisions.retry(self.node, event, detail, now_us))
+        return await self.write_and_tell(lambda: decisions.retry(self.node, event, detail, now_us))
 
     async def resolve_step(
         self, event: StoredEvent, resolution: Resolution, detail: str, now_us: int
@@ -440,13 +467,13 @@ class Store:
 
         Raises Conflict for a step that is not in doubt.
         """
-        return await self.driver.write(lambda: decisions.resolve_step(self.node, event, resolution, detail, now_us))
+        return await self.write_and_tell(lambda: decisions.resolve_step(self.node, event, resolution, detail, now_us))
 
     async def request_cancel(
         self, event: StoredEvent, detail: str, now_us: int, *, compensates: bool = False
     ) -> CancelOutcome:
         """Cancel an event, or ask it to end if it is running; see what has come of it in the answer."""
-        return await self.driver.write(
+        return await self.write_and_tell(
             lambda: decisions.request_cancel(self.node, event, detail, now_us, compensates=compensates)
         )
 
@@ -454,11 +481,75 @@ class Store:
         """Wake who is parked although what it waits for has come; returns their entries, which should be none."""
         if not await self.driver.read(wakes.any_missed):
             return []
-        return await self.driver.write(lambda: wakes.mend(self.node, now_us))
+        return await self.write_and_tell(lambda: wakes.mend(self.node, now_us))
 
     async def discard_unclaimed(self, before_us: int, now_us: int, limit: int = 500) -> int:
         """Discard signals kept since before a time that no open event could take any more; returns how many."""
         return await self.driver.write(lambda: decisions.discard_unclaimed(self.node, before_us, limit, now_us))
+
+    # Lanes
+
+    async def lane_news(self, now_us: int) -> tuple[bool, int | None]:
+        """Tell whether anything has happened in lanes, and in how many microseconds to look although nothing has."""
+        return await self.driver.read(lambda: lanes.any_news(now_us))
+
+    async def release_lanes(self, rules_of: lanes.RulesOfLane, now_us: int) -> lanes.Released:
+        """Give places to events of lanes that have none, and release those whose turn it is; a step at a time."""
+        return await self.driver.write(lambda: lanes.release(rules_of, now_us))
+
+    async def list_lanes(self, now_us: int, limit: int) -> list[LaneReport]:
+        """Return the lanes in which most events wait for their turn, and how they stand."""
+        return await self.driver.look(lambda: lanes.by_backlog(now_us, limit))
+
+    async def lane(self, name: str, now_us: int) -> LaneReport | None:
+        """Return how a lane stands; None for one in which nobody is known yet."""
+        return await self.driver.look(lambda: lanes.one_lane(name, now_us))
+
+    async def behind(self, now_us: int, soon_us: int) -> list[lanes.Behind]:
+        """Return how many events wait in strict lanes, by how those stand that they wait for."""
+        return await self.driver.read(lambda: lanes.behind(now_us, soon_us))
+
+    async def mend_lanes(self, limit: int = 1000) -> int:
+        """Have lanes looked at again in which somebody waits although it need not; returns how many, which should be
+        none."""
+        wrong = await self.driver.read(lambda: lanes.problems(limit))
+        missed = sorted({lane for finding, lane in wrong if finding == lanes.MISSED})
+        if missed:
+            await self.write_and_tell(lambda: lanes.mend(missed))
+        return len(missed)
+
+    async def sort_lanes(self, configured: Lanes) -> int | None:
+        """Sort open events into the lanes of a configuration that differs from the last one, before anything runs.
+
+        Returns how many changed their lanes, None where there are no lanes and never were any. A start that was
+        interrupted begins again.
+        """
+        noted = await self.driver.read(lane_sorting.noted_digest)
+        if noted is None and not configured:
+            return None
+        sorted_events = 0
+        if noted != configured.digest:
+            moved = 1
+            while moved:  # until other daemons have moved nothing past the look
+                moved = sum([await self.sort_state(configured, state) for state in lane_sorting.STATES_TO_SORT])
+                sorted_events += moved
+            after_lane: str | None = ""
+            while after_lane is not None:
+                after_lane = await self.driver.write(partial(lane_sorting.sort_lanes, configured, after_lane))
+            await self.driver.write(lambda: lane_sorting.note_digest(configured.digest))
+        return sorted_events
+
+    async def sort_state(self, configured: Lanes, state: State) -> int:
+        """Sort the open events in one state; returns how many changed their lanes."""
+        moved, after_seq = 0, 0
+        while True:
+            count, next_seq = await self.driver.write(
+                partial(lane_sorting.sort_events, self.node, configured, state, after_seq)
+            )
+            moved += count
+            if next_seq is None:
+                return moved
+            after_seq = next_seq
 
     # Pauses
 
@@ -511,7 +602,7 @@ class Store:
         """
 
         async def attempt(places: Sequence[int]) -> replays.Advance | None:
-            return await self.driver.write(lambda: replays.advance(self.node, seq, len(places), now_us, signals))
+            return await self.write_and_tell(lambda: replays.advance(self.node, seq, len(places), now_us, signals))
 
         async def skip(_: int, error: Unstorable) -> replays.Advance | None:
             note = storable_text(str(error), ERROR_CHARACTERS_MAX)

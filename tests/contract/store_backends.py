@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from replayforge.domain.event import ClaimedEvent, EventRecord, StoredEvent
+from replayforge.domain.lane import Lanes
 from replayforge.domain.reclaim import FormerIncarnation, judge_former
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
@@ -62,13 +64,13 @@ async def put(
     log_id: str = LOG,
     durable: int = 0,
     claims_max: int = 0,
+    lanes: Lanes | None = None,
 ) -> Projected:
     """Project records as the dispatcher does; the first call makes the cursor."""
     await store.open_cursor(log_id, "incarnation", after, now_us())
     numbered = list(enumerate(records, start=after + 1))
-    return await store.project(
-        Projection(log_id, "incarnation", after, after + len(records), numbered, 0, now_us(), durable, claims_max)
-    )
+    stretch = Projection(log_id, "incarnation", after, after + len(records), numbered, 0, now_us(), durable, claims_max)
+    return await store.project(stretch if lanes is None else replace(stretch, lane_of=lanes.lane_of))
 
 
 async def claimed(store: Store, count: int = 1, **fields: object) -> list[ClaimedEvent]:

@@ -170,11 +170,13 @@ class Janitor:
         return self.publish_promoted(entries)
 
     async def mend(self) -> int:
-        """Wake who is parked although what it waits for has come; that there is anybody is an error of ours."""
+        """Let go on who waits although what it waits for has come; that there is anybody is an error of ours."""
         entries = await self.store.mend(self.clock.now_us())
         if entries:
             self.telemetry.emit("event.repaired", len(entries))
             self.publish(entries)
+        if lanes := await self.store.mend_lanes():
+            self.telemetry.emit("event.repaired", lanes)
         return 0
 
     async def promote_stranded(self) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from asyncio import timeout
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -50,6 +50,7 @@ class Dispatcher:
         incarnation: str,
         projected: int,
         signals: Collection[str] = (),
+        lane_of: Callable[[EventRecord], str | None] | None = None,
     ) -> None:
         self.log = log
         self.store = store
@@ -60,6 +61,7 @@ class Dispatcher:
         self.incarnation = incarnation
         self.projected = projected
         self.signals = signals
+        self.lane_of = lane_of
         self.certain = False
         self.moved = asyncio.Condition()
         self.wake = asyncio.Event()
@@ -226,6 +228,7 @@ class Dispatcher:
             claims_max=claims_max,
             admission=admission,
             signals=self.signals,
+            lane_of=self.lane_of,
         )
 
     def report(self, projected: Projected) -> None:

@@ -23,7 +23,7 @@ class Findings:
 
     `unreadable` are the offsets of records that were to be events, and `gaps` the (first, last) offsets that are gone
     from within the log: whether their events have rows cannot be told from it. `inconsistent` are the (what is wrong,
-    row number, journal, step) of workflows that remember or wait for what is not so.
+    row number, journal, step) of workflows that remember or wait for what is not so, `lanes` the (what is wrong, lane).
     """
 
     ledger: Ledger
@@ -33,6 +33,7 @@ class Findings:
     doubled: list[tuple[str, int, int]] = field(default_factory=list)
     orphans: list[Lease] = field(default_factory=list)
     inconsistent: list[tuple[str, int, int, str]] = field(default_factory=list)
+    lanes: list[tuple[str, str]] = field(default_factory=list)
     miscounted: list[str] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
     gaps: list[tuple[int, int]] = field(default_factory=list)
@@ -48,7 +49,7 @@ class Findings:
     def clean(self) -> bool:
         """Whether log and store agree."""
         wrong = self.lost or self.doubled or self.orphans or self.inconsistent or self.miscounted or self.unreadable
-        return self.ledger.lost == 0 and not wrong
+        return self.ledger.lost == 0 and not wrong and not self.lanes
 
 
 async def audit(log: ForgeLog, store: Store, progress: Callable[[int], None]) -> Findings:
@@ -63,7 +64,7 @@ async def audit(log: ForgeLog, store: Store, progress: Callable[[int], None]) ->
     )
     remembered = await store.count_retired_keys()
     findings = Findings(totals, keys_remembered=remembered, doubled=wrong.doubled, orphans=wrong.orphans)
-    findings.inconsistent = wrong.inconsistent
+    findings.inconsistent, findings.lanes = wrong.inconsistent, wrong.lanes
     findings.miscounted = [
         f"{state.value}: {wrong.states.get(state, 0):,} rows, {tallies.get(state, 0):,} on the ledger"
         for state in State

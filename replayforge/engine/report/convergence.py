@@ -14,6 +14,7 @@ from replayforge.engine.care.recount import Recount
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
 from replayforge.engine.report.daemon_status import DaemonStatus
 from replayforge.forgelog.log import ForgeLog
+from replayforge.stores.lanes import Behind
 from replayforge.stores.store import Store
 from replayforge.stores.tallies import deferred_of
 
@@ -29,6 +30,7 @@ class Convergence:
     `retrying_later` are those that follow later. Neither is what its handler has parked, which is `waiting`, nor a
     signal that is `kept` until somebody waits for it. `living` are the other daemons that share the store, `gone` those
     whose logs cannot be reached. `paused` events are deferred until somebody resumes their handlers; they are not due.
+    Nor are those that are `blocked` in their lanes behind a dead letter, or one that is held, parked or paused.
     `broken` are the handlers whose breakers are not closed, `stuck` says of handlers that do not end.
     """
 
@@ -43,6 +45,7 @@ class Convergence:
     waiting: int = 0
     kept: int = 0
     paused: int = 0
+    blocked: int = 0
     pauses: Sequence[Pause] = ()
     broken: Sequence[str] = ()
     stuck: Sequence[str] = ()
@@ -99,13 +102,16 @@ class ConvergenceQuery:
         paused = {pattern: count for pattern, count in deferred.items() if self.handler_limits.is_paused(pattern)}
         pauses = sorted(self.handler_limits.pauses.values(), key=lambda pause: pause.since_us)
         broken = [pattern for pattern, limit in self.handler_limits.guarded.items() if limit.breaker.tripped]
-        backlog, stuck = backlog_of(ledger, soon, paused), self.status.stuck()
+        behind = await self.store.behind(now_us, to_us(SOON_SECONDS))
+        blocked = [one for one in behind if is_stuck(one, paused)]
+        backlog, stuck = backlog_of(ledger, soon, paused, blocked), self.status.stuck()
         return Convergence(
             converged=ledger.unprojected == 0 and backlog == 0 and ledger.lost == 0,
             ledger=ledger,
             issues=[
                 *ledger_issues(ledger, oldest),
                 *self.recount.in_words(booked),
+                *blocked_in_words(blocked),
                 *(paused_in_words(pause, paused) for pause in pauses),
                 *(broken_in_words(pattern, deferred.get(pattern, 0)) for pattern in broken),
                 *(in_words(node) for node in gone if node.unprojected or not node.stopped),
@@ -120,6 +126,7 @@ class ConvergenceQuery:
             waiting=ledger.states[State.WAITING],
             kept=ledger.states[State.KEPT],
             paused=sum(paused.values()),
+            blocked=sum(one.events for one in blocked),
             pauses=pauses,
             broken=broken,
             stuck=stuck,
@@ -154,10 +161,26 @@ def compute_ledger(
     )
 
 
-def backlog_of(ledger: Ledger, soon: Mapping[State, int], paused: Mapping[str, int]) -> int:
-    """Return how many events with rows are due or under way; those whose handlers are paused are not."""
+def backlog_of(
+    ledger: Ledger, soon: Mapping[State, int], paused: Mapping[str, int], blocked: Sequence[Behind] = ()
+) -> int:
+    """Return how many events with rows are due or under way: not those whose handlers are paused, nor those that are
+    blocked in their lanes."""
     due = ledger.states[State.QUEUED] + ledger.states[State.PROCESSING] + sum(soon.values())
-    return max(0, due - sum(paused.values()))
+    return max(0, due - sum(paused.values()) - sum(one.events for one in blocked))
+
+
+def is_stuck(head: Behind, paused: Mapping[str, int]) -> bool:
+    """Tell whether the one at the head of a lane is not due itself, so that nothing behind it is."""
+    if head.state == State.QUEUED:
+        return head.waits_for is not None and head.waits_for in paused
+    return head.later or head.state in (State.DEAD_LETTERED, State.HELD, State.WAITING)
+
+
+def blocked_in_words(blocked: Sequence[Behind]) -> list[str]:
+    """Say how many events are behind dead letters or held ones of their lanes: somebody has to decide."""
+    count = sum(one.events for one in blocked if one.state in (State.DEAD_LETTERED, State.HELD))
+    return [f"{count:,} events are blocked in their lanes behind a dead letter or a held event."] if count else []
 
 
 def ledger_issues(ledger: Ledger, oldest_queued_seconds: float) -> list[str]:

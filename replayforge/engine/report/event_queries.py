@@ -7,6 +7,7 @@ from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
 from replayforge.domain.errors import NotFound
 from replayforge.domain.event import Action, Attempt, Content, EventRecord, StoredEvent
 from replayforge.domain.journal import StepRecord
+from replayforge.domain.lane import LaneReport, Turn, turn_of
 from replayforge.domain.lifecycle import State
 from replayforge.domain.replay_plan import PastJournal
 from replayforge.domain.reports import EventFilter, Group, WorkflowSummary
@@ -22,7 +23,7 @@ from replayforge.stores.suspicions import Suspect
 @dataclass(frozen=True, slots=True)
 class History:
     """One event with all that happened to it; `content` are the bytes it came with, `story` what its handler remembers,
-    `suspect` what deaths say of it."""
+    `suspect` what deaths say of it, `turn` what it waits for in its lane."""
 
     event: StoredEvent
     content: Content
@@ -30,6 +31,7 @@ class History:
     actions: list[Action]
     story: Story
     suspect: Suspect | None = None
+    turn: Turn | None = None
 
 
 class EventQueries:
@@ -49,7 +51,7 @@ class EventQueries:
         """
         history = await self.store.history(event_id, step_bytes)
         if history is not None:
-            return History(*history, await self.suspicion(history[0]))
+            return History(*history, await self.suspicion(history[0]), await self.turn(history[0]))
         receipt = await self.intake.find_unprojected(event_id)
         if receipt is not None:
             return receipt
@@ -74,6 +76,16 @@ class EventQueries:
     async def suspicion(self, event: StoredEvent) -> Suspect | None:
         """Return what deaths of the process say of an event that has not gone well yet."""
         return None if event.state is State.SUCCEEDED else await self.store.suspicion(event.id)
+
+    async def turn(self, event: StoredEvent) -> Turn | None:
+        """Return what an event waits for in its lane, if it waits for its turn there."""
+        if not event.blocked or event.state is not State.QUEUED or event.lane is None:
+            return None
+        return turn_of(event.id, await self.store.lane(event.lane, self.clock.now_us()))
+
+    async def list_lanes(self, limit: int) -> list[LaneReport]:
+        """Return the lanes in which most events wait for their turn, and how they stand."""
+        return await self.store.list_lanes(self.clock.now_us(), limit)
 
     async def events_by_ids(self, event_ids: Sequence[str]) -> list[StoredEvent]:
         """Return events in the order of their ids; ids that name nothing are left out."""

@@ -37,6 +37,7 @@ e.last_error, e.error_signature, NULL, NULL, e.origin, e.subscriber, e.lane, 0, 
 
 -- fragment likeliest_suspect --
 WHERE e.suspicion IS NOT NULL AND e.suspect = 1 AND e.state || '' = 'queued' AND e.waits_for IS NULL
+    AND e.blocked = 0
 ORDER BY coalesce(jsonb_array_length(e.suspicion::jsonb -> 'alone'), 0) DESC,
     coalesce((e.suspicion::jsonb ->> 'deaths')::bigint, 0) DESC,
     (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = e.seq) DESC, e.seq LIMIT 1
@@ -56,6 +57,10 @@ SELECT value FROM meta WHERE name = :name
 -- insert_meta --
 -- Note a value once; a value that is there stays.
 INSERT INTO meta (name, value) SELECT * FROM {rows} ON CONFLICT (name) DO NOTHING
+
+-- write_meta --
+-- Note a value, whatever was noted before.
+INSERT INTO meta (name, value) SELECT * FROM {rows} ON CONFLICT (name) DO UPDATE SET value = excluded.value
 
 -- touch --
 -- Write, and change nothing: whether that can be done is the question.
@@ -135,13 +140,13 @@ SELECT * FROM {rows}
 
 -- claimable_events --
 -- Queued events as they will be once claimed, with what came with them; an entry of an earlier run, or of an event that
--- was claimed already, finds nothing. Suspects are left out, they run alone, and so is what waits for its handler.
+-- was claimed already, finds nothing. Suspects are left out, they run alone, and so is what waits for its handler or its turn.
 SELECT {claimed_columns}
 FROM jsonb_array_elements(:entries::jsonb) AS entry JOIN events AS e ON e.id = entry.value ->> 0
     LEFT JOIN contents AS c ON c.seq = e.seq
 WHERE e.id = ANY (ARRAY(SELECT value ->> 0 FROM jsonb_array_elements(:entries::jsonb)))
     AND e.run = (entry.value ->> 1)::bigint AND e.state || '' = 'queued' AND e.suspect = 0
-    AND e.waits_for IS NULL
+    AND e.waits_for IS NULL AND e.blocked = 0
 ORDER BY e.seq FOR UPDATE OF e
 
 -- claimable_suspect --
@@ -192,9 +197,9 @@ SELECT seq, id, run, suspect FROM events
 WHERE waits_for >= :pattern AND waits_for <= :pattern ORDER BY waits_for, seq LIMIT :count FOR UPDATE SKIP LOCKED
 
 -- ready_types --
--- The types of queued events that wait for no handler yet, in order, after a row number.
+-- The types of queued events that wait for no handler yet, and not for their turn, in order, after a row number.
 SELECT seq, event_type FROM events
-WHERE state = 'queued' AND waits_for IS NULL AND seq > :after_seq ORDER BY seq LIMIT :count FOR UPDATE SKIP LOCKED
+WHERE state = 'queued' AND waits_for IS NULL AND blocked = 0 AND seq > :after_seq ORDER BY seq LIMIT :count FOR UPDATE SKIP LOCKED
 
 -- waiting --
 -- What an event waits for, given its row number.
@@ -510,6 +515,242 @@ RETURNING seq, id, run
 -- Count that events were woken.
 UPDATE journals SET wakes = wakes + 1 WHERE event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
 
+-- lanes_with_news --
+-- The lanes in which something has happened, those of the oldest news, and those that are to be looked at by now.
+SELECT lane FROM (SELECT lane FROM lane_news ORDER BY seq LIMIT :scan_max) AS told
+UNION
+SELECT lane FROM lanes WHERE wake_at_us <= {database_now_us}
+LIMIT :count
+
+-- next_wake --
+-- In how long the next lane is to be looked at although nothing happens.
+SELECT min(wake_at_us) - {database_now_us} FROM lanes WHERE wake_at_us IS NOT NULL
+
+-- lane_rules --
+-- What holds in these lanes by what their rows say.
+SELECT lane, strict, dead_blocks, width, counts_running, interval_us FROM lanes
+WHERE lane = ANY (ARRAY(SELECT jsonb_array_elements_text(:lanes::jsonb)))
+
+-- open_lanes --
+-- Lock the rows of lanes, which are made where there are none; whoever comes second waits.
+INSERT INTO lanes (lane, strict, dead_blocks, width, counts_running, interval_us)
+SELECT * FROM {rows}
+ON CONFLICT (lane) DO UPDATE SET
+    strict = excluded.strict, dead_blocks = excluded.dead_blocks, width = excluded.width,
+    counts_running = excluded.counts_running, interval_us = excluded.interval_us
+
+-- take_lane_news --
+-- What has happened in lanes that are locked; nobody else takes it then.
+DELETE FROM lane_news WHERE lane = ANY (ARRAY(SELECT jsonb_array_elements_text(:lanes::jsonb)))
+RETURNING lane, started_at_us, replaced, replacement
+
+-- add_lane_news --
+-- Have lanes looked at again.
+INSERT INTO lane_news (lane)
+SELECT * FROM {rows}
+
+-- tell_replaced --
+-- Say of edited replays, (id of the original, id of the replay), for which blocking dead letters they stand.
+INSERT INTO lane_news (lane, replaced, replacement)
+SELECT o.lane, o.seq, r.seq
+FROM jsonb_array_elements(:pairs::jsonb) AS pair JOIN events AS o ON o.id = pair.value ->> 0
+    JOIN events AS r ON r.id = pair.value ->> 1
+WHERE o.id = ANY (ARRAY(SELECT value ->> 0 FROM jsonb_array_elements(:pairs::jsonb)))
+    AND o.state || '' = 'dead_lettered' AND o.lane_place IS NOT NULL
+
+-- unplaced --
+-- The first events of each of these lanes that have no place yet, and are to have one.
+SELECT e.lane, e.seq, e.state, e.origin
+FROM jsonb_array_elements_text(:lanes::jsonb) AS k (value) CROSS JOIN LATERAL (
+    SELECT u.lane, u.seq, u.state, u.origin FROM events AS u
+    WHERE u.lane = k.value AND u.lane_place IS NULL AND u.state IN ({placed_states}) ORDER BY u.seq LIMIT :count
+) AS e
+
+-- open_ancestors --
+-- The open ancestors of these events in the same lanes, the nearest first.
+WITH RECURSIVE up (seq, lane, origin, depth) AS (
+    SELECT e.seq, e.lane, e.origin, 1 FROM events AS e WHERE e.seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
+    UNION ALL
+    SELECT up.seq, up.lane, p.origin, up.depth + 1
+    FROM up JOIN events AS p ON p.id = up.origin WHERE up.depth < :depth_max
+)
+SELECT up.seq, p.seq, p.lane_place
+FROM up JOIN events AS p ON p.id = up.origin
+WHERE p.lane = up.lane AND p.state || '' IN ({placed_states})
+ORDER BY up.seq, up.depth
+
+-- lane_figures --
+-- How lanes stand: their rows, the smallest place that is held, how many are released, how many run, and whether starts
+-- have been told of meanwhile: all of one moment.
+SELECT l.lane, l.last_place, l.next_at_us, {database_now_us},
+    (SELECT min(e.lane_place) FROM events AS e
+        WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state IN ({holding_states})),
+    (SELECT count(*) FROM events AS e
+        WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0 AND e.state = 'queued'),
+    (SELECT count(*) FROM events AS e
+        WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0 AND e.state = 'processing'),
+    EXISTS (SELECT 1 FROM lane_news AS n WHERE n.lane = l.lane AND n.started_at_us IS NOT NULL)
+FROM lanes AS l WHERE l.lane = ANY (ARRAY(SELECT jsonb_array_elements_text(:lanes::jsonb))) ORDER BY l.lane
+
+-- blocked_events --
+-- The first events of each of these lanes that have a place and are not released.
+SELECT e.lane, e.lane_place, e.seq
+FROM jsonb_array_elements_text(:lanes::jsonb) AS k (value) CROSS JOIN LATERAL (
+    SELECT b.lane, b.lane_place, b.seq FROM events AS b
+    WHERE b.lane = k.value AND b.lane_place IS NOT NULL AND b.state = 'queued' AND b.blocked = 1
+    ORDER BY b.lane_place, b.seq LIMIT :count
+) AS e
+
+-- laned_events --
+-- How these events stand.
+SELECT seq, id, run, state, suspect, lane, lane_place FROM events
+WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) ORDER BY seq
+
+-- lock_laned --
+-- The same, and nobody may move them before this transaction ends.
+SELECT seq, id, run, state, suspect, lane, lane_place FROM events
+WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) ORDER BY seq FOR UPDATE
+
+-- place_events --
+-- Give events their places, or take them, and release those that may run.
+UPDATE events AS e SET lane_place = g.place, blocked = CASE e.state WHEN 'queued' THEN g.blocked ELSE 0 END
+FROM {rows} WHERE e.seq = ANY (:seq) AND e.seq = g.seq
+
+-- save_lanes --
+-- Note how far lanes have come.
+UPDATE lanes AS l SET last_place = g.last_place, next_at_us = g.next_at_us, wake_at_us = g.wake_at_us
+FROM {rows} WHERE l.lane = g.lane
+
+-- delete_lanes --
+-- Forget lanes that nobody is in.
+DELETE FROM lanes WHERE lane = ANY (:lane)
+
+-- events_to_sort --
+-- The next events in a state, with what decides in which lane they are, the one they are in, and what they wait for.
+SELECT seq, event_type, subscriber, workflow_id, application_name, lane, waits_for FROM events
+WHERE state = :state AND seq > :after_seq ORDER BY seq LIMIT :count FOR UPDATE
+
+-- sort_events --
+-- Move events to other lanes, or out of any; they have no place there yet.
+UPDATE events AS e
+SET lane = g.lane, lane_place = NULL, blocked = CASE WHEN g.lane IS NOT NULL AND e.state = 'queued' THEN 1 ELSE 0 END,
+    waits_for = CASE WHEN g.lane IS NULL THEN e.waits_for END
+FROM {rows} WHERE e.seq = ANY (:seq) AND e.seq = g.seq
+
+-- lanes_after --
+-- The next lanes in the order of their names.
+SELECT lane FROM lanes WHERE lane > :after_lane ORDER BY lane LIMIT :count
+
+-- unblock_dead --
+-- Let dead letters block these lanes no more.
+UPDATE events SET lane_place = NULL
+WHERE lane = ANY (ARRAY(SELECT jsonb_array_elements_text(:lanes::jsonb))) AND lane_place IS NOT NULL AND state IN ({holding_states})
+    AND state = 'dead_lettered'
+
+-- fragment lane_columns --
+l.lane, l.strict, l.dead_blocks, l.width, l.counts_running, l.interval_us, l.next_at_us, {database_now_us},
+(SELECT count(*) FROM events AS e
+    WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1),
+(SELECT count(*) FROM events AS e
+    WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0 AND e.state = 'queued'),
+(SELECT count(*) FROM events AS e
+    WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0 AND e.state = 'processing'),
+(SELECT e.id FROM events AS e
+    WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state IN ({holding_states})
+    ORDER BY e.lane_place, e.seq LIMIT 1),
+(SELECT e.state FROM events AS e
+    WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state IN ({holding_states})
+    ORDER BY e.lane_place, e.seq LIMIT 1)
+
+-- lanes_by_backlog --
+-- The lanes in which most events wait for their turn, and how they stand.
+SELECT {lane_columns}
+FROM (
+    SELECT o.lane, (
+        SELECT count(*) FROM events AS e
+        WHERE e.lane = o.lane AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1
+    ) AS backlog
+    FROM lanes AS o ORDER BY backlog DESC, o.lane LIMIT :count
+) AS longest JOIN lanes AS l ON l.lane = longest.lane
+ORDER BY longest.backlog DESC, l.lane
+
+-- lane --
+-- How one lane stands.
+SELECT {lane_columns} FROM lanes AS l WHERE l.lane = :lane
+
+-- lane_problems --
+-- Lanes in which more run than may, in which somebody runs before whose turn it is, and in which somebody waits although
+-- nobody stands before it and nobody is told of it.
+SELECT 'over its limit', l.lane
+FROM lanes AS l
+WHERE l.strict = 0 AND l.counts_running = 1 AND l.width < (
+    SELECT count(*) FROM events AS e
+    WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0
+)
+UNION ALL
+SELECT 'out of order', l.lane
+FROM lanes AS l
+WHERE l.strict = 1 AND EXISTS (
+    SELECT 1 FROM events AS e
+    WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0 AND e.lane_place > (
+        SELECT min(h.lane_place) FROM events AS h
+        WHERE h.lane = l.lane AND h.lane_place IS NOT NULL AND h.state IN ({holding_states})
+    )
+)
+UNION ALL
+SELECT 'blocked while free', l.lane
+FROM lanes AS l
+WHERE NOT EXISTS (SELECT 1 FROM lane_news AS n WHERE n.lane = l.lane) AND l.wake_at_us IS NULL AND (
+    EXISTS (
+        SELECT 1 FROM events AS e
+        WHERE e.lane = l.lane AND e.lane_place IS NULL AND e.state IN ({placed_states})
+    )
+    OR EXISTS (
+        SELECT 1 FROM events AS e
+        WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1
+            AND (l.strict = 0 OR e.lane_place <= (
+                SELECT min(h.lane_place) FROM events AS h
+                WHERE h.lane = l.lane AND h.lane_place IS NOT NULL AND h.state IN ({holding_states})
+            ))
+    )
+    AND (l.strict = 1 OR l.width = 0 OR l.width > (
+        SELECT count(*) FROM events AS e
+        WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0
+            AND (l.counts_running = 1 OR e.state = 'queued')
+    ))
+    AND (l.interval_us = 0 OR NOT EXISTS (
+        SELECT 1 FROM events AS e
+        WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0 AND e.state = 'queued'
+    ))
+)
+LIMIT :count
+
+-- lanes_unknown --
+-- Lanes that have no row, although events wait in them and nobody is told of it.
+SELECT DISTINCT e.lane FROM events AS e
+WHERE e.state = 'queued' AND e.blocked = 1 AND NOT EXISTS (SELECT 1 FROM lanes AS l WHERE l.lane = e.lane)
+    AND NOT EXISTS (SELECT 1 FROM lane_news AS n WHERE n.lane = e.lane)
+LIMIT :count
+
+-- blocked_behind --
+-- How many events wait for their turn in strict lanes, counted up to a number for each, by how the one at the head stands:
+-- its state, the handler it waits for, and whether its time is further off than soon.
+SELECT h.state, h.waits_for, coalesce(h.due_at_us > {database_now_us} + :soon_us, false), sum(behind)::bigint
+FROM (
+    SELECT l.lane, (
+        SELECT count(*) FROM (
+            SELECT 1 FROM events AS e
+            WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1 LIMIT :scan_max
+        ) AS counted
+    ) AS behind, (
+        SELECT h.seq FROM events AS h
+        WHERE h.lane = l.lane AND h.lane_place IS NOT NULL AND h.state IN ({holding_states})
+        ORDER BY h.lane_place, h.state NOT IN ({states_under_way}), h.seq LIMIT 1
+    ) AS head_seq
+    FROM lanes AS l WHERE l.strict = 1
+) AS stuck JOIN events AS h ON h.seq = head_seq
+WHERE behind > 0 GROUP BY 1, 2, 3
+
 -- reclaim_events --
 -- Take back what a crash left in processing, if its lease still stands.
 UPDATE events AS e
@@ -694,9 +935,9 @@ WHERE state = 'retrying' AND due_at_us > (SELECT {database_now_us}) + :ahead_us:
 LIMIT 1
 
 -- queued_entries --
--- Queued events in order, to put on the stream; suspects, which run alone, and what waits for its handler are not.
+-- Queued events in order, to put on the stream; suspects, which run alone, and what waits for its handler or its turn are not.
 SELECT id, run FROM events
-WHERE state = 'queued' AND suspect = 0 AND waits_for IS NULL AND seq > :after_seq ORDER BY seq LIMIT :count
+WHERE state = 'queued' AND suspect = 0 AND waits_for IS NULL AND blocked = 0 AND seq > :after_seq ORDER BY seq LIMIT :count
 
 -- next_suspect --
 -- The suspect that is to run alone next.
@@ -867,8 +1108,8 @@ FROM (
 ) AS newest GROUP BY error_signature ORDER BY count(*) DESC LIMIT :count
 
 -- oldest_queued --
--- When the longest waiting queued event was last touched, of those that do not wait for their handler.
-SELECT updated_at_us FROM events WHERE state = 'queued' AND waits_for IS NULL ORDER BY seq LIMIT 1
+-- When the longest waiting queued event was last touched, of those that wait neither for their handler nor for their turn.
+SELECT updated_at_us FROM events WHERE state = 'queued' AND waits_for IS NULL AND blocked = 0 ORDER BY seq LIMIT 1
 
 -- replay_event --
 -- Queue a finished event for a new run, if it still is in the run the caller saw.

@@ -31,7 +31,7 @@ e.starts + (e.previous_state <> 'waiting'), e.crashes, :owner, e.lease_token + 1
 e.error_signature, NULL, NULL, e.origin, e.subscriber, e.lane, 0, {content_columns}
 
 -- fragment likeliest_suspect --
-WHERE s.suspicion IS NOT NULL AND s.suspect = 1 AND s.state = 'queued' AND s.waits_for IS NULL
+WHERE s.suspicion IS NOT NULL AND s.suspect = 1 AND s.state = 'queued' AND s.waits_for IS NULL AND s.blocked = 0
 ORDER BY coalesce(json_array_length(s.suspicion, '$.alone'), 0) DESC, coalesce(s.suspicion ->> 'deaths', 0) DESC,
     (SELECT coalesce(max(a.started_at_us), 0) FROM attempts AS a WHERE a.event_seq = s.seq) DESC, s.seq LIMIT 1
 
@@ -50,6 +50,10 @@ SELECT value FROM meta WHERE name = :name
 -- insert_meta --
 -- Note a value once; a value that is there stays.
 INSERT INTO meta (name, value) VALUES {rows} ON CONFLICT (name) DO NOTHING
+
+-- write_meta --
+-- Note a value, whatever was noted before.
+INSERT INTO meta (name, value) VALUES {rows} ON CONFLICT (name) DO UPDATE SET value = excluded.value
 
 -- touch --
 -- Write, and change nothing: whether that can be done is the question.
@@ -131,11 +135,12 @@ INSERT INTO contents (seq, payload, metadata) VALUES {rows}
 
 -- claimable_events --
 -- Queued events as they will be once claimed, with what came with them; an entry of an earlier run, or of an event that
--- was claimed already, finds nothing. Suspects are left out, they run alone, and so is what waits for its handler.
+-- was claimed already, finds nothing. Suspects are left out, they run alone, and so is what waits for its handler or its turn.
 SELECT json_group_array(json_array({claimed_columns}))
 FROM json_each(:entries) AS entry CROSS JOIN events AS e ON e.id = entry.value ->> 0
     LEFT JOIN contents AS c ON c.seq = e.seq
 WHERE e.run = entry.value ->> 1 AND e.state = 'queued' AND e.suspect = 0 AND e.waits_for IS NULL
+    AND e.blocked = 0
 
 -- claimable_suspect --
 -- The suspect as it will be once claimed that most likely killed the process: it died alone, or was in flight at a
@@ -184,9 +189,9 @@ SELECT seq, id, run, suspect FROM events INDEXED BY events_by_handler
 WHERE waits_for = :pattern ORDER BY seq LIMIT :count
 
 -- ready_types --
--- The types of queued events that wait for no handler yet, in order, after a row number.
+-- The types of queued events that wait for no handler yet, and not for their turn, in order, after a row number.
 SELECT seq, event_type FROM events INDEXED BY events_ready
-WHERE state = 'queued' AND waits_for IS NULL AND seq > :after_seq ORDER BY seq LIMIT :count
+WHERE state = 'queued' AND waits_for IS NULL AND blocked = 0 AND seq > :after_seq ORDER BY seq LIMIT :count
 
 -- waiting --
 -- What an event waits for, given its row number.
@@ -494,6 +499,243 @@ RETURNING seq, id, run
 -- Count that events were woken.
 UPDATE journals SET wakes = wakes + 1 WHERE event_seq IN (SELECT value FROM json_each(:seqs))
 
+-- lanes_with_news --
+-- The lanes in which something has happened, those of the oldest news, and those that are to be looked at by now.
+SELECT lane FROM (SELECT lane FROM lane_news ORDER BY seq LIMIT :scan_max) AS told
+UNION
+SELECT lane FROM lanes WHERE wake_at_us <= :now_us
+LIMIT :count
+
+-- next_wake --
+-- In how long the next lane is to be looked at although nothing happens.
+SELECT min(wake_at_us) - :now_us FROM lanes WHERE wake_at_us IS NOT NULL
+
+-- lane_rules --
+-- What holds in these lanes by what their rows say.
+SELECT lane, strict, dead_blocks, width, counts_running, interval_us FROM lanes
+WHERE lane IN (SELECT value FROM json_each(:lanes))
+
+-- open_lanes --
+-- Lock the rows of lanes, which are made where there are none; whoever comes second waits.
+INSERT INTO lanes (lane, strict, dead_blocks, width, counts_running, interval_us)
+VALUES {rows}
+ON CONFLICT (lane) DO UPDATE SET
+    strict = excluded.strict, dead_blocks = excluded.dead_blocks, width = excluded.width,
+    counts_running = excluded.counts_running, interval_us = excluded.interval_us
+
+-- take_lane_news --
+-- What has happened in lanes that are locked; nobody else takes it then.
+DELETE FROM lane_news WHERE lane IN (SELECT value FROM json_each(:lanes))
+RETURNING lane, started_at_us, replaced, replacement
+
+-- add_lane_news --
+-- Have lanes looked at again.
+INSERT INTO lane_news (lane)
+VALUES {rows}
+
+-- tell_replaced --
+-- Say of edited replays, (id of the original, id of the replay), for which blocking dead letters they stand.
+INSERT INTO lane_news (lane, replaced, replacement)
+SELECT o.lane, o.seq, r.seq
+FROM json_each(:pairs) AS pair CROSS JOIN events AS o ON o.id = pair.value ->> 0
+    CROSS JOIN events AS r ON r.id = pair.value ->> 1
+WHERE o.state = 'dead_lettered' AND o.lane_place IS NOT NULL
+
+-- unplaced --
+-- The first events of each of these lanes that have no place yet, and are to have one.
+SELECT e.lane, e.seq, e.state, e.origin
+FROM json_each(:lanes) AS k CROSS JOIN events AS e
+WHERE e.seq IN (
+    SELECT u.seq FROM events AS u INDEXED BY events_unplaced
+    WHERE u.lane = k.value AND u.lane_place IS NULL AND u.state IN ({placed_states}) ORDER BY u.seq LIMIT :count
+)
+
+-- open_ancestors --
+-- The open ancestors of these events in the same lanes, the nearest first.
+WITH RECURSIVE up (seq, lane, origin, depth) AS (
+    SELECT e.seq, e.lane, e.origin, 1 FROM events AS e WHERE e.seq IN (SELECT value FROM json_each(:seqs))
+    UNION ALL
+    SELECT up.seq, up.lane, p.origin, up.depth + 1
+    FROM up CROSS JOIN events AS p ON p.id = up.origin WHERE up.depth < :depth_max
+)
+SELECT up.seq, p.seq, p.lane_place
+FROM up CROSS JOIN events AS p ON p.id = up.origin
+WHERE p.lane = up.lane AND p.state IN ({placed_states})
+ORDER BY up.seq, up.depth
+
+-- lane_figures --
+-- How lanes stand: their rows, the smallest place that is held, how many are released, how many run, and whether starts
+-- have been told of meanwhile: all of one moment.
+SELECT l.lane, l.last_place, l.next_at_us, :now_us,
+    (SELECT min(e.lane_place) FROM events AS e INDEXED BY events_in_lane
+        WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state IN ({holding_states})),
+    (SELECT count(*) FROM events AS e INDEXED BY events_released
+        WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0 AND e.state = 'queued'),
+    (SELECT count(*) FROM events AS e INDEXED BY events_released
+        WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0 AND e.state = 'processing'),
+    EXISTS (SELECT 1 FROM lane_news AS n WHERE n.lane = l.lane AND n.started_at_us IS NOT NULL)
+FROM lanes AS l WHERE l.lane IN (SELECT value FROM json_each(:lanes)) ORDER BY l.lane
+
+-- blocked_events --
+-- The first events of each of these lanes that have a place and are not released.
+SELECT e.lane, e.lane_place, e.seq
+FROM json_each(:lanes) AS k CROSS JOIN events AS e
+WHERE e.seq IN (
+    SELECT b.seq FROM events AS b INDEXED BY events_blocked
+    WHERE b.lane = k.value AND b.lane_place IS NOT NULL AND b.state = 'queued' AND b.blocked = 1
+    ORDER BY b.lane_place, b.seq LIMIT :count
+)
+
+-- laned_events --
+-- How these events stand.
+SELECT seq, id, run, state, suspect, lane, lane_place FROM events
+WHERE seq IN (SELECT value FROM json_each(:seqs)) ORDER BY seq
+
+-- lock_laned --
+-- The same, and nobody may move them before this transaction ends.
+SELECT seq, id, run, state, suspect, lane, lane_place FROM events
+WHERE seq IN (SELECT value FROM json_each(:seqs)) ORDER BY seq
+
+-- place_events --
+-- Give events their places, or take them, and release those that may run.
+UPDATE events AS e SET lane_place = g.place, blocked = CASE e.state WHEN 'queued' THEN g.blocked ELSE 0 END
+FROM {rows} WHERE e.seq = g.seq
+
+-- save_lanes --
+-- Note how far lanes have come.
+UPDATE lanes AS l SET last_place = g.last_place, next_at_us = g.next_at_us, wake_at_us = g.wake_at_us
+FROM {rows} WHERE l.lane = g.lane
+
+-- delete_lanes --
+-- Forget lanes that nobody is in.
+DELETE FROM lanes WHERE lane IN (VALUES {rows})
+
+-- events_to_sort --
+-- The next events in a state, with what decides in which lane they are, the one they are in, and what they wait for.
+SELECT seq, event_type, subscriber, workflow_id, application_name, lane, waits_for FROM events
+WHERE state = :state AND seq > :after_seq ORDER BY seq LIMIT :count
+
+-- sort_events --
+-- Move events to other lanes, or out of any; they have no place there yet.
+UPDATE events AS e
+SET lane = g.lane, lane_place = NULL, blocked = CASE WHEN g.lane IS NOT NULL AND e.state = 'queued' THEN 1 ELSE 0 END,
+    waits_for = CASE WHEN g.lane IS NULL THEN e.waits_for END
+FROM {rows} WHERE e.seq = g.seq
+
+-- lanes_after --
+-- The next lanes in the order of their names.
+SELECT lane FROM lanes WHERE lane > :after_lane ORDER BY lane LIMIT :count
+
+-- unblock_dead --
+-- Let dead letters block these lanes no more.
+UPDATE events SET lane_place = NULL
+WHERE lane IN (SELECT value FROM json_each(:lanes)) AND lane_place IS NOT NULL AND state IN ({holding_states})
+    AND state = 'dead_lettered'
+
+-- fragment lane_columns --
+l.lane, l.strict, l.dead_blocks, l.width, l.counts_running, l.interval_us, l.next_at_us, :now_us,
+(SELECT count(*) FROM events AS e INDEXED BY events_blocked
+    WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1),
+(SELECT count(*) FROM events AS e INDEXED BY events_released
+    WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0 AND e.state = 'queued'),
+(SELECT count(*) FROM events AS e INDEXED BY events_released
+    WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0 AND e.state = 'processing'),
+(SELECT e.id FROM events AS e INDEXED BY events_in_lane
+    WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state IN ({holding_states})
+    ORDER BY e.lane_place, e.seq LIMIT 1),
+(SELECT e.state FROM events AS e INDEXED BY events_in_lane
+    WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state IN ({holding_states})
+    ORDER BY e.lane_place, e.seq LIMIT 1)
+
+-- lanes_by_backlog --
+-- The lanes in which most events wait for their turn, and how they stand.
+SELECT {lane_columns}
+FROM (
+    SELECT o.lane, (
+        SELECT count(*) FROM events AS e INDEXED BY events_blocked
+        WHERE e.lane = o.lane AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1
+    ) AS backlog
+    FROM lanes AS o ORDER BY backlog DESC, o.lane LIMIT :count
+) AS longest JOIN lanes AS l ON l.lane = longest.lane
+ORDER BY longest.backlog DESC, l.lane
+
+-- lane --
+-- How one lane stands.
+SELECT {lane_columns} FROM lanes AS l WHERE l.lane = :lane
+
+-- lane_problems --
+-- Lanes in which more run than may, in which somebody runs before whose turn it is, and in which somebody waits although
+-- nobody stands before it and nobody is told of it.
+SELECT 'over its limit', l.lane
+FROM lanes AS l
+WHERE l.strict = 0 AND l.counts_running = 1 AND l.width < (
+    SELECT count(*) FROM events AS e INDEXED BY events_released
+    WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0
+)
+UNION ALL
+SELECT 'out of order', l.lane
+FROM lanes AS l
+WHERE l.strict = 1 AND EXISTS (
+    SELECT 1 FROM events AS e INDEXED BY events_released
+    WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0 AND e.lane_place > (
+        SELECT min(h.lane_place) FROM events AS h INDEXED BY events_in_lane
+        WHERE h.lane = l.lane AND h.lane_place IS NOT NULL AND h.state IN ({holding_states})
+    )
+)
+UNION ALL
+SELECT 'blocked while free', l.lane
+FROM lanes AS l
+WHERE NOT EXISTS (SELECT 1 FROM lane_news AS n WHERE n.lane = l.lane) AND l.wake_at_us IS NULL AND (
+    EXISTS (
+        SELECT 1 FROM events AS e INDEXED BY events_unplaced
+        WHERE e.lane = l.lane AND e.lane_place IS NULL AND e.state IN ({placed_states})
+    )
+    OR EXISTS (
+        SELECT 1 FROM events AS e INDEXED BY events_blocked
+        WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1
+            AND (l.strict = 0 OR e.lane_place <= (
+                SELECT min(h.lane_place) FROM events AS h INDEXED BY events_in_lane
+                WHERE h.lane = l.lane AND h.lane_place IS NOT NULL AND h.state IN ({holding_states})
+            ))
+    )
+    AND (l.strict = 1 OR l.width = 0 OR l.width > (
+        SELECT count(*) FROM events AS e INDEXED BY events_released
+        WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0
+            AND (l.counts_running = 1 OR e.state = 'queued')
+    ))
+    AND (l.interval_us = 0 OR NOT EXISTS (
+        SELECT 1 FROM events AS e INDEXED BY events_released
+        WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0 AND e.state = 'queued'
+    ))
+)
+LIMIT :count
+
+-- lanes_unknown --
+-- Lanes that have no row, although events wait in them and nobody is told of it.
+SELECT DISTINCT e.lane FROM events AS e
+WHERE e.state = 'queued' AND e.blocked = 1 AND NOT EXISTS (SELECT 1 FROM lanes AS l WHERE l.lane = e.lane)
+    AND NOT EXISTS (SELECT 1 FROM lane_news AS n WHERE n.lane = e.lane)
+LIMIT :count
+
+-- blocked_behind --
+-- How many events wait for their turn in strict lanes, counted up to a number for each, by how the one at the head stands:
+-- its state, the handler it waits for, and whether its time is further off than soon.
+SELECT h.state, h.waits_for, coalesce(h.due_at_us > :now_us + :soon_us, 0), sum(behind)
+FROM (
+    SELECT l.lane, (
+        SELECT count(*) FROM (
+            SELECT 1 FROM events AS e INDEXED BY events_blocked
+            WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1 LIMIT :scan_max
+        ) AS counted
+    ) AS behind, (
+        SELECT h.seq FROM events AS h INDEXED BY events_in_lane
+        WHERE h.lane = l.lane AND h.lane_place IS NOT NULL AND h.state IN ({holding_states})
+        ORDER BY h.lane_place, h.state NOT IN ({states_under_way}), h.seq LIMIT 1
+    ) AS head_seq
+    FROM lanes AS l WHERE l.strict = 1
+) AS stuck JOIN events AS h ON h.seq = head_seq
+WHERE behind > 0 GROUP BY 1, 2, 3
+
 -- reclaim_events --
 -- Take back what a crash left in processing, if its lease still stands.
 UPDATE events AS e
@@ -647,9 +889,9 @@ WHERE state IN ({timed_states}) AND due_at_us > :now_us + :ahead_us AND state = 
 LIMIT 1
 
 -- queued_entries --
--- Queued events in order, to put on the stream; suspects, which run alone, and what waits for its handler are not.
+-- Queued events in order, to put on the stream; suspects, which run alone, and what waits for its handler or its turn are not.
 SELECT id, run FROM events INDEXED BY events_ready
-WHERE state = 'queued' AND suspect = 0 AND waits_for IS NULL AND seq > :after_seq ORDER BY seq LIMIT :count
+WHERE state = 'queued' AND suspect = 0 AND waits_for IS NULL AND blocked = 0 AND seq > :after_seq ORDER BY seq LIMIT :count
 
 -- next_suspect --
 -- The suspect that is to run alone next.
@@ -818,9 +1060,9 @@ FROM (
 ) GROUP BY error_signature ORDER BY count(*) DESC LIMIT :count
 
 -- oldest_queued --
--- When the longest waiting queued event was last touched, of those that do not wait for their handler.
+-- When the longest waiting queued event was last touched, of those that wait neither for their handler nor for their turn.
 SELECT updated_at_us FROM events INDEXED BY events_ready
-WHERE state = 'queued' AND waits_for IS NULL ORDER BY seq LIMIT 1
+WHERE state = 'queued' AND waits_for IS NULL AND blocked = 0 ORDER BY seq LIMIT 1
 
 -- replay_event --
 -- Queue a finished event for a new run, if it still is in the run the caller saw.

@@ -20,6 +20,7 @@ from replayforge.stores.replaying import Planned
 from replayforge.stores.stories import UNTOLD
 from replayforge.web.api import shapes
 from replayforge.web.api.ingest import with_header_key
+from replayforge.web.api.lanes import turn_shape
 from replayforge.web.api.shapes import json_response
 from replayforge.web.api.step_shapes import relative_shape, step_in_brief, step_shape, stored_story, story_shape
 from replayforge.web.http.context import context_of
@@ -125,7 +126,7 @@ async def show_event(request: web.Request) -> web.Response:
     if isinstance(found, Receipt):
         event = shapes.received_event(found, context.status.log_id, context.queries.attempts_max(found.record))
         story = story_shape(UNTOLD, (), relative_shape(found.record.parent_id, None))
-        return json_response(asdict(event) | story | {"attempts": [], "runs": [], "actions": []})
+        return json_response(asdict(event) | story | turn_shape(None) | {"attempts": [], "runs": [], "actions": []})
     return json_response(history_shape(found, context.queries.attempts_max(found.event)))
 
 
@@ -140,6 +141,7 @@ def history_shape(found: History, max_attempts: int) -> dict[str, Any]:
     ]
     actions = [shapes.action(one) for one in found.actions]
     suspicion = None if found.suspect is None else shapes.suspicion(found.suspect)
+    event |= turn_shape(found.turn)
     return event | {"attempts": attempts, "runs": runs, "actions": actions, "suspicion": suspicion}
 
 

@@ -19,6 +19,7 @@ from replayforge.web.api.dead_letters import DeadLetterReplayRequest
 from replayforge.web.api.events import ReasonRequest, ReplayRequest, ResolveRequest, WorkflowReplayRequest
 from replayforge.web.api.forgelog_api import CommitRequest
 from replayforge.web.api.handlers import HandlerShape, PauseRequest
+from replayforge.web.api.lanes import LaneShape
 from replayforge.web.api.operations import CrashRequest
 from replayforge.web.api.replays import BulkReplayRequest, ReplayShape
 from replayforge.web.api.shapes import ORIGINAL_NAMES, EventShape, PauseShape, ShownEvent, json_response
@@ -50,13 +51,14 @@ STRUCTS = (
     PauseShape,
     SourceShape,
     RefusalShape,
+    LaneShape,
     CommitRequest,
     CrashRequest,
     Checkpoint,
 )
 REFERENCE = "#/components/schemas/{name}"
 GROUPS = frozenset(
-    {"events", "workflows", "deadletters", "replays", "handlers", "sources", "forgelog", "health", "steps"}
+    {"events", "workflows", "deadletters", "replays", "handlers", "sources", "lanes", "forgelog", "health", "steps"}
 )
 LIST = ("limit", "cursor")
 
@@ -124,6 +126,7 @@ DETAILS: dict[str, Details] = {
     "GET /api/sources": Details(answers=((200, "SourceShape[]"),)),
     "GET /api/sources/{name}/refusals": Details(answers=((200, "RefusalShape[]"),)),
     "POST /api/sources/{name}/pause": Details(body="PauseRequest", answers=((200, "PauseShape"),)),
+    "GET /api/lanes": Details(("limit",), answers=((200, "LaneShape[]"),)),
     "GET /api/convergence": Details(answers=((200, "Convergence"),)),
     "GET /api/metrics": Details(answers=((200, "Convergence"),)),
     "GET /api/insights/errors": Details(("window_seconds",)),
@@ -177,6 +180,9 @@ EVENT_HISTORY: dict[str, Any] = {
     "allOf": [{"$ref": REFERENCE.format(name="ShownEvent")}],
     "properties": {
         "attempts": list_of("Attempt"),
+        "waits_for_turn": {"type": ["string", "null"], "description": "What it waits for in its lane, in words."},
+        "waits_for_event": {"type": ["string", "null"], "description": "The event that it waits for there."},
+        "waits_until": {"type": ["string", "null"], "description": "When the next start may be there."},
         "journal": {"type": "integer", "description": "One more for each restart and each replay from the start."},
         "wakes": {"type": "integer", "description": "How often it was woken after it was parked."},
         "cancel_requested": {"type": "boolean"},

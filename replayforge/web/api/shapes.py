@@ -191,7 +191,7 @@ def stored_shape(event: StoredEvent, content: Content, max_attempts: int, *, dup
         origin=event.origin,
         subscriber=event.subscriber,
         lane=event.lane,
-        blocked=bool(event.blocked),
+        blocked=bool(event.blocked) and event.state is State.QUEUED,
     )
 
 

@@ -116,7 +116,7 @@ def history_view(found: History, made: Shown, context: WebContext) -> views.Even
         actions=[rows.action_row(action) for action in found.actions],
         holds=made.holds,
         replay_of=found.event.replay_of or "",
-        why=reason_to_stay(event, story),
+        why=reason_to_stay(event, story) or (found.turn.words if found.turn is not None else ""),
         in_doubt=step_in_doubt(event, story),
         awaits=awaited_rows(event, story),
         parent=None if event.parent_id is None else relative_row(event.parent_id, story),

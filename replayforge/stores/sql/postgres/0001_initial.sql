@@ -43,7 +43,8 @@ CREATE TABLE events (
     origin TEXT COLLATE "C",
     -- For which subscriber of its parent a child event is.
     subscriber TEXT COLLATE "C",
-    -- Whose turn it waits for: its lane, its place there once it has one, and whether it is not released yet.
+    -- Whose turn it waits for: its lane, its place there once it has one, and whether it is not released yet. A dead
+    -- letter has a place only where it blocks those behind it.
     lane TEXT COLLATE "C",
     lane_place BIGINT,
     blocked BIGINT NOT NULL DEFAULT 0 CHECK (blocked = 0 OR lane IS NOT NULL),
@@ -74,8 +75,8 @@ CREATE SEQUENCE event_seqs CACHE 1;
 
 -- Partial ones are small and hold what work looks for; a heartbeat touches none of them.
 CREATE INDEX events_queued ON events (seq) WHERE state = 'queued';
--- What may be claimed lies apart from what waits for its handler, however much that is.
-CREATE INDEX events_ready ON events (seq) WHERE state = 'queued' AND waits_for IS NULL;
+-- What may be claimed lies apart from what waits for its handler, or for its turn, however much that is.
+CREATE INDEX events_ready ON events (seq) WHERE state = 'queued' AND waits_for IS NULL AND blocked = 0;
 CREATE INDEX events_by_handler ON events (waits_for, seq) WHERE waits_for IS NOT NULL;
 CREATE INDEX events_suspect ON events (suspect, seq) WHERE suspicion IS NOT NULL;
 CREATE INDEX events_processing ON events (seq) WHERE state = 'processing';
@@ -85,6 +86,16 @@ CREATE INDEX events_aside ON events (state, seq)
 CREATE INDEX events_by_workflow ON events (workflow_id, seq);
 CREATE INDEX events_by_type ON events (event_type, seq);
 CREATE INDEX events_by_key ON events (idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+-- Lanes: who holds a place, who has none yet, who is not released, who is, each found by its lane.
+CREATE INDEX events_in_lane ON events (lane, lane_place)
+    WHERE lane_place IS NOT NULL AND state IN ('queued', 'processing', 'retrying', 'waiting', 'held', 'dead_lettered');
+CREATE INDEX events_unplaced ON events (lane, seq)
+    WHERE lane IS NOT NULL AND lane_place IS NULL AND state IN ('queued', 'processing', 'retrying', 'waiting', 'held');
+CREATE INDEX events_blocked ON events (lane, lane_place, seq)
+    WHERE lane_place IS NOT NULL AND state = 'queued' AND blocked = 1;
+CREATE INDEX events_released ON events (lane, state)
+    WHERE lane IS NOT NULL AND state IN ('queued', 'processing') AND blocked = 0;
 
 -- Signals that no wait has taken yet, by where they are looked for.
 CREATE INDEX events_kept ON events (workflow_id, event_type, seq) WHERE state = 'kept';
@@ -279,6 +290,69 @@ CREATE TABLE refusals (
     size_bytes BIGINT NOT NULL
 );
 CREATE INDEX refusals_by_source ON refusals (source, seq);
+
+-- The lanes that have open events, or a start to wait for, and what holds in them. Only the releaser locks and writes these rows,
+-- and always before any event, in the order of their names.
+CREATE TABLE lanes (
+    lane TEXT COLLATE "C" PRIMARY KEY,
+    strict BIGINT NOT NULL,
+    dead_blocks BIGINT NOT NULL,
+    width BIGINT NOT NULL,
+    counts_running BIGINT NOT NULL,
+    interval_us BIGINT NOT NULL,
+    last_place BIGINT NOT NULL DEFAULT 0,
+    -- When the next start may be, and when to look again although nothing happens.
+    next_at_us BIGINT NOT NULL DEFAULT 0,
+    wake_at_us BIGINT
+);
+
+CREATE INDEX lanes_to_wake ON lanes (wake_at_us) WHERE wake_at_us IS NOT NULL;
+
+-- What has happened in lanes since the releaser looked at them: that something moved, that one was started, or that an
+-- edited replay, the replacement, stands for a dead letter. Whoever moves events only adds rows, and waits for nobody.
+CREATE TABLE lane_news (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    lane TEXT COLLATE "C" NOT NULL,
+    started_at_us BIGINT,
+    replaced BIGINT,
+    replacement BIGINT
+);
+
+CREATE INDEX lane_news_by_lane ON lane_news (lane);
+
+-- No statement that moves an event of a lane can forget to say so. What is queued again waits for its turn again; what had
+-- ended goes to the end, but for a dead letter that blocks. The conditions are looked at for every row: they name the lane
+-- first. A trigger before the update would lock every row twice, also those of no lane.
+CREATE FUNCTION tell_lane() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO lane_news (lane, started_at_us) VALUES (NEW.lane, CASE NEW.state
+        WHEN 'processing' THEN (extract(epoch FROM clock_timestamp()) * 1000000)::bigint END);
+    IF TG_OP = 'UPDATE' AND NEW.state = 'queued' THEN
+        UPDATE events
+        SET blocked = 1,
+            lane_place = CASE WHEN OLD.state IN ('succeeded', 'discarded', 'cancelled') THEN NULL ELSE lane_place END
+        WHERE seq = NEW.seq;
+    ELSIF TG_OP = 'UPDATE' AND NEW.state = 'dead_lettered' THEN
+        UPDATE events SET lane_place = NULL
+        WHERE seq = NEW.seq AND NOT EXISTS (SELECT 1 FROM lanes AS l WHERE l.lane = NEW.lane AND l.dead_blocks = 1);
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER lane_entered AFTER INSERT ON events FOR EACH ROW WHEN (NEW.lane IS NOT NULL)
+EXECUTE FUNCTION tell_lane();
+
+CREATE TRIGGER lane_moved AFTER UPDATE OF state ON events FOR EACH ROW
+WHEN (NEW.lane IS NOT NULL AND NEW.state <> OLD.state) EXECUTE FUNCTION tell_lane();
+
+CREATE FUNCTION tell_lane_left() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO lane_news (lane) VALUES (OLD.lane);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER lane_left AFTER DELETE ON events FOR EACH ROW
+WHEN (OLD.lane IS NOT NULL AND OLD.lane_place IS NOT NULL) EXECUTE FUNCTION tell_lane_left();
 
 -- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.
 CREATE TABLE replays (

@@ -42,7 +42,8 @@ CREATE TABLE events (
     origin TEXT,
     -- For which subscriber of its parent a child event is.
     subscriber TEXT,
-    -- Whose turn it waits for: its lane, its place there once it has one, and whether it is not released yet.
+    -- Whose turn it waits for: its lane, its place there once it has one, and whether it is not released yet. A dead
+    -- letter has a place only where it blocks those behind it.
     lane TEXT,
     lane_place INTEGER,
     blocked INTEGER NOT NULL DEFAULT 0 CHECK (blocked = 0 OR lane IS NOT NULL),
@@ -70,11 +71,21 @@ CREATE INDEX events_by_state ON events (state, seq);
 CREATE INDEX events_by_workflow ON events (workflow_id, seq);
 CREATE INDEX events_by_type ON events (event_type, seq);
 CREATE INDEX events_by_key ON events (idempotency_key) WHERE idempotency_key IS NOT NULL;
--- What may be claimed lies apart from what waits for its handler, however much that is.
-CREATE INDEX events_ready ON events (seq) WHERE state = 'queued' AND waits_for IS NULL;
+-- What may be claimed lies apart from what waits for its handler, or for its turn, however much that is.
+CREATE INDEX events_ready ON events (seq) WHERE state = 'queued' AND waits_for IS NULL AND blocked = 0;
 CREATE INDEX events_by_handler ON events (waits_for, seq) WHERE waits_for IS NOT NULL;
 CREATE INDEX events_suspect ON events (suspect, seq) WHERE suspicion IS NOT NULL;
 CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying', 'waiting');
+
+-- Lanes: who holds a place, who has none yet, who is not released, who is, each found by its lane.
+CREATE INDEX events_in_lane ON events (lane, lane_place)
+    WHERE lane_place IS NOT NULL AND state IN ('queued', 'processing', 'retrying', 'waiting', 'held', 'dead_lettered');
+CREATE INDEX events_unplaced ON events (lane, seq)
+    WHERE lane IS NOT NULL AND lane_place IS NULL AND state IN ('queued', 'processing', 'retrying', 'waiting', 'held');
+CREATE INDEX events_blocked ON events (lane, lane_place, seq)
+    WHERE lane_place IS NOT NULL AND state = 'queued' AND blocked = 1;
+CREATE INDEX events_released ON events (lane, state)
+    WHERE lane IS NOT NULL AND state IN ('queued', 'processing') AND blocked = 0;
 
 -- Signals that no wait has taken yet, by where they are looked for.
 CREATE INDEX events_kept ON events (workflow_id, event_type, seq) WHERE state = 'kept';
@@ -267,6 +278,63 @@ CREATE TABLE refusals (
     size_bytes INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX refusals_by_source ON refusals (source, seq);
+
+-- The lanes that have open events, or a start to wait for, and what holds in them. Only the releaser locks and writes these rows,
+-- and always before any event, in the order of their names.
+CREATE TABLE lanes (
+    lane TEXT PRIMARY KEY,
+    strict INTEGER NOT NULL,
+    dead_blocks INTEGER NOT NULL,
+    width INTEGER NOT NULL,
+    counts_running INTEGER NOT NULL,
+    interval_us INTEGER NOT NULL,
+    last_place INTEGER NOT NULL DEFAULT 0,
+    -- When the next start may be, and when to look again although nothing happens.
+    next_at_us INTEGER NOT NULL DEFAULT 0,
+    wake_at_us INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX lanes_to_wake ON lanes (wake_at_us) WHERE wake_at_us IS NOT NULL;
+
+-- What has happened in lanes since the releaser looked at them: that something moved, that one was started, or that an
+-- edited replay, the replacement, stands for a dead letter. Whoever moves events only adds rows, and waits for nobody.
+CREATE TABLE lane_news (
+    seq INTEGER PRIMARY KEY,
+    lane TEXT NOT NULL,
+    started_at_us INTEGER,
+    replaced INTEGER,
+    replacement INTEGER
+) STRICT;
+
+CREATE INDEX lane_news_by_lane ON lane_news (lane);
+
+-- No statement that moves an event of a lane can forget to say so. What is queued again waits for its turn again; what had
+-- ended goes to the end, but for a dead letter that blocks. These clauses are looked at for every row: they name the lane first.
+CREATE TRIGGER lane_entered AFTER INSERT ON events WHEN NEW.lane IS NOT NULL BEGIN
+    INSERT INTO lane_news (lane) VALUES (NEW.lane);
+END;
+
+CREATE TRIGGER lane_moved AFTER UPDATE OF state ON events WHEN NEW.lane IS NOT NULL AND NEW.state <> OLD.state BEGIN
+    INSERT INTO lane_news (lane, started_at_us)
+    VALUES (NEW.lane, CASE NEW.state WHEN 'processing' THEN NEW.updated_at_us END);
+END;
+
+CREATE TRIGGER lane_queued AFTER UPDATE OF state ON events
+WHEN NEW.lane IS NOT NULL AND NEW.state = 'queued' AND OLD.state <> 'queued' BEGIN
+    UPDATE events
+    SET blocked = 1, lane_place = CASE WHEN OLD.state IN ('succeeded', 'discarded', 'cancelled') THEN NULL ELSE lane_place END
+    WHERE seq = NEW.seq;
+END;
+
+CREATE TRIGGER lane_died AFTER UPDATE OF state ON events
+WHEN NEW.lane IS NOT NULL AND NEW.state = 'dead_lettered' AND OLD.state <> 'dead_lettered' BEGIN
+    UPDATE events SET lane_place = NULL
+    WHERE seq = NEW.seq AND NOT EXISTS (SELECT 1 FROM lanes AS l WHERE l.lane = NEW.lane AND l.dead_blocks = 1);
+END;
+
+CREATE TRIGGER lane_left AFTER DELETE ON events WHEN OLD.lane IS NOT NULL AND OLD.lane_place IS NOT NULL BEGIN
+    INSERT INTO lane_news (lane) VALUES (OLD.lane);
+END;
 
 -- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.
 CREATE TABLE replays (
