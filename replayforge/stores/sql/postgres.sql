@@ -349,7 +349,7 @@ SELECT {pending_columns}
 FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
     JOIN events AS e ON e.seq = s.event_seq
 WHERE s.other_id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
-    AND s.kind = 'call' AND s.state = 'pending'
+    AND s.kind = 'call' AND s.state || '' = 'pending'
 
 -- ended_calls --
 -- The steps of these journals, (row number, journal, token), that wait for children which have ended, and how.

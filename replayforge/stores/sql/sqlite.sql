@@ -412,7 +412,7 @@ UPDATE journals SET cancel_requested = 1 WHERE event_seq = :seq RETURNING event_
 
 -- due_signals --
 -- Scheduled events of these types whose time has come, with what signals are found by.
-SELECT seq, application_name, workflow_id, event_type FROM events
+SELECT seq, application_name, workflow_id, event_type FROM events INDEXED BY events_waiting
 WHERE state IN ({timed_states}) AND due_at_us <= :now_us AND state = 'scheduled'
     AND event_type IN (SELECT value FROM json_each(:signals))
 ORDER BY due_at_us LIMIT :count
@@ -571,7 +571,8 @@ SELECT 0, 0, '' WHERE :seconds < 0
 -- Queue what was waiting for its time, but no signals, which are never queued.
 UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us
 WHERE seq IN (
-    SELECT seq FROM events WHERE state IN ({timed_states}) AND due_at_us <= :now_us
+    SELECT seq FROM events INDEXED BY events_waiting
+    WHERE state IN ({timed_states}) AND due_at_us <= :now_us
         AND NOT (state = 'scheduled' AND event_type IN (SELECT value FROM json_each(:signals)))
     ORDER BY due_at_us LIMIT :count
 )
@@ -579,13 +580,13 @@ RETURNING id, run, previous_state, event_type, seq
 
 -- next_due --
 -- When the next waiting event falls due, by the clock of who asks.
-SELECT min(due_at_us) FROM events WHERE state IN ({timed_states})
+SELECT min(due_at_us) FROM events INDEXED BY events_waiting WHERE state IN ({timed_states})
 
 -- due_soon --
 -- Of how many waiting events, counted up to a number, the time has come, or comes soon for those that are tried again.
 SELECT state, count(*)
 FROM (
-    SELECT state FROM events
+    SELECT state FROM events INDEXED BY events_waiting
     WHERE state IN ({timed_states}) AND due_at_us <= :now_us + :soon_us
         AND (state = 'retrying' OR due_at_us <= :now_us)
     LIMIT :scan_max
@@ -946,13 +947,15 @@ WHERE e.seq IS NULL LIMIT :count
 -- missed_wakes --
 -- Who is parked although what it waits for has come: a signal that is kept, or the end of a child.
 SELECT 'unmatched', w.event_seq, 0, w.step, w.application_name, w.workflow_id, w.event_type, e.lease_token
-FROM events AS k JOIN waits AS w ON w.workflow_id = k.workflow_id AND w.event_type = k.event_type
-    AND w.application_name = k.application_name JOIN events AS e ON e.seq = w.event_seq
+FROM events AS k INDEXED BY events_kept CROSS JOIN waits AS w ON w.workflow_id = k.workflow_id
+    AND w.event_type = k.event_type AND w.application_name = k.application_name
+    CROSS JOIN events AS e ON e.seq = w.event_seq
 WHERE k.state = 'kept' AND e.state = 'waiting'
 UNION ALL
 SELECT 'unanswered', s.event_seq, s.journal, s.step, e.application_name, e.workflow_id, '', e.lease_token
-FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
-    JOIN events AS c ON c.id = s.other_id JOIN events AS e ON e.seq = s.event_seq
+FROM steps AS s INDEXED BY steps_calling
+    CROSS JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
+    CROSS JOIN events AS c ON c.id = s.other_id CROSS JOIN events AS e ON e.seq = s.event_seq
 WHERE s.kind = 'call' AND s.state = 'pending' AND c.state IN ({answering_states}) AND e.state = 'waiting'
 LIMIT :count
 
