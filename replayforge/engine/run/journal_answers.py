@@ -92,6 +92,11 @@ class JournalAnswers:
         if self.attempt.is_ending:
             raise Parking
 
+    def close(self) -> None:
+        """Answer nothing from now on."""
+        self.closed = True
+        self.tools.recorder.forget_request(self.event.id)
+
     # Steps and waits
 
     async def take_step(self, call: StepCall) -> Any:

@@ -56,7 +56,6 @@ class Journaling:
 
     def __init__(self, attempt: RunningAttempt, event: StoredEvent, policy: RetryPolicy, tools: JournalTools) -> None:
         self.attempt = attempt
-        self.tools = tools
         self.is_async = attempt.handler.is_async
         self.thread = attempt.loop_thread if self.is_async else threading.get_ident()
         self.answers = JournalAnswers(attempt, event, policy, tools, self.free_threads)
@@ -118,8 +117,7 @@ class Journaling:
 
     def close(self) -> None:
         """Answer no call from now on."""
-        self.answers.closed = True
-        self.tools.recorder.forget_request(self.attempt.event.id)
+        self.answers.close()
         self.free_threads()
 
     def left_behind(self) -> Left:
