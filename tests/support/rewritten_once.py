@@ -1,7 +1,7 @@
 """To rewrite the asserts of all tests takes as long as to collect them: workers share that instead of repeating it.
 
-Each worker imports every test, and pytest keeps what it has rewritten in a file beside it. Were all to begin with the same
-test, all would rewrite each; so each begins elsewhere, and finds done later what another has done meanwhile.
+Each worker imports every test, and pytest keeps what it has rewritten in a file beside it. Were all to begin with the
+same test, all would rewrite each; so each begins elsewhere, and finds done later what another has done meanwhile.
 """
 
 import importlib
