@@ -13,7 +13,7 @@ from replayforge.domain.event import ClaimedEvent, Content, Entry, StoredEvent
 from replayforge.domain.journal import AwaitedEvent, StepKind, StepRecord, StepState
 from replayforge.domain.lifecycle import State
 from replayforge.stores import transactions
-from replayforge.stores.batches import RemovedEvent
+from replayforge.stores.batches import RemovedEvent, TakenSignal
 from replayforge.stores.decisions import CancelAnswer
 from replayforge.stores.driver import Batch, Computation, Fetch, Steps
 from replayforge.stores.journals import SignalTaken
@@ -410,6 +410,29 @@ async def test_what_was_missed_is_named_and_mended(store: Store) -> None:
     assert sorted(await store.mend(now_us())) == sorted([waiter.event.entry, parent.event.entry])
     assert (await inconsistent(store), await store.mend(now_us())) == ([], [])
     assert (await of_step(store, waiter.event, "scan")).other_id == "late"
+
+
+async def test_a_signal_taken_twice_or_by_nobody_is_named(store: Store) -> None:
+    """Each signal goes to one wait, and stays with it; one that a replay has cleared has none."""
+    first, second = await claimed(store, 2)
+    await signal(store, "one", "two")
+    settled = await park(store, first, "scan", "scan#2")
+    assert (settled.woken, await inconsistent(store)) == ([first.event.entry], [])
+    stolen = scan(second.event, state=StepState.DONE, recorded=2, other_id="one")
+    cleared = scan(second.event, "again", state=StepState.DONE, recorded=3, other_id="one")
+    waits_again = scan(second.event, "again", generation=1)
+    await store.record_steps([commit(second.event, stolen, cleared, waits_again)], now_us())
+    seq = (await stored(store, "two")).seq
+
+    def behind_the_back() -> Steps[None]:
+        yield Batch("take_signals", [TakenSignal(seq=seq, result=b'{"taken_by":"event-0","step":"scan"}', at_us=1)])
+
+    await store.driver.write(behind_the_back)
+    assert await inconsistent(store) == [
+        ("taken by nobody", seq, SCANNED),
+        ("taken twice", first.event.seq, "scan"),
+        ("taken twice", second.event.seq, "scan"),
+    ]
 
 
 async def test_what_is_remembered_for_nobody_is_named(store: Store) -> None:

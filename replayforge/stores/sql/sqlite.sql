@@ -975,6 +975,29 @@ WHERE s.other_id IS NOT NULL AND s.kind <> 'wait_for' AND e.state IN ({open_stat
     AND NOT EXISTS (SELECT 1 FROM events AS c WHERE c.id = s.other_id)
 LIMIT :count
 
+-- check_signals --
+-- Waits that have taken a signal which another one has taken, and signals that were taken and that no wait has. What a
+-- replay has cleared does not count, nor what an earlier journal has taken: nobody knows whether that was given back.
+WITH takes AS (
+    SELECT s.event_seq, s.journal, s.step, s.other_id
+    FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
+    WHERE s.kind = 'wait_for' AND s.state = 'done' AND s.other_id IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM steps AS o
+        WHERE o.event_seq = s.event_seq AND o.journal = s.journal AND o.kind = s.kind AND o.step = s.step
+            AND o.generation > s.generation
+    )
+)
+SELECT 'taken twice', event_seq, journal, step FROM takes
+WHERE other_id IN (SELECT other_id FROM takes GROUP BY other_id HAVING count(*) > 1)
+UNION ALL
+SELECT 'taken by nobody', k.seq, 0, k.event_type FROM events AS k
+WHERE k.state = 'succeeded' AND k.previous_state = 'kept'
+    AND EXISTS (SELECT 1 FROM events AS e WHERE e.id = CAST(k.result AS TEXT) ->> 'taken_by')
+    AND NOT EXISTS (
+        SELECT 1 FROM steps AS s WHERE s.other_id = k.id AND s.kind = 'wait_for' AND s.state = 'done'
+    )
+LIMIT :count
+
 -- check_states --
 -- How many rows stand in each state, counted.
 SELECT state, count(*) FROM events GROUP BY state
