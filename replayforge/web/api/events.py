@@ -43,7 +43,8 @@ StepName = Annotated[str, msgspec.Meta(min_length=1, max_length=2 * NAME_CHARACT
 class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What may be said with a replay of one event; an empty payload means that none was given.
 
-    `from` says from where in its journal: `failure`, `start`, or the name of a step. With `dry_run` nothing is done.
+    `from` says from where in its journal: `failure`, `start`, or the name of a step (`step:NAME` where it
+    is called so). With `dry_run` nothing is done.
     """
 
     payload: msgspec.Raw = msgspec.Raw()  # in a union msgspec would take null only

@@ -11,7 +11,7 @@ from replayforge.domain.document import Unacceptable
 from replayforge.domain.errors import NotFound, Rejected
 from replayforge.domain.identity import new_request_id
 from replayforge.domain.lifecycle import TERMINAL, State
-from replayforge.domain.replay_plan import FROM_START
+from replayforge.domain.replay_plan import FROM_START, origin_of
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.web.api.replays import BulkReplayRequest, ReplayFilter, chosen_events, order_of
 from replayforge.web.http.context import context_of
@@ -107,7 +107,9 @@ def request_of(form: MultiMapping[str]) -> BulkReplayRequest:
     given: dict[str, Any] = {name: form[name] for name in NUMBERS if form.get(name)}
     wanted = {name: form[name] for name in ReplayFilter.__struct_fields__ if form.get(name)}
     more: dict[str, Any] = {"reason": form.get("reason", ""), "force": form.get("force") == "on"}
-    if begins_from := form.get("step") or form.get("from"):
+    if step := form.get("step"):
+        more["from"] = origin_of(step)
+    elif begins_from := form.get("from"):
         more["from"] = begins_from
     return msgspec.convert(given | more | {"filter": wanted}, BulkReplayRequest, strict=False)
 
