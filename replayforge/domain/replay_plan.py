@@ -62,7 +62,7 @@ class ReplayPlan(msgspec.Struct, frozen=True, kw_only=True):
 def plan_replay(event_id: str, state: State, journal: PastJournal | None, begins_from: str | None) -> ReplayPlan:
     """Decide what a replay of an event in this state does to its journal; raises Conflict with what stands in its way.
 
-    `begins_from` is `failure`, `start`, the name of a step, see origin_of, or None for what is usual: `failure`. An event
+    `begins_from` is `failure`, `start`, a step, as origin_of names it, or None for what is usual: `failure`. An event
     without a recorded step begins anew in any case.
     """
     if journal is None or not journal.steps:
