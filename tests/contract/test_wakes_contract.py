@@ -279,6 +279,17 @@ async def test_a_child_that_ends_while_its_parent_runs_is_seen_by_the_park(store
     assert (await of_step(store, parent.event, "bill")).result == b"null"
 
 
+async def test_a_child_that_ends_does_not_hasten_a_retry(store: Store) -> None:
+    """A parent whose handler has failed waits for its next try, not for the child: the answer lies ready for it."""
+    parent, child = await family(store)
+    failed = settlement(parent.event, State.RETRYING)
+    later = replace(failed.verdict, due_at_us=now_us() + MINUTE_US)
+    await store.settle([replace(failed, verdict=later, journal=1)])
+    assert (await store.settle([success(child)])).woken == []
+    assert (await of_step(store, parent.event, "bill")).state is StepState.DONE
+    assert (await stored(store, parent.event.id)).state is State.RETRYING
+
+
 @pytest.mark.parametrize("end", [State.DISCARDED, State.CANCELLED])
 async def test_a_child_that_people_end_fails_the_step(store: Store, end: State) -> None:
     """A dead child leaves its parent waiting, for it may be replayed; discarding or cancelling it does not."""

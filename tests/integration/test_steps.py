@@ -106,6 +106,25 @@ async def test_a_step_that_fails_is_tried_again_and_the_code_hears_nothing() -> 
     assert calls == {"flaky": 3}
 
 
+async def test_the_end_of_a_child_wakes_who_also_waits_for_a_next_try() -> None:
+    """While anything else is waited for the parent is `waiting`, and what comes is heard at once; the try keeps its
+    time."""
+
+    async def handler(event: Event, ctx: Context) -> Any:
+        async with asyncio.TaskGroup() as group:
+            bill = group.create_task(ctx.call("other", {"number": 7}))
+            flaky = group.create_task(ctx.step("flaky", effect, "flaky", 1))
+            seen.append(await bill)
+        return await flaky
+
+    async with forge(handler) as daemon:
+        event = await daemon.send("test", {})
+        await daemon.settled()
+        assert (event.status, calls["flaky"], seen) == ("retrying", 1, [{"other": {"number": 7}}])
+        await daemon.advance(hours=1)
+        assert (event.status, event.result, calls["flaky"]) == ("succeeded", "flaky done", 2)
+
+
 async def test_a_short_wait_for_the_next_try_keeps_the_worker(tmp_path: Path) -> None:
     handlers = Handlers()
 
