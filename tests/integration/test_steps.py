@@ -106,6 +106,29 @@ async def test_a_step_that_fails_is_tried_again_and_the_code_hears_nothing() -> 
     assert calls == {"flaky": 3}
 
 
+async def test_what_rides_goes_with_the_next_commit_though_a_wait_took_nothing() -> None:
+    """A wait that finds no signal writes nothing: what was to ride with it rides with the step that comes after."""
+
+    async def pay() -> None:
+        await asyncio.sleep(0.1)  # by then the wait has looked in vain
+
+    async def handler(event: Event, ctx: Context) -> Any:
+        seen.append(await ctx.now())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.wait_for("scanned"))
+            await ctx.step("pay", pay)
+
+    async with forge(handler, signals=["scanned"]) as daemon:
+        daemon.crash_at("step.committed")
+        await daemon.send("test", {})
+        await daemon.crashed()
+        await daemon.restart()
+        await daemon.settled()
+    first, *others = seen
+    assert others
+    assert set(others) == {first}
+
+
 async def test_the_end_of_a_child_wakes_who_also_waits_for_a_next_try() -> None:
     """While anything else is waited for the parent is `waiting`, and what comes is heard at once; the try keeps its
     time."""

@@ -21,6 +21,7 @@ from replayforge.engine.dispatch.leases import Leases
 from replayforge.engine.run.attempt import RunningAttempt
 from replayforge.engine.run.children import Children
 from replayforge.engine.run.deadlines import Deadlines
+from replayforge.engine.run.recorded_steps import tell_recorded
 from replayforge.engine.run.recorder import Recorder
 from replayforge.engine.run.reentry import Reentry
 from replayforge.stores.journals import StepCommit, StepCommitted
@@ -290,9 +291,14 @@ class JournalRecords:
             self.release_time()
         if answer.fenced:
             await self.end(LEASE_LOST)
-        self.progressed = self.progressed or answer.record is not None
-        if answer.record is not None:
-            self.take_committed(answer.record)
+        if answer.record is None:
+            self.riding = [*commit.records, *self.riding]
+            return None
+        self.progressed = True
+        for record in commit.records:
+            self.uncommitted.pop((record.kind, record.step), None)
+        self.take_committed(answer.record)
+        tell_recorded(self.tools.telemetry, (*commit.records, answer.record))
         return answer.record
 
     async def patiently(self, work: Awaitable[Answer]) -> Answer:

@@ -9,7 +9,8 @@ from replayforge import crashpoints
 from replayforge.batching import Batcher
 from replayforge.domain.clock import Clock
 from replayforge.domain.event import StoredEvent
-from replayforge.domain.journal import RECORDED, Journal, StepRecord
+from replayforge.domain.journal import Journal, StepRecord
+from replayforge.engine.run.recorded_steps import tell_recorded
 from replayforge.engine.service_loop import Outage
 from replayforge.event_loop import own_context, own_task
 from replayforge.stores.journals import SignalTaken, StepCommit, StepCommitted
@@ -107,6 +108,4 @@ class Recorder:
             if not one.fenced
             for record in commit.records
         ]
-        for state in RECORDED:
-            if ended := [record for record in records if record.state is state]:
-                self.telemetry.emit("step.recorded", len(ended), outcome=state, records=ended)
+        tell_recorded(self.telemetry, records)
