@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from replayforge.serve_process import ServeProcess
 from tests.support.daemon_process import REPOSITORY, HttpClient, until
 
+BARE_PYTHON = (sys.executable, "-S")  # without the packages that are installed here
 SOURCES = ("replayforge", "static", "pyproject.toml", "README.md")
 HANDLERS = """
 from replayforge import Handlers
@@ -149,7 +150,7 @@ def bare_environment(single_file: Path, directory: Path) -> dict[str, str]:
 @contextmanager
 def served(single_file: Path, directory: Path, *options: str) -> Iterator[HttpClient]:
     """Run `serve` from the single file on a free port."""
-    command = [sys.executable, str(single_file), "serve", "--port", "0", "--data-dir", "data", *options]
+    command = [*BARE_PYTHON, str(single_file), "serve", "--port", "0", "--data-dir", "data", *options]
     with (directory / "stderr.txt").open("w") as stderr:
         started = subprocess.Popen(
             command, cwd=directory, stdout=subprocess.PIPE, stderr=stderr, env=bare_environment(single_file, directory)
@@ -196,7 +197,7 @@ def test_the_wheel_holds_what_is_no_python(wheel: zipfile.ZipFile, name: str) ->
 
 def test_the_single_file_says_its_version(single_file: Path, tmp_path: Path) -> None:
     """`version` of the single file is the version of the package."""
-    command = [sys.executable, str(single_file), "version"]
+    command = [*BARE_PYTHON, str(single_file), "version"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env=bare_environment(single_file, tmp_path)
     )
@@ -237,7 +238,7 @@ def test_the_single_file_plays_the_demo(single_file: Path, tmp_path: Path) -> No
     """The demo of the single file starts, kills and restarts its daemon, and adds up."""
     options = ["--events", "60", "--exit-when-done", "--worker-crashes", "0", "--port", "0"]
     done = subprocess.run(
-        [sys.executable, str(single_file), "demo", *options], capture_output=True, text=True, check=False,
+        [*BARE_PYTHON, str(single_file), "demo", *options], capture_output=True, text=True, check=False,
         cwd=tmp_path, env=bare_environment(single_file, tmp_path), timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
