@@ -382,6 +382,25 @@ async def test_a_running_event_is_asked_to_end_if_it_can_be_told(store: Store) -
     assert [action.action for action in history[3]] == ["cancel_requested"]
 
 
+async def test_an_event_whose_code_was_told_of_a_cancel_is_parked_for_as_long_as_it_likes(store: Store) -> None:
+    """To wake it at once would be to wake it again and again; one that a replay has to be told anew is woken."""
+    told, again = await claimed(store, 2)
+    for one in (told, again):
+        await store.record_steps([commit(one.event, scan_failed(one.event))], now_us())
+        assert (await store.request_cancel(one.event, "", now_us())).answer is CancelAnswer.REQUESTED
+    anew = replace(scan_failed(again.event), generation=1, error_type=None, state=StepState.DONE)
+    await store.record_steps([commit(again.event, anew)], now_us())
+    await store.settle([parked(one.event, due_in_us=60 * MINUTE_US) for one in (told, again)])
+    assert (await woken(store)).event.id == again.event.id
+
+
+def scan_failed(event: StoredEvent) -> StepRecord:
+    """Return the wait at which an event's handler was told that it is cancelled."""
+    return step(
+        event, "scan", kind=StepKind.WAIT, state=StepState.FAILED, result=None, error_type="Cancelled", error=""
+    )
+
+
 async def test_an_event_that_moved_is_not_cancelled(store: Store) -> None:
     """Whoever decides on what is no longer so is told; what nobody runs and nothing remembers is cancelled as ever."""
     (one,) = await claimed(store)

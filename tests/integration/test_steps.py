@@ -562,6 +562,7 @@ async def test_a_parked_event_that_is_cancelled_undoes_what_it_did_if_it_says_so
         try:
             await ctx.sleep("long", HOUR_SECONDS)
         except Cancelled:
+            await ctx.sleep("cool", HOUR_SECONDS)
             await ctx.step("undo", effect, "undo")
             raise
 
@@ -569,7 +570,9 @@ async def test_a_parked_event_that_is_cancelled_undoes_what_it_did_if_it_says_so
         event = await daemon.send("test", {})
         await daemon.settled()
         await daemon.do(daemon.daemon.replayer.cancel(event.id, "no use"))
-        await daemon.settled()
+        await daemon.settled()  # what was told of it waits as it likes, and is not woken again and again
+        assert event.status == "waiting"
+        await daemon.advance(hours=2)
         assert event.status == "cancelled"
     assert calls == {"undo": 1}
 

@@ -331,6 +331,14 @@ WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND (
 SELECT j.event_seq, {database_now_us}
 FROM (SELECT 1) AS one LEFT JOIN journals AS j ON j.cancel_requested = 1 AND j.event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
 
+-- told_of_cancel --
+-- Those of these events whose code was told that they are cancelled.
+SELECT DISTINCT j.event_seq FROM journals AS j JOIN steps AS s ON s.event_seq = j.event_seq AND s.journal = j.number
+WHERE j.event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND s.error_type = 'Cancelled'
+    AND NOT EXISTS (
+        SELECT 1 FROM steps AS later WHERE later.event_seq = s.event_seq AND later.journal = s.journal
+        AND later.kind = s.kind AND later.step = s.step AND later.generation > s.generation)
+
 -- fragment pending_columns --
 s.event_seq, s.journal, s.kind, s.step, s.generation, e.lease_token,
 (SELECT max(greatest(o.begun, o.recorded)) FROM steps AS o WHERE o.event_seq = s.event_seq AND o.journal = s.journal),

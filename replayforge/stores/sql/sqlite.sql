@@ -317,6 +317,14 @@ WHERE seq IN (SELECT value FROM json_each(:seqs)) AND (attempt_count > 0 OR cras
 SELECT j.event_seq, :now_us
 FROM (SELECT 1) AS one LEFT JOIN journals AS j ON j.cancel_requested = 1 AND j.event_seq IN (SELECT value FROM json_each(:seqs))
 
+-- told_of_cancel --
+-- Those of these events whose code was told that they are cancelled.
+SELECT DISTINCT j.event_seq FROM journals AS j JOIN steps AS s ON s.event_seq = j.event_seq AND s.journal = j.number
+WHERE j.event_seq IN (SELECT value FROM json_each(:seqs)) AND s.error_type = 'Cancelled'
+    AND NOT EXISTS (
+        SELECT 1 FROM steps AS later WHERE later.event_seq = s.event_seq AND later.journal = s.journal
+        AND later.kind = s.kind AND later.step = s.step AND later.generation > s.generation)
+
 -- fragment pending_columns --
 s.event_seq, s.journal, s.kind, s.step, s.generation, e.lease_token,
 (SELECT max(max(o.begun, o.recorded)) FROM steps AS o WHERE o.event_seq = s.event_seq AND o.journal = s.journal),
