@@ -36,6 +36,7 @@ from replayforge.engine.run.waits import Waits
 
 RANDOM_NAMESPACE = b"replayforge/random/1"
 BUSY_SECONDS = 0.02  # before another look whether the steps that run have ended
+CANCEL_NOTE = "cancelled"  # where an endpoint is told of a cancel that waits for nothing
 
 KnownAs = tuple[StepKind, str, str | None]
 
@@ -217,18 +218,24 @@ class JournalAnswers:
         """Return what is recorded, once everything that the journal waits for has come to its end."""
         await self.records.open()
         for pending in self.records.pending():
-            if pending.kind is StepKind.STEP:
-                await self.waits.stand_until(pending, pending.due_at_us, retried=True)
-            else:
-                with suppress(StepFailed):  # which is recorded
+            with suppress(StepFailed, Cancelled):  # which is recorded
+                if pending.kind is StepKind.STEP:
+                    await self.check_cancel(pending.kind, pending.step)
+                    await self.waits.stand_until(pending, pending.due_at_us, retried=True)
+                else:
                     await self.take_wait(resumed(self.records, pending))
         await self.check_deadline()
-        if self.is_asked_to_end:
-            await self.records.end(CANCELLED)
+        with suppress(Cancelled):
+            await self.check_cancel(StepKind.NOW, CANCEL_NOTE)
         self.reported_at_us = self.records.now_us()
         for record in self.records.known.values():
             self.records.heard(record.kind, record.step)
-        return Remembered(self.records.number, self.records.activation, tuple(self.records.known.values()))
+        return Remembered(
+            self.records.number,
+            self.records.activation,
+            tuple(self.records.known.values()),
+            cancelled=self.records.is_cancelled,
+        )
 
     async def take_reports(self, did: tuple[ReportedStep, ...], answered: bool) -> int:
         """Record steps that are not recorded yet and return how many these are; each began when the last one ended."""
@@ -283,12 +290,18 @@ class JournalAnswers:
             return
         if self.is_full:
             await self.check_room(step)
-        if self.is_asked_to_end and not self.records.is_cancelled:
-            if self.handler.on_cancel == "run":
-                begun, error = self.records.begun(kind, step), StepError("Cancelled", "")
-                await self.records.commit(self.records.ended(begun, StepState.FAILED, error=error))
-                raise Cancelled(f"The event {self.event.id} was cancelled.")
+        if self.is_asked_to_end:
+            await self.check_cancel(kind, step)
+
+    async def check_cancel(self, kind: StepKind, step: str) -> None:
+        """End the attempt here if its event is cancelled; where its code is to be told, that is recorded and raised."""
+        if not self.is_asked_to_end or self.records.is_cancelled:
+            return
+        if self.handler.on_cancel == "end":
             await self.records.end(CANCELLED)
+        begun, error = self.records.begun(kind, step), StepError("Cancelled", "")
+        await self.records.commit(self.records.ended(begun, StepState.FAILED, error=error))
+        raise Cancelled(f"The event {self.event.id} was cancelled.")
 
     async def check_deadline(self) -> None:
         """End the attempt here if the time of its run is over."""

@@ -227,10 +227,11 @@ async def retry_event(request: web.Request) -> web.Response:
 
 
 async def cancel_event(request: web.Request) -> web.Response:
-    """Cancel a waiting event."""
+    """Cancel an event that has not ended; 202 where its handler is told and ends it."""
     asked = await read_object(request, ReasonRequest)
-    event = await context_of(request).replayer.cancel(request.match_info["id"], asked.reason)
-    return json_response({"id": event.id, "run": event.run, "status": "cancelled"})
+    event, done = await context_of(request).replayer.cancel(request.match_info["id"], asked.reason)
+    status = "cancelled" if done else "cancel_requested"
+    return json_response({"id": event.id, "run": event.run, "status": status}, status=200 if done else 202)
 
 
 async def resolve_event(request: web.Request) -> web.Response:
