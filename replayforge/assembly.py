@@ -5,7 +5,7 @@ import os
 import random
 import secrets
 from asyncio import ensure_future
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ from replayforge.engine.handlers.callbacks import Callbacks
 from replayforge.engine.handlers.endpoint_handlers import with_endpoints
 from replayforge.engine.handlers.endpoints import WebhookClient
 from replayforge.engine.handlers.loading import load_handlers
-from replayforge.engine.handlers.registry import Handlers
+from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.engine.replay.replayer import Replayer
 from replayforge.engine.replay.runner import ReplayRunner
@@ -199,10 +199,12 @@ async def opened(
     clock: Clock | None = None,
     telemetry: Telemetry | None = None,
     guest: bool = False,
+    changed: Callable[[Handler], Handler] | None = None,
 ) -> AsyncIterator[Daemon]:
     """Open log, store and stream, recover, and build every part; close them again at the end.
 
-    A `guest` leaves the loop that it runs on, and the interpreter, as their owner has set them up.
+    Every handler, those that are endpoints too, is what `changed` makes of it. A `guest` leaves the loop that it runs
+    on, and the interpreter, as their owner has set them up.
 
     Raises Refused with one sentence when something rules a start out.
     """
@@ -214,6 +216,8 @@ async def opened(
     webhook_client, callbacks = WebhookClient(clock), Callbacks()
     sources = load_sources(config.sources, os.environ)
     handlers = with_endpoints(handlers, config.handlers.http, webhook_client, callbacks)
+    if changed is not None:
+        handlers = handlers.changed(changed)
     if config.chaos.enabled:
         crashpoints.arm(config.chaos.crash_at)
     node = node_name(make_directory(Path(config.data_dir)))

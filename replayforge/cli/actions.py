@@ -6,22 +6,29 @@ from typing import Any
 
 import click
 
-from replayforge.client.http import Client, Problem
+from replayforge.client.http import Client, Problem, Reply
 from replayforge.client.progress import progress_bar
-from replayforge.client.terminal import counted
+from replayforge.client.terminal import counted, plain
 from replayforge.domain.replay_plan import FROM_FAILURE
 
 
-def act_on_each(verb: str, ids: Sequence[str], action: Callable[[str], Any]) -> int:
-    """Do something with each event, name each that refused, and return the exit code: 1 when any did."""
+def act_on_each(verb: str, ids: Sequence[str], action: Callable[[str], Reply]) -> int:
+    """Do something with each event, name each that refused, and return the exit code: 1 when any did.
+
+    Signals that could not be given back are named, too.
+    """
     refused = 0
     with progress_bar(verb, len(ids)) as bar:
         for event_id in ids:
             try:
-                action(event_id)
+                gone = action(event_id).document().get("gone")
             except Problem as problem:
                 refused += 1
                 bar.say(f"{event_id}: {problem}")
+            else:
+                if gone:
+                    taken = ", ".join(map(plain, gone))
+                    bar.say(f"{event_id}: its waits had taken signals that retention has removed: {taken}")
             bar.advance(1)
     click.echo(f"{verb} {len(ids) - refused:,} of {len(ids):,}")
     return 1 if refused else 0

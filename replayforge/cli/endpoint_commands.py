@@ -41,6 +41,7 @@ def named_documents(context: click.Context, parameter: click.Parameter, given: t
     "--result", "results", multiple=True, metavar="TYPE=JSON", callback=named_documents,
     help="Result of the child that it calls.  [default: null]",
 )  # fmt: skip
+@click.option("--cancel-at", metavar="STEP", help="The sleep, wait or call in which the event is cancelled.")
 @click.option("--answers-max", type=click.IntRange(1), default=100, show_default=True, help="When to give up.")
 @click.option("--seconds", type=click.FloatRange(0.1), default=60.0, show_default=True, help="When to give up.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of this machine that it can reach.")

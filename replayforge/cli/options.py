@@ -65,7 +65,8 @@ begins_from = click.option(
     "--from",
     "begins_from",
     metavar="failure|start|STEP",
-    help="From where in its journal an event goes on: the failure that ended it (the default), its start, or a step.",
+    help="From where in its journal an event goes on: the failure that ended it (the default), its start, or a step"
+    " (step:start for one that is called start).",
 )
 yes = click.option("--yes", is_flag=True, help="Do not ask.")
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import msgspec
 from aiohttp import web
@@ -19,6 +19,7 @@ from replayforge.domain.event import Event
 from replayforge.domain.identity import new_event_id
 from replayforge.domain.journal import RECORDED, StepKind, StepRecord, StepState
 from replayforge.domain.retry import Permanent, Retry
+from replayforge.domain.step_errors import Cancelled
 from replayforge.engine.handlers.callbacks import CALLBACK_PATHS, Callbacks, Report
 from replayforge.engine.handlers.context import Calls, ChildEvent, Context, Signal
 from replayforge.engine.handlers.conversation import Conversation
@@ -39,17 +40,28 @@ ONCE_MORE = "Asked once more after its last answer, as after a crash,"
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What an endpoint is told: the event, the payloads of signals by their types, and the results of children."""
+    """What an endpoint is told: the event, the payloads of signals by their types, and the results of children.
+
+    Where it asks for the wait that `cancel_at` names, it hears that the event is cancelled.
+    """
 
     event_type: str
     payload: bytes
     signals: Mapping[str, bytes]
     results: Mapping[str, bytes]
     activations_max: int
+    cancel_at: str | None = None
 
 
 class Ended(Exception):
     """The conversation goes no further; what is wrong has been noted."""
+
+
+class Restarted(Exception):
+    """The conversation goes on with an empty journal, and with another payload."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
 
 
 @dataclass
@@ -64,7 +76,9 @@ class Rehearsal:
     tell: Callable[[str], None]
     records: dict[str, StepRecord] = field(default_factory=dict)
     reported: set[str] = field(default_factory=set)
+    number: int = 1
     activation: int = 0
+    cancelled: bool = False
     is_over: bool = False
     wrong: list[str] = field(default_factory=list)
 
@@ -73,7 +87,7 @@ class Rehearsal:
         if self.activation >= self.scenario.activations_max:
             self.fail(f"It did not finish within {self.activation} answers.")
         self.reported.clear()
-        return Remembered(1, self.activation, tuple(self.records.values()))
+        return Remembered(self.number, self.activation, tuple(self.records.values()), cancelled=self.cancelled)
 
     async def report(self, did: Report, *, answered: bool) -> int:
         """See Calls.report."""
@@ -117,8 +131,24 @@ class Rehearsal:
             recorded=place if state in RECORDED else 0, started_at_us=0, result=result, **fields,
         )  # fmt: skip
 
+    def cancel(self, kind: StepKind, step: str) -> None:
+        """Have the event be cancelled where it was to wait for something, if that is the place."""
+        if step == self.scenario.cancel_at and not self.cancelled:
+            self.cancelled = True
+            self.note(kind, step, None, StepState.FAILED, error_type="Cancelled", error="")
+            self.tell(f"{step}: the event is cancelled")
+            raise Cancelled
+
+    async def restart(self, payload: bytes) -> NoReturn:
+        """Go on with an empty journal."""
+        self.number += 1
+        self.records.clear()
+        self.tell(f"restarted with {shown(payload)}")
+        raise Restarted(payload)
+
     async def sleep(self, name: str, seconds: float) -> None:
         """Let a sleep be over."""
+        self.cancel(StepKind.SLEEP, name)
         self.note(StepKind.SLEEP, name, None)
         self.tell(f"{name}: slept {seconds:g} s, which were passed over")
 
@@ -126,6 +156,7 @@ class Rehearsal:
         self, event_type: str, key: str | None, timeout_seconds: float | None, name: str | None = None
     ) -> None:
         """Let the signal be there."""
+        self.cancel(StepKind.WAIT, name or event_type)
         payload = self.scenario.signals.get(event_type, b"{}")
         now_us = SystemClock().now_us()
         signal = Signal(new_event_id(now_us), event_type, msgspec.Raw(payload), format_time(now_us))
@@ -139,6 +170,7 @@ class Rehearsal:
 
     async def call(self, child: ChildEvent, timeout_seconds: float | None) -> None:
         """Let a child have ended."""
+        self.cancel(StepKind.CALL, child.step_name)
         result = self.scenario.results.get(child.event_type, b"null")
         self.note(StepKind.CALL, child.step_name, result)
         self.tell(f"{child.step_name}: called {child.event_type} with {shown(child.payload)}, got {shown(result)}")
@@ -178,8 +210,10 @@ async def rehearse(settings: HttpEndpoint, scenario: Scenario, host: str, tell: 
     result = None
     try:
         async with reachable(callbacks, host):
-            result = await conversation.deliver(event, context)
+            event, result = await delivered(conversation, event, context)
             rehearsal.is_over = True
+            if scenario.cancel_at is not None and not rehearsal.cancelled:
+                rehearsal.wrong.append(f"It never waited at {scenario.cancel_at!r}, where it was to be cancelled.")
             again = await conversation.deliver(event, context)
             if again != result:
                 rehearsal.wrong.append(f"{ONCE_MORE} it answers with another result.")
@@ -196,11 +230,21 @@ async def rehearse(settings: HttpEndpoint, scenario: Scenario, host: str, tell: 
     )
 
 
+async def delivered(conversation: Conversation, event: Event, context: Context) -> tuple[Event, msgspec.Raw | None]:
+    """Lead a conversation through all its journals; returns the event as the last one has it, and the result."""
+    while True:
+        try:
+            return event, await conversation.deliver(event, context)
+        except Restarted as restarted:
+            event = msgspec.structs.replace(event, payload_bytes=restarted.payload)
+
+
 async def check_signature(conversation: Conversation, event: Event, context: Context, rehearsal: Rehearsal) -> None:
     """Ask once more with a signature that is wrong; who knows the secret refuses that."""
     forged = replace(conversation.endpoint, key=base64.b64encode(os.urandom(24)))
     records = tuple(rehearsal.records.values())
-    body = conversation.request(event, context, Remembered(1, rehearsal.activation, records), journal_shown(records))
+    remembered = Remembered(rehearsal.number, rehearsal.activation, records, cancelled=rehearsal.cancelled)
+    body = conversation.request(event, context, remembered, journal_shown(records))
     async with forged.post(event, context, f"{event.id}.{rehearsal.activation}", body) as response:
         if response.status not in REFUSALS:
             rehearsal.wrong.append(f"It answers {response.status} to a wrong signature; 401 is right.")

@@ -177,6 +177,7 @@ class HttpEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
     breaker: bool = True
     steps: bool = False
     deadline_seconds: Seconds | None = None
+    on_cancel: Literal["end", "run"] = "end"
 
 
 class HandlersConfig(Struct, frozen=True):
@@ -188,7 +189,7 @@ class HandlersConfig(Struct, frozen=True):
         tuple[HttpEndpoint, ...],
         Meta(
             description="tables of match, url, secret, timeout_seconds, allow_private, concurrency_max, breaker, steps,"
-            " deadline_seconds"
+            " deadline_seconds, on_cancel"
         ),
     ] = ()
 

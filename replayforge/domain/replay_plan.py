@@ -9,6 +9,7 @@ from replayforge.domain.lifecycle import State
 
 FROM_FAILURE = "failure"
 FROM_START = "start"
+STEP = "step:"  # before a name it says that a step is meant, whatever it is called
 # What is done once more outside when it is done once more, and what neither does nor takes anything.
 EFFECTS = frozenset({StepKind.STEP, StepKind.SEND, StepKind.CALL})
 IDLE = frozenset({StepKind.SLEEP, StepKind.FIRST, StepKind.NOW})
@@ -61,8 +62,8 @@ class ReplayPlan(msgspec.Struct, frozen=True, kw_only=True):
 def plan_replay(event_id: str, state: State, journal: PastJournal | None, begins_from: str | None) -> ReplayPlan:
     """Decide what a replay of an event in this state does to its journal; raises Conflict with what stands in its way.
 
-    `begins_from` is `failure`, `start`, the name of a step, or None for what is usual: `failure`. An event without a
-    recorded step begins anew in any case.
+    `begins_from` is `failure`, `start`, a step, as origin_of names it, or None for what is usual: `failure`. An event
+    without a recorded step begins anew in any case.
     """
     if journal is None or not journal.steps:
         if begins_from not in (None, FROM_FAILURE, FROM_START):
@@ -71,7 +72,7 @@ def plan_replay(event_id: str, state: State, journal: PastJournal | None, begins
     if begins_from == FROM_START:
         return from_start(journal)
     if begins_from not in (None, FROM_FAILURE):
-        return from_step(event_id, journal, str(begins_from))
+        return from_step(event_id, journal, str(begins_from).removeprefix(STEP))
     if state is State.SUCCEEDED:
         raise Conflict(
             f"Event {event_id} has succeeded and remembers {len(journal.steps):,} steps: say from where it is to run"
@@ -98,7 +99,7 @@ def from_step(event_id: str, journal: PastJournal, name: str) -> ReplayPlan:
     # One that is to be done again already has nothing after it.
     cleared = tuple(one for one in journal.steps if one is chosen or one.place > chosen.place > 0)
     return ReplayPlan(
-        begins_from=name,
+        begins_from=origin_of(name),
         number=journal.number,
         cleared=cleared,
         rises=True,
@@ -133,6 +134,11 @@ def has_ended_run(failed: PastStep, journal: PastJournal) -> bool:
     return failed.step in journal.ended_by or failed.error_type in ("Cancelled", IN_DOUBT)
 
 
+def origin_of(step: str) -> str:
+    """Return how a replay from a step is asked for: by its name, which says `step:` before where it could mean more."""
+    return f"{STEP}{step}" if step in (FROM_FAILURE, FROM_START) or step.startswith(STEP) else step
+
+
 def effects_of(steps: tuple[PastStep, ...]) -> int:
     """Return how many of the steps have had an effect outside, as far as is recorded."""
     return sum(one.kind in EFFECTS and one.state is StepState.DONE for one in steps)
@@ -146,5 +152,5 @@ def signals_of(steps: tuple[PastStep, ...]) -> tuple[str, ...]:
 
 def named(journal: PastJournal) -> str:
     """Name the steps of a journal in their order, as far as they are few."""
-    names = [one.step for one in sorted(journal.steps, key=lambda one: one.begun) if one.begun]
+    names = [origin_of(one.step) for one in sorted(journal.steps, key=lambda one: one.begun) if one.begun]
     return ", ".join(names[:NAMED_MAX]) + (f" and {len(names) - NAMED_MAX:,} more" if len(names) > NAMED_MAX else "")

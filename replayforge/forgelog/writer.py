@@ -65,7 +65,7 @@ class Writer:
         self.next_offset = ending.last_offset + 1
         self.chain = ending.chain
         self.time_ns = ending.time_ns
-        self.dirty_end = 0  # behind the end of the log, up to here, stands what a failed write left
+        self.dirty_end = 0  # behind the end of the log, up to here, stands what a failed write left; 0 for nothing
 
     # Batches
 
@@ -109,16 +109,29 @@ class Writer:
         self.segment.last_offset, self.segment.end = self.next_offset - 1, self.position
 
     def write(self, handle: int, data: bytes) -> None:
-        """Write at the end of the log, over all that a failed write left: nothing but zeros may follow a batch."""
-        end = self.position + len(data)
-        if self.dirty_end > end:
-            data += bytes(self.dirty_end - end)
-        self.dirty_end = max(self.dirty_end, end)
+        """Write at the end of the log."""
+        if self.dirty_end:
+            self.wipe(handle)
+        self.dirty_end = self.position + len(data)
+        self.put(handle, data)
+        self.dirty_end = 0
+
+    def wipe(self, handle: int) -> None:
+        """Put zeros, durably, over what was written behind the end of the log and never synced.
+
+        Until a sync each sector may hold any of what was written to it: two batches written to one place could leave
+        the header of the second before the rest of the first, which to recovery is damage, not a tear.
+        """
+        self.put(handle, bytes(self.dirty_end - self.position))
+        self.disk.sync_data(handle)
+        self.dirty_end = 0
+
+    def put(self, handle: int, data: bytes) -> None:
+        """Write at the end of the log, and say so in the log's own words when there is no space."""
         try:
             write_fully(self.disk.files, handle, data, self.position)
         except OSError as error:
             raise as_unavailable(error) from error
-        self.dirty_end = 0
 
     # Segments
 
@@ -190,11 +203,15 @@ class Writer:
                 self.disk.files.unlink(self.directory / SPARE_NAME)
 
     def has_space(self) -> bool:
-        """Try to write zeros where the next batch would go: they mean "nothing written yet" to recovery."""
+        """Try to write zeros where the next batch would go: they mean "nothing written yet" to recovery.
+
+        No further than a batch goes: whatever a crash leaves of them must not be more than one could.
+        """
         assert self.handle is not None
-        size = min(PROBE_BYTES, max(self.segment_bytes - self.position, BATCH_HEAD_BYTES))
+        size = min(PROBE_BYTES, self.limits.batch_bytes_max, max(self.segment_bytes - self.position, BATCH_HEAD_BYTES))
+        self.dirty_end = max(self.dirty_end, self.position + size)
         try:
-            self.write(self.handle, bytes(size))
+            self.wipe(self.handle)
         except LogFull:
             return False
         return True

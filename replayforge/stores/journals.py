@@ -22,7 +22,7 @@ class StepCommit(msgspec.Struct, frozen=True):
     `run_started_at_us` is when the event's run began, for a journal that has no row yet; with `reset` the event owes
     nothing any more for its failed attempts and crashes. `payload` is what a restart leaves for the journal it begins,
     `ended_by` the steps whose failures have ended the run, if it has failed. `activation` is how many answers of its
-    endpoint are committed then.
+    endpoint are committed then. It is `noted` when an earlier commit has left the journal's row as it is to be.
     """
 
     event: StoredEvent
@@ -33,6 +33,7 @@ class StepCommit(msgspec.Struct, frozen=True):
     payload: bytes | None = None
     ended_by: tuple[str, ...] | None = None
     activation: int = 0
+    noted: bool = False
 
 
 class StepCommitted(msgspec.Struct, frozen=True):

@@ -393,12 +393,13 @@ def discrepancies(limit: int) -> Steps[Discrepancies]:
     deferred = yield Fetch("check_deferred")
     inconsistent = yield Fetch("check_journals", {"count": limit})
     missed = yield Fetch("missed_wakes", {"count": limit})
+    signals = yield Fetch("check_signals", {"count": limit})
     lanes = yield from all_problems(limit)
     return Discrepancies(
         doubled=[(row[0], row[1], row[2]) for row in doubled],
         orphans=[Lease(*row) for row in orphans],
         states={State(row[0]): row[1] for row in states},
         deferred={row[0]: row[1] for row in deferred},
-        inconsistent=[(row[0], row[1], row[2], row[3]) for row in (*inconsistent, *missed)],
+        inconsistent=[(row[0], row[1], row[2], row[3]) for row in (*inconsistent, *missed, *signals)],
         lanes=lanes,
     )

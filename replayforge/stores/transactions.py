@@ -263,12 +263,15 @@ def go_on(node: str, settlements: Sequence[Settlement]) -> Steps[list[Entry]]:
 
 
 def hasten_cancelled(settlements: Sequence[Settlement], at_us: int) -> Steps[None]:
-    """Let those that are asked to end wait for nothing any more."""
+    """Let those that are asked to end wait for nothing any more; code that was told of it may wait as it likes."""
     waiting = [one.event.seq for one in settlements if one.verdict.state in TIMED]
-    if waiting:
-        requested, _ = yield from journals.cancel_requests(waiting, at_us)
-        if requested:
-            yield Fetch("hasten_events", {"seqs": sorted(requested), "now_us": at_us})
+    if not waiting:
+        return
+    requested, _ = yield from journals.cancel_requests(waiting, at_us)
+    if requested:
+        told = yield Fetch("told_of_cancel", {"seqs": sorted(requested)})
+        untold = requested.difference(seq for (seq,) in told)
+        yield Fetch("hasten_events", {"seqs": sorted(untold), "now_us": at_us})
 
 
 def fenced_of(settlements: Sequence[Settlement], held: set[Lease]) -> Steps[list[Settlement]]:

@@ -82,6 +82,7 @@ class Forge:
         self.clock = HandClock()
         self.url = ""
         self.changed = Event()
+        self.to_come: list[str] = []
         self.outside = ExitStack()
 
     # The daemon's life
@@ -108,6 +109,8 @@ class Forge:
         """Have a daemon run on the directory."""
         self.life, self.inside = Life(self.abandon), AsyncExitStack()
         try:
+            while self.to_come:
+                self.life.arm(self.to_come.pop())
             self.daemon = await self.do(self.opened())
             self.due, self.view = Due(self.daemon), StoreView(self.daemon.store)
         except BaseException:
@@ -116,13 +119,16 @@ class Forge:
 
     async def opened(self) -> Daemon:
         """Open the daemon and let it run."""
-        handlers = self.handlers.changed(self.as_mortal)
-        opening = opened(self.config, handlers=handlers, clock=self.clock, telemetry=Telemetry(), guest=True)
+        opening = opened(
+            self.config, handlers=self.handlers, clock=self.clock, telemetry=Telemetry(), guest=True,
+            changed=self.as_mortal,
+        )  # fmt: skip
         daemon = await self.inside.enter_async_context(opening)
         daemon.store.call_when_written(self.changed.set)
-        daemon.start_without_clock()
         if self.serve:
             self.url = await self.inside.enter_async_context(site(daemon, listen("127.0.0.1", 0)))
+            daemon.callbacks.lead_to(self.url)
+        daemon.start_without_clock()
         return daemon
 
     def as_mortal(self, handler: Handler) -> Handler:
@@ -151,9 +157,13 @@ class Forge:
         """Have the daemon die when it next comes to a crash point, or with "POINT:N" the Nth time.
 
         From that moment on nothing is written any more, no handler goes on (its `finally` blocks neither), and nothing
-        is closed in order: the directory is left as a killed process leaves it. Raises Refused for an unknown point.
+        is closed in order: the directory is left as a killed process leaves it. Of a daemon that is dead, the next one
+        will die there. Raises Refused for an unknown point.
         """
-        self.life.arm(point)
+        if self.life.over:
+            self.to_come.append(point)
+        else:
+            self.life.arm(point)
 
     async def crashed(self) -> None:
         """Return once the daemon has died at a crash point; raises NotCrashed when nothing is due and it has not."""

@@ -1,6 +1,7 @@
 """What belongs to one daemon inside somebody else's process, so that all of it can be killed and nothing else."""
 
 import asyncio
+import ctypes
 import functools
 import inspect
 from asyncio import current_task, get_running_loop, sleep, wait
@@ -22,10 +23,6 @@ UNANSWERED = ("ingest.received", "log.appended")
 LAST_TURNS = 10  # of the loop, in which an answer that was on its way arrives
 CANCELS_MAX = 20
 ALLOWANCE_SECONDS = 0.5
-
-# Coroutines of users whose daemon was killed under them. As long as somebody has them they stay where they stood; to
-# destroy one would run its `finally` blocks, which no killed process does.
-left_where_they_stood: list[Any] = []
 
 
 class Crashed(Exception):
@@ -125,7 +122,7 @@ class Mortal(Contained):
     def check_life(self) -> None:
         """Leave the coroutine where it stands when its daemon is dead; its task ends as one that was cancelled."""
         if self.life.over:
-            left_where_they_stood.append(self.coroutine)
+            leave(self.coroutine)
             raise asyncio.CancelledError("the daemon died")
 
     def __await__(self) -> Any:
@@ -136,6 +133,18 @@ class Mortal(Contained):
 
     def __next__(self) -> Any:
         return self.send(None)
+
+
+def leave(coroutine: Any) -> None:
+    """Leave a coroutine of users, whose daemon was killed, where it stands.
+
+    To destroy it would run its `finally` blocks, which no killed process does; so it is never destroyed, not even when
+    the interpreter ends. One that has not begun has none to run.
+    """
+    if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        coroutine.close()
+    else:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
 
 
 def mortal(handler: Handler, life: Callable[[], Life]) -> Handler:

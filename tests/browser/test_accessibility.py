@@ -12,12 +12,18 @@ from tests.support.daemon_process import DaemonProcess, until
 
 axe = pytest.importorskip("axe_playwright_python", reason="BROWSER TESTS SKIPPED: axe-playwright-python is missing")
 
-# What depends on colours is asked in both themes, and on a narrow screen of what looks otherwise there;
-# the rest at both widths.
+# What depends on colours is asked in both themes and at both widths, once of all that looks the same; the rest is asked
+# of every page at both widths.
 COLOURS = ["color-contrast", "link-in-text-block"]
-IN_COLOUR: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": {"type": "rule", "values": COLOURS}}
-EVERYTHING: dict[str, Any] = {"resultTypes": ["violations"]}
-BUT_COLOURS: dict[str, Any] = EVERYTHING | {"rules": {rule: {"enabled": False} for rule in COLOURS}}
+IN_COLOUR: dict[str, Any] = {
+    "resultTypes": ["violations", "passes"],
+    "elementRef": True,
+    "runOnly": {"type": "rule", "values": COLOURS},
+}
+BUT_COLOURS: dict[str, Any] = {
+    "resultTypes": ["violations"],
+    "rules": {rule: {"enabled": False} for rule in COLOURS},
+}
 WIDE, NARROW = 1440, 320
 BACKGROUNDS = {"light": "rgb(247, 248, 250)", "dark": "rgb(15, 17, 21)"}
 
@@ -61,32 +67,76 @@ def prepare(tab: Watched, path: str) -> None:
         tab.page.wait_for_selector("dialog[open] [role=option]")
 
 
-# By element that is shown: all of its style that the contrast of its text, or of what lies in it, can depend on.
-LOOKS = """() => new Map([...document.body.querySelectorAll('*')].filter((one) => one.checkVisibility()).map((one) => {
-  const style = getComputedStyle(one);
-  return [one, [style.color, style.background, style.opacity, style.fontSize, style.fontWeight, style.position].join()];
-}))"""
-OTHERWISE = f"""(window.otherwise = [...({LOOKS})()].filter(([one, look]) => window.looks.get(one) !== look)
-  .map(([one]) => one)).length"""
+# Examines what has text of its own, but for what has the colours of something that has passed already: those of the
+# text and of the text around it, whether it is large, and all that lies behind it. What is hidden behind something else
+# neither passes nor fails, and is examined wherever it is.
+COLOURS_OF_FRESH = """([seen, asked]) => {
+  const known = new Set(seen), behind = new Map();
+  const PLAIN = 'rgba(0, 0, 0, 0) none 1 none static';
+  const backgrounds = (one) => {
+    if (!behind.has(one)) {
+      const style = getComputedStyle(one), under = one.parentElement ? backgrounds(one.parentElement) : '';
+      const own = [style.backgroundColor, style.backgroundImage, style.opacity, style.filter, style.position].join(' ');
+      behind.set(one, own === PLAIN ? under : hashed(under + own));
+    }
+    return behind.get(one);
+  };
+  const described = (one) => {
+    const style = getComputedStyle(one), pixels = parseFloat(style.fontSize);
+    const large = pixels >= 24 || (style.fontWeight >= 700 && pixels >= 18.66);
+    const text = [style.color, large, style.textShadow, style.textDecoration], around = one.parentElement;
+    const kind = one.matches('a, input, select, textarea, button');
+    return hashed([backgrounds(one), kind, getComputedStyle(around).color, ...text].join());
+  };
+  const hashed = (text) => {
+    let high = 7, low = 11;
+    for (let at = 0; at < text.length; at++) {
+      high = Math.imul(high ^ text.charCodeAt(at), 2654435761);
+      low = Math.imul(low ^ text.charCodeAt(at), 1597334677);
+    }
+    return `${high >>> 0} ${low >>> 0}`;
+  };
+  const says = (one) => one.matches('input, select, textarea')
+    || [...one.childNodes].some((inner) => inner.nodeType === Node.TEXT_NODE && inner.data.trim());
+  const fresh = [...document.body.querySelectorAll('*')].filter((one) => {
+    if (!says(one) || !one.checkVisibility() || known.has(described(one))) return false;
+    return known.add(described(one));
+  });
+  if (!fresh.length) return { violations: [], passed: [] };
+  return axe.run(fresh, asked).then(({ violations, passes }) => {
+    const passed = passes.filter((one) => one.id === 'color-contrast').flatMap((one) => one.nodes);
+    return { violations: violations.map(({ id, nodes: [{ html }] }) => [id, html]),
+      passed: passed.map((one) => described(one.element)) };
+  });
+}"""
+
+BUT_COLOURS_OF_ALL = """(asked) => axe.run(document, asked).then(({ violations }) =>
+  violations.map(({ id, nodes: [{ html }] }) => [id, html]))"""
 
 
-def violations(tab: Watched, theme: str, asked: dict[str, Any], of: str = "document") -> list[Any]:
-    """Examine the page that is open, or some elements of it, as it is shown in a theme."""
-    background = tab.in_theme(theme).page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert background == BACKGROUNDS[theme]
-    found = tab.page.evaluate(f"(asked) => axe.run({of}, asked).then((one) => one.violations)", asked)
-    return [(theme, one["id"], one["nodes"][0]["html"]) for one in found]
+class Examiner:
+    """Examines the pages that a tab shows; the colours of what has passed elsewhere it does not examine again."""
 
+    def __init__(self, tab: Watched) -> None:
+        self.tab = tab
+        self.passed: set[str] = set()
 
-def found_on(tab: Watched) -> list[Any]:
-    """Examine the page that is open, wide and narrow, in both themes."""
-    found = violations(tab.at_width(WIDE), "light", EVERYTHING) + violations(tab, "dark", IN_COLOUR)
-    tab.page.evaluate(f"() => {{ window.looks = ({LOOKS})(); }}")
-    found += violations(tab.at_width(NARROW), "light", BUT_COLOURS)
-    if tab.page.evaluate(OTHERWISE):
-        for theme in BACKGROUNDS:
-            found += violations(tab, theme, IN_COLOUR, "window.otherwise")
-    return found
+    def found(self) -> list[Any]:
+        """Examine the page that is open, wide and narrow, in both themes."""
+        found = []
+        for width in (WIDE, NARROW):
+            found += self.tab.at_width(width).page.evaluate(BUT_COLOURS_OF_ALL, BUT_COLOURS)
+            for theme in BACKGROUNDS:
+                found += [(width, theme, *one) for one in self.colours(theme)]
+        return found
+
+    def colours(self, theme: str) -> list[Any]:
+        """Examine what looks like nothing that was seen before in a theme."""
+        tab = self.tab.in_theme(theme)
+        assert tab.page.evaluate("getComputedStyle(document.body).backgroundColor") == BACKGROUNDS[theme]
+        found = tab.page.evaluate(COLOURS_OF_FRESH, [sorted(self.passed), IN_COLOUR])
+        self.passed.update(found["passed"])
+        return list(found["violations"])
 
 
 def test_axe_finds_nothing_on_any_page(daemon: DaemonProcess, look: Look) -> None:
@@ -96,10 +146,10 @@ def test_axe_finds_nothing_on_any_page(daemon: DaemonProcess, look: Look) -> Non
         daemon.http.get(f"/api/events?status={state}")["items"][0]["id"] for state in ("dead_lettered", "waiting")
     ]
     tab = look("/", reduced_motion="reduce")
-    found = []
+    examiner, found = Examiner(tab), []
     for path in paths(dead, parked):
         tab.at_width(WIDE).in_theme("light").open(path).live()
         prepare(tab, path)
         tab.page.evaluate(source)
-        found += [(path, *one) for one in found_on(tab)]
+        found += [(path, *one) for one in examiner.found()]
     assert found == []

@@ -13,7 +13,7 @@ from replayforge.domain.event import ClaimedEvent, Content, Entry, StoredEvent
 from replayforge.domain.journal import AwaitedEvent, StepKind, StepRecord, StepState
 from replayforge.domain.lifecycle import State
 from replayforge.stores import transactions
-from replayforge.stores.batches import RemovedEvent
+from replayforge.stores.batches import RemovedEvent, TakenSignal
 from replayforge.stores.decisions import CancelAnswer
 from replayforge.stores.driver import Batch, Computation, Fetch, Steps
 from replayforge.stores.journals import SignalTaken
@@ -279,6 +279,17 @@ async def test_a_child_that_ends_while_its_parent_runs_is_seen_by_the_park(store
     assert (await of_step(store, parent.event, "bill")).result == b"null"
 
 
+async def test_a_child_that_ends_does_not_hasten_a_retry(store: Store) -> None:
+    """A parent whose handler has failed waits for its next try, not for the child: the answer lies ready for it."""
+    parent, child = await family(store)
+    failed = settlement(parent.event, State.RETRYING)
+    later = replace(failed.verdict, due_at_us=now_us() + MINUTE_US)
+    await store.settle([replace(failed, verdict=later, journal=1)])
+    assert (await store.settle([success(child)])).woken == []
+    assert (await of_step(store, parent.event, "bill")).state is StepState.DONE
+    assert (await stored(store, parent.event.id)).state is State.RETRYING
+
+
 @pytest.mark.parametrize("end", [State.DISCARDED, State.CANCELLED])
 async def test_a_child_that_people_end_fails_the_step(store: Store, end: State) -> None:
     """A dead child leaves its parent waiting, for it may be replayed; discarding or cancelling it does not."""
@@ -371,6 +382,25 @@ async def test_a_running_event_is_asked_to_end_if_it_can_be_told(store: Store) -
     assert [action.action for action in history[3]] == ["cancel_requested"]
 
 
+async def test_an_event_whose_code_was_told_of_a_cancel_is_parked_for_as_long_as_it_likes(store: Store) -> None:
+    """To wake it at once would be to wake it again and again; one that a replay has to be told anew is woken."""
+    told, again = await claimed(store, 2)
+    for one in (told, again):
+        await store.record_steps([commit(one.event, scan_failed(one.event))], now_us())
+        assert (await store.request_cancel(one.event, "", now_us())).answer is CancelAnswer.REQUESTED
+    anew = replace(scan_failed(again.event), generation=1, error_type=None, state=StepState.DONE)
+    await store.record_steps([commit(again.event, anew)], now_us())
+    await store.settle([parked(one.event, due_in_us=60 * MINUTE_US) for one in (told, again)])
+    assert (await woken(store)).event.id == again.event.id
+
+
+def scan_failed(event: StoredEvent) -> StepRecord:
+    """Return the wait at which an event's handler was told that it is cancelled."""
+    return step(
+        event, "scan", kind=StepKind.WAIT, state=StepState.FAILED, result=None, error_type="Cancelled", error=""
+    )
+
+
 async def test_an_event_that_moved_is_not_cancelled(store: Store) -> None:
     """Whoever decides on what is no longer so is told; what nobody runs and nothing remembers is cancelled as ever."""
     (one,) = await claimed(store)
@@ -410,6 +440,29 @@ async def test_what_was_missed_is_named_and_mended(store: Store) -> None:
     assert sorted(await store.mend(now_us())) == sorted([waiter.event.entry, parent.event.entry])
     assert (await inconsistent(store), await store.mend(now_us())) == ([], [])
     assert (await of_step(store, waiter.event, "scan")).other_id == "late"
+
+
+async def test_a_signal_taken_twice_or_by_nobody_is_named(store: Store) -> None:
+    """Each signal goes to one wait, and stays with it; one that a replay has cleared has none."""
+    first, second = await claimed(store, 2)
+    await signal(store, "one", "two")
+    settled = await park(store, first, "scan", "scan#2")
+    assert (settled.woken, await inconsistent(store)) == ([first.event.entry], [])
+    stolen = scan(second.event, state=StepState.DONE, recorded=2, other_id="one")
+    cleared = scan(second.event, "again", state=StepState.DONE, recorded=3, other_id="one")
+    waits_again = scan(second.event, "again", generation=1)
+    await store.record_steps([commit(second.event, stolen, cleared, waits_again)], now_us())
+    seq = (await stored(store, "two")).seq
+
+    def behind_the_back() -> Steps[None]:
+        yield Batch("take_signals", [TakenSignal(seq=seq, result=b'{"taken_by":"event-0","step":"scan"}', at_us=1)])
+
+    await store.driver.write(behind_the_back)
+    assert await inconsistent(store) == [
+        ("taken by nobody", seq, SCANNED),
+        ("taken twice", first.event.seq, "scan"),
+        ("taken twice", second.event.seq, "scan"),
+    ]
 
 
 async def test_what_is_remembered_for_nobody_is_named(store: Store) -> None:

@@ -94,7 +94,7 @@ def test_stops_and_kills_of_two_daemons(fleet: Fleet) -> None:
     assert {one: count for one, count in successes.items() if count != 1} == {}
     tokens = {one: [line.token for line in lines] for one, lines in begun.items()}
     assert {one: found for one, found in tokens.items() if found != sorted(set(found))} == {}
-    known = fleet.select("SELECT e.id, a.token FROM {0}.attempts AS a JOIN {0}.events AS e ON e.seq = a.event_seq")
+    known = fleet.select("SELECT e.id, a.token FROM {}.attempts AS a JOIN {}.events AS e ON e.seq = a.event_seq")
     recorded = {(row["id"], row["token"]) for row in known}
     assert {(one, token) for one, found in tokens.items() for token in found} - recorded == set()
     assert {one: len(found) for one, found in tokens.items() if len(found) > rows[one][1]} == {}

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from replayforge import Context, Event, Handlers, StepFailed, WaitTimedOut
 from replayforge.engine.run import waits
-from replayforge.testing import Crashed, Forge
+from replayforge.testing import Forge
 from tests.crash.test_step_crashes import POINTS
+from tests.support.lives import Lives
 
 ATTEMPTS = 3
 NEVER = 99  # a step that fails so often never succeeds
-LIVES_MAX = 12
 DAYS = 40
 
 
@@ -214,37 +214,6 @@ class Real:
         return came
 
 
-class Life:
-    """A Forge that is started again after each crash, with the next point armed."""
-
-    def __init__(self, forge: Forge, crashes: list[str]) -> None:
-        self.forge = forge
-        self.crashes = list(crashes)
-        self.deaths: list[str] = []
-        self.arm()
-
-    def arm(self) -> None:
-        if self.crashes:
-            self.forge.crash_at(self.crashes[0])
-
-    async def until_done(self, what: Any) -> Any:
-        """Do something until the daemon outlives it."""
-        for _ in range(LIVES_MAX):
-            try:
-                return await what()
-            except Crashed:
-                self.deaths.append(self.crashes.pop(0))
-                await self.forge.restart()
-                self.arm()
-        raise AssertionError(f"still dying: {self.deaths}")
-
-    async def send(self, event_type: str, payload: Any = None) -> Any:
-        return await self.until_done(lambda: self.forge.send(event_type, payload, idempotency_key=event_type))
-
-    async def advance(self, **time: float) -> None:
-        await self.until_done(lambda: self.forge.advance(**time))
-
-
 async def play(program: Program, crashes: list[str]) -> None:
     """Run a program with crashes, and compare what came of it with the model."""
     model, real = Model(), Real()
@@ -253,21 +222,21 @@ async def play(program: Program, crashes: list[str]) -> None:
     except Failed as failed:
         expected = failed
     async with Forge(real.handlers(program, model.signals), settings={"retry.jitter": 1}) as forge:
-        life = Life(forge, crashes)
+        lives = Lives(forge, crashes)
         for name in (name for name, sent in model.signals.items() if sent == "before"):
-            await life.send(f"signal {name}", name)
-        order = await life.send("random")
-        await life.advance(hours=1)
+            await lives.send(f"signal {name}", name)
+        order = await lives.send("random")
+        await lives.advance(hours=1)
         for name in (name for name, sent in model.signals.items() if sent == "later"):
-            await life.send(f"signal {name}", name)
-            await life.advance(hours=1)
-        await life.advance(days=DAYS)
-        await life.advance(days=DAYS)
+            await lives.send(f"signal {name}", name)
+            await lives.advance(hours=1)
+        await lives.advance(days=DAYS)
+        await lives.advance(days=DAYS)
         if isinstance(expected, Failed):
             assert (order.status, order.reason) == ("dead_lettered", "step_failed"), order.last_error
         else:
             assert (order.status, order.result) == ("succeeded", expected), order.last_error
-        await judge(forge, model, real, life.deaths)
+        await judge(forge, model, real, lives.deaths)
 
 
 async def judge(forge: Forge, model: Model, real: Real, deaths: list[str]) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from replayforge import crashpoints
-from replayforge.testing import Crashed, Forge
+from replayforge.testing import Forge
 from tests.crash.test_crash_points import OF_WORKFLOWS
 from tests.data.everything_handlers import handlers
+from tests.support.lives import Lives
 
 # Every point on the road of a workflow, and how often it is passed at least.
 POINTS = {
@@ -30,7 +31,8 @@ POINTS = {
     "settle.committed": 6,
 }
 PASSES_MAX = 40
-LIVES_MAX = 8
+PAYLOAD = {"n": 1, "seconds": 3600}
+SETTINGS = {"retry.jitter": 1}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -49,37 +51,20 @@ def effects(sink: Path) -> Counter[str]:
     return Counter(line.partition("\t")[2] for line in lines)
 
 
-async def play(point: str | None) -> tuple[Any, int]:
-    """Play the workflow to its end with a crash at a point; returns its result and how often the daemon died."""
-    async with Forge(handlers, settings={"retry.jitter": 1}) as daemon:
-        if point is not None:
-            daemon.crash_at(point)
-        deaths = 0
-        keys = {"order": "the order", "confirmed": "the confirmation"}
-        for event_type in ("order", "confirmed"):
-            for _ in range(LIVES_MAX):
-                try:
-                    event = await daemon.send(event_type, {"n": 1}, idempotency_key=keys[event_type])
-                    await daemon.advance(hours=2)
-                    break
-                except Crashed:
-                    deaths += 1
-                    await daemon.restart()
-        for _ in range(LIVES_MAX):
-            try:
-                await daemon.advance(hours=48)
-                break
-            except Crashed:
-                deaths += 1
-                await daemon.restart()
-        (order,) = await daemon.events("order")
-        others = [*await daemon.events("mail"), *await daemon.events("bill")]
+async def play(forge: Forge, *points: str) -> tuple[Any, list[str]]:
+    """Play the workflow to its end with a crash at one point after the other; returns its result and where it died."""
+    async with forge:
+        lives = Lives(forge, points)
+        order = await lives.send("order", PAYLOAD)
+        await lives.advance(hours=2)
+        confirmed = await lives.send("confirmed", PAYLOAD)
+        await lives.advance(hours=50)
+        others = [*await forge.events("mail"), *await forge.events("bill")]
         assert [(one.event_type, one.status) for one in others] == [("mail", "succeeded"), ("bill", "succeeded")]
-        assert event.status == "succeeded"
-        assert order.status == "succeeded", (order.reason, order.last_error)
-        found = await daemon.do(daemon.daemon.convergence.read())
+        assert (order.status, confirmed.status) == ("succeeded", "succeeded"), (order.reason, order.last_error)
+        found = await forge.do(forge.daemon.convergence.read())
         assert (found.converged, found.ledger.lost) == (True, 0)
-        return order.result, deaths
+        return order.result, lives.deaths
 
 
 def test_every_point_that_only_workflows_come_to_is_here() -> None:
@@ -89,8 +74,8 @@ def test_every_point_that_only_workflows_come_to_is_here() -> None:
 @pytest.fixture(scope="module")
 def undisturbed(sink: Path) -> tuple[Any, Counter[str]]:
     """What comes of the workflow without a crash, and how often each effect happens then."""
-    result, deaths = asyncio.run(play(None))
-    assert deaths == 0
+    result, deaths = asyncio.run(play(Forge(handlers, settings=SETTINGS)))
+    assert deaths == []
     return result, effects(sink)
 
 
@@ -100,11 +85,11 @@ async def test_a_crash_at_any_point_repeats_nothing_that_was_recorded(
 ) -> None:
     expected, once = undisturbed
     for nth in range(1, PASSES_MAX):
-        result, deaths = await play(f"{point}:{nth}")
+        result, deaths = await play(Forge(handlers, settings=SETTINGS), f"{point}:{nth}")
         happened = effects(sink)
-        if deaths == 0:  # the workflow does not come here so often
+        if not deaths:  # the workflow does not come here so often
             break
-        assert deaths == 1
+        assert len(deaths) == 1
         assert result == expected
         again = happened - once
         assert happened.keys() == once.keys()

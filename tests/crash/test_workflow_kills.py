@@ -1,15 +1,13 @@
 """Workflows with everything in them whose daemons are killed at random instants, while their code is edited."""
 
 import random
-import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -17,17 +15,14 @@ from replayforge.testing import Forge
 from tests.data import everything_handlers
 from tests.data.everything_handlers import EDITED, PREPARED
 from tests.support.daemon_process import DaemonProcess, HttpClient, until
-from tests.support.fleet import Fleet
-from tests.support.postgres_server import require_postgres, shared_server
-from tests.support.redis_server import MISSING, RedisServer, redis_binaries
-from tests.support.sink import QUICK
+from tests.support.storm import PLACES, daemons_at
 
 HANDLERS = Path(everything_handlers.__file__)
 PER_KILL = 2  # workflows that begin between two kills
 KILLS = [8, pytest.param(200, marks=pytest.mark.soak)]
 EVENTS = ("bill", "confirmed", "mail", "order")
 RECORDED = (
-    "SELECT id, step FROM {0}.steps AS steps JOIN {0}.events ON seq = event_seq"
+    "SELECT id, step FROM {}.steps AS steps JOIN {}.events ON seq = event_seq"
     " WHERE kind = 'step' AND steps.state IN ('done', 'failed')"
 )
 VARIABLES = {"EFFECT_SECONDS": "0.02"}
@@ -71,36 +66,18 @@ def effects(directory: Path) -> Counter[Effect]:
     return Counter((event_id, name) for event_id, name in (line.split("\t") for line in lines))
 
 
-@pytest.fixture(params=["embedded", "shared"])
+@pytest.fixture(params=PLACES)
 def storm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storm]:
     """One daemon on SQLite, or two on PostgreSQL and Redis."""
-    rng = random.Random(request.node.name)
-    if request.param == "embedded":
-        with DaemonProcess(tmp_path / "only", HANDLERS, settings=QUICK, variables=dict(VARIABLES)) as daemon:
-            daemon.start()
-
-            def recorded() -> set[Effect]:
-                with closing(sqlite3.connect(daemon.store_path)) as store:
-                    return set(store.execute(RECORDED.format("main")))
-
-            yield Storm([daemon], recorded, rng)
-        return
-    require_postgres()
-    if not redis_binaries():
-        pytest.skip(MISSING)
-    with (
-        RedisServer(next(iter(redis_binaries().values())), tmp_path) as redis,
-        Fleet(tmp_path, shared_server(), redis, **{"workers.lease_seconds": 4.0}) as fleet,
-    ):
-        daemons = [fleet.start(name, handlers=HANDLERS) for name in ("first", "second")]
-        for daemon in daemons:
+    with daemons_at(request.param, tmp_path, HANDLERS) as place:
+        for daemon in place.daemons:
             daemon.variables |= VARIABLES
-        yield Storm(daemons, lambda: {(row["id"], row["step"]) for row in fleet.select(RECORDED)}, rng)
+        yield Storm(place.daemons, lambda: set(place.select(RECORDED)), random.Random(request.node.name))
 
 
 def sent(event_type: str, number: int) -> dict[str, Any]:
     """Return an event of a workflow, which is sent under one key."""
-    payload = {"n": number, "grace_seconds": 1.1, "late_seconds": 1.1}
+    payload = {"n": number, "grace_seconds": 1.1, "late_seconds": 1.1, "seconds": 1.1}
     return {
         "workflow_id": f"workflow-{number}", "event_type": event_type, "payload": payload,
         "idempotency_key": f"{event_type}-{number}",
@@ -163,7 +140,20 @@ def judge(events: list[dict[str, Any]], reader: HttpClient, expected: dict[str, 
     assert found["order"]["id"] in str(found["confirmed"]["result"])
 
 
-def play(storm: Storm, kills: int) -> None:
+class Struck(Protocol):
+    """What has daemons, and kills something whenever it is told to."""
+
+    rng: random.Random
+
+    @property
+    def daemons(self) -> Sequence[DaemonProcess]:
+        """The daemons that are sent events."""
+
+    def strike(self) -> None:
+        """Kill, and start again."""
+
+
+def play(storm: Struck, kills: int) -> None:
     """Begin workflows between kills. Their signals come up to three kills earlier, or later."""
     workflows = kills * PER_KILL
     due: dict[int, list[dict[str, Any]]] = {}

@@ -214,7 +214,7 @@ def test_a_demo_crashes_and_is_killed_and_adds_up(tmp_path: Path) -> None:
     """A demo tells of worker crashes, a real kill and what was recovered, and ends with ledger and clean check."""
     data = tmp_path / "data"
     ended = run(
-        tmp_path, "demo", "--events", "400", "--exit-when-done", "--worker-crashes", "2", "--kills", "1",
+        tmp_path, "demo", "--events", "200", "--exit-when-done", "--worker-crashes", "2", "--kills", "1",
         "--rate", "200", "--port", "0", "--data-dir", str(data),
     )  # fmt: skip
     assert ended.code == 0, ended.out + ended.err
@@ -223,13 +223,13 @@ def test_a_demo_crashes_and_is_killed_and_adds_up(tmp_path: Path) -> None:
     assert story.count("  kill -9 of the whole process") == 1
     assert "started again, it listens after" in story
     assert "unclean stop" in story
-    assert "accepted 400 = " in story
+    assert "accepted 200 = " in story
     assert "open 0 · lost 0" in story
-    assert re.search(r"\d\d\d steps of 57 orders are recorded[,;] ", story)
+    assert re.search(r"\d\d+ steps of 28 orders are recorded[,;] ", story)
     assert "✓ clean" in story
     check = run(tmp_path, "check", "--data-dir", str(data), "--json")
     ledger = json.loads(check.out)["ledger"]
-    assert (check.code, ledger["accepted"], ledger["lost"]) == (0, 400, 0)
+    assert (check.code, ledger["accepted"], ledger["lost"]) == (0, 200, 0)
 
 
 def test_a_demo_sends_a_file(tmp_path: Path) -> None:
@@ -374,17 +374,17 @@ def test_chaos_kills_at_random_and_proves(tmp_path: Path) -> None:
     """Chaos kills as often as asked, and its own record, the ledger and the check agree."""
     data = tmp_path / "data"
     ended = run(
-        tmp_path, "chaos", "--events", "500", "--kills", "3", "--seed", "11", "--data-dir", str(data), "--json"
+        tmp_path, "chaos", "--events", "250", "--kills", "3", "--seed", "11", "--data-dir", str(data), "--json"
     )  # fmt: skip
     report = json.loads(ended.out)
     assert ended.code == 0, ended.out + ended.err
     assert (report["ok"], report["check_clean"], report["objections"]) == (True, True, [])
-    assert (report["seed"], report["kills"], report["acknowledged"]) == (11, 3, 500)
+    assert (report["seed"], report["kills"], report["acknowledged"]) == (11, 3, 250)
     assert ended.err.count("kill ") >= 3
     ledger = report["ledger"]
-    assert ledger["accepted"] == ledger["succeeded"] + ledger["dead_lettered"] == 500
-    assert report["steps"] > 2 * (500 // 7)
-    assert len((data / "acknowledged.txt").read_text().split()) >= 500
+    assert ledger["accepted"] == ledger["succeeded"] + ledger["dead_lettered"] == 250
+    assert report["steps"] > 2 * (250 // 7)
+    assert len((data / "acknowledged.txt").read_text().split()) >= 250
 
 
 def test_a_demo_that_cannot_end_in_time_fails(tmp_path: Path) -> None:

@@ -280,6 +280,24 @@ async def test_a_crash_point_on_the_way_of_a_retry() -> None:
             forge.crash_at("nowhere")
 
 
+async def test_a_point_that_is_armed_after_a_death_is_where_the_next_daemon_dies() -> None:
+    """However soon that one comes to it, in its start too."""
+    async with Forge(handlers_of(give_back)) as forge:
+        forge.crash_at("dispatch.committed")
+        event = await forge.send("test", 17)
+        await forge.crashed()
+        forge.crash_at("attempt.started")
+
+        async def go_on() -> None:
+            await forge.restart()
+            await forge.advance(minutes=1)
+
+        with pytest.raises(Crashed, match=r"attempt\.started"):
+            await go_on()
+        await go_on()
+        assert (event.status, event.result) == ("succeeded", 17)
+
+
 async def test_in_flight_work_resumes_at_once() -> None:
     """What was in flight at a kill is started again by the next daemon, long before a lease of the first would end."""
     starts: Seen = []

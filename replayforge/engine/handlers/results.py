@@ -30,7 +30,7 @@ DETAILS_MAX = 32
 DETAIL_CHARACTERS_MAX = 1_000
 RUN = Path(__file__).parents[1] / "run"
 OURS = frozenset(
-    {event_loop.__file__, *(str(RUN / name) for name in ("attempt.py", "journaling.py", "step_runner.py"))}
+    {event_loop.__file__, *(str(RUN / name) for name in ("attempt.py", "journal_answers.py", "step_runner.py"))}
 )
 # What JSON has no word for is encoded as one of these, which may stand for something else as well.
 SUSPICIOUS = re.compile(rb"null|[nN]a[nN]|[iI]nf")

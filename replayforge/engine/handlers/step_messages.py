@@ -84,6 +84,12 @@ class NextAgain(Struct, frozen=True, forbid_unknown_fields=True):
     """Record what was done and come back at once."""
 
 
+class NextRestart(Struct, frozen=True, forbid_unknown_fields=True):
+    """Come back with an empty journal, in the same run, and with this as the event's payload."""
+
+    payload: Raw | UnsetType = UNSET
+
+
 class Next(Struct, frozen=True, forbid_unknown_fields=True):
     """What is to happen before the endpoint is asked again: one of these."""
 
@@ -92,9 +98,11 @@ class Next(Struct, frozen=True, forbid_unknown_fields=True):
     send: NextSend | UnsetType = UNSET
     call: NextCall | UnsetType = UNSET
     again: NextAgain | UnsetType = UNSET
+    restart: NextRestart | UnsetType = UNSET
 
 
-NextStep = NextSleep | NextWait | NextSend | NextCall | NextAgain
+NamedNext = NextSleep | NextWait | NextSend | NextCall
+NextStep = NamedNext | NextAgain | NextRestart
 
 
 class NextAnswer(Struct, frozen=True, forbid_unknown_fields=True):
@@ -154,7 +162,8 @@ class StepsRequest(Struct, frozen=True):
     `journal` holds the steps recorded so far by their names. Where it is larger than 1 MiB it is null, and
     `journal_url` is where to GET it. `checkpoint_url` takes steps before the answer; null where the daemon has no port.
     `journal_key` followed by a step's name is the same on every try of that step, and another one after a replay that
-    has it done again: hand it to whatever has effects outside.
+    has it done again: hand it to whatever has effects outside. `cancelled` is true once the event was cancelled, where
+    its handler says `on_cancel = "run"`: undo what has to be undone, and finish.
     """
 
     event: EventInRequest
@@ -163,14 +172,19 @@ class StepsRequest(Struct, frozen=True):
     journal_url: str | None
     checkpoint_url: str | None
     journal_key: str
+    cancelled: bool
 
 
 class Remembered(Struct, frozen=True):
-    """What a journal holds when nothing of it is waited for; `activation` counts the answers committed before."""
+    """What a journal holds when nothing of it is waited for; `activation` counts the answers committed before.
+
+    `cancelled` says that its endpoint is told of a cancel.
+    """
 
     number: int
     activation: int
     records: tuple[StepRecord, ...]
+    cancelled: bool = False
 
 
 def given(wanted: Next) -> list[NextStep | UnsetType]:
@@ -182,7 +196,7 @@ def decode_next(body: bytes) -> NextAnswer:
     """Return an answer that says what is next; raises Rejected, or ValueError, with what is wrong with it."""
     answer = decode_message(body, NextAnswer)
     if len(given(answer.next)) != 1:
-        raise ValueError("`next` must hold exactly one of sleep, wait_for, send, call and again")
+        raise ValueError("`next` must hold exactly one of sleep, wait_for, send, call, again and restart")
     check_reports(answer.did)
     return answer
 
@@ -221,10 +235,8 @@ def objection_to_report(report: ReportedStep, kinds: dict[str, StepKind]) -> str
     return f"The name {report.step!r} is that of a {kind} in this journal and cannot be a step as well."
 
 
-def objection_to_next(wanted: NextStep, kind: StepKind, kinds: dict[str, StepKind]) -> str:
+def objection_to_next(wanted: NamedNext, kind: StepKind, kinds: dict[str, StepKind]) -> str:
     """Say in a sentence why what is asked for next cannot be done, or nothing."""
-    if isinstance(wanted, NextAgain):
-        return ""
     if objection := objection_to_name(wanted.step):
         return f"It asked for what cannot be done: {objection}."
     known = kinds.get(wanted.step)

@@ -171,8 +171,11 @@ class Replayer:
         self.publisher.offer([event.entry])
         return event
 
-    async def cancel(self, event_id: str, reason: str) -> StoredEvent:
-        """Cancel an event that has not ended; one that is running is asked to end, if it can be told."""
+    async def cancel(self, event_id: str, reason: str) -> tuple[StoredEvent, bool]:
+        """Cancel an event that has not ended, and return it and whether that is done.
+
+        It is not yet where its handler is told: one that is running, or that undoes what it did.
+        """
         event, _ = await self.find(event_id)
         if event.state not in CANCELLABLE:
             raise Conflict(f"Event {event_id} is {event.state}; only a waiting event can be cancelled.{way_out(event)}")
@@ -185,7 +188,7 @@ class Replayer:
             raise Conflict(f"Event {event.id} was moved by somebody else a moment ago.")
         done = cancelled.answer is CancelAnswer.CANCELLED
         self.telemetry.emit("event.cancelled" if done else "event.cancel_requested", event_id=event.id)
-        return event
+        return event, done
 
     async def resolve(
         self, event_id: str, target: State, reason: str, *, step: str | None = None, result: bytes | None = None

@@ -19,8 +19,9 @@ from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.engine.run.attempt import NotBegun, RunningAttempt
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.deadlines import Deadlines
+from replayforge.engine.run.journal_ends import Left, Park, in_doubt
 from replayforge.engine.run.journal_records import JournalTools
-from replayforge.engine.run.journaling import Journaling, Left, Park, in_doubt
+from replayforge.engine.run.journaling import Journaling
 from replayforge.stores.transactions import Settlement
 
 UNFINISHED = frozenset({Outcome.TIMED_OUT, Outcome.INTERRUPTED, Outcome.CRASHED})

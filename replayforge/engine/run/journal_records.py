@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock, to_us
+from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.journal import RECORDED, Journal, StepError, StepKind, StepRecord, StepState
@@ -21,9 +21,9 @@ from replayforge.engine.dispatch.leases import Leases
 from replayforge.engine.run.attempt import RunningAttempt
 from replayforge.engine.run.children import Children
 from replayforge.engine.run.deadlines import Deadlines
+from replayforge.engine.run.recorded_steps import tell_recorded
 from replayforge.engine.run.recorder import Recorder
 from replayforge.engine.run.reentry import Reentry
-from replayforge.event_loop import own_context
 from replayforge.stores.journals import StepCommit, StepCommitted
 from replayforge.telemetry import Telemetry
 
@@ -78,6 +78,8 @@ class JournalRecords:
         self.known: dict[Key, StepRecord] = {}
         self.uncommitted: dict[Key, StepRecord] = {}
         self.riding: list[StepRecord] = []
+        self.is_half_full = False
+        self.noted = -1
         self.reentry = Reentry(self.loop, attempt.live_tasks)
         self.place = 0
         self.bytes = 0
@@ -132,6 +134,7 @@ class JournalRecords:
         self.known = {(record.kind, record.step): record for record in journal.records}
         self.place = max((max(record.begun, record.recorded) for record in journal.records), default=0)
         self.bytes = sum(record.size for record in journal.records)
+        self.is_half_full = self.is_beyond_half
         self.reentry.begin(key for key, record in self.known.items() if record.state in RECORDED)
 
     def pending(self) -> list[StepRecord]:
@@ -148,7 +151,7 @@ class JournalRecords:
 
     def now_us(self) -> int:
         """Return what time it is."""
-        return self.read_at_us + to_us(self.tools.clock.monotonic() - self.read_at)
+        return self.read_at_us + round((self.tools.clock.monotonic() - self.read_at) * MICROSECONDS_PER_SECOND)
 
     def seconds_until(self, at_us: int | None) -> float:
         """Return how long it is until a time, 0 when there is none or it is over."""
@@ -205,11 +208,11 @@ class JournalRecords:
 
     def note(self, record: StepRecord) -> None:
         """Answer further calls from a record."""
-        was_beyond = self.is_beyond_half
-        self.known[record.kind, record.step] = record
-        self.uncommitted[record.kind, record.step] = record
+        key = (record.kind, record.step)
+        self.known[key] = self.uncommitted[key] = record
         self.bytes += record.size
-        if self.is_beyond_half and not was_beyond:
+        if not self.is_half_full and self.is_beyond_half:
+            self.is_half_full = True
             whose: dict[str, Any] = {"event_id": self.event.id, "event_type": self.event.event_type}
             self.tools.telemetry.emit("journal.half_full", steps=len(self.known), bytes=self.bytes, **whose)
 
@@ -237,11 +240,12 @@ class JournalRecords:
 
         The handler's time stands still meanwhile, and begins anew. When the caller is cancelled the commit goes on.
         """
-        commit = self.commit_of()
-        future = own_context().run(self.tools.recorder.submit, commit)
+        future = self.tools.recorder.submit(self.commit_of(), self.committed)
         self.hold_time()
-        future.add_done_callback(lambda done: self.committed(commit.records, done))
-        committed = await self.patiently(shield(future))
+        try:
+            committed = await future
+        except Unavailable:
+            await self.never()
         if committed.fenced:
             await self.end(LEASE_LOST)
 
@@ -256,18 +260,23 @@ class JournalRecords:
             run_started_at_us=self.run_started_at_us,
             reset=spent and not self.progressed and any(one.state in RECORDED for one in riding),
             activation=self.activation,
+            noted=self.noted >= self.activation,
         )
 
-    def committed(self, records: tuple[StepRecord, ...], future: "asyncio.Future[StepCommitted]") -> None:
-        """Take in what became of a commit, whoever still waits for that."""
+    def committed(self, commit: StepCommit, committed: StepCommitted | None) -> None:
+        """Take in what became of a commit, None where nobody knows that, whoever still waits for it."""
         self.release_time()
-        if future.cancelled() or future.exception() is not None or future.result().fenced:
+        if committed is None or committed.fenced:
             return
-        self.progressed = self.progressed or any(record.state in RECORDED for record in records)
-        self.cancel_requested = self.cancel_requested or future.result().cancel_requested
-        for record in records:
-            if self.uncommitted.get((record.kind, record.step)) is record:
-                del self.uncommitted[record.kind, record.step]
+        self.noted = max(self.noted, commit.activation)
+        if committed.cancel_requested:
+            self.cancel_requested = True
+        for record in commit.records:
+            key = (record.kind, record.step)
+            if record.state in RECORDED:
+                self.progressed = True
+            if self.uncommitted.get(key) is record:
+                del self.uncommitted[key]
 
     async def take_signal(self, taken: StepRecord, timed_out: StepRecord | None) -> StepRecord | None:
         """Take the oldest kept signal that fits a wait, by a commit of its own; None when there is none.
@@ -282,9 +291,14 @@ class JournalRecords:
             self.release_time()
         if answer.fenced:
             await self.end(LEASE_LOST)
-        self.progressed = self.progressed or answer.record is not None
-        if answer.record is not None:
-            self.take_committed(answer.record)
+        if answer.record is None:
+            self.riding = [*commit.records, *self.riding]
+            return None
+        self.progressed = True
+        for record in commit.records:
+            self.uncommitted.pop((record.kind, record.step), None)
+        self.take_committed(answer.record)
+        tell_recorded(self.tools.telemetry, (*commit.records, answer.record))
         return answer.record
 
     async def patiently(self, work: Awaitable[Answer]) -> Answer:

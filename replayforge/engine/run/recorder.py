@@ -2,20 +2,31 @@
 
 import asyncio
 from asyncio import shield
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from replayforge import crashpoints
 from replayforge.batching import Batcher
 from replayforge.domain.clock import Clock
 from replayforge.domain.event import StoredEvent
-from replayforge.domain.journal import RECORDED, Journal, StepRecord
+from replayforge.domain.journal import Journal, StepRecord
+from replayforge.engine.run.recorded_steps import tell_recorded
 from replayforge.engine.service_loop import Outage
-from replayforge.event_loop import own_task
+from replayforge.event_loop import own_context, own_task
 from replayforge.stores.journals import SignalTaken, StepCommit, StepCommitted
 from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 
 ASKED_MAX = 10_000
+
+Told = Callable[[StepCommit, StepCommitted | None], None]
+
+
+class Handed(NamedTuple):
+    """Steps on their way into the store, and who is to hear what became of them."""
+
+    commit: StepCommit
+    told: Told
 
 
 class Recorder:
@@ -28,7 +39,7 @@ class Recorder:
         self.store = store
         self.clock = clock
         self.telemetry = telemetry
-        self.batcher: Batcher[StepCommit, StepCommitted] = Batcher(self.commit)
+        self.batcher: Batcher[Handed, StepCommitted] = Batcher(self.commit)
         self.outage = Outage(telemetry)
         self.giving_up = asyncio.Event()
         self.asked_to_end: set[str] = set()
@@ -49,9 +60,16 @@ class Recorder:
         """Try no commit again from now on: the daemon ends."""
         self.giving_up.set()
 
-    def submit(self, commit: StepCommit) -> "asyncio.Future[StepCommitted]":
-        """Hand in steps; the future resolves once they are durable, or found fenced."""
-        return self.batcher.submit(commit)
+    def submit(self, commit: StepCommit, told: Told) -> "asyncio.Future[StepCommitted]":
+        """Hand in steps; the future resolves once they are durable, or found fenced.
+
+        `told` hears of it before, also where nobody awaits the future any more; of a commit that nobody knows the end
+        of it hears None.
+        """
+        handed = Handed(commit, told)
+        if self.batcher.runner is None:  # its task is to be the daemon's own
+            return own_context().run(self.batcher.submit, handed)
+        return self.batcher.submit(handed)
 
     async def read(self, event: StoredEvent) -> Journal:
         """Return the event's journal, however long the store takes to answer."""
@@ -65,12 +83,20 @@ class Recorder:
         )
         return await shield(own_task(taking))
 
-    async def commit(self, commits: list[StepCommit]) -> list[StepCommitted]:
+    async def commit(self, lot: list[Handed]) -> list[StepCommitted]:
         """Commit, however long the store takes to answer; only a daemon that ends gives up."""
-        committed = await self.outage.outlast(
-            lambda: self.store.record_steps(commits, self.clock.now_us()), self.giving_up
-        )
-        crashpoints.reach("step.committed", len(commits))
+        commits = [one.commit for one in lot]
+        try:
+            committed = await self.outage.outlast(
+                lambda: self.store.record_steps(commits, self.clock.now_us()), self.giving_up
+            )
+            crashpoints.reach("step.committed", len(commits))
+        except BaseException:
+            for one in lot:
+                one.told(one.commit, None)
+            raise
+        for one, said in zip(lot, committed, strict=True):
+            one.told(one.commit, said)
         self.report(commits, committed)
         return committed
 
@@ -82,6 +108,4 @@ class Recorder:
             if not one.fenced
             for record in commit.records
         ]
-        for state in RECORDED:
-            if ended := [record for record in records if record.state is state]:
-                self.telemetry.emit("step.recorded", len(ended), outcome=state, records=ended)
+        tell_recorded(self.telemetry, records)

@@ -15,6 +15,7 @@ from replayforge.domain.verdict import error_signature
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.run.pace import Pace
+from replayforge.engine.run.recorded_steps import tell_recorded
 from replayforge.engine.service_loop import Outage
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, storable_text
 from replayforge.stores.store import Store
@@ -131,6 +132,7 @@ class Settler:
         self.telemetry.emit("attempt.settled", len(ended), settlements=ended)
         if len(ended) < len(committed):
             self.telemetry.emit("event.parked", len(committed) - len(ended))
+        tell_recorded(self.telemetry, [record for one in committed for record in one.records])
         for settlement in fenced:
             event_id, token = settlement.event.id, settlement.event.lease_token
             self.telemetry.emit("attempt.fenced", event_id=event_id, token=token)

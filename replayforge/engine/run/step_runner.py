@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from asyncio import current_task, shield, sleep, timeout
+from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.retry import RetryPolicy
 from replayforge.domain.verdict import Result
 from replayforge.engine.handlers.context import StepCall, running_step_key
-from replayforge.engine.handlers.registry import plain_function
+from replayforge.engine.handlers.registry import is_coroutine_function
 from replayforge.engine.handlers.results import arguments_in_words, error_of, raised, returned
 from replayforge.engine.handlers.step_messages import ReportedError, ReportedStep
 from replayforge.engine.run.journal_records import JournalRecords
@@ -136,10 +137,10 @@ class StepRunner:
         mark, time = running_step_key.set(key), None
         try:
             if call.timeout_seconds is None:
-                result = await self.called(call, step)
+                result = self.judged(await self.called(call, step))
             else:
                 async with timeout(call.timeout_seconds) as time:
-                    result = await self.called(call, step)
+                    result = self.judged(await self.called(call, step))
         except asyncio.CancelledError as cancelled:
             await self.note_cancel(record, cancelled)
             return failed_with(cancelled)
@@ -151,18 +152,24 @@ class StepRunner:
         except Exception as error:
             return failed_with(error)
         finally:
-            running_step_key.reset(mark)
             self.running -= 1
+            if running_step_key.get() is key:  # else what a loop has left behind is closed in another context
+                running_step_key.reset(mark)
         if crashpoints.armed:
             await crashpoints.reach_within("step.returned")
         if result.outcome is Outcome.SUCCEEDED:
             return result, None
         return result, StepError("bad_result", result.error or "")
 
-    async def called(self, call: StepCall, step: str) -> Result:
-        """Call the step's function; a plain one gets a thread, when an earlier call that took too long has ended."""
-        if inspect.iscoroutinefunction(plain_function(call.function)):
-            return self.judged(await call.function(*call.args, **call.kwargs))
+    def called(self, call: StepCall, step: str) -> Coroutine[Any, Any, Any]:
+        """Call the step's function; a plain one gets a thread."""
+        if is_coroutine_function(call.function):
+            coroutine: Coroutine[Any, Any, Any] = call.function(*call.args, **call.kwargs)
+            return coroutine
+        return self.called_in_thread(call, step)
+
+    async def called_in_thread(self, call: StepCall, step: str) -> Any:
+        """Call a plain function, when an earlier call that took too long has ended."""
         if self.lingering is not None:
             await shield(self.lingering)
         thread = call_in_thread(partial(thrown_or_returned, call), f"step {step}")
@@ -173,7 +180,7 @@ class StepRunner:
                 self.lingering = thread
         if isinstance(came, Thrown):
             raise came.error
-        return self.judged(await came if inspect.isawaitable(came) else came)
+        return await came if inspect.isawaitable(came) else came
 
     def judged(self, value: Any) -> Result:
         """Return what a value comes to that a step has returned."""

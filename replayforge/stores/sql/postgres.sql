@@ -373,6 +373,14 @@ WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND (
 SELECT j.event_seq, {database_now_us}
 FROM (SELECT 1) AS one LEFT JOIN journals AS j ON j.cancel_requested = 1 AND j.event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
 
+-- told_of_cancel --
+-- Those of these events whose code was told that they are cancelled.
+SELECT DISTINCT j.event_seq FROM journals AS j JOIN steps AS s ON s.event_seq = j.event_seq AND s.journal = j.number
+WHERE j.event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND s.error_type = 'Cancelled'
+    AND NOT EXISTS (
+        SELECT 1 FROM steps AS later WHERE later.event_seq = s.event_seq AND later.journal = s.journal
+        AND later.kind = s.kind AND later.step = s.step AND later.generation > s.generation)
+
 -- fragment pending_columns --
 s.event_seq, s.journal, s.kind, s.step, s.generation, e.lease_token,
 (SELECT max(greatest(o.begun, o.recorded)) FROM steps AS o WHERE o.event_seq = s.event_seq AND o.journal = s.journal),
@@ -391,7 +399,7 @@ SELECT {pending_columns}
 FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
     JOIN events AS e ON e.seq = s.event_seq
 WHERE s.other_id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
-    AND s.kind = 'call' AND s.state = 'pending'
+    AND s.kind = 'call' AND s.state || '' = 'pending'
 
 -- ended_calls --
 -- The steps of these journals, (row number, journal, token), that wait for children which have ended, and how.
@@ -1296,6 +1304,29 @@ UNION ALL
 SELECT 'without child', s.event_seq, s.journal, s.step FROM steps AS s JOIN events AS e ON e.seq = s.event_seq
 WHERE s.other_id IS NOT NULL AND s.kind <> 'wait_for' AND e.state || '' IN ({open_states})
     AND NOT EXISTS (SELECT 1 FROM events AS c WHERE c.id = s.other_id)
+LIMIT :count
+
+-- check_signals --
+-- Waits that have taken a signal which another one has taken, and signals that were taken and that no wait has. What a
+-- replay has cleared does not count, nor what an earlier journal has taken: nobody knows whether that was given back.
+WITH takes AS (
+    SELECT s.event_seq, s.journal, s.step, s.other_id
+    FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
+    WHERE s.kind = 'wait_for' AND s.state = 'done' AND s.other_id IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM steps AS o
+        WHERE o.event_seq = s.event_seq AND o.journal = s.journal AND o.kind = s.kind AND o.step = s.step
+            AND o.generation > s.generation
+    )
+)
+SELECT 'taken twice', event_seq, journal, step FROM takes
+WHERE other_id IN (SELECT other_id FROM takes GROUP BY other_id HAVING count(*) > 1)
+UNION ALL
+SELECT 'taken by nobody', k.seq, 0, k.event_type FROM events AS k
+WHERE k.state = 'succeeded' AND k.previous_state = 'kept'
+    AND EXISTS (SELECT 1 FROM events AS e WHERE e.id = convert_from(k.result, 'UTF8')::jsonb ->> 'taken_by')
+    AND NOT EXISTS (
+        SELECT 1 FROM steps AS s WHERE s.other_id = k.id AND s.kind = 'wait_for' AND s.state = 'done'
+    )
 LIMIT :count
 
 -- check_states --

@@ -359,6 +359,14 @@ WHERE seq IN (SELECT value FROM json_each(:seqs)) AND (attempt_count > 0 OR cras
 SELECT j.event_seq, :now_us
 FROM (SELECT 1) AS one LEFT JOIN journals AS j ON j.cancel_requested = 1 AND j.event_seq IN (SELECT value FROM json_each(:seqs))
 
+-- told_of_cancel --
+-- Those of these events whose code was told that they are cancelled.
+SELECT DISTINCT j.event_seq FROM journals AS j JOIN steps AS s ON s.event_seq = j.event_seq AND s.journal = j.number
+WHERE j.event_seq IN (SELECT value FROM json_each(:seqs)) AND s.error_type = 'Cancelled'
+    AND NOT EXISTS (
+        SELECT 1 FROM steps AS later WHERE later.event_seq = s.event_seq AND later.journal = s.journal
+        AND later.kind = s.kind AND later.step = s.step AND later.generation > s.generation)
+
 -- fragment pending_columns --
 s.event_seq, s.journal, s.kind, s.step, s.generation, e.lease_token,
 (SELECT max(max(o.begun, o.recorded)) FROM steps AS o WHERE o.event_seq = s.event_seq AND o.journal = s.journal),
@@ -454,7 +462,7 @@ UPDATE journals SET cancel_requested = 1 WHERE event_seq = :seq RETURNING event_
 
 -- due_signals --
 -- Scheduled events of these types whose time has come, with what signals are found by.
-SELECT seq, application_name, workflow_id, event_type FROM events
+SELECT seq, application_name, workflow_id, event_type FROM events INDEXED BY events_waiting
 WHERE state IN ({timed_states}) AND due_at_us <= :now_us AND state = 'scheduled'
     AND event_type IN (SELECT value FROM json_each(:signals))
 ORDER BY due_at_us LIMIT :count
@@ -850,7 +858,8 @@ SELECT 0, 0, '' WHERE :seconds < 0
 -- Queue what was waiting for its time, but no signals, which are never queued.
 UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us
 WHERE seq IN (
-    SELECT seq FROM events WHERE state IN ({timed_states}) AND due_at_us <= :now_us
+    SELECT seq FROM events INDEXED BY events_waiting
+    WHERE state IN ({timed_states}) AND due_at_us <= :now_us
         AND NOT (state = 'scheduled' AND event_type IN (SELECT value FROM json_each(:signals)))
     ORDER BY due_at_us LIMIT :count
 )
@@ -858,13 +867,13 @@ RETURNING id, run, previous_state, event_type, seq
 
 -- next_due --
 -- When the next waiting event falls due, by the clock of who asks.
-SELECT min(due_at_us) FROM events WHERE state IN ({timed_states})
+SELECT min(due_at_us) FROM events INDEXED BY events_waiting WHERE state IN ({timed_states})
 
 -- due_soon --
 -- Of how many waiting events, counted up to a number, the time has come, or comes soon for those that are tried again.
 SELECT state, count(*)
 FROM (
-    SELECT state FROM events
+    SELECT state FROM events INDEXED BY events_waiting
     WHERE state IN ({timed_states}) AND due_at_us <= :now_us + :soon_us
         AND (state = 'retrying' OR due_at_us <= :now_us)
     LIMIT :scan_max
@@ -1225,13 +1234,15 @@ WHERE e.seq IS NULL LIMIT :count
 -- missed_wakes --
 -- Who is parked although what it waits for has come: a signal that is kept, or the end of a child.
 SELECT 'unmatched', w.event_seq, 0, w.step, w.application_name, w.workflow_id, w.event_type, e.lease_token
-FROM events AS k JOIN waits AS w ON w.workflow_id = k.workflow_id AND w.event_type = k.event_type
-    AND w.application_name = k.application_name JOIN events AS e ON e.seq = w.event_seq
+FROM events AS k INDEXED BY events_kept CROSS JOIN waits AS w ON w.workflow_id = k.workflow_id
+    AND w.event_type = k.event_type AND w.application_name = k.application_name
+    CROSS JOIN events AS e ON e.seq = w.event_seq
 WHERE k.state = 'kept' AND e.state = 'waiting'
 UNION ALL
 SELECT 'unanswered', s.event_seq, s.journal, s.step, e.application_name, e.workflow_id, '', e.lease_token
-FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
-    JOIN events AS c ON c.id = s.other_id JOIN events AS e ON e.seq = s.event_seq
+FROM steps AS s INDEXED BY steps_calling
+    CROSS JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
+    CROSS JOIN events AS c ON c.id = s.other_id CROSS JOIN events AS e ON e.seq = s.event_seq
 WHERE s.kind = 'call' AND s.state = 'pending' AND c.state IN ({answering_states}) AND e.state = 'waiting'
 LIMIT :count
 
@@ -1249,6 +1260,29 @@ UNION ALL
 SELECT 'without child', s.event_seq, s.journal, s.step FROM steps AS s JOIN events AS e ON e.seq = s.event_seq
 WHERE s.other_id IS NOT NULL AND s.kind <> 'wait_for' AND e.state IN ({open_states})
     AND NOT EXISTS (SELECT 1 FROM events AS c WHERE c.id = s.other_id)
+LIMIT :count
+
+-- check_signals --
+-- Waits that have taken a signal which another one has taken, and signals that were taken and that no wait has. What a
+-- replay has cleared does not count, nor what an earlier journal has taken: nobody knows whether that was given back.
+WITH takes AS (
+    SELECT s.event_seq, s.journal, s.step, s.other_id
+    FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
+    WHERE s.kind = 'wait_for' AND s.state = 'done' AND s.other_id IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM steps AS o
+        WHERE o.event_seq = s.event_seq AND o.journal = s.journal AND o.kind = s.kind AND o.step = s.step
+            AND o.generation > s.generation
+    )
+)
+SELECT 'taken twice', event_seq, journal, step FROM takes
+WHERE other_id IN (SELECT other_id FROM takes GROUP BY other_id HAVING count(*) > 1)
+UNION ALL
+SELECT 'taken by nobody', k.seq, 0, k.event_type FROM events AS k
+WHERE k.state = 'succeeded' AND k.previous_state = 'kept'
+    AND EXISTS (SELECT 1 FROM events AS e WHERE e.id = CAST(k.result AS TEXT) ->> 'taken_by')
+    AND NOT EXISTS (
+        SELECT 1 FROM steps AS s WHERE s.other_id = k.id AND s.kind = 'wait_for' AND s.state = 'done'
+    )
 LIMIT :count
 
 -- check_states --

@@ -44,7 +44,8 @@ StepName = Annotated[str, msgspec.Meta(min_length=1, max_length=2 * NAME_CHARACT
 class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What may be said with a replay of one event; an empty payload means that none was given.
 
-    `from` says from where in its journal: `failure`, `start`, or the name of a step. With `dry_run` nothing is done.
+    `from` says from where in its journal: `failure`, `start`, or the name of a step (`step:NAME` where it
+    is called so). With `dry_run` nothing is done.
     """
 
     payload: msgspec.Raw = msgspec.Raw()  # in a union msgspec would take null only
@@ -228,10 +229,11 @@ async def retry_event(request: web.Request) -> web.Response:
 
 
 async def cancel_event(request: web.Request) -> web.Response:
-    """Cancel a waiting event."""
+    """Cancel an event that has not ended; 202 where its handler is told and ends it."""
     asked = await read_object(request, ReasonRequest)
-    event = await context_of(request).replayer.cancel(request.match_info["id"], asked.reason)
-    return json_response({"id": event.id, "run": event.run, "status": "cancelled"})
+    event, done = await context_of(request).replayer.cancel(request.match_info["id"], asked.reason)
+    status = "cancelled" if done else "cancel_requested"
+    return json_response({"id": event.id, "run": event.run, "status": status}, status=200 if done else 202)
 
 
 async def resolve_event(request: web.Request) -> web.Response:

@@ -105,7 +105,7 @@ DETAILS: dict[str, Details] = {
     "GET /api/events/{id}/steps": Details(LIST, answers=((200, "StepShape[]"),)),
     "POST /api/events/{id}/replay": Details(body="ReplayRequest", answers=((202, ""), (200, ""))),
     "POST /api/events/{id}/retry": Details(answers=((202, ""),)),
-    "POST /api/events/{id}/cancel": Details(body="ReasonRequest"),
+    "POST /api/events/{id}/cancel": Details(body="ReasonRequest", answers=((200, ""), (202, ""))),
     "POST /api/events/{id}/resolve": Details(body="ResolveRequest"),
     "GET /api/workflows": Details(("application_name", *LIST)),
     "GET /api/workflows/{id}": Details(("application_name",)),

@@ -50,7 +50,7 @@ class BulkReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What may be said with a bulk replay: which events, how many are expected, how fast, how carefully, and why.
 
     `canary` are replayed first; the others follow only when none of these becomes a dead letter again. `from` is that
-    of each replay: `failure`, `start`, or the name of a step.
+    of each replay: `failure`, `start`, or the name of a step (`step:NAME` where it is called so).
     """
 
     ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=IDS_MAX)] | None = None

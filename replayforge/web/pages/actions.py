@@ -54,7 +54,7 @@ async def confirm(request: web.Request) -> web.Response:
     verb = verb_of(request)
     selection = read_selection(request.query)
     context = context_of(request)
-    events = await selected(context.queries, selection)
+    events = await selected(context, selection)
     if not events:
         raise NotFound("None of the selected events exists any more.")
     view = views.ConfirmView(
@@ -62,7 +62,7 @@ async def confirm(request: web.Request) -> web.Response:
         count=len(events),
         more=len(events) == GROUP_EVENTS_MAX,
         all_of_it=bulk_replay_link(context.base_path, verb, selection, events),
-        sample=rows.event_rows(events[:SAMPLE_MAX], context.queries),
+        sample=rows.event_rows(events[:SAMPLE_MAX], context),
         what=selection.group or "",
         hidden=selection.hidden,
         needs_force=verb == "replay" and any(event.state is State.SUCCEEDED for event in events),
@@ -96,7 +96,7 @@ async def act(request: web.Request) -> web.Response:
     back = back_of(form, f"{context.base_path}/events")
     if order.verb == "discard" and not order.reason.strip():
         return see_other(request, back, Flash("err", "Nothing was discarded: a discard needs a reason."))
-    events = await selected(context.queries, read_selection(form))
+    events = await selected(context, read_selection(form))
     done, refusals = await carry_out(context.replayer, order, events)
     return see_other(request, back, outcome(order, events, done, refusals))
 

@@ -61,6 +61,11 @@ def masked_text(text: str, reading: Reading) -> Text:
     return replace(whole, text="".join(pieces), masked_count=sum(piece is MASK for piece in pieces))
 
 
+def hidden(line: str, reading: Reading) -> str:
+    """Return one line of an error, or what stands for many like it, with the same values hidden."""
+    return masked_text(line, reading).text
+
+
 def without_secrets(text: str, secrets: Sequence[str]) -> Iterator[str]:
     """Cut a text into pieces, with the mask in place of every value whose name holds one of the secret words."""
     begun, at = 0, 0

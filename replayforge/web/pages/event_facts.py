@@ -6,6 +6,7 @@ from replayforge.domain.poison import Isolation
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.report.event_queries import History
 from replayforge.stores.suspicions import Suspect
+from replayforge.web.pages.documents import Reading, hidden
 from replayforge.web.pages.rows import Fact
 from replayforge.web.pages.words import count, duration, link, plural, workflow_path
 
@@ -25,7 +26,7 @@ def receipt_facts(receipt: Receipt) -> list[Fact]:
     ]
 
 
-def history_facts(found: History) -> list[Fact]:
+def history_facts(found: History, reading: Reading) -> list[Fact]:
     """Return the facts of an event that has a row."""
     event = found.event
     return [
@@ -34,7 +35,7 @@ def history_facts(found: History) -> list[Fact]:
         Fact("Log offset", f"offset {count(event.log_offset)}", f"its place in ForgeLog {event.log_id}"),
         Fact("Run", f"{event.run}", "one more for each replay"),
         Fact("Starts", plural(event.starts, "time"), "how often a worker was given this event"),
-        *ending(event),
+        *ending(event, reading),
         *suspicion(found.suspect),
     ]
 
@@ -49,7 +50,7 @@ def origin(workflow_id: str, service_name: str, application_name: str, key: str 
     ]
 
 
-def ending(event: StoredEvent) -> list[Fact]:
+def ending(event: StoredEvent, reading: Reading) -> list[Fact]:
     """Return how the event stands."""
     took = duration((event.updated_at_us - event.created_at_us) / MICROSECONDS_PER_SECOND)
     facts = [Fact("From first to last", took, "from its acceptance to its last change")]
@@ -60,7 +61,9 @@ def ending(event: StoredEvent) -> list[Fact]:
     if event.reason:
         facts.append(Fact("Reason", event.reason.replace("_", " ")))
     if event.error_signature:
-        facts.append(Fact("Error group", event.error_signature, "", link("/events", {"error": event.error_signature})))
+        group = hidden(event.error_signature, reading)
+        to = link("/events", {"error": group}) if group == event.error_signature else ""  # it would show what is hidden
+        facts.append(Fact("Error group", group, "", to))
     return facts
 
 

@@ -43,7 +43,7 @@ async def events(request: web.Request) -> web.Response:
         replayable=replayable(filters.status),
         states=views.state_counts(report),
         since_choices=SINCE_CHOICES,
-        rows=rows.event_rows(found[:PAGE_SIZE], context.queries),
+        rows=rows.event_rows(found[:PAGE_SIZE], context),
         first_page=cursor is None,
         older=older(request, [event.seq for event in found]),
     )

@@ -49,7 +49,7 @@ async def event(request: web.Request) -> web.Response:
     if isinstance(found, Receipt):
         view = received_view(found, holds)
     else:
-        view = history_view(found, Shown(holds, attempts, falls), context)
+        view = history_view(found, Shown(holds, attempts, falls), context, reading)
     return await show(request, PageTemplate("event.html", view.event.event_type, "events"), view)
 
 
@@ -105,12 +105,12 @@ class Shown(NamedTuple):
     waterfall: Waterfall | None
 
 
-def history_view(found: History, made: Shown, context: WebContext) -> views.EventView:
+def history_view(found: History, made: Shown, context: WebContext, reading: Reading) -> views.EventView:
     """Return the view of an event with its history."""
     event, story = found.event, found.story
     return views.EventView(
-        event=rows.event_row(found.event, context.queries.attempts_max(found.event)),
-        facts=history_facts(found),
+        event=rows.event_row(found.event, context.queries.attempts_max(found.event), reading),
+        facts=history_facts(found, reading),
         verbs=verbs_of(event, story) - ({"replay"} if context.queries.is_signal(event.event_type) else set()),
         attempts=made.attempts,
         actions=[rows.action_row(action) for action in found.actions],

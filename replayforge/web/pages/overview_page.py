@@ -32,7 +32,7 @@ async def overview(request: web.Request) -> web.Response:
         bars=trends.throughput(history.metrics_history),
         latency=latency,
         types=trends.type_rows(history.metrics_history, history.queued, QUEUED_COUNTED_MAX),
-        rows=rows.event_rows(found, context.queries),
+        rows=rows.event_rows(found, context),
         activity=rows.activity_rows(list(live_rates.telemetry_events), ACTIVITY_SIZE),
         example=example(origin_of(request)),
         ledger=report.ledger.in_words(),

@@ -19,13 +19,15 @@ from replayforge.engine.report.convergence import Convergence
 from replayforge.engine.report.daemon_status import DaemonStatus
 from replayforge.turns import computing
 from replayforge.web.api.snapshot import convergence_of
-from replayforge.web.http.context import context_of
+from replayforge.web.http.context import WebContext, context_of
 from replayforge.web.http.guard import is_signed_in
 from replayforge.web.live.cached_answer import CachedAnswer
 from replayforge.web.live.hints import happened
 from replayforge.web.pages import flash, words
 from replayforge.web.pages.assets import ASSETS
+from replayforge.web.pages.documents import Reading
 from replayforge.web.pages.health import Health, Signs, judge
+from replayforge.web.pages.rows import groups_of_errors
 
 THEME_COOKIE = "replayforge_theme"
 THEMES = ("auto", "light", "dark")
@@ -217,14 +219,19 @@ async def build_shell(request: web.Request, page: PageTemplate, *, partial: bool
 
 async def ledger_and_groups(request: web.Request) -> tuple[Convergence | None, list[Group]]:
     """Return how the ledger stands and the groups of dead letters, or nothing while the store is away."""
-    queries, cached = context_of(request).queries, request.config_dict[LETTER_GROUPS]
+    context, cached = context_of(request), request.config_dict[LETTER_GROUPS]
     try:
         report = await convergence_of(request)
         any_dead = report.ledger.states[State.DEAD_LETTERED] > 0
-        groups = await cached.get(lambda: queries.dead_letter_groups("error")) if any_dead else []
+        groups = await cached.get(lambda: letter_groups(context)) if any_dead else []
     except Unavailable:
         return None, []
     return report, groups
+
+
+async def letter_groups(context: WebContext) -> list[Group]:
+    """Return dead letters by their errors, as pages name these."""
+    return groups_of_errors(await context.queries.dead_letter_groups("error"), Reading(context.masked_names))
 
 
 async def judge_now(status: DaemonStatus, report: Convergence | None, groups: list[Group], now_us: int) -> Health:

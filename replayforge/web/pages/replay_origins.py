@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from replayforge.domain.errors import Conflict
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import State
-from replayforge.domain.replay_plan import FROM_FAILURE, FROM_START, PastJournal, plan_replay
+from replayforge.domain.replay_plan import FROM_FAILURE, FROM_START, PastJournal, origin_of, plan_replay
 from replayforge.web.pages.words import plural
 
 STEPS_MAX = 200
@@ -56,8 +56,8 @@ def from_start(pasts: Sequence[Past]) -> ReplayOrigin:
 
 def from_step(event: StoredEvent, journal: PastJournal, name: str) -> ReplayOrigin:
     """Return a step."""
-    plan = plan_replay(event.id, event.state, journal, name)
-    return ReplayOrigin(name, f"step {name}: {repeated(plan.effects)}")
+    plan = plan_replay(event.id, event.state, journal, origin_of(name))
+    return ReplayOrigin(plan.begins_from, f"step {name}: {repeated(plan.effects)}")
 
 
 def repeated(effects: int) -> str:

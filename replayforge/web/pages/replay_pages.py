@@ -11,13 +11,14 @@ from replayforge.domain.document import Unacceptable
 from replayforge.domain.errors import NotFound, Rejected
 from replayforge.domain.identity import new_request_id
 from replayforge.domain.lifecycle import TERMINAL, State
-from replayforge.domain.replay_plan import FROM_START
+from replayforge.domain.replay_plan import FROM_START, origin_of
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.web.api.replays import BulkReplayRequest, ReplayFilter, chosen_events, order_of
 from replayforge.web.http.context import context_of
 from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import form_key, query_cursor, read_form
 from replayforge.web.pages import views
+from replayforge.web.pages.documents import Reading, hidden
 from replayforge.web.pages.event_list import api_query, read_filters
 from replayforge.web.pages.flash import Flash, back_of, is_ours, see_other
 from replayforge.web.pages.paging import PAGE_SIZE, older
@@ -61,6 +62,7 @@ async def ask(request: web.Request) -> web.Response:
     preview = await context.replay_jobs.preview(
         chosen_events(BulkReplayRequest(filter=wanted, force=force)), FROM_START
     )
+    reading = Reading(context.masked_names)
     if not preview.matched:
         raise NotFound(f"There is nothing to replay: none of {filter_in_words(given)}.")
     view = views.NewReplayView(
@@ -68,7 +70,7 @@ async def ask(request: web.Request) -> web.Response:
         count=preview.matched,
         more=preview.more,
         members_max=MEMBERS_MAX,
-        groups=preview.groups,
+        groups=[(hidden(name, reading), number) for name, number in preview.groups],
         groups_capped=preview.groups_capped,
         effects=preview.effects,
         hidden=[*given.items(), ("expected_count", str(preview.matched)), ("key", new_request_id())],
@@ -107,7 +109,9 @@ def request_of(form: MultiMapping[str]) -> BulkReplayRequest:
     given: dict[str, Any] = {name: form[name] for name in NUMBERS if form.get(name)}
     wanted = {name: form[name] for name in ReplayFilter.__struct_fields__ if form.get(name)}
     more: dict[str, Any] = {"reason": form.get("reason", ""), "force": form.get("force") == "on"}
-    if begins_from := form.get("step") or form.get("from"):
+    if step := form.get("step"):
+        more["from"] = origin_of(step)
+    elif begins_from := form.get("from"):
         more["from"] = begins_from
     return msgspec.convert(given | more | {"filter": wanted}, BulkReplayRequest, strict=False)
 

@@ -8,10 +8,10 @@ from replayforge.domain.event import Action, Attempt, StoredEvent
 from replayforge.domain.lifecycle import CANCELLABLE, REPLAYABLE, TIMED, State
 from replayforge.domain.reports import Group, WorkflowSummary
 from replayforge.engine.accept.intake import Receipt
-from replayforge.engine.report.event_queries import EventQueries
 from replayforge.turns import computed
+from replayforge.web.http.context import WebContext
 from replayforge.web.live.live_rates import TelemetryEvent
-from replayforge.web.pages.documents import Reading, masked_text
+from replayforge.web.pages.documents import Reading, hidden, masked_text
 from replayforge.web.pages.words import Text, first_line
 
 SENTENCES = {
@@ -190,7 +190,7 @@ class NodeRow:
     unprojected: int
 
 
-def event_row(event: StoredEvent, attempts_max: int) -> EventRow:
+def event_row(event: StoredEvent, attempts_max: int, reading: Reading) -> EventRow:
     """Return a row for an event as the store has it; `attempts_max` failures end a run of it."""
     return EventRow(
         id=event.id,
@@ -204,7 +204,7 @@ def event_row(event: StoredEvent, attempts_max: int) -> EventRow:
         created_at=format_time(event.created_at_us),
         updated_at=format_time(event.updated_at_us),
         due_at=None if event.due_at_us is None else format_time(event.due_at_us),
-        error=first_line(event.last_error),
+        error=hidden(first_line(event.last_error), reading),
         reason=event.reason or "",
     )
 
@@ -230,9 +230,10 @@ def received_row(receipt: Receipt) -> EventRow:
     )
 
 
-def event_rows(events: Iterable[StoredEvent], queries: EventQueries) -> list[EventRow]:
+def event_rows(events: Iterable[StoredEvent], context: WebContext) -> list[EventRow]:
     """Return rows for some events."""
-    return [event_row(event, queries.attempts_max(event)) for event in events]
+    reading = Reading(context.masked_names)
+    return [event_row(event, context.queries.attempts_max(event), reading) for event in events]
 
 
 def attempt_row(attempt: Attempt, reading: Reading) -> AttemptRow:
@@ -297,6 +298,26 @@ def group_rows(groups: Sequence[Group]) -> list[GroupRow]:
         )
         for one in groups
     ]
+
+
+def groups_of_errors(groups: Sequence[Group], reading: Reading) -> list[Group]:
+    """Return groups by errors in which values are hidden; those that differ in nothing else are one."""
+    found: dict[str, Group] = {}
+    for one in groups:
+        name = hidden(one.name, reading)
+        found[name] = joined(found[name], one) if name in found else replace(one, name=name)
+    return list(found.values())
+
+
+def joined(first: Group, second: Group) -> Group:
+    """Return two groups as one, of the first one's name; nobody knows how many event types they have in common."""
+    return replace(
+        first,
+        count=first.count + second.count,
+        event_types=max(first.event_types, second.event_types),
+        first_at_us=min(first.first_at_us, second.first_at_us),
+        last_at_us=max(first.last_at_us, second.last_at_us),
+    )
 
 
 def activity_row(telemetry_event: TelemetryEvent) -> ActivityRow:

@@ -10,8 +10,10 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter
 from replayforge.engine.report.event_queries import EventQueries
 from replayforge.web.api.dead_letters import GROUPINGS
+from replayforge.web.http.context import WebContext
 from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import bad_query
+from replayforge.web.pages.documents import Reading, hidden
 
 IDS_MAX = 200
 GROUP_EVENTS_MAX = 1000
@@ -50,20 +52,21 @@ def read_selection(values: MultiMapping[str]) -> Selection:
     return Selection(ids=ids)
 
 
-async def selected(queries: EventQueries, selection: Selection) -> list[StoredEvent]:
+async def selected(context: WebContext, selection: Selection) -> list[StoredEvent]:
     """Return the events that are meant; ids that name nothing are left out."""
     if selection.group_by:
-        return await group_letters(queries, selection.group_by, selection.group, None, GROUP_EVENTS_MAX)
-    return await queries.events_by_ids(selection.ids)
+        return await group_letters(context, selection.group_by, selection.group, None, GROUP_EVENTS_MAX)
+    return await context.queries.events_by_ids(selection.ids)
 
 
 async def group_letters(
-    queries: EventQueries, group_by: str, group: str | None, before_seq: int | None, limit: int
+    context: WebContext, group_by: str, group: str | None, before_seq: int | None, limit: int
 ) -> list[StoredEvent]:
     """Return dead letters of a group, or with None of every group, newest first."""
     letters: list[StoredEvent] = []
-    async for event in scan(queries, group_by, group, before_seq):
-        if group is None or grouping(event, group_by) == group:
+    reading = Reading(context.masked_names)
+    async for event in scan(context.queries, group_by, group, before_seq):
+        if group is None or grouping(event, group_by, reading) == group:
             letters.append(event)
         if len(letters) == limit:
             break
@@ -88,8 +91,8 @@ async def scan(
         before_seq = found[-1].seq
 
 
-def grouping(event: StoredEvent, group_by: str) -> str:
-    """Return the group a dead letter belongs to, as the store groups them."""
+def grouping(event: StoredEvent, group_by: str, reading: Reading) -> str:
+    """Return the group a dead letter belongs to, as the store groups them and pages show them."""
     match group_by:
         case "type":
             return event.event_type
@@ -97,4 +100,4 @@ def grouping(event: StoredEvent, group_by: str) -> str:
             return event.service_name
         case "reason":
             return str(event.reason)
-    return str(event.error_signature or event.reason)
+    return hidden(str(event.error_signature or event.reason), reading)

@@ -54,7 +54,7 @@ async def workflow(request: web.Request) -> web.Response:
         failed=len(failed),
         idle_shown=idle_shown,
         timeline=charts.timeline(found, attempts, now_us, steps=steps, idle_shown=idle_shown) if found else None,
-        rows=rows.event_rows(shown, context.queries),
+        rows=rows.event_rows(shown, context),
         attempts=of_event,
         steps={event.id: brief_rows(event, steps[event.seq]) for event in shown if event.seq in steps},
         parents={event.id: parent_of(event, events) for event in shown if event.parent_id is not None},

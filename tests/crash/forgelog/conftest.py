@@ -34,9 +34,16 @@ class Tally:
         """The salt of a segment."""
         return self.rng.getrandbits(bits) if self.salt is None else self.salt
 
+    def token_hex(self, size: int) -> str:
+        """The id of a log."""
+        return f"{self.randbits(size * 8):0{size * 2}x}"
+
     @contextmanager
     def one_salt(self) -> Iterator[None]:
-        """Have every log that is opened meanwhile begin its segment with one salt, so that equal logs stay equal."""
+        """Have every log that is opened meanwhile begin its segment with one salt, so that equal logs stay equal.
+
+        They take no random number then, either: what comes after does not depend on how many were opened.
+        """
         self.salt = ONE_SALT
         try:
             yield
@@ -63,5 +70,6 @@ def show_now(config: pytest.Config, line: str) -> None:
 def tally(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tally]:
     tally = Tally(request.node.name.removeprefix("test_"), show=partial(show_now, request.config))
     monkeypatch.setattr("replayforge.forgelog.writer.secrets.randbits", tally.randbits)
+    monkeypatch.setattr("replayforge.forgelog.storage.secrets.token_hex", tally.token_hex)
     yield tally
     request.node.user_properties.append(("proven", [tally.name, tally.seed, dict(tally.counts)]))

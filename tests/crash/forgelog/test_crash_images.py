@@ -2,18 +2,21 @@
 
 import random
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import pytest
 
 from replayforge.forgelog.consumers import save_consumers
-from replayforge.forgelog.errors import GapError
-from replayforge.forgelog.record import NewRecord
+from replayforge.forgelog.errors import GapError, LogFull, LogRefused
+from replayforge.forgelog.header import HEADER_BYTES
+from replayforge.forgelog.limits import BATCH_HEAD_BYTES
+from replayforge.forgelog.record import RECORD_HEAD_BYTES, NewRecord
 from replayforge.forgelog.repair import apply_plan, make_plan
 from replayforge.forgelog.storage import Storage
 from tests.crash.forgelog.conftest import Tally
 from tests.support.files.logs import DIRECTORY, Written, known_to_readers, open_storage, read_all, write_log
-from tests.support.files.sim import Image, SimFiles
+from tests.support.files.sim import SECTOR, Image, SimFiles
 
 
 @dataclass
@@ -75,6 +78,18 @@ class Workload:
         self.storage.writer.commit(records)
         self.history.acked = len(self.history.submitted)
 
+    def fill(self) -> None:
+        """The disk is full in the middle of a batch, and later it is not; the log may look for space before it writes.
+
+        So much is missing of the batch that no crash can leave it whole.
+        """
+        self.files.space = self.rng.randrange(1600)
+        with pytest.raises(LogFull):
+            self.storage.writer.commit([NewRecord(self.rng.randbytes(2000))])
+        self.files.space = None
+        if self.rng.random() < 0.5:
+            assert self.storage.writer.has_space()
+
     def mark(self) -> None:
         self.storage.writer.mark()
 
@@ -102,30 +117,69 @@ class Workload:
 
     def step(self) -> None:
         choices: list[Callable[[], None]] = [self.append] * 14 + [
-            self.mark, self.mark, self.bind, self.commit, self.retain, self.reopen,
+            self.mark, self.mark, self.fill, self.bind, self.commit, self.retain, self.reopen,
         ]  # fmt: skip
         self.rng.choice(choices)()
 
 
-def crash_everywhere(tally: Tally, *, images: int, steps: int, randoms: int) -> None:
-    """Live lives of so many steps, and look at what a crash in them would leave, until there were enough images."""
-    while tally.counts["images"] < images:
-        rng = random.Random(tally.rng.getrandbits(64))
-        files, history = SimFiles(), History()
+@dataclass(frozen=True)
+class Life:
+    """One life of a log, and what a crash at each of its moments would leave: all of it follows from these figures."""
 
-        def crash(operation: str, files: SimFiles = files, history: History = history) -> None:
+    seed: int
+    steps: int
+    randoms: int
+
+    def live(self, tally: Tally, look: Callable[[History, Image], None], *, images: int) -> None:
+        """Show each image as the life goes on, until it is over or there were enough of them after a step."""
+        tally.rng.seed(self.seed)
+        files, history, seen = SimFiles(), History(), 0
+
+        def crash(operation: str) -> None:
+            nonlocal seen
             tally.add("crash points")
             with tally.one_salt():
-                for image in files.crash_images(tally.rng, randoms):
-                    tally.add("images")
-                    tally.add("different images", history.check(image))
+                for image in files.crash_images(tally.rng, self.randoms):
+                    look(history, image)
+                    seen += 1
 
         files.before = crash
-        work = Workload(files, history, rng)
-        for _ in range(steps):
-            if tally.counts["images"] < images:
+        work = Workload(files, history, random.Random(f"{self.seed}:steps"))
+        for _ in range(self.steps):
+            if seen < images:
                 work.step()
         tally.add("acknowledged records", history.acked)
+
+    def image(self, tally: Tally, number: int) -> tuple[History, Image]:
+        """Live it again and return the image of this number, from 1, and what was known when it was taken."""
+        found: list[tuple[History, Image]] = []
+        count = 0
+
+        def look(history: History, image: Image) -> None:
+            nonlocal count
+            count += 1
+            if count == number:
+                found.append((deepcopy(history), image))
+
+        self.live(tally, look, images=number)
+        return found[0]
+
+
+def crash_everywhere(tally: Tally, *, images: int, steps: int, randoms: int) -> None:
+    """Live lives of so many steps, and look at what a crash in them would leave, until there were enough images."""
+    seeds = random.Random(tally.rng.getrandbits(64))
+    while tally.counts["images"] < images:
+        life, before = Life(seeds.getrandbits(64), steps, randoms), tally.counts["images"]
+
+        def look(history: History, image: Image, life: Life = life, before: int = before) -> None:
+            tally.add("images")
+            try:
+                tally.add("different images", history.check(image))
+            except Exception as error:
+                error.add_note(f"To have this image again: {life}.image(tally, {tally.counts['images'] - before})")
+                raise
+
+        life.live(tally, look, images=images - before)
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -140,6 +194,87 @@ def test_s5_crash_images_soak(tally: Tally) -> None:
     for images in range(50_000, 1_500_001, 50_000):
         crash_everywhere(tally, images=images, steps=80, randoms=6)
         tally.progress()
+
+
+def test_s5_a_life_repeats_by_its_seed(tally: Tally) -> None:
+    """Every image of a life comes again, byte for byte and in its place, and each alone by its number."""
+    life = Life(tally.seed, steps=12, randoms=4)
+    lives: list[list[Image]] = [[], []]
+    for images in lives:
+        life.live(tally, lambda history, image, images=images: images.append(image), images=1000)  # type: ignore[misc]
+    first, second = lives
+    assert first == second
+    number = tally.rng.randrange(len(first)) + 1
+    history, image = life.image(tally, number)
+    assert image == first[number - 1]
+    with tally.one_salt():
+        assert history.check(image)
+
+
+def fixed_batch(storage: Storage, size: int, end: bytes) -> bytes:
+    """Commit one record whose batch takes so many bytes and ends like this; return its payload."""
+    payload = b"x" * (size - BATCH_HEAD_BYTES - RECORD_HEAD_BYTES - len(end)) + end
+    storage.writer.commit([NewRecord(payload)])
+    return payload
+
+
+def test_s5_zeros_that_were_synced_stand_in_every_image(tally: Tally) -> None:
+    """A batch whose last sector holds nothing but zeros of its own is not lost to the write of the one behind it."""
+    files = SimFiles()
+    storage = open_storage(files)
+    name = str(storage.segments[-1].path)
+    payloads = [fixed_batch(storage, 1440, b"x" * 8), fixed_batch(storage, 2152, bytes(8))]
+    end = storage.writer.position
+    assert end % SECTOR == 8
+    durable = files.image()[name][:end]
+
+    def crash(operation: str) -> None:
+        for image in files.crash_images(tally.rng, 4):
+            assert image[name][:end] == durable
+            assert read_all(open_storage(SimFiles(image), floor=2))[:2] == payloads
+            tally.add("images")
+
+    files.before = crash
+    fixed_batch(storage, 1440, b"x" * 8)
+    files.before = lambda operation: None
+    image, lost = files.image(), end // SECTOR * SECTOR
+    image[name] = image[name][:lost] + tally.rng.randbytes(SECTOR) + image[name][lost + SECTOR :]
+    refusal = r"byte 5,536: the batch here is damaged, and data follows its end at byte 7,688"
+    with pytest.raises(LogRefused, match=refusal):  # a disk that does lose it has lost an acknowledged record
+        open_storage(SimFiles(image))
+
+
+@pytest.mark.parametrize("looks_for_space", [False, True])
+def test_s5_a_batch_after_a_full_disk(tally: Tally, looks_for_space: bool) -> None:
+    """A batch where another found no space: of each sector any content since the last sync may be left, no more."""
+    files = SimFiles()
+    storage = open_storage(files)
+    name = str(storage.segments[-1].path)
+    before, after = fixed_batch(storage, 1440, b"x" * 8), b"short" * 120
+    since_sync = [files.image()]
+
+    def crash(operation: str) -> None:
+        newest = files.image()
+        images = list(files.crash_images(tally.rng, 4))
+        for older in since_sync:
+            for cut in range(HEADER_BYTES, len(newest[name]), SECTOR):
+                images.append({**newest, name: newest[name][:cut] + older[name][cut:]})
+                images.append({**newest, name: older[name][:cut] + newest[name][cut:]})
+        for image in images:
+            assert read_all(open_storage(SimFiles(image), floor=1)) in ([before], [before, after])
+            tally.add("images")
+        since_sync.append(newest)
+        if operation == "fdatasync":
+            since_sync[:] = [newest]
+
+    files.before = crash
+    files.space = 1_500
+    with pytest.raises(LogFull):
+        storage.writer.commit([NewRecord(tally.rng.randbytes(3_000))])
+    files.space = None
+    if looks_for_space:
+        assert storage.writer.has_space()
+    storage.writer.commit([NewRecord(after)])
 
 
 RECOVERY_CRASHES_MIN = 2_500

@@ -74,7 +74,7 @@ async def test_what_a_claim_under_way_has_taken_is_renewed(
         house.daemon.store.project = answer_late  # type: ignore[method-assign]
         event_id = await house.send()
         await soon(held)
-        schema = url.partition("search_path=")[2].partition("&")[0]
+        schema = url.partition("search_path=")[2]
 
         async def is_renewed() -> bool:
             rows = server.query(f"SELECT lease_beat FROM {schema}.events WHERE id = $1", event_id)
@@ -101,11 +101,11 @@ async def test_lease_is_renewed_while_the_handler_runs(
 
 
 async def test_attempt_in_doubt_is_cut_short(
-    far_url: str, proxy: CommitBreaker, open_daemon: OpenHouse, gate: HandlerLimit
+    impatient_far_url: str, proxy: CommitBreaker, open_daemon: OpenHouse, gate: HandlerLimit
 ) -> None:
     """When renewal has failed for two thirds of the lease, the unfinished attempt is cancelled, before anybody else may
     take it; after the outage it is on record as interrupted, spends no attempt, and the event runs again."""
-    async with open_daemon(far_url) as house:
+    async with open_daemon(impatient_far_url) as house:
         event_id = await house.send("gated")
         await soon(gate.begun)
         await house.probe.saw("lease.renewed")
@@ -121,10 +121,10 @@ async def test_attempt_in_doubt_is_cut_short(
 
 
 async def test_finished_result_is_kept(
-    far_url: str, proxy: CommitBreaker, open_daemon: OpenHouse, gate: HandlerLimit
+    impatient_far_url: str, proxy: CommitBreaker, open_daemon: OpenHouse, gate: HandlerLimit
 ) -> None:
     """A handler that finishes while the store is away is not run again: its result waits and is committed."""
-    async with open_daemon(far_url) as house:
+    async with open_daemon(impatient_far_url) as house:
         event_id = await house.send("gated")
         await soon(gate.begun)
         proxy.blackhole()
@@ -201,7 +201,7 @@ async def test_a_locked_row_keeps_no_other_lease_from_being_renewed(url: str, se
     way; the locked one is neither renewed nor lost."""
     store = await Store.open(url, node="node", owner="node/first")
     locked, free, other = await claimed(store, 3)
-    administrator = await asyncpg.connect(url.partition("&")[0])
+    administrator = await asyncpg.connect(url)
     async with administrator.transaction():
         await administrator.execute("SELECT FROM events WHERE seq = $1 FOR UPDATE", locked.event.seq)
         renewal = await store.beat([locked.lease, free.lease], now_us(), REPORT, besides=[locked.lease, free.lease])

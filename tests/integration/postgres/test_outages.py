@@ -70,10 +70,10 @@ async def test_terminated_sessions(
 
 @pytest.mark.parametrize("harm", ["reset", "half_open", "blackhole", "swallow_answers"])
 async def test_partition(
-    harm: str, proxy: CommitBreaker, far_url: str, open_daemon: OpenHouse, effects: Counter[str]
+    harm: str, proxy: CommitBreaker, impatient_far_url: str, open_daemon: OpenHouse, effects: Counter[str]
 ) -> None:
     """Whatever the network does to the connections, events are accepted meanwhile and end once it heals."""
-    async with open_daemon(far_url) as house:
+    async with open_daemon(impatient_far_url) as house:
         ids = await house.send_many(50)
         getattr(proxy, harm)()
         ids += [await house.send() for _ in range(20)]
@@ -88,7 +88,7 @@ async def test_silent_server_holds_nobody_up(
 ) -> None:
     """A key is looked up in a store that says nothing any more for a moment only, and once for everybody; when the
     store speaks again, a key that was used is told at ingest as before."""
-    async with open_daemon(far_url.replace("call_seconds=1.0", "call_seconds=20")) as house:
+    async with open_daemon(f"{far_url}&call_seconds=20") as house:
         ids = [await house.send(idempotency_key="before")]
         await house.reaches(ids[0], "succeeded")
         proxy.blackhole()
@@ -101,10 +101,10 @@ async def test_silent_server_holds_nobody_up(
         assert (await house.post("/api/events", reused))[0] == 422
 
 
-async def test_locked_table(server: PostgresServer, url: str, open_daemon: OpenHouse, effects: Counter[str]) -> None:
+async def test_locked_table(url: str, impatient_url: str, open_daemon: OpenHouse, effects: Counter[str]) -> None:
     """Work that waits for a lock gives up, backs off and comes again; nothing is charged to an event."""
-    async with open_daemon(url) as house:
-        locker = await asyncpg.connect(url.replace("&call_seconds=1.0", ""))
+    async with open_daemon(impatient_url) as house:
+        locker = await asyncpg.connect(url)
         await locker.execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
         ids = [await house.send() for _ in range(20)]
         await house.probe.saw("store.failed")

@@ -30,15 +30,9 @@ MOMENTS = {"dispatch": "INSERT ON events", "claim": "UPDATE ON events", "outcome
 
 
 @pytest.fixture
-def patient_url(url: str) -> str:
-    """The same store, whose calls may take their time: where nothing may fail, nothing fails for being slow."""
-    return url.partition("&call_seconds")[0]
-
-
-@pytest.fixture
-async def administrator(patient_url: str) -> AsyncIterator[asyncpg.Connection]:
+async def administrator(url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection to the store's own schema, past the daemon."""
-    connection = await asyncpg.connect(patient_url)
+    connection = await asyncpg.connect(url)
     yield connection
     connection.terminate()
 
@@ -91,13 +85,14 @@ async def all_succeed_at_once(house: House, ids: list[str], effects: Counter[str
 async def test_refused_statements(
     refusal: str,
     moment: str,
-    url: str,
+    request: pytest.FixtureRequest,
     administrator: asyncpg.Connection,
     open_daemon: OpenHouse,
     effects: Counter[str],
 ) -> None:
     """While the server refuses a step of an event's way, events are accepted; once it lets them through, all end."""
     action, words = REFUSALS[refusal]
+    url = request.getfixturevalue("impatient_url" if refusal == "statement time-out" else "url")
     async with open_daemon(url) as house:
         async with refusing(administrator, moment, action):
             ids = await accept(house)
@@ -107,12 +102,12 @@ async def test_refused_statements(
 
 
 async def test_transactions_that_lose_now_and_then(
-    patient_url: str, administrator: asyncpg.Connection, open_daemon: OpenHouse, effects: Counter[str]
+    url: str, administrator: asyncpg.Connection, open_daemon: OpenHouse, effects: Counter[str]
 ) -> None:
     """Of the commits of outcomes two in three fail as not serializable: they are made again at once, nobody notices."""
     await administrator.execute("CREATE SEQUENCE tries")
     action = "IF nextval('tries') % 3 <> 0 THEN RAISE SQLSTATE '40001'; END IF"
-    async with open_daemon(patient_url) as house:
+    async with open_daemon(url) as house:
         async with refusing(administrator, "outcome", action):
             ids = await accept(house, 30)
             await house.converges()
@@ -122,7 +117,7 @@ async def test_transactions_that_lose_now_and_then(
 
 
 async def test_every_transaction_serializable_by_default(
-    patient_url: str,
+    url: str,
     server: PostgresServer,
     open_daemon: OpenHouse,
     handlers: Handlers,
@@ -131,9 +126,9 @@ async def test_every_transaction_serializable_by_default(
 ) -> None:
     """Where the database says that every transaction be serializable, two daemons still never stand in each other's
     way: ours say for themselves how strict they are."""
-    async with changed(patient_url, default_transaction_isolation="serializable"):
-        settings = {"store.url": patient_url}
-        async with open_daemon(patient_url) as house, open_house(tmp_path / "other", handlers, settings) as other:
+    async with changed(url, default_transaction_isolation="serializable"):
+        settings = {"store.url": url}
+        async with open_daemon(url) as house, open_house(tmp_path / "other", handlers, settings) as other:
             ids = [*await accept(house, 40), *await accept(other, 40)]
             await other.converges()
             await all_succeed_at_once(house, ids, effects)
@@ -143,7 +138,6 @@ async def test_every_transaction_serializable_by_default(
 
 async def test_read_only_database(
     url: str,
-    patient_url: str,
     administrator: asyncpg.Connection,
     open_daemon: OpenHouse,
     effects: Counter[str],
@@ -152,7 +146,7 @@ async def test_read_only_database(
     async with open_daemon(url) as house:
         ids = await accept(house)
         await house.converges()
-        async with changed(patient_url, default_transaction_read_only="on"):
+        async with changed(url, default_transaction_read_only="on"):
             ids += await accept(house)
             await failure(house, "read-only transaction")
             assert await administrator.fetchval("SELECT count(*) FROM events") == 10
@@ -163,11 +157,11 @@ async def test_read_only_database(
 
 
 async def test_idle_transaction_is_ended_by_the_server(
-    url: str, server: PostgresServer, open_daemon: OpenHouse, effects: Counter[str]
+    impatient_url: str, server: PostgresServer, open_daemon: OpenHouse, effects: Counter[str]
 ) -> None:
     """When user code blocks the event loop in the middle of a transaction, the server ends it rather than let it hold
     its locks: nothing of it has happened, and the work is done again."""
-    async with open_daemon(url) as house:
+    async with open_daemon(impatient_url) as house:
         ids = await accept(house)
 
         def dawdle() -> Steps[None]:
@@ -244,10 +238,10 @@ async def reload(administrator: asyncpg.Connection, url: str) -> None:
 
 
 async def test_a_database_that_is_read_only_is_seen_by_the_last_write(
-    open_daemon: OpenHouse, patient_url: str, administrator: asyncpg.Connection
+    open_daemon: OpenHouse, url: str, administrator: asyncpg.Connection
 ) -> None:
     """While reads work and no write does, readiness is degraded and events are accepted; then both are well again."""
-    async with open_daemon(patient_url) as house:
+    async with open_daemon(url) as house:
         role = await administrator.fetchval("SELECT current_user")
 
         async def make(read_only: str) -> None:

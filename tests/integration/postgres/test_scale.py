@@ -24,7 +24,7 @@ from tests.support.sink import lines_of
 EVENTS_PER_REQUEST = 1000
 LEASE_SECONDS = 60.0
 STANDSTILL_SECONDS_MAX = 10.0  # a sixth of the lease: a recovery that waits for a lease cannot pass
-LOOK_SECONDS = 0.002
+LOOK_SECONDS = 0.005
 # Everything that could bring work back by running out of time takes a lease; the refill alone is as quick as ever.
 PATIENT = {
     "workers.lease_seconds": LEASE_SECONDS,
@@ -181,7 +181,7 @@ def standstills_after(moments: list[float], starts: list[float]) -> list[float]:
 def test_backlog_stays_in_the_store(tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> None:
     """A backlog of twenty streams' worth never puts more than `entries_max` on Redis, although two daemons fill it; and
     when Redis is wiped, work goes on with the next refill and not a lease later."""
-    backlog(tmp_path, postgres, redis, events=5_000, entries_max=250)
+    backlog(tmp_path, postgres, redis, events=2_000, entries_max=100)
 
 
 @pytest.mark.soak
@@ -218,12 +218,13 @@ def bytes_after_step(fleet: Fleet, stays: DaemonProcess, number: int, steps: Ste
     Where a guest helps it takes half of them and leaves at once, one in order, the next by kill -9.
     """
     daemon = stays if number % steps.guest_every else fleet.start(f"guest-{number}")
-    for first in range(number * steps.events, (number + 1) * steps.events, EVENTS_PER_REQUEST // 2):
+    at_once = min(steps.events, EVENTS_PER_REQUEST) // 2
+    for first in range(number * steps.events, (number + 1) * steps.events, at_once):
         if first == number * steps.events + steps.events // 2:
             if daemon is not stays:
                 (daemon.kill if number % 2 else daemon.terminate)()
             daemon = stays
-        send(daemon, "quick", first, EVENTS_PER_REQUEST // 2)
+        send(daemon, "quick", first, at_once)
     until(stays.converged, 120, "the step to end")
     until(lambda: in_state(fleet, "succeeded") <= steps.events, 60, "retention to keep up")
     bytes_of, hot = sizes(fleet), table_facts(fleet, "events")
@@ -257,9 +258,9 @@ def consumers(redis: RedisServer) -> set[str]:
 
 
 def test_nothing_piles_up(tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> None:
-    """Ten thousand events, served by daemons that come and go, leave an empty stream that knows only who lives, and
+    """Five thousand events, served by daemons that come and go, leave an empty stream that knows only who lives, and
     tables that have long stopped growing: without retention or vacuum they would have grown threefold."""
-    leave_no_trace(tmp_path, postgres, redis, Steps(events=1000, guest_every=3))
+    leave_no_trace(tmp_path, postgres, redis, Steps(events=500, guest_every=3))
 
 
 @pytest.mark.soak

@@ -64,7 +64,7 @@ async def test_every_statement_is_sound(url: str, server: PostgresServer) -> Non
     """The server accepts every statement of the book as it stands."""
     store = await Store.open(url, node="node", owner="node/first")
     await store.close()
-    connection = await asyncpg.connect(url.replace("&call_seconds=1.0", ""))
+    connection = await asyncpg.connect(url)
     for sql in load_book("postgres").values():
         await connection.prepare(with_numbers(sql.replace("{filters}", ""))[0])
     await connection.close()
@@ -75,7 +75,7 @@ async def test_rows_are_found_by_their_keys(url: str, server: PostgresServer) ->
     backlog through the index of queued events."""
     store = await Store.open(url, node="node", owner="node/first")
     await put(store, [record(f"event-{number}") for number in range(3000)])
-    connection = await asyncpg.connect(url.replace("&call_seconds=1.0", ""))
+    connection = await asyncpg.connect(url)
     await connection.execute("SET enable_seqscan = off")
     values = {"entries": '[["event-1",1]]', "leases": "[[1,1]]", "owner": "node/first"}
     for name in ("claimable_events", "held_leases", "renew_leases"):
@@ -180,9 +180,9 @@ async def test_full_disk(further_server: PostgresServer, open_daemon: OpenHouse,
         assert await house.daemon.store.error_insights(0) == []
 
 
-async def test_busy_pool_is_told(url: str, server: PostgresServer) -> None:
+async def test_busy_pool_is_told(impatient_url: str, server: PostgresServer) -> None:
     """When every connection is in use for too long, the caller hears of it instead of waiting for ever."""
-    driver = await PostgresDriver.open(url, connections=1)
+    driver = await PostgresDriver.open(impatient_url, connections=1)
     async with driver.connections.lend():
         with pytest.raises(Unavailable, match="every connection is in use"):
             await driver.read(ping)

@@ -13,6 +13,7 @@ from tests.support.redis_server import MISSING, RedisServer, redis_binaries
 from tests.support.tcp_proxy import TcpProxy
 
 OpenStream = Callable[..., AbstractAsyncContextManager[RedisStream]]
+PATIENCE_SECONDS, IMPATIENCE_SECONDS = 8.0, 1.0  # as shipped; and for tests of outages and limits
 
 
 @pytest.fixture(params=[*redis_binaries()] or ["none"])
@@ -40,11 +41,15 @@ async def probe(telemetry: Telemetry) -> Probe:
 
 @pytest.fixture
 def open_stream(telemetry: Telemetry) -> OpenStream:
-    """Open a stream with short waits: its calls give up after 1 s, its reads after 1.3 s."""
+    """Open a stream with short blocks."""
 
     @asynccontextmanager
-    async def open_stream(url: str, node: str = "node-1", store_id: str = "store") -> AsyncIterator[RedisStream]:
-        stream = RedisStream(url, store_id=store_id, node=node, telemetry=telemetry, block_seconds=0.3, call_seconds=1)
+    async def open_stream(
+        url: str, node: str = "node-1", store_id: str = "store", call_seconds: float = PATIENCE_SECONDS
+    ) -> AsyncIterator[RedisStream]:
+        stream = RedisStream(
+            url, store_id=store_id, node=node, telemetry=telemetry, block_seconds=0.3, call_seconds=call_seconds
+        )
         await stream.open()
         stream.wiped.clear()
         try:
@@ -69,6 +74,6 @@ async def proxy(server: RedisServer) -> AsyncIterator[TcpProxy]:
 
 @pytest.fixture
 async def far_stream(proxy: TcpProxy, open_stream: OpenStream) -> AsyncIterator[RedisStream]:
-    """The stream as seen through the proxy."""
-    async with open_stream(proxy.url) as stream:
+    """The stream as seen through the proxy: its calls give up after 1 s, its reads after 1.3 s."""
+    async with open_stream(proxy.url, call_seconds=IMPATIENCE_SECONDS) as stream:
         yield stream

@@ -9,7 +9,7 @@ import pytest
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Entry
 from replayforge.streams.redis_stream import RedisStream
-from tests.integration.redis_stream.conftest import OpenStream
+from tests.integration.redis_stream.conftest import IMPATIENCE_SECONDS, OpenStream
 from tests.support.polling import persist
 from tests.support.probe import Probe
 from tests.support.redis_server import RedisServer
@@ -170,7 +170,7 @@ async def test_reset_connections(far_stream: RedisStream, proxy: TcpProxy) -> No
 async def test_slow_network(proxy: TcpProxy, open_stream: OpenStream, probe: Probe) -> None:
     """Round trips of a quarter of a call's time, as 2 s are with the time-outs as shipped, only make it slower."""
     proxy.latency_seconds = 0.125
-    async with open_stream(proxy.url) as stream:
+    async with open_stream(proxy.url, call_seconds=IMPATIENCE_SECONDS) as stream:
         reading = asyncio.create_task(stream.read(10, 20))
         await stream.publish(ENTRIES)
         deliveries = await reading

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from replayforge.domain.event import Entry
-from tests.integration.redis_stream.conftest import OpenStream
+from tests.integration.redis_stream.conftest import IMPATIENCE_SECONDS, OpenStream
 from tests.integration.redis_stream.test_mid_run import FAULTS, Road, stop_the_process
 from tests.support.polling import back_off, persist
 from tests.support.redis_server import RedisServer
@@ -25,7 +25,10 @@ async def test_random_faults(server: RedisServer, proxy: TcpProxy, open_stream: 
     seed = int(os.environ.get("REPLAYFORGE_SOAK_SEED", time.time()))
     rng = random.Random(seed)
     faults: Counter[str] = Counter()
-    async with open_stream(proxy.url, node="node-1") as one, open_stream(proxy.url, node="node-2") as two:
+    async with (
+        open_stream(proxy.url, node="node-1", call_seconds=IMPATIENCE_SECONDS) as one,
+        open_stream(proxy.url, node="node-2", call_seconds=IMPATIENCE_SECONDS) as two,
+    ):
         road, second = Road(one), Road(two)
         second.open, second.starts = road.open, road.starts
         actors = (road.publish, road.read, road.sweep, second.read, second.sweep)

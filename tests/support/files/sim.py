@@ -1,7 +1,10 @@
 """A file system in memory that knows what a crash would leave behind.
 
 Data becomes durable with fdatasync or fsync of its file, names with a sync of their directory; until then each sector
-and each change of a name may or may not be there after a crash.
+and each change of a name may or may not be there after a crash. A sector is written whole: one that a sync has covered
+holds after a crash what it held then or what was written since, and only one that none has covered may hold garbage.
+
+Which images a crash leaves follows from the operations so far and the random numbers handed in, from nothing else.
 """
 
 import errno
@@ -22,6 +25,8 @@ class SimFile:
     data: bytes | bytearray = b""
     durable: bytes = b""
     touched: set[int] = field(default_factory=set)  # sectors written since the last sync
+    synced: set[int] = field(default_factory=set)  # sectors a sync has covered, whatever they hold: zeros, too
+    found: int = 0  # how long the file was in the image that the disk began with
     locked: bool = False
     directory: bool = False
 
@@ -32,7 +37,12 @@ class SimFile:
 
     def settle(self) -> None:
         self.data = self.durable = bytes(self.data)
+        self.synced |= self.touched
         self.touched.clear()
+
+    def may_hold_garbage(self, sector: int) -> bool:
+        """Tell whether nobody knows what an unfinished write leaves here."""
+        return sector not in self.synced and sector * SECTOR >= self.found
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +62,10 @@ class SimFiles:
         self.changes: list[NameChange] = []
         self.handles: dict[int, SimFile] = {}
         self.next_handle = 100
+        self.space: int | None = None  # how many bytes more the disk takes; None: any number
         self.before: Callable[[str], None] = lambda operation: None
         for name, content in (image or {}).items():
-            self.names[name] = self.durable_names[name] = SimFile(content, content)
+            self.names[name] = self.durable_names[name] = SimFile(content, content, found=len(content))
 
     # What the log may ask for
 
@@ -83,6 +94,7 @@ class SimFiles:
 
     def pwrite(self, handle: int, data: bytes, position: int) -> int:
         self.before("pwrite")
+        data = self.taken(data)
         file = self.handles[handle]
         content, end = file.changeable(), position + len(data)
         if end > len(content):
@@ -90,6 +102,16 @@ class SimFiles:
         content[position:end] = data
         file.touched.update(range(position // SECTOR, (end + SECTOR - 1) // SECTOR))
         return len(data)
+
+    def taken(self, data: bytes) -> bytes:
+        """What the disk has space for, which is less than was asked only on a full one."""
+        if self.space is None:
+            return data
+        if not self.space:
+            raise OSError(errno.ENOSPC, "No space")
+        data = data[: self.space]
+        self.space -= len(data)
+        return data
 
     def size(self, handle: int) -> int:
         return len(self.handles[handle].data)
@@ -201,7 +223,7 @@ class SimFiles:
         """
         seen: set[frozenset[tuple[str, bytes]]] = set()
         for names in self.surviving_names(rng):
-            for pick in self.sector_picks(set(names.values()), rng, randoms):
+            for pick in self.sector_picks(list(dict.fromkeys(names.values())), rng, randoms):
                 image = {name: self.surviving(file, pick, rng) for name, file in names.items()}
                 known = len(seen)
                 seen.add(frozenset(image.items()))
@@ -219,7 +241,7 @@ class SimFiles:
                     apply_change(names, change)
             yield names
 
-    def sector_picks(self, files: set[SimFile], rng: random.Random, randoms: int) -> Iterator["Pick"]:
+    def sector_picks(self, files: list[SimFile], rng: random.Random, randoms: int) -> Iterator["Pick"]:
         dirty = [(file, sector) for file in files for sector in sorted(file.touched)]
         if not dirty:
             resized = any(len(file.data) != len(file.durable) for file in files)
@@ -227,10 +249,11 @@ class SimFiles:
             if resized:
                 yield Pick(frozenset(), "old", grown=False)
             return
-        choices = {frozenset(dirty[:count]) for count in {0, 1, len(dirty) // 2, len(dirty) - 1, len(dirty)}}
-        choices |= {frozenset(dirty) - {one} for one in rng.sample(dirty, min(4, len(dirty)))}
-        choices |= {frozenset(one for one in dirty if rng.random() < 0.5) for _ in range(randoms)}
-        for choice in choices:
+        counts = (0, 1, len(dirty) // 2, len(dirty) - 1, len(dirty))
+        choices = [frozenset(dirty[:count]) for count in counts]
+        choices += [frozenset(dirty) - {one} for one in rng.sample(dirty, min(4, len(dirty)))]
+        choices += [frozenset(one for one in dirty if rng.random() < 0.5) for _ in range(randoms)]
+        for choice in dict.fromkeys(choices):
             yield Pick(choice, "old", grown=rng.random() < 0.5)
             yield Pick(choice, "zeros", grown=True)
             yield Pick(choice, "garbage", grown=True)
@@ -240,16 +263,16 @@ class SimFiles:
             return bytes(file.data) if pick.grown else file.durable
         size = len(file.data) if pick.grown else len(file.durable)
         content = bytearray(file.durable[:size].ljust(size, b"\0"))
-        written_end = len(file.durable.rstrip(b"\0"))
-        for sector in file.touched:
+        for sector in sorted(file.touched):
             begin, end = sector * SECTOR, min((sector + 1) * SECTOR, len(file.data))
             if (file, sector) in pick.kept:
                 if len(content) < end:
                     content.extend(bytes(end - len(content)))
                 content[begin:end] = file.data[begin:end]
-            elif pick.rest != "old" and begin >= written_end and begin < len(content):
+            elif pick.rest != "old" and begin < len(content) and file.may_hold_garbage(sector):
                 end = min(end, len(content))
-                content[begin:end] = bytes(end - begin) if pick.rest == "zeros" else rng.randbytes(end - begin)
+                rest = bytes(SECTOR) if pick.rest == "zeros" else rng.randbytes(SECTOR)
+                content[begin:end] = rest[: end - begin]
         return bytes(content)
 
 

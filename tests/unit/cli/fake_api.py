@@ -32,6 +32,7 @@ class FakeApi:
         self.headers: list[dict[str, str]] = []
         self.faults: list[Fault] = []
         self.replays: dict[str, dict[str, Any]] = {}
+        self.gone: list[str] = []  # signals that no replay can give back
         self.converged = True
         self.apart: dict[str, int] = {}
         self.url = ""
@@ -160,7 +161,7 @@ class FakeApi:
         if event_id not in self.events:
             return problem(409, "The state has changed meanwhile", f"{event_id} is not a dead letter.")
         self.events[event_id]["status"] = f"after {request.match_info['action']}"
-        return web.json_response({"id": event_id}, status=202)
+        return web.json_response({"id": event_id, "gone": self.gone}, status=202)
 
     async def groups(self, request: web.Request) -> web.StreamResponse:
         group = {"group": "TimeoutError: N s", "count": 28, "first_at": "2026-01-01T00:00:00Z", "last_at": None}

@@ -138,6 +138,16 @@ def test_replay_with_payload(ask: Cli, api: FakeApi) -> None:
     assert api.bodies[-1] == b'{"payload":{"n": 1.0},"reason":"fixed","force":true}'
 
 
+@pytest.mark.parametrize("command", ["events", "dead"])
+def test_what_a_replay_could_not_give_back_is_named(ask: Cli, api: FakeApi, command: str) -> None:
+    """A wait that is done again may wait in vain: who asked for it hears of it."""
+    api.add("id-1")
+    api.gone = ["scan-1", "scan-2"]
+    ended = ask(command, "replay", "id-1", "--from", "start", "--yes")
+    assert (ended.code, ended.out) == (0, "replayed 1 of 1\n")
+    assert ended.err == "id-1: its waits had taken signals that retention has removed: scan-1, scan-2\n"
+
+
 def test_dead_groups(ask: Cli, api: FakeApi) -> None:
     """Groups show how many and what they have in common."""
     out = ask("dead", "groups", "--by", "type").out

@@ -88,6 +88,18 @@ def test_a_step_is_done_again_with_all_that_was_recorded_after_it() -> None:
     assert names(again) == ["charge"]
 
 
+@pytest.mark.parametrize("name", ["start", "failure", "step:start"])
+def test_a_step_is_begun_from_whatever_it_is_called(name: str) -> None:
+    """Said plainly, `start` and `failure` are what they always are; after `step:` stands the name of a step."""
+    odd = step(name, 7, 8, failed=True)
+    decided = plan(*ORDER, odd, begins_from=f"step:{name}")
+    assert (names(decided), decided.begins_from, decided.rises) == ([name], f"step:{name}", True)
+    assert plan(*ORDER, odd, begins_from="step:charge") == plan(*ORDER, odd, begins_from="charge")
+    assert not plan(*ORDER, odd, begins_from="start").cleared
+    with pytest.raises(Conflict, match=f"it has .*step:{name}"):
+        plan(*ORDER, odd, begins_from="step:none")
+
+
 def test_what_nobody_has_recorded_cannot_be_begun_from() -> None:
     with pytest.raises(Conflict, match="no step 'shop'; it has reserve, charge, mail, ship"):
         plan(*ORDER, begins_from="shop")

@@ -225,6 +225,18 @@ async def test_close_writes_what_is_queued(tmp_path: Path) -> None:
     assert [await future for future in futures] == list(range(1, 501))
 
 
+async def test_an_abandoned_log_is_found_as_after_a_crash(tmp_path: Path) -> None:
+    """After abandon, closing unlocks and says nothing of the end; the next open finds what was acknowledged."""
+    log = ForgeLog.open(tmp_path)
+    await log.append([NewRecord(b"x")])
+    log.abandon()
+    await log.close()
+    log = ForgeLog.open(tmp_path)
+    assert not log.recovery.clean
+    assert payloads(log) == [b"x"]
+    await log.close()
+
+
 async def test_a_floor_above_the_end_refuses(tmp_path: Path) -> None:
     """A store that knows of a later offset stops the start, and the exact range is named."""
     log = ForgeLog.open(tmp_path)

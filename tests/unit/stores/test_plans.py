@@ -21,12 +21,17 @@ INDEXES = {
     "claimable_suspect": "events_suspect",
     "waiting_events": "events_by_handler",
     "waiting_entries": "events_by_handler",
+    "next_due": "events_waiting",
+    "promote_due": "events_waiting",
+    "due_soon": "events_waiting",
+    "due_signals": "events_waiting",
+    "missed_wakes": "steps_calling",
 }
 
 
 @pytest.mark.parametrize(("name", "index"), INDEXES.items())
 def test_next_events_are_found_by_an_index_of_their_own(name: str, index: str) -> None:
-    """However much waits for a handler or has ended, nobody who looks for something else walks over it."""
+    """However much waits for a handler, is parked or has ended, nobody who looks for something else walks over it."""
     sql = BOOK[name]
     with closing(sqlite3.connect(":memory:")) as database:
         database.executescript(SCHEMA)

@@ -13,7 +13,7 @@ from replayforge.domain.errors import Fatal, Unavailable
 from replayforge.engine.care import janitor as janitor_module
 from replayforge.engine.care.janitor import JITTER, Chore, Intervals, Janitor
 from replayforge.forgelog.log import ForgeLog
-from tests.contract.store_backends import put
+from tests.contract.store_backends import MINUTE_US, put
 from tests.support.builders import record, success
 from tests.support.dispatch_parts import Parts, dispatch_parts
 
@@ -161,6 +161,22 @@ async def test_what_falls_due_is_queued_and_published(parts: Parts) -> None:
         parts.clock.advance(2)
         assert await janitor.promote() == 1
     assert published == [("event-1", 1)]
+
+
+async def test_what_is_due_before_the_next_look_is_looked_for_at_its_time(parts: Parts) -> None:
+    """Nobody waits for the rest of an interval: the janitor wakes up when the next event falls due."""
+    now_us = parts.clock.now_us()
+    published: list[tuple[str, int]] = []
+    await put(parts.store, [record(f"event-{number}", run_at_us=now_us + number * MINUTE_US) for number in (1, 2, 100)])
+    waits = []
+    async with tidying(parts, Intervals(promote_seconds=300.0), publish=published.extend) as janitor:
+        for _ in range(3):
+            await janitor.tick()
+            waits.append(round(janitor.promotion.due_at - parts.clock.monotonic()))
+            parts.clock.advance(60.002)
+    assert published == [("event-1", 1), ("event-2", 1)]
+    assert waits[:2] == [60, 60]
+    assert waits[2] >= 300 * (1 - JITTER)
 
 
 async def test_the_mirror_follows_the_cursor(parts: Parts) -> None:

@@ -167,6 +167,14 @@ def test_a_refusal_is_one_sentence() -> None:
     )
 
 
+def test_an_endpoint_that_hears_of_no_cancel_cannot_be_told_of_one() -> None:
+    """Only one with steps is asked again, so only there `on_cancel` means something."""
+    with pytest.raises(Refused, match="without steps it hears of no cancel"):
+        registered("http://example.com/", on_cancel="run")
+    settings = HttpEndpoint("x", "http://example.com/", on_cancel="run", steps=True)
+    assert with_endpoints(Handlers(), [settings], *shared()).compensates("x")
+
+
 # Names
 
 
