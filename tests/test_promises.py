@@ -139,16 +139,18 @@ def test_every_statement_is_carried_out() -> None:
 COMMANDS = {
     "chaos", "check", "config check", "config show", "dead discard", "dead groups", "dead ls", "dead replay", "demo",
     "endpoint check", "events cancel", "events ls", "events replay", "events resolve", "events show",
-    "log bench-fsync", "log dump", "log repair", "log stat", "log verify", "send", "serve", "status", "version",
+    "forward", "log bench-fsync", "log dump", "log repair", "log stat", "log verify", "send", "serve", "status",
+    "version",
 }  # fmt: skip
 COMMANDS_BEYOND = {
     "completion", "events retry", "handlers ls", "handlers pause", "handlers resume", "log export", "log import",
-    "replays cancel", "replays ls", "replays pause", "replays resume", "replays show", "replays watch", "workflows ls",
-    "workflows show",
+    "replays cancel", "replays ls", "replays pause", "replays resume", "replays show", "replays watch", "sources ls",
+    "sources pause", "sources resume", "sources test", "sources verify", "workflows ls", "workflows show",
 }  # fmt: skip
 COMMANDS_TO_COME = {
-    "sources", "forward", "shadow", "prove", "deploy check", "backup", "restore",
+    "shadow", "prove", "deploy check", "backup", "restore",
 }  # fmt: skip
+GROUPS_PROMISED = {"sources"}  # named without what is in them
 SPECIFICATION = next((path for one in PACKAGE.parents if (path := one / "shared" / "API.md").exists()), None)
 
 
@@ -167,7 +169,7 @@ def test_the_commands_are_those_of_the_specification() -> None:
     """The commands are those that were promised and those beyond; where API.md is at hand, it promises no others."""
     assert set(commands_below(commands)) == COMMANDS | COMMANDS_BEYOND
     if SPECIFICATION is not None:
-        assert commands_in(SPECIFICATION.read_text()) == COMMANDS | COMMANDS_TO_COME
+        assert commands_in(SPECIFICATION.read_text()) == COMMANDS | COMMANDS_TO_COME | GROUPS_PROMISED
 
 
 def commands_in(specification: str) -> set[str]:

@@ -43,6 +43,12 @@ COMMANDS = {
     "dead": Subcommand("dead_commands", "dead", "Look at dead letters, replay or discard them."),
     "replays": Subcommand("replays_commands", "replays", "Look at bulk replays, pause, resume or cancel them."),
     "handlers": Subcommand("handlers_commands", "handlers", "Look at handlers, pause or resume them."),
+    "sources": Subcommand(
+        "sources_commands", "sources", "Look at sources of webhooks, try them, and verify again what they sent."
+    ),
+    "forward": Subcommand(
+        "forward_command", "forward", "Send events of a daemon on to an address of your own, as they came."
+    ),
     "endpoint": Subcommand("endpoint_commands", "endpoint", "Try HTTP endpoints with steps."),
     "workflows": Subcommand("workflows_commands", "workflows", "Look at workflows."),
     "status": Subcommand(

@@ -3,7 +3,7 @@
 import http.client
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
@@ -59,10 +59,11 @@ class Problem(ReplayForgeError):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A good answer; `body` is exactly what was sent."""
+    """A good answer; `body` is exactly what was sent, `headers` go by their names in small letters."""
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def document(self) -> Any:
         """Return the body decoded."""
@@ -109,9 +110,17 @@ class Client:
         """Send a document; nothing is sent a second time."""
         return self.request("POST", at(*path), msgspec.json.encode({} if document is None else document))
 
-    def request(self, method: str, target: str, body: bytes | None = None, content_type: str = JSON) -> Reply:
+    def request(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        content_type: str = JSON,
+        further_headers: Mapping[str, str] | None = None,
+    ) -> Reply:
         """Carry out one request."""
         headers = self.headers | ({"Content-Type": content_type} if body is not None else {})
+        headers |= further_headers or {}
         sent = self.connection.sock is not None
         try:
             if not sent:
@@ -119,7 +128,8 @@ class Client:
                 sent = True
             self.connection.request(method, self.base_path + target, body, headers)
             response = self.connection.getresponse()
-            reply = Reply(response.status, response.read())
+            named = {name.lower(): value for name, value in response.getheaders()}
+            reply = Reply(response.status, response.read(), named)
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a name no host can have
             self.connection.close()
             raise Unreachable(self.url, error, sent=sent) from error

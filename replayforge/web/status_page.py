@@ -22,6 +22,7 @@ from replayforge.web.pages import (
     replay_pages,
     runtime_page,
     sending,
+    source_pages,
     workflow_pages,
 )
 
@@ -56,6 +57,12 @@ def routes() -> list[web.RouteDef]:
         get("/handlers/pause", handler_pages.ask),
         post("/handlers/pause", handler_pages.pause),
         post("/handlers/resume", handler_pages.resume),
+        get("/sources", source_pages.sources),
+        get("/sources/pause", source_pages.ask),
+        post("/sources/pause", source_pages.pause),
+        post("/sources/resume", source_pages.resume),
+        get("/sources/{name:[^/]+}/refusals", source_pages.refusals),
+        post("/sources/{name:[^/]+}/refusals", source_pages.verify),
         get("/runtime", runtime_page.runtime),
         get("/search", lookup.search),
         get("/lookup", lookup.look_up),

@@ -42,6 +42,7 @@ QUICK = {
     "supervisor.restarts_max": 100,
     "janitor.metrics_seconds": 0.5,
     "server.allowed_hosts": ["127.0.0.1", "replay.test"],
+    "sources": [{"name": "hooks", "preset": "github", "secrets": ["secret"]}],
 }
 
 

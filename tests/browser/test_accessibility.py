@@ -48,7 +48,7 @@ def paths(dead: str, parked: str) -> list[str]:
     found = ["/", "/events", f"/events/{dead}", "/workflows", "/workflows/order-1", "/dead-letters", "/runtime"]
     found += [f"/events/{parked}", "/workflows/parcel-1"]
     found += [f"/events/{dead}?layout=indented&secrets=shown", "/workflows/order-1?only=failed&idle=shown"]
-    found += ["/handlers", "/handlers/pause?pattern=*", "/replays", "/replays/rpl_1", "/replays/new"]
+    found += ["/handlers", "/handlers/pause?pattern=*", "/sources", "/replays", "/replays/rpl_1", "/replays/new"]
     return [*found, "/docs", "/guide", "/send", "/nope", f"/confirm/discard?id={dead}"]
 
 

@@ -76,6 +76,7 @@ def paths(ids: dict[str, str]) -> list[str]:
         "/replays/new?error=TimeoutError:%20timeout%20from%20gateway-N",
         "/handlers",
         "/handlers/pause?pattern=bad.*",
+        "/sources",
         "/runtime",
         "/send",
         f"/send?from={ids['dead']}",

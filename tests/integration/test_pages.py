@@ -16,7 +16,7 @@ from replayforge.web.api.openapi import api_routes
 from replayforge.web.api.shapes import ORIGINAL_NAMES
 from replayforge.web.http.sessions import Sessions
 from replayforge.web.live.hints import ALL_TOPICS, HINT_SECONDS, happened
-from replayforge.web.pages import api_page, guide, rendering, views
+from replayforge.web.pages import api_page, guide, rendering, source_pages, views
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
 from tests.support.polling import persist
@@ -36,6 +36,9 @@ VIEW_OF: dict[str, Any] = {
     "new_replay.html": views.NewReplayView,
     "handlers.html": views.HandlersView,
     "pause_handler.html": views.PauseView,
+    "sources.html": source_pages.SourcesView,
+    "refusals.html": source_pages.RefusalsView,
+    "pause_source.html": source_pages.PauseSourceView,
     "runtime.html": views.RuntimeView,
     "confirm.html": views.ConfirmView,
     "send.html": views.SendView,

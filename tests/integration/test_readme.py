@@ -155,9 +155,9 @@ def test_every_file_that_the_readme_links_exists() -> None:
 
 
 def test_the_lines_for_several_machines_are_a_valid_configuration(tmp_path: Path) -> None:
-    """The two lines of configuration are accepted as they stand."""
-    (block,) = blocks("toml")
+    """The lines for webhooks and the two for several machines are accepted as they stand, and go together."""
     path = tmp_path / "replayforge.toml"
-    path.write_text(block)
+    path.write_text("".join(blocks("toml")))
     config = load_config(path, {}, {}).config
+    assert [source.name for source in config.sources] == ["github", "stripe", "shopify"]
     assert (config.redis.url[:8], config.store.url[:13]) == ("redis://", "postgresql://"[:13])

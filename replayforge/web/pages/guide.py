@@ -19,6 +19,7 @@ TITLES = {
     "workflows": "Workflows",
     "glossary": "Glossary",
     "contributing": "Contributing",
+    "webhooks": "Webhooks",
     "testing": "Testing",
     "http_steps": "Steps over HTTP",
     "metrics": "Metrics",
