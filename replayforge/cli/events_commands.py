@@ -106,8 +106,8 @@ def show(client: Client, *, event_id: str, json_wanted: bool) -> None:
         click.echo(f"\n{click.style('LAST ERROR', bold=True)}\n{printable(event['last_error'].rstrip())}")
 
 
-SHOWN = ("id", "event_type", "workflow_id", "application_name", "service_name", "idempotency_key", "replay_of",
-         "reason")  # fmt: skip
+SHOWN = ("id", "event_type", "subscriber", "workflow_id", "application_name", "service_name", "idempotency_key",
+         "replay_of", "reason")  # fmt: skip
 TIMES = ("created", "updated")
 CONTENT = ("metadata", "payload", "result")
 
@@ -195,6 +195,11 @@ def attempt_row(attempt: Mapping[str, Any]) -> tuple[str, ...]:
 @click.option("--reason", help="Why, for those who look at it later.")
 @click.option("--force", is_flag=True, help="Replay events that succeeded, too.")
 @begins_from
+@click.option(
+    "--subscribers",
+    metavar="failed|all|NAME,…",
+    help="Replay what an event has sent to its subscribers: what failed, all of it, or what the named ones got.",
+)
 @dry_run
 @yes
 @with_client
@@ -209,13 +214,15 @@ def replay(
     yes: bool,
     force: bool,
     begins_from: str | None,
+    subscribers: str | None,
     **given: Any,
 ) -> None:
     """Run events again: same id and key, a new run with its full number of attempts.
 
     What the steps of an event have done stays done, unless --from says otherwise.
     """
-    given |= {"force": force or None, "from": begins_from}
+    chosen = subscribers if subscribers in (None, "failed", "all") else subscribers.split(",")
+    given |= {"force": force or None, "from": begins_from, "subscribers": chosen}
     body = {name: value for name, value in given.items() if value is not None}
     if not dry_run and not yes:
         confirm_effects(client, ids, body)

@@ -166,7 +166,7 @@ class SupervisorConfig(Struct, frozen=True):
 
 
 class HttpEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
-    """An HTTP address that handles the event types `match` names."""
+    """An HTTP address that handles the event types `match` names; one with a `name` subscribes to them."""
 
     match: Name
     url: Annotated[str, Meta(pattern=r"^https?://\S+$")]
@@ -178,6 +178,7 @@ class HttpEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
     steps: bool = False
     deadline_seconds: Seconds | None = None
     on_cancel: Literal["end", "run"] = "end"
+    name: str = ""
 
 
 class HandlersConfig(Struct, frozen=True):
@@ -189,7 +190,7 @@ class HandlersConfig(Struct, frozen=True):
         tuple[HttpEndpoint, ...],
         Meta(
             description="tables of match, url, secret, timeout_seconds, allow_private, concurrency_max, breaker, steps,"
-            " deadline_seconds, on_cancel"
+            " deadline_seconds, on_cancel, name"
         ),
     ] = ()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 EVERYTHING = "*"  # a pause under this name holds for every handler
 NO_HANDLER = ""  # what an event waits for that no handler takes
 
-PatternOf = Callable[[str], str]  # names the handler of an event type; any thread may call it
+PatternOf = Callable[[str], str]  # names the handler of a route; any thread may call it
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Pause:
 class Admission:
     """How many more events each guarded handler may be given; a handler that is not named takes any number.
 
-    Handlers go by their patterns.
+    Handlers go by their identities, events by their routes.
     """
 
     room: Mapping[str, int]
@@ -43,22 +43,22 @@ class AdmissionCounter:
         self.pattern_of = admission.pattern_of
         self.deferred: Counter[str] = Counter()
 
-    def waits_for(self, event_type: str) -> str | None:
-        """Return the handler that an event of this type has to wait for, or None when it may be claimed."""
+    def waits_for(self, route: str) -> str | None:
+        """Return the handler that an event with this route has to wait for, or None when it may be claimed."""
         if not self.left:
             return None
-        pattern = self.pattern_of(event_type)
+        pattern = self.pattern_of(route)
         if self.left.get(pattern, 1) > 0:
             return None
         self.deferred[pattern] += 1
         return pattern
 
-    def admit(self, event_type: str) -> None:
+    def admit(self, route: str) -> None:
         """Count an event through that is being claimed."""
         if self.left:
-            pattern = self.pattern_of(event_type)
+            pattern = self.pattern_of(route)
             if pattern in self.left:
                 self.left[pattern] -= 1
 
 
-ALL_WELCOME = Admission({}, lambda event_type: NO_HANDLER)
+ALL_WELCOME = Admission({}, lambda route: NO_HANDLER)

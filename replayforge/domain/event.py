@@ -11,6 +11,7 @@ from replayforge.domain.document import canonical, decode_exactly, same_json
 from replayforge.domain.lifecycle import Outcome, State
 
 EVENT_RECORD_TYPE = 1
+ON = "on"  # the subscriber that stands for the handler which `on` has registered
 
 # `$` alone would let a line feed pass at the end.
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)")]
@@ -60,6 +61,11 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     payload: msgspec.Raw = msgspec.Raw(b"{}")
 
     @property
+    def route(self) -> str:
+        """By what its handler is found as long as nobody has looked whether its type has subscribers."""
+        return route(self.event_type, self.subscriber)
+
+    @property
     def content(self) -> "Content":
         """The sender's own bytes."""
         payload = bytes(self.payload)
@@ -76,6 +82,27 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     def parent_id(self) -> str | None:
         """The event whose handler made it."""
         return parent_of(self.origin)
+
+
+def route(event_type: str, subscriber: str | None, subscribers: str | None = None) -> str:
+    """Return by what the handler of an event is found: its type; its subscriber, too, if it is for one of several.
+
+    One that goes to `subscribers` is for none of them. No name holds a line feed.
+    """
+    if subscribers is not None:
+        return f"\n{event_type}"
+    return event_type if subscriber is None else f"{subscriber}\n{event_type}"
+
+
+def listed(subscribers: str | None) -> list[str]:
+    """Return the names in a list of subscribers."""
+    return [] if subscribers is None else msgspec.json.decode(subscribers, type=list[str])
+
+
+def parts_of(taken: str) -> tuple[str, str | None]:
+    """Return the event type and the subscriber of a route; the subscriber is empty for what goes to all of them."""
+    subscriber, between, event_type = taken.rpartition("\n")
+    return event_type, subscriber if between else None
 
 
 def parent_of(origin: str | None) -> str | None:
@@ -136,8 +163,9 @@ class Entry(NamedTuple):
 class StoredEvent(msgspec.Struct, frozen=True):
     """An event and what has become of it, as the store's row says. Times are microseconds since the epoch.
 
-    `waits_for` is the pattern of the handler that a queued event waits for, which takes no more now. `origin` says who
-    made it, as its record does. One that is `blocked` waits for its turn in its `lane`.
+    `waits_for` names the handler that a queued event waits for, which takes no more now. `origin` says who made it, as
+    its record does. One that is `blocked` waits for its turn in its `lane`. `subscribers` are those that an event was
+    for when it was dispatched, as a JSON list: each gets a child event.
     """
 
     seq: int
@@ -170,6 +198,17 @@ class StoredEvent(msgspec.Struct, frozen=True):
     subscriber: str | None = None
     lane: str | None = None
     blocked: int = 0
+    subscribers: str | None = None
+
+    @property
+    def route(self) -> str:
+        """By what its handler is found."""
+        return route(self.event_type, self.subscriber, self.subscribers)
+
+    @property
+    def subscriber_names(self) -> list[str]:
+        """The subscribers that it goes to."""
+        return listed(self.subscribers)
 
     @property
     def parent_id(self) -> str | None:
@@ -249,7 +288,10 @@ class Action:
 
 
 class Event(msgspec.Struct, frozen=True, dict=True):
-    """What a handler gets: the event and which run and attempt this is. `payload` is decoded on first use, exactly."""
+    """What a handler gets: the event and which run and attempt this is. `payload` is decoded on first use, exactly.
+
+    `subscriber` is whom of several an event is for; see Handlers.subscribe.
+    """
 
     id: str
     application: str
@@ -262,6 +304,7 @@ class Event(msgspec.Struct, frozen=True, dict=True):
     created_at_us: int
     run: int
     attempt: int
+    subscriber: str | None = None
 
     def __repr__(self) -> str:
         """Show all but the metadata, which may hold what a sender has to keep to itself."""

@@ -5,6 +5,7 @@ import random
 
 KEY_NAMESPACE = b"replayforge/key/1"
 REUSED_NAMESPACE = b"replayforge/reused/1"
+SUBSCRIBER_NAMESPACE = b"replayforge/subscriber/1"
 SOURCE_NAMESPACE = b"replayforge/source/1"
 
 # Seeded once from the system's entropy. Asking the system for each id gives the interpreter's lock away, and the loop
@@ -25,6 +26,11 @@ def event_id_for_reuse(event_id: str, log_id: str, log_offset: int) -> str:
 def source_event_id(source: str, delivery_key: str) -> str:
     """Return the id that a delivery of a source always has; no key that a client chooses can have the same."""
     return hashed_id(SOURCE_NAMESPACE, source.encode(), delivery_key.encode(errors="surrogateescape"))
+
+
+def subscriber_event_id(parent_id: str, subscriber: str) -> str:
+    """Return the id of the child event that a subscriber gets, whichever run of its parent sends it."""
+    return hashed_id(SUBSCRIBER_NAMESPACE, parent_id.encode(), subscriber.encode())
 
 
 def new_event_id(now_us: int) -> str:

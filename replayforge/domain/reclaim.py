@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from replayforge.domain.event import Lease
+from replayforge.domain.event import Lease, route
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.poison import Death, Decision, Isolation, Suspicion, after_death
 from replayforge.domain.verdict import Verdict
@@ -29,6 +29,13 @@ class InFlight:
     isolation: Isolation = Isolation.FREE
     suspicion: Suspicion | None = None
     worker: str = ""
+    subscriber: str | None = None
+    subscribers: str | None = None
+
+    @property
+    def route(self) -> str:
+        """By what its handler is found."""
+        return route(self.event_type, self.subscriber, self.subscribers)
 
     @property
     def lease(self) -> Lease:
@@ -73,13 +80,13 @@ def judge_former(
 
     That they are gone is certain, for this one runs. What one left that was told to end, one of `draining`, was
     interrupted; of all others a death is proven. It charges no event but one that ran alone, and that only as
-    `poison.after_death` says. `holds_on_crash` says of a type whether a person must look before it runs again.
+    `poison.after_death` says. `holds_on_crash` says of a route whether a person must look before it runs again.
     """
     events = list(left)
     held = sum(event.owner == former.owner for event in events)
     decided = []
     for event in events:
-        ours, hold = event.owner == former.owner, holds_on_crash(event.event_type)
+        ours, hold = event.owner == former.owner, holds_on_crash(event.route)
         if event.owner in draining:
             decided.append(as_it_was(event, hold=hold, outcome=Outcome.INTERRUPTED))
             continue

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from replayforge.domain.admission import Admission, PatternOf, Pause
-from replayforge.domain.event import ClaimedEvent, Entry
+from replayforge.domain.event import ClaimedEvent, Entry, route
 from replayforge.stores.batches import PausedPattern, ResumedPattern, WaitingEvent
 from replayforge.stores.burial import bury
 from replayforge.stores.driver import Batch, Fetch, Steps
@@ -44,7 +44,7 @@ def recall(node: str, owner: str, pattern: str, pattern_of: PatternOf, count: in
     rows = yield Fetch("waiting_events", {**lease, "pattern": pattern, "count": count})
     rows = sorted(rows, key=lambda row: int(row[0]))
     events = [(as_claimed(row[:-1]), bool(row[-1]), int(row[-2])) for row in rows]
-    ours = [one for one in events if not one[1] and pattern_of(one[0].event.event_type) == pattern]
+    ours = [one for one in events if not one[1] and pattern_of(one[0].event.route) == pattern]
     kept = {one.event.seq for one, _, _ in ours}
     others = [(one, suspect) for one, suspect, _ in events if one.event.seq not in kept]
     yield from end_waiting(node, pattern, [one.event.seq for one, _ in others])
@@ -100,7 +100,7 @@ def sort_out(node: str, admission: Admission, after_seq: int, count: int) -> Ste
     """Let those of the next queued events wait whose handlers have no room at all."""
     rows = yield Fetch("ready_types", {"after_seq": after_seq, "count": count})
     counter = admission.counter()
-    waits = [(counter.waits_for(event_type), seq) for seq, event_type in rows]
+    waits = [(counter.waits_for(route(*parts)), seq) for seq, *parts in rows]
     away = [WaitingEvent(seq=seq, waits_for=pattern) for pattern, seq in waits if pattern is not None]
     if away:
         yield Batch("let_wait", away)

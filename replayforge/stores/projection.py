@@ -9,7 +9,7 @@ import msgspec
 
 from replayforge.domain.admission import ALL_WELCOME, Admission
 from replayforge.domain.errors import Fatal, Unstorable
-from replayforge.domain.event import ClaimedEvent, Entry, EventRecord, Meaning, StoredEvent, same_event
+from replayforge.domain.event import ClaimedEvent, Entry, EventRecord, Meaning, StoredEvent, route, same_event
 from replayforge.domain.identity import event_id_for_reuse
 from replayforge.domain.lifecycle import Reason, State
 from replayforge.stores import wakes
@@ -34,6 +34,7 @@ class Projection:
     records that were to be events, and `gaps` of them were gone before they were read. Events of the types that
     are `signals` are awaited and not handled: they are kept until a wait takes them. `lane_of` names the lane that an
     event is in, where there are lanes: it is fixed from now on, and the event waits there for its turn.
+    Where anybody subscribes to anything, `subscribers` says to whom events of a type go.
     """
 
     log_id: str
@@ -52,6 +53,7 @@ class Projection:
     gaps: int = 0
     signals: Collection[str] = ()
     lane_of: Callable[[EventRecord], str | None] | None = None
+    subscribers: Callable[[str], str | None] | None = None
 
     def first(self, count: int) -> "Projection":
         """Return the stretch as far as its first so many records, and whatever lies before the next one."""
@@ -250,14 +252,17 @@ def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Seq
     rows: list[ClaimedEvent] = []
     claims_left, counter = projection.claims_max, projection.admission.counter()
     for seq, new in zip(seqs, fresh, strict=True):
-        state, event_type = first_state(new, projection), new.record.event_type
+        state, subscribers = first_state(new, projection), subscribers_of(new.record, projection)
         lane = first_lane(new, projection, state)
-        waits_for = counter.waits_for(event_type) if state is State.QUEUED and lane is None else None
+        taken = route(new.record.event_type, new.record.subscriber, subscribers)
+        waits_for = counter.waits_for(taken) if state is State.QUEUED and lane is None else None
         if state is State.QUEUED and lane is None and waits_for is None and claims_left > 0:
             state = State.PROCESSING
             claims_left -= 1
-            counter.admit(event_type)
+            counter.admit(taken)
         event = new_event(projection, owner, seq, new, state, waits_for)
+        if subscribers is not None:
+            event = msgspec.structs.replace(event, subscribers=subscribers)
         if lane is not None:
             event = msgspec.structs.replace(event, lane=lane, blocked=int(state is State.QUEUED))
         rows.append(ClaimedEvent.of(event, new.record.content))
@@ -269,6 +274,13 @@ def first_lane(new: NewEvent, projection: Projection, state: State) -> str | Non
     if projection.lane_of is None or state not in (State.QUEUED, State.SCHEDULED):
         return None
     return None if new.record.event_type in projection.signals else projection.lane_of(new.record)
+
+
+def subscribers_of(record: EventRecord, projection: Projection) -> str | None:
+    """Return to whom a new event goes, from now on; one that is for a subscriber goes to no others."""
+    if projection.subscribers is None or record.subscriber is not None:
+        return None
+    return projection.subscribers(record.event_type)
 
 
 def first_state(new: NewEvent, projection: Projection) -> State:

@@ -128,13 +128,13 @@ def admit(node: str, rows: Sequence[Row], admission: Admission, lease: Mapping[s
     room_bytes = CLAIM_BYTES_MAX
     for row in rows:
         one = as_claimed(row)
-        pattern = counter.waits_for(one.event.event_type)
+        pattern = counter.waits_for(one.event.route)
         if pattern is not None:
             away.append(WaitingEvent(seq=one.event.seq, waits_for=pattern))
         elif admitted and row[-1] > room_bytes:
             left.append(one.event.entry)
         else:
-            counter.admit(one.event.event_type)
+            counter.admit(one.event.route)
             admitted.append(one)
             room_bytes -= row[-1]
     if away:

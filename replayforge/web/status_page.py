@@ -70,6 +70,7 @@ def routes() -> list[web.RouteDef]:
         post("/send", sending.send),
         get("/confirm/{verb}", actions.confirm),
         post("/actions/replay-workflow", actions.replay_workflow),
+        post("/actions/subscribers", actions.replay_subscribers),
         post("/actions/signal", sending.send_signal),
         post("/actions/resolve", actions.resolve),
         post("/actions/crash-worker", actions.crash_worker),

@@ -132,7 +132,7 @@ class Intake:
         """Accept nothing while the disk is nearly full."""
         self.disk_low = low
 
-    async def accept(self, envelope: Envelope, replay_of: str | None = None) -> Receipt:
+    async def accept(self, envelope: Envelope, replay_of: StoredEvent | None = None) -> Receipt:
         """Return the receipt of one event, which may be an edited replay; raises KeyReused, Rejected or Unavailable."""
         self.check_room(1)
         return await self.accept_record(self.record(envelope, self.clock.now_us(), replay_of))
@@ -194,8 +194,11 @@ class Intake:
             raise Overloaded(f"{len(self.window):,} accepted events wait for the store; send it again in a moment.")
         crashpoints.reach("ingest.received")
 
-    def record(self, envelope: Envelope, now_us: int, replay_of: str | None) -> EventRecord:
-        """Return the record of an event, with the id its key always has or a fresh one."""
+    def record(self, envelope: Envelope, now_us: int, replay_of: StoredEvent | None) -> EventRecord:
+        """Return the record of an event, with the id its key always has or a fresh one.
+
+        One that was for a subscriber, and is replayed with changes, is for that one still.
+        """
         if envelope.idempotency_key is None:
             event_id = new_event_id(now_us)
         else:
@@ -213,7 +216,8 @@ class Intake:
             metadata=envelope.metadata,
             max_attempts=envelope.max_attempts,
             run_at_us=None if envelope.run_at is None else run_at_us(envelope.run_at),
-            replay_of=replay_of,
+            replay_of=None if replay_of is None else replay_of.id,
+            subscriber=None if replay_of is None else subscriber_of(envelope, replay_of),
             payload=envelope.payload,
         )
 
@@ -362,3 +366,8 @@ def run_at_us(text: str) -> int:
         return parse_time(text)
     except ValueError:
         raise Unacceptable(f"{text!r} is not an RFC 3339 time, such as 2026-11-22T10:00:00Z.", "/run_at") from None
+
+
+def subscriber_of(envelope: Envelope, replay_of: StoredEvent) -> str | None:
+    """Return for which subscriber an edited replay is; none where it became another type of event."""
+    return replay_of.subscriber if envelope.event_type == replay_of.event_type else None

@@ -198,11 +198,11 @@ class Heartbeat:
         """Tell whether a lease is to lapse: its handler has run too long, or the loop has, which would begin it."""
         if hold.begun_at is None:
             return now - self.loop_ran_at > self.pace.timeout_seconds + OVERTIME_SECONDS
-        return now - hold.begun_at > self.limit(hold.event_type)
+        return now - hold.begun_at > self.limit(hold.route)
 
-    def limit(self, event_type: str) -> float:
+    def limit(self, route: str) -> float:
         """Return for how long a lease is renewed: as long as its handler may run, and a little longer."""
-        handler = self.handlers.find(event_type)
+        handler = self.handlers.find(route)
         own = handler.timeout_seconds if handler else None
         return (own or self.pace.timeout_seconds) + OVERTIME_SECONDS
 

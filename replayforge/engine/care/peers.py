@@ -203,7 +203,7 @@ class Peers:
         """
         holds = self.handlers.holds_on_crash
         return [
-            after_lapse(event, hold=holds(event.event_type), draining=event.owner in draining)
+            after_lapse(event, hold=holds(event.route), draining=event.owner in draining)
             for event in left
             if event.owner != self.store.owner
         ]

@@ -119,11 +119,11 @@ class ClaimDesk:
 
     # Claims
 
-    def claim_fresh(self, count: int, event_types: Iterable[str]) -> ClaimInProgress:
+    def claim_fresh(self, count: int, routes: Iterable[str]) -> ClaimInProgress:
         """Open a claim of so many events of these types, none of which has waited yet."""
         held_up = self.suspects_first or self.backlog_first
         reserved = 0 if held_up else self.buffer.reserve(count)
-        return ClaimInProgress(self, reserved, self.limits.open_admission(reserved, event_types), reserved=reserved)
+        return ClaimInProgress(self, reserved, self.limits.open_admission(reserved, routes), reserved=reserved)
 
     def claim_queued(self, count: int) -> ClaimInProgress:
         """Open a claim of so many events whose entries were read, since there was room for them then."""

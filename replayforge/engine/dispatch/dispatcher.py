@@ -13,7 +13,7 @@ from replayforge import crashpoints
 from replayforge.domain.admission import ALL_WELCOME, Admission
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Fatal, OutcomeUnknown, Unavailable
-from replayforge.domain.event import EVENT_RECORD_TYPE, EventRecord, Lease, decode_record
+from replayforge.domain.event import EVENT_RECORD_TYPE, EventRecord, Lease, decode_record, route
 from replayforge.domain.lifecycle import Reason
 from replayforge.engine.accept.window import Window
 from replayforge.engine.dispatch.claim_desk import ClaimDesk
@@ -51,6 +51,7 @@ class Dispatcher:
         projected: int,
         signals: Collection[str] = (),
         lane_of: Callable[[EventRecord], str | None] | None = None,
+        subscribers: Callable[[str], str | None] | None = None,
     ) -> None:
         self.log = log
         self.store = store
@@ -62,6 +63,7 @@ class Dispatcher:
         self.projected = projected
         self.signals = signals
         self.lane_of = lane_of
+        self.subscribers = subscribers
         self.certain = False
         self.moved = asyncio.Condition()
         self.wake = asyncio.Event()
@@ -109,9 +111,9 @@ class Dispatcher:
     async def project(self, records: list[Record]) -> None:
         """Commit one stretch, claiming what there is room for; the publisher has the rest."""
         events, after = self.events_of(records), self.projected
-        types = (event.event_type for _, event in events)
+        routes = (self.route_of(event) for _, event in events)
         try:
-            with self.desk.claim_fresh(len(events), types) as claim:
+            with self.desk.claim_fresh(len(events), routes) as claim:
                 stretch = self.stretch(records[-1].offset, events, claim.admission, claims_max=claim.count)
                 projected = await self.store.project(replace(stretch, unreadable=unreadable(records, events)))
                 crashpoints.reach("dispatch.committed")
@@ -124,6 +126,13 @@ class Dispatcher:
             return
         await self.arrive(projected.through)
         self.report(projected)
+
+    def route_of(self, record: EventRecord) -> str:
+        """Return by what the handler of an event will be found."""
+        subscribers = None
+        if self.subscribers is not None and record.subscriber is None:
+            subscribers = self.subscribers(record.event_type)
+        return route(record.event_type, record.subscriber, subscribers)
 
     async def pass_over(self, gap: GapError) -> None:
         """Move the cursor over records that are gone: removed by retention, or given up by an operator."""
@@ -229,6 +238,7 @@ class Dispatcher:
             admission=admission,
             signals=self.signals,
             lane_of=self.lane_of,
+            subscribers=self.subscribers,
         )
 
     def report(self, projected: Projected) -> None:

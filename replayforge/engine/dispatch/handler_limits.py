@@ -28,7 +28,7 @@ class HandlerLimit:
 
     def __init__(self, handler: Handler | None, lingering_max: int) -> None:
         self.handler = handler
-        self.pattern = handler.pattern if handler else NO_HANDLER
+        self.pattern = handler.identity if handler else NO_HANDLER
         self.concurrency_max = handler.concurrency_max if handler else None
         self.pause: Pause | None = None
         self.breaker = CLOSED
@@ -80,17 +80,18 @@ class HandlerLimits:
         self.clock = clock
         self.telemetry = telemetry
         self.by_pattern = {
-            limit.pattern: limit for limit in [HandlerLimit(one, lingering_max) for one in (*handlers.registered, None)]
+            limit.pattern: limit
+            for limit in [HandlerLimit(one, lingering_max) for one in (*handlers.registered, handlers.fan_out, None)]
         }
         self.guarded = {pattern: limit for pattern, limit in self.by_pattern.items() if limit.guarded}
         self.acquired: dict[Lease, HandlerLimit] = {}
         self.pauses: dict[str, Pause] = {}
         self.news = asyncio.Event()
 
-    def pattern_of(self, event_type: str) -> str:
-        """Return the pattern of the handler that takes events of a type; safe in any thread."""
-        handler = self.handlers.find(event_type)
-        return handler.pattern if handler else NO_HANDLER
+    def pattern_of(self, route: str) -> str:
+        """Return the identity of the handler that takes events with a route; safe in any thread."""
+        handler = self.handlers.find(route)
+        return handler.identity if handler else NO_HANDLER
 
     def is_paused(self, pattern: str) -> bool:
         """Tell whether a handler is paused, by its own pattern or with everything."""
@@ -98,15 +99,15 @@ class HandlerLimits:
 
     # Claims
 
-    def open_admission(self, count: int, event_types: Iterable[str] | None = None, *, alone: bool = False) -> Admission:
+    def open_admission(self, count: int, routes: Iterable[str] | None = None, *, alone: bool = False) -> Admission:
         """Promise room to a claim of so many events, until `close_admission`.
 
-        With `event_types`, those that are about to be claimed, no more is promised than these can fill. An event that
+        With `routes`, those that are about to be claimed, no more is promised than these can fill. An event that
         is to run `alone` goes before those that wait.
         """
         if not self.guarded:
             return ALL_WELCOME
-        room = self.room_for(count, event_types, alone=alone)
+        room = self.room_for(count, routes, alone=alone)
         self.promise(room, 1)
         return Admission(room, self.pattern_of)
 
@@ -121,10 +122,10 @@ class HandlerLimits:
         """Take a promise back; what the claim has not filled of it is free again."""
         self.promise(admission.room, -1)
 
-    def room_for(self, count: int, event_types: Iterable[str] | None, *, alone: bool) -> dict[str, int]:
+    def room_for(self, count: int, routes: Iterable[str] | None, *, alone: bool) -> dict[str, int]:
         """Return the room that each guarded handler has for a claim."""
         now = self.clock.monotonic()
-        wanted = None if event_types is None else Counter(map(self.pattern_of, event_types))
+        wanted = None if routes is None else Counter(map(self.pattern_of, routes))
         room = {}
         for pattern, limit in self.guarded.items():
             free = 0 if limit.has_deferred and not alone else limit.room(now)
@@ -145,7 +146,7 @@ class HandlerLimits:
         if not self.guarded:
             return
         for one in claimed:
-            limit = self.guarded.get(self.pattern_of(one.event.event_type))
+            limit = self.guarded.get(self.pattern_of(one.event.route))
             if limit is not None:
                 self.acquired[one.lease] = limit
                 limit.running += 1
@@ -155,7 +156,7 @@ class HandlerLimits:
     def blocks(self, claimed: ClaimedEvent) -> bool:
         """Tell whether an event may not begin now, because its handler was paused, failed or got stuck since it was
         claimed."""
-        limit = self.guarded.get(self.pattern_of(claimed.event.event_type)) if self.guarded else None
+        limit = self.guarded.get(self.pattern_of(claimed.event.route)) if self.guarded else None
         if limit is None:
             return False
         return limit.pause is not None or limit.stuck or (limit.breaker.tripped and limit.probe != claimed.lease)
@@ -232,7 +233,7 @@ class HandlerLimits:
 
     def note(self, settlement: Settlement) -> None:
         """Note how an attempt went; an endpoint that fails in a row has its breaker opened."""
-        limit = self.by_pattern[self.pattern_of(settlement.event.event_type)]
+        limit = self.by_pattern[self.pattern_of(settlement.event.route)]
         succeeded = settlement.outcome is Outcome.SUCCEEDED
         failed = settlement.outcome in ATTEMPT_SPENDING
         limit.successes += succeeded

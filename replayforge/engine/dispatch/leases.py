@@ -25,7 +25,7 @@ class ClaimUnderWay(msgspec.Struct):
 class Hold(msgspec.Struct):
     """A lease: when it was surely ours last, when its handler began, and whether somebody else is known to have it."""
 
-    event_type: str
+    route: str
     sure_at: float
     begun_at: float | None = None
     lost: bool = False
@@ -65,7 +65,7 @@ class Leases:
     def book(self, claimed: ClaimedEvent, claim: ClaimUnderWay | None = None) -> None:
         """Enter what a claim has taken."""
         sure_at = self.clock.elapsed() if claim is None else claim.sure_at
-        self.held[claimed.lease] = Hold(claimed.event.event_type, sure_at)
+        self.held[claimed.lease] = Hold(claimed.event.route, sure_at)
 
     def begin(self, lease: Lease) -> bool:
         """Note that the handler begins now; False when it must not, since somebody else may have the event by now."""

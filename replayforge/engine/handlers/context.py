@@ -40,7 +40,8 @@ class StepCall(msgspec.Struct, frozen=True):
 class ChildEvent(msgspec.Struct, frozen=True):
     """An event that a handler sends; `payload` is JSON. Without a workflow of its own it belongs to its parent's.
 
-    The step that sends it is called like its type, unless it has a `name`.
+    The step that sends it is called like its type, unless it has a `name`. One for a `subscriber` has always the same
+    id; it is what its parent is, its `metadata` and the white space around its JSON included.
     """
 
     event_type: str
@@ -49,6 +50,8 @@ class ChildEvent(msgspec.Struct, frozen=True):
     key: str | None = None
     run_at_us: int | None = None
     name: str | None = None
+    subscriber: str | None = None
+    metadata: bytes = b"{}"
 
     @property
     def step_name(self) -> str:
@@ -85,6 +88,9 @@ class Calls(Protocol):
 
     def call(self, child: ChildEvent, timeout_seconds: float | None) -> Any:
         """See Context.call."""
+
+    def subscribers(self) -> Any:
+        """Give the names of the subscribers that the event goes to, on every pass the same."""
 
     def first(self, waits: dict[str, Any]) -> Any:
         """See Context.first."""

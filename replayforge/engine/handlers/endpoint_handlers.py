@@ -46,6 +46,7 @@ def handler_for(settings: HttpEndpoint, webhook_client: WebhookClient, callbacks
         breaker=settings.breaker,
         deadline_seconds=settings.deadline_seconds,
         on_cancel=settings.on_cancel,
+        subscriber=settings.name or None,
     )
 
 

@@ -138,6 +138,8 @@ class Endpoint:
         }
         if event.service:
             headers["replayforge-service"] = in_a_header(event.service)
+        if event.subscriber is not None:
+            headers["replayforge-subscriber"] = event.subscriber
         if event.idempotency_key is not None:
             headers["replayforge-idempotency-key"] = in_a_header(event.idempotency_key)
         if self.key:

@@ -61,7 +61,7 @@ class HandlerFaults:
             return str(fields["handler"])
         event_type = fields.get("event_type")
         found = self.handlers.find(event_type) if event_type else None
-        return NO_HANDLER if found is None else found.pattern
+        return NO_HANDLER if found is None else found.identity
 
     def issues(self) -> list[str]:
         """Say what handlers did to others in the last five minutes: exits, then changes, the newest of each first."""

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,14 +14,19 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal
 
+import msgspec
+
 from replayforge.domain.errors import Refused
-from replayforge.domain.event import Event
+from replayforge.domain.event import ON, Event, parts_of
 from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.handlers.context import Context
+from replayforge.engine.handlers.fan_out import fan_out
 
 HandlerFunction = Callable[[Event, Context], Any]
 
 PATTERN_CHARACTERS_MAX = 255
+SUBSCRIBER_FORM = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+FOUND_MAX = 10_000  # event types come from outside; the memory of them is bounded
 DURATION_SECONDS_MAX = 10 * 365 * 86_400
 
 
@@ -29,7 +35,8 @@ class Handler:
     """One registered function and the rules it runs under; None means the configured default, or no limit.
 
     `endpoint` is the origin of the URL that an HTTP endpoint has; `breaker` says whether it is left alone for a while
-    after failures in a row. `deadline_seconds` is how long one run may take, the time included in which it waits.
+    after failures in a row. `deadline_seconds` is how long one run may take, the time included in which it waits. One
+    with a `subscriber` name gets a child of each event, beside others.
     """
 
     pattern: str
@@ -43,6 +50,12 @@ class Handler:
     deadline_seconds: float | None = None
     on_cancel: Literal["end", "run"] = "end"
     version: str = ""
+    subscriber: str | None = None
+
+    @cached_property
+    def identity(self) -> str:
+        """By what it is told from all others, wherever a handler is named: to pause it, in its limits, on the pages."""
+        return self.pattern if self.subscriber is None else f"{self.pattern}@{self.subscriber}"
 
     @cached_property
     def is_async(self) -> bool:
@@ -76,8 +89,11 @@ class Handler:
         return self.pattern.replace("[", "[[]").replace("?", "[?]")
 
 
+FAN_OUT = Handler("(subscribers)", fan_out)  # of every event that has subscribers
+
+
 class Handlers:
-    """A registry of handlers; the most specific pattern that matches an event's type wins.
+    """A registry of handlers; the most specific pattern that matches an event's type wins, for each subscriber.
 
     `version`, set before handlers are registered, names their code wherever it is shown; else a hash of it does.
     """
@@ -86,8 +102,10 @@ class Handlers:
 
     def __init__(self) -> None:
         self.registered: list[Handler] = []
+        self.fan_out = FAN_OUT
         self.signals: set[str] = set()
         self.found: dict[str, Handler | None] = {}
+        self.lists: dict[str, str | None] = {}
 
     def on(
         self,
@@ -109,23 +127,52 @@ class Handlers:
         becomes a dead letter at its next call of ctx. `on_cancel="run"` has a cancel raised as `Cancelled`, so that
         what was done can be undone. Raises Refused when an option or the function cannot be used.
         """
+        return self.registering(
+            pattern,
+            max_attempts=max_attempts,
+            timeout_seconds=timeout_seconds,
+            on_crash=on_crash,
+            concurrency_max=concurrency_max,
+            deadline_seconds=deadline_seconds,
+            on_cancel=on_cancel,
+        )
+
+    def subscribe(
+        self,
+        pattern: str,
+        *,
+        name: str,
+        max_attempts: int | None = None,
+        timeout_seconds: float | None = None,
+        on_crash: Literal["retry", "hold"] = "retry",
+        concurrency_max: int | None = None,
+        deadline_seconds: float | None = None,
+        on_cancel: Literal["end", "run"] = "end",
+    ) -> Callable[[HandlerFunction], HandlerFunction]:
+        """Register the decorated function beside others for the same events; the options are those of `on`.
+
+        An event goes to everybody who subscribes to its type when it is dispatched, and to a handler that `on` has
+        registered: each gets a child event of its own, with attempts, dead letter, pause and replay of its own.
+        Of several with one name the most specific pattern wins.
+        """
+        return self.registering(
+            pattern,
+            subscriber=name,
+            max_attempts=max_attempts,
+            timeout_seconds=timeout_seconds,
+            on_crash=on_crash,
+            concurrency_max=concurrency_max,
+            deadline_seconds=deadline_seconds,
+            on_cancel=on_cancel,
+        )
+
+    def registering(self, pattern: str, **options: Any) -> Callable[[HandlerFunction], HandlerFunction]:
+        """Return what registers a function under a pattern."""
 
         def register(function: HandlerFunction) -> HandlerFunction:
             if objection := objection_to_function(function):
                 raise Refused(f"The handler for {pattern!r} cannot be used: {objection}.")
-            self.add(
-                Handler(
-                    pattern,
-                    function,
-                    max_attempts,
-                    timeout_seconds,
-                    on_crash,
-                    concurrency_max,
-                    deadline_seconds=deadline_seconds,
-                    on_cancel=on_cancel,
-                    version=self.version,
-                )
-            )
+            self.add(Handler(pattern, function, version=self.version, **options))
             return function
 
         return register
@@ -140,7 +187,7 @@ class Handlers:
         if any(handler.pattern == event_type for handler in self.registered):
             raise Refused(f"{event_type!r} is both handled and declared as a signal; keep one.")
         self.signals.add(event_type)
-        self.found.clear()
+        self.forget_found()
 
     def is_signal(self, event_type: str) -> bool:
         """Tell whether events of a type are awaited, not handled; safe in any thread."""
@@ -152,12 +199,12 @@ class Handlers:
             return
         if objection := objection_to(handler):
             raise Refused(f"The handler for {handler.pattern!r} cannot be used: {objection}.")
-        if any(other.pattern == handler.pattern for other in self.registered):
-            raise Refused(f"Two handlers are registered for the pattern {handler.pattern!r}; keep one.")
+        if any(other.identity == handler.identity for other in (*self.registered, self.fan_out)):
+            raise Refused(f"Two handlers are registered for the pattern {handler.identity!r}; keep one.")
         if handler.pattern in self.signals:
             raise Refused(f"{handler.pattern!r} is both handled and declared as a signal; keep one.")
         self.registered.append(handler)
-        self.found.clear()
+        self.forget_found()
 
     def include(self, others: "Handlers") -> None:
         """Register everything that another registry holds."""
@@ -165,41 +212,82 @@ class Handlers:
             self.add(handler)
         for event_type in others.signals:
             self.signal(event_type)
+        self.fan_out = others.fan_out
 
     def changed(self, change: Callable[[Handler], Handler]) -> "Handlers":
         """Return the same registry with each handler as `change` returns it; this one stays as it is."""
         others = copy.copy(self)
-        others.registered, others.found = [change(handler) for handler in self.registered], {}
+        others.registered, others.fan_out = [change(handler) for handler in self.registered], change(self.fan_out)
+        others.found, others.lists = {}, {}
         return others
 
-    def find(self, event_type: str) -> Handler | None:
-        """Return the handler with the most specific pattern that matches, or None; safe in any thread."""
+    def forget_found(self) -> None:
+        """Look for handlers anew: there are others."""
+        self.found.clear()
+        self.lists.clear()
+
+    def find(self, route: str) -> Handler | None:
+        """Return the handler of events with a route, see event.route, or None; safe in any thread."""
         try:
-            return self.found[event_type]
+            return self.found[route]
         except KeyError:
-            matching = [one for one in self.registered if fnmatch.fnmatchcase(event_type, one.glob)]
-        handler = max(matching, key=lambda one: one.specificity, default=None)
-        if len(self.found) > 10_000:  # event types come from outside; the memory of them is bounded
+            handler = self.best(*parts_of(route))
+        if len(self.found) > FOUND_MAX:
             self.found.clear()
-        self.found[event_type] = handler
+        self.found[route] = handler
         return handler
 
-    def policy(self, event_type: str, own_max_attempts: int | None, default: RetryPolicy) -> RetryPolicy:
+    def best(self, event_type: str, subscriber: str | None) -> Handler | None:
+        """Return the handler with the most specific pattern that matches.
+
+        An event that was dispatched before anybody subscribed to its type goes to its handler, if it has one.
+        """
+        if subscriber == "":
+            return self.fan_out
+        name = None if subscriber == ON else subscriber
+        matching = [one for one in self.matching(event_type) if one.subscriber == name]
+        found = max(matching, key=lambda one: one.specificity, default=None)
+        return self.fan_out if found is None and subscriber is None and self.subscribers(event_type) else found
+
+    def matching(self, event_type: str) -> list[Handler]:
+        """Return all handlers whose patterns match a type."""
+        return [one for one in self.registered if fnmatch.fnmatchcase(event_type, one.glob)]
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody subscribes to anything."""
+        return any(one.subscriber is not None for one in self.registered)
+
+    def subscribers(self, event_type: str) -> str | None:
+        """Return whom events of a type go to, as a JSON list; None where nobody subscribes. Safe in any thread."""
+        try:
+            return self.lists[event_type]
+        except KeyError:
+            matching = [] if event_type in self.signals else self.matching(event_type)
+        names = sorted({one.subscriber for one in matching if one.subscriber is not None})
+        handled = [ON] if any(one.subscriber is None for one in matching) else []
+        listed = msgspec.json.encode(handled + names).decode() if names else None
+        if len(self.lists) > FOUND_MAX:
+            self.lists.clear()
+        self.lists[event_type] = listed
+        return listed
+
+    def policy(self, route: str, own_max_attempts: int | None, default: RetryPolicy) -> RetryPolicy:
         """Return the retry policy of an event: its own number of attempts, else its handler's, else the default."""
-        handler = self.find(event_type)
+        handler = self.find(route)
         attempts = own_max_attempts or (handler.max_attempts if handler else None) or default.max_attempts
         if attempts == default.max_attempts:
             return default
         return RetryPolicy(attempts, default.base_seconds, default.factor, default.max_seconds, default.jitter)
 
-    def compensates(self, event_type: str) -> bool:
-        """Tell whether events of this type go on when they are cancelled, to undo what has to be undone."""
-        handler = self.find(event_type)
+    def compensates(self, route: str) -> bool:
+        """Tell whether events with this route go on when they are cancelled, to undo what has to be undone."""
+        handler = self.find(route)
         return handler is not None and handler.on_cancel == "run"
 
-    def holds_on_crash(self, event_type: str) -> bool:
-        """Tell whether a person must look at an event of this type after a crash in the middle of its handler."""
-        handler = self.find(event_type)
+    def holds_on_crash(self, route: str) -> bool:
+        """Tell whether a person must look at an event with this route after a crash in the middle of its handler."""
+        handler = self.find(route)
         return handler is not None and handler.on_crash == "hold"
 
 
@@ -246,6 +334,8 @@ def objection_to(handler: Handler) -> str:
     """Say in a clause which of a handler's options is wrong, or nothing."""
     if not isinstance(handler.pattern, str) or not 1 <= len(handler.pattern) <= PATTERN_CHARACTERS_MAX:
         return f"a pattern is a text of 1 to {PATTERN_CHARACTERS_MAX} characters"
+    if handler.subscriber is not None and objection_to_subscriber(handler.subscriber):
+        return objection_to_subscriber(handler.subscriber)
     if not is_count(handler.max_attempts):
         return f"max_attempts={handler.max_attempts!r:.40} must be a whole number, 1 or more"
     if not is_count(handler.concurrency_max):
@@ -259,6 +349,13 @@ def objection_to(handler: Handler) -> str:
     if handler.on_cancel not in ("end", "run"):
         return f'on_cancel={handler.on_cancel!r:.40} must be "end" or "run"'
     return ""
+
+
+def objection_to_subscriber(name: Any) -> str:
+    """Say in a clause why a subscriber cannot be called so, or nothing."""
+    if not isinstance(name, str) or SUBSCRIBER_FORM.fullmatch(name) is None:
+        return f"name={name!r:.80} must be 1 to 63 letters, digits, `-`, `_` and `.`"
+    return f"the name {ON!r} stands for the handler that `on` registers" if name == ON else ""
 
 
 def is_count(value: Any) -> bool:

@@ -154,6 +154,7 @@ class EventInRequest(Struct, frozen=True):
     created_at: str
     run: int
     attempt: int
+    subscriber: str | None
 
 
 class StepsRequest(Struct, frozen=True):
@@ -279,6 +280,7 @@ def event_shown(event: Event) -> EventInRequest:
         created_at=format_time(event.created_at_us),
         run=event.run,
         attempt=event.attempt,
+        subscriber=event.subscriber,
     )
 
 

@@ -1,11 +1,13 @@
 """What people do to events: replay, retry now, cancel, discard, and let go of what was held."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Conflict, NotFound, Rejected
-from replayforge.domain.event import Content, Entry, StoredEvent
+from replayforge.domain.event import Content, Entry, StoredEvent, listed
+from replayforge.domain.identity import subscriber_event_id
 from replayforge.domain.lifecycle import (
     CANCELLABLE,
     FAILED,
@@ -27,8 +29,8 @@ WORKFLOW_EVENTS_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class WorkflowReplay:
-    """What a replay of a whole workflow did: ids queued again, and ids left alone with the reason."""
+class SeveralReplays:
+    """What a replay of several events did: ids queued again, and ids left alone with the reason."""
 
     replayed: list[str]
     skipped: dict[str, str]
@@ -119,6 +121,9 @@ class Replayer:
             raise Conflict(f"Event {event.id} is a signal: what waits for it takes it, and it is never queued.")
         if event.state not in REPLAYABLE:
             raise Conflict(f"Event {event.id} is {event.state}; only a finished event can be replayed.{way_out(event)}")
+        if event.state is State.SUCCEEDED and event.subscribers is not None:
+            names = ", ".join(event.subscriber_names)
+            raise Conflict(f"Event {event.id} has gone to its subscribers {names}: say whose event to replay.")
         if event.state is State.SUCCEEDED and not force:
             raise Conflict(f"Event {event.id} has succeeded; replay it with force if it is to run once more.")
 
@@ -135,10 +140,10 @@ class Replayer:
 
     async def replay_workflow(
         self, workflow_id: str, *, only: str, reason: str, key: str | None = None, begins_from: str | None = None
-    ) -> WorkflowReplay:
+    ) -> SeveralReplays:
         """Replay the `failed` or `all` finished events of a workflow in their order, each once for a `key`.
 
-        Child events are left to those that made them, and signals to what waits for them.
+        Child events are left to those that made them, but for those of subscribers, and signals to what waits for them.
         """
         if await self.store.workflow(workflow_id) is None:
             raise NotFound(f"There is no workflow {workflow_id!r}.")
@@ -146,17 +151,48 @@ class Replayer:
         replayed: list[str] = []
         skipped: dict[str, str] = {}
         for event in events:
-            if event.parent_id is not None or self.handlers.is_signal(event.event_type):
+            if (event.parent_id is not None and event.subscriber is None) or self.handlers.is_signal(event.event_type):
                 continue
             if only == "failed" and event.state not in FAILED:
                 continue
+            if event.subscribers is not None and event.state is State.SUCCEEDED:
+                continue  # it has gone to its subscribers, whose events come behind it
             try:
                 await self.replay(event.id, reason, force=only == "all", key=key, begins_from=begins_from)
             except Conflict as conflict:
                 skipped[event.id] = str(conflict)
             else:
                 replayed.append(event.id)
-        return WorkflowReplay(replayed, skipped)
+        return SeveralReplays(replayed, skipped)
+
+    async def replay_subscribers(
+        self, event_id: str, which: str | Collection[str], reason: str, *, key: str | None = None
+    ) -> SeveralReplays:
+        """Replay the events that an event has sent to its subscribers: `failed`, `all` ended ones, or those named.
+
+        Each once for a `key`; none is made. Raises NotFound, Conflict, and Rejected for a subscriber it did not go to.
+        """
+        event, _ = await self.find(event_id)
+        names = event.subscriber_names or listed(self.handlers.subscribers(event.event_type))
+        if not names:
+            raise Conflict(f"Event {event_id} was for no subscribers.")
+        if unknown := [] if isinstance(which, str) else sorted(set(which) - set(names)):
+            raise Rejected(f"Event {event_id} went to {', '.join(names)}, and not to {', '.join(unknown)}.")
+        chosen = names if isinstance(which, str) else [name for name in names if name in which]
+        children = {subscriber_event_id(event_id, name): name for name in chosen}
+        found = await self.store.events_by_ids(list(children))
+        replayed: list[str] = []
+        skipped = {child: f"Nothing was sent to {children[child]} yet." for child in children.keys() - found.keys()}
+        for child in (child for child in children if child in found):
+            if which == "failed" and found[child][0].state not in FAILED:
+                continue
+            try:
+                await self.replay(child, reason, force=which != "failed", key=key)
+            except Conflict as conflict:
+                skipped[child] = str(conflict)
+            else:
+                replayed.append(child)
+        return SeveralReplays(replayed, skipped)
 
     async def retry_now(self, event_id: str) -> StoredEvent:
         """Let a retrying or scheduled event run now instead of at its time; its budget of attempts stays.
@@ -179,7 +215,7 @@ class Replayer:
         event, _ = await self.find(event_id)
         if event.state not in CANCELLABLE:
             raise Conflict(f"Event {event_id} is {event.state}; only a waiting event can be cancelled.{way_out(event)}")
-        told = self.handlers.compensates(event.event_type)
+        told = self.handlers.compensates(event.route)
         cancelled = await self.store.request_cancel(event, reason, self.clock.now_us(), compensates=told)
         self.publisher.offer(cancelled.woken)
         if cancelled.answer is CancelAnswer.REFUSED:

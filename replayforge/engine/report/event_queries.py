@@ -159,4 +159,4 @@ class EventQueries:
 
     def attempts_max(self, event: StoredEvent | EventRecord) -> int:
         """Return after how many failures a run of the event ends: its own number, its handler's, or the default."""
-        return self.handlers.policy(event.event_type, event.max_attempts, self.retry).max_attempts
+        return self.handlers.policy(event.route, event.max_attempts, self.retry).max_attempts

@@ -9,7 +9,7 @@ from replayforge.domain.breaker import BreakerState
 from replayforge.domain.reports import Group
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.handler_limits import HandlerLimit, HandlerLimits
-from replayforge.engine.handlers.registry import Handler
+from replayforge.engine.handlers.registry import FAN_OUT, Handler
 from replayforge.engine.run.execution import Rules
 from replayforge.stores.store import Store
 
@@ -63,12 +63,13 @@ class HandlerReporter:
         """Return how every handler stands."""
         pauses, deferred = await self.store.pauses_and_deferred()
         orphans = await self.store.handlerless()
-        held = Counter(self.handler_limits.pattern_of(one.event.event_type) for one in self.buffer.running.values())
+        held = Counter(self.handler_limits.pattern_of(one.event.route) for one in self.buffer.running.values())
+        has_subscribers = self.handler_limits.handlers.has_subscribers
         return HandlersReport(
             handlers=[
                 self.status(limit, limit.handler, held[pattern], deferred)
                 for pattern, limit in sorted(self.handler_limits.by_pattern.items())
-                if limit.handler is not None
+                if limit.handler is not None and (has_subscribers or pattern != FAN_OUT.identity)
             ],
             everything=next((pause for pause in pauses if pause.pattern == EVERYTHING), None),
             strange=[
@@ -82,7 +83,7 @@ class HandlerReporter:
         now = self.handler_limits.clock.monotonic()
         return HandlerStatus(
             pattern=limit.pattern,
-            kind="http" if handler.endpoint else "function",
+            kind=kind_of(handler),
             name=handler.name,
             max_attempts=handler.max_attempts or self.defaults.retry.max_attempts,
             timeout_seconds=handler.timeout_seconds or self.defaults.timeout_seconds,
@@ -96,3 +97,10 @@ class HandlerReporter:
             successes=limit.successes,
             failures=limit.failures,
         )
+
+
+def kind_of(handler: Handler) -> str:
+    """Return what kind of handler it is."""
+    if handler.identity == FAN_OUT.identity:
+        return "fan-out"
+    return "http" if handler.endpoint else "function"

@@ -5,9 +5,12 @@ from abc import ABC, abstractmethod
 import msgspec
 
 from replayforge.domain.event import EventRecord
+from replayforge.domain.identity import subscriber_event_id
 from replayforge.domain.journal import StepError, StepKind, StepRecord, StepState, child_id, due_in
 from replayforge.engine.handlers.context import ChildEvent
 from replayforge.engine.run.journal_records import JournalRecords
+
+WHITE_SPACE = b" \t\r\n"
 
 
 class DurableWait(ABC):
@@ -143,8 +146,12 @@ async def sent(records: JournalRecords, record: StepRecord, child: ChildEvent) -
     The child's row is in the store when this returns: else the parent could go on elsewhere while its child lies on
     the disk of a machine that is gone.
     """
-    parent = records.event
-    identity = child_id(parent.id, records.number, record.kind, record.step, record.generation)
+    parent, document = records.event, child.payload.strip(WHITE_SPACE)
+    before, _, after = child.payload.partition(document)
+    if child.subscriber is None:
+        identity = child_id(parent.id, records.number, record.kind, record.step, record.generation)
+    else:
+        identity = subscriber_event_id(parent.id, child.subscriber)
     event = EventRecord(
         id=identity,
         application_name=parent.application_name,
@@ -153,8 +160,13 @@ async def sent(records: JournalRecords, record: StepRecord, child: ChildEvent) -
         created_at_us=records.tools.clock.now_us(),
         service_name=parent.service_name,
         run_at_us=child.run_at_us,
+        metadata=msgspec.Raw(child.metadata),
+        max_attempts=None if child.subscriber is None else parent.max_attempts,
         origin=parent.id,
-        payload=msgspec.Raw(child.payload),
+        subscriber=child.subscriber,
+        payload=msgspec.Raw(document),
+        before_payload=before.decode(),
+        after_payload=after.decode(),
     )
     await records.patiently(records.tools.children.send(event))
     return msgspec.structs.replace(record, other_id=identity)

@@ -69,7 +69,7 @@ def begin(
     may_begin: Callable[[], bool] = lambda: True,
 ) -> Execution:
     """Decode the event and find its handler, which is called only if it may begin when all is ready."""
-    row, handler = claimed.event, handlers.find(claimed.event.event_type)
+    row, handler = claimed.event, handlers.find(claimed.event.route)
     attempt = None
     if handler is not None:
         event = Event(
@@ -84,6 +84,7 @@ def begin(
             created_at_us=row.created_at_us,
             run=row.run,
             attempt=row.attempt_count + 1,
+            subscriber=row.subscriber,
         )
         open_journal = partial(opened, row, handlers, rules)
         attempt = RunningAttempt(event, row.lease_token, handler, chaos, may_begin, open_journal)
@@ -92,7 +93,7 @@ def begin(
 
 def opened(row: StoredEvent, handlers: Handlers, rules: Rules, attempt: RunningAttempt) -> Journaling:
     """Return the journal of an attempt whose code makes its first call to it."""
-    return Journaling(attempt, row, handlers.policy(row.event_type, row.max_attempts, rules.retry), rules.journals)
+    return Journaling(attempt, row, handlers.policy(row.route, row.max_attempts, rules.retry), rules.journals)
 
 
 async def execute(execution: Execution, handlers: Handlers, rules: Rules) -> Settlement:
@@ -180,8 +181,9 @@ async def run(execution: Execution, rules: Rules) -> Result:
     """Call the handler under its time limit and say how it ended."""
     handler, attempt = execution.handler, execution.attempt
     if handler is None or attempt is None:
-        event_type = execution.claimed.event.event_type
-        return Result(Outcome.FAILED, f"No handler is registered for events of type {event_type!r}.")
+        event = execution.claimed.event
+        whose = "" if event.subscriber is None else f" and subscriber {event.subscriber!r}"
+        return Result(Outcome.FAILED, f"No handler is registered for events of type {event.event_type!r}{whose}.")
     result = await attempt.outcome(handler.timeout_seconds or rules.timeout_seconds, rules.deadlines)
     if not attempt.begun:
         raise NotBegun
@@ -201,7 +203,7 @@ def verdict(execution: Execution, result: Result, handlers: Handlers, rules: Rul
         result,
         attempt_count=row.attempt_count,
         crashes=row.crashes,
-        policy=handlers.policy(row.event_type, row.max_attempts, rules.retry),
+        policy=handlers.policy(row.route, row.max_attempts, rules.retry),
         now_us=ended_at_us,
         rng=rules.rng,
     )

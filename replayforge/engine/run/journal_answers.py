@@ -181,6 +181,22 @@ class JournalAnswers:
                 await self.records.commit(record)
             return str(answer(record, str))
 
+    async def take_subscribers(self) -> list[str]:
+        """Return whom the event was for when it was dispatched.
+
+        One for whose type nobody had a handler then goes to those that subscribe to it when it runs first.
+        """
+        if self.event.subscribers is not None:
+            return self.event.subscriber_names
+        with self.named(StepKind.NOW, "subscribers") as step:
+            record = await self.recorded(StepKind.NOW, step)
+            if record is None:
+                begun = self.records.begun(StepKind.NOW, step)
+                names = self.tools.subscribers(self.event.event_type) or "[]"
+                record = self.records.ended(begun, StepState.DONE, result=names.encode())
+                self.records.ride(record)
+            return list(answer(record, list[str]))
+
     async def take_now(self, name: str) -> datetime:
         """Return the time that was recorded, or is."""
         with self.named(StepKind.NOW, name) as step:

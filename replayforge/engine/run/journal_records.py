@@ -43,7 +43,8 @@ class JournalLimits(msgspec.Struct, frozen=True):
 
 
 class JournalTools(msgspec.Struct, frozen=True):
-    """What the journals of all attempts share. `is_signal` says of an event type whether it is awaited, not handled.
+    """What the journals of all attempts share. `is_signal` says of an event type whether it is awaited, not handled,
+    `subscribers` to whom events of it go.
 
     Waits of up to `in_place_seconds` keep their worker.
     """
@@ -51,6 +52,7 @@ class JournalTools(msgspec.Struct, frozen=True):
     recorder: Recorder
     children: Children
     is_signal: Callable[[str], bool]
+    subscribers: Callable[[str], str | None]
     leases: Leases
     deadlines: Deadlines
     clock: Clock

@@ -152,6 +152,10 @@ class Journaling:
         seconds = None if timeout_seconds is None else checked_seconds(timeout_seconds)
         return self.waited(CallWait(self.answers.records, child, seconds))
 
+    def subscribers(self) -> Any:
+        """See Calls.subscribers."""
+        return self.made(self.answers.take_subscribers)
+
     def first(self, waits: dict[str, Any]) -> Any:
         """See Context.first."""
         wrong = [name for name, wait in waits.items() if not isinstance(wait, Waiting)]

@@ -59,7 +59,7 @@ class Strays:
         if attempt.thread is not None and not attempt.thread.done():
             running[attempt.thread] = "thread"
         if running:
-            self.begin(Stray(attempt.handler.pattern, attempt.event.id, self.clock.monotonic(), running))
+            self.begin(Stray(attempt.handler.identity, attempt.event.id, self.clock.monotonic(), running))
 
     def begin(self, stray: Stray) -> None:
         """Count an attempt that runs on, and see to it that its end is heard of."""

@@ -139,7 +139,7 @@ class Worker:
             event_type=row.event_type,
             outcome=settlement.outcome,
             attempt=row.attempt_count + 1,
-            attempts_max=self.handlers.policy(row.event_type, row.max_attempts, self.rules.retry).max_attempts,
+            attempts_max=self.handlers.policy(row.route, row.max_attempts, self.rules.retry).max_attempts,
             error=message,
             next_at=None if due_at_us is None else format_time(due_at_us),
             **shown,
@@ -237,7 +237,7 @@ class Worker:
             started_at_us=self.busy_since_us or now_us,
             worker=self.name,
         )
-        decided = after_crash(lost, hold=self.handlers.holds_on_crash(row.event_type))
+        decided = after_crash(lost, hold=self.handlers.holds_on_crash(row.route))
         await self.store.reclaim([decided], reason, now_us)
         state, types = decided.verdict.state, {row.event_type: 1}
         self.telemetry.emit("attempt.reclaimed", event_id=row.id, verdict=state, types=types)

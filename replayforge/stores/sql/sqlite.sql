@@ -11,11 +11,11 @@ log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, 
 due_at_us, reason, last_error, error_signature
 
 -- fragment event_columns --
-{row_columns}, result, waits_for, origin, subscriber, lane, blocked
+{row_columns}, result, waits_for, origin, subscriber, lane, blocked, subscribers
 
 -- fragment listed_columns --
 -- In lists, where each result may be large, they are left out.
-{row_columns}, NULL, waits_for, origin, subscriber, lane, blocked
+{row_columns}, NULL, waits_for, origin, subscriber, lane, blocked, subscribers
 
 -- fragment content_columns --
 -- What came with an event, and how many bytes that is. Large contents are left out, for this row travels in one JSON
@@ -28,7 +28,7 @@ coalesce(length(c.payload) + length(c.metadata), 0)
 e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.idempotency_key, e.created_at_us,
 :now_us, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count,
 e.starts + (e.previous_state <> 'waiting'), e.crashes, :owner, e.lease_token + 1, NULL, e.reason, e.last_error,
-e.error_signature, NULL, NULL, e.origin, e.subscriber, e.lane, 0, {content_columns}
+e.error_signature, NULL, NULL, e.origin, e.subscriber, e.lane, 0, e.subscribers, {content_columns}
 
 -- fragment likeliest_suspect --
 WHERE s.suspicion IS NOT NULL AND s.suspect = 1 AND s.state = 'queued' AND s.waits_for IS NULL AND s.blocked = 0
@@ -120,13 +120,13 @@ INSERT INTO events (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
     log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
     lease_owner, lease_token, due_at_us, reason, last_error, error_signature, result, waits_for, origin,
-    subscriber, lane, blocked
+    subscriber, lane, blocked, subscribers
 )
 SELECT
     g.seq, g.id, g.application_name, g.workflow_id, g.event_type, g.service_name, g.idempotency_key, g.created_at_us,
     g.updated_at_us, g.log_id, g.log_offset, g.replay_of, g.max_attempts, 'received', g.state, g.run, g.attempt_count,
     g.starts, g.crashes, 0, g.lease_owner, g.lease_token, g.due_at_us, g.reason, g.last_error, g.error_signature,
-    g.result, g.waits_for, g.origin, g.subscriber, g.lane, g.blocked
+    g.result, g.waits_for, g.origin, g.subscriber, g.lane, g.blocked, g.subscribers
 FROM {rows}
 
 -- insert_contents --
@@ -189,8 +189,8 @@ SELECT seq, id, run, suspect FROM events INDEXED BY events_by_handler
 WHERE waits_for = :pattern ORDER BY seq LIMIT :count
 
 -- ready_types --
--- The types of queued events that wait for no handler yet, and not for their turn, in order, after a row number.
-SELECT seq, event_type FROM events INDEXED BY events_ready
+-- By what the handlers are found of queued events that wait for no handler yet, and not for their turn, in order.
+SELECT seq, event_type, subscriber, subscribers FROM events INDEXED BY events_ready
 WHERE state = 'queued' AND waits_for IS NULL AND blocked = 0 AND seq > :after_seq ORDER BY seq LIMIT :count
 
 -- waiting --
@@ -763,7 +763,7 @@ WHERE e.seq = g.seq AND e.state = 'processing' AND e.lease_token = g.token AND e
 -- in_flight --
 -- What a node's former incarnations left in processing.
 SELECT seq, id AS event_id, event_type, run, lease_token AS token, attempt_count, crashes, lease_owner AS owner,
-    updated_at_us AS started_at_us, suspect AS isolation, suspicion
+    updated_at_us AS started_at_us, suspect AS isolation, suspicion, subscriber, subscribers
 FROM events WHERE state = 'processing' AND lease_owner LIKE :owner_pattern ESCAPE '\' ORDER BY seq LIMIT :count
 
 -- lease_beats --
@@ -774,7 +774,8 @@ WHERE state = 'processing' AND lease_owner <> :owner ORDER BY seq LIMIT :count
 -- unrenewed_leases --
 -- Those of the given (row number, token, beat) leases that stand as they were seen.
 SELECT e.seq, e.id AS event_id, e.event_type, e.run, e.lease_token AS token, e.attempt_count, e.crashes,
-    e.lease_owner AS owner, e.updated_at_us AS started_at_us, e.suspect AS isolation, e.suspicion
+    e.lease_owner AS owner, e.updated_at_us AS started_at_us, e.suspect AS isolation, e.suspicion, e.subscriber,
+    e.subscribers
 FROM json_each(:leases) AS lease CROSS JOIN events AS e ON e.seq = lease.value ->> 0
 WHERE e.state = 'processing' AND e.lease_token = lease.value ->> 1 AND e.lease_beat = lease.value ->> 2
 ORDER BY e.seq

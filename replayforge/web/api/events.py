@@ -8,7 +8,7 @@ from msgspec.structs import asdict
 
 from replayforge.domain.clock import format_time
 from replayforge.domain.document import Unacceptable
-from replayforge.domain.event import Envelope
+from replayforge.domain.event import Envelope, Name
 from replayforge.domain.journal import NAME_CHARACTERS_MAX
 from replayforge.domain.lifecycle import State
 from replayforge.domain.replay_plan import ReplayPlan
@@ -46,6 +46,8 @@ class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     `from` says from where in its journal: `failure`, `start`, or the name of a step (`step:NAME` where it
     is called so). With `dry_run` nothing is done.
+    `subscribers` has the child events replayed that an event has sent to its subscribers: the `failed` ones, `all`, or
+    those of the subscribers that are named. None is made.
     """
 
     payload: msgspec.Raw = msgspec.Raw()  # in a union msgspec would take null only
@@ -53,6 +55,7 @@ class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
     force: bool = False
     begins_from: StepName | None = msgspec.field(default=None, name="from")
     dry_run: bool = False
+    subscribers: Literal["failed", "all"] | tuple[Name, ...] | None = None
 
 
 class WorkflowReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -161,6 +164,8 @@ async def replay_event(request: web.Request) -> web.Response:
     """
     context, event_id = context_of(request), request.match_info["id"]
     asked = await read_object(request, ReplayRequest)
+    if asked.subscribers is not None:
+        return await replay_subscribers(request, asked, asked.subscribers)
     if not bytes(asked.payload):
         replayer, force, begins_from = context.replayer, asked.force, asked.begins_from
         if asked.dry_run:
@@ -179,7 +184,7 @@ async def replay_event(request: web.Request) -> web.Response:
         metadata=msgspec.Raw(content.metadata),
         max_attempts=event.max_attempts,
     )
-    receipt = await context.intake.accept(with_header_key(request, envelope), replay_of=event.id)
+    receipt = await context.intake.accept(with_header_key(request, envelope), replay_of=event)
     answer = {
         "id": receipt.record.id,
         "run": receipt.run,
@@ -188,6 +193,18 @@ async def replay_event(request: web.Request) -> web.Response:
         "replay_of": receipt.event.replay_of,
     }
     return json_response(answer, status=200 if receipt.duplicate else 202)
+
+
+async def replay_subscribers(
+    request: web.Request, asked: ReplayRequest, which: Literal["failed", "all"] | tuple[str, ...]
+) -> web.Response:
+    """Replay child events that an event has sent to its subscribers."""
+    if bytes(asked.payload) or asked.begins_from is not None or asked.dry_run:
+        raise Unacceptable("A replay of subscribers' events takes a reason, and nothing else.", "/subscribers")
+    replayer, event_id = context_of(request).replayer, request.match_info["id"]
+    done = await replayer.replay_subscribers(event_id, which, asked.reason, key=header_key(request))
+    answer = {"id": event_id, "replayed": len(done.replayed), "ids": done.replayed, "skipped": done.skipped}
+    return json_response(answer, status=202)
 
 
 def replayed(replay: Replay) -> web.Response:
@@ -292,6 +309,7 @@ async def show_timeline(request: web.Request) -> web.Response:
             "next_run_at": None if event.due_at_us is None else format_time(event.due_at_us),
             "origin": event.origin,
             "subscriber": event.subscriber,
+            "subscribers": event.subscriber_names or None,
             "lane": event.lane,
             "blocked": bool(event.blocked),
             "steps": [step_in_brief(one) for one in steps.get(event.seq, ())],

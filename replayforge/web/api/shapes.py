@@ -69,6 +69,7 @@ class EventShape(msgspec.Struct):
     waits_for: str | None
     origin: str | None
     subscriber: str | None
+    subscribers: list[str] | None
     lane: str | None
     blocked: bool
 
@@ -155,6 +156,7 @@ def received_shape(receipt: Receipt, log_id: str, max_attempts: int) -> EventSha
         waits_for=None,
         origin=record.origin,
         subscriber=record.subscriber,
+        subscribers=None,
         lane=None,
         blocked=False,
     )
@@ -190,6 +192,7 @@ def stored_shape(event: StoredEvent, content: Content, max_attempts: int, *, dup
         waits_for=event.waits_for,
         origin=event.origin,
         subscriber=event.subscriber,
+        subscribers=event.subscriber_names or None,
         lane=event.lane,
         blocked=bool(event.blocked) and event.state is State.QUEUED,
     )

@@ -155,6 +155,21 @@ async def replay_workflow(request: web.Request) -> web.Response:
     return see_other(request, back, Flash("ok" if result.replayed else "warn", message))
 
 
+async def replay_subscribers(request: web.Request) -> web.Response:
+    """Replay what an event has sent to its subscribers: what failed, all of it, or what one of them got."""
+    form, context = await read_form(request), context_of(request)
+    event_id, which = form.get("id", ""), form.get("subscribers") or "failed"
+    back = back_of(form, f"{context.base_path}/events/{segment(event_id)}")
+    chosen = which if which in ("failed", "all") else (which,)
+    try:
+        result = await context.replayer.replay_subscribers(event_id, chosen, reason_in(form))
+    except Rejected as error:
+        return see_other(request, back, Flash("err", str(error)))
+    message = f"{plural(len(result.replayed), 'event')} of its subscribers replayed."
+    left = f" {next(iter(result.skipped.values()))}" if result.skipped else ""
+    return see_other(request, back, Flash("ok" if result.replayed else "warn", message + left))
+
+
 async def resolve(request: web.Request) -> web.Response:
     """Decide about an event that was held after a crash."""
     form, context = await read_form(request), context_of(request)

@@ -1,7 +1,7 @@
 """What is known of one event beside its history: where it lies, whose it is, how it stands."""
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND
-from replayforge.domain.event import StoredEvent
+from replayforge.domain.event import ON, StoredEvent
 from replayforge.domain.poison import Isolation
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.report.event_queries import History
@@ -31,6 +31,7 @@ def history_facts(found: History, reading: Reading) -> list[Fact]:
     event = found.event
     return [
         Fact("Event", event.id),
+        *subscriptions(event),
         *origin(event.workflow_id, event.service_name, event.application_name, event.idempotency_key),
         Fact("Log offset", f"offset {count(event.log_offset)}", f"its place in ForgeLog {event.log_id}"),
         Fact("Run", f"{event.run}", "one more for each replay"),
@@ -48,6 +49,15 @@ def origin(workflow_id: str, service_name: str, application_name: str, key: str 
         Fact("Application", application_name),
         Fact("Idempotency key", key or "–", "the same key always names the same event"),
     ]
+
+
+def subscriptions(event: StoredEvent) -> list[Fact]:
+    """Return for whom of several an event is, or to whom it goes."""
+    if event.subscriber is not None:
+        whom = "the handler of the type" if event.subscriber == ON else event.subscriber
+        return [Fact("Subscriber", whom, "the others of its parent have events of their own")]
+    names = ", ".join(event.subscriber_names)
+    return [Fact("Subscribers", names, "each has an event of its own, made by a step of its name")] if names else []
 
 
 def ending(event: StoredEvent, reading: Reading) -> list[Fact]:

@@ -94,6 +94,7 @@ def received_view(receipt: Receipt, holds: views.HeldView) -> views.EventView:
         awaits=[],
         parent=None if receipt.record.parent_id is None else RelativeRow(receipt.record.parent_id, "", ""),
         waterfall=None,
+        subscribers=[],
     )
 
 
@@ -121,12 +122,15 @@ def history_view(found: History, made: Shown, context: WebContext, reading: Read
         awaits=awaited_rows(event, story),
         parent=None if event.parent_id is None else relative_row(event.parent_id, story),
         waterfall=made.waterfall,
+        subscribers=event.subscriber_names,
     )
 
 
 def verbs_of(event: StoredEvent, story: Story) -> frozenset[str]:
     """Return what may be done to an event; one that runs, or has begun, is cancelled at its next step if it has any."""
     verbs = rows.verbs_of(event.state)
+    if event.subscribers is not None and event.state is State.SUCCEEDED:
+        verbs -= {"replay"}
     if event.state is State.PROCESSING and (story.cancel_requested or not story.steps_count):
         verbs -= {"cancel"}
     if event.state is State.WAITING and not any(one.kind is StepKind.STEP for one in story.awaited(event)):

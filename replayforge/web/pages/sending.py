@@ -89,9 +89,10 @@ async def accept(context: WebContext, form: MultiMapping[str]) -> str:
     payload = await computed(decode_document, text, decode_anything, size=len(text))
     body_bytes = msgspec.json.encode(body | {"payload": payload})
     envelope = await read_envelope(body_bytes, event_bytes_max=context.limits.event_bytes_max)
-    if replay_of is not None:
-        envelope = with_origin(envelope, (await context.replayer.find(replay_of))[1].metadata)
-    return (await context.intake.accept(envelope, replay_of=replay_of)).record.id
+    if replay_of is None:
+        return (await context.intake.accept(envelope)).record.id
+    replayed, content = await context.replayer.find(replay_of)
+    return (await context.intake.accept(with_origin(envelope, content.metadata), replay_of=replayed)).record.id
 
 
 def with_origin(envelope: Envelope, metadata: bytes) -> Envelope:

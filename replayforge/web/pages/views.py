@@ -96,7 +96,7 @@ class EventView:
     """One event with its history; `verbs` are the actions its state allows, `why` says what keeps it where it is.
 
     `in_doubt` is the step that a held event waits for a decision about; `awaits` is what it is parked
-    for, `waterfall` its steps, `parent` the event whose handler has made it.
+    for, `waterfall` its steps, `parent` the event whose handler has made it, `subscribers` who has a child of it.
     """
 
     event: EventRow
@@ -111,6 +111,7 @@ class EventView:
     awaits: list[AwaitedRow]
     parent: RelativeRow | None
     waterfall: Waterfall | None
+    subscribers: list[str]
 
 
 @dataclass(frozen=True, slots=True)

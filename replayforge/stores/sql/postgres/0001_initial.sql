@@ -43,6 +43,8 @@ CREATE TABLE events (
     origin TEXT COLLATE "C",
     -- For which subscriber of its parent a child event is.
     subscriber TEXT COLLATE "C",
+    -- The subscribers that it was for when it was dispatched, as a JSON list; nearly all have none.
+    subscribers TEXT COLLATE "C",
     -- Whose turn it waits for: its lane, its place there once it has one, and whether it is not released yet. A dead
     -- letter has a place only where it blocks those behind it.
     lane TEXT COLLATE "C",

@@ -42,6 +42,8 @@ CREATE TABLE events (
     origin TEXT,
     -- For which subscriber of its parent a child event is.
     subscriber TEXT,
+    -- The subscribers that it was for when it was dispatched, as a JSON list; nearly all have none.
+    subscribers TEXT,
     -- Whose turn it waits for: its lane, its place there once it has one, and whether it is not released yet. A dead
     -- letter has a place only where it blocks those behind it.
     lane TEXT,

@@ -11,7 +11,7 @@ from replayforge.domain.breaker import FAILURES_MAX, OPEN_SECONDS_MIN
 from replayforge.domain.event import ClaimedEvent, Lease
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
-from replayforge.engine.handlers.registry import Handler, Handlers
+from replayforge.engine.handlers.registry import FAN_OUT, Handler, Handlers
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
 from tests.support.builders import claimed_event, settlement
@@ -117,7 +117,7 @@ def test_handler_that_does_not_end_is_shut_out(handler_limits: HandlerLimits) ->
 def test_pauses_come_and_go(handler_limits: HandlerLimits) -> None:
     """A paused handler has no room; lifting the pause of everything leaves one of its own in force."""
     own, everything = Pause("free", "why", "ann", 1), Pause(EVERYTHING, "why", "bob", 2)
-    assert handler_limits.see_pauses([everything, own]) == {"", "free", "narrow", "hook"}
+    assert handler_limits.see_pauses([everything, own]) == {"", FAN_OUT.identity, "free", "narrow", "hook"}
     assert set(room(handler_limits).values()) == {0}
     assert handler_limits.see_pauses([own]) == set()
     assert room(handler_limits)["free"] == 0
@@ -125,7 +125,7 @@ def test_pauses_come_and_go(handler_limits: HandlerLimits) -> None:
     assert not handler_limits.blocks(row(2, "narrow"))
     handler_limits.see_pauses([])
     # What may have waited comes first, and is not known to be none yet.
-    assert {limit.pattern for limit in handler_limits.ready()} == {"", "free", "narrow", "hook"}
+    assert {limit.pattern for limit in handler_limits.ready()} == {"", FAN_OUT.identity, "free", "narrow", "hook"}
 
 
 def test_half_open_breaker_lets_one_through(handler_limits: HandlerLimits, clock: FakeClock) -> None:
