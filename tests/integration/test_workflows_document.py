@@ -65,6 +65,16 @@ async def test_the_snippets_with_values_that_nobody_can_foretell(snippets: dict[
         assert (at, float(number) < 1, len(name)) == (forge.now.isoformat(), True, 36)
 
 
+async def test_the_snippet_with_subscribers(snippets: dict[str, Any]) -> None:
+    """Each gets an event of its own."""
+    snippets["done"].clear()
+    async with Forge(snippets["handlers"]) as forge:
+        parent = await (await forge.send("show.subscribed")).ended()
+        await forge.settled()
+        assert parent.result["children"].keys() == {"crm", "mail"}
+    assert sorted(snippets["done"]) == ["crm", "mail"]
+
+
 async def test_the_snippet_that_is_cancelled(snippets: dict[str, Any]) -> None:
     """A cancel is heard where the handler waits, and undone what had been done."""
     snippets["done"].clear()
@@ -78,7 +88,7 @@ async def test_the_snippet_that_is_cancelled(snippets: dict[str, Any]) -> None:
 
 def test_every_snippet_is_run(snippets: dict[str, Any]) -> None:
     """No handler of the document is left out above."""
-    shown = {handler.pattern for handler in snippets["handlers"].registered}
+    shown = {handler.pattern for handler in snippets["handlers"].registered if handler.subscriber is None}
     run = set(re.findall(r"show\.[\w-]+", Path(__file__).read_text(encoding="utf-8"))) | {
         f"show.{mark}" for mark in re.findall(r'^        \("([\w-]+)", \{', Path(__file__).read_text(), re.MULTILINE)
     }
