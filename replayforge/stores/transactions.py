@@ -265,7 +265,7 @@ def hasten_cancelled(settlements: Sequence[Settlement], at_us: int) -> Steps[Non
     waiting = [one.event.seq for one in settlements if one.verdict.state in TIMED]
     if not waiting:
         return
-    requested, _ = yield from journals.cancel_requests(waiting, at_us)
+    requested = yield from journals.cancel_requests(waiting)
     if requested:
         told = yield Fetch("told_of_cancel", {"seqs": sorted(requested)})
         untold = requested.difference(seq for (seq,) in told)

@@ -279,6 +279,27 @@ ON CONFLICT (event_seq, journal, kind, step, generation) DO UPDATE SET
     event_type = excluded.event_type, other_id = excluded.other_id, label = excluded.label
 WHERE steps.recorded = 0 OR excluded.recorded > 0
 
+-- record_held_steps --
+-- Steps as they stand by now, of events that are held under these leases and that nobody has asked to end.
+INSERT INTO steps (
+    event_seq, journal, kind, step, generation, state, token, run, begun, recorded, tries, started_at_us,
+    ended_at_us, due_at_us, arguments, result, error_type, error, trace, event_type, other_id, label
+)
+SELECT g.event_seq, g.journal, g.kind, g.step, g.generation, g.state, g.token, g.run, g.begun, g.recorded, g.tries,
+    g.started_at_us, g.ended_at_us, g.due_at_us, g.arguments, g.result, g.error_type, g.error, g.trace,
+    g.event_type, g.other_id, g.label
+FROM {rows}
+CROSS JOIN events AS e ON e.seq = g.event_seq LEFT JOIN journals AS j ON j.event_seq = g.event_seq
+WHERE e.state = 'processing' AND e.lease_token = g.lease_token AND e.lease_owner = g.owner
+    AND coalesce(j.cancel_requested, 0) = 0
+ON CONFLICT (event_seq, journal, kind, step, generation) DO UPDATE SET
+    state = excluded.state, token = excluded.token, run = excluded.run, begun = excluded.begun,
+    recorded = excluded.recorded, tries = excluded.tries, started_at_us = excluded.started_at_us,
+    ended_at_us = excluded.ended_at_us, due_at_us = excluded.due_at_us, arguments = excluded.arguments,
+    result = excluded.result, error_type = excluded.error_type, error = excluded.error, trace = excluded.trace,
+    event_type = excluded.event_type, other_id = excluded.other_id, label = excluded.label
+WHERE steps.recorded = 0 OR excluded.recorded > 0
+
 -- note_journals --
 -- The journals of events; nothing is written where that changes nothing.
 INSERT INTO journals (event_seq, number, run, run_started_at_us, parked_token, payload, ended_by, activation)
@@ -313,9 +334,8 @@ UPDATE events SET attempt_count = 0, crashes = 0
 WHERE seq IN (SELECT value FROM json_each(:seqs)) AND (attempt_count > 0 OR crashes > 0)
 
 -- cancel_requests --
--- Which of these events are asked to end, and the time; one row in any case.
-SELECT j.event_seq, :now_us
-FROM (SELECT 1) AS one LEFT JOIN journals AS j ON j.cancel_requested = 1 AND j.event_seq IN (SELECT value FROM json_each(:seqs))
+-- Which of these events are asked to end.
+SELECT event_seq FROM journals WHERE event_seq IN (SELECT value FROM json_each(:seqs)) AND cancel_requested = 1
 
 -- told_of_cancel --
 -- Those of these events whose code was told that they are cancelled.
