@@ -25,10 +25,13 @@ CASE WHEN length(c.payload) + length(c.metadata) <= 16384 THEN CAST(c.metadata A
 coalesce(length(c.payload) + length(c.metadata), 0)
 
 -- fragment claimed_columns --
+-- An event as it will be once claimed, whether a restart has left another payload for it, and what came with it.
 e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.idempotency_key, e.created_at_us,
 :now_us, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count,
 e.starts + (e.previous_state <> 'waiting'), e.crashes, :owner, e.lease_token + 1, NULL, e.reason, e.last_error,
-e.error_signature, NULL, NULL, e.origin, {content_columns}
+e.error_signature, NULL, NULL, e.origin,
+CASE WHEN e.lease_token > 0 THEN (SELECT j.payload IS NOT NULL FROM journals AS j WHERE j.event_seq = e.seq) END,
+{content_columns}
 
 -- fragment likeliest_suspect --
 WHERE s.suspicion IS NOT NULL AND s.suspect = 1 AND s.state = 'queued' AND s.waits_for IS NULL
