@@ -246,11 +246,15 @@ class Content(msgspec.Struct, frozen=True):
 
 
 class ClaimedEvent(msgspec.Struct, frozen=True):
-    """An event in the hands of this process, with what came with it, and what it is held under."""
+    """An event in the hands of this process, with what came with it, and what it is held under.
+
+    `is_restarted` says that a restart has left another payload for it, which may not stand in the place of its own yet.
+    """
 
     event: StoredEvent
     content: Content
     lease: Lease
+    is_restarted: bool = False
 
     @classmethod
     def of(cls, event: StoredEvent, content: Content) -> "ClaimedEvent":

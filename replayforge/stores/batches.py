@@ -183,6 +183,13 @@ class RecordedStep(BatchRow, frozen=True):
     label: str
 
 
+class HeldStep(RecordedStep, frozen=True, kw_only=True):
+    """A step of an event's journal, and the lease under which its event is to be held."""
+
+    lease_token: int
+    owner: str
+
+
 class EndedStep(BatchRow, frozen=True, kw_only=True):
     """A step that waited and is recorded now; `token` is that of its event's lease, by then the last one."""
 
@@ -475,6 +482,7 @@ BATCHES: dict[str, type[msgspec.Struct]] = {
     "insert_attempts": EndedAttempt,
     "settle_events": SettledEvent,
     "write_steps": RecordedStep,
+    "record_held_steps": HeldStep,
     "note_journals": JournalNote,
     "end_steps": EndedStep,
     "take_signals": TakenSignal,

@@ -8,7 +8,7 @@ import msgspec
 from replayforge.domain.event import Entry, Lease, StoredEvent
 from replayforge.domain.journal import AwaitedEvent, Journal, StepRecord
 from replayforge.domain.lifecycle import State
-from replayforge.stores.batches import JournalNote, ParkedWait, RecordedStep, RemovedEvent
+from replayforge.stores.batches import HeldStep, JournalNote, ParkedWait, RecordedStep, RemovedEvent
 from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.rows import step_record
 from replayforge.stores.tallies import moves, tally
@@ -37,11 +37,13 @@ class StepCommit(msgspec.Struct, frozen=True):
 
 
 class StepCommitted(msgspec.Struct, frozen=True):
-    """What became of a commit of steps, and the store's own time."""
+    """What became of a commit of steps."""
 
     fenced: bool
     cancel_requested: bool
-    now_us: int
+
+
+HELD = StepCommitted(fenced=False, cancel_requested=False)
 
 
 class SignalTaken(msgspec.Struct, frozen=True):
@@ -87,22 +89,50 @@ def read_journal(event: StoredEvent, now_us: int) -> Steps[Journal]:
     )
 
 
-def record_steps(owner: str, commits: Sequence[StepCommit], now_us: int) -> Steps[list[StepCommitted]]:
-    """Record steps of events that are still held; those of an earlier commit whose answer was lost are not fenced."""
+def record_steps(owner: str, commits: Sequence[StepCommit]) -> Steps[list[StepCommitted]]:
+    """Record steps of events that are still held; those of an earlier commit whose answer was lost are not fenced.
+
+    As a rule nothing is wrong with any of them, and that is found out by writing them. Else each is looked at.
+    """
+    if all(commit.records for commit in commits) and (yield from are_all_recorded(owner, commits)):
+        return [HELD] * len(commits)
+    return (yield from recorded_each(owner, commits))
+
+
+def are_all_recorded(owner: str, commits: Sequence[StepCommit]) -> Steps[bool]:
+    """Write the steps of those events that are held and not asked to end; if these are all, the rest is written too."""
+    rows = {
+        (commit.event.seq, record.kind, record.step, record.generation): HeldStep(
+            commit.event.seq,
+            commit.journal,
+            *msgspec.structs.astuple(record),
+            lease_token=commit.event.lease_token,
+            owner=owner,
+        )
+        for commit in commits
+        for record in commit.records
+    }
+    ((changed,),) = yield Batch("record_held_steps", list(rows.values()))
+    if changed < len(rows):
+        return False
+    yield from note_journals([commit for commit in commits if not commit.noted])
+    yield from reset_counts(commits)
+    return True
+
+
+def recorded_each(owner: str, commits: Sequence[StepCommit]) -> Steps[list[StepCommitted]]:
+    """Record steps of events that are held, and what else their commits change; says what became of each."""
     rows = yield Fetch("held_leases", {"leases": [commit.event.lease for commit in commits], "owner": owner})
     held = set(starmap(Lease, rows))
     valid = [commit for commit in commits if commit.event.lease in held]
     yield from write_steps(valid)
-    if reset := [commit.event.seq for commit in valid if commit.reset]:
-        yield Fetch("reset_counts", {"seqs": reset})
-    seqs = sorted({commit.event.seq for commit in commits})
-    requested, time_us = yield from cancel_requests(seqs, now_us)
+    yield from reset_counts(valid)
+    requested = yield from cancel_requests(sorted({commit.event.seq for commit in commits}))
     ours = (yield from recorded_earlier(commits, held)) if len(valid) < len(commits) else set()
     return [
         StepCommitted(
             fenced=commit.event.lease not in held and not is_recorded(commit, ours),
             cancel_requested=commit.event.seq in requested,
-            now_us=time_us,
         )
         for commit in commits
     ]
@@ -115,9 +145,21 @@ def write_steps(commits: Sequence[StepCommit], parked: Iterable[int] = ()) -> St
         for commit in commits
         for row in (recorded_step(commit, record) for record in commit.records)
     }
-    notes = {commit.event.seq: journal_note(commit, parked) for commit in commits}
     yield Batch("write_steps", list(steps.values()))
-    yield Batch("note_journals", [notes[seq] for seq in sorted(notes)])
+    yield from note_journals(commits, parked)
+
+
+def note_journals(commits: Sequence[StepCommit], parked: Iterable[int] = ()) -> Steps[None]:
+    """Write the journals of events that nobody else may touch now, where that changes anything."""
+    notes = {commit.event.seq: journal_note(commit, parked) for commit in commits}
+    if notes:
+        yield Batch("note_journals", [notes[seq] for seq in sorted(notes)])
+
+
+def reset_counts(commits: Sequence[StepCommit]) -> Steps[None]:
+    """Let events that got on owe nothing any more."""
+    if seqs := [commit.event.seq for commit in commits if commit.reset]:
+        yield Fetch("reset_counts", {"seqs": seqs})
 
 
 def recorded_step(commit: StepCommit, record: StepRecord) -> RecordedStep:
@@ -163,10 +205,10 @@ def is_recorded(commit: StepCommit, recorded: set[StepId]) -> bool:
     return bool(rows) and all(recorded_step_id(row) in recorded for row in rows)
 
 
-def cancel_requests(seqs: Sequence[int], now_us: int) -> Steps[tuple[set[int], int]]:
-    """Fetch which of the events are asked to end, and the store's own time."""
-    rows = yield Fetch("cancel_requests", {"seqs": list(seqs), "now_us": now_us})
-    return {seq for seq, time_us in rows if seq is not None}, rows[0][1]
+def cancel_requests(seqs: Sequence[int]) -> Steps[set[int]]:
+    """Fetch which of the events are asked to end."""
+    rows = yield Fetch("cancel_requests", {"seqs": list(seqs)})
+    return {seq for (seq,) in rows}
 
 
 def park(parks: Sequence[ParkedEvent]) -> Steps[None]:

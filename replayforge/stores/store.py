@@ -279,9 +279,9 @@ class Store:
         """Return the current journal of an event."""
         return await self.driver.read(lambda: journals.read_journal(event, now_us))
 
-    async def record_steps(self, commits: Sequence[StepCommit], now_us: int) -> list[StepCommitted]:
+    async def record_steps(self, commits: Sequence[StepCommit]) -> list[StepCommitted]:
         """Record steps of events that are held; says for each commit whether its lease was lost before."""
-        return await self.driver.write(lambda: journals.record_steps(self.owner, commits, now_us))
+        return await self.driver.write(lambda: journals.record_steps(self.owner, commits))
 
     async def take_signal(
         self, commit: StepCommit, taken: StepRecord, timed_out: StepRecord | None, now_us: int

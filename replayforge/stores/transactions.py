@@ -172,12 +172,12 @@ def with_contents(events: Sequence[ClaimedEvent]) -> Steps[Sequence[ClaimedEvent
         return events
     rows = yield Fetch("contents", {"seqs": left_out})
     contents = {row[0]: Content(bytes(row[1]), bytes(row[2])) for row in rows}
-    return [ClaimedEvent(one.event, contents.get(one.event.seq, one.content), one.lease) for one in events]
+    return [msgspec.structs.replace(one, content=contents.get(one.event.seq, one.content)) for one in events]
 
 
 def with_restarts(events: Sequence[ClaimedEvent]) -> Steps[Sequence[ClaimedEvent]]:
-    """Let what restarts have left stand for the payloads that events came with; none is looked for at a first claim."""
-    again = [one.event.seq for one in events if one.event.lease_token > 1]
+    """Let what restarts have left stand for the payloads that events came with; who has none costs no statement."""
+    again = [one.event.seq for one in events if one.is_restarted]
     if not again:
         return events
     rows = yield Fetch("restart_payloads", {"seqs": again})
@@ -202,9 +202,10 @@ def is_readable(content: Content) -> bool:
 
 def as_claimed(row: Row) -> ClaimedEvent:
     """Read a row of the claimed columns."""
-    payload, metadata = row[-3:-1]
+    is_restarted, payload, metadata = row[-4:-1]
     content = UNREAD if payload is None else Content(as_bytes(payload), as_bytes(metadata))
-    return ClaimedEvent.of(stored_event(row[:-3]), content)
+    event = stored_event(row[:-4])
+    return ClaimedEvent(event, content, event.lease, bool(is_restarted))
 
 
 def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[Settled]:
@@ -267,7 +268,7 @@ def hasten_cancelled(settlements: Sequence[Settlement], at_us: int) -> Steps[Non
     waiting = [one.event.seq for one in settlements if one.verdict.state in TIMED]
     if not waiting:
         return
-    requested, _ = yield from journals.cancel_requests(waiting, at_us)
+    requested = yield from journals.cancel_requests(waiting)
     if requested:
         told = yield Fetch("told_of_cancel", {"seqs": sorted(requested)})
         untold = requested.difference(seq for (seq,) in told)

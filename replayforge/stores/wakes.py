@@ -16,6 +16,7 @@ from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.journals import (
     SignalTaken,
     StepCommit,
+    reset_counts,
     wake,
     write_steps,
 )
@@ -312,8 +313,7 @@ def take_signal(
         yield from take(node, [(kept[0], event.id, taken.step)], now_us)
     if record is not None:
         yield from write_steps([replace(commit, records=(*commit.records, record))])
-        if commit.reset:
-            yield Fetch("reset_counts", {"seqs": [event.seq]})
+        yield from reset_counts([commit])
     return SignalTaken(fenced=False, record=record)
 
 

@@ -149,7 +149,7 @@ def test_the_figures_are_those_of_the_api(filled: Filled, look_around: Look) -> 
     totals = filled.daemon.http.get("/api/workflows/checkout-1")
     tab.open("/workflows/checkout-1")
     assert tab.text("#workflow-totals") == f"{totals['succeeded']} of {totals['total_events']} events succeeded"
-    lanes = tab.page.locator("svg.timeline .lane").count()
+    lanes = tab.page.locator(".timeline .lane").count()
     assert lanes == totals["total_events"] == tab.page.locator(".steps > li").count()
 
 

@@ -82,7 +82,7 @@ async def test_what_is_recorded_is_read_back(store: Store) -> None:
         event_type="invoice.make", other_id="other", label="v1",
     )  # fmt: skip
     older = replace(whole, generation=0, label="v0")
-    (committed,) = await store.record_steps([commit(one.event, whole, older)], now_us())
+    (committed,) = await store.record_steps([commit(one.event, whole, older)])
     assert (committed.fenced, committed.cancel_requested) == (False, False)
     journal = await store.read_journal(one.event, now_us())
     assert journal.records == (whole,)
@@ -95,9 +95,9 @@ async def test_a_step_moves_from_pending_to_its_result_and_never_back(store: Sto
     waits = pending(one.event, "scan", StepKind.WAIT)
     done = replace(waits, state=StepState.DONE, recorded=3, result=b"{}")
     for record in (waits, done, waits):
-        await store.record_steps([commit(one.event, record)], now_us())
+        await store.record_steps([commit(one.event, record)])
     assert await rows_of(store, one.event) == (done,)
-    await store.record_steps([commit(one.event, replace(done, step="a")), commit(one.event, step(one.event))], now_us())
+    await store.record_steps([commit(one.event, replace(done, step="a")), commit(one.event, step(one.event))])
     assert {record.step for record in await rows_of(store, one.event)} == {"scan", "a", "charge"}
 
 
@@ -107,9 +107,9 @@ async def test_progress_pays_the_debt(store: Store) -> None:
     await store.settle([settlement(one.event, State.RETRYING)])
     again = await woken(store)
     assert again.event.attempt_count == 1
-    await store.record_steps([commit(again.event, step(again.event))], now_us())
+    await store.record_steps([commit(again.event, step(again.event))])
     assert (await stored(store, one.event.id)).attempt_count == 1
-    await store.record_steps([commit(again.event, step(again.event, "ship"), reset=True)], now_us())
+    await store.record_steps([commit(again.event, step(again.event, "ship"), reset=True)])
     assert (await stored(store, one.event.id)).attempt_count == 0
 
 
@@ -117,7 +117,7 @@ async def test_a_fenced_holder_records_nothing(store: Store) -> None:
     """Steps that come after the lease was lost are dropped; those of a commit whose answer was lost are ours."""
     first, second = await claimed(store, 2)
     ours = commit(first.event, step(first.event))
-    await store.record_steps([ours], now_us())
+    await store.record_steps([ours])
     await store.hand_back([first.lease, second.lease], now_us())
     late = [
         ours,
@@ -125,7 +125,7 @@ async def test_a_fenced_holder_records_nothing(store: Store) -> None:
         commit(first.event),
         commit(second.event, step(second.event)),
     ]
-    assert [one.fenced for one in await store.record_steps(late, now_us())] == [False, True, True, True]
+    assert [one.fenced for one in await store.record_steps(late)] == [False, True, True, True]
     assert len(await rows_of(store, first.event)) == 1
     assert await rows_of(store, second.event) == ()
 
@@ -133,10 +133,10 @@ async def test_a_fenced_holder_records_nothing(store: Store) -> None:
 async def test_a_restart_begins_a_journal_with_a_payload(store: Store) -> None:
     """The next journal is empty and goes on with what was left for it; the run's time goes on."""
     (one,) = await claimed(store)
-    await store.record_steps([commit(one.event, step(one.event))], now_us())
+    await store.record_steps([commit(one.event, step(one.event))])
     restart = StepCommit(one.event, 2, (), run_started_at_us=9_000, payload=b"[2]")
-    await store.record_steps([restart], now_us())
-    await store.record_steps([StepCommit(one.event, 2, (step(one.event, "again"),), 9_000)], now_us())
+    await store.record_steps([restart])
+    await store.record_steps([StepCommit(one.event, 2, (step(one.event, "again"),), 9_000)])
     journal = await store.read_journal(one.event, now_us())
     assert (journal.number, journal.payload, journal.run_started_at_us) == (2, b"[2]", 1_000)
     assert [record.step for record in journal.records] == ["again"]
@@ -208,9 +208,9 @@ async def test_an_outcome_records_its_steps(store: Store) -> None:
 async def test_the_answers_of_an_endpoint_are_counted_through_restarts(store: Store) -> None:
     """The count is committed with steps or without, and neither another journal nor an older commit lowers it."""
     (one,) = await claimed(store)
-    (committed,) = await store.record_steps([commit(one.event, activation=2)], now_us())
+    (committed,) = await store.record_steps([commit(one.event, activation=2)])
     assert not committed.fenced
-    await store.record_steps([replace(commit(one.event, step(one.event)), journal=2, activation=1)], now_us())
+    await store.record_steps([replace(commit(one.event, step(one.event)), journal=2, activation=1)])
     journal = await store.read_journal(one.event, now_us())
     assert (journal.number, journal.activation) == (2, 2)
 
@@ -232,7 +232,7 @@ async def test_the_story_of_an_event(store: Store) -> None:
     made = step(one.event, "mail", kind=StepKind.SEND, begun=3, recorded=4, other_id=child.event.id)
     again = replace(large, generation=1, state=StepState.PENDING, begun=0, recorded=0, result=None, tries=0)
     waits = pending(one.event, "scan", StepKind.WAIT, event_type="scan", begun=5)
-    await store.record_steps([commit(one.event, replace(lost, token=0), made, again, large)], now_us())
+    await store.record_steps([commit(one.event, replace(lost, token=0), made, again, large)])
     await store.settle([parked(one.event, waits, waits=(AwaitedEvent("scan", "scan"),))])
     event, _, _, _, story = await found(store, one.event.id, 10)
     assert [(shown.record.step, shown.record.generation) for shown in story.steps] == [
@@ -252,7 +252,7 @@ async def test_pages_of_steps(store: Store) -> None:
     (one,) = await claimed(store)
     records = [step(one.event, f"step-{number}", begun=number, recorded=number) for number in (3, 1, 2)]
     again = replace(records[0], generation=1, state=StepState.PENDING, begun=0, recorded=0)
-    await store.record_steps([commit(one.event, again, *records)], now_us())
+    await store.record_steps([commit(one.event, again, *records)])
     first = await store.steps_page(one.event, 0, 3)
     rest = await store.steps_page(one.event, 3, 3)
     assert (*first.steps, *rest.steps) == (records[1], records[2], records[0], again)

@@ -25,7 +25,7 @@ def failed(event: StoredEvent, name: str, begun: int, recorded: int, **fields: A
 
 async def dies(store: Store, one: ClaimedEvent, *records: StepRecord, ended_by: tuple[str, ...] = ()) -> StoredEvent:
     """Record steps of an event and have its run end with failures of some."""
-    await store.record_steps([commit(one.event, *records)], now_us())
+    await store.record_steps([commit(one.event, *records)])
     end = replace(settlement(one.event, State.DEAD_LETTERED), journal=1, failed_steps=ended_by)
     await store.settle([end])
     return await stored(store, one.event.id)
@@ -59,7 +59,7 @@ async def test_what_ended_an_earlier_run_is_forgotten(store: Store) -> None:
     letter = await dies(store, one, *two_steps(one.event), ended_by=("charge",))
     await store.replay(letter, now_us(), "mended", begins_from="charge")
     (again,) = (await store.claim(await store.queued_entries(10), now_us())).taken
-    await store.record_steps([commit(again.event, failed(again.event, "charge", 5, 6, generation=1))], now_us())
+    await store.record_steps([commit(again.event, failed(again.event, "charge", 5, 6, generation=1))])
     await store.settle([settlement(again.event, State.DEAD_LETTERED)])
     done = await store.replay(await stored(store, again.event.id), now_us(), "mended")
     assert done is not None

@@ -249,7 +249,7 @@ async def family(store: Store, kind: StepKind = StepKind.CALL) -> tuple[ClaimedE
     (child,) = (await store.claim(projected.queued, now_us())).taken
     assert child.event.origin == (await stored(store, "child")).origin == parent.event.id
     call = pending(parent.event, "bill", kind, other_id="child")
-    await store.record_steps([commit(parent.event, call)], now_us())
+    await store.record_steps([commit(parent.event, call)])
     return parent, child
 
 
@@ -272,7 +272,7 @@ async def test_a_child_that_ends_while_its_parent_runs_is_seen_by_the_park(store
     (child,) = (await store.claim(projected.queued, now_us())).taken
     call = pending(parent.event, "bill", StepKind.CALL, other_id="child")
     if recorded:
-        await store.record_steps([commit(parent.event, call)], now_us())
+        await store.record_steps([commit(parent.event, call)])
     assert (await store.settle([success(child)])).woken == []
     settled = await store.settle([parked(parent.event, call)])
     assert settled.woken == [parent.event.entry]
@@ -371,9 +371,9 @@ async def test_a_running_event_is_asked_to_end_if_it_can_be_told(store: Store) -
     """One that has recorded nothing is refused; one that has is told at its next commit, and is not parked for long."""
     first, second = await claimed(store, 2)
     assert (await store.request_cancel(first.event, "", now_us())).answer is CancelAnswer.REFUSED
-    await store.record_steps([commit(second.event, step(second.event))], now_us())
+    await store.record_steps([commit(second.event, step(second.event))])
     assert (await store.request_cancel(second.event, "", now_us())).answer is CancelAnswer.REQUESTED
-    (told,) = await store.record_steps([commit(second.event, step(second.event, "ship"))], now_us())
+    (told,) = await store.record_steps([commit(second.event, step(second.event, "ship"))])
     assert told.cancel_requested
     await store.settle([parked(second.event, due_in_us=60 * MINUTE_US)])
     assert (await woken(store)).event.id == second.event.id
@@ -386,10 +386,10 @@ async def test_an_event_whose_code_was_told_of_a_cancel_is_parked_for_as_long_as
     """To wake it at once would be to wake it again and again; one that a replay has to be told anew is woken."""
     told, again = await claimed(store, 2)
     for one in (told, again):
-        await store.record_steps([commit(one.event, scan_failed(one.event))], now_us())
+        await store.record_steps([commit(one.event, scan_failed(one.event))])
         assert (await store.request_cancel(one.event, "", now_us())).answer is CancelAnswer.REQUESTED
     anew = replace(scan_failed(again.event), generation=1, error_type=None, state=StepState.DONE)
-    await store.record_steps([commit(again.event, anew)], now_us())
+    await store.record_steps([commit(again.event, anew)])
     await store.settle([parked(one.event, due_in_us=60 * MINUTE_US) for one in (told, again)])
     assert (await woken(store)).event.id == again.event.id
 
@@ -451,7 +451,7 @@ async def test_a_signal_taken_twice_or_by_nobody_is_named(store: Store) -> None:
     stolen = scan(second.event, state=StepState.DONE, recorded=2, other_id="one")
     cleared = scan(second.event, "again", state=StepState.DONE, recorded=3, other_id="one")
     waits_again = scan(second.event, "again", generation=1)
-    await store.record_steps([commit(second.event, stolen, cleared, waits_again)], now_us())
+    await store.record_steps([commit(second.event, stolen, cleared, waits_again)])
     seq = (await stored(store, "two")).seq
 
     def behind_the_back() -> Steps[None]:
@@ -468,7 +468,7 @@ async def test_a_signal_taken_twice_or_by_nobody_is_named(store: Store) -> None:
 async def test_what_is_remembered_for_nobody_is_named(store: Store) -> None:
     """Steps, journals and waits whose event is gone, and a step whose child never had a row."""
     (one,) = await claimed(store)
-    await store.record_steps([commit(one.event, pending(one.event, "bill", StepKind.CALL, other_id="none"))], now_us())
+    await store.record_steps([commit(one.event, pending(one.event, "bill", StepKind.CALL, other_id="none"))])
     seq = one.event.seq
     assert await inconsistent(store) == [("without child", seq, "bill")]
     await park(store, one, "scan")

@@ -625,10 +625,8 @@ async def test_a_task_that_a_handler_leaves_behind_ends_at_its_next_call() -> No
 # What it costs
 
 
-async def test_an_event_without_steps_costs_the_statements_it_always_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def handler(event: Event, ctx: Context) -> Any:
-        return "done"
-
+def counted_statements(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Return how often each statement is run from now on, until the patch is taken off."""
     names: Counter[str] = Counter()
     run_statement = SqliteDriver.run_statement
 
@@ -636,8 +634,16 @@ async def test_an_event_without_steps_costs_the_statements_it_always_did(monkeyp
         names[getattr(statement, "name", "")] += 1
         return run_statement(driver, raw, statement)
 
+    monkeypatch.setattr(SqliteDriver, "run_statement", counted)
+    return names
+
+
+async def test_an_event_without_steps_costs_the_statements_it_always_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(event: Event, ctx: Context) -> Any:
+        return "done"
+
     async with forge(handler) as daemon:
-        monkeypatch.setattr(SqliteDriver, "run_statement", counted)
+        names = counted_statements(monkeypatch)
         event = await daemon.send("test", {})
         await daemon.settled()
         monkeypatch.undo()
@@ -653,6 +659,24 @@ async def test_an_event_without_steps_costs_the_statements_it_always_did(monkeyp
         **of_queue,
         "add_tallies": 2 + claims,
     }
+
+
+async def test_a_retry_without_steps_costs_no_look_for_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The claim itself says whether a restart has left anything: a handler that never takes a step has none."""
+
+    async def handler(event: Event, ctx: Context) -> Any:
+        if event.attempt == 1:
+            raise RuntimeError("once")
+
+    async with forge(handler) as daemon:
+        event = await daemon.send("test", {})
+        await daemon.settled()
+        names = counted_statements(monkeypatch)
+        await daemon.advance(hours=1)
+        monkeypatch.undo()
+        assert event.status == "succeeded"
+    assert (names["claimable_events"], names["claim_events"]) == (1, 1)
+    assert [name for name in names if "journal" in name or "steps" in name or "restart" in name] == []
 
 
 async def test_a_traceback_of_a_failed_step_holds_no_line_of_the_daemon() -> None:

@@ -87,9 +87,7 @@ class Recorder:
         """Commit, however long the store takes to answer; only a daemon that ends gives up."""
         commits = [one.commit for one in lot]
         try:
-            committed = await self.outage.outlast(
-                lambda: self.store.record_steps(commits, self.clock.now_us()), self.giving_up
-            )
+            committed = await self.outage.outlast(lambda: self.store.record_steps(commits), self.giving_up)
             crashpoints.reach("step.committed", len(commits))
         except BaseException:
             for one in lot:

@@ -25,10 +25,13 @@ CASE WHEN length(c.payload) + length(c.metadata) <= 16384 THEN CAST(c.metadata A
 coalesce(length(c.payload) + length(c.metadata), 0)
 
 -- fragment claimed_columns --
+-- An event as it will be once claimed, whether a restart has left another payload for it, and what came with it.
 e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.idempotency_key, e.created_at_us,
 :now_us, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count,
 e.starts + (e.previous_state <> 'waiting'), e.crashes, :owner, e.lease_token + 1, NULL, e.reason, e.last_error,
-e.error_signature, NULL, NULL, e.origin, e.subscriber, e.lane, 0, e.subscribers, {content_columns}
+e.error_signature, NULL, NULL, e.origin, e.subscriber, e.lane, 0, e.subscribers,
+CASE WHEN e.lease_token > 0 THEN (SELECT j.payload IS NOT NULL FROM journals AS j WHERE j.event_seq = e.seq) END,
+{content_columns}
 
 -- fragment likeliest_suspect --
 WHERE s.suspicion IS NOT NULL AND s.suspect = 1 AND s.state = 'queued' AND s.waits_for IS NULL AND s.blocked = 0
@@ -321,6 +324,27 @@ ON CONFLICT (event_seq, journal, kind, step, generation) DO UPDATE SET
     event_type = excluded.event_type, other_id = excluded.other_id, label = excluded.label
 WHERE steps.recorded = 0 OR excluded.recorded > 0
 
+-- record_held_steps --
+-- Steps as they stand by now, of events that are held under these leases and that nobody has asked to end.
+INSERT INTO steps (
+    event_seq, journal, kind, step, generation, state, token, run, begun, recorded, tries, started_at_us,
+    ended_at_us, due_at_us, arguments, result, error_type, error, trace, event_type, other_id, label
+)
+SELECT g.event_seq, g.journal, g.kind, g.step, g.generation, g.state, g.token, g.run, g.begun, g.recorded, g.tries,
+    g.started_at_us, g.ended_at_us, g.due_at_us, g.arguments, g.result, g.error_type, g.error, g.trace,
+    g.event_type, g.other_id, g.label
+FROM {rows}
+CROSS JOIN events AS e ON e.seq = g.event_seq LEFT JOIN journals AS j ON j.event_seq = g.event_seq
+WHERE e.state = 'processing' AND e.lease_token = g.lease_token AND e.lease_owner = g.owner
+    AND coalesce(j.cancel_requested, 0) = 0
+ON CONFLICT (event_seq, journal, kind, step, generation) DO UPDATE SET
+    state = excluded.state, token = excluded.token, run = excluded.run, begun = excluded.begun,
+    recorded = excluded.recorded, tries = excluded.tries, started_at_us = excluded.started_at_us,
+    ended_at_us = excluded.ended_at_us, due_at_us = excluded.due_at_us, arguments = excluded.arguments,
+    result = excluded.result, error_type = excluded.error_type, error = excluded.error, trace = excluded.trace,
+    event_type = excluded.event_type, other_id = excluded.other_id, label = excluded.label
+WHERE steps.recorded = 0 OR excluded.recorded > 0
+
 -- note_journals --
 -- The journals of events; nothing is written where that changes nothing.
 INSERT INTO journals (event_seq, number, run, run_started_at_us, parked_token, payload, ended_by, activation)
@@ -355,9 +379,8 @@ UPDATE events SET attempt_count = 0, crashes = 0
 WHERE seq IN (SELECT value FROM json_each(:seqs)) AND (attempt_count > 0 OR crashes > 0)
 
 -- cancel_requests --
--- Which of these events are asked to end, and the time; one row in any case.
-SELECT j.event_seq, :now_us
-FROM (SELECT 1) AS one LEFT JOIN journals AS j ON j.cancel_requested = 1 AND j.event_seq IN (SELECT value FROM json_each(:seqs))
+-- Which of these events are asked to end.
+SELECT event_seq FROM journals WHERE event_seq IN (SELECT value FROM json_each(:seqs)) AND cancel_requested = 1
 
 -- told_of_cancel --
 -- Those of these events whose code was told that they are cancelled.

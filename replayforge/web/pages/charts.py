@@ -11,7 +11,7 @@ from replayforge.domain.lifecycle import ATTEMPT_SPENDING, OPEN, State
 from replayforge.web.pages.step_states import WAITS, bar_kind, end_of, states_of
 from replayforge.web.pages.words import duration
 
-LABELS_WIDTH, TIME_WIDTH, ROW_HEIGHT, STEP_HEIGHT, AXIS_HEIGHT = 220, 1000, 28, 18, 28
+TIME_WIDTH, ROW_HEIGHT, STEP_HEIGHT, AXIS_HEIGHT = 1000, 28, 18, 28
 BAR_WIDTH_MIN, LABEL_WIDTH_MIN = 3.0, 70.0
 ROWS_MAX = 200
 STEP_ROWS_MAX = 12  # of each event; its own page shows more
@@ -67,7 +67,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The picture of a workflow; `left_out` events are beyond what a picture can show."""
+    """The picture of a workflow, whose time axis is `width` wide; `left_out` events are beyond what it can show."""
 
     width: int
     height: int
@@ -94,7 +94,7 @@ class Scale:
     def lay_out(self) -> list[Piece]:
         """Return (from, to, place, width for each microsecond) of every stretch in order."""
         pieces: list[Piece] = []
-        at, x = self.start_us, float(LABELS_WIDTH)
+        at, x = self.start_us, 0.0
         for first, last in self.gaps:
             pieces.append((at, first, x, self.per_us))
             x += (first - at) * self.per_us
@@ -153,7 +153,7 @@ def timeline(
         lanes.append(lane(y, event, by_event[event.id], steps.get(event.seq, ()), scale, now_us))
         y += ROW_HEIGHT + STEP_HEIGHT * (len(lanes[-1].steps) + (lanes[-1].steps_left_out > 0))
     return Timeline(
-        width=LABELS_WIDTH + TIME_WIDTH + 20,
+        width=TIME_WIDTH,
         height=y + 4,
         lanes=lanes,
         ticks=ticks(scale),

@@ -8,7 +8,7 @@ from replayforge.domain.event import Attempt, StoredEvent
 from replayforge.domain.journal import StepKind, StepRecord
 from replayforge.domain.lifecycle import OPEN, Outcome
 from replayforge.stores.stories import ShownStep, Story
-from replayforge.web.pages.charts import LABELS_WIDTH, TIME_WIDTH, Scale
+from replayforge.web.pages.charts import TIME_WIDTH, Scale
 from replayforge.web.pages.documents import Reading, masked_text, shown
 from replayforge.web.pages.step_states import KIND_WORDS, UNDER_WAY, WAITS, bar_kind, end_of, states_of
 from replayforge.web.pages.words import Text, duration, first_line, plural
@@ -105,7 +105,7 @@ def waterfall(
     return Waterfall(
         rows=[row for _, _, row in sorted(placed, key=lambda place: place[:2])],
         axis=axis(scale),
-        gaps=[round((scale.x(first) + scale.x(last)) / 2 - LABELS_WIDTH, 1) for first, last in scale.gaps],
+        gaps=[round((scale.x(first) + scale.x(last)) / 2, 1) for first, last in scale.gaps],
         width=TIME_WIDTH,
         left_out=story.steps_count - len(story.steps),
         heading=heading(story),
@@ -203,8 +203,8 @@ def cut_row(one: Attempt, drawing: Drawing) -> StepRow:
 
 def bar(kind: str, first_us: int, last_us: int, scale: Scale) -> StepBar:
     """Return where a stretch lies, wide enough to be seen and never beyond the end."""
-    x = scale.x(first_us) - LABELS_WIDTH
-    width = max(scale.x(last_us) - LABELS_WIDTH - x, BAR_WIDTH_MIN)
+    x = scale.x(first_us)
+    width = max(scale.x(last_us) - x, BAR_WIDTH_MIN)
     return StepBar(kind, round(min(x, TIME_WIDTH - width), 1), round(width, 1))
 
 

@@ -179,9 +179,9 @@ def standstills_after(moments: list[float], starts: list[float]) -> list[float]:
 
 
 def test_backlog_stays_in_the_store(tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> None:
-    """A backlog of twenty streams' worth never puts more than `entries_max` on Redis, although two daemons fill it; and
+    """A backlog of twelve streams' worth never puts more than `entries_max` on Redis, although two daemons fill it; and
     when Redis is wiped, work goes on with the next refill and not a lease later."""
-    backlog(tmp_path, postgres, redis, events=2_000, entries_max=100)
+    backlog(tmp_path, postgres, redis, events=3_000, entries_max=250)
 
 
 @pytest.mark.soak

@@ -36,8 +36,8 @@ def names(kind: type) -> tuple[str, ...]:
 # What the columns of a query are read as. One that is worked out need not have a name; where it has one it is this.
 READ_AS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("event", "events_by_ids", "list_events", "workflow_events"), EVENT),
-    **dict.fromkeys(("claimable_events", "claimable_suspect"), (*EVENT, *CONTENT)),
-    "waiting_events": (*EVENT, *CONTENT, "suspect"),
+    **dict.fromkeys(("claimable_events", "claimable_suspect"), (*EVENT, "is_restarted", *CONTENT)),
+    "waiting_events": (*EVENT, "is_restarted", *CONTENT, "suspect"),
     **dict.fromkeys(("event_attempts", "workflow_attempts"), names(Attempt)),
     "event_actions": names(Action),
     "known_contents": KnownContent._fields,
