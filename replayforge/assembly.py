@@ -55,6 +55,7 @@ from replayforge.engine.run.furnishing import Furnishing
 from replayforge.engine.run.loop_watch import LoopWatch
 from replayforge.engine.run.recorder import Recorder
 from replayforge.engine.run.settler import Settler
+from replayforge.engine.run.stopping import Stopping
 from replayforge.engine.run.worker import Worker
 from replayforge.forgelog.log import ForgeLog
 from replayforge.opening import (
@@ -106,6 +107,7 @@ class Daemon:
     convergence: ConvergenceQuery
     status: DaemonStatus
     workers: list[Worker]
+    stopping: Stopping
     furnishing: Furnishing
     supervisor: Supervisor
     heartbeat: Heartbeat | None
@@ -154,6 +156,7 @@ class Daemon:
         self.intake.drain()
         self.incarnation_file.drain()
         self.telemetry.emit("daemon.draining")
+        self.stopping.begin()
         marking = ensure_future(self.mark_draining())
         claiming = [self.reader.name, *(one.name for one in self.claimers), self.janitor.name, self.replay_runner.name]
         await self.supervisor.stop(claiming, DRAIN_SECONDS)
@@ -298,6 +301,7 @@ async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
         convergence=reporting.convergence,
         status=reporting.status,
         workers=running.workers,
+        stopping=running.rules.stopping,
         furnishing=running.furnishing,
         supervisor=caring.supervisor,
         heartbeat=caring.heartbeat,

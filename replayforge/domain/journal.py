@@ -139,13 +139,13 @@ def after_failure(
     in_place_seconds: float,
     rng: random.Random,
 ) -> AfterFailure:
-    """Decide what follows when the function of a step has failed for the `tries`th time (>= 1).
+    """Decide what follows when the function of a step has failed, the `tries`th time that counts.
 
     A wait of up to `in_place_seconds` happens where it is, for a longer one the event is parked.
     """
     if permanent or tries >= policy.max_attempts:
         return AfterFailure(StepDecision.FAIL)
-    delay = policy.delay_seconds(tries, rng) if retry_after_seconds is None else retry_after_seconds
+    delay = policy.delay_seconds(max(1, tries), rng) if retry_after_seconds is None else retry_after_seconds
     in_place = delay <= in_place_seconds
     return AfterFailure(StepDecision.WAIT_IN_PLACE if in_place else StepDecision.PARK, delay)
 

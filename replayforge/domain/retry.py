@@ -13,16 +13,23 @@ class Retry(Exception):
     """Raised by a handler: this attempt failed, try again, after `after` if given: seconds or a timedelta, from nothing
     to ten years. Anything else is refused where it is raised, which fails the attempt like any other error.
 
-    A subclass may set `after` in its own way; if it is not such a time the usual backoff applies.
+    A subclass may set `after` in its own way; if it is not such a time the usual backoff applies. With `counts=False`
+    this attempt, or this try of a step, spends none: for what is not the event's fault, such as a partner that is busy.
     """
 
     after: float | timedelta | None = None
+    counts: bool = True
 
     def __init__(
-        self, message: str = "The handler asked for another attempt.", *, after: float | timedelta | None = None
+        self,
+        message: str = "The handler asked for another attempt.",
+        *,
+        after: float | timedelta | None = None,
+        counts: bool = True,
     ) -> None:
         super().__init__(message)
         self.after = after_seconds(after)
+        self.counts = counts
 
 
 class Permanent(Exception):

@@ -20,8 +20,8 @@ VARIABLE_PARTS = (
 class Result(msgspec.Struct, frozen=True):
     """How an attempt ended, before anybody decided what follows from it.
 
-    Where the end itself decides, `state` says where the event goes to; `reason` why that is. `failed_steps` are those
-    whose failures the exception carried that ended it.
+    One that does not count spends no attempt. Where the end itself decides, `state` says where the event goes to;
+    `reason` why that is. `failed_steps` are those whose failures the exception carried that ended it.
     """
 
     outcome: Outcome
@@ -32,6 +32,7 @@ class Result(msgspec.Struct, frozen=True):
     reason: Reason | None = None
     state: State | None = None
     failed_steps: tuple[str, ...] = ()
+    counts: bool = True
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -49,21 +50,21 @@ def judge(
 ) -> Verdict:
     """Decide what follows from the result of an attempt that ran to an end.
 
-    Only failed and timed-out attempts are counted against `policy.max_attempts`.
+    Only failed and timed-out attempts that count are counted against `policy.max_attempts`.
     """
     if result.state is not None:
         return Verdict(result.state, attempt_count, crashes, reason=result.reason)
-    spent = attempt_count + (result.outcome in ATTEMPT_SPENDING)
+    spent = attempt_count + (result.counts and result.outcome in ATTEMPT_SPENDING)
     if result.outcome is Outcome.SUCCEEDED:
         return Verdict(State.SUCCEEDED, spent, crashes)
     if result.outcome is Outcome.INTERRUPTED:
         return Verdict(State.QUEUED, spent, crashes)
     if result.permanent:
         return Verdict(State.DEAD_LETTERED, spent, crashes, reason=result.reason or Reason.PERMANENT)
-    if spent >= policy.max_attempts:
+    if result.counts and spent >= policy.max_attempts:
         return Verdict(State.DEAD_LETTERED, spent, crashes, reason=Reason.ATTEMPTS_EXHAUSTED)
     asked = result.retry_after_seconds
-    delay_seconds = policy.delay_seconds(spent, rng) if asked is None else asked
+    delay_seconds = policy.delay_seconds(max(1, spent), rng) if asked is None else asked
     return Verdict(State.RETRYING, spent, crashes, due_at_us=now_us + to_us(delay_seconds))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from replayforge import Cancelled, Context, Event, Handlers, Parking, Permanent, StepFailed, WaitTimedOut
+from replayforge import Cancelled, Context, Event, Handlers, Parking, Permanent, Retry, StepFailed, WaitTimedOut
 from replayforge.stores.sqlite import SqliteDriver
 from replayforge.testing import Forge
 from tests.support.house import open_house
@@ -703,3 +703,49 @@ async def test_what_waited_outside_says_nothing_of_how_fast_events_are_handled()
         await daemon.advance(hours=2)
         assert recorder.latency_us_since_start == 0
         assert daemon.daemon.settler.pace.figures().attempt_ms_p95 is not None
+
+
+async def test_a_try_that_does_not_count_spends_neither_an_attempt_nor_a_try_of_a_step() -> None:
+    """A partner that is busy for longer than there are attempts costs the event none of them."""
+
+    async def busy(name: str, times: int) -> str:
+        calls[name] += 1
+        if calls[name] <= times:
+            raise Retry("busy", after=60, counts=False)
+        return name
+
+    async def handler(event: Event, ctx: Context) -> Any:
+        await ctx.step("step", busy, "step", 5, attempts=2)
+        return await busy("handler", 5)
+
+    async with forge(handler, max_attempts=2) as daemon:
+        event = await daemon.send("test")
+        await daemon.advance(hours=1)
+        assert (event.status, event.attempt_count, event.result) == ("succeeded", 0, "handler")
+    assert calls == {"step": 6, "handler": 6}
+
+
+async def test_handlers_hear_that_the_daemon_drains(tmp_path: Path) -> None:
+    """Whoever asks has an event of its own, in a thread one of threads; what it then returns counts."""
+    handlers, begun = Handlers(), asyncio.Semaphore(0)
+
+    @handlers.on("async")
+    async def waits(event: Event, ctx: Context) -> bool:
+        ctx.stopping.set() if event.payload.get("alone") else begun.release()
+        await ctx.stopping.wait()
+        return bool(ctx.stopping.is_set())
+
+    @handlers.on("plain")
+    def waits_in_thread(event: Event, ctx: Context) -> bool:
+        loop.call_soon_threadsafe(begun.release)
+        return bool(ctx.stopping.wait(30))
+
+    loop = asyncio.get_running_loop()
+    async with open_house(tmp_path, handlers) as house:
+        assert (await house.reaches(await house.send("async", {"alone": True}), "succeeded"))["result"] is True
+        sent = [await house.send("async"), await house.send("plain")]
+        for _ in sent:
+            await begun.acquire()
+        await house.daemon.stop()
+        rows = await house.daemon.store.events_by_ids(sent)
+    assert [(row.state, row.result) for row, _ in rows.values()] == [("succeeded", b"true")] * 2

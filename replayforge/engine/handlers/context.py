@@ -1,5 +1,6 @@
 """What a handler gets beside its event: what it may know of this attempt, and the calls to its journal."""
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -136,6 +137,7 @@ class Context:
     details: Mapping[str, Any] = field(default_factory=dict)
     tell: Callable[[Mapping[str, Any]], None] = field(default=lambda details: None, repr=False)
     open_calls: Callable[[], Calls] = field(default=no_calls, repr=False)
+    stopping_event: Callable[[], Any] = field(default=asyncio.Event, repr=False)
 
     @property
     def idempotency_key(self) -> str:
@@ -160,6 +162,15 @@ class Context:
         """
         event = self.event
         return attempt_logger(event_id=event.id, run=event.run, attempt=event.attempt)
+
+    @cached_property
+    def stopping(self) -> Any:
+        """An asyncio.Event that is set when the daemon drains, for a plain handler a threading.Event.
+
+        A long handler that looks at it, or waits for it, can come to an end within the grace period: return, or raise
+        Retry(after=0, counts=False) to go on after the restart.
+        """
+        return self.stopping_event()
 
     def heartbeat(self, **details: Any) -> None:
         """Say how far the handler is; people see it on the status page. What is not JSON is shown to them as text."""

@@ -126,7 +126,13 @@ def judged(error: BaseException) -> Result:
         reason=Reason.STEP_FAILED if step_failed else None,
         state=State.CANCELLED if cancelled else None,
         failed_steps=failed_steps_in(error),
+        counts=not all(is_free(one) for one in parts if not issubclass(type(one), BaseExceptionGroup)),
     )
+
+
+def is_free(error: BaseException) -> bool:
+    """Tell whether an error asks for another attempt and says that this one is not to count."""
+    return issubclass(type(error), Retry) and getattr(error, "counts", True) is False
 
 
 def parts_of(error: BaseException) -> Iterator[BaseException]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import threading
 from asyncio import get_running_loop, shield, wait
 from collections.abc import Callable, Collection, Mapping
 from contextvars import Context as Variables
@@ -19,6 +20,7 @@ from replayforge.engine.handlers.registry import Handler
 from replayforge.engine.handlers.results import raised, returned
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.deadlines import Deadlines
+from replayforge.engine.run.stopping import Stopping
 from replayforge.engine.run.user_threads import call_in_thread
 from replayforge.event_loop import OwnTask
 from replayforge.supervisor import SimulatedCrash
@@ -87,6 +89,7 @@ class RunningAttempt:
         chaos: Chaos | None,
         may_begin: Callable[[], bool] = lambda: True,
         open_journal: OpenJournal | None = None,
+        stopping: Stopping | None = None,
     ) -> None:
         self.event = event
         self.lease_token = lease_token
@@ -97,6 +100,7 @@ class RunningAttempt:
         self.begun = False
         self.identity = Identity(event_id=event.id, event_type=event.event_type, run=event.run, attempt=event.attempt)
         self.open_journal = open_journal
+        self.stopping = stopping
         self.calls: OpenCalls | None = None
         self.is_parked = False
         self.is_stopped = False
@@ -241,7 +245,14 @@ class RunningAttempt:
                 return
             if self.chaos is not None:
                 await self.chaos.inject(self.event)
-            context = Context(self.event, self.lease_token, self.deadline, tell=self.note, open_calls=self.opened_calls)
+            context = Context(
+                self.event,
+                self.lease_token,
+                self.deadline,
+                tell=self.note,
+                open_calls=self.opened_calls,
+                stopping_event=self.stopping_event,
+            )
             self.result = await self.called(context)
         except SimulatedCrash as crash:
             self.simulated = crash
@@ -288,6 +299,10 @@ class RunningAttempt:
             return no_calls()
         self.calls = self.open_journal(self)
         return self.calls
+
+    def stopping_event(self) -> asyncio.Event | threading.Event:
+        """Return what tells its code that the daemon drains."""
+        return (self.stopping or Stopping()).event(is_async=self.handler.is_async)
 
     def note(self, details: Mapping[str, Any]) -> None:
         """Keep what the handler says of itself."""

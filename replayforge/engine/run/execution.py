@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from replayforge.engine.run.deadlines import Deadlines
 from replayforge.engine.run.journal_ends import Left, Park, in_doubt
 from replayforge.engine.run.journal_records import JournalTools
 from replayforge.engine.run.journaling import Journaling
+from replayforge.engine.run.stopping import Stopping
 from replayforge.stores.transactions import Settlement
 
 UNFINISHED = frozenset({Outcome.TIMED_OUT, Outcome.INTERRUPTED, Outcome.CRASHED})
@@ -33,7 +34,8 @@ class WorkerCrashed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for every execution: the defaults, the clock, where chance comes from, the deadlines, the journals."""
+    """What holds for every execution: the defaults, the clock, where chance comes from, deadlines, journals, and
+    whether the daemon drains."""
 
     retry: RetryPolicy
     timeout_seconds: float
@@ -41,6 +43,7 @@ class Rules:
     rng: random.Random
     deadlines: Deadlines
     journals: JournalTools
+    stopping: Stopping = field(default_factory=Stopping)
 
 
 class Execution(msgspec.Struct, frozen=True):
@@ -87,7 +90,7 @@ def begin(
             subscriber=row.subscriber,
         )
         open_journal = partial(opened, row, handlers, rules)
-        attempt = RunningAttempt(event, row.lease_token, handler, chaos, may_begin, open_journal)
+        attempt = RunningAttempt(event, row.lease_token, handler, chaos, may_begin, open_journal, rules.stopping)
     return Execution(claimed, worker, handler, attempt, rules.clock.now_us(), rules.clock.monotonic())
 
 

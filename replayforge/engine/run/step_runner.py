@@ -65,6 +65,8 @@ class StepRunner:
             result, error = await self.tried(call, step, record)
             if error is None:
                 return await self.done(record, result, pure=call.pure)
+            if not result.counts:
+                record = msgspec.structs.replace(record, tries=record.tries - 1)
             after = self.after(result, record.tries, policy)
             pending = self.failed(record, error, after)
             if pending.state is StepState.FAILED:

@@ -1,5 +1,7 @@
 """Events and workflows: lists, one event with its history, timelines, and what can be done to them."""
 
+from asyncio import timeout
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -10,7 +12,7 @@ from replayforge.domain.clock import format_time
 from replayforge.domain.document import Unacceptable
 from replayforge.domain.event import Envelope, Name
 from replayforge.domain.journal import NAME_CHARACTERS_MAX
-from replayforge.domain.lifecycle import State
+from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.domain.replay_plan import ReplayPlan
 from replayforge.domain.reports import FILTER_NAMES, EventFilter
 from replayforge.engine.accept.intake import Receipt
@@ -23,6 +25,7 @@ from replayforge.web.api.ingest import with_header_key
 from replayforge.web.api.lanes import turn_shape
 from replayforge.web.api.shapes import json_response
 from replayforge.web.api.step_shapes import relative_shape, step_in_brief, step_shape, stored_story, story_shape
+from replayforge.web.http.connection import given_up_with_client
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import (
     REASON_CHARACTERS_MAX,
@@ -30,10 +33,16 @@ from replayforge.web.http.reading import (
     cut_page,
     header_key,
     query_cursor,
+    query_float,
     query_limit,
     query_time,
     read_object,
 )
+from replayforge.web.live.hints import HUB, changed
+
+WAIT_SECONDS_MAX = 60.0
+ENDS = frozenset({"events", "dead"})  # topics of hints that tell of an event's end
+LOOK_SECONDS = 2.0  # between two looks at what no hint tells of: events that end on other daemons
 
 Words = Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)]
 Ending = Literal["queued", "succeeded", "dead_lettered"]
@@ -124,14 +133,31 @@ async def event_page(request: web.Request, wanted: EventFilter) -> dict[str, Any
 
 
 async def show_event(request: web.Request) -> web.Response:
-    """Answer with an event, its runs and its attempts, newest first."""
+    """Answer with an event, its runs and its attempts, newest first; with `wait` once it has ended, or time is up."""
     context = context_of(request)
+    if wait_seconds := query_float(request, "wait", 0, low=0, high=WAIT_SECONDS_MAX):
+        await wait_for_end(request, request.match_info["id"], wait_seconds)
     found = await context.queries.find(request.match_info["id"])
     if isinstance(found, Receipt):
         event = shapes.received_event(found, context.status.log_id, context.queries.attempts_max(found.record))
         story = story_shape(UNTOLD, (), relative_shape(found.record.parent_id, None))
         return json_response(asdict(event) | story | turn_shape(None) | {"attempts": [], "runs": [], "actions": []})
     return json_response(history_shape(found, context.queries.attempts_max(found.event)))
+
+
+async def wait_for_end(request: web.Request, event_id: str, seconds: float) -> None:
+    """Return when an event has ended, the time is over, or the daemon stops.
+
+    Looks again at each hint that events have changed, and from time to time for what other daemons do. Raises NotFound,
+    and Unavailable when too many wait. Ends with the client.
+    """
+    queries = context_of(request).queries
+    await queries.find(event_id)
+    with given_up_with_client(request), request.config_dict[HUB].waiter() as hints, suppress(TimeoutError):
+        async with timeout(seconds):
+            while not any(one.state in TERMINAL for one in await queries.events_by_ids([event_id])):
+                if not await changed(hints, ENDS, LOOK_SECONDS):
+                    return
 
 
 def history_shape(found: History, max_attempts: int) -> dict[str, Any]:

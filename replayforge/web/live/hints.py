@@ -16,6 +16,7 @@ from replayforge.web.http.context import REQUEST_ID, context_of
 from replayforge.web.http.guard import HEADERS
 
 CLIENTS_MAX = 64
+WAITERS_MAX = 256
 HINTS_MAX = 8
 HINT_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0
@@ -86,6 +87,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.clients: set[asyncio.Queue[Hint]] = set()
+        self.waiters: set[asyncio.Queue[Hint]] = set()
         self.dirty: set[str] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.next_at = 0.0
@@ -99,7 +101,7 @@ class Hub:
     def listen(self, name: str, count: int, fields: dict[str, Any]) -> None:
         """Note what a telemetry event changed; called in any thread, and nearly free while nobody looks."""
         topics = TOPICS.get(name)
-        if topics is not None and self.clients and not topics <= self.dirty:
+        if topics is not None and (self.clients or self.waiters) and not topics <= self.dirty:
             self.mark(topics)
 
     def mark(self, topics: frozenset[str]) -> None:
@@ -120,7 +122,7 @@ class Hub:
         self.scheduled = False
         self.next_at = loop.time() + HINT_SECONDS
         topics, self.dirty = frozenset(self.dirty), set()
-        for queue in self.clients:
+        for queue in self.clients | self.waiters:
             offer(queue, topics)
 
     @contextlib.contextmanager
@@ -128,19 +130,45 @@ class Hub:
         """Be one of the clients; raises Unavailable when there are too many, or when the daemon stops."""
         if self.closed or len(self.clients) >= CLIENTS_MAX:
             raise Unavailable(f"{len(self.clients)} pages are open already, or the daemon is stopping.")
-        queue: asyncio.Queue[Hint] = asyncio.Queue(HINTS_MAX)
-        self.clients.add(queue)
-        try:
+        with member(self.clients) as queue:
             yield queue
-        finally:
-            self.clients.discard(queue)
+
+    @contextlib.contextmanager
+    def waiter(self) -> Iterator[asyncio.Queue[Hint]]:
+        """Be one of those that wait for the end of an event; raises Unavailable as `client` does."""
+        if self.closed or len(self.waiters) >= WAITERS_MAX:
+            raise Unavailable(f"{len(self.waiters)} requests wait already, or the daemon is stopping.")
+        with member(self.waiters) as queue:
+            yield queue
 
     def close(self) -> None:
         """End every stream; safe twice."""
         self.closed = True
-        for queue in self.clients:
+        for queue in self.clients | self.waiters:
             empty(queue)
             queue.put_nowait(None)
+
+
+@contextlib.contextmanager
+def member(queues: set[asyncio.Queue[Hint]]) -> Iterator[asyncio.Queue[Hint]]:
+    """Give a queue that is one of these meanwhile."""
+    queue: asyncio.Queue[Hint] = asyncio.Queue(HINTS_MAX)
+    queues.add(queue)
+    try:
+        yield queue
+    finally:
+        queues.discard(queue)
+
+
+async def changed(queue: asyncio.Queue[Hint], topics: frozenset[str], seconds: float) -> bool:
+    """Return True after a hint that concerns these topics, or after so many seconds; False when the daemon stops."""
+    with contextlib.suppress(TimeoutError):
+        async with timeout(seconds):
+            while (hint := await queue.get()) is not None:
+                if hint == RESYNC or hint & topics:
+                    return True
+            return False
+    return True
 
 
 def offer(queue: asyncio.Queue[Hint], topics: frozenset[str]) -> None:

@@ -84,6 +84,15 @@ def test_judgements(result: Result, spent: int, state: State, count: int, reason
     assert verdict.state in TRANSITIONS[State.PROCESSING]
 
 
+def test_an_attempt_that_does_not_count_spends_none_and_never_exhausts() -> None:
+    """With nothing spent it waits as after the first failure, unless it says how long."""
+    for spent in (0, POLICY.max_attempts - 1, POLICY.max_attempts):
+        result = Result(Outcome.FAILED, counts=False)
+        verdict = judge(result, attempt_count=spent, crashes=0, policy=POLICY, now_us=0, rng=random.Random(1))
+        assert (verdict.state, verdict.attempt_count) == (State.RETRYING, spent)
+        assert verdict.due_at_us
+
+
 def test_asked_delay_is_taken_as_it_is() -> None:
     """A delay that the handler asked for is neither grown nor jittered; zero means now."""
     for seconds in (0.0, 12.5, 100_000.0):

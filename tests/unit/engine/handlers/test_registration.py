@@ -143,6 +143,14 @@ def test_permanent_wins_in_a_group_and_the_longest_retry_counts() -> None:
     assert raised(BaseExceptionGroup("out", [SystemExit(1)])).outcome is Outcome.CRASHED
 
 
+def test_an_attempt_counts_unless_everything_that_it_raised_says_otherwise() -> None:
+    free = Retry("busy", after=1, counts=False)
+    assert not raised(free).counts
+    assert not raised(ExceptionGroup("out", [free, ExceptionGroup("in", [free])])).counts
+    assert raised(ExceptionGroup("out", [free, RuntimeError("a failure")])).counts
+    assert raised(Retry("again")).counts
+
+
 @pytest.mark.parametrize("after", ["soon", True, NAN, -1, 1e15, timedelta(days=-1), timedelta.max, 10**500])
 def test_retry_refuses_what_is_no_time(after: Any) -> None:
     """`after` is seconds or a timedelta up to ten years; the rest is refused where it is raised."""
