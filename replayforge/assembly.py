@@ -23,6 +23,8 @@ from replayforge.config import Config
 from replayforge.domain.clock import Clock, SystemClock
 from replayforge.domain.errors import ReplayForgeError, Unavailable
 from replayforge.engine.accept.intake import Intake
+from replayforge.engine.accept.schedule_loading import load_schedules
+from replayforge.engine.accept.scheduler import Scheduler
 from replayforge.engine.accept.source_loading import load_sources
 from replayforge.engine.accept.sources import Sources
 from replayforge.engine.care.heartbeat import Heartbeat
@@ -92,6 +94,7 @@ class Daemon:
     settler: Settler
     intake: Intake
     sources: Sources
+    scheduler: Scheduler
     dispatcher: Dispatcher
     publisher: Publisher
     reader: Reader
@@ -126,13 +129,14 @@ class Daemon:
         """Let every service run and ingest open."""
         self.loop_watch.start()
         hearts = [] if self.heartbeat is None else [self.heartbeat]
-        services: list[Service] = [*hearts, self.publisher, self.dispatcher, self.reader, self.janitor]
+        schedulers = [self.scheduler] if self.scheduler.by_name else []
+        services: list[Service] = [*hearts, *schedulers, self.publisher, self.dispatcher, self.reader, self.janitor]
         self.begin([*services, *self.claimers, self.replay_runner, *self.workers])
 
     def start_without_clock(self) -> None:
-        """Do so but for what goes by the time, the janitor and bulk replays, which the caller has to give their turns.
+        """Do so but for what goes by the time, the janitor, schedules and bulk replays.
 
-        Nobody watches the loop, which is the caller's.
+        The caller has to give them their turns. Nobody watches the loop, which is the caller's.
         """
         self.begin([self.publisher, self.dispatcher, self.reader, *self.claimers, *self.workers])
 
@@ -158,7 +162,8 @@ class Daemon:
         self.telemetry.emit("daemon.draining")
         self.stopping.begin()
         marking = ensure_future(self.mark_draining())
-        claiming = [self.reader.name, *(one.name for one in self.claimers), self.janitor.name, self.replay_runner.name]
+        timed = [self.scheduler.name, self.janitor.name, self.replay_runner.name]
+        claiming = [self.reader.name, *(one.name for one in self.claimers), *timed]
         await self.supervisor.stop(claiming, DRAIN_SECONDS)
         unstarted = self.buffer.close()
         leases = [claimed.lease for claimed in unstarted]
@@ -218,6 +223,7 @@ async def opened(
         handlers.signal(event_type)
     webhook_client, callbacks = WebhookClient(clock), Callbacks()
     sources = load_sources(config.sources, os.environ)
+    schedules = load_schedules(config.schedules, handlers)
     handlers = with_endpoints(handlers, config.handlers.http, webhook_client, callbacks)
     if changed is not None:
         handlers = handlers.changed(changed)
@@ -255,6 +261,7 @@ async def opened(
             handlers,
             sources,
             lanes_of(config),
+            schedules,
             cursor,
             guest,
         )
@@ -270,6 +277,7 @@ async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
     claiming = await build_claiming(base, restart.incarnation_file)
     await claiming.pause_controller.look()
     await claiming.sources.look()
+    await claiming.scheduler.enter()
     running = build_running(base, claiming)
     caring = build_caring(base, claiming, running, restart.metrics_recorder)
     reporting = build_reporting(base, restart, claiming, running, caring)
@@ -286,6 +294,7 @@ async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
         settler=running.settler,
         intake=claiming.intake,
         sources=claiming.sources,
+        scheduler=claiming.scheduler,
         dispatcher=claiming.dispatcher,
         publisher=claiming.publisher,
         reader=claiming.reader,

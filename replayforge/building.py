@@ -12,8 +12,10 @@ from replayforge.domain.clock import Clock
 from replayforge.domain.journal import WAITED_IN_PLACE_SECONDS
 from replayforge.domain.lane import LaneRule, Lanes
 from replayforge.domain.retry import RetryPolicy
+from replayforge.domain.schedule import Schedule
 from replayforge.domain.webhook_source import Source
 from replayforge.engine.accept.intake import Intake
+from replayforge.engine.accept.scheduler import Scheduler
 from replayforge.engine.accept.sources import Sources
 from replayforge.engine.accept.window import Window
 from replayforge.engine.care.controls import Controls
@@ -79,6 +81,7 @@ class Foundation:
     handlers: Handlers
     sources: list[Source]
     lanes: Lanes
+    schedules: list[Schedule]
     cursor: int
     guest: bool = False
 
@@ -98,6 +101,7 @@ class Claiming:
 
     intake: Intake
     sources: Sources
+    scheduler: Scheduler
     publisher: Publisher
     handler_limits: HandlerLimits
     buffer: ClaimBuffer
@@ -193,10 +197,12 @@ async def build_claiming(base: Foundation, incarnation_file: IncarnationFile) ->
     buffer = ClaimBuffer(clock, workers=workers.count, lease_seconds=lease_seconds, left=limits.release)
     desk = ClaimDesk(store, buffer, limits, publisher, clock, telemetry)
     intake = Intake(base.log, store, window, clock, telemetry, keys_seconds=config.retention.keys_seconds)
+    scheduler = Scheduler(base.schedules, store, intake.accept_slots, clock, telemetry)
     bytes_max = config.server.event_bytes_max
     return Claiming(
         intake,
         Sources(base.sources, store, intake.accept_from, clock, telemetry, event_bytes_max=bytes_max),
+        scheduler,
         publisher,
         limits,
         buffer,
@@ -214,6 +220,7 @@ async def build_claiming(base: Foundation, incarnation_file: IncarnationFile) ->
             signals=base.handlers.signals,
             lane_of=base.lanes.lane_of if base.lanes else None,
             subscribers=base.handlers.subscribers if base.handlers.has_subscribers else None,
+            exclusive=scheduler.exclusive,
         ),
         Reader(base.stream, store, buffer, desk, incarnation_file, clock, telemetry, solo_seconds=workers.solo_seconds),
         DeferredClaimer(store, buffer, limits, desk, clock, telemetry),

@@ -23,6 +23,7 @@ POINTS = {
     "step.started": "the function of a step is about to be called",
     "step.returned": "the function of a step has returned and nothing was recorded",
     "child.appended": "a child event is durable in ForgeLog and may have no row",
+    "schedule.appended": "events of a schedule are durable in ForgeLog and its place has not moved",
     "settle.committed": "the outcome is committed",
     "step.committed": "a step of a workflow is recorded and its handler has not been told",
     "park.committed": "a workflow is parked",

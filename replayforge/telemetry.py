@@ -53,6 +53,11 @@ CATALOG: dict[str, Kind] = {
     "delivery.verified": Kind("info", "refused deliveries of a source were verified again"),
     "source.paused": Kind("info", "a source is answered 503 until somebody resumes it"),
     "source.resumed": Kind("info", "a source may send again"),
+    "schedule.fired": Kind("info", "a schedule has made its event", "schedule_events"),
+    "schedule.missed": Kind("warning", "slots of a schedule were missed and get no event", "schedule_slots_missed"),
+    "schedule.moved_back": Kind("warning", "the place of a schedule lay beyond now and was moved back"),
+    "schedule.paused": Kind("info", "a schedule makes no events until somebody resumes it"),
+    "schedule.resumed": Kind("info", "a schedule makes events again"),
     "event.dispatched": Kind("debug", "rows for accepted events were committed to the store", "events_dispatched"),
     "event.copied": Kind(
         "info", "the log held a second record of an event that is already in the store", "events_copied"

@@ -2,6 +2,6 @@
 
 from replayforge.config.errors import ConfigError
 from replayforge.config.loading import LoadedConfig, load_config
-from replayforge.config.settings import Config, HttpEndpoint, SourceConfig
+from replayforge.config.settings import Config, HttpEndpoint, ScheduleConfig, SourceConfig
 
-__all__ = ["Config", "ConfigError", "HttpEndpoint", "LoadedConfig", "SourceConfig", "load_config"]
+__all__ = ["Config", "ConfigError", "HttpEndpoint", "LoadedConfig", "ScheduleConfig", "SourceConfig", "load_config"]

@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from replayforge.config.errors import ConfigError
+from replayforge.config.schedule_rules import schedule_problems
 from replayforge.config.settings import Config, known_keys, sections, values_by_key
 from replayforge.config.source_rules import source_problems
 from replayforge.config.sources import (
@@ -26,7 +27,7 @@ from replayforge.config.sources import (
 DEFAULT_FILE = Path("replayforge.toml")
 DEFAULT_ORIGIN = "default"
 SECRET_KEYS = frozenset({"server.api_keys", "handlers.http", "sources"})
-TABLES = frozenset({"handlers.http", "sources", "lanes"})
+TABLES = frozenset({"handlers.http", "sources", "schedules", "lanes"})
 KEYS = known_keys()
 
 
@@ -175,6 +176,7 @@ def contradictions(config: Config) -> Iterator[str]:
         yield "log.append_queue_bytes_max must not be below server.event_bytes_max, or large events never fit."
     yield from source_problems(config.sources)
     yield from lane_problems(config)
+    yield from schedule_problems(config.schedules)
     yield from (f"{key} is not an address." for key, url in addresses(config).items() if not is_address(url))
     if config.stream.backend == "redis" and not config.redis.url:
         yield 'stream.backend is "redis", but redis.url is empty.'

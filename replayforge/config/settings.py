@@ -17,6 +17,9 @@ REDIS_URL = r"^((rediss?|unix|rediss?\+sentinel)://.+)?$"
 LANE_KEY = rf"^({'|'.join(ENVELOPE_KEYS)}|payload(\.[^.\s]+)+)$"
 CRASH_POINT = r"^[A-Za-z0-9._-]+(:[1-9][0-9]*)?$"
 
+SHORT_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$(?!\n)"
+
+EventName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)")]
 Port = Annotated[int, Meta(ge=0, le=65_535, description="a whole number from 0 to 65535")]
 Count = Annotated[int, Meta(ge=1, le=1 << 40, description="a whole number, 1 or more")]
 Number = Annotated[int, Meta(ge=0, le=1 << 40, description="a whole number, 0 or more")]
@@ -198,7 +201,7 @@ class HandlersConfig(Struct, frozen=True):
 class SourceConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where webhooks come from: the address is /in/NAME. What is left empty the preset brings."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    name: Annotated[str, Meta(pattern=SHORT_NAME)]
     preset: Literal["github", "stripe", "shopify", "slack", "standard-webhooks", "twilio", "hmac", "basic", "none"]
     secrets: tuple[str, ...] = ()
     event_type: str = ""
@@ -225,6 +228,22 @@ class LaneConfig(Struct, frozen=True, forbid_unknown_fields=True):
         return rules_for(
             order=self.order, on_dead=self.on_dead, concurrency=self.concurrency, rate=self.rate, fair=self.fair
         )
+
+
+class ScheduleConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """An event that is made again and again: by a cron expression in a time zone, or every so many seconds."""
+
+    name: Annotated[str, Meta(pattern=SHORT_NAME)]
+    event_type: EventName
+    cron: str = ""
+    every_seconds: Annotated[int, Meta(ge=1, le=DECADE_SECONDS)] | None = None
+    timezone: str = "UTC"
+    application: EventName = "default"
+    workflow: Annotated[str, Meta(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    payload: dict[str, Any] = {}
+    missed: Literal["last", "all", "skip"] = "last"
+    overlap: Literal["queue", "skip"] = "queue"
+    jitter_seconds: Age = 0.0
 
 
 class RetentionConfig(Struct, frozen=True):
@@ -284,6 +303,13 @@ class Config(Struct, frozen=True):
             description="tables of name, preset, secrets, event_type, workflow, key, application, headers, rate; a name"
             " has small letters, digits, - and _, the presets are github, stripe, shopify, slack, standard-webhooks,"
             " twilio, hmac, basic and none"
+        ),
+    ] = ()
+    schedules: Annotated[
+        tuple[ScheduleConfig, ...],
+        Meta(
+            description="tables of name, event_type, cron or every_seconds, timezone, application, workflow, payload,"
+            " missed (last, all or skip), overlap (queue or skip), jitter_seconds"
         ),
     ] = ()
     retention: RetentionConfig = RetentionConfig()

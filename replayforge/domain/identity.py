@@ -7,6 +7,7 @@ KEY_NAMESPACE = b"replayforge/key/1"
 REUSED_NAMESPACE = b"replayforge/reused/1"
 SUBSCRIBER_NAMESPACE = b"replayforge/subscriber/1"
 SOURCE_NAMESPACE = b"replayforge/source/1"
+SCHEDULE_NAMESPACE = b"replayforge/schedule/1"
 
 # Seeded once from the system's entropy. Asking the system for each id gives the interpreter's lock away, and the loop
 # then waits for the writer threads to return it: a tenth of a millisecond an event under load.
@@ -31,6 +32,11 @@ def source_event_id(source: str, delivery_key: str) -> str:
 def subscriber_event_id(parent_id: str, subscriber: str) -> str:
     """Return the id of the child event that a subscriber gets, whichever run of its parent sends it."""
     return hashed_id(SUBSCRIBER_NAMESPACE, parent_id.encode(), subscriber.encode())
+
+
+def schedule_event_id(schedule: str, slot: str) -> str:
+    """Return the id that the event of a slot of a schedule always has, whichever daemon makes it."""
+    return hashed_id(SCHEDULE_NAMESPACE, schedule.encode(), slot.encode())
 
 
 def new_event_id(now_us: int) -> str:

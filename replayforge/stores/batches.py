@@ -7,6 +7,7 @@ from replayforge.domain.event import RetiredKey, StoredEvent
 from replayforge.domain.journal import StepKind, StepState
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.poison import Isolation
+from replayforge.domain.schedule import Why
 
 
 class BatchRow(msgspec.Struct, frozen=True, gc=False):
@@ -120,6 +121,61 @@ class RemovedRefusal(BatchRow, frozen=True, kw_only=True):
     """A refused delivery that is kept no longer."""
 
     seq: int
+
+
+class KnownSchedule(BatchRow, frozen=True, kw_only=True):
+    """A schedule as a daemon knows it, and from when on its slots count if its timing is new."""
+
+    name: str
+    timing: str
+    place_us: int
+
+
+class AdvancedSchedule(BatchRow, frozen=True, kw_only=True):
+    """A schedule whose slots are done through a place, if it still is at the one before; and its last event, if any."""
+
+    name: str
+    timing: str
+    before_us: int
+    place_us: int
+    slot_us: int | None
+    event_id: str | None
+
+
+class RunSchedule(BatchRow, frozen=True, kw_only=True):
+    """A schedule whose event somebody had made by hand."""
+
+    name: str
+    event_id: str
+
+
+class PausedSchedule(BatchRow, frozen=True, kw_only=True):
+    """A schedule that somebody pauses."""
+
+    name: str
+    reason: str
+    paused_by: str
+    since_us: int
+
+
+class ResumedSchedule(BatchRow, frozen=True, kw_only=True):
+    """A schedule that goes on from a place, if it still is paused at the one before."""
+
+    name: str
+    before_us: int
+    place_us: int
+
+
+class ScheduleNote(BatchRow, frozen=True, kw_only=True):
+    """Slots that got no event, or a place that was set, and why; `is_capped` slots are more than were counted."""
+
+    schedule: str
+    at_us: int
+    why: Why
+    from_us: int
+    through_us: int
+    slots: int
+    is_capped: int
 
 
 class EndedAttempt(BatchRow, frozen=True, kw_only=True):
@@ -479,6 +535,13 @@ BATCHES: dict[str, type[msgspec.Struct]] = {
     "delete_source_pause": ResumedSource,
     "insert_refusal": RefusedDelivery,
     "delete_refusals": RemovedRefusal,
+    "insert_schedules": KnownSchedule,
+    "retime_schedules": KnownSchedule,
+    "advance_schedule": AdvancedSchedule,
+    "note_schedule_run": RunSchedule,
+    "pause_schedule": PausedSchedule,
+    "resume_schedule": ResumedSchedule,
+    "insert_schedule_notes": ScheduleNote,
     "insert_attempts": EndedAttempt,
     "settle_events": SettledEvent,
     "write_steps": RecordedStep,

@@ -35,6 +35,7 @@ class Projection:
     are `signals` are awaited and not handled: they are kept until a wait takes them. `lane_of` names the lane that an
     event is in, where there are lanes: it is fixed from now on, and the event waits there for its turn.
     Where anybody subscribes to anything, `subscribers` says to whom events of a type go.
+    An event of an `exclusive` origin is cancelled while an earlier one is open.
     """
 
     log_id: str
@@ -54,6 +55,7 @@ class Projection:
     signals: Collection[str] = ()
     lane_of: Callable[[EventRecord], str | None] | None = None
     subscribers: Callable[[str], str | None] | None = None
+    exclusive: Collection[str] = ()
 
     def first(self, count: int) -> "Projection":
         """Return the stretch as far as its first so many records, and whatever lies before the next one."""
@@ -87,12 +89,14 @@ class Projected:
     deferred: dict[str, int]
     woken: int = 0
     laned: int = 0
+    overlapping: int = 0
 
 
 class NewEvent(msgspec.Struct, frozen=True):
     """A record that gets a row: under which id, and, when its key was used before, for which event.
 
-    `bad` says what the store has against it as it was.
+    `bad` says what the store has against it as it was, `beside` which event of its schedule is open that it must not
+    run beside.
     """
 
     log_offset: int
@@ -100,6 +104,7 @@ class NewEvent(msgspec.Struct, frozen=True):
     id: str
     first_id: str | None = None
     bad: str | None = None
+    beside: str | None = None
 
 
 def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
@@ -122,6 +127,8 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
     rows: list[ClaimedEvent] = []
     woken: list[Entry] = []
     deferred: Counter[str] = Counter()
+    if projection.exclusive:
+        fresh = yield from without_company(projection, fresh)
     if fresh:
         seqs = yield Fetch("reserve_seqs", {"count": len(fresh), "now_us": projection.now_us})
         # Where daemons share a store its clock says what is due, not the one of the daemon that accepted it.
@@ -150,6 +157,7 @@ def project(node: str, owner: str, projection: Projection) -> Steps[Projected]:
         copies=copies,
         key_reused=[new.record.event_type for new in fresh if new.first_id is not None and new.bad is None],
         deferred=dict(deferred),
+        overlapping=sum(new.beside is not None for new in fresh),
     )
 
 
@@ -217,6 +225,25 @@ def without_known_reuses(fresh: list[NewEvent], copies: int) -> Steps[tuple[list
     rows = yield Fetch("events_by_ids", {"ids": own_ids})
     known = {stored_event(row).id for row in rows}
     return [new for new in fresh if new.id not in known], copies + len(known)
+
+
+def without_company(projection: Projection, fresh: list[NewEvent]) -> Steps[list[NewEvent]]:
+    """Note of each event of an exclusive origin which earlier one is open; nobody else can decide so meanwhile."""
+    origins = sorted({new.record.origin or "" for new in fresh}.intersection(projection.exclusive))
+    if not origins:
+        return fresh
+    yield from wakes.lock_workflows([(origin,) for origin in origins])
+    rows = yield Fetch("open_of_schedules", {"origins": origins})
+    open_ids: dict[str | None, str] = {row[0]: row[1] for row in rows}
+    noted = []
+    for new in fresh:
+        origin = new.record.origin
+        if origin in projection.exclusive and new.first_id is None and new.bad is None:
+            beside = open_ids.setdefault(origin, new.id)
+            noted.append(new if beside == new.id else msgspec.structs.replace(new, beside=beside))
+        else:
+            noted.append(new)
+    return noted
 
 
 def sorted_out(projection: Projection, known: dict[str, Meaning | str]) -> Steps[tuple[list[NewEvent], int]]:
@@ -287,6 +314,8 @@ def first_state(new: NewEvent, projection: Projection) -> State:
     """Return where a new event begins; one whose key was used before is a dead letter from the start."""
     if new.first_id is not None or new.bad is not None:
         return State.DEAD_LETTERED
+    if new.beside is not None:
+        return State.CANCELLED
     if new.record.run_at_us is not None and new.record.run_at_us > projection.now_us:
         return State.SCHEDULED
     return State.KEPT if new.record.event_type in projection.signals else State.QUEUED
@@ -303,6 +332,8 @@ def new_event(
         error = f"The idempotency key {record.idempotency_key!r} already names event {new.first_id} with other content."
     if new.bad is not None:
         reason, error = Reason.BAD_PAYLOAD, new.bad
+    if new.beside is not None:
+        reason, error = Reason.OVERLAP, f"Event {new.beside} of the same schedule was still open."
     return StoredEvent(
         seq=seq,
         id=new.id,
@@ -327,7 +358,7 @@ def new_event(
         due_at_us=record.run_at_us if state is State.SCHEDULED else None,
         reason=reason,
         last_error=error,
-        error_signature=reason,
+        error_signature=None if new.beside else reason,
         result=None,
         waits_for=waits_for,
         origin=record.origin,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from replayforge.domain.admission import Pause
 from replayforge.domain.bulk_replay import JobState, Member, ReplayJob
 from replayforge.domain.event import Attempt, Entry, Meaning, RetiredKey, StoredEvent
 from replayforge.domain.journal import StepKind, StepRecord, StepState
@@ -90,6 +91,26 @@ class KeptRefusal(NamedTuple):
     def is_whole(self) -> bool:
         """Whether nothing of its body was cut off."""
         return len(self.body) == self.size_bytes
+
+
+class StoredSchedule(NamedTuple):
+    """Where a schedule stands: through `place_us` its slots are done. The timing is that of the last daemon started."""
+
+    name: str
+    timing: str
+    place_us: int
+    last_slot_us: int | None
+    last_event_id: str | None
+    paused_reason: str | None
+    paused_by: str | None
+    paused_since_us: int | None
+
+    @property
+    def pause(self) -> Pause | None:
+        """The pause that somebody has put on it."""
+        if self.paused_since_us is None:
+            return None
+        return Pause(self.name, self.paused_reason or "", self.paused_by or "", self.paused_since_us)
 
 
 STATE = StoredEvent.__struct_fields__.index("state")

@@ -41,12 +41,20 @@ from replayforge.stores import (
     replaying,
     replays,
     retention,
+    schedules,
     stories,
     suspicions,
     transactions,
     wakes,
 )
-from replayforge.stores.batches import OpenedCursor, RefusedDelivery
+from replayforge.stores.batches import (
+    AdvancedSchedule,
+    KnownSchedule,
+    OpenedCursor,
+    RefusedDelivery,
+    ResumedSchedule,
+    ScheduleNote,
+)
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
 from replayforge.stores.decisions import CancelOutcome, Resolution
 from replayforge.stores.deferred import Recalled, Sorted
@@ -58,7 +66,7 @@ from replayforge.stores.migrations import migrate
 from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
 from replayforge.stores.replaying import Planned, Replayed, Wanted
-from replayforge.stores.rows import KeptRefusal
+from replayforge.stores.rows import KeptRefusal, StoredSchedule
 from replayforge.stores.sqlite import SqliteDriver
 from replayforge.stores.stories import StepsPage, StoredHistory
 from replayforge.stores.suspicions import Change, Suspect
@@ -793,6 +801,36 @@ class Store:
     async def remove_refusals(self, seqs: Sequence[int]) -> None:
         """Let go of refused deliveries."""
         await self.driver.write(lambda: refusals.remove(seqs))
+
+    # Schedules
+
+    async def enter_schedules(self, known: Sequence[KnownSchedule], kept: int) -> None:
+        """Have schedules that are new, or whose timing is, begin at the place given; so many notes of each are kept."""
+        await self.driver.write(lambda: schedules.enter(known, kept))
+
+    async def schedules(self) -> dict[str, StoredSchedule]:
+        """Return where every schedule stands, by its name."""
+        return await self.driver.read(schedules.standing)
+
+    async def advance_schedule(self, advanced: AdvancedSchedule, note: ScheduleNote | None, kept: int) -> bool:
+        """Move the place of a schedule, and note what of it gets no event; False when somebody else has moved it."""
+        return await self.driver.write(lambda: schedules.advance(advanced, note, kept))
+
+    async def note_schedule_run(self, name: str, event_id: str) -> None:
+        """Note the event of a schedule that somebody had made by hand."""
+        await self.driver.write(lambda: schedules.note_run(name, event_id))
+
+    async def pause_schedule(self, pause: Pause) -> None:
+        """Pause a schedule; one that is paused already stays as it is."""
+        await self.driver.write(lambda: schedules.pause(pause))
+
+    async def resume_schedule(self, resumed: ResumedSchedule, note: ScheduleNote | None, kept: int) -> bool:
+        """Have a schedule go on, noting what got no event; False when it is not paused at that place any more."""
+        return await self.driver.write(lambda: schedules.resume(resumed, note, kept))
+
+    async def schedule_notes(self) -> dict[str, list[ScheduleNote]]:
+        """Return what was noted of every schedule, newest first."""
+        return await self.driver.look(schedules.notes)
 
     # The metrics history
 

@@ -35,6 +35,8 @@ class Due:
         death.
         """
         daemon, store = self.daemon, self.daemon.store
+        if daemon.scheduler.by_name:
+            await daemon.scheduler.tick()
         cursors, tallies, due = await store.ledger_and_due(daemon.clock.now_us(), 0)
         if due:
             await daemon.janitor.promote()
@@ -57,7 +59,8 @@ class Due:
         """Return the next time at which something falls due; None when nothing does by itself."""
         now_us = self.daemon.clock.now_us()
         event_us = await self.daemon.store.next_due(now_us)
-        later = [*([] if event_us is None else [event_us]), *(now_us + to_us(seconds) + 1 for seconds in self.waits())]
+        dues = [due_us for due_us in (event_us, self.daemon.scheduler.next_us()) if due_us is not None]
+        later = [*dues, *(now_us + to_us(seconds) + 1 for seconds in self.waits())]
         return min(later, default=None)
 
     def waits(self) -> Iterator[float]:

@@ -142,6 +142,11 @@ class Intake:
         self.check_room(1)
         return await self.accept_record(record)
 
+    async def accept_slots(self, records: Sequence[EventRecord]) -> list[Receipt | ReplayForgeError]:
+        """Return for each event of a schedule its receipt or why it was refused; raises Unavailable."""
+        self.check_room(len(records))
+        return await self.accept_records(records)
+
     async def accept_record(self, record: EventRecord) -> Receipt:
         """Have one record made durable, or find the event that its id names already."""
         if record.idempotency_key is None and self.window.find(record.id) is None:

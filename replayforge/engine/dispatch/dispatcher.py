@@ -52,6 +52,7 @@ class Dispatcher:
         signals: Collection[str] = (),
         lane_of: Callable[[EventRecord], str | None] | None = None,
         subscribers: Callable[[str], str | None] | None = None,
+        exclusive: Collection[str] = (),
     ) -> None:
         self.log = log
         self.store = store
@@ -64,6 +65,7 @@ class Dispatcher:
         self.signals = signals
         self.lane_of = lane_of
         self.subscribers = subscribers
+        self.exclusive = exclusive
         self.certain = False
         self.moved = asyncio.Condition()
         self.wake = asyncio.Event()
@@ -239,6 +241,7 @@ class Dispatcher:
             signals=self.signals,
             lane_of=self.lane_of,
             subscribers=self.subscribers,
+            exclusive=self.exclusive,
         )
 
     def report(self, projected: Projected) -> None:
@@ -246,6 +249,8 @@ class Dispatcher:
         self.telemetry.emit("event.dispatched", projected.inserted)
         if projected.copies:
             self.telemetry.emit("event.copied", projected.copies, through=projected.through)
+        if projected.overlapping:
+            self.telemetry.emit("event.cancelled", projected.overlapping, reason=Reason.OVERLAP)
         for event_type, count in Counter(projected.key_reused).items():
             self.telemetry.emit("event.dead_lettered", count, event_type=event_type, reason=Reason.KEY_REUSED)
 

@@ -19,6 +19,8 @@ import msgspec
 from replayforge.domain.errors import Refused
 from replayforge.domain.event import ON, Event, parts_of
 from replayforge.domain.retry import RetryPolicy
+from replayforge.domain.schedule import Missed, Overlap, Schedule
+from replayforge.domain.schedule import objection_to as objection_to_timing
 from replayforge.engine.handlers.context import Context
 from replayforge.engine.handlers.fan_out import fan_out
 
@@ -27,6 +29,7 @@ HandlerFunction = Callable[[Event, Context], Any]
 PATTERN_CHARACTERS_MAX = 255
 SUBSCRIBER_FORM = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 FOUND_MAX = 10_000  # event types come from outside; the memory of them is bounded
+SCHEDULE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 DURATION_SECONDS_MAX = 10 * 365 * 86_400
 
 
@@ -104,6 +107,7 @@ class Handlers:
         self.registered: list[Handler] = []
         self.fan_out = FAN_OUT
         self.signals: set[str] = set()
+        self.schedules: list[Schedule] = []
         self.found: dict[str, Handler | None] = {}
         self.lists: dict[str, str | None] = {}
 
@@ -177,6 +181,45 @@ class Handlers:
 
         return register
 
+    def every(
+        self,
+        when: str | int,
+        *,
+        timezone: str = "UTC",
+        name: str = "",
+        missed: Literal["last", "all", "skip"] = "last",
+        overlap: Literal["queue", "skip"] = "queue",
+        jitter_seconds: float = 0.0,
+        **options: Any,
+    ) -> Callable[[HandlerFunction], HandlerFunction]:
+        """Have the decorated function called by a schedule: a cron expression, or a number of seconds.
+
+        The schedule is known by the function's name, unless another is given, and makes events of the type
+        `schedule.NAME`, which the function is the handler for; `options` are those of `on`. All else is as in
+        `[[schedules]]`. Raises Refused when something of it cannot be used.
+        """
+
+        def register(function: HandlerFunction) -> HandlerFunction:
+            chosen = name or getattr(plain_function(function), "__name__", "")
+            timing = {"cron": when} if isinstance(when, str) else {"every_seconds": when}
+            schedule = Schedule(
+                name=chosen,
+                event_type=f"schedule.{chosen}",
+                workflow=chosen,
+                timezone=timezone,
+                missed=Missed(missed),
+                overlap=Overlap(overlap),
+                jitter_seconds=jitter_seconds,
+                **timing,
+            )
+            if objection := objection_to_schedule(schedule):
+                raise Refused(f"The schedule {chosen!r} cannot be used: {objection}.")
+            self.on(schedule.event_type, **options)(function)
+            self.schedules.append(schedule)
+            return function
+
+        return register
+
     def signal(self, event_type: str) -> None:
         """Declare that events of a type are awaited, not handled: each is kept until a wait of its workflow takes it.
 
@@ -213,6 +256,7 @@ class Handlers:
         for event_type in others.signals:
             self.signal(event_type)
         self.fan_out = others.fan_out
+        self.schedules.extend(others.schedules)
 
     def changed(self, change: Callable[[Handler], Handler]) -> "Handlers":
         """Return the same registry with each handler as `change` returns it; this one stays as it is."""
@@ -289,6 +333,17 @@ class Handlers:
         """Tell whether a person must look at an event with this route after a crash in the middle of its handler."""
         handler = self.find(route)
         return handler is not None and handler.on_crash == "hold"
+
+
+def objection_to_schedule(schedule: Schedule) -> str:
+    """Say in a clause what of a schedule that a handler brings cannot be used, or nothing."""
+    if not SCHEDULE_NAME.fullmatch(schedule.name):
+        return 'give it a name of small letters, digits, - and _: name="nightly-report"'
+    if type(schedule.every_seconds) is not int or schedule.every_seconds < 0:
+        return f"{schedule.every_seconds!r:.40} must be a whole number of seconds, 1 or more, or a cron expression"
+    if schedule.jitter_seconds and not is_duration(schedule.jitter_seconds):
+        return f"jitter_seconds={schedule.jitter_seconds!r:.40} must be a number of seconds"
+    return objection_to_timing(schedule)
 
 
 def plain_function(function: Any) -> Any:

@@ -257,6 +257,64 @@ SELECT source, count(*) FROM refusals GROUP BY source
 -- Let go of refused deliveries.
 DELETE FROM refusals WHERE seq = ANY (:seq)
 
+-- schedules --
+-- Where every schedule stands.
+SELECT name, timing, place_us, last_slot_us, last_event_id, paused_reason, paused_by, paused_since_us
+FROM schedules ORDER BY name
+
+-- insert_schedules --
+-- Enter schedules that nobody has entered yet.
+INSERT INTO schedules (name, timing, place_us)
+SELECT * FROM {rows} ON CONFLICT (name) DO NOTHING
+
+-- retime_schedules --
+-- Have schedules begin anew whose timing is another one.
+UPDATE schedules AS s SET timing = g.timing, place_us = g.place_us
+FROM {rows} WHERE s.name = g.name AND s.timing <> g.timing
+
+-- advance_schedule --
+-- Note that the slots of a schedule are done through a place, if nobody else has.
+UPDATE schedules AS s
+SET place_us = g.place_us, last_slot_us = coalesce(g.slot_us, s.last_slot_us),
+    last_event_id = coalesce(g.event_id, s.last_event_id)
+FROM {rows} WHERE s.name = g.name AND s.timing = g.timing AND s.place_us = g.before_us
+
+-- note_schedule_run --
+-- Note the event of a schedule that somebody had made by hand.
+UPDATE schedules AS s SET last_event_id = g.event_id
+FROM {rows} WHERE s.name = g.name
+
+-- pause_schedule --
+-- Pause a schedule; one that is paused already stays as it is.
+UPDATE schedules AS s SET paused_reason = g.reason, paused_by = g.paused_by, paused_since_us = g.since_us
+FROM {rows} WHERE s.name = g.name AND s.paused_since_us IS NULL
+
+-- resume_schedule --
+-- Take the pause off a schedule, which goes on from a place.
+UPDATE schedules AS s
+SET paused_reason = NULL, paused_by = NULL, paused_since_us = NULL, place_us = g.place_us
+FROM {rows} WHERE s.name = g.name AND s.paused_since_us IS NOT NULL AND s.place_us = g.before_us
+
+-- insert_schedule_notes --
+-- Note slots that got no event, or a place that was set.
+INSERT INTO schedule_notes (schedule, at_us, why, from_us, through_us, slots, is_capped)
+SELECT * FROM {rows}
+
+-- trim_schedule_notes --
+-- Let go of all but the newest notes of a schedule.
+DELETE FROM schedule_notes WHERE schedule = :schedule AND seq <= (
+    SELECT seq FROM schedule_notes WHERE schedule = :schedule ORDER BY seq DESC LIMIT 1 OFFSET :kept
+) RETURNING seq
+
+-- schedule_notes --
+-- The notes of all schedules, newest first.
+SELECT schedule, at_us, why, from_us, through_us, slots, is_capped FROM schedule_notes ORDER BY seq DESC
+
+-- open_of_schedules --
+-- The open events of schedules, by their origins.
+SELECT e.origin, e.id FROM events AS e
+WHERE e.origin >= 'schedule:' AND e.origin < 'schedule;' AND e.state IN ({open_states}) AND e.origin = ANY (ARRAY(SELECT jsonb_array_elements_text(:origins::jsonb)))
+
 -- contents --
 -- What came with the events of these row numbers.
 SELECT seq, payload, metadata FROM contents

@@ -102,6 +102,10 @@ CREATE INDEX events_released ON events (lane, state)
 -- Signals that no wait has taken yet, by where they are looked for.
 CREATE INDEX events_kept ON events (workflow_id, event_type, seq) WHERE state = 'kept';
 
+-- Open events of schedules: the next one may have to know of them.
+CREATE INDEX events_of_schedules ON events (origin)
+WHERE origin >= 'schedule:' AND origin < 'schedule;' AND state IN ('scheduled', 'queued', 'processing', 'retrying', 'waiting', 'kept', 'held');
+
 CREATE TABLE contents (
     seq BIGINT PRIMARY KEY,
     payload BYTEA NOT NULL,
@@ -355,6 +359,31 @@ END $$;
 
 CREATE TRIGGER lane_left AFTER DELETE ON events FOR EACH ROW
 WHEN (OLD.lane IS NOT NULL AND OLD.lane_place IS NOT NULL) EXECUTE FUNCTION tell_lane_left();
+
+-- Where each schedule stands: through its place all slots are done. Its timing is that of the daemon started last.
+CREATE TABLE schedules (
+    name TEXT COLLATE "C" PRIMARY KEY,
+    timing TEXT COLLATE "C" NOT NULL,
+    place_us BIGINT NOT NULL,
+    last_slot_us BIGINT,
+    last_event_id TEXT COLLATE "C",
+    paused_reason TEXT COLLATE "C",
+    paused_by TEXT COLLATE "C",
+    paused_since_us BIGINT
+);
+
+-- The newest of what was noted of each schedule: slots that got no event, and places that were set.
+CREATE TABLE schedule_notes (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    schedule TEXT COLLATE "C" NOT NULL,
+    at_us BIGINT NOT NULL,
+    why TEXT COLLATE "C" NOT NULL,
+    from_us BIGINT NOT NULL,
+    through_us BIGINT NOT NULL,
+    slots BIGINT NOT NULL,
+    is_capped BIGINT NOT NULL
+);
+CREATE INDEX schedule_notes_by_schedule ON schedule_notes (schedule, seq);
 
 -- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.
 CREATE TABLE replays (

@@ -92,6 +92,10 @@ CREATE INDEX events_released ON events (lane, state)
 -- Signals that no wait has taken yet, by where they are looked for.
 CREATE INDEX events_kept ON events (workflow_id, event_type, seq) WHERE state = 'kept';
 
+-- Open events of schedules: the next one may have to know of them.
+CREATE INDEX events_of_schedules ON events (origin)
+WHERE origin >= 'schedule:' AND origin < 'schedule;' AND state IN ('scheduled', 'queued', 'processing', 'retrying', 'waiting', 'kept', 'held');
+
 CREATE TABLE contents (
     seq INTEGER PRIMARY KEY,
     payload BLOB NOT NULL,
@@ -337,6 +341,31 @@ END;
 CREATE TRIGGER lane_left AFTER DELETE ON events WHEN OLD.lane IS NOT NULL AND OLD.lane_place IS NOT NULL BEGIN
     INSERT INTO lane_news (lane) VALUES (OLD.lane);
 END;
+
+-- Where each schedule stands: through its place all slots are done. Its timing is that of the daemon started last.
+CREATE TABLE schedules (
+    name TEXT PRIMARY KEY,
+    timing TEXT NOT NULL,
+    place_us INTEGER NOT NULL,
+    last_slot_us INTEGER,
+    last_event_id TEXT,
+    paused_reason TEXT,
+    paused_by TEXT,
+    paused_since_us INTEGER
+) STRICT, WITHOUT ROWID;
+
+-- The newest of what was noted of each schedule: slots that got no event, and places that were set.
+CREATE TABLE schedule_notes (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    schedule TEXT NOT NULL,
+    at_us INTEGER NOT NULL,
+    why TEXT NOT NULL,
+    from_us INTEGER NOT NULL,
+    through_us INTEGER NOT NULL,
+    slots INTEGER NOT NULL,
+    is_capped INTEGER NOT NULL
+) STRICT;
+CREATE INDEX schedule_notes_by_schedule ON schedule_notes (schedule, seq);
 
 -- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.
 CREATE TABLE replays (
