@@ -184,6 +184,7 @@ def web_context(daemon: Daemon) -> WebContext:
     return WebContext(
         intake=daemon.intake,
         sources=daemon.sources,
+        scheduler=daemon.scheduler,
         queries=daemon.queries,
         convergence=daemon.convergence,
         status=daemon.status,

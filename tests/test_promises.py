@@ -145,7 +145,8 @@ COMMANDS = {
 COMMANDS_BEYOND = {
     "completion", "events retry", "handlers ls", "handlers pause", "handlers resume", "log export", "log import",
     "replays cancel", "replays ls", "replays pause", "replays resume", "replays show", "replays watch", "sources ls",
-    "sources pause", "sources resume", "sources test", "sources verify", "workflows ls", "workflows show",
+    "schedules ls", "schedules pause", "schedules resume",
+    "schedules run", "sources pause", "sources resume", "sources test", "sources verify", "workflows ls", "workflows show",
 }  # fmt: skip
 COMMANDS_TO_COME = {
     "shadow", "prove", "deploy check", "backup", "restore",
@@ -202,6 +203,7 @@ ROUTES_BEYOND = {
     "GET /steps/{}/{}/{}/journal", "POST /api/events/{}/resolve", "POST /api/handlers/{}/pause",
     "POST /api/handlers/{}/resume", "POST /steps/{}/{}/{}/checkpoint", "GET /api/sources",
     "GET /api/sources/{}/refusals", "GET /in/{}", "POST /api/sources/{}/pause",
+    "GET /api/schedules", "POST /api/schedules/{}/pause", "POST /api/schedules/{}/resume", "POST /api/schedules/{}/run",
     "POST /api/sources/{}/refusals/verify", "POST /api/sources/{}/resume",
     "POST /in/{}", "GET /api/lanes",
 }  # fmt: skip

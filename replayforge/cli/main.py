@@ -42,6 +42,9 @@ COMMANDS = {
     "events": Subcommand("events_commands", "events", "Look at events and act on them."),
     "dead": Subcommand("dead_commands", "dead", "Look at dead letters, replay or discard them."),
     "replays": Subcommand("replays_commands", "replays", "Look at bulk replays, pause, resume or cancel them."),
+    "schedules": Subcommand(
+        "schedules_commands", "schedules", "Look at schedules, run one by hand, pause or resume them."
+    ),
     "handlers": Subcommand("handlers_commands", "handlers", "Look at handlers, pause or resume them."),
     "sources": Subcommand(
         "sources_commands", "sources", "Look at sources of webhooks, try them, and verify again what they sent."

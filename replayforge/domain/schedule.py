@@ -100,7 +100,7 @@ class Skipped(NamedTuple):
     is_capped: bool
 
 
-class Turn(NamedTuple):
+class DueSlots(NamedTuple):
     """What is to be done for a schedule: the slots whose events are to be made, and those that are passed over."""
 
     slots: list[int]
@@ -217,7 +217,7 @@ def between(schedule: Schedule, place_us: int, now_us: int) -> list[int]:
     return list(islice(latest, SLOTS_MAX + 1))[::-1]
 
 
-def turn(schedule: Schedule, place_us: int, now_us: int) -> Turn | None:
+def turn(schedule: Schedule, place_us: int, now_us: int) -> DueSlots | None:
     """Return what is to be done now for a schedule whose slots up to its place are done; None when nothing is due.
 
     A slot that is late was missed, as while no daemon ran: then its event is made according to `missed`. What gets
@@ -229,7 +229,7 @@ def turn(schedule: Schedule, place_us: int, now_us: int) -> Turn | None:
     if not slots:
         return None
     made = chosen(schedule, slots, now_us)
-    return Turn(made, range_of(schedule, place_us, slots[: len(slots) - len(made)]), slots[-1])
+    return DueSlots(made, range_of(schedule, place_us, slots[: len(slots) - len(made)]), slots[-1])
 
 
 def chosen(schedule: Schedule, slots: list[int], now_us: int) -> list[int]:

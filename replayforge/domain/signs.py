@@ -59,4 +59,5 @@ HANDLER_STATES: dict[str, Sign] = {
     "ready": Sign("●", "ready"),
     "paused": Sign("‖", "paused"),
     "failing": Sign("✕", "failing"),
+    "superseded": Sign("◌", "superseded"),
 }

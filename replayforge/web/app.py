@@ -16,6 +16,7 @@ from replayforge.web.api import (
     metrics,
     operations,
     replays,
+    schedules,
     sources,
     step_callbacks,
 )
@@ -86,6 +87,10 @@ def routes() -> list[web.RouteDef]:
         post("/api/sources/{name:[^/]+}/refusals/verify", sources.verify_refusals),
         post("/api/sources/{name:[^/]+}/pause", sources.pause_source),
         post("/api/sources/{name:[^/]+}/resume", sources.resume_source),
+        get("/api/schedules", schedules.list_schedules),
+        post("/api/schedules/{name:[^/]+}/run", schedules.run_schedule),
+        post("/api/schedules/{name:[^/]+}/pause", schedules.pause_schedule),
+        post("/api/schedules/{name:[^/]+}/resume", schedules.resume_schedule),
         get("/api/convergence", operations.convergence),
         get("/api/workers", operations.workers),
         get("/api/supervisor", operations.supervisor),

@@ -23,14 +23,14 @@ EVENTS: list[dict[str, Any]] = [
 ]
 
 
-# Those of workflows are in test_step_crashes.py.
+# Those of workflows are in test_step_crashes.py, that of schedules in test_schedules.py.
 OF_WORKFLOWS = ("step.", "child.", "park.", "signal.", "wake.")
 
 
 @pytest.mark.parametrize(
     ("point", "times"),
     [
-        *((point, 1) for point in POINTS if not point.startswith(OF_WORKFLOWS)),
+        *((point, 1) for point in POINTS if not point.startswith((*OF_WORKFLOWS, "schedule."))),
         ("log.appended", 4),
         ("settle.committed", 3),
     ],

@@ -22,6 +22,7 @@ from replayforge.web.api.handlers import HandlerShape, PauseRequest
 from replayforge.web.api.lanes import LaneShape
 from replayforge.web.api.operations import CrashRequest
 from replayforge.web.api.replays import BulkReplayRequest, ReplayShape
+from replayforge.web.api.schedules import LastShape, NoteShape, ScheduleShape, SlotShape
 from replayforge.web.api.shapes import ORIGINAL_NAMES, EventShape, PauseShape, ShownEvent, json_response
 from replayforge.web.api.sources import RefusalShape, SourceShape
 from replayforge.web.api.step_shapes import AwaitedShape, ChildShape, RelativeShape, StepInBrief, StepShape
@@ -51,6 +52,10 @@ STRUCTS = (
     PauseShape,
     SourceShape,
     RefusalShape,
+    ScheduleShape,
+    SlotShape,
+    LastShape,
+    NoteShape,
     LaneShape,
     CommitRequest,
     CrashRequest,
@@ -58,7 +63,19 @@ STRUCTS = (
 )
 REFERENCE = "#/components/schemas/{name}"
 GROUPS = frozenset(
-    {"events", "workflows", "deadletters", "replays", "handlers", "sources", "lanes", "forgelog", "health", "steps"}
+    {
+        "events",
+        "workflows",
+        "deadletters",
+        "replays",
+        "handlers",
+        "sources",
+        "schedules",
+        "lanes",
+        "forgelog",
+        "health",
+        "steps",
+    }
 )
 LIST = ("limit", "cursor")
 
@@ -131,6 +148,8 @@ DETAILS: dict[str, Details] = {
     "GET /api/sources/{name}/refusals": Details(answers=((200, "RefusalShape[]"),)),
     "POST /api/sources/{name}/pause": Details(body="PauseRequest", answers=((200, "PauseShape"),)),
     "GET /api/lanes": Details(("limit",), answers=((200, "LaneShape[]"),)),
+    "GET /api/schedules": Details(answers=((200, "ScheduleShape[]"),)),
+    "POST /api/schedules/{name}/pause": Details(body="PauseRequest", answers=((200, "PauseShape"),)),
     "GET /api/convergence": Details(answers=((200, "Convergence"),)),
     "GET /api/metrics": Details(answers=((200, "Convergence"),)),
     "GET /api/insights/errors": Details(("window_seconds",)),

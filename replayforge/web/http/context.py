@@ -8,6 +8,7 @@ from aiohttp import web
 from replayforge.domain.clock import Clock
 from replayforge.engine.accept.forgelog_service import ForgeLogService
 from replayforge.engine.accept.intake import Intake
+from replayforge.engine.accept.scheduler import Scheduler
 from replayforge.engine.accept.sources import Sources
 from replayforge.engine.dispatch.pause_controller import PauseController
 from replayforge.engine.handlers.callbacks import Callbacks
@@ -51,6 +52,7 @@ class WebContext:
 
     intake: Intake
     sources: Sources
+    scheduler: Scheduler
     queries: EventQueries
     convergence: ConvergenceQuery
     status: DaemonStatus

@@ -71,6 +71,8 @@ def relative_row(event_id: str, story: Story) -> RelativeRow:
 
 def reason_to_stay(event: StoredEvent, story: Story) -> str:
     """Say why an event is where it is, when nobody would see it from its state."""
+    if event.reason == Reason.OVERLAP and event.state is State.CANCELLED:
+        return f"It was not run: {event.last_error}"
     if event.state is State.KEPT:
         return f"No wait of its workflow has taken it yet. It is kept until a handler waits for {event.event_type}."
     if story.cancel_requested and event.state not in TERMINAL:

@@ -3,6 +3,7 @@
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND
 from replayforge.domain.event import ON, StoredEvent
 from replayforge.domain.poison import Isolation
+from replayforge.domain.schedule import schedule_of
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.report.event_queries import History
 from replayforge.stores.suspicions import Suspect
@@ -33,6 +34,7 @@ def history_facts(found: History, reading: Reading) -> list[Fact]:
         Fact("Event", event.id),
         *subscriptions(event),
         *origin(event.workflow_id, event.service_name, event.application_name, event.idempotency_key),
+        *made_by(event),
         Fact("Log offset", f"offset {count(event.log_offset)}", f"its place in ForgeLog {event.log_id}"),
         Fact("Run", f"{event.run}", "one more for each replay"),
         Fact("Starts", plural(event.starts, "time"), "how often a worker was given this event"),
@@ -58,6 +60,12 @@ def subscriptions(event: StoredEvent) -> list[Fact]:
         return [Fact("Subscriber", whom, "the others of its parent have events of their own")]
     names = ", ".join(event.subscriber_names)
     return [Fact("Subscribers", names, "each has an event of its own, made by a step of its name")] if names else []
+
+
+def made_by(event: StoredEvent) -> list[Fact]:
+    """Return which schedule has made it, if one has."""
+    name = schedule_of(event.origin)
+    return [] if name is None else [Fact("Schedule", name, "which has made this event", "/schedules")]
 
 
 def ending(event: StoredEvent, reading: Reading) -> list[Fact]:

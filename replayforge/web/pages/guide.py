@@ -20,6 +20,7 @@ TITLES = {
     "glossary": "Glossary",
     "contributing": "Contributing",
     "webhooks": "Webhooks",
+    "schedules": "Schedules",
     "testing": "Testing",
     "http_steps": "Steps over HTTP",
     "metrics": "Metrics",
