@@ -16,6 +16,7 @@ from replayforge.domain.event import Envelope, EventRecord, StoredEvent
 from replayforge.domain.identity import new_event_id, subscriber_event_id
 from replayforge.testing import Crashed, Forge
 from replayforge.testing.sent_event import SentEvent
+from tests.support.house import open_house
 
 NAMES = ("crm", "mail", "search")
 
@@ -196,3 +197,33 @@ async def test_white_space_around_a_payload_reaches_every_subscriber() -> None:
         await daemon.do(daemon.daemon.intake.accept_from(record))
         await daemon.settled()
         assert [one.payload_bytes for one in seen] == [b"\n [1]\r\n"]
+
+
+async def test_people_see_whose_child_is_whose_and_replay_by_api_and_page(tmp_path: Path) -> None:
+    broken.add("mail")
+    async with open_house(tmp_path, subscribed()) as house:
+        sent = await house.send("push")
+        await house.converges()
+        event = await house.event(sent)
+        children = {one["step"]: one["id"] for one in event["children"]}
+        assert children == {name: subscriber_event_id(sent, name) for name in NAMES}
+        child = await house.event(children["mail"])
+        assert (event["subscribers"], child["subscriber"], child["parent"]["id"]) == ([*NAMES], "mail", sent)
+        rows = {one["pattern"]: one for one in (await house.get("/api/handlers"))["items"]}
+        assert {one: rows[one]["event_types"] for one in rows} == {"(subscribers)": ""} | {
+            f"push@{name}": "push" for name in NAMES
+        }
+        async with house.http.get(f"/events/{sent}") as response:
+            page = await response.text()
+        assert all(f"/events/{one}" in page for one in children.values())
+        assert "/actions/subscribers" in page
+        broken.clear()
+        status, answer = await house.post(f"/api/events/{sent}/replay", {"subscribers": "failed"})
+        assert (status, answer) == (202, {"id": sent, "replayed": 1, "ids": [children["mail"]], "skipped": {}})
+        await house.converges()
+        for wrong in ({"subscribers": ["sms"]}, {"subscribers": "some"}, {"subscribers": "all", "payload": {}}):
+            assert (await house.post(f"/api/events/{sent}/replay", wrong))[0] == 422
+        async with house.http.post("/actions/subscribers", data={"id": sent, "subscribers": "crm"}) as response:
+            assert "1 event of its subscribers replayed." in await response.text()
+        await house.converges()
+    assert calls == {"crm": 2, "mail": 2, "search": 1}

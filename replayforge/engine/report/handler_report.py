@@ -16,10 +16,11 @@ from replayforge.stores.store import Store
 
 @dataclass(frozen=True, slots=True)
 class HandlerStatus:
-    """One handler as people see it. `deferred` events wait for it in the store, `successes` and `failures` are this
-    process's. `breaker_seconds` is how long an open breaker stays open yet."""
+    """One handler as people see it, with the types of events that it takes. `deferred` events wait for it in the store,
+    `successes` and `failures` are this process's. `breaker_seconds` is how long an open breaker stays open yet."""
 
     pattern: str
+    event_types: str
     kind: str
     name: str
     max_attempts: int
@@ -83,6 +84,7 @@ class HandlerReporter:
         now = self.handler_limits.clock.monotonic()
         return HandlerStatus(
             pattern=limit.pattern,
+            event_types="" if handler.identity == FAN_OUT.identity else handler.pattern,
             kind=kind_of(handler),
             name=handler.name,
             max_attempts=handler.max_attempts or self.defaults.retry.max_attempts,

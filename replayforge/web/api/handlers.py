@@ -23,13 +23,14 @@ class PauseRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class HandlerShape(msgspec.Struct):
-    """A handler as the API shows it.
+    """A handler as the API shows it. The pattern of one that subscribes is that of its event types and `@` its name.
 
     `waiting` events wait for it in the store, for all daemons together; `running`, `successes`, `failures` and the
     breaker are those of this daemon since it started. The address of an endpoint is shown without its path.
     """
 
     pattern: str
+    event_types: str
     kind: str
     name: str
     status: str
@@ -68,6 +69,7 @@ def handler_shape(status: HandlerStatus) -> HandlerShape:
     """Show one handler."""
     return HandlerShape(
         pattern=status.pattern,
+        event_types=status.event_types,
         kind=status.kind,
         name=status.name,
         status=word(status),

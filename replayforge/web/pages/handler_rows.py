@@ -54,7 +54,7 @@ def handler_row(shape: HandlerShape) -> HandlerRow:
         paused_at=pause.since if pause else "",
         running=count(shape.running) + (f" of {count(shape.concurrency_max)}" if shape.concurrency_max else ""),
         deferred=shape.waiting,
-        deferred_link=link("/events", {"status": State.QUEUED, "type": shape.pattern}),
+        deferred_link=link("/events", {"status": State.QUEUED, "type": shape.event_types}),
         succeeded=f"{100 * shape.successes / attempts:.4g} %" if attempts else "–",
         attempts=f"{count(shape.successes)} succeeded, {count(shape.failures)} failed",
         rules=rules_in_words(shape),
