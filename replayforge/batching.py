@@ -71,8 +71,10 @@ class Batcher(Generic[Item, Result]):
 
     async def drain(self) -> None:
         """Return when everything handed in so far has been flushed."""
-        while self.runner is not None:
-            await wait([self.runner])
+        while (runner := self.runner) is not None:
+            await wait([runner])
+            if self.runner is runner:  # it was cancelled before it began, so nothing of it has run
+                self.give_up(asyncio.CancelledError())
 
     async def run(self) -> None:
         """Flush until nothing waits. Whatever ends that before, nobody waits in vain, and the next item begins anew."""
@@ -83,11 +85,16 @@ class Batcher(Generic[Item, Result]):
                 del self.pending[: self.items_max]
                 await self.flush_batch(batch)
         except BaseException as error:
-            refuse(self.pending, error)
-            self.pending.clear()
+            self.give_up(error)
             raise
         finally:
             self.runner = None
+
+    def give_up(self, error: BaseException) -> None:
+        """Let nobody wait any more for what was not flushed; the next item begins anew."""
+        self.runner = None
+        refuse(self.pending, error)
+        self.pending.clear()
 
     async def flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         """Flush one batch and hand each caller its result, or all of them the error."""

@@ -149,7 +149,8 @@ def storms() -> Iterator[Any]:
 
 async def results_undisturbed(endpoint: EndpointProcess, workflows: int) -> list[Any]:
     """Return what workflows come to that nobody disturbs."""
-    async with Forge(Handlers(), settings=SETTINGS | endpoint.settings, serve=True) as forge:
+    settings, patience_seconds = SETTINGS | endpoint.settings, 30.0 + 2 * workflows
+    async with Forge(Handlers(), settings=settings, serve=True, patience_seconds=patience_seconds) as forge:
         orders = [await forge.send(**sent("order", number)) for number in range(workflows)]
         for number in range(workflows):
             await forge.send(**sent("confirmed", number))

@@ -133,6 +133,18 @@ async def test_a_runner_that_dies_leaves_nobody_waiting(monkeypatch: pytest.Monk
     assert await batcher.add(4) == 40
 
 
+async def test_a_runner_that_is_cancelled_before_it_began_holds_nobody_up() -> None:
+    """Whoever waits for the end of everything is told of that end, and the next item is flushed by another."""
+    batcher = Batcher(Flushes().flush)
+    future = batcher.submit(1)
+    assert batcher.runner is not None
+    batcher.runner.cancel()
+    async with asyncio.timeout(30):
+        await batcher.drain()
+        assert future.cancelled()
+        assert await batcher.add(4) == 40
+
+
 async def test_a_flush_with_too_few_results_fails_whom_it_forgot() -> None:
     """Nobody waits for a result that does not come."""
 

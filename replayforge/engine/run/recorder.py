@@ -3,7 +3,7 @@
 import asyncio
 from asyncio import shield
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from replayforge import crashpoints
 from replayforge.batching import Batcher
@@ -20,13 +20,7 @@ from replayforge.telemetry import Telemetry
 ASKED_MAX = 10_000
 
 Told = Callable[[StepCommit, StepCommitted | None], None]
-
-
-class Handed(NamedTuple):
-    """Steps on their way into the store, and who is to hear what became of them."""
-
-    commit: StepCommit
-    told: Told
+Handed = tuple[StepCommit, Told]
 
 
 class Recorder:
@@ -66,7 +60,7 @@ class Recorder:
         `told` hears of it before, also where nobody awaits the future any more; of a commit that nobody knows the end
         of it hears None.
         """
-        handed = Handed(commit, told)
+        handed = (commit, told)
         if self.batcher.runner is None:  # its task is to be the daemon's own
             return own_context().run(self.batcher.submit, handed)
         return self.batcher.submit(handed)
@@ -85,16 +79,16 @@ class Recorder:
 
     async def commit(self, lot: list[Handed]) -> list[StepCommitted]:
         """Commit, however long the store takes to answer; only a daemon that ends gives up."""
-        commits = [one.commit for one in lot]
+        commits = [commit for commit, _ in lot]
         try:
             committed = await self.outage.outlast(lambda: self.store.record_steps(commits), self.giving_up)
             crashpoints.reach("step.committed", len(commits))
         except BaseException:
-            for one in lot:
-                one.told(one.commit, None)
+            for commit, told in lot:
+                told(commit, None)
             raise
-        for one, said in zip(lot, committed, strict=True):
-            one.told(one.commit, said)
+        for (commit, told), said in zip(lot, committed, strict=True):
+            told(commit, said)
         self.report(commits, committed)
         return committed
 
