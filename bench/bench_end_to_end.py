@@ -4,6 +4,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def wait_for_end(running: Running, events: int) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def measure(running: Running, drive: "Drive") -> Round:
+def measure(running: Running, drive: Callable[[str], object]) -> Round:
     """Drive load through the daemon and wait until all of it has ended."""
     before, cpu = running.ledger()["accepted"], running.cpu_seconds()
     started = time.perf_counter()

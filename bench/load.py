@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
@@ -18,15 +19,36 @@ SCRIPT = """wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.body = '%s'
 """
+# Every request with another value of a header; wrk has one thread here.
+KEYED = """local count = 0
+request = function()
+  count = count + 1
+  wrk.headers["%s"] = "%s" .. count
+  return wrk.format()
+end
+"""
 
 
-def wrk_requests_per_second(url: str, seconds: int, body: bytes, path: str = "/api/events") -> float | None:
-    """Return what wrk drives through with 64 connections, or None where it is not installed."""
+def wrk_requests_per_second(
+    url: str,
+    seconds: int,
+    body: bytes,
+    path: str = "/api/events",
+    *,
+    headers: Mapping[str, str] | None = None,
+    key_header: str = "",
+) -> float | None:
+    """Return what wrk drives through with 64 connections, or None where it is not installed.
+
+    The header `key_header` has another value in each request.
+    """
     if shutil.which("wrk") is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "post.lua")
-        script.write_text(SCRIPT % body.decode())
+        given = [f'wrk.headers["{name}"] = "{value}"\n' for name, value in (headers or {}).items()]
+        keyed = KEYED % (key_header, f"{time.time_ns()}-") if key_header else ""
+        script.write_text(SCRIPT % body.decode() + "".join(given) + keyed)
         command = ["wrk", "-t1", "-c64", f"-d{seconds}", "-s", str(script), url + path]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if found := re.search(r"Non-2xx or 3xx responses: (\d+)", output):

@@ -48,7 +48,7 @@ class Running:
 
 @contextlib.contextmanager
 def daemon(
-    data_dir: Path, *flags: str, handler_seconds: float = 0, settings: Mapping[str, str] | None = None
+    data_dir: Path, *flags: str, handler_seconds: float = 0, settings: Mapping[str, Any] | None = None
 ) -> Iterator[Running]:
     """Run the daemon on a free port until the block ends; its handler takes `handler_seconds`.
 

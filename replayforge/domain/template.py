@@ -28,19 +28,21 @@ class Template:
     text: str
     segments: tuple[Segment, ...]
 
-    def filled(self, find: Find) -> str:
-        """Return the name; a part that is missing drops out, and with it its dot where nothing else stands there."""
-        texts = [self.segment(segment, find) for segment in self.segments]
-        return ".".join(text for text in texts if text)
+    def filled(self, find: Find) -> tuple[str, bool]:
+        """Return the name, and whether it has all its parts.
 
-    def segment(self, segment: Segment, find: Find) -> str:
-        """Fill in one segment."""
-        return "".join(piece if isinstance(piece, str) else find(piece) or "" for piece in segment)
-
-    def whole(self, find: Find) -> str | None:
-        """Return the name when no part of it is missing, else None."""
-        parts = (piece for segment in self.segments for piece in segment if isinstance(piece, Placeholder))
-        return self.filled(find) if all(find(part) for part in parts) else None
+        A part that is missing drops out, and with it its dot where nothing else stands there.
+        """
+        texts, whole = [], True
+        for segment in self.segments:
+            text = ""
+            for piece in segment:
+                found = piece if isinstance(piece, str) else find(piece)
+                text += found or ""
+                whole = whole and bool(found)
+            if text:
+                texts.append(text)
+        return ".".join(texts), whole
 
 
 def template_of(text: str) -> Template:
@@ -68,11 +70,12 @@ def add_text(segments: list[list[str | Placeholder]], text: str) -> None:
 
 def first_filled(templates: Sequence[Template], find: Find) -> str:
     """Return the first name that has all its parts, else the last one with what there is; cleaned, perhaps empty."""
+    name = ""
     for template in templates:
-        name = template.whole(find)
-        if name:
-            return cleaned(name)
-    return cleaned(templates[-1].filled(find))
+        name, whole = template.filled(find)
+        if whole:
+            break
+    return cleaned(name)
 
 
 def cleaned(name: str) -> str:

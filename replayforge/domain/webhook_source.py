@@ -1,8 +1,9 @@
 """A source of webhooks: what is known of it beforehand, and the event that one of its deliveries becomes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ HEADER_BYTES_MAX = 8_192  # of all headers that are kept, since a record has roo
 ALWAYS_KEPT = "content-type"
 NEVER_KEPT = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 REVEALING = ("signature", "hmac", "token", "secret")
+encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,10 @@ class Source:
     application: str
     headers: tuple[str, ...]
     rate: float | None = None
+
+    def keeps(self, name: str) -> bool:
+        """Tell whether a header is kept; asked anew for a name that was not heard before."""
+        return is_kept(self.preset.signature_headers, self.headers, name)
 
     @property
     def origin(self) -> str:
@@ -73,7 +79,8 @@ def record_of(source: Source, delivery: WebhookDelivery, body: Body, now_us: int
             return delivery.headers.get(part.name)
         return source.name if part.kind == "source" else body.find(part.name)
 
-    key = source.key.whole(find) if source.key else None
+    key, whole = source.key.filled(find) if source.key else ("", False)
+    key = key if whole else ""
     return EventRecord(
         id=source_event_id(source.name, key) if key else new_event_id(now_us),
         application_name=source.application,
@@ -82,7 +89,7 @@ def record_of(source: Source, delivery: WebhookDelivery, body: Body, now_us: int
         created_at_us=now_us,
         service_name=source.name,
         idempotency_key=cleaned(key) if key else None,
-        metadata=msgspec.Raw(msgspec.json.encode(metadata_of(source, delivery, body))),
+        metadata=msgspec.Raw(metadata_of(source, delivery, body)),
         origin=source.origin,
         payload=msgspec.Raw(body.payload),
         before_payload=body.before,
@@ -90,35 +97,42 @@ def record_of(source: Source, delivery: WebhookDelivery, body: Body, now_us: int
     )
 
 
-def metadata_of(source: Source, delivery: WebhookDelivery, body: Body) -> dict[str, Any]:
+def metadata_of(source: Source, delivery: WebhookDelivery, body: Body) -> bytes:
     """Return what is kept beside the payload: the headers that were asked for, and how the payload was read."""
-    metadata: dict[str, Any] = {"source": source.name, "headers": dict(kept_headers(source, delivery.headers))}
+    metadata: dict[str, Any] = {"source": source.name, "headers": kept_headers(source, delivery.headers)}
     if body.wrapped:
         metadata["wrapped"] = True
     if body.form_field:
         metadata["form_field"] = body.form_field
-    return metadata
+    return encode(metadata)
 
 
-def kept_headers(source: Source, headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the headers that the source keeps, as long as there is room; none that could prove somebody's identity."""
-    room = HEADER_BYTES_MAX
-    for name, value in headers.items():
-        wanted = name == ALWAYS_KEPT or any(fnmatchcase(name, pattern) for pattern in source.headers)
-        if wanted and not is_revealing(source.preset, name):
-            text = value.encode(errors="replace").decode()
-            room -= len(name) + len(msgspec.json.encode(text))
-            if room < 0:
-                return
-            yield name, text
+def kept_headers(source: Source, headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that the source keeps, as long as there is room; none that could prove somebody's identity."""
+    kept = {name: storable(value) for name, value in headers.items() if source.keeps(name)}
+    while sum(map(len, kept.values())) > HEADER_BYTES_MAX // 4 and len(encode(kept)) > HEADER_BYTES_MAX:
+        kept.popitem()
+    return kept
 
 
-def is_revealing(preset: Preset, name: str) -> bool:
+def storable(value: str) -> str:
+    """Return a header's value with a question mark for each byte that is not UTF-8."""
+    return value if value.isascii() else value.encode(errors="replace").decode()
+
+
+@lru_cache(maxsize=512)
+def is_kept(signing: tuple[str, ...], patterns: tuple[str, ...], name: str) -> bool:
+    """Tell whether a header has one of these names and reveals nothing; providers send the same ones every time."""
+    wanted = name == ALWAYS_KEPT or any(fnmatchcase(name, pattern) for pattern in patterns)
+    return wanted and not is_revealing(signing, name)
+
+
+def is_revealing(signing: tuple[str, ...], name: str) -> bool:
     """Tell whether a header signs, or lets somebody in."""
-    return name in NEVER_KEPT or name in preset.signature_headers or any(part in name for part in REVEALING)
+    return name in NEVER_KEPT or name in signing or any(part in name for part in REVEALING)
 
 
 def evidence(source: Source, headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers that a refused delivery is judged by once more; cookies and others' passwords are left out."""
     shut = NEVER_KEPT - set(source.preset.signature_headers)
-    return {name: value.encode(errors="replace").decode() for name, value in headers.items() if name not in shut}
+    return {name: storable(value) for name, value in headers.items() if name not in shut}

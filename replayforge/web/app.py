@@ -1,6 +1,7 @@
 """The web application: every path and who answers it."""
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from replayforge.web import status_page
 from replayforge.web.api import (
@@ -22,8 +23,8 @@ from replayforge.web.api import (
 )
 from replayforge.web.api.openapi import parameters_of
 from replayforge.web.http.context import CONTEXT, PARAMETERS, WebContext
-from replayforge.web.http.guard import guard
-from replayforge.web.http.shortcut import EVENT_HANDLER
+from replayforge.web.http.guard import SOURCES_PATH, guard
+from replayforge.web.http.shortcut import SHORT_WAYS
 from replayforge.web.pages.error_pages import for_people
 
 
@@ -40,7 +41,8 @@ def build_app(context: WebContext) -> web.Application:
     status_page.install(app, context)
     app[PARAMETERS] = parameters_of(app, context.base_path)
     if not context.base_path:
-        app[EVENT_HANDLER] = ingest.post_event
+        ways: dict[str, Handler] = {f"{SOURCES_PATH}{name}": incoming.receive for name in context.sources.by_name}
+        app[SHORT_WAYS] = {"/api/events": ingest.post_event} | ways
         return app
     outer = web.Application(middlewares=[for_people, guard])
     outer[CONTEXT] = context

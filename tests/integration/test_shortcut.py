@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
+from replayforge.web.http.shortcut import SHORT_WAYS
 from tests.support.house import House
 
 EVENT = {"workflow_id": "w", "event_type": "t", "payload": {"a": 1}, "idempotency_key": "k"}
@@ -26,7 +27,7 @@ async def test_both_ways_answer_alike(house: House, monkeypatch: pytest.MonkeyPa
     """Status, headers and body are the same, whichever way a request goes."""
     await house.post("/api/events", EVENT)
     short = await answer(house.http, request_)
-    monkeypatch.setattr("replayforge.web.http.shortcut.PATH", "/nowhere")
+    monkeypatch.delitem(house.http.app[SHORT_WAYS], "/api/events")
     assert await answer(house.http, request_) == short
 
 

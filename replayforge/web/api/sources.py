@@ -111,7 +111,7 @@ async def refusal_shapes(request: web.Request, name: str) -> list[RefusalShape]:
         RefusalShape(
             at=format_time(one.at_us),
             reason=one.reason,
-            headers=dict(kept_headers(source, msgspec.json.decode(one.headers))),
+            headers=kept_headers(source, msgspec.json.decode(one.headers)),
             size_bytes=one.size_bytes,
             whole=one.is_whole,
         )

@@ -1,4 +1,4 @@
-"""The short way of single events, which come most often: from the connection to the guard, past routes."""
+"""The short way of what comes most often, single events and webhooks: from the connection to the guard, past routes."""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,9 +8,8 @@ from aiohttp.typedefs import Handler
 from replayforge.aiohttp_internals import set_match_info
 from replayforge.web.http.guard import guard
 
-PATH = "/api/events"
-# What answers single events; an application without it has no short way.
-EVENT_HANDLER: web.AppKey[Handler] = web.AppKey("event_handler")
+# What answers POSTs to which paths; an application without it has no short way.
+SHORT_WAYS: web.AppKey[dict[str, Handler]] = web.AppKey("short_ways", dict)
 
 
 class Shortcut:
@@ -24,22 +23,22 @@ class Shortcut:
     def __init__(self, app: web.Application, handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
         self.app = app
         self.handle = handle
-        self.post_event = app.get(EVENT_HANDLER)
-        self.match: web.UrlMappingMatchInfo | None = None
+        self.handlers = app.get(SHORT_WAYS, {})
+        self.matches: dict[str, web.UrlMappingMatchInfo] = {}
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
-        if request.method != hdrs.METH_POST or request.rel_url.raw_path != PATH or self.post_event is None:
+        path = request.rel_url.raw_path
+        handler = self.handlers.get(path)
+        if handler is None or request.method != hdrs.METH_POST or hdrs.EXPECT in request.headers:
             return await self.handle(request)
-        if hdrs.EXPECT in request.headers:
-            return await self.handle(request)
-        set_match_info(request, self.match or await self.found(request))
-        return await guard(request, self.post_event)
+        set_match_info(request, self.matches.get(path) or await self.found(request, path))
+        return await guard(request, handler)
 
-    async def found(self, request: web.Request) -> web.UrlMappingMatchInfo:
+    async def found(self, request: web.Request, path: str) -> web.UrlMappingMatchInfo:
         """Return the route of this path as the application finds it; all requests for it share what is found."""
         match = await self.app.router.resolve(request)
         match.add_app(self.app)
         match.freeze()
-        self.match = match
+        self.matches[path] = match
         return match
