@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from replayforge.domain.clock import SystemClock
 from replayforge.domain.event import Event
 from replayforge.engine.handlers.context import Context
 from replayforge.engine.handlers.registry import Handlers
@@ -310,7 +311,14 @@ async def test_limits_and_pauses_say_when_to_come_back(tmp_path: Path) -> None:
         assert (await send(b"{}", "f"))[0] == 429
 
 
-async def test_what_was_refused_is_verified_again(tmp_path: Path) -> None:
+class HourLater(SystemClock):
+    """The machine's clock an hour from now."""
+
+    def now_us(self) -> int:
+        return super().now_us() + 3_600_000_000
+
+
+async def test_what_was_refused_is_verified_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the secret is right, what was refused for a wrong one is accepted as if it had just come, and run once.
 
     Time is judged as at arrival: what was stale then stays refused, what was fresh then is right long after.
@@ -336,12 +344,14 @@ async def test_what_was_refused_is_verified_again(tmp_path: Path) -> None:
             ("wrong_signature", True), ("wrong_signature", False), ("wrong_signature", True), ("wrong_signature", True),
         ]  # fmt: skip
         assert "Signature" not in json.dumps(kept)
+        monkeypatch.setattr(house.daemon.sources, "clock", HourLater())
         status, verified = await house.post("/api/sources/stripe/refusals/verify")
         assert (status, verified["still_refused"], verified["cut"]) == (200, 2, 1)
         (event_id,) = verified["accepted"]
         await house.reaches(event_id, "succeeded")
         assert seen[event_id].payload_bytes == body
         again = (await house.post("/api/sources/stripe/refusals/verify"))[1]
-        assert (again["accepted"], again["still_refused"]) == ([], 2)
+        assert (again["accepted"], again["duplicates"], again["still_refused"], again["cut"]) == ([], 0, 2, 1)
+        monkeypatch.undo()
         status, headers, _ = await deliver(house, "stripe", body)
         assert (status, headers["ReplayForge-Event-Id"]) == (200, event_id)
