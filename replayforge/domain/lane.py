@@ -21,7 +21,9 @@ PAYLOAD_PREFIX = "payload."
 NAME_BYTES_MAX = 512
 FAIR_WIDTH = 4  # of one key, however many wait: enough to keep its next ones ready, too few to stand before others
 BURST_US = MICROSECONDS_PER_SECOND // 20  # so much of a rate is released at once
-LATE_US = MICROSECONDS_PER_SECOND // 10  # a lane that is no later than this makes up for it
+LATE_US = (
+    450_000  # so late a lane may be, an interval included, and make up for it: less than a twentieth of ten seconds
+)
 TYPES_KNOWN_MAX = 10_000
 
 
@@ -285,10 +287,10 @@ def in_turn(lane: LaneNow) -> list[int]:
 def next_start(rules: LaneRules, next_at_us: int, starts: Collection[int], now_us: int) -> int:
     """Return when the next start may be, after starts at these times.
 
-    A lane that is late by no more than an interval keeps its pace; an idle one saves nothing up. A clock that was set
-    back makes nobody wait for longer than a release takes.
+    A lane that is a little late keeps its pace; an idle one saves nothing up. A clock that was set back makes nobody
+    wait for longer than a release takes.
     """
-    late_us = max(rules.interval_us, LATE_US)
+    late_us = max(rules.interval_us, LATE_US - rules.interval_us)
     for at_us in sorted(starts):
         next_at_us = (next_at_us if at_us - next_at_us <= late_us else at_us) + rules.interval_us
     return min(next_at_us, now_us + (rules.burst + 1) * rules.interval_us) if rules.interval_us else 0

@@ -29,7 +29,8 @@ from replayforge.stores.driver import Batch, Fetch, Steps
 
 LANES_PER_STEP_MAX = 200
 NEWS_SCANNED_MAX = 5_000
-PLACED_PER_STEP_MAX = 200  # of one lane
+NEWS_TAKEN_MAX = 5_000  # beside starts and replays, of which all are needed; others only say that one has to look
+PLACED_PER_STEP_MAX = 1_000  # of one lane
 RELEASED_PER_STEP_MAX = 100  # of one lane
 BEHIND_COUNTED_MAX = 10_000  # of one lane
 MISSED = "blocked while free"
@@ -111,7 +112,7 @@ def release(rules_of: RulesOfLane, now_us: int) -> Steps[Released]:
     if not lanes:
         return Released()
     rules = yield from opened(lanes, rules_of)
-    news = [News(*row) for row in (yield Fetch("take_lane_news", {"lanes": lanes}))]
+    news = [News(*row) for row in (yield Fetch("take_lane_news", {"lanes": lanes, "count": NEWS_TAKEN_MAX}))]
     replacements = yield from replacements_of(news)
     unplaced = yield from without_place(lanes)
     ancestors = yield from open_ancestors(unplaced, rules)

@@ -36,12 +36,14 @@ class Yard:
         records = [record(name, **({"workflow_id": "w"} | fields)) for name in ids]  # type: ignore[arg-type]
         await self.project(records, log_id)
 
-    async def project(self, records: Sequence[EventRecord], log_id: str = LOG) -> None:
-        """Let these come in."""
-        await put(
-            self.store, records, after=self.offset, log_id=log_id, lanes=self.lanes, claims_max=100 * bool(self.lanes)
+    async def project(self, records: Sequence[EventRecord], log_id: str = LOG) -> list[ClaimedEvent]:
+        """Let these come in; returns those that run at once."""
+        claims_max = 100 * bool(self.lanes)
+        projected = await put(
+            self.store, records, after=self.offset, log_id=log_id, lanes=self.lanes, claims_max=claims_max
         )
         self.offset += len(records)
+        return projected.claimed
 
     async def release(self, store: Store | None = None) -> list[Entry]:
         """Release until nothing has happened in any lane; returns the entries of what may run."""
@@ -58,7 +60,7 @@ class Yard:
     async def ready(self) -> list[str]:
         """Release, and return the ids of everything that may be claimed, oldest first."""
         await self.release()
-        return [entry.event_id for entry in await self.store.queued_entries(1000)]
+        return [entry.event_id for entry in await self.store.queued_entries(5000)]
 
     async def bring(self, name: str, state: State) -> None:
         """Bring an event that has just arrived, and whose turn it is, into a state."""
@@ -91,6 +93,20 @@ class Yard:
         """Let an event that runs end, or begin to wait."""
         outcome = Outcome.SUCCEEDED if state is State.SUCCEEDED else Outcome.FAILED
         await self.store.settle([settlement(event, state, outcome, **fields)])  # type: ignore[arg-type]
+
+    async def end_all(self, ends: Sequence[tuple[StoredEvent, State]]) -> None:
+        """Let events that run end, or begin to wait, all at once."""
+        outcomes = [
+            settlement(
+                event,
+                state,
+                Outcome.SUCCEEDED if state is State.SUCCEEDED else Outcome.FAILED,
+                parked=state is State.WAITING,
+                journal=int(state is State.WAITING),
+            )
+            for event, state in ends
+        ]
+        await self.store.settle(outcomes)
 
     async def run(self, name: str, state: State = State.SUCCEEDED) -> None:
         """Start an event and end it."""

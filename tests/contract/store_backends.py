@@ -36,6 +36,10 @@ class StoreHouse:
         self.opened.append(store)
         return store
 
+    async def deadlocks(self) -> int:
+        """Return how often transactions have waited for each other in a circle."""
+        return shared_server().log().count("deadlock detected") if self.opened[0].shared else 0
+
     async def close(self) -> None:
         for store in self.opened:
             await store.close()

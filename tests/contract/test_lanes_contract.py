@@ -7,6 +7,7 @@ from replayforge.domain.lane import LaneRules, Lanes
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reclaim import FormerIncarnation
 from replayforge.domain.reports import EventFilter
+from replayforge.stores.driver import Fetch, Steps
 from replayforge.stores.store import Store
 from tests.contract.lane_yard import SKIPPING, STRICT, Yard, by_payload, by_workflow
 from tests.contract.store_backends import MINUTE_US, judge
@@ -252,14 +253,14 @@ async def test_a_rate_outlives_the_last_event_of_its_lane(store: Store) -> None:
 
 async def test_what_is_released_in_part_is_released_in_full(store: Store) -> None:
     """More than one step can take comes in several, none is left behind, and the order is kept."""
-    yard = Yard(store, by_workflow(LaneRules(width=1000)))
-    names = [f"e{number:03}" for number in range(450)]
+    yard = Yard(store, by_workflow(LaneRules(width=2000)))
+    names = [f"e{number:04}" for number in range(1_150)]
     await yard.arrive(*names)
     assert await yard.ready() == names
     other = Yard(store, by_workflow(STRICT))
     other.offset = yard.offset
-    await other.arrive(*(f"s{number:03}" for number in range(450)), workflow_id="strict")
-    assert (await other.ready())[450:] == ["s000"]
+    await other.arrive(*(f"s{number:04}" for number in range(1_150)), workflow_id="strict")
+    assert (await other.ready())[1_150:] == ["s0000"]
 
 
 # The configuration
@@ -338,3 +339,57 @@ async def test_a_dead_letter_that_is_removed_blocks_no_more(yard: Yard) -> None:
     assert await yard.ready() == []
     assert await yard.store.retire(State.DEAD_LETTERED, now_us() + MINUTE_US, 10, now_us=now_us()) == 1
     assert await yard.ready() == ["b"]
+
+
+# What must not be, is found
+
+
+async def test_a_missed_release_is_found_and_mended(yard: Yard) -> None:
+    """Who waits although nobody stands before it, and nobody is told of it, goes on after a look."""
+    store = yard.store
+    await yard.arrive("a", "b", "c")
+    await yard.run("a")
+    assert (await store.discrepancies()).lanes == []  # there is news
+    (lane,) = {one.lane for one in await store.list_rows(EventFilter(), before_seq=None, limit=10)}
+    await store.driver.write(lambda: lost_news([str(lane)]))
+    assert (await store.discrepancies()).lanes == [("blocked while free", lane)]
+    assert await store.mend_lanes() == 1
+    assert await yard.ready() == ["b"]
+    assert await store.mend_lanes() == 0
+
+
+def lost_news(lanes: list[str]) -> Steps[None]:
+    """Lose what has happened in lanes, as no code of ours does."""
+    yield Fetch("take_lane_news", {"lanes": lanes, "count": 1000})
+
+
+async def test_more_than_may_run_are_found(store: Store) -> None:
+    """A lane says so when more of it run than its limit is by now."""
+    yard = Yard(store, by_workflow(LaneRules(width=3, counts_running=True)))
+    await yard.arrive("a", "b", "c")
+    await yard.ready()
+    await yard.claim("a", "b", "c")
+    yard.lanes = by_workflow(LaneRules(width=2, counts_running=True))
+    await yard.ready()
+    assert [finding for finding, _ in (await store.discrepancies()).lanes] == ["over its limit"]
+
+
+async def test_who_runs_before_its_turn_is_found(store: Store) -> None:
+    """A strict lane says so when somebody runs while another stands before it."""
+    yard = Yard(store, by_workflow(LaneRules(width=2)))
+    await yard.arrive("a", "b")
+    await yard.ready()
+    await yard.claim("b")
+    yard.lanes = by_workflow(STRICT)
+    await yard.arrive("c")
+    await yard.ready()
+    assert [finding for finding, _ in (await store.discrepancies()).lanes] == ["out of order"]
+
+
+@pytest.mark.parametrize("state", [State.HELD, State.WAITING, State.DEAD_LETTERED])
+async def test_what_is_stuck_is_counted_by_its_head(yard: Yard, state: State) -> None:
+    """Convergence is told how many wait behind what does not go on by itself."""
+    await yard.arrive("a", "b", "c")
+    await yard.bring("a", state)
+    await yard.ready()
+    assert await yard.store.behind(now_us(), 0) == [(state, None, False, 2)]

@@ -21,7 +21,7 @@ EVENTS: list[dict[str, Any]] = [
     {"event_type": "flaky.one", "idempotency_key": "flaky", "payload": {"failures": 1}},
     {"event_type": "doomed.one", "idempotency_key": "doomed"},
 ]
-
+LANE = {"match": "narrow.*", "concurrency": 5}
 
 # Those of workflows are in test_step_crashes.py, that of schedules in test_schedules.py.
 OF_WORKFLOWS = ("step.", "child.", "park.", "signal.", "wake.")
@@ -37,7 +37,7 @@ OF_WORKFLOWS = ("step.", "child.", "park.", "signal.", "wake.")
 )
 def test_death_at_a_point(tmp_path: Path, point: str, times: int) -> None:
     """A daemon that dies at the point, restarted without it, brings everything acknowledged to one end."""
-    with DaemonProcess(tmp_path, SINK_HANDLERS, settings=QUICK) as daemon:
+    with DaemonProcess(tmp_path, SINK_HANDLERS, settings={**QUICK, "lanes": [LANE]}) as daemon:
         daemon.start("--simulate-crashes", "--crash-at", f"{point}:{times}")
         acknowledged = send_until_it_dies(daemon)
         assert daemon.wait() == EXIT_CODE

@@ -632,8 +632,15 @@ ON CONFLICT (lane) DO UPDATE SET
     counts_running = excluded.counts_running, interval_us = excluded.interval_us
 
 -- take_lane_news --
--- What has happened in lanes that are locked; nobody else takes it then.
-DELETE FROM lane_news WHERE lane = ANY (ARRAY(SELECT jsonb_array_elements_text(:lanes::jsonb)))
+-- What has happened in lanes that are locked, all starts and replays, and some of what only says that one has to look;
+-- nobody else takes it then.
+DELETE FROM lane_news
+WHERE lane = ANY (ARRAY(SELECT jsonb_array_elements_text(:lanes::jsonb))) AND (
+    started_at_us IS NOT NULL OR replaced IS NOT NULL OR seq IN (
+        SELECT n.seq FROM lane_news AS n WHERE n.lane = ANY (ARRAY(SELECT jsonb_array_elements_text(:lanes::jsonb)))
+        ORDER BY n.seq LIMIT :count
+    )
+)
 RETURNING lane, started_at_us, replaced, replacement
 
 -- add_lane_news --

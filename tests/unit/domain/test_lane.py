@@ -200,7 +200,7 @@ PER_200_MS = LaneRules(interval_us=200_000)
     [
         (0, [1_000_000], 1_200_000),  # an idle lane saves nothing up
         (1_000_000, [1_050_000], 1_200_000),  # one that is a little late keeps its pace
-        (1_000_000, [1_250_000], 1_450_000),  # one that is later does not
+        (1_000_000, [1_260_000], 1_460_000),  # one that is later does not
         (1_000_000, [1_000_000, 1_000_000], 1_400_000),  # every start takes a place
         (9_000_000, [], 1_900_000),  # a clock that was set back makes nobody wait for long
     ],

@@ -26,12 +26,16 @@ INDEXES = {
     "due_soon": "events_waiting",
     "due_signals": "events_waiting",
     "missed_wakes": "steps_calling",
+    "unplaced": "events_unplaced",
+    "blocked_events": "events_blocked",
+    "lane_figures": "events_in_lane",
+    "lane_problems": "events_released",
 }
 
 
 @pytest.mark.parametrize(("name", "index"), INDEXES.items())
 def test_next_events_are_found_by_an_index_of_their_own(name: str, index: str) -> None:
-    """However much waits for a handler, is parked or has ended, nobody who looks for something else walks over it."""
+    """However much waits for a handler or for its turn, is parked or has ended, nobody else who looks walks over it."""
     sql = BOOK[name]
     with closing(sqlite3.connect(":memory:")) as database:
         database.executescript(SCHEMA)

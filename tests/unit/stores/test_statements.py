@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from replayforge.domain.lifecycle import State
@@ -58,6 +59,15 @@ def test_a_child_looks_for_its_parent() -> None:
 def test_events_that_are_no_signals_are_inserted_by_the_same_statements_as_ever() -> None:
     """Where none of a stretch is a signal no workflow is locked and no waiter is looked for."""
     stretch = Projection("log-1", "i", 0, 1, [(1, record("event-1"))], 0, 0, signals=["parcel.scanned"])
+    answers: Rows = {"known_contents": (), "reserve_seqs": [[1, 0]]}
+    written = ["known_contents", "advance_cursor", "reserve_seqs", "insert_events", "insert_contents", "add_tallies"]
+    assert statements(project("node-1", "owner", stretch), answers) == written
+
+
+@pytest.mark.parametrize("lane", [None, '["*",null,"key"]'])
+def test_lanes_cost_the_insert_no_statement(lane: str | None) -> None:
+    """Where there are lanes, events in none are inserted by the same statements as ever, and so are those in one."""
+    stretch = Projection("log-1", "i", 0, 1, [(1, record("event-1"))], 0, 0, lane_of=lambda _: lane)
     answers: Rows = {"known_contents": (), "reserve_seqs": [[1, 0]]}
     written = ["known_contents", "advance_cursor", "reserve_seqs", "insert_events", "insert_contents", "add_tallies"]
     assert statements(project("node-1", "owner", stretch), answers) == written
