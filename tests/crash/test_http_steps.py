@@ -16,8 +16,8 @@ from replayforge import Handlers
 from replayforge.testing import Forge
 from tests.crash import test_step_crashes, test_workflow_kills
 from tests.crash.test_step_crashes import PASSES_MAX, SETTINGS, play
-from tests.crash.test_workflow_kills import EVENTS, has_ended, sent
-from tests.support.daemon_process import DaemonProcess, HttpClient, until
+from tests.crash.test_workflow_kills import EVENTS, await_end, sent
+from tests.support.daemon_process import DaemonProcess, HttpClient
 from tests.support.fleet import node_of
 from tests.support.steps_endpoint import LANGUAGES, Effect, EndpointProcess
 from tests.support.storm import PLACES, Place, daemons_at
@@ -29,6 +29,7 @@ POINTS = (
 )  # fmt: skip
 ELSEWHERE = {"step.started", "step.returned"}  # where a function in the daemon's own process is called
 FAILS_ONCE = "archive"
+PER_KILL = 1  # workflows that begin between two kills
 
 
 @pytest.fixture(scope="module", params=LANGUAGES)
@@ -166,12 +167,12 @@ async def test_kills_of_daemon_and_endpoint_repeat_nothing_recorded_and_change_n
     """What was done twice was in an attempt that a kill has hit, and no attempt does what an earlier one recorded."""
     settings: dict[str, Any] = {"retry.max_attempts": 1000, "workers.count": 4}
     with EndpointProcess(language, tmp_path, seconds=0.02) as endpoint:
-        expected = await results_undisturbed(endpoint, kills * test_workflow_kills.PER_KILL)
+        expected = await results_undisturbed(endpoint, kills * PER_KILL)
         with daemons_at(where, tmp_path, **endpoint.settings, **settings) as place:
             storm = Storm(place, endpoint, random.Random(f"{language} {where} {kills}"))
-            test_workflow_kills.play(storm, kills)
+            test_workflow_kills.play(storm, kills, PER_KILL)
             reader = storm.daemons[0].http
-            until(lambda: has_ended(reader, len(expected)), 60 + 2 * kills, "the end of every workflow")
+            await_end(reader, len(expected))
             for number, result in enumerate(expected):
                 judge(reader.get(f"/api/events?workflow_id=workflow-{number}")["items"], reader, result)
             repeated = judge_effects(endpoint.effects(), storm)
