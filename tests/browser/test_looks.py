@@ -77,6 +77,7 @@ def paths(ids: dict[str, str]) -> list[str]:
         "/handlers",
         "/handlers/pause?pattern=bad.*",
         "/sources",
+        "/schedules",
         "/runtime",
         "/send",
         f"/send?from={ids['dead']}",

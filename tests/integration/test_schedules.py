@@ -47,9 +47,9 @@ async def test_a_death_before_the_place_moves_costs_no_slot_and_doubles_none() -
 async def test_an_event_is_cancelled_while_the_one_before_it_is_open() -> None:
     """Each takes an hour and a half, so every second one is cancelled, and says why."""
     async with Forge(reporting()) as forge:
-        await forge.advance(hours=4)
+        await forge.advance(hours=5)  # whatever the minute is now, the third has ended then
         found = await forge.events("schedule.tidy")
-        assert [event.status for event in found] == ["succeeded", "cancelled", "succeeded", "cancelled"]
+        assert [event.status for event in found[:4]] == ["succeeded", "cancelled", "succeeded", "cancelled"]
         assert found[1].reason == "overlap"
         assert found[0].result["name"] == "tidy"
 

@@ -83,7 +83,8 @@ def write_log(
         )
         in_last = in_last + 1 if len(storage.segments) == before else 1
         full = storage.writer.position + 3000 > options.segment_bytes
-        if len(storage.segments) == segments and (
+        # One with too little room for so many batches is not the last: whoever asks gets one more.
+        if len(storage.segments) >= segments and (
             in_last == last_segment_batches or (full and not last_segment_batches)
         ):
             return written
