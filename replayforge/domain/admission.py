@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from replayforge.domain.errors import Rejected
+
 EVERYTHING = "*"  # a pause under this name holds for every handler
 NO_HANDLER = ""  # what an event waits for that no handler takes
 
@@ -12,12 +14,19 @@ PatternOf = Callable[[str], str]  # names the handler of a route; any thread may
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A handler, or with EVERYTHING all of them, that is given no events until somebody resumes it."""
+    """What stands still until somebody resumes it: a handler, with EVERYTHING all of them, a source, or a schedule.
+
+    Raises Rejected without a reason.
+    """
 
     pattern: str
     reason: str
     by: str
     since_us: int
+
+    def __post_init__(self) -> None:
+        if not self.reason.strip():
+            raise Rejected("A pause needs a reason, so that the next person knows why.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -311,6 +311,15 @@ async def test_limits_and_pauses_say_when_to_come_back(tmp_path: Path) -> None:
         assert (await send(b"{}", "f"))[0] == 429
 
 
+async def test_a_pause_holds_from_the_first_request_after_a_restart(tmp_path: Path) -> None:
+    """A source that is paused accepts nothing, not even what comes before any chore was done."""
+    github = {"name": "github", "preset": "github", "secrets": ["x"]}
+    async with house_of(tmp_path / "data", sources=[github]) as house:
+        await house.post("/api/sources/github/pause", {"reason": "moving", "by": "me"})
+    async with house_of(tmp_path / "data", sources=[github], **{"janitor.refill_seconds": 3600}) as house:
+        assert (await deliver(house, "github", b"{}", secret="x", name="a"))[0] == 503
+
+
 class HourLater(SystemClock):
     """The machine's clock an hour from now."""
 

@@ -10,7 +10,7 @@ import msgspec
 from replayforge import crashpoints
 from replayforge.domain.admission import Pause
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
-from replayforge.domain.errors import NotFound, Rejected, ReplayForgeError
+from replayforge.domain.errors import NotFound, ReplayForgeError
 from replayforge.domain.event import Content, EventRecord, StoredEvent
 from replayforge.domain.identity import new_event_id, schedule_event_id
 from replayforge.domain.schedule import (
@@ -225,8 +225,6 @@ class Scheduler:
 
         One that is paused already stays as it is.
         """
-        if not reason.strip():
-            raise Rejected("A pause needs a reason, so that the next person knows why.")
         wanted = Pause(self.schedule(name).name, reason, by, self.clock.now_us())
         await self.store.pause_schedule(wanted)
         pause = (await self.store.schedules())[name].pause or wanted

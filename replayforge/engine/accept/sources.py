@@ -279,8 +279,6 @@ class Sources:
 
         Providers send again what they were not told was accepted. A source that is paused already stays as it is.
         """
-        if not reason.strip():
-            raise Rejected("A pause needs a reason, so that the next person knows why.")
         wanted = Pause(self.source(name).name, reason, by, self.clock.now_us())
         await self.store.pause_source(wanted)
         await self.look()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from replayforge.domain.admission import EVERYTHING, Admission, Pause
 from replayforge.domain.clock import Clock
-from replayforge.domain.errors import NotFound, Rejected, Unavailable
+from replayforge.domain.errors import NotFound, Unavailable
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.claim_desk import ClaimDesk
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
@@ -43,8 +43,6 @@ class PauseController:
         """
         if pattern != EVERYTHING and (not pattern or pattern not in self.handler_limits.by_pattern):
             raise NotFound(f"There is no handler for the pattern {pattern!r}.")
-        if not reason.strip():
-            raise Rejected("A pause needs a reason, so that the next person knows why.")
         wanted = Pause(pattern, reason, by, self.clock.now_us())
         await self.store.pause(wanted)
         await self.look()

@@ -13,6 +13,9 @@ from replayforge.web.pages.flash import Flash, see_other
 from replayforge.web.pages.handler_rows import handler_row, orphan_row
 from replayforge.web.pages.rendering import PageTemplate, show
 
+ONE_HANDLER = "On every daemon it is given no events until somebody resumes it"
+EVERY_HANDLER = "No handler of any daemon is given any events until somebody resumes them"
+EVENTS_WAIT = "Events are accepted as ever and wait; what runs already may finish. No attempt is spent."
 BY_THE_PAGE = "the status page"
 
 
@@ -34,10 +37,15 @@ async def ask(request: web.Request) -> web.Response:
     pattern, reporter = request.query.get("pattern", ""), context_of(request).handler_reporter
     if pattern != EVERYTHING and not reporter.knows(pattern):
         raise NotFound(f"There is no handler for the pattern {pattern!r}.")
+    everything = pattern == EVERYTHING
     view = views.PauseView(
-        pattern=pattern, everything=pattern == EVERYTHING, back=f"{context_of(request).base_path}/handlers"
+        kind="" if everything else "handler",
+        name=pattern,
+        consequence=f"{EVERY_HANDLER if everything else ONE_HANDLER}, also across restarts. {EVENTS_WAIT}",
+        field="pattern",
+        back=f"{context_of(request).base_path}/handlers",
     )
-    return await show(request, PageTemplate("pause_handler.html", "Pause", "handlers"), view)
+    return await show(request, PageTemplate("pause.html", "Pause", "handlers"), view)
 
 
 async def pause(request: web.Request) -> web.Response:

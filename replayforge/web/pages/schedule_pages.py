@@ -11,9 +11,14 @@ from replayforge.web.http.reading import read_form, reason_in
 from replayforge.web.pages.flash import Flash, see_other
 from replayforge.web.pages.handler_pages import BY_THE_PAGE
 from replayforge.web.pages.rendering import PageTemplate, show
+from replayforge.web.pages.views import PauseView
 from replayforge.web.pages.words import plural
 
 SECTION = "schedules"
+PAUSE_CONSEQUENCE = (
+    "On every daemon it makes no events until somebody resumes it, also across restarts. It then goes on with its next"
+    " slot: those of its pause get no event, and are noted."
+)
 NOTES_SHOWN = 5
 WHYS = {
     "missed": "were missed",
@@ -48,14 +53,6 @@ class SchedulesView:
     """Every schedule."""
 
     rows: list[ScheduleRow]
-
-
-@dataclass(frozen=True, slots=True)
-class PauseScheduleView:
-    """The question why a schedule is paused."""
-
-    name: str
-    back: str
 
 
 async def schedules(request: web.Request) -> web.Response:
@@ -115,8 +112,8 @@ async def run(request: web.Request) -> web.Response:
 async def ask(request: web.Request) -> web.Response:
     """Ask why a schedule is to be paused."""
     name = context_of(request).scheduler.schedule(request.query.get("name", "")).name
-    view = PauseScheduleView(name, f"{context_of(request).base_path}/schedules")
-    return await show(request, PageTemplate("pause_schedule.html", "Pause", SECTION), view)
+    view = PauseView("schedule", name, PAUSE_CONSEQUENCE, "name", f"{context_of(request).base_path}/schedules")
+    return await show(request, PageTemplate("pause.html", "Pause", SECTION), view)
 
 
 async def pause(request: web.Request) -> web.Response:

@@ -12,9 +12,14 @@ from replayforge.web.http.reading import read_form, reason_in
 from replayforge.web.pages.flash import Flash, see_other
 from replayforge.web.pages.handler_pages import BY_THE_PAGE
 from replayforge.web.pages.rendering import PageTemplate, show
+from replayforge.web.pages.views import PauseView
 from replayforge.web.pages.words import count, link, plural
 
 SECTION = "sources"
+PAUSE_CONSEQUENCE = (
+    "On every daemon it is answered 503 until somebody resumes it, also across restarts. Nothing of it is accepted"
+    " meanwhile; its provider sends again later, as long as it is willing to."
+)
 REASONS = {
     "wrong_signature": "wrong signature",
     "no_signature": "not signed",
@@ -64,14 +69,6 @@ class RefusalsView:
     name: str
     rows: list[tuple[RefusalShape, str]]
     verifiable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PauseSourceView:
-    """The question why a source is paused."""
-
-    name: str
-    back: str
 
 
 async def sources(request: web.Request) -> web.Response:
@@ -154,8 +151,8 @@ async def verify(request: web.Request) -> web.Response:
 async def ask(request: web.Request) -> web.Response:
     """Ask why a source is to be paused."""
     name = context_of(request).sources.source(request.query.get("name", "")).name
-    view = PauseSourceView(name, f"{context_of(request).base_path}/sources")
-    return await show(request, PageTemplate("pause_source.html", "Pause", SECTION), view)
+    view = PauseView("source", name, PAUSE_CONSEQUENCE, "name", f"{context_of(request).base_path}/sources")
+    return await show(request, PageTemplate("pause.html", "Pause", SECTION), view)
 
 
 async def pause(request: web.Request) -> web.Response:

@@ -174,10 +174,15 @@ class HandlersView:
 
 @dataclass(frozen=True, slots=True)
 class PauseView:
-    """The question before a handler, or everything, is paused."""
+    """The question why something is paused: a handler, a source, a schedule, or, without a kind, every handler.
 
-    pattern: str
-    everything: bool
+    The form names it by `field`, and goes to the page `back` of all of its kind.
+    """
+
+    kind: str
+    name: str
+    consequence: str
+    field: str
     back: str
 
 
