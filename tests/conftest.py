@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 from tests.support.branches import Branches
 from tests.support.rewritten_once import RewrittenOnce
 from tests.support.tools_beside import ToolsBeside
+
+# pytest imports it when something is left behind, in whichever thread that shows: two at once find half a module.
+assert tracemalloc
 
 NO_SKIPS = os.environ.get("REPLAYFORGE_NO_SKIPS") == "1"
 
