@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from replayforge.assembly import DRAIN_SECONDS, Daemon, opened
+from replayforge.building import lanes_of
 from replayforge.config import Config, LoadedConfig
 from replayforge.config.source_rules import UNSIGNED
 from replayforge.daemon_log import leave, listen_to_libraries, loop_exception_handler, output, report_strays
@@ -186,6 +187,7 @@ def web_context(daemon: Daemon) -> WebContext:
         sources=daemon.sources,
         scheduler=daemon.scheduler,
         queries=daemon.queries,
+        lanes=lanes_of(config),
         convergence=daemon.convergence,
         status=daemon.status,
         clock=daemon.clock,

@@ -145,7 +145,7 @@ COMMANDS = {
 COMMANDS_BEYOND = {
     "completion", "events retry", "handlers ls", "handlers pause", "handlers resume", "log export", "log import",
     "replays cancel", "replays ls", "replays pause", "replays resume", "replays show", "replays watch", "sources ls",
-    "schedules ls", "schedules pause", "schedules resume", "schedules run",
+    "lanes ls", "schedules ls", "schedules pause", "schedules resume", "schedules run",
     "sources pause", "sources resume", "sources test", "sources verify", "workflows ls", "workflows show",
 }  # fmt: skip
 COMMANDS_TO_COME = {

@@ -45,6 +45,7 @@ COMMANDS = {
     "schedules": Subcommand(
         "schedules_commands", "schedules", "Look at schedules, run one by hand, pause or resume them."
     ),
+    "lanes": Subcommand("lanes_commands", "lanes", "Look at the keys of lanes in which events wait for each other."),
     "handlers": Subcommand("handlers_commands", "handlers", "Look at handlers, pause or resume them."),
     "sources": Subcommand(
         "sources_commands", "sources", "Look at sources of webhooks, try them, and verify again what they sent."

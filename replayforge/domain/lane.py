@@ -25,6 +25,7 @@ LATE_US = (
     450_000  # so late a lane may be, an interval included, and make up for it: less than a twentieth of ten seconds
 )
 TYPES_KNOWN_MAX = 10_000
+BACKLOG_COUNTED_MAX = 10_000  # of one lane, for people
 
 
 class LaneRules(msgspec.Struct, frozen=True, gc=False):
@@ -300,7 +301,8 @@ def next_start(rules: LaneRules, next_at_us: int, starts: Collection[int], now_u
 
 
 class LaneReport(NamedTuple):
-    """How a lane stands, for people: how many wait for their turn, and who stands at the head, if anybody does."""
+    """How a lane stands, for people: how many wait for their turn, counted up to BACKLOG_COUNTED_MAX, and who stands at
+    the head, if anybody does."""
 
     lane: str
     strict: int

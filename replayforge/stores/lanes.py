@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from replayforge.domain.event import Entry
 from replayforge.domain.lane import (
+    BACKLOG_COUNTED_MAX,
     FREE,
     Ancestor,
     Candidate,
@@ -33,6 +34,7 @@ NEWS_TAKEN_MAX = 5_000  # beside starts and replays, of which all are needed; ot
 PLACED_PER_STEP_MAX = 1_000  # of one lane
 RELEASED_PER_STEP_MAX = 100  # of one lane
 BEHIND_COUNTED_MAX = 10_000  # of one lane
+LANES_LOOKED_AT_MAX = 2_000  # with a backlog, and as many without, for a list
 MISSED = "blocked while free"
 DEPTH_MAX = 64  # of children of children that are asked for an open ancestor
 
@@ -310,13 +312,14 @@ def carried_out(steps: Sequence[LaneStep], replacements: Sequence[Replacement]) 
 
 
 def by_backlog(now_us: int, limit: int) -> Steps[list[LaneReport]]:
-    """Fetch the lanes in which most events wait for their turn."""
-    return [LaneReport(*row) for row in (yield Fetch("lanes_by_backlog", {"count": limit, "now_us": now_us}))]
+    """Fetch the lanes in which most events wait for their turn; however many wait, few rows are looked at."""
+    asked = {"count": limit, "now_us": now_us, "counted_max": BACKLOG_COUNTED_MAX, "looked_max": LANES_LOOKED_AT_MAX}
+    return [LaneReport(*row) for row in (yield Fetch("lanes_by_backlog", asked))]
 
 
 def one_lane(lane: str, now_us: int) -> Steps[LaneReport | None]:
     """Fetch how a lane stands; None for one without a row, in which nobody is known yet."""
-    rows = yield Fetch("lane", {"lane": lane, "now_us": now_us})
+    rows = yield Fetch("lane", {"lane": lane, "now_us": now_us, "counted_max": BACKLOG_COUNTED_MAX})
     return LaneReport(*rows[0]) if rows else None
 
 

@@ -78,6 +78,7 @@ def paths(ids: dict[str, str]) -> list[str]:
         "/handlers/pause?pattern=bad.*",
         "/sources",
         "/schedules",
+        "/lanes",
         "/runtime",
         "/send",
         f"/send?from={ids['dead']}",

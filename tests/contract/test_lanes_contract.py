@@ -3,10 +3,11 @@
 import msgspec
 import pytest
 
-from replayforge.domain.lane import LaneRules, Lanes
+from replayforge.domain.lane import LaneRules, Lanes, parsed_name
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reclaim import FormerIncarnation
 from replayforge.domain.reports import EventFilter
+from replayforge.stores import lanes
 from replayforge.stores.driver import Fetch, Steps
 from replayforge.stores.store import Store
 from tests.contract.lane_yard import SKIPPING, STRICT, Yard, by_payload, by_workflow
@@ -318,6 +319,32 @@ async def test_sorting_goes_by_payloads_however_large(store: Store) -> None:
     yard.lanes = by_payload("payload.customer")
     await store.sort_lanes(yard.lanes)
     assert await yard.ready() == ["a", "c"]
+
+
+# What people see
+
+
+async def test_lanes_are_listed_by_how_many_wait(yard: Yard) -> None:
+    """The longest backlog first, one that nobody waits in last, and no more than are asked for."""
+    await yard.arrive("a")
+    for workflow_id, count in (("b", 3), ("c", 5), ("d", 4)):
+        await yard.arrive(*(f"{workflow_id}{number}" for number in range(count)), workflow_id=workflow_id)
+    await yard.release()
+    found = await yard.store.list_lanes(now_us(), 10)
+    assert [(parsed_name(one.lane).key, one.blocked) for one in found] == [("c", 4), ("d", 3), ("b", 2), ("w", 0)]
+    first = await yard.store.list_lanes(now_us(), 2)
+    assert [one.lane for one in first] == [one.lane for one in found[:2]]
+
+
+async def test_a_long_backlog_is_counted_up_to_a_number(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a list costs the same however many wait, and finds those who wait whatever else is in lanes."""
+    monkeypatch.setattr(lanes, "BACKLOG_COUNTED_MAX", 2)
+    monkeypatch.setattr(lanes, "LANES_LOOKED_AT_MAX", 1)
+    await yard.arrive("x", workflow_id="a")
+    await yard.arrive("a", "b", "c", "d")
+    await yard.release()
+    found = await yard.store.list_lanes(now_us(), 10)
+    assert [(parsed_name(one.lane).key, one.blocked) for one in found] == [("w", 2), ("a", 0)]
 
 
 # What is left

@@ -78,8 +78,13 @@ async def test_what_people_see_of_a_lane(tmp_path: Path) -> None:
         assert (lane["key"], lane["blocked"], lane["head_event"]) == ("a", 1, first)
         converged = await house.get("/api/convergence")
         assert (converged["converged"], converged["blocked_events"]) == (True, 1)
-        async with house.http.get(f"/events/{second}") as page:
-            assert "behind the dead letter" in await page.text()
+        for path in (f"/events/{second}", "/lanes"):
+            async with house.http.get(path, headers={"Accept": "text/html"}) as page:
+                text = await page.text()
+            assert "behind the dead letter" in text, path
+            assert f'href="/events/{first}"' in text, path
+        assert "<code>payload.customer</code>" in text
+        assert f'name="id" value="{first}"' in text
         status, _ = await house.post(f"/api/deadletters/{first}/discard", {"reason": "nobody misses it"})
         assert status == 200
         await house.probe.saw("attempt.settled", 3 + 1)

@@ -748,8 +748,10 @@ WHERE lane = ANY (ARRAY(SELECT jsonb_array_elements_text(:lanes::jsonb))) AND la
 
 -- fragment lane_columns --
 l.lane, l.strict, l.dead_blocks, l.width, l.counts_running, l.interval_us, l.next_at_us, {database_now_us},
-(SELECT count(*) FROM events AS e
-    WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1),
+(SELECT count(*) FROM (
+    SELECT 1 FROM events AS e
+    WHERE e.lane = l.lane AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1 LIMIT :counted_max
+) AS counted),
 (SELECT count(*) FROM events AS e
     WHERE e.lane = l.lane AND e.state IN ({states_under_way}) AND e.blocked = 0 AND e.state = 'queued'),
 (SELECT count(*) FROM events AS e
@@ -762,16 +764,29 @@ l.lane, l.strict, l.dead_blocks, l.width, l.counts_running, l.interval_us, l.nex
     ORDER BY e.lane_place, e.seq LIMIT 1)
 
 -- lanes_by_backlog --
--- The lanes in which most events wait for their turn, and how they stand.
+-- The lanes in which most events wait for their turn, and how they stand. How many wait is judged by places at first, of so
+-- many lanes with a backlog, which are found by skipping from one to the next, and of so many without.
+WITH RECURSIVE waiting (lane, found) AS (
+    SELECT (SELECT e.lane FROM events AS e
+        WHERE e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1 ORDER BY e.lane LIMIT 1), 1
+    UNION ALL
+    SELECT (SELECT e.lane FROM events AS e
+        WHERE e.lane > w.lane AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1 ORDER BY e.lane LIMIT 1), w.found + 1
+    FROM waiting AS w WHERE w.lane IS NOT NULL AND w.found < :looked_max
+)
 SELECT {lane_columns}
 FROM (
-    SELECT o.lane, (
-        SELECT count(*) FROM events AS e
-        WHERE e.lane = o.lane AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1
-    ) AS backlog
-    FROM lanes AS o ORDER BY backlog DESC, o.lane LIMIT :count
+    SELECT o.lane, coalesce(o.last_place - (
+        SELECT e.lane_place FROM events AS e
+        WHERE e.lane = o.lane AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1 ORDER BY e.lane_place LIMIT 1
+    ), -1) AS backlog
+    FROM lanes AS o
+    WHERE o.lane IN (
+        SELECT w.lane FROM waiting AS w UNION SELECT a.lane FROM (SELECT lane FROM lanes ORDER BY lane LIMIT :looked_max) AS a
+    )
+    ORDER BY backlog DESC, o.lane LIMIT :count
 ) AS longest JOIN lanes AS l ON l.lane = longest.lane
-ORDER BY longest.backlog DESC, l.lane
+ORDER BY 9 DESC, l.lane
 
 -- lane --
 -- How one lane stands.

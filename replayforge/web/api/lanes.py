@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from replayforge.domain.clock import format_time
-from replayforge.domain.lane import LaneReport, Turn, parsed_name
+from replayforge.domain.lane import BACKLOG_COUNTED_MAX, LaneReport, Turn, parsed_name
 from replayforge.web.api.shapes import json_response
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import query_limit
@@ -21,6 +21,7 @@ class LaneShape(msgspec.Struct):
     key: Any
     order: str
     blocked: int
+    count_capped: bool
     released: int
     running: int
     concurrency: int | None
@@ -46,6 +47,7 @@ def lane_shape(report: LaneReport) -> LaneShape:
         key=name.key if name.digest is None else f"sha256:{name.digest}",
         order="strict" if report.strict else "none",
         blocked=report.blocked,
+        count_capped=report.blocked >= BACKLOG_COUNTED_MAX,
         released=report.released,
         running=report.running,
         concurrency=1 if report.strict else report.width if report.counts_running else None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from replayforge.domain.clock import Clock
+from replayforge.domain.lane import Lanes
 from replayforge.engine.accept.forgelog_service import ForgeLogService
 from replayforge.engine.accept.intake import Intake
 from replayforge.engine.accept.scheduler import Scheduler
@@ -54,6 +55,7 @@ class WebContext:
     sources: Sources
     scheduler: Scheduler
     queries: EventQueries
+    lanes: Lanes
     convergence: ConvergenceQuery
     status: DaemonStatus
     clock: Clock

@@ -50,6 +50,7 @@ TOPICS: dict[str, frozenset[str]] = {
     "handler.resumed": frozenset({"handlers", "events", "activity"}),
     "breaker.opened": frozenset({"handlers", "activity"}),
     "breaker.closed": frozenset({"handlers", "activity"}),
+    "event.released": frozenset({"events"}),
     "event.promoted": frozenset({"events"}),
     "event.replayed": frozenset({"events", "dead", "activity"}),
     "replay.created": frozenset({"replays", "activity"}),

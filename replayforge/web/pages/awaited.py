@@ -1,10 +1,11 @@
-"""What keeps an event where it is, in words: what a parked one waits for, and its relatives."""
+"""What keeps an event where it is, in words: what it waits for, parked or in its lane, and its relatives."""
 
 from dataclasses import dataclass
 
 from replayforge.domain.clock import format_time
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.journal import StepKind, StepRecord, StepState
+from replayforge.domain.lane import Turn
 from replayforge.domain.lifecycle import TERMINAL, Reason, State
 from replayforge.stores.stories import Story
 from replayforge.web.pages.words import first_line
@@ -17,6 +18,15 @@ class RelativeRow:
     id: str
     event_type: str
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRow:
+    """What an event waits for in its lane: a sentence, in which the event that it names stands for itself."""
+
+    before: str
+    event_id: str
+    after: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,12 @@ def reason_to_stay(event: StoredEvent, story: Story) -> str:
     if event.state is State.WAITING and not story.awaited(event):
         return "Its handler waits for a time."
     return ""
+
+
+def turn_row(turn: Turn) -> TurnRow:
+    """Take a sentence apart where it names an event."""
+    before, _, after = turn.words.partition(turn.event_id) if turn.event_id else (turn.words, "", "")
+    return TurnRow(before, turn.event_id or "", after)
 
 
 def step_in_doubt(event: StoredEvent, story: Story) -> str:

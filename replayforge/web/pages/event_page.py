@@ -14,7 +14,14 @@ from replayforge.stores.stories import Story
 from replayforge.turns import computed
 from replayforge.web.http.context import WebContext, context_of
 from replayforge.web.pages import rows, views
-from replayforge.web.pages.awaited import RelativeRow, awaited_rows, reason_to_stay, relative_row, step_in_doubt
+from replayforge.web.pages.awaited import (
+    RelativeRow,
+    awaited_rows,
+    reason_to_stay,
+    relative_row,
+    step_in_doubt,
+    turn_row,
+)
 from replayforge.web.pages.documents import Reading, shown
 from replayforge.web.pages.event_facts import history_facts, receipt_facts
 from replayforge.web.pages.rendering import PageTemplate, show
@@ -90,6 +97,7 @@ def received_view(receipt: Receipt, holds: views.HeldView) -> views.EventView:
         holds=holds,
         replay_of=receipt.record.replay_of or "",
         why="",
+        turn=None,
         in_doubt="",
         awaits=[],
         parent=None if receipt.record.parent_id is None else RelativeRow(receipt.record.parent_id, "", ""),
@@ -117,7 +125,8 @@ def history_view(found: History, made: Shown, context: WebContext, reading: Read
         actions=[rows.action_row(action) for action in found.actions],
         holds=made.holds,
         replay_of=found.event.replay_of or "",
-        why=reason_to_stay(event, story) or (found.turn.words if found.turn is not None else ""),
+        why=reason_to_stay(event, story),
+        turn=None if found.turn is None else turn_row(found.turn),
         in_doubt=step_in_doubt(event, story),
         awaits=awaited_rows(event, story),
         parent=None if event.parent_id is None else relative_row(event.parent_id, story),

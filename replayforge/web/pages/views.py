@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from replayforge.domain.bulk_replay import Skip
 from replayforge.engine.report.convergence import Convergence
 from replayforge.web.api.shapes import PauseShape
-from replayforge.web.pages.awaited import AwaitedRow, RelativeRow
+from replayforge.web.pages.awaited import AwaitedRow, RelativeRow, TurnRow
 from replayforge.web.pages.charts import Timeline
 from replayforge.web.pages.handler_rows import HandlerRow, OrphanRow
 from replayforge.web.pages.replay_origins import ReplayOrigin
@@ -93,7 +93,8 @@ class HeldView:
 
 @dataclass(frozen=True, slots=True)
 class EventView:
-    """One event with its history; `verbs` are the actions its state allows, `why` says what keeps it where it is.
+    """One event with its history; `verbs` are the actions its state allows, `why` says what keeps it where it is,
+    `turn` what it waits for in its lane.
 
     `in_doubt` is the step that a held event waits for a decision about; `awaits` is what it is parked
     for, `waterfall` its steps, `parent` the event whose handler has made it, `subscribers` who has a child of it.
@@ -107,6 +108,7 @@ class EventView:
     holds: HeldView
     replay_of: str
     why: str
+    turn: TurnRow | None
     in_doubt: str
     awaits: list[AwaitedRow]
     parent: RelativeRow | None

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from replayforge.domain.clock import SystemClock, parse_time, to_us
 from tests.unit.cli.conftest import Cli
@@ -331,3 +332,31 @@ def test_status_waits(ask: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("time.sleep", converge)
     assert ask("status", "--wait", "30").code == 0
     assert len(api.requests) == 2
+
+
+LANE = {
+    "match": "order.*", "subscriber": "crm", "key": "c-\x1b1", "order": "strict", "blocked": 10_000,
+    "count_capped": True, "released": 0, "running": 0, "next_start_at": None, "head_event": "evt-1",
+    "head_status": "dead_lettered",
+}  # fmt: skip
+
+
+def test_lanes_ls(ask: Cli, api: FakeApi) -> None:
+    """A key has its lane, who wants it, how many wait, and behind which event; without any that is said."""
+    items = [LANE, LANE | {"order": "none", "key": None, "next_start_at": "2999-01-01T00:00:00Z"}]
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"items": items if request.path == "/api/lanes" else None})
+
+    api.faults = [answer, answer]
+    heads, strict, other = ask("lanes", "ls").out.splitlines()
+    assert heads.split()[:3] == ["LANE", "KEY", "BLOCKED"]
+    assert "order.* for crm" in strict
+    assert "\x1b" not in strict
+    assert strict.split()[-5:] == ["0", "0", "evt-1", "(dead_lettered)", "–"]
+    assert "10,000+" in strict
+    assert other.split()[-2:] == ["–", "2999-01-01T00:00:00Z"]
+    assert json.loads(ask("lanes", "ls", "--json").out)["items"] == items
+    items.clear()
+    api.faults = [answer]
+    assert "[[lanes]]" in ask("lanes", "ls").err

@@ -28,6 +28,7 @@ INDEXES = {
     "missed_wakes": "steps_calling",
     "unplaced": "events_unplaced",
     "blocked_events": "events_blocked",
+    "lanes_by_backlog": "events_blocked",
     "lane_figures": "events_in_lane",
     "lane_problems": "events_released",
 }
