@@ -1,5 +1,6 @@
 """Every setting with its type, its range and its default."""
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -318,12 +319,14 @@ class Config(Struct, frozen=True):
     logging: LoggingConfig = LoggingConfig()
 
 
+@cache  # each start asks for both several times, and what a type says of its fields takes milliseconds to find out
 def sections() -> dict[str, type[Struct]]:
     """Return each section of the configuration and its type, in the order of the file."""
     fields = msgspec.structs.fields(Config)
     return {field.name: field.type for field in fields if isinstance(field.type, type)}
 
 
+@cache
 def known_keys() -> dict[str, Any]:
     """Return every key ("data_dir", "server.port", ...) and its type."""
     keys = {field.name: field.type for field in msgspec.structs.fields(Config) if field.name not in sections()}

@@ -3,9 +3,11 @@
 import contextlib
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from os.path import samestat
 from pathlib import Path
 from types import ModuleType
 
@@ -83,9 +85,12 @@ def import_file(path: Path) -> ModuleType:
 
 def imported(path: Path) -> ModuleType | None:
     """Return the module that a file was imported as."""
+    here = path.stat()
     for module in list(sys.modules.values()):
         with contextlib.suppress(Exception):  # whatever stands among the modules may be no module
-            if Path(module.__file__ or "").resolve() == path:
+            # There are a thousand of them, and to follow each path to its end would be most of what a start takes.
+            there = os.stat(module.__file__ or "")  # noqa: PTH116
+            if samestat(here, there) and Path(module.__file__ or "").resolve() == path:
                 return module
     return None
 
