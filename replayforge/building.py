@@ -360,6 +360,7 @@ def own_chores(config: Config, claiming: Claiming, recount: Recount) -> list[Cho
         Chore("refill", seconds.refill_seconds, claiming.publisher.refill_if_low),
         Chore("sweep", seconds.sweep_seconds, claiming.desk.sweep),
         Chore("recount", seconds.disk_seconds, recount.look),
+        *([Chore("look_for_paced", seconds.refill_seconds, claiming.desk.look_for_paced)] if claiming.releaser else []),
         *([Chore("look_at_sources", seconds.refill_seconds, claiming.sources.look)] if config.sources else []),
     ]
 

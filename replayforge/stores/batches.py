@@ -490,11 +490,13 @@ class LaneNews(BatchRow, frozen=True, kw_only=True):
 
 
 class PlacedEvent(BatchRow, frozen=True, kw_only=True):
-    """The place of an event in its lane, None for one that has it no more, and whether it waits for its turn."""
+    """The place of an event in its lane, None for one that has it no more, whether it waits for its turn, and whether a
+    rate says when that comes."""
 
     seq: int
     place: int | None
     blocked: bool
+    paced: bool = False
 
 
 class SortedEvent(BatchRow, frozen=True, kw_only=True):

@@ -43,11 +43,13 @@ RulesOfLane = Callable[[str], LaneRules | None]
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The entries of events that may run now, and how many of the released are to run alone. With `more` there is more
-    to be done at once; else in `wake_us` from now although nothing happens, None for never."""
+    """The entries of events that may run now, and how many of the released are to run alone; `paced` says that some are
+    released by a rate. With `more` there is more to be done at once; else in `wake_us` from now although nothing
+    happens, None for never."""
 
     entries: list[Entry] = field(default_factory=list)
     suspects: int = 0
+    paced: bool = False
     more: bool = False
     wake_us: int | None = None
 
@@ -98,6 +100,7 @@ class LaneStep(NamedTuple):
     row: SavedLane
     more: bool
     empty: bool
+    paced: bool
 
 
 def any_news(now_us: int) -> Steps[tuple[bool, int | None]]:
@@ -138,7 +141,12 @@ def release(rules_of: RulesOfLane, now_us: int) -> Steps[Released]:
     again = {step.row.lane for step in steps if step.more} | {one.lane for one in replacements}
     yield Batch("add_lane_news", [LaneNews(lane=lane) for lane in sorted(again)])
     starting = any(one.starting for one in figures)
-    return Released(entries, suspects, more=bool(again) or starting or len(lanes) == LANES_PER_STEP_MAX)
+    return Released(
+        entries,
+        suspects,
+        paced=any(step.paced and step.released for step in steps),
+        more=bool(again) or starting or len(lanes) == LANES_PER_STEP_MAX,
+    )
 
 
 def opened(lanes: Sequence[str], rules_of: RulesOfLane) -> Steps[dict[str, LaneRules]]:
@@ -277,6 +285,7 @@ def stepped(
         row=row,
         more=more,
         empty=not held and idle_until_us is None,
+        paced=rules.interval_us > 0,
     )
 
 
@@ -287,6 +296,7 @@ def carried_out(steps: Sequence[LaneStep], replacements: Sequence[Replacement]) 
     """
     places = {seq: place for step in steps for seq, place in step.places.items()}
     released = {seq: place for step in steps for seq, place in step.released.items()}
+    paced = {seq for step in steps if step.paced for seq in (*step.places, *step.released)}
     touched = {*places, *released, *(one.dead_seq for one in replacements)}
     if not touched:
         return [], 0
@@ -300,7 +310,7 @@ def carried_out(steps: Sequence[LaneStep], replacements: Sequence[Replacement]) 
         if State(event.state) not in PLACED or place is None or seq in void:
             continue
         may_run = event.state == State.QUEUED and released.get(seq) == place
-        rows.append(PlacedEvent(seq=seq, place=place, blocked=not may_run))
+        rows.append(PlacedEvent(seq=seq, place=place, blocked=not may_run, paced=seq in paced))
         if may_run:
             running.append(event)
     yield Batch("place_events", rows)

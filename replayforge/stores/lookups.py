@@ -329,6 +329,12 @@ def queued_entries(after_seq: int, limit: int) -> Steps[list[Entry]]:
     return [Entry(*row) for row in rows]
 
 
+def paced_entries(limit: int) -> Steps[list[Entry]]:
+    """Fetch (id, run) of queued events that are released by a rate, in order."""
+    rows = yield Fetch("paced_entries", {"count": limit})
+    return [Entry(*row) for row in rows]
+
+
 def run_of_request(seq: int, request_key: str) -> Steps[int | None]:
     """Fetch the run of an event that a request with this key has begun; None when there was no such request."""
     rows = yield Fetch("run_of_request", {"seq": seq, "request_key": request_key})

@@ -367,6 +367,10 @@ class Store:
         """Return the entries of queued events, oldest first."""
         return await self.driver.read(lambda: lookups.queued_entries(after_seq, limit))
 
+    async def paced_entries(self, limit: int) -> list[Entry]:
+        """Return the entries of queued events that are released by a rate, oldest first."""
+        return await self.driver.read(lambda: lookups.paced_entries(limit))
+
     async def next_suspect(self) -> Suspicion | None:
         """Return what is known of the suspect that is to run alone next; None when there is none."""
         return await self.driver.read(suspicions.next_suspect)

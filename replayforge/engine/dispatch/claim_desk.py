@@ -80,7 +80,8 @@ class ClaimDesk:
     """Opens every claim of this process, and knows who goes before whom.
 
     While there may be suspects, events that were in flight when a process died, nobody claims but the reader, which
-    runs them alone. Fresh events give way to a backlog, else a steady stream of them would starve it.
+    runs them alone. Fresh events give way to a backlog, else a steady stream of them would starve it. What a rate has
+    released takes turns with a backlog, behind all of which it would lose its rate.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class ClaimDesk:
         self.leases = buffer.leases
         self.suspects_first = True
         self.backlog_first = False
+        self.paced_too = True  # whether the store may have released something by a rate
         self.missing: dict[Lease, float] = {}  # since when, on the clock of the leases
 
     # Who goes first
@@ -116,6 +118,20 @@ class ClaimDesk:
     def note_backlog(self, *, more: bool) -> None:
         """Note how the stream was left: with `more` entries, or emptied while rows may be without one."""
         self.backlog_first = more or self.publisher.behind
+
+    async def take_paced(self, count: int) -> list[Entry]:
+        """Fetch the entries of up to so many events that a rate has released; they may lie on the stream as well."""
+        if not self.paced_too:
+            return []
+        self.paced_too = False
+        entries = await self.store.paced_entries(count)
+        self.paced_too = self.paced_too or len(entries) == count
+        return entries
+
+    async def look_for_paced(self) -> int:
+        """Have the store asked for what a daemon has released by a rate that has ended since, or that was busy."""
+        self.paced_too = True
+        return 0
 
     # Claims
 
@@ -141,9 +157,12 @@ class ClaimDesk:
 
     # What does not go to workers
 
-    def hand_on(self, queued: Sequence[Entry], suspects: int = 0) -> None:
-        """Have queued events run: by the entries of these, and so many suspects alone."""
+    def hand_on(self, queued: Sequence[Entry], suspects: int = 0, paced: bool = False) -> None:
+        """Have queued events run: by the entries of these, and so many suspects alone; what is `paced` of these goes
+        before a backlog."""
         self.publisher.offer(queued)
+        if paced and (self.backlog_first or self.publisher.behind):
+            self.paced_too = True
         if suspects:
             self.look_for_suspects()
 

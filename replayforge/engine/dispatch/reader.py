@@ -56,6 +56,7 @@ class Reader:
         self.store_outage = Outage(telemetry)
         self.unacked: list[Delivery] = []
         self.more = False  # whether more entries may lie behind those that were read last
+        self.paced_last = False  # whether the last claim was of what rates have released
         self.claiming: asyncio.Future[list[ClaimedEvent]] | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -67,12 +68,18 @@ class Reader:
                 await wait([self.claiming])
 
     async def tick(self) -> float:
-        """Run the suspects, then claim one batch; there is always a next one to wait for."""
+        """Run the suspects, then claim one batch, in turns off the stream and of what rates have released; there is
+        always a next one to wait for."""
         await self.hand_back_unacked()
         while self.desk.suspects_first and await self.run_suspect():
             continue
         room = await self.buffer.wait_for_room()
         count, in_haste = min(room, CLAIM_MAX), self.desk.suspects_first or self.more
+        paced = [] if self.paced_last else await self.desk.take_paced(count)
+        self.paced_last = bool(paced)
+        if paced:
+            await self.finished(self.claim_queued(paced))
+            return 0.0
         self.unacked = await self.stream.read(count, 0 if in_haste else READ_WAIT_SECONDS)
         self.more = len(self.unacked) == count
         self.desk.note_backlog(more=self.more)

@@ -17,8 +17,8 @@ POLL_SECONDS = 0.5
 class Releaser:
     """Gives events of lanes their places and their turn, for whichever daemon they came by.
 
-    `hand_on` takes the entries of what may run, and how many are to run alone. A wake that is lost costs half a second:
-    what has happened stands in the store until a releaser has looked at it.
+    `hand_on` takes the entries of what may run, how many are to run alone, and whether a rate has released any. A wake
+    that is lost costs half a second: what has happened stands in the store until a releaser has looked at it.
     """
 
     name = "releaser"
@@ -27,7 +27,7 @@ class Releaser:
         self,
         store: Store,
         lanes: Lanes,
-        hand_on: Callable[[Sequence[Entry], int], None],
+        hand_on: Callable[[Sequence[Entry], int, bool], None],
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
@@ -52,5 +52,5 @@ class Releaser:
         if released.entries or released.suspects:
             crashpoints.reach("lane.released", len(released.entries) + released.suspects)
             self.telemetry.emit("event.released", len(released.entries) + released.suspects)
-            self.hand_on(released.entries, released.suspects)
+            self.hand_on(released.entries, released.suspects, released.paced)
         return 0.0

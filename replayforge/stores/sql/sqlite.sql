@@ -694,7 +694,8 @@ WHERE seq IN (SELECT value FROM json_each(:seqs)) ORDER BY seq
 
 -- place_events --
 -- Give events their places, or take them, and release those that may run.
-UPDATE events AS e SET lane_place = g.place, blocked = CASE e.state WHEN 'queued' THEN g.blocked ELSE 0 END
+UPDATE events AS e
+SET lane_place = g.place, blocked = CASE e.state WHEN 'queued' THEN g.blocked ELSE 0 END, paced = g.paced
 FROM {rows} WHERE e.seq = g.seq
 
 -- save_lanes --
@@ -714,7 +715,7 @@ WHERE state = :state AND seq > :after_seq ORDER BY seq LIMIT :count
 -- sort_events --
 -- Move events to other lanes, or out of any; they have no place there yet.
 UPDATE events AS e
-SET lane = g.lane, lane_place = NULL, blocked = CASE WHEN g.lane IS NOT NULL AND e.state = 'queued' THEN 1 ELSE 0 END,
+SET lane = g.lane, lane_place = NULL, paced = 0, blocked = CASE WHEN g.lane IS NOT NULL AND e.state = 'queued' THEN 1 ELSE 0 END,
     waits_for = CASE WHEN g.lane IS NULL THEN e.waits_for END
 FROM {rows} WHERE e.seq = g.seq
 
@@ -1005,6 +1006,11 @@ LIMIT 1
 -- Queued events in order, to put on the stream; suspects, which run alone, and what waits for its handler or its turn are not.
 SELECT id, run FROM events INDEXED BY events_ready
 WHERE state = 'queued' AND suspect = 0 AND waits_for IS NULL AND blocked = 0 AND seq > :after_seq ORDER BY seq LIMIT :count
+
+-- paced_entries --
+-- Queued events that are released by a rate, in order: they lose it where they wait behind all others.
+SELECT id, run FROM events INDEXED BY events_paced
+WHERE state = 'queued' AND suspect = 0 AND waits_for IS NULL AND blocked = 0 AND paced = 1 ORDER BY seq LIMIT :count
 
 -- next_suspect --
 -- The suspect that is to run alone next.

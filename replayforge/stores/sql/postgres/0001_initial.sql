@@ -45,11 +45,12 @@ CREATE TABLE events (
     subscriber TEXT COLLATE "C",
     -- The subscribers that it was for when it was dispatched, as a JSON list; nearly all have none.
     subscribers TEXT COLLATE "C",
-    -- Whose turn it waits for: its lane, its place there once it has one, and whether it is not released yet. A dead
-    -- letter has a place only where it blocks those behind it.
+    -- Whose turn it waits for: its lane, its place there once it has one, whether it is not released yet, and whether
+    -- it is released by a rate. A dead letter has a place only where it blocks those behind it.
     lane TEXT COLLATE "C",
     lane_place BIGINT,
     blocked BIGINT NOT NULL DEFAULT 0 CHECK (blocked = 0 OR lane IS NOT NULL),
+    paced BIGINT NOT NULL DEFAULT 0,
     -- One search in one text: a list of all pairs would be built anew for every row that is written.
     CONSTRAINT lifecycle CHECK (strpos(
         ' received>queued received>processing received>scheduled received>dead_lettered received>kept'
@@ -79,6 +80,8 @@ CREATE SEQUENCE event_seqs CACHE 1;
 CREATE INDEX events_queued ON events (seq) WHERE state = 'queued';
 -- What may be claimed lies apart from what waits for its handler, or for its turn, however much that is.
 CREATE INDEX events_ready ON events (seq) WHERE state = 'queued' AND waits_for IS NULL AND blocked = 0;
+CREATE INDEX events_paced ON events (seq)
+    WHERE state = 'queued' AND waits_for IS NULL AND blocked = 0 AND paced = 1;
 CREATE INDEX events_by_handler ON events (waits_for, seq) WHERE waits_for IS NOT NULL;
 CREATE INDEX events_suspect ON events (suspect, seq) WHERE suspicion IS NOT NULL;
 CREATE INDEX events_processing ON events (seq) WHERE state = 'processing';

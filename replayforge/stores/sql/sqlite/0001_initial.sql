@@ -44,11 +44,12 @@ CREATE TABLE events (
     subscriber TEXT,
     -- The subscribers that it was for when it was dispatched, as a JSON list; nearly all have none.
     subscribers TEXT,
-    -- Whose turn it waits for: its lane, its place there once it has one, and whether it is not released yet. A dead
-    -- letter has a place only where it blocks those behind it.
+    -- Whose turn it waits for: its lane, its place there once it has one, whether it is not released yet, and whether
+    -- it is released by a rate. A dead letter has a place only where it blocks those behind it.
     lane TEXT,
     lane_place INTEGER,
     blocked INTEGER NOT NULL DEFAULT 0 CHECK (blocked = 0 OR lane IS NOT NULL),
+    paced INTEGER NOT NULL DEFAULT 0,
     -- One search in one text: a list of all pairs would be built anew for every row that is written.
     CONSTRAINT lifecycle CHECK (instr(
         ' received>queued received>processing received>scheduled received>dead_lettered received>kept'
@@ -75,6 +76,8 @@ CREATE INDEX events_by_type ON events (event_type, seq);
 CREATE INDEX events_by_key ON events (idempotency_key) WHERE idempotency_key IS NOT NULL;
 -- What may be claimed lies apart from what waits for its handler, or for its turn, however much that is.
 CREATE INDEX events_ready ON events (seq) WHERE state = 'queued' AND waits_for IS NULL AND blocked = 0;
+CREATE INDEX events_paced ON events (seq)
+    WHERE state = 'queued' AND waits_for IS NULL AND blocked = 0 AND paced = 1;
 CREATE INDEX events_by_handler ON events (waits_for, seq) WHERE waits_for IS NOT NULL;
 CREATE INDEX events_suspect ON events (suspect, seq) WHERE suspicion IS NOT NULL;
 CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying', 'waiting');

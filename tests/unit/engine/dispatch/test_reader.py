@@ -10,13 +10,15 @@ import pytest
 from replayforge.domain.admission import Admission
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Entry
+from replayforge.domain.lane import LaneRule, LaneRules, Lanes
 from replayforge.domain.reclaim import FormerIncarnation
 from replayforge.engine.dispatch import reader as reader_module
 from replayforge.engine.dispatch.incarnation import IncarnationFile, read_former
 from replayforge.engine.dispatch.reader import Reader
+from replayforge.engine.dispatch.releaser import Releaser
 from replayforge.stores.transactions import ClaimResult
-from tests.contract.store_backends import judge
-from tests.support.builders import success
+from tests.contract.store_backends import judge, put
+from tests.support.builders import record, success
 from tests.support.dispatch_parts import OWNER, Parts, dispatch_parts
 
 
@@ -71,6 +73,29 @@ async def test_as_much_is_claimed_as_there_is_room(parts: Parts, reader: Reader)
         await parts.finish()
     await reader.tick()
     assert (parts.lying_ready, parts.desk.backlog_first) == (["event-4", "event-5"], False)
+
+
+async def test_a_rate_is_kept_however_many_others_are_ready(parts: Parts, reader: Reader) -> None:
+    """What a rate has released takes turns with the backlog, and so does what a daemon released that died."""
+    lanes = Lanes([LaneRule("other", "workflow_id", LaneRules(interval_us=200_000))])
+    releaser = Releaser(parts.store, lanes, parts.desk.hand_on, parts.clock, parts.telemetry)
+    await fill(parts, 150)
+    paced = [record(f"paced-{number}", event_type="other") for number in range(20)]
+    await put(parts.store, paced, after=150, lanes=lanes)
+    await parts.store.release_lanes(lanes.rules_of, parts.clock.now_us())  # a daemon released the first one, and died
+    starts = others = 0
+    for _ in range(30):
+        await releaser.tick()
+        await parts.publisher.tick()
+        await reader.tick()
+        while parts.lying_ready:
+            if (await parts.finish()).startswith("paced"):
+                starts += 1
+            else:
+                others += 1
+        parts.clock.advance(seconds=0.1)
+    assert starts in (15, 16)  # in three seconds
+    assert others > starts
 
 
 async def test_entries_whose_events_are_elsewhere_are_removed(parts: Parts, reader: Reader) -> None:
