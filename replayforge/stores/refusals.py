@@ -27,7 +27,7 @@ def pauses() -> Steps[list[Pause]]:
 
 
 def keep(refused: RefusedDelivery, kept: int) -> Steps[None]:
-    """Keep a refused delivery, and no more than so many of its source."""
+    """Keep a refused delivery, and no more than so many of its source, of each reason its share."""
     yield Batch("insert_refusal", [refused])
     yield Fetch("trim_refusals", {"source": refused.source, "kept": kept})
 

@@ -5,9 +5,10 @@ from replayforge.stores.batches import RefusedDelivery
 from replayforge.stores.store import Store
 
 
-def refused(source: str, number: int, body: bytes = b"\x00{}") -> RefusedDelivery:
+def refused(source: str, number: int, reason: str = "stale") -> RefusedDelivery:
+    body = b"\x00{}"
     return RefusedDelivery(
-        source=source, at_us=number, reason="stale", url="/in/a?é", headers='{"a":"é"}', body=body, size_bytes=len(body)
+        source=source, at_us=number, reason=reason, url="/in/a?é", headers='{"a":"é"}', body=body, size_bytes=len(body)
     )
 
 
@@ -28,6 +29,19 @@ async def test_only_the_newest_refusals_of_a_source_are_kept(store: Store) -> No
     await store.remove_refusals([one.seq for one in kept[:2]])
     assert [one.at_us for one in await store.refusals("shop")] == [4]
     assert await store.refusals("nobody") == []
+
+
+async def test_a_flood_of_one_reason_pushes_out_no_other(store: Store) -> None:
+    """Each reason has its share of what is kept, and what others leave of theirs."""
+    for number, reason in enumerate(["wrong_signature"] * 6 + ["no_signature"] * 50 + ["stale"]):
+        await store.keep_refusal(refused("shop", number, reason), 6)
+    kept = [(one.reason, one.at_us) for one in await store.refusals("shop")]
+    assert kept == [
+        ("wrong_signature", 4),
+        ("wrong_signature", 5),
+        *(("no_signature", at) for at in (53, 54, 55)),
+        ("stale", 56),
+    ]
 
 
 async def test_a_pause_holds_for_every_daemon(store: Store) -> None:

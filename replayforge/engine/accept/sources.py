@@ -24,7 +24,7 @@ from replayforge.telemetry import Telemetry
 from replayforge.turns import computed
 
 DIFFERS = "differs"
-REFUSALS_KEPT = 100  # of each source
+REFUSALS_KEPT = 100  # of each source; what is forged has its share by its reason
 KEPT_BODY_BYTES_MAX = 64 << 10
 KEPT_EVERY_SECONDS = 1.0
 KEEP_SECONDS_MAX = 1.0  # nobody's answer waits longer for a store that does not answer
@@ -147,7 +147,7 @@ class Sources:
         self.figures = {source.name: SourceFigures() for source in sources}
         self.allowances = {one.name: Allowance(one.rate, clock.monotonic()) for one in sources if one.rate}
         self.pauses: dict[str, Pause] = {}
-        self.kept_at: dict[str, float] = {}
+        self.kept_at: dict[tuple[str, str], float] = {}
 
     def source(self, name: str) -> Source:
         """Return a source; raises NotFound."""
@@ -213,11 +213,11 @@ class Sources:
         self.telemetry.emit("delivery.refused", source=name, reason=reason)
 
     async def keep(self, source: Source, reason: str, delivery: WebhookDelivery, at_us: int) -> None:
-        """Keep a delivery to be looked at, unless another one of its source was kept within the last second."""
+        """Keep a delivery to be looked at, unless another one was kept within the last second for the same reason."""
         now = self.clock.monotonic()
-        if now - self.kept_at.get(source.name, -KEPT_EVERY_SECONDS) < KEPT_EVERY_SECONDS:
+        if now - self.kept_at.get((source.name, reason), -KEPT_EVERY_SECONDS) < KEPT_EVERY_SECONDS:
             return
-        self.kept_at[source.name] = now
+        self.kept_at[source.name, reason] = now
         row = RefusedDelivery(
             source=source.name,
             at_us=at_us,

@@ -240,9 +240,12 @@ INSERT INTO refusals (source, at_us, reason, url, headers, body, size_bytes)
 SELECT * FROM {rows}
 
 -- trim_refusals --
--- Let go of all but the newest refused deliveries of a source.
-DELETE FROM refusals WHERE source = :source AND seq <= (
-    SELECT seq FROM refusals WHERE source = :source ORDER BY seq DESC LIMIT 1 OFFSET :kept
+-- Let go of all but the newest refused deliveries of a source: those of each reason in turns, so that a flood of one kind
+-- pushes out no other.
+DELETE FROM refusals WHERE seq IN (
+    SELECT ranked.seq FROM (
+        SELECT seq, row_number() OVER (PARTITION BY reason ORDER BY seq DESC) AS nth FROM refusals WHERE source = :source
+    ) AS ranked ORDER BY ranked.nth, ranked.seq DESC OFFSET :kept
 ) RETURNING seq
 
 -- refusals --
