@@ -19,7 +19,6 @@ from replayforge.forgelog.limits import Limits
 from replayforge.forgelog.log import ForgeLog, LogOptions, read_identity
 from replayforge.stores.store import Store
 from replayforge.streams.embedded_stream import EmbeddedStream
-from replayforge.streams.redis_stream import RedisStream
 from replayforge.streams.stream import Stream
 from replayforge.telemetry import Telemetry
 from replayforge.threads import in_thread
@@ -105,6 +104,8 @@ def open_stream(config: Config, store_id: str, node: str, telemetry: Telemetry) 
     wanted = config.stream.backend
     if wanted == "embedded" or (wanted == "auto" and not config.redis.url):
         return EmbeddedStream(telemetry, entries_max=config.stream.entries_max)
+    from replayforge.streams.redis_stream import RedisStream  # who has no Redis need not wait for its library
+
     return RedisStream(
         config.redis.url,
         store_id=store_id,

@@ -63,7 +63,6 @@ from replayforge.stores.journals import SignalTaken, StepCommit, StepCommitted
 from replayforge.stores.lookups import Discrepancies, EventPage, WorkflowPage
 from replayforge.stores.metrics_history import Amount, StepAmount
 from replayforge.stores.migrations import migrate
-from replayforge.stores.postgres import PostgresDriver
 from replayforge.stores.projection import Projected, Projection, project
 from replayforge.stores.replaying import Planned, Replayed, Wanted
 from replayforge.stores.rows import KeptRefusal, StoredSchedule
@@ -874,6 +873,8 @@ async def open_driver(url: str) -> Driver:
     if url.startswith("sqlite:///"):
         return await SqliteDriver.open(Path(url.removeprefix("sqlite:///")))
     if url.startswith(("postgresql://", "postgres://")):
+        from replayforge.stores.postgres import PostgresDriver  # who has no PostgreSQL need not wait for its library
+
         return await PostgresDriver.open(url)
     named = url.partition("@")[2] or url
     raise Refused(f"The store URL {named!r} is of no known kind; use sqlite:///PATH or postgresql://HOST/DATABASE.")

@@ -4,6 +4,7 @@ Only tests for which the start itself is not the subject use it. A child is what
 arguments, environment, folder and standard streams are those of the request, and nothing else of this process is open.
 """
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -14,7 +15,9 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 REQUEST_BYTES_MAX = 128 * 1024
@@ -62,6 +65,8 @@ def load() -> None:
 
     for place in COMMANDS.values():
         importlib.import_module(f"replayforge.cli.{place.module}")
+    for chosen in ("stores.postgres", "streams.redis_stream"):
+        importlib.import_module(f"replayforge.{chosen}")
     rendering.compile_templates(rendering.build_environment())
     for dialect in DIALECTS:
         load_book(dialect)
@@ -108,9 +113,24 @@ def become(request: dict[str, Any], out: int, err: int, *_: int) -> None:
         sink.in_child = False
 
 
+def run_to_the_end(command: Callable[[], None]) -> None:
+    """In the child: run the command and end as an interpreter does, except that nothing is taken apart: a child that
+    takes apart what it shares with the server copies all of it first, which is most of what a short command costs."""
+    try:
+        command()
+    except SystemExit as leaving:
+        if not isinstance(leaving.code, int):
+            raise
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(leaving.code)
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the tests themselves were started with
     main(socket.socket(fileno=int(sys.argv[1])))
     from replayforge.__main__ import main as run
 
-    run()
+    run_to_the_end(run)
