@@ -122,11 +122,11 @@ class Examiner:
         self.passed: set[str] = set()
 
     def found(self) -> list[Any]:
-        """Examine the page that is open, wide and narrow, in both themes."""
+        """Examine the page that is open, wide and narrow, in both themes; it is shown as few times as that takes."""
         found = []
-        for width in (WIDE, NARROW):
+        for width, themes in ((WIDE, ("light", "dark")), (NARROW, ("dark", "light"))):
             found += self.tab.at_width(width).page.evaluate(BUT_COLOURS_OF_ALL, BUT_COLOURS)
-            for theme in BACKGROUNDS:
+            for theme in themes:
                 found += [(width, theme, *one) for one in self.colours(theme)]
         return found
 
