@@ -6,6 +6,7 @@ import click
 
 from replayforge.cli.address import DEFAULT_URL
 from replayforge.demo.child_daemon import ChildDaemon, port_for
+from replayforge.demo.intake_proof import SCHEDULED
 from replayforge.demo.plan import (
     EVENTS_DEFAULT,
     WATCHABLE_EVENTS_PER_SECOND,
@@ -57,7 +58,7 @@ def demo(
     with (
         told_to_end(),
         data_directory(data_dir) as data,
-        ChildDaemon(data, port_for(port, DEFAULT_PORT), workers) as daemon,
+        ChildDaemon(data, port_for(port, DEFAULT_PORT), workers, {} if exit_when_done else SCHEDULED) as daemon,
     ):
         lines = list(lines_for(events, path, next_batch(data)))
         pace = rate or (paced(len(lines)) if exit_when_done else WATCHABLE_EVENTS_PER_SECOND)

@@ -11,6 +11,7 @@ from typing import Any
 
 from replayforge.client.http import Client, Unreachable
 from replayforge.demo.child_daemon import RECOVERED, ChildDaemon, port_for
+from replayforge.demo.intake_proof import look_at_intake
 from replayforge.demo.oracle import AckFile, objections, read_effects
 from replayforge.demo.proof import objections_to_check, objections_to_ledger
 from replayforge.demo.sender import Sender, lines_of
@@ -67,7 +68,8 @@ def load_and_kill(report: ChaosReport, data: Path, workers: int, deadline: float
             report.effects, report.effects_again = len(found.had), found.again
             steps = look_at_steps(client, found)
             report.steps, report.steps_again = steps.recorded, steps.again
-            report.objections += [*steps.objections, *objections(acks.ids(), found, client.events({}))]
+            report.objections += [*steps.objections, *look_at_intake(client, found).objections]
+            report.objections += [*objections(acks.ids(), found, client.events({}))]
             report.objections += objections_to_ledger(report.ledger, 0, sender.tally)
             daemon.stop()
             findings, more = objections_to_check(daemon.configuration().config, report.ledger)

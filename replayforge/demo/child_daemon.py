@@ -18,6 +18,7 @@ import msgspec
 import replayforge
 from replayforge.config import LoadedConfig, load_config
 from replayforge.config.sources import ENVIRONMENT_PREFIX, environment_of
+from replayforge.demo import intake_proof
 from replayforge.demo.simulated_work import EFFECTS_VARIABLE
 from replayforge.domain.clock import parse_time
 from replayforge.domain.errors import Refused
@@ -31,7 +32,7 @@ CHILD = "replayforge.demo.child"
 # What would make a demo touch somebody's real data, or behave unlike itself.
 FOREIGN_VARIABLES = (ENVIRONMENT_PREFIX, "EVENT_BACKEND", "REDIS_URL", "DATABASE_URL")
 # Retries come soon, so that a demo ends soon; crashes that are asked for do not end the daemon.
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "retry.base_seconds": 0.3,
     "retry.max_seconds": 5,
     "janitor.promote_seconds": 0.1,
@@ -68,6 +69,7 @@ class ChildDaemon:
     data_dir: Path
     port: int
     workers: int = 16
+    further_settings: Mapping[str, Any] = field(default_factory=dict)
     lines: "queue.SimpleQueue[LogLine]" = field(default_factory=queue.SimpleQueue)
     newest: ServeProcess | None = None
     last_words: list[str] = field(default_factory=list)
@@ -76,6 +78,11 @@ class ChildDaemon:
     def url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it is configured with: those of every demo, and further ones."""
+        return {**SETTINGS, **intake_proof.SETTINGS, **self.further_settings}
 
     @property
     def effects(self) -> Path:
@@ -109,7 +116,7 @@ class ChildDaemon:
         package = str(Path(replayforge.__file__).resolve().parents[1])
         path = os.pathsep.join([package, *filter(None, [inherited.get("PYTHONPATH")])])
         own = {EFFECTS_VARIABLE: str(self.effects.resolve()), "PYTHONPATH": path}
-        return {**inherited, **environment_of(SETTINGS), **own}
+        return {**inherited, **environment_of(self.settings), **own}
 
     def start(self) -> None:
         """Start the process and return at once; what it announces comes in `lines`."""
@@ -164,7 +171,7 @@ class ChildDaemon:
 
     def configuration(self) -> LoadedConfig:
         """Return the configuration the daemon runs with."""
-        return load_config(Path(os.devnull), environment_of(SETTINGS), {"data_dir": str(self.data_dir)})
+        return load_config(Path(os.devnull), environment_of(self.settings), {"data_dir": str(self.data_dir)})
 
     def __enter__(self) -> "ChildDaemon":
         return self

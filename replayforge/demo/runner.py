@@ -1,10 +1,12 @@
 """One demo from the start of its daemon to the proof at its end."""
 
+import contextlib
 import time
 
 from replayforge.client.http import Client, Problem, Unreachable
 from replayforge.client.terminal import counted
 from replayforge.demo.child_daemon import ChildDaemon
+from replayforge.demo.intake_proof import DELIVERIES, SCHEDULE, deliver, look_at_intake
 from replayforge.demo.keyboard import Keyboard
 from replayforge.demo.oracle import read_effects
 from replayforge.demo.plan import DemoOptions
@@ -31,7 +33,9 @@ def perform(daemon: ChildDaemon, options: DemoOptions) -> list[str]:
         before = client.get("api", "convergence").document()
         faults = list(options.faults)
         show = Show(daemon, client, sender, keyboard, faults, options.goes_on, deadline, ended_before=ended(before))
+        made_before = look_at_intake(client, read_effects(daemon.effects)).made
         try:
+            welcome_webhooks(show)
             sender.start()
             show.run()
         except KeyboardInterrupt:
@@ -40,14 +44,27 @@ def perform(daemon: ChildDaemon, options: DemoOptions) -> list[str]:
             return [str(error)]
         finally:
             show.stop_sending()
-        return proven(show, before["ledger"]["accepted"])
+        return proven(show, before["ledger"]["accepted"] - made_before)
+
+
+def welcome_webhooks(show: Show) -> None:
+    """Send signed webhooks, and let a schedule go on that a former demo on this data has paused."""
+    with contextlib.suppress(Problem):
+        show.client.post("api", "schedules", SCHEDULE, "resume")
+    deliver(show.client, str(time.time_ns()))
+    tell(
+        f"{DELIVERIES} webhooks came in, signed, each sent twice and known by its id; each goes to several subscribers"
+    )
 
 
 def proven(show: Show, accepted_before: int) -> list[str]:
     """Hold the live ledger against what was sent, stop the daemon, and check its ledger offline."""
     try:
+        if show.goes_on:  # or it would make events while they are counted
+            show.client.post("api", "schedules", SCHEDULE, "pause", document={"reason": "the demo ends", "by": "demo"})
         report = show.client.get("api", "convergence").document()
-        steps = look_at_steps(show.client, read_effects(show.daemon.effects))
+        effects = read_effects(show.daemon.effects)
+        steps, intake = look_at_steps(show.client, effects), look_at_intake(show.client, effects)
     except (Unreachable, Problem) as error:
         return [str(error)]
     finished = report["converged"]
@@ -55,9 +72,11 @@ def proven(show: Show, accepted_before: int) -> list[str]:
     objections: list[str] = []
     if finished:
         tell(steps.in_words())
+        tell(intake.in_words())
         parked = report["waiting"] + report["kept"]
+        accepted_before += intake.made
         objections += objections_to_ledger(report["ledger"], accepted_before, show.tally, parked=parked)
-        objections += steps.objections
+        objections += [*steps.objections, *intake.objections]
     elif not show.goes_on:
         objections.append("the demo was ended before everything had come to its end")
     if dead := report["ledger"]["dead_lettered"]:

@@ -20,6 +20,7 @@ GOODS = (
     ("SKU-2210", "Café filter № 4", 349),
     ("SKU-3307", "Mug „Größe L“", 1250),
 )
+CUSTOMERS = 20
 # How many orders come in before the parcel of the first of them is scanned.
 ORDERS_AHEAD = 10
 
@@ -33,6 +34,12 @@ EMAIL = Work("email.receipt_sent", "notifications", 15, 60, 0.25, "the mail serv
 SHIPMENT = Work("shipment.created", "shipping", 20, 70)
 STAGES = (STARTED, PAYMENT, INVENTORY, EMAIL, SHIPMENT)
 ANYTHING = Work("*", "", 10, 40, 0.05, "a passing fault")
+# Whoever wants to know of a webhook has an event of its own, which fails without the other.
+PUSHED = "github.push"
+BUILD = Work("build", "builds", 30, 90, 0.30, "the build server said 503: no machine is free")
+CHAT = Work("chat", "notifications", 5, 20)
+# What a schedule makes, for those who watch.
+COUNT = "stock.count"
 # A checkout's stages, the order that comes of it, and the parcel that this one waits for.
 EVENTS_PER_CHECKOUT = len(STAGES) + 2
 
@@ -73,6 +80,20 @@ async def create_shipment(event: Event, context: Context) -> dict[str, Any]:
     await work(event, SHIPMENT)
     if event.run == 1 and chance(event.id, "undeliverable") < UNDELIVERABLE_SHARE:
         raise Permanent("the address does not exist")
+    return done(event, context)
+
+
+@handlers.subscribe(PUSHED, name=BUILD.name)
+async def build(event: Event, context: Context) -> dict[str, Any]:
+    """Build what was pushed."""
+    await work(event, BUILD)
+    return done(event, context)
+
+
+@handlers.subscribe(PUSHED, name=CHAT.name)
+async def chat(event: Event, context: Context) -> dict[str, Any]:
+    """Tell people what was pushed."""
+    await work(event, CHAT)
     return done(event, context)
 
 
@@ -155,7 +176,7 @@ def order_of(batch: str, number: int) -> dict[str, Any]:
     quantity = 1 + int(chance(order, "quantity") * 4)
     return {
         "order": order,
-        "customer": f"customer-{int(chance(order, 'customer') * 10_000):04d}",
+        "customer": f"customer-{int(chance(order, 'customer') * CUSTOMERS):02d}",
         "items": [{"sku": sku, "name": name, "quantity": quantity, "unit_cents": cents}],
         "total_cents": quantity * cents,
         "currency": "EUR",

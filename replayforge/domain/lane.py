@@ -346,6 +346,7 @@ def turn_of(event_id: str, lane: LaneReport | None) -> Turn:
         return Turn(f"It waits for the rate of its lane: the next start may be at {at}.", None, lane.next_start_us)
     taken = lane.released + (lane.running if lane.counts_running else 0)
     if 0 < lane.width <= taken:
-        at_once = "run or are about to" if lane.counts_running else "are about to run"
-        return Turn(f"It waits for its turn in its lane: {taken} before it {at_once}, and no more may at once.")
+        whose = "1 event of it is" if taken == 1 else f"{taken} events of it are"
+        doing = "running or about to" if lane.counts_running else "about to run"
+        return Turn(f"It waits for its turn in its lane: {whose} {doing}, and no more may be at once.")
     return Turn("Its turn in its lane comes next.")

@@ -21,6 +21,7 @@ import pytest
 
 from replayforge.client.bulk import Tally
 from replayforge.demo import workload
+from replayforge.demo.intake_proof import objections_to_children, objections_to_order
 from replayforge.demo.oracle import Effect, Effects, effect_on, objections
 from replayforge.demo.proof import objections_to_ledger
 from replayforge.demo.simulated_work import Work, chance
@@ -207,6 +208,32 @@ def test_steps_are_held_against_their_effects(effects: list[str], words: list[st
     assert all(word in objection for word, objection in zip(words, found, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("effects", "objections"),
+    [
+        (["a 1 1", "b 1 1", "x 1 1", "c 1 1"], 0),
+        (["a 1 1", "a 1 2", "b 1 3"], 0),
+        (["a 1 1", "b 1 1", "a 2 2"], 0),
+        (["x 1 1", "a 1 1", "c 1 1"], 0),
+        (["b 1 1", "a 1 1"], 1),
+        (["a 1 1", "b 1 1", "a 1 2", "c 1 1"], 1),
+    ],
+)
+def test_a_strict_lane_is_held_against_its_effects(effects: list[str], objections: int) -> None:
+    """Whoever has an effect after one that came later in its lane is named; a replay goes to the end."""
+    events = [{"id": name, "lane": "l" if name in "abc" else "m"} for name in "cbxa"]
+    assert len(list(objections_to_order(events, Effects(tuple(map(effect_on, effects)))))) == objections
+
+
+def test_webhooks_are_held_against_their_children() -> None:
+    """A subscriber without an event of its own is named, and one that has two."""
+    parent = {"id": "p", "subscribers": ["build", "chat"], "subscriber": None, "origin": "source:github"}
+    build, chat = ({"id": name, "subscribers": None, "subscriber": name, "origin": "p"} for name in ("build", "chat"))
+    assert list(objections_to_children([chat, build, parent])) == []
+    assert list(objections_to_children([chat, parent])) == ["1 subscriber without an event of their own: build of p"]
+    assert list(objections_to_children([chat, chat, build, parent])) == ["1 subscriber with one too many: chat of p"]
+
+
 # The demo itself
 
 
@@ -223,13 +250,15 @@ def test_a_demo_crashes_and_is_killed_and_adds_up(tmp_path: Path) -> None:
     assert story.count("  kill -9 of the whole process") == 1
     assert "started again, it listens after" in story
     assert "unclean stop" in story
-    assert "accepted 200 = " in story
+    assert "accepted 212 = " in story
+    assert re.search(r"2\d receipts of 1\d customers went out in their order", story)
+    assert "3 signed webhooks reached each of their subscribers once" in story
     assert "open 0 · lost 0" in story
     assert re.search(r"\d\d+ steps of 28 orders are recorded[,;] ", story)
     assert "✓ clean" in story
     check = run(tmp_path, "check", "--data-dir", str(data), "--json")
     ledger = json.loads(check.out)["ledger"]
-    assert (check.code, ledger["accepted"], ledger["lost"]) == (0, 200, 0)
+    assert (check.code, ledger["accepted"], ledger["lost"]) == (0, 212, 0)
 
 
 def test_a_demo_sends_a_file(tmp_path: Path) -> None:
@@ -245,7 +274,7 @@ def test_a_demo_sends_a_file(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ended.code == 0, ended.out + ended.err
     assert "line 42: The body is not valid JSON" in ended.out
-    assert "accepted 41 = " in ended.out
+    assert "accepted 53 = " in ended.out
     assert "still parked, for want of what it waits for: 6 events" in ended.out
 
 
@@ -261,7 +290,7 @@ def test_an_event_that_kills_the_process_is_buried(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ended.code == 0, ended.out + ended.err
     assert ended.out.count("the process ended by itself with exit code 137") >= 3
-    assert "accepted 21 = cancelled 0 + dead_lettered 1 + " in ended.out
+    assert "accepted 33 = cancelled 0 + dead_lettered 1 + " in ended.out
 
 
 def test_a_taken_port_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

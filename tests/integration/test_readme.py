@@ -155,10 +155,11 @@ def test_every_file_that_the_readme_links_exists() -> None:
 
 
 def test_the_lines_for_several_machines_are_a_valid_configuration(tmp_path: Path) -> None:
-    """The lines for webhooks, lanes and several machines are accepted as they stand, and go together."""
+    """The lines for webhooks, schedules, lanes and several machines are accepted as they stand, and go together."""
     path = tmp_path / "replayforge.toml"
     path.write_text("".join(sorted(blocks("toml"), key=lambda block: block.startswith("[["))))  # tables come last
     config = load_config(path, {}, {}).config
     assert [source.name for source in config.sources] == ["github", "stripe", "shopify"]
+    assert [schedule.name for schedule in config.schedules] == ["nightly-report"]
     assert [lane.match for lane in config.lanes] == ["order.*", "partner.*"]
     assert (config.redis.url[:8], config.store.url[:13]) == ("redis://", "postgresql://"[:13])

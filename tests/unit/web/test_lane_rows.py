@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from replayforge.config import Config
-from replayforge.domain.lane import LaneReport, parse_rate, rules_for
+from replayforge.domain.lane import LaneReport, parse_rate, rules_for, turn_of
 from replayforge.web.pages.lane_pages import EXAMPLE, key_row, rate_in_words, rules_in_words
 
 DEAD = LaneReport('["order.*","crm","c-1"]', 1, 1, 1, 0, 0, 0, 0, 10_000, 0, 0, "evt-1", "dead_lettered")
@@ -49,3 +49,12 @@ def test_a_key_that_nobody_waits_in_waits_for_nothing() -> None:
     assert (row.key, row.turn, row.dead_id) == ("without this value", None, "")
     assert key_row(DEAD._replace(lane='["*",null,17]')).key == "17"
     assert key_row(DEAD._replace(lane=f'["*",null,"{"x" * 200}"]')).key.endswith("x…")
+
+
+def test_a_lane_that_is_full_says_how_many_are_before() -> None:
+    """One or several that run, where these count; the event that stands first is not necessarily the one that runs."""
+    one = DEAD._replace(strict=0, counts_running=1, released=0, running=1, head_state="retrying")
+    two = one._replace(width=2, running=2)
+    words = [turn_of("", lane).words for lane in (one, two)]
+    assert words[0].endswith("1 event of it is running or about to, and no more may be at once.")
+    assert "2 events of it are running" in words[1]
