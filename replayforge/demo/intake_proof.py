@@ -12,7 +12,7 @@ import msgspec
 from replayforge.client.http import Client, at
 from replayforge.client.terminal import counted
 from replayforge.demo.oracle import NAMED_MAX, Effects
-from replayforge.demo.workload import COUNT, EMAIL, PUSHED
+from replayforge.demo.workload import COUNT, EMAIL, WEBHOOKS
 from replayforge.domain.lifecycle import State
 
 SOURCE = "github"
@@ -80,16 +80,16 @@ class IntakeFound:
 def look_at_intake(client: Client, effects: Effects) -> IntakeFound:
     """Ask the daemon for what came in, and hold it against what handlers did."""
     receipts = list(client.events({"event_type": EMAIL.name}))
-    pushed = list(client.events({"event_type": PUSHED}))
-    children = [event for event in pushed if event["subscriber"] is not None]
+    came = list(client.events({"event_type": WEBHOOKS}))
+    children = [event for event in came if event["subscriber"] is not None]
     scheduled = list(client.events({"event_type": COUNT}))
     return IntakeFound(
         receipts=sum(event["status"] == State.SUCCEEDED for event in receipts),
         customers=len({event["lane"] for event in receipts}),
-        webhooks=len(pushed) - len(children),
+        webhooks=len(came) - len(children),
         children=len(children),
         scheduled=len(scheduled),
-        objections=[*objections_to_order(receipts, effects), *objections_to_children(pushed)],
+        objections=[*objections_to_order(receipts, effects), *objections_to_children(came)],
     )
 
 
@@ -109,10 +109,10 @@ def objections_to_order(newest_first: Events, effects: Effects) -> Iterator[str]
         yield f"{counted(len(wrong), 'event')} out of order in their lanes: {', '.join(wrong[:NAMED_MAX])}"
 
 
-def objections_to_children(pushed: Events) -> Iterator[str]:
+def objections_to_children(came: Events) -> Iterator[str]:
     """Yield whom a webhook did not reach, or reached more than once."""
-    wanted = Counter((event["id"], name) for event in pushed for name in event["subscribers"] or ())
-    had = Counter((event["origin"], event["subscriber"]) for event in pushed if event["subscriber"] is not None)
+    wanted = Counter((event["id"], name) for event in came for name in event["subscribers"] or ())
+    had = Counter((event["origin"], event["subscriber"]) for event in came if event["subscriber"] is not None)
     for what, pairs in (("without an event of their own", wanted - had), ("with one too many", had - wanted)):
         if pairs:
             named = ", ".join(f"{subscriber} of {event_id}" for event_id, subscriber in sorted(pairs)[:NAMED_MAX])

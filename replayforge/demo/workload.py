@@ -35,7 +35,7 @@ SHIPMENT = Work("shipment.created", "shipping", 20, 70)
 STAGES = (STARTED, PAYMENT, INVENTORY, EMAIL, SHIPMENT)
 ANYTHING = Work("*", "", 10, 40, 0.05, "a passing fault")
 # Whoever wants to know of a webhook has an event of its own, which fails without the other.
-PUSHED = "github.push"
+WEBHOOKS = "github.*"
 BUILD = Work("build", "builds", 30, 90, 0.30, "the build server said 503: no machine is free")
 CHAT = Work("chat", "notifications", 5, 20)
 # What a schedule makes, for those who watch.
@@ -83,16 +83,16 @@ async def create_shipment(event: Event, context: Context) -> dict[str, Any]:
     return done(event, context)
 
 
-@handlers.subscribe(PUSHED, name=BUILD.name)
+@handlers.subscribe(WEBHOOKS, name=BUILD.name)
 async def build(event: Event, context: Context) -> dict[str, Any]:
-    """Build what was pushed."""
+    """Build what a webhook tells of."""
     await work(event, BUILD)
     return done(event, context)
 
 
-@handlers.subscribe(PUSHED, name=CHAT.name)
+@handlers.subscribe(WEBHOOKS, name=CHAT.name)
 async def chat(event: Event, context: Context) -> dict[str, Any]:
-    """Tell people what was pushed."""
+    """Tell people of it."""
     await work(event, CHAT)
     return done(event, context)
 
