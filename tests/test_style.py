@@ -167,7 +167,6 @@ CALLED_BY_OTHERS = {
     "collect",  # prometheus_client
     "createLock", "notset",  # logging, structlog
     "format_commands", "get_command", "list_commands",  # click
-    "subscribe",  # handlers of users
 }  # fmt: skip
 
 
