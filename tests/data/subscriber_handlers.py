@@ -1,12 +1,11 @@
 """Three subscribers that note what they get; one fails at first, and one for good where its event says so."""
 
-import os
 from pathlib import Path
 
 from replayforge import Context, Event, Handlers, Permanent
 
 handlers = Handlers()
-NOTES = Path(os.environ["NOTES"])
+NOTES = Path("notes.txt")
 
 
 def note(event: Event) -> None:

@@ -43,9 +43,8 @@ def test_an_address_subscribes_and_is_replayed_alone(tmp_path: Path, partner: HT
         "match": "fan.*", "name": "partner", "url": f"http://127.0.0.1:{partner.server_port}/hook",
         "allow_private": True,
     }  # fmt: skip
-    variables = {"NOTES": str(tmp_path / "notes.txt")}
     settings = {**QUICK, "handlers.http": [table]}
-    with DaemonProcess(tmp_path / "daemon", HANDLERS, settings=settings, variables=variables) as daemon:
+    with DaemonProcess(tmp_path, HANDLERS, settings=settings) as daemon:
         daemon.start()
         event_id = daemon.http.send("fan.in", {"n": 1})
         until(daemon.converged, 20, "convergence")
