@@ -33,10 +33,15 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A named statement over many rows, of the kind that BATCHES names, in one step; yields [[rows changed in all]]."""
+    """A named statement over many rows, of the kind that BATCHES names, in one step; yields [[rows changed in all]].
+
+    One that is `alone` comes first, and may be committed though nothing of what follows it is: a driver may spare it a
+    transaction.
+    """
 
     name: str
     rows: Sequence[Struct]
+    alone: bool = False
 
     def values(self) -> list[Row]:
         """Return the rows as tuples in the order of their columns; rows of another statement are refused."""

@@ -100,7 +100,10 @@ def record_steps(owner: str, commits: Sequence[StepCommit]) -> Steps[list[StepCo
 
 
 def are_all_recorded(owner: str, commits: Sequence[StepCommit]) -> Steps[bool]:
-    """Write the steps of those events that are held and not asked to end; if these are all, the rest is written too."""
+    """Write the steps of those events that are held and not asked to end; if these are all, the rest is written too.
+
+    As a rule there is no rest: most steps are neither the first of their journal nor follow a failure.
+    """
     rows = {
         (commit.event.seq, record.kind, record.step, record.generation): HeldStep(
             commit.event.seq,
@@ -112,7 +115,8 @@ def are_all_recorded(owner: str, commits: Sequence[StepCommit]) -> Steps[bool]:
         for commit in commits
         for record in commit.records
     }
-    ((changed,),) = yield Batch("record_held_steps", list(rows.values()))
+    alone = not any(commit.reset or not commit.noted for commit in commits)
+    ((changed,),) = yield Batch("record_held_steps", list(rows.values()), alone)
     if changed < len(rows):
         return False
     yield from note_journals([commit for commit in commits if not commit.noted])

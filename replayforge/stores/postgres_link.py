@@ -54,7 +54,25 @@ class PostgresAddress:
                 # The server gives a statement up first, so that its own word comes before our impatience.
                 command_timeout=self.call_seconds * 1.5,
                 statement_cache_size=0 if self.pooler else STATEMENTS_CACHED,
+                server_settings=None if self.pooler else self.for_single_statements,
             )
+
+    @property
+    def for_single_statements(self) -> dict[str, str]:
+        """What holds for statements outside of transactions; these set it for themselves, and differently.
+
+        A plan is made once for each connection: every such statement finds its rows by keys alone, whatever the size
+        of its tables, if none is read whole.
+        """
+        milliseconds = int(self.call_seconds * 1000)
+        return {
+            "statement_timeout": str(milliseconds),
+            "lock_timeout": str(milliseconds // 2),
+            "synchronous_commit": "on",
+            "plan_cache_mode": "force_generic_plan",
+            "enable_seqscan": "off",
+            "jit_above_cost": "-1",
+        }
 
 
 class Connections:

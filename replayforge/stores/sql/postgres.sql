@@ -400,7 +400,12 @@ ON CONFLICT (event_seq, journal, kind, step, generation) DO UPDATE SET
 WHERE steps.recorded = 0 OR excluded.recorded > 0
 
 -- record_held_steps --
--- Steps as they stand by now, of events that are held under these leases and that nobody has asked to end.
+-- Steps as they stand by now, of events that are held under these leases and that nobody has asked to end. It
+-- has to be as good with a plan that was made when the tables were empty.
+WITH e AS MATERIALIZED (
+    SELECT seq, lease_token, lease_owner FROM events WHERE seq = ANY (:event_seq) AND state || '' = 'processing'
+    ORDER BY seq FOR UPDATE
+)
 INSERT INTO steps (
     event_seq, journal, kind, step, generation, state, token, run, begun, recorded, tries, started_at_us,
     ended_at_us, due_at_us, arguments, result, error_type, error, trace, event_type, other_id, label
@@ -409,12 +414,8 @@ SELECT g.event_seq, g.journal, g.kind, g.step, g.generation, g.state, g.token, g
     g.started_at_us, g.ended_at_us, g.due_at_us, g.arguments, g.result, g.error_type, g.error, g.trace,
     g.event_type, g.other_id, g.label
 FROM {rows}
-JOIN (
-    SELECT seq, lease_token, lease_owner FROM events WHERE seq = ANY (:event_seq) AND state || '' = 'processing'
-    ORDER BY seq FOR UPDATE
-) AS e ON e.seq = g.event_seq AND e.lease_token = g.lease_token AND e.lease_owner = g.owner
-LEFT JOIN journals AS j ON j.event_seq = g.event_seq
-WHERE coalesce(j.cancel_requested, 0) = 0
+JOIN e ON e.seq = g.event_seq AND e.lease_token = g.lease_token AND e.lease_owner = g.owner
+WHERE coalesce((SELECT j.cancel_requested FROM journals AS j WHERE j.event_seq = g.event_seq), 0) = 0
 ON CONFLICT (event_seq, journal, kind, step, generation) DO UPDATE SET
     state = excluded.state, token = excluded.token, run = excluded.run, begun = excluded.begun,
     recorded = excluded.recorded, tries = excluded.tries, started_at_us = excluded.started_at_us,

@@ -1,4 +1,4 @@
-"""A proxy that can break a connection at the worst moment: after COMMIT was carried out, before its answer came."""
+"""A proxy that can break a connection at the worst moment: after a commit was carried out, before its answer came."""
 
 import asyncio
 from typing import Any
@@ -9,8 +9,10 @@ from tests.support.tcp_proxy import TcpProxy
 class CommitBreaker(TcpProxy):
     """Breaks the next `breaks_left` connections whose COMMIT got through, and in any case every `every`th.
 
-    `broken` counts those it has broken.
+    `broken` counts those it has broken. `sign` is by what a commit is known.
     """
+
+    sign = b"COMMIT\0"
 
     def __init__(self, target_port: int) -> None:
         super().__init__(target_port)
@@ -32,7 +34,7 @@ class CommitBreaker(TcpProxy):
                     self.broken += 1
                     target.transport.abort()
                     return
-                if gate is self.to_server and b"COMMIT\0" in data:
+                if gate is self.to_server and self.sign in data:
                     self.notice(source)
                 await gate.wait()
                 target.write(data)

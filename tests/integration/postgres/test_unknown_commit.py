@@ -1,4 +1,4 @@
-"""The connection breaks after COMMIT was carried out and before its answer came: every caller looks before it acts."""
+"""The connection breaks after a commit was carried out and before its answer: every caller looks before it acts."""
 
 from collections import Counter
 
@@ -9,6 +9,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Node
 from replayforge.stores.store import Store
 from tests.contract.store_backends import claimed, put
+from tests.contract.test_journal_contract import commit, rows_of, step
 from tests.integration.postgres.conftest import OpenHouse
 from tests.integration.postgres.network import CommitBreaker
 from tests.support.builders import now_us, record, success
@@ -36,6 +37,23 @@ async def test_settled_again(far_url: str, proxy: CommitBreaker) -> None:
     assert (await store.settle(settlements)).fenced == []
     _, tallies = await store.ledger_snapshot()
     assert {name: amount for name, amount in tallies.items() if amount} == {"succeeded": 20}
+    await store.close()
+
+
+async def test_a_step_that_is_committed_by_itself(far_url: str, proxy: CommitBreaker) -> None:
+    """A later step of a journal is one statement without BEGIN and COMMIT; without its answer it is found recorded, and
+    not called fenced though its lease is gone by then."""
+    store = await Store.open(far_url, node="node-1", owner="node-1/first")
+    (one,) = await claimed(store)
+    await store.record_steps([commit(one.event, step(one.event, "first"))])
+    later = commit(one.event, step(one.event, "later", begun=3, recorded=4), noted=True)
+    proxy.sign = b"later"
+    proxy.break_commits(1)
+    with pytest.raises(Unavailable):
+        await store.record_steps([later])
+    await store.settle([success(one)])
+    assert [said.fenced for said in await store.record_steps([later])] == [False]
+    assert [record.step for record in await rows_of(store, one.event)] == ["first", "later"]
     await store.close()
 
 
