@@ -111,9 +111,11 @@ class Furnishing:
             self.looking = self.loop.call_later(LOOK_SECONDS, self.look_at_all, self.process)
 
     def look_at_all(self, process: ProcessState) -> None:
-        """Take back all that has changed, whoever did it."""
+        """Take back all that has changed, whoever did it, unless the end of an attempt has just done so."""
         self.looking = None
         try:
+            if monotonic() < self.all_due:
+                return
             if changed := process.restore_functions() + process.restore() + self.changed():
                 self.report(changed)
         finally:

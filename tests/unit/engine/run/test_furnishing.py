@@ -29,6 +29,7 @@ from replayforge.engine.run.process_state import Kept, ProcessState
 from replayforge.event_loop import SelectorLoop, loop_factory
 from replayforge.telemetry import Telemetry, attempt_context
 from replayforge.threads import DaemonThreads
+from tests.support.builders import stored_event
 from tests.support.probe import Probe
 
 CHANGES: dict[str, Callable[[], object]] = {
@@ -166,6 +167,19 @@ async def test_what_nobody_ends_with_is_put_back_too() -> None:
         os.nice = asyncio.to_thread = None  # type: ignore[assignment]
         await probe.saw("interpreter.restored", count=count)
     assert furnishing.looking is None
+
+
+async def test_the_end_of_an_attempt_has_looked_at_all_for_a_while() -> None:
+    furnishing = Furnishing(asyncio.get_running_loop(), DaemonThreads(1, "handlers"), Telemetry())
+    furnishing.remember()
+    assert furnishing.process is not None
+    furnishing.restore(stored_event())
+    nice, os.nice = os.nice, None  # type: ignore[assignment]
+    furnishing.look_at_all(furnishing.process)
+    assert os.nice is None
+    furnishing.all_due = 0.0
+    furnishing.look_at_all(furnishing.process)
+    assert os.nice is nice
 
 
 async def set_executor() -> None:
