@@ -15,22 +15,24 @@ from replayforge.domain.replay_plan import FROM_FAILURE
 def act_on_each(verb: str, ids: Sequence[str], action: Callable[[str], Reply]) -> int:
     """Do something with each event, name each that refused, and return the exit code: 1 when any did.
 
-    Signals that could not be given back are named, too.
+    Signals that could not be given back are named, too, and those are counted apart whose cancel is only asked for.
     """
-    refused = 0
+    refused = asked = 0
     with progress_bar(verb, len(ids)) as bar:
         for event_id in ids:
             try:
-                gone = action(event_id).document().get("gone")
+                answer = action(event_id).document()
             except Problem as problem:
                 refused += 1
                 bar.say(f"{event_id}: {problem}")
             else:
-                if gone:
+                asked += answer.get("status") == "cancel_requested"
+                if gone := answer.get("gone"):
                     taken = ", ".join(map(plain, gone))
                     bar.say(f"{event_id}: its waits had taken signals that retention has removed: {taken}")
             bar.advance(1)
-    click.echo(f"{verb} {len(ids) - refused:,} of {len(ids):,}")
+    later = f"; {asked:,} asked to end at the next step" if asked else ""
+    click.echo(f"{verb} {len(ids) - refused - asked:,} of {len(ids):,}{later}")
     return 1 if refused else 0
 
 

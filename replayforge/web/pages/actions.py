@@ -130,7 +130,10 @@ def one(replayer: Replayer, order: Order, event: StoredEvent) -> Awaitable[objec
 
 def outcome(order: Order, events: Sequence[StoredEvent], done: Sequence[object], refusals: list[str]) -> Flash:
     """Say what came of it."""
-    what = f"{plural(len(done), 'event')} {DONE[order.verb]}."
+    asked = sum(1 for one in done if isinstance(one, tuple) and not one[1])
+    what = f"{plural(len(done) - asked, 'event')} {DONE[order.verb]}."
+    if asked:
+        what += f" {plural(asked, 'event')} asked to end: that happens at the next step."
     gone = [name for one in done if isinstance(one, Replay) and one.done is not None for name in one.done.gone]
     if gone:
         what += f" Their waits had taken signals that retention has removed: {', '.join(gone[:SAMPLE_MAX])}."
