@@ -11,6 +11,7 @@ from replayforge.domain.reclaim import FormerIncarnation, judge_former
 from replayforge.stores.projection import Projected, Projection
 from replayforge.stores.store import Store
 from tests.support.builders import now_us, record
+from tests.support.kept_store import KeptStore
 from tests.support.postgres_server import require_postgres, shared_server
 
 BACKENDS = ["sqlite", "postgres"]
@@ -21,8 +22,9 @@ MINUTE_US = 60_000_000
 class StoreHouse:
     """One store, as seen by any number of daemons."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, kept: KeptStore | None = None) -> None:
         self.url = url
+        self.kept = kept
         self.opened: list[Store] = []
 
     async def join(self, node: str = "node-1", incarnation: str = "first") -> Store:
@@ -31,6 +33,8 @@ class StoreHouse:
         if self.opened and not self.opened[0].shared:
             first = self.opened[0]
             store = Store(first.driver, node=node, owner=owner, schema_version=1, store_id=first.store_id)
+        elif self.kept:
+            store = self.kept.open(node, owner)
         else:
             store = await Store.open(self.url, node=node, owner=owner)
         self.opened.append(store)
@@ -41,19 +45,22 @@ class StoreHouse:
         return shared_server().log().count("deadlock detected") if self.opened[0].shared else 0
 
     async def close(self) -> None:
+        if self.kept:
+            await self.kept.empty()
         for store in self.opened:
             await store.close()
 
 
 @asynccontextmanager
-async def store_house(backend: str, directory: Path) -> AsyncIterator[StoreHouse]:
-    """Make an empty store of its own for one test."""
+async def store_house(backend: str, directory: Path, kept: KeptStore | None = None) -> AsyncIterator[StoreHouse]:
+    """Have an empty store for one test: `kept`, where it is one of PostgreSQL, else a place where nobody was yet."""
     if backend == "postgres":
         require_postgres()
-        url = shared_server().new_schema()
+        if kept:
+            await kept.ready()
+        house = StoreHouse(kept.url if kept else shared_server().new_schema(), kept)
     else:
-        url = f"sqlite:///{directory}/store.db"
-    house = StoreHouse(url)
+        house = StoreHouse(f"sqlite:///{directory}/store.db")
     try:
         yield house
     finally:

@@ -33,10 +33,10 @@ def report(name: str, durable_offset: int = 0, *, stopped: bool = False) -> Node
     return Node(name, f"log of {name}", "first", "host", 1, now_us(), durable_offset=durable_offset, stopped=stopped)
 
 
-async def test_opened_at_once_it_is_one_store(house: StoreHouse) -> None:
+async def test_opened_at_once_it_is_one_store(new_house: StoreHouse) -> None:
     """Daemons that start at the same moment on an empty store bring up one schema and read one store id."""
-    await house.join("first")
-    stores = await asyncio.gather(*(house.join(f"node-{number}") for number in range(4)))
+    await new_house.join("first")
+    stores = await asyncio.gather(*(new_house.join(f"node-{number}") for number in range(4)))
     assert len({store.store_id for store in stores}) == 1
 
 
