@@ -11,7 +11,6 @@ import pytest
 
 from tests.support.branches import Branches
 from tests.support.rewritten_once import RewrittenOnce
-from tests.support.tools_beside import ToolsBeside
 
 # pytest imports it when something is left behind, in whichever thread that shows: two at once find half a module.
 assert tracemalloc
@@ -22,7 +21,6 @@ NO_SKIPS = os.environ.get("REPLAYFORGE_NO_SKIPS") == "1"
 def pytest_configure(config: pytest.Config) -> None:
     """Hear Ctrl-C, and let every daemon hear it: a shell takes that from whatever it runs in the background."""
     config.pluginmanager.register(Branches())
-    config.pluginmanager.register(ToolsBeside(config), ToolsBeside.__name__)
     if worker := getattr(config, "workerinput", None):
         config.pluginmanager.register(RewrittenOnce(int(worker["workerid"].removeprefix("gw")), worker["workercount"]))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
