@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import Generator
@@ -14,6 +15,10 @@ from tests.support.rewritten_once import RewrittenOnce
 
 # pytest imports it when something is left behind, in whichever thread that shows: two at once find half a module.
 assert tracemalloc
+
+# Hundreds of processes import the package: where none may keep what it has compiled, each compiles it anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 NO_SKIPS = os.environ.get("REPLAYFORGE_NO_SKIPS") == "1"
 

@@ -27,12 +27,8 @@ class RewrittenOnce:
             return
         files = sorted((ROOT / "tests").rglob("test_*.py"))
         begin = len(files) * self.worker // self.workers
-        kept, sys.dont_write_bytecode = sys.dont_write_bytecode, False  # the files are how workers share it
-        try:
-            for file in files[begin:] + files[:begin]:
-                import_test(file)
-        finally:
-            sys.dont_write_bytecode = kept
+        for file in files[begin:] + files[:begin]:
+            import_test(file)
 
 
 def import_test(file: Path) -> None:
