@@ -4,6 +4,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from replayforge.client.async_client import AsyncClient
+    from replayforge.client.calls import NotSucceeded, Sent
+    from replayforge.client.http import Problem, Unreachable
+    from replayforge.client.sync_client import Client
     from replayforge.domain.event import Event
     from replayforge.domain.retry import Permanent, Retry
     from replayforge.domain.step_errors import Cancelled, Parking, StepFailed, WaitTimedOut
@@ -11,19 +15,31 @@ if TYPE_CHECKING:
     from replayforge.engine.handlers.registry import Handlers
 
 __all__ = [
+    "AsyncClient",
     "Cancelled",
+    "Client",
     "Context",
     "Event",
     "Handlers",
+    "NotSucceeded",
     "Parking",
     "Permanent",
+    "Problem",
     "Retry",
+    "Sent",
     "StepFailed",
+    "Unreachable",
     "WaitTimedOut",
 ]
 
 # What users write is found when it is asked for, so that a command which needs none of it starts at once.
 PLACES = {
+    "AsyncClient": "replayforge.client.async_client",
+    "Client": "replayforge.client.sync_client",
+    "NotSucceeded": "replayforge.client.calls",
+    "Problem": "replayforge.client.http",
+    "Sent": "replayforge.client.calls",
+    "Unreachable": "replayforge.client.http",
     "Cancelled": "replayforge.domain.step_errors",
     "Context": "replayforge.engine.handlers.context",
     "Event": "replayforge.domain.event",

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from replayforge.client.http import Client, Problem, Reply
+from replayforge.client.http import ClientConnection, Problem, Reply
 from replayforge.client.progress import progress_bar
 from replayforge.client.terminal import counted, plain
 from replayforge.domain.replay_plan import FROM_FAILURE
@@ -36,7 +36,7 @@ def act_on_each(verb: str, ids: Sequence[str], action: Callable[[str], Reply]) -
     return 1 if refused else 0
 
 
-def confirm_effects(client: Client, ids: Sequence[str], body: Mapping[str, Any]) -> None:
+def confirm_effects(client: ClientConnection, ids: Sequence[str], body: Mapping[str, Any]) -> None:
     """Ask before effects that the journals of events have recorded happen once more, and say how many."""
     if body.get("from") in (None, FROM_FAILURE):
         return
@@ -44,7 +44,7 @@ def confirm_effects(client: Client, ids: Sequence[str], body: Mapping[str, Any])
         confirm(f"{counted(effects, 'recorded effect')} will happen again. Replay {counted(len(ids), 'event')}?")
 
 
-def effects_again(client: Client, ids: Sequence[str], body: Mapping[str, Any]) -> int:
+def effects_again(client: ClientConnection, ids: Sequence[str], body: Mapping[str, Any]) -> int:
     """Return how many effects that are recorded replays would repeat; what is refused now is said when it is done."""
     effects = 0
     for event_id in ids:

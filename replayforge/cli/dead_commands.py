@@ -10,7 +10,7 @@ from replayforge.cli.events_commands import dry_run, show_page
 from replayforge.cli.options import as_json, begins_from, event_filters, with_client, yes
 from replayforge.cli.output import relative, table, verbatim
 from replayforge.cli.replays_commands import follow, show_preview, wait
-from replayforge.client.http import Client
+from replayforge.client.http import ClientConnection
 from replayforge.client.terminal import complain, counted, plain
 
 DEAD = {"status": "dead_lettered"}
@@ -31,7 +31,7 @@ def dead() -> None:
 @click.option("--cursor", help="Where the last page ended.")
 @as_json
 @with_client
-def list_dead(client: Client, *, filters: dict[str, str], json_wanted: bool, **query: Any) -> None:
+def list_dead(client: ClientConnection, *, filters: dict[str, str], json_wanted: bool, **query: Any) -> None:
     """List dead letters, newest first."""
     reply = client.get("api", "events", **DEAD, **filters, **query)
     if json_wanted:
@@ -44,7 +44,7 @@ def list_dead(client: Client, *, filters: dict[str, str], json_wanted: bool, **q
 @click.option("--by", type=click.Choice(["error", "type", "service"]), default="error", show_default=True)
 @as_json
 @with_client
-def groups(client: Client, *, by: str, json_wanted: bool) -> None:
+def groups(client: ClientConnection, *, by: str, json_wanted: bool) -> None:
     """Count dead letters by what they have in common."""
     reply = client.get("api", "deadletters", group_by=by)
     if json_wanted:
@@ -84,7 +84,7 @@ def group_row(group: Mapping[str, Any]) -> tuple[str, ...]:
 @with_client
 @click.pass_context
 def replay(
-    context: click.Context, /, client: Client, *, ids: tuple[str, ...], reason: str | None, **options: Any
+    context: click.Context, /, client: ClientConnection, *, ids: tuple[str, ...], reason: str | None, **options: Any
 ) -> None:
     """Run dead letters again: those named, one by one; those that match the filters, or --all, as a bulk replay.
 
@@ -103,7 +103,7 @@ def replay(
 
 
 def replay_matching(
-    client: Client,
+    client: ClientConnection,
     *,
     filters: Mapping[str, Any],
     everything: bool,
@@ -138,7 +138,9 @@ def replay_matching(
     return 0
 
 
-def carry_out(client: Client, order: Mapping[str, Any], *, json_wanted: bool, detach: bool, wait: bool) -> int:
+def carry_out(
+    client: ClientConnection, order: Mapping[str, Any], *, json_wanted: bool, detach: bool, wait: bool
+) -> int:
     """Make a bulk replay, follow it unless it is to be left alone, and return the exit code."""
     reply = client.post("api", "replays", document=order)
     job = reply.document()
@@ -161,14 +163,14 @@ def carry_out(client: Client, order: Mapping[str, Any], *, json_wanted: bool, de
 @yes
 @with_client
 @click.pass_context
-def discard(context: click.Context, /, client: Client, *, reason: str, **selection: Any) -> None:
+def discard(context: click.Context, /, client: ClientConnection, *, reason: str, **selection: Any) -> None:
     """Close dead letters for good reason: those named, those that match the filters, or --all."""
     act_on_selection(context, client, ("discard", "discarded"), {"reason": reason}, **selection)
 
 
 def act_on_selection(
     context: click.Context,
-    client: Client,
+    client: ClientConnection,
     verb: tuple[str, str],
     body: Mapping[str, Any],
     *,

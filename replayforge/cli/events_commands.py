@@ -9,7 +9,7 @@ import msgspec
 from replayforge.cli.actions import act_on_each, confirm_effects
 from replayforge.cli.options import as_json, begins_from, document, event_filters, with_client, yes
 from replayforge.cli.output import facts, relative, state, table, verbatim
-from replayforge.client.http import Client
+from replayforge.client.http import ClientConnection
 from replayforge.client.terminal import NOTHING, complain, first_line, plain, printable
 from replayforge.domain.lifecycle import TRANSITIONS, State
 
@@ -32,7 +32,7 @@ def events() -> None:
 @click.option("--cursor", help="Where the last page ended.")
 @as_json
 @with_client
-def list_events(client: Client, *, filters: dict[str, str], json_wanted: bool, **query: Any) -> None:
+def list_events(client: ClientConnection, *, filters: dict[str, str], json_wanted: bool, **query: Any) -> None:
     """List events, newest first."""
     reply = client.get("api", "events", **filters, **query)
     if json_wanted:
@@ -81,7 +81,7 @@ def attempts(event: Mapping[str, Any]) -> str:
 @click.argument("event_id", metavar="ID")
 @as_json
 @with_client
-def show(client: Client, *, event_id: str, json_wanted: bool) -> None:
+def show(client: ClientConnection, *, event_id: str, json_wanted: bool) -> None:
     """Show one event with its payload, its steps, and every attempt, newest first."""
     reply = client.get("api", "events", event_id)
     if json_wanted:
@@ -207,7 +207,7 @@ def attempt_row(attempt: Mapping[str, Any]) -> tuple[str, ...]:
 def replay(
     context: click.Context,
     /,
-    client: Client,
+    client: ClientConnection,
     *,
     ids: tuple[str, ...],
     dry_run: bool,
@@ -234,7 +234,7 @@ def replay(
 @dry_run
 @with_client
 @click.pass_context
-def retry(context: click.Context, /, client: Client, *, ids: tuple[str, ...], dry_run: bool) -> None:
+def retry(context: click.Context, /, client: ClientConnection, *, ids: tuple[str, ...], dry_run: bool) -> None:
     """Try retrying events now, without waiting for their backoff."""
     act(context, client, "retry", ids, {}, dry_run=dry_run)
 
@@ -244,7 +244,7 @@ def retry(context: click.Context, /, client: Client, *, ids: tuple[str, ...], dr
 @dry_run
 @with_client
 @click.pass_context
-def cancel(context: click.Context, /, client: Client, *, ids: tuple[str, ...], dry_run: bool) -> None:
+def cancel(context: click.Context, /, client: ClientConnection, *, ids: tuple[str, ...], dry_run: bool) -> None:
     """Cancel events that have not begun."""
     act(context, client, "cancel", ids, {}, dry_run=dry_run)
 
@@ -265,7 +265,14 @@ def cancel(context: click.Context, /, client: Client, *, ids: tuple[str, ...], d
 @with_client
 @click.pass_context
 def resolve(
-    context: click.Context, /, client: Client, *, ids: tuple[str, ...], dry_run: bool, status: str, **given: Any
+    context: click.Context,
+    /,
+    client: ClientConnection,
+    *,
+    ids: tuple[str, ...],
+    dry_run: bool,
+    status: str,
+    **given: Any,
 ) -> None:
     """Decide about events that are held: they may have had their effect, and nobody but you can know."""
     body = {"to": status} | {name: value for name, value in given.items() if value is not None}
@@ -273,7 +280,13 @@ def resolve(
 
 
 def act(
-    context: click.Context, client: Client, action: str, ids: tuple[str, ...], body: Mapping[str, Any], *, dry_run: bool
+    context: click.Context,
+    client: ClientConnection,
+    action: str,
+    ids: tuple[str, ...],
+    body: Mapping[str, Any],
+    *,
+    dry_run: bool,
 ) -> None:
     """Carry out an action on each event, or say what it would be carried out on, and set the exit code."""
     if dry_run:

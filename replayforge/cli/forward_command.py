@@ -4,7 +4,7 @@ import click
 
 from replayforge.cli.options import moment, with_client
 from replayforge.client.forwarding import LogFollower, Receiver, is_wanted, outgoing
-from replayforge.client.http import Client
+from replayforge.client.http import ClientConnection
 from replayforge.client.terminal import complain, plain
 from replayforge.domain.clock import parse_time
 
@@ -17,7 +17,7 @@ from replayforge.domain.clock import parse_time
 @click.option("--since", callback=moment, help='Begin with those of then: RFC 3339, or "1h".  [default: only new ones]')
 @click.option("--once", is_flag=True, help="End after those that are there, and do not wait for new ones.")
 @with_client
-def forward(client: Client, *, target: str, event_type: str | None, since: str | None, once: bool) -> None:
+def forward(client: ClientConnection, *, target: str, event_type: str | None, since: str | None, once: bool) -> None:
     """Send events of a daemon on to an address of your own, as they came.
 
     Those that come from now on, and with --since earlier ones before them, in their order. A webhook is sent with its

@@ -10,7 +10,7 @@ import click
 from replayforge.cli.actions import confirm
 from replayforge.cli.options import as_json, with_client
 from replayforge.cli.output import relative, table, verbatim
-from replayforge.client.http import Client
+from replayforge.client.http import ClientConnection
 from replayforge.client.terminal import complain, counted, plain
 
 EVERYTHING = "*"
@@ -25,7 +25,7 @@ def handlers() -> None:
 @handlers.command("ls")
 @as_json
 @with_client
-def list_handlers(client: Client, *, json_wanted: bool) -> None:
+def list_handlers(client: ClientConnection, *, json_wanted: bool) -> None:
     """List every handler, and the event types that found none."""
     reply = client.get("api", "handlers")
     if json_wanted:
@@ -71,7 +71,7 @@ def why(handler: Mapping[str, Any]) -> str:
 @click.option("--yes", is_flag=True, help="Pause everything without asking.")
 @as_json
 @with_client
-def pause_handler(client: Client, *, pattern: str, reason: str, yes: bool, json_wanted: bool) -> None:
+def pause_handler(client: ClientConnection, *, pattern: str, reason: str, yes: bool, json_wanted: bool) -> None:
     """Give a handler no more events; they wait. The pattern '*' pauses everything."""
     if pattern == EVERYTHING and not yes:
         confirm("Pause every handler of every daemon?")
@@ -88,7 +88,7 @@ def pause_handler(client: Client, *, pattern: str, reason: str, yes: bool, json_
 @click.argument("pattern")
 @as_json
 @with_client
-def resume_handler(client: Client, *, pattern: str, json_wanted: bool) -> None:
+def resume_handler(client: ClientConnection, *, pattern: str, json_wanted: bool) -> None:
     """Give a handler events again, those first that have waited. The pattern '*' lifts the pause of everything."""
     reply = client.post("api", "handlers", pattern, "resume")
     if json_wanted:

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from replayforge.cli.address import DEFAULT_URL, find_address
-from replayforge.client.http import Client, Misunderstood
+from replayforge.client.http import ClientConnection, Misunderstood
 from replayforge.client.terminal import printable
 from replayforge.domain.clock import SystemClock, format_time, to_us
 from replayforge.domain.document import Malformed, text_of
@@ -46,7 +46,7 @@ def with_client(command: Command) -> Command:
     @functools.wraps(command)
     def with_url(*, url: str | None, api_key: str | None, **arguments: Any) -> Any:
         address = find_address(url, api_key, os.environ)
-        with Client(address.url, address.api_key) as client, understood(address.url):
+        with ClientConnection(address.url, address.api_key) as client, understood(address.url):
             return command(client, **arguments)
 
     return with_url

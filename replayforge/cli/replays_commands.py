@@ -8,7 +8,7 @@ import click
 
 from replayforge.cli.options import as_json, with_client
 from replayforge.cli.output import facts, relative, table, verbatim
-from replayforge.client.http import Client, Problem, Reply, Unreachable
+from replayforge.client.http import ClientConnection, Problem, Reply, Unreachable
 from replayforge.client.progress import progress_bar
 from replayforge.client.retry_budget import RetryBudget
 from replayforge.client.terminal import complain, counted, plain
@@ -30,7 +30,7 @@ def replays() -> None:
 @click.option("--cursor", help="Where the last page ended.")
 @as_json
 @with_client
-def list_replays(client: Client, *, json_wanted: bool, **query: Any) -> None:
+def list_replays(client: ClientConnection, *, json_wanted: bool, **query: Any) -> None:
     """List bulk replays, newest first."""
     reply = client.get("api", "replays", **query)
     if json_wanted:
@@ -67,7 +67,7 @@ def taken(job: Mapping[str, Any]) -> int:
 @click.argument("replay_id", metavar="ID")
 @as_json
 @with_client
-def show(client: Client, *, replay_id: str, json_wanted: bool) -> None:
+def show(client: ClientConnection, *, replay_id: str, json_wanted: bool) -> None:
     """Show one bulk replay, how far it has come, and why events were left alone."""
     reply = client.get("api", "replays", replay_id)
     if json_wanted:
@@ -96,12 +96,14 @@ FIGURES = ("waiting", "replayed", "skipped", "succeeded", "dead_lettered", "supe
 @as_json
 @with_client
 @click.pass_context
-def watch(context: click.Context, /, client: Client, *, replay_id: str, wait: bool, json_wanted: bool) -> None:
+def watch(
+    context: click.Context, /, client: ClientConnection, *, replay_id: str, wait: bool, json_wanted: bool
+) -> None:
     """Follow a bulk replay until it rests; exit code 1 when it was paused or cancelled."""
     context.exit(follow(client, replay_id, to_every_end=wait, json_wanted=json_wanted))
 
 
-def follow(client: Client, replay_id: str, *, to_every_end: bool, json_wanted: bool) -> int:
+def follow(client: ClientConnection, replay_id: str, *, to_every_end: bool, json_wanted: bool) -> int:
     """Show how a bulk replay goes on until it rests, say how it stands then, and return the exit code."""
     reply = client.get("api", "replays", replay_id)
     job = reply.document()
@@ -120,7 +122,7 @@ def follow(client: Client, replay_id: str, *, to_every_end: bool, json_wanted: b
     return 0 if job["status"] == "done" else 1
 
 
-def look_again(client: Client, replay_id: str, retry_budget: RetryBudget) -> Reply:
+def look_again(client: ClientConnection, replay_id: str, retry_budget: RetryBudget) -> Reply:
     """Ask how a bulk replay stands, and wait for a daemon that is being restarted."""
     while True:
         try:
@@ -158,7 +160,7 @@ ENDS = {
 @replays.command("pause")
 @click.argument("replay_id", metavar="ID")
 @with_client
-def pause(client: Client, *, replay_id: str) -> None:
+def pause(client: ClientConnection, *, replay_id: str) -> None:
     """Let a bulk replay rest; what it has replayed runs on."""
     click.echo(in_words(client.post("api", "replays", replay_id, "pause").document()))
 
@@ -166,7 +168,7 @@ def pause(client: Client, *, replay_id: str) -> None:
 @replays.command("resume")
 @click.argument("replay_id", metavar="ID")
 @with_client
-def resume(client: Client, *, replay_id: str) -> None:
+def resume(client: ClientConnection, *, replay_id: str) -> None:
     """Let a paused bulk replay go on."""
     click.echo(in_words(client.post("api", "replays", replay_id, "resume").document()))
 
@@ -174,7 +176,7 @@ def resume(client: Client, *, replay_id: str) -> None:
 @replays.command("cancel")
 @click.argument("replay_id", metavar="ID")
 @with_client
-def cancel(client: Client, *, replay_id: str) -> None:
+def cancel(client: ClientConnection, *, replay_id: str) -> None:
     """End a bulk replay for good; what it has replayed runs on."""
     click.echo(in_words(client.post("api", "replays", replay_id, "cancel").document()))
 

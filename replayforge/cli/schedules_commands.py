@@ -8,7 +8,7 @@ import click
 from replayforge.cli.handlers_commands import who
 from replayforge.cli.options import as_json, with_client
 from replayforge.cli.output import relative, table, verbatim
-from replayforge.client.http import Client
+from replayforge.client.http import ClientConnection
 from replayforge.client.terminal import complain, plain
 
 HEADS = ("SCHEDULE", "STATE", "WHEN", "ZONE", "NEXT", "LAST", "NOTED")
@@ -22,7 +22,7 @@ def schedules() -> None:
 @schedules.command("ls")
 @as_json
 @with_client
-def list_schedules(client: Client, *, json_wanted: bool) -> None:
+def list_schedules(client: ClientConnection, *, json_wanted: bool) -> None:
     """List every schedule with its next time and its last event."""
     reply = client.get("api", "schedules")
     if json_wanted:
@@ -64,7 +64,7 @@ def noted(schedule: Mapping[str, Any]) -> str:
 @click.argument("name")
 @as_json
 @with_client
-def run_schedule(client: Client, *, name: str, json_wanted: bool) -> None:
+def run_schedule(client: ClientConnection, *, name: str, json_wanted: bool) -> None:
     """Make an event of a schedule now, beside its slots."""
     reply = client.post("api", "schedules", name, "run")
     if json_wanted:
@@ -78,7 +78,7 @@ def run_schedule(client: Client, *, name: str, json_wanted: bool) -> None:
 @click.option("--reason", required=True, help="Why, for whoever finds it paused.")
 @as_json
 @with_client
-def pause_schedule(client: Client, *, name: str, reason: str, json_wanted: bool) -> None:
+def pause_schedule(client: ClientConnection, *, name: str, reason: str, json_wanted: bool) -> None:
     """Have a schedule make no events until it is resumed."""
     reply = client.post("api", "schedules", name, "pause", document={"reason": reason, "by": who()})
     if json_wanted:
@@ -93,7 +93,7 @@ def pause_schedule(client: Client, *, name: str, reason: str, json_wanted: bool)
 @click.argument("name")
 @as_json
 @with_client
-def resume_schedule(client: Client, *, name: str, json_wanted: bool) -> None:
+def resume_schedule(client: ClientConnection, *, name: str, json_wanted: bool) -> None:
     """Have a schedule make events again, from its next slot on."""
     reply = client.post("api", "schedules", name, "resume")
     if json_wanted:

@@ -11,7 +11,7 @@ import msgspec
 from replayforge.cli.options import as_json, document, with_client
 from replayforge.cli.output import state, verbatim
 from replayforge.client.bulk import BulkSender, Tally, read_lines
-from replayforge.client.http import Client, Problem, Reply, Unreachable
+from replayforge.client.http import ClientConnection, Problem, Reply, Unreachable
 from replayforge.client.progress import progress_bar
 from replayforge.client.retry_budget import RetryBudget, outcome_unknown
 from replayforge.client.terminal import complain, plain
@@ -37,7 +37,7 @@ from replayforge.client.terminal import complain, plain
 def send(
     context: click.Context,
     /,
-    client: Client,
+    client: ClientConnection,
     *,
     bulk: BinaryIO | None,
     retry_seconds: float,
@@ -69,7 +69,7 @@ def own_workflow(event: Mapping[str, object]) -> str:
     return str(event.get("idempotency_key") or f"manual-{secrets.token_hex(4)}")
 
 
-def send_event(client: Client, retry_budget: RetryBudget, event: Mapping[str, object]) -> Reply:
+def send_event(client: ClientConnection, retry_budget: RetryBudget, event: Mapping[str, object]) -> Reply:
     """Send one event until it has its answer, or the retry budget is used up."""
     body = msgspec.json.encode(event)
     while True:
@@ -90,7 +90,7 @@ def tell(reply: Reply) -> None:
     click.echo("  ".join((word, *about, f"workflow {plain(event.get('workflow_id'))}", state(event.get("status")))))
 
 
-def send_file(client: Client, retry_budget: RetryBudget, file: BinaryIO, *, json_wanted: bool) -> int:
+def send_file(client: ClientConnection, retry_budget: RetryBudget, file: BinaryIO, *, json_wanted: bool) -> int:
     """Send a file, sum up whatever happens, and return the exit code."""
     tally = Tally()
     try:

@@ -13,7 +13,7 @@ import msgspec
 from replayforge.cli.handlers_commands import who
 from replayforge.cli.options import as_json, config_file, with_client
 from replayforge.cli.output import relative, table, verbatim
-from replayforge.client.http import Client, at
+from replayforge.client.http import ClientConnection, at
 from replayforge.client.terminal import complain, plain
 from replayforge.config import load_config
 from replayforge.domain.errors import NotFound
@@ -34,7 +34,7 @@ def sources() -> None:
 @sources.command("ls")
 @as_json
 @with_client
-def list_sources(client: Client, *, json_wanted: bool) -> None:
+def list_sources(client: ClientConnection, *, json_wanted: bool) -> None:
     """List every source with what it has sent since the daemon started."""
     reply = client.get("api", "sources")
     if json_wanted:
@@ -70,7 +70,7 @@ def source_row(source: Mapping[str, Any]) -> tuple[str, ...]:
 @as_json
 @with_client
 def test_source(
-    client: Client,
+    client: ClientConnection,
     *,
     name: str,
     file: Path,
@@ -130,7 +130,7 @@ def configured(name: str, config_path: Path | None) -> tuple[Source, str]:
 @as_json
 @with_client
 @click.pass_context
-def verify_refused(context: click.Context, /, client: Client, *, name: str, json_wanted: bool) -> None:
+def verify_refused(context: click.Context, /, client: ClientConnection, *, name: str, json_wanted: bool) -> None:
     """Verify again what was refused of a source, once its secret was put right; what is right is accepted and run.
 
     The time is judged as it was at arrival. Exits with 1 when nothing of it was right.
@@ -156,7 +156,7 @@ def verify_refused(context: click.Context, /, client: Client, *, name: str, json
 @click.option("--reason", required=True, help="Why, for whoever finds it paused.")
 @as_json
 @with_client
-def pause_source(client: Client, *, name: str, reason: str, json_wanted: bool) -> None:
+def pause_source(client: ClientConnection, *, name: str, reason: str, json_wanted: bool) -> None:
     """Have a source answered 503, on every daemon; its provider sends again later."""
     reply = client.post("api", "sources", name, "pause", document={"reason": reason, "by": who()})
     if json_wanted:
@@ -171,7 +171,7 @@ def pause_source(client: Client, *, name: str, reason: str, json_wanted: bool) -
 @click.argument("name")
 @as_json
 @with_client
-def resume_source(client: Client, *, name: str, json_wanted: bool) -> None:
+def resume_source(client: ClientConnection, *, name: str, json_wanted: bool) -> None:
     """Take in again what a source sends."""
     reply = client.post("api", "sources", name, "resume")
     if json_wanted:

@@ -8,7 +8,7 @@ import click
 
 from replayforge.cli.options import as_json, with_client
 from replayforge.cli.output import verbatim
-from replayforge.client.http import Client, Problem, Reply, Unreachable
+from replayforge.client.http import ClientConnection, Problem, Reply, Unreachable
 from replayforge.client.terminal import complain, plain
 
 CONVERGED_EXIT_CODE = 0
@@ -31,7 +31,7 @@ APART = {
 @as_json
 @with_client
 @click.pass_context
-def status(context: click.Context, /, client: Client, *, wait_seconds: float, json_wanted: bool) -> None:
+def status(context: click.Context, /, client: ClientConnection, *, wait_seconds: float, json_wanted: bool) -> None:
     """Say whether everything accepted that is due has come to its end.
 
     What is scheduled, tried again later than in a few seconds, parked, kept, paused, held, or blocked in its lane
@@ -52,7 +52,7 @@ def status(context: click.Context, /, client: Client, *, wait_seconds: float, js
     context.exit(CONVERGED_EXIT_CODE if document["converged"] else NOT_CONVERGED_EXIT_CODE)
 
 
-def report(client: Client, wait_seconds: float) -> Reply:
+def report(client: ClientConnection, wait_seconds: float) -> Reply:
     """Return the report, as soon as it says converged or the time is over; a daemon may restart meanwhile."""
     deadline = time.monotonic() + wait_seconds
     while True:

@@ -9,7 +9,7 @@ import msgspec
 from replayforge.cli.events_commands import attempts, state_in_words
 from replayforge.cli.options import as_json, with_client
 from replayforge.cli.output import facts, relative, table, verbatim
-from replayforge.client.http import Client
+from replayforge.client.http import ClientConnection
 from replayforge.client.terminal import complain, first_line, plain
 
 TOTALS = ("total_events", "succeeded", "failed", "dead_lettered", "in_flight")
@@ -25,7 +25,7 @@ def workflows() -> None:
 @click.option("--cursor", help="Where the last page ended.")
 @as_json
 @with_client
-def list_workflows(client: Client, *, json_wanted: bool, **query: Any) -> None:
+def list_workflows(client: ClientConnection, *, json_wanted: bool, **query: Any) -> None:
     """List workflows, the one that changed last first."""
     reply = client.get("api", "workflows", **query)
     if json_wanted:
@@ -54,7 +54,7 @@ def workflow_row(workflow: Mapping[str, Any]) -> tuple[str, ...]:
 @click.argument("workflow_id", metavar="WORKFLOW")
 @as_json
 @with_client
-def show(client: Client, *, workflow_id: str, json_wanted: bool) -> None:
+def show(client: ClientConnection, *, workflow_id: str, json_wanted: bool) -> None:
     """Show the totals of a workflow and its timeline."""
     summary = client.get("api", "workflows", workflow_id)
     timeline = client.get("api", "workflows", workflow_id, "timeline")

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from replayforge.client.http import NDJSON, Client, Problem, Unreachable, sentence
+from replayforge.client.http import NDJSON, ClientConnection, Problem, Unreachable, sentence
 from replayforge.client.progress import Bar
 from replayforge.client.retry_budget import REFUSED_FOR_NOW, RetryBudget, outcome_unknown
 
@@ -54,7 +54,7 @@ class BulkSender:
     that have their answer, and says each rejected line.
     """
 
-    def __init__(self, client: Client, retry_budget: RetryBudget, tally: Tally, bar: Bar) -> None:
+    def __init__(self, client: ClientConnection, retry_budget: RetryBudget, tally: Tally, bar: Bar) -> None:
         self.client = client
         self.retry_budget = retry_budget
         self.tally = tally

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from replayforge.client.http import Client, Problem, Unreachable, split
+from replayforge.client.http import ClientConnection, Problem, Unreachable, split
 from replayforge.domain.clock import parse_time
 from replayforge.domain.document import decode_exactly
 from replayforge.domain.event import EventRecord, decode_record
@@ -46,7 +46,7 @@ decode_page = msgspec.json.Decoder(LogPage).decode
 class LogFollower:
     """Follows the log of a daemon; `say` is told when the daemon does not answer, and that is waited for."""
 
-    def __init__(self, client: Client, say: Callable[[str], None]) -> None:
+    def __init__(self, client: ClientConnection, say: Callable[[str], None]) -> None:
         self.client = client
         self.say = say
 

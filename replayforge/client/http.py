@@ -1,4 +1,4 @@
-"""How commands talk to a running daemon: one connection, every failure an error that says what happened."""
+"""How one connection talks to a running daemon: every failure is an error that says what happened."""
 
 import http.client
 import re
@@ -70,7 +70,7 @@ class Reply:
         return decode_exactly(self.body)
 
 
-class Client:
+class ClientConnection:
     """Speaks HTTP with one daemon. Every call returns a 2xx Reply, or raises Problem or Unreachable."""
 
     def __init__(self, url: str, api_key: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
@@ -79,16 +79,21 @@ class Client:
             raise Rejected("The API key holds characters that no key can have.")
         self.url = url.rstrip("/")
         self.base_path = quote(parts.path.rstrip("/"), safe="/%")
+        self.root = f"{parts.scheme}://{parts.netloc}{self.base_path}"
         self.headers = {"Accept": JSON} | ({"X-API-Key": api_key} if api_key else {})
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.connection = kind(parts.hostname or "", port, timeout=timeout_seconds)
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> "ClientConnection":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next request makes another."""
         self.connection.close()
 
     def get(self, *path: str, **query: str | int | None) -> Reply:
@@ -133,9 +138,14 @@ class Client:
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a name no host can have
             self.connection.close()
             raise Unreachable(self.url, error, sent=sent) from error
-        if not 200 <= reply.status < 300:
-            raise Problem(reply.status, problem_document(reply.body), seconds(response.headers.get("Retry-After")))
-        return reply
+        return checked(reply)
+
+
+def checked(reply: Reply) -> Reply:
+    """Return a good answer; raises Problem for any other."""
+    if not 200 <= reply.status < 300:
+        raise Problem(reply.status, problem_document(reply.body), seconds(reply.headers.get("retry-after")))
+    return reply
 
 
 def split(url: str) -> tuple[SplitResult, int | None]:

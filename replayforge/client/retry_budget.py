@@ -27,12 +27,16 @@ class RetryBudget:
 
     def wait(self, error: Problem | Unreachable) -> None:
         """Wait before the next try; raises the error when it will not pass by waiting, or not in time."""
+        self.sleep(self.spend(error))
+
+    def spend(self, error: Problem | Unreachable) -> float:
+        """Return how many seconds to wait before the next try; raises the error as `wait` does."""
         pause_seconds = self.next_pause_seconds(error)
         if not may_pass(error) or pause_seconds > self.left_seconds:
             raise error
         self.failures += 1
         self.left_seconds -= pause_seconds
-        self.sleep(pause_seconds)
+        return pause_seconds
 
     def next_pause_seconds(self, error: Problem | Unreachable) -> float:
         """Return the time the daemon asked for, else one that grows with each failure."""

@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import dataclass, field
 
-from replayforge.client.http import Client, Problem
+from replayforge.client.http import ClientConnection, Problem
 from replayforge.demo.child_daemon import LogLine
 from replayforge.demo.story import span_in_words, tell
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, SystemClock, parse_time
@@ -36,7 +36,7 @@ class AffectedEvents:
         """The events in hand at a kill that have not ended yet."""
         return [event_id for event_id, affected in self.by_id.items() if affected.by == BY_KILL]
 
-    def remember_busy(self, client: Client) -> None:
+    def remember_busy(self, client: ClientConnection) -> None:
         """Note the events that are in workers' hands just before a kill."""
         for worker in client.get("api", "workers").document()["items"]:
             if worker["current_event_id"]:
@@ -54,7 +54,7 @@ class AffectedEvents:
         elif line.text in SERIOUS:
             tell(f"{line.text}: {line.fields}")
 
-    def follow(self, client: Client) -> None:
+    def follow(self, client: ClientConnection) -> None:
         """See which struck events have ended, and tell how long that took; of those of a kill, when all have."""
         for event_id in list(self.by_id):
             with contextlib.suppress(Problem):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replayforge.client.http import Client, Unreachable
+from replayforge.client.http import ClientConnection, Unreachable
 from replayforge.demo.child_daemon import RECOVERED, ChildDaemon, port_for
 from replayforge.demo.intake_proof import look_at_intake
 from replayforge.demo.oracle import AckFile, objections, read_effects
@@ -54,7 +54,7 @@ def load_and_kill(report: ChaosReport, data: Path, workers: int, deadline: float
     make_private_directory(data)
     acks = AckFile(data / "acknowledged.txt")
     say(f"chaos: {report.events:,} events, {report.kills} kills, --seed {report.seed}; data in {data}")
-    with ChildDaemon(data / "data", port_for(0, 0), workers) as daemon, Client(daemon.url) as client:
+    with ChildDaemon(data / "data", port_for(0, 0), workers) as daemon, ClientConnection(daemon.url) as client:
         rate = max(EVENTS_PER_SECOND_MIN, report.events / (WORK_SECONDS_MAX * (report.kills + 1)))
         lines = lines_of(checkout_events(report.events, str(report.seed)))
         sender = Sender(daemon.url, lines, rate, say=say, on_acknowledged=acks.note)
@@ -124,7 +124,7 @@ def watch(daemon: ChildDaemon, until: float) -> float | None:
     return listened
 
 
-def converged(client: Client, sender: Sender, deadline: float) -> dict[str, Any]:
+def converged(client: ClientConnection, sender: Sender, deadline: float) -> dict[str, Any]:
     """Return the report once everything is sent and has ended; raises Unavailable when that takes too long."""
     while time.monotonic() < deadline:
         if sender.error is not None:

@@ -3,7 +3,7 @@
 import contextlib
 import time
 
-from replayforge.client.http import Client, Problem, Unreachable
+from replayforge.client.http import ClientConnection, Problem, Unreachable
 from replayforge.client.terminal import counted
 from replayforge.demo.child_daemon import ChildDaemon
 from replayforge.demo.intake_proof import DELIVERIES, SCHEDULE, deliver, look_at_intake
@@ -25,7 +25,7 @@ def perform(daemon: ChildDaemon, options: DemoOptions) -> list[str]:
     daemon.start()
     daemon.wait_listening()
     tell(f"open {daemon.url} in a browser to watch")
-    with Client(daemon.url) as client, Keyboard() as keyboard:
+    with ClientConnection(daemon.url) as client, Keyboard() as keyboard:
         if keyboard.present:
             tell(KEYS)
         sender = Sender(daemon.url, options.lines, options.events_per_second, say=tell)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from replayforge.client.bulk import BulkSender, Line, Tally
-from replayforge.client.http import Client, Problem, Unreachable
+from replayforge.client.http import ClientConnection, Problem, Unreachable
 from replayforge.client.progress import Bar, ignore
 from replayforge.client.retry_budget import RetryBudget
 from replayforge.domain.identity import event_id_for_key
@@ -72,7 +72,7 @@ class Sender(threading.Thread):
         retry_budget = Eager(RETRY_SECONDS, sleep=self.wait)
         next_at = time.monotonic()
         try:
-            with Client(self.url) as client:
+            with ClientConnection(self.url) as client:
                 bulk = Acknowledging(client, retry_budget, self.tally, Bar(ignore, self.say), self.acknowledged)
                 while piece := list(islice(self.lines, PIECE_LINES)):
                     bulk.send(piece)
@@ -115,7 +115,12 @@ class Acknowledging(BulkSender):
     """Tells somebody of each line that is safe."""
 
     def __init__(
-        self, client: Client, retry_budget: RetryBudget, tally: Tally, bar: Bar, acknowledged: Callable[[Line], None]
+        self,
+        client: ClientConnection,
+        retry_budget: RetryBudget,
+        tally: Tally,
+        bar: Bar,
+        acknowledged: Callable[[Line], None],
     ) -> None:
         super().__init__(client, retry_budget, tally, bar)
         self.acknowledged = acknowledged

@@ -9,7 +9,7 @@ from itertools import chain, count
 from typing import Any
 
 from replayforge.client.bulk import Tally
-from replayforge.client.http import Client, Problem, Unreachable
+from replayforge.client.http import ClientConnection, Problem, Unreachable
 from replayforge.client.terminal import counted
 from replayforge.demo.affected_events import AffectedEvents
 from replayforge.demo.child_daemon import ChildDaemon
@@ -44,7 +44,7 @@ class Show:
     """Runs one demo on a daemon that has been started. `report` is the newest convergence report."""
 
     daemon: ChildDaemon
-    client: Client
+    client: ClientConnection
     sender: Sender
     keyboard: Keyboard
     faults: list[Fault]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from replayforge.client.http import Client
+from replayforge.client.http import ClientConnection
 from replayforge.client.terminal import counted
 from replayforge.demo.oracle import NAMED_MAX, Effects
 from replayforge.demo.orders import PLACED
@@ -35,7 +35,7 @@ class StepsFound:
         return f"{found}; {twice if self.again else 'none was done twice'}"
 
 
-def look_at_steps(client: Client, effects: Effects) -> StepsFound:
+def look_at_steps(client: ClientConnection, effects: Effects) -> StepsFound:
     """Ask the daemon for its orders and hold them against the effects, once everything has ended or is parked."""
     ids = [event["id"] for event in client.events({"event_type": PLACED})]
     orders = [client.get("api", "events", event_id).document() for event_id in ids]
