@@ -89,7 +89,7 @@ def routes() -> list[web.RouteDef]:
         post("/logout", login.logout),
         post("/theme", login.choose_theme),
         get("/docs", api_page.docs),
-        get("/guide", guide.guide),
+        get("/guide", guide.contents),
         get("/guide/{name:[^/]+}", guide.guide),
         get("/openapi.json", openapi.serve),
         get("/api/stream", hints.stream),

@@ -88,6 +88,7 @@ def paths(ids: dict[str, str]) -> list[str]:
         f"/confirm/discard?id={ids['dead']}",
         "/docs",
         "/guide/contributing",
+        "/guide?q=child+events",
     ]
 
 

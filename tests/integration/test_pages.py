@@ -46,7 +46,8 @@ VIEW_OF: dict[str, Any] = {
     "login.html": views.LoginView,
     "error.html": views.ErrorView,
     "docs.html": api_page.DocsView,
-    "guide.html": guide.GuideView,
+    "guide.html": guide.ContentsView,
+    "guide_document.html": guide.GuideView,
 }
 FRAME = {"layout.html", "bare.html", "head.html", "parts.html"}
 

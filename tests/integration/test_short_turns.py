@@ -178,6 +178,8 @@ READS = [
     "/openapi.json",
     "/docs",
     "/guide",
+    "/guide?q=events",
+    "/guide/workflows",
     "/",
     "/search?q=" + "%27" * 80,
     "/dead-letters",

@@ -1,0 +1,96 @@
+"""Runs what a document of the guide shows: its files are written, its commands run by a shell beside a daemon.
+
+A fenced block says after its language into which file it goes: "python handlers.py"; blocks for one file are joined.
+All blocks of `sh` are one script, in which `replayforge` is this one; a block of `text` behind one of them is what it
+prints, where "…" stands for anything and lines may be left out. The port 8787 is the daemon's, whichever that is.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import replayforge
+from tests.support.daemon_process import REPOSITORY, DaemonProcess
+
+DOCS = Path(replayforge.__file__).parent / "docs"
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PROGRAM = '#!/bin/sh\nexec "{python}" -m replayforge "$@"\n'
+MARK = "=== block"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block: its language, the file it goes into, and what is in it."""
+
+    language: str
+    file: str
+    text: str
+
+
+def blocks(document: str) -> list[Block]:
+    """Return the fenced blocks of a document, in order."""
+    source = (DOCS / f"{document}.md").read_text(encoding="utf-8")
+    found = []
+    for info, text in FENCE.findall(source):
+        language, _, file = info.partition(" ")
+        found.append(Block(language, file, text))
+    return found
+
+
+def write_files(document: str, folder: Path) -> list[str]:
+    """Write the files that a document shows into a folder, and return their names."""
+    contents: dict[str, list[str]] = defaultdict(list)
+    for block in blocks(document):
+        if block.file:
+            contents[block.file].append(block.text)
+    for name, texts in contents.items():
+        (folder / name).write_text("\n".join(texts), encoding="utf-8")
+    return list(contents)
+
+
+def run_commands(document: str, daemon: DaemonProcess, port: str) -> None:
+    """Run the commands of a document in the daemon's directory; every one exits 0, and prints what is said."""
+    shown = blocks(document)
+    script = "set -eu\n" + "".join(
+        f"echo '{MARK} {number}'\n{block.text}" for number, block in enumerate(shown) if block.language == "sh"
+    )
+    done = subprocess.run(
+        ["bash", "-c", script.replace("8787", port)], cwd=daemon.directory, env=shell_environment(daemon, port),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:]
+    printed = dict(re.findall(rf"^{MARK} (\d+)\n(.*?)(?=^{MARK}|\Z)", done.stdout, re.MULTILINE | re.DOTALL))
+    for number, block in enumerate(shown):
+        if block.language == "text" and shown[number - 1].language == "sh":
+            assert_printed(block.text, printed[str(number - 1)])
+
+
+def shell_environment(daemon: DaemonProcess, port: str) -> dict[str, str]:
+    """Return the environment of the shell, in which `replayforge` is this one and speaks with the daemon."""
+    programs = daemon.directory / "bin"
+    programs.mkdir(exist_ok=True)
+    for name in ("replayforge", "python"):
+        script = PROGRAM if name == "replayforge" else '#!/bin/sh\nexec "{python}" "$@"\n'
+        (programs / name).write_text(script.format(python=sys.executable))
+        (programs / name).chmod(0o755)
+    return daemon.environment() | {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": str(REPOSITORY),
+        "REPLAYFORGE_URL": f"http://127.0.0.1:{port}",
+        "REPLAYFORGE__SERVER__PORT": port,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def assert_printed(expected: str, printed: str) -> None:
+    """Check that lines were printed in their order; runs of white space are one space."""
+    rest = [" ".join(line.split()) for line in printed.splitlines()]
+    for line in (" ".join(line.split()) for line in expected.splitlines() if line.strip()):
+        form = re.compile(".*".join(map(re.escape, line.split("…"))))
+        place = next((number for number, one in enumerate(rest) if form.fullmatch(one)), None)
+        assert place is not None, f"{line!r} was not printed by:\n{printed}"
+        rest = rest[place + 1 :]
