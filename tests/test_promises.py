@@ -137,10 +137,10 @@ def test_every_statement_is_carried_out() -> None:
 # Commands
 
 COMMANDS = {
-    "chaos", "check", "config check", "config show", "dead discard", "dead groups", "dead ls", "dead replay", "demo",
-    "endpoint check", "events cancel", "events ls", "events replay", "events resolve", "events show",
-    "forward", "log bench-fsync", "log dump", "log repair", "log stat", "log verify", "send", "serve", "status",
-    "version",
+    "backup", "chaos", "check", "config check", "config show", "dead discard", "dead groups", "dead ls", "dead replay",
+    "demo", "endpoint check", "events cancel", "events ls", "events replay", "events resolve", "events show",
+    "forward", "log bench-fsync", "log dump", "log repair", "log stat", "log verify", "restore", "send", "serve",
+    "status", "version",
 }  # fmt: skip
 COMMANDS_BEYOND = {
     "completion", "events retry", "handlers ls", "handlers pause", "handlers resume", "log export", "log import",
@@ -149,7 +149,7 @@ COMMANDS_BEYOND = {
     "sources pause", "sources resume", "sources test", "sources verify", "workflows ls", "workflows show",
 }  # fmt: skip
 COMMANDS_TO_COME = {
-    "shadow", "prove", "deploy check", "backup", "restore",
+    "shadow", "prove", "deploy check",
 }  # fmt: skip
 GROUPS_PROMISED = {"sources"}  # named without what is in them
 SPECIFICATION = next((path for one in PACKAGE.parents if (path := one / "shared" / "API.md").exists()), None)

@@ -61,6 +61,8 @@ COMMANDS = {
     "check": Subcommand(
         "check_command", "check", "Compare the log with the store, event by event, while no daemon runs."
     ),
+    "backup": Subcommand("backup_commands", "backup", "Copy log and store together, while the daemon runs or not."),
+    "restore": Subcommand("backup_commands", "restore", "Bring a backup back into an empty data directory."),
     "log": Subcommand("log_commands", "log", "Look at the write-ahead log, and repair it."),
     "chaos": Subcommand("chaos_command", "chaos", "Kill a daemon at random while it works, and prove its ledger."),
     "config": Subcommand("config_commands", "config", "Show or check the configuration."),

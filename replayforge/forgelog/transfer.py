@@ -59,7 +59,16 @@ def copy_log(files: Files, source: Path, target: Path) -> Copied:
 
 def copy_file(disk: Disk, source: Path, target: Path) -> int:
     """Copy one file, durably, and return its size."""
-    reading, writing = disk.files.open(source), disk.files.open(target, create=True)
+    reading = disk.files.open(source)
+    try:
+        return copy_open_file(disk, reading, target)
+    finally:
+        disk.files.close(reading)
+
+
+def copy_open_file(disk: Disk, reading: int, target: Path) -> int:
+    """Copy what a handle leads to, durably, and return its size."""
+    writing = disk.files.open(target, create=True)
     try:
         position = 0
         while piece := disk.files.pread(reading, PIECE_BYTES, position):
@@ -68,5 +77,4 @@ def copy_file(disk: Disk, source: Path, target: Path) -> int:
         disk.sync_file(writing)
         return position
     finally:
-        disk.files.close(reading)
         disk.files.close(writing)

@@ -147,6 +147,11 @@ def read_former(directory: Path) -> FormerIncarnation:
     return FormerIncarnation(word.owner, word.draining, word.alone, seconds, frozenset(word.outlived))
 
 
+def drained_word(directory: Path) -> bytes:
+    """Return the word that the incarnation on this data directory would leave if it were told to end now."""
+    return encode(Word(read_former(directory).owner, boot_id(), draining=True)).ljust(WORD_BYTES)
+
+
 def boot_id() -> str:
     """Return what names this start of the machine, or "" where nothing does."""
     try:

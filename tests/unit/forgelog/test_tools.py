@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 
 from replayforge.cli.log_commands import log as log_group
 from replayforge.forgelog.errors import GapError, LogRefused
+from replayforge.forgelog.files import OsFiles
+from replayforge.forgelog.live_copy import HeldLog
 from replayforge.forgelog.log import ForgeLog, LogOptions, NewRecord
 
 SMALL = LogOptions(segment_bytes=16_384)
@@ -258,6 +260,32 @@ async def test_export_and_import(data: Path, tmp_path: Path) -> None:
     damage(*position_of(data, 5))
     assert run(data, "export", str(tmp_path / "out2")).exit_code == 2
     assert not (tmp_path / "out2").exists()
+
+
+async def test_a_held_log_outlives_retention(tmp_path: Path) -> None:
+    """What retention removes while a log is held is in its copy all the same, and so is what was begun meanwhile."""
+    log = ForgeLog.open(tmp_path / "log", options=LogOptions(segment_bytes=16_384, retention_bytes_max=1))
+    for _ in range(TOTAL):
+        await log.append([NewRecord(b"x" * 1000, b"key")])
+    held = HeldLog(OsFiles(), tmp_path / "log")
+    held.look()
+    assert log.retain(TOTAL).first_offset > 1
+    for _ in range(TOTAL):
+        await log.append([NewRecord(b"x" * 1000, b"key")])
+    held.look()
+    report = held.copy(tmp_path / "copy", projected_offset=7)
+    held.close()
+    assert (report.first_offset, report.last_offset, report.projected_offset) == (1, 2 * TOTAL, 7)
+    held = HeldLog(OsFiles(), tmp_path / "log")
+    held.look()
+    for _ in range(TOTAL):
+        await log.append([NewRecord(b"x" * 1000, b"key")])
+    log.retain(3 * TOTAL)
+    held.look()
+    with pytest.raises(LogRefused, match="segment is missing"):
+        held.copy(tmp_path / "too late")
+    held.close()
+    await log.close()
 
 
 def test_wrong_usage_is_code_3(data: Path, tmp_path: Path) -> None:
