@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from replayforge.client.http import Problem, Unreachable
     from replayforge.client.sync_client import Client
     from replayforge.domain.event import Event
-    from replayforge.domain.retry import Permanent, Retry
+    from replayforge.domain.retry import BadPayload, Permanent, Retry
     from replayforge.domain.step_errors import Cancelled, Parking, StepFailed, WaitTimedOut
     from replayforge.engine.handlers.context import Context
     from replayforge.engine.handlers.registry import Handlers
 
 __all__ = [
     "AsyncClient",
+    "BadPayload",
     "Cancelled",
     "Client",
     "Context",
@@ -35,6 +36,7 @@ __all__ = [
 # What users write is found when it is asked for, so that a command which needs none of it starts at once.
 PLACES = {
     "AsyncClient": "replayforge.client.async_client",
+    "BadPayload": "replayforge.domain.retry",
     "Client": "replayforge.client.sync_client",
     "NotSucceeded": "replayforge.client.calls",
     "Problem": "replayforge.client.http",

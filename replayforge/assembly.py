@@ -22,6 +22,8 @@ from replayforge.building import (
 from replayforge.config import Config
 from replayforge.domain.clock import Clock, SystemClock
 from replayforge.domain.errors import ReplayForgeError, Unavailable
+from replayforge.domain.schedule import Schedule
+from replayforge.domain.webhook_source import Source
 from replayforge.engine.accept.intake import Intake
 from replayforge.engine.accept.schedule_loading import load_schedules
 from replayforge.engine.accept.scheduler import Scheduler
@@ -219,12 +221,8 @@ async def opened(
     clock, telemetry = clock or SystemClock(), telemetry or logging_telemetry()
     if handlers is None:
         handlers = load_handlers(config.handlers.modules)
-    for event_type in config.handlers.signals:
-        handlers.signal(event_type)
     webhook_client, callbacks = WebhookClient(clock), Callbacks()
-    sources = load_sources(config.sources, os.environ)
-    schedules = load_schedules(config.schedules, handlers)
-    handlers = with_endpoints(handlers, config.handlers.http, webhook_client, callbacks)
+    handlers, sources, schedules = put_together(config, handlers, webhook_client, callbacks)
     if changed is not None:
         handlers = handlers.changed(changed)
     if config.chaos.enabled:
@@ -269,6 +267,25 @@ async def opened(
         stack.callback(daemon.loop_watch.stop)
         stack.callback(daemon.incarnation_file.close)
         yield daemon
+
+
+def put_together(
+    config: Config, handlers: Handlers, webhook_client: WebhookClient, callbacks: Callbacks
+) -> tuple[Handlers, list[Source], list[Schedule]]:
+    """Return handlers, sources and schedules, those of the code and those of the configuration.
+
+    Raises Refused with one sentence for what cannot be used.
+    """
+    for event_type in config.handlers.signals:
+        handlers.signal(event_type)
+    sources = load_sources(config.sources, os.environ)
+    schedules = load_schedules(config.schedules, handlers)
+    return with_endpoints(handlers, config.handlers.http, webhook_client, callbacks), sources, schedules
+
+
+def check_code(config: Config) -> Handlers:
+    """Return the handlers that a daemon would have; raises Refused for what would keep it from starting."""
+    return put_together(config, load_handlers(config.handlers.modules), WebhookClient(SystemClock()), Callbacks())[0]
 
 
 async def build(base: Foundation, callbacks: Callbacks) -> Daemon:

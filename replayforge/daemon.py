@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from replayforge.assembly import DRAIN_SECONDS, Daemon, opened
+from replayforge.assembly import DRAIN_SECONDS, Daemon, check_code, opened
 from replayforge.building import lanes_of
 from replayforge.config import Config, LoadedConfig
 from replayforge.config.source_rules import UNSIGNED
@@ -209,6 +209,13 @@ def web_context(daemon: Daemon) -> WebContext:
         bodies=BodyBudget(server.bodies_bytes_max),
         callbacks=daemon.callbacks,
     )
+
+
+def check(config: Config) -> int:
+    """Return how many handlers a daemon with these settings has; raises Refused for what keeps it from starting."""
+    check_exposure(config)
+    check_way_back(config)
+    return len(check_code(config).registered)
 
 
 def check_exposure(config: Config) -> None:

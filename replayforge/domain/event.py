@@ -3,12 +3,21 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple
 
 import msgspec
 
 from replayforge.domain.document import canonical, decode_exactly, same_json
 from replayforge.domain.lifecycle import Outcome, State
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # which tools know without its being installed
+
+    Payload = TypeVar("Payload", covariant=True, default=Any)  # the default is for a plain `Event`, in strict mode too
+else:
+    from typing import TypeVar
+
+    Payload = TypeVar("Payload", covariant=True)
 
 EVENT_RECORD_TYPE = 1
 ON = "on"  # the subscriber that stands for the handler which `on` has registered
@@ -291,8 +300,10 @@ class Action:
     detail: str
 
 
-class Event(msgspec.Struct, frozen=True, dict=True):
+class Event(msgspec.Struct, Generic[Payload], frozen=True, dict=True):
     """What a handler gets: the event and which run and attempt this is. `payload` is decoded on first use, exactly.
+
+    A handler whose parameter is an `Event[Payment]` gets the payload as a Payment, or BadPayload where it is none.
 
     `subscriber` is whom of several an event is for; see Handlers.subscribe.
     """
@@ -316,9 +327,10 @@ class Event(msgspec.Struct, frozen=True, dict=True):
         return f"Event({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     @cached_property
-    def payload(self) -> Any:
+    def payload(self) -> Payload:
         """The payload as Python values; integers keep every digit."""
-        return decode_exactly(self.payload_bytes)
+        payload: Payload = decode_exactly(self.payload_bytes)
+        return payload
 
     @cached_property
     def metadata(self) -> dict[str, Any]:

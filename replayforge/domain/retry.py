@@ -36,6 +36,11 @@ class Permanent(Exception):
     """Raised by a handler: no further attempt can succeed, so the event becomes a dead letter now."""
 
 
+class BadPayload(Permanent):
+    """The payload is not what the handler wants: the event becomes a dead letter `bad_payload`, to be replayed when the
+    code, or the payload, is right. `event.payload` raises it where it does not fit its annotation, and handlers may."""
+
+
 def after_seconds(after: Any) -> float | None:
     """Return the seconds that `after` stands for; raises TypeError or ValueError with a sentence."""
     if after is None:

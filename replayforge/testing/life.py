@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 from replayforge import crashpoints, event_loop
-from replayforge.engine.handlers.registry import Handler, plain_function
+from replayforge.engine.handlers.functions import plain_function
+from replayforge.engine.handlers.registry import Handler
 from replayforge.event_loop import Contained
 from replayforge.telemetry import attempt_context
 

@@ -2,17 +2,12 @@
 
 import copy
 import fnmatch
-import functools
-import hashlib
-import inspect
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from types import FunctionType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -23,8 +18,16 @@ from replayforge.domain.schedule import Missed, Overlap, Schedule
 from replayforge.domain.schedule import objection_to as objection_to_timing
 from replayforge.engine.handlers.context import Context
 from replayforge.engine.handlers.fan_out import fan_out
+from replayforge.engine.handlers.functions import (
+    hash_of_source,
+    is_coroutine_function,
+    objection_to_function,
+    plain_function,
+)
+from replayforge.engine.handlers.payloads import event_class
 
-HandlerFunction = Callable[[Event, Context], Any]
+HandlerFunction = Callable[[Event[Any], Context], Any]
+Function = TypeVar("Function", bound=HandlerFunction)  # what is registered comes back as it is
 
 PATTERN_CHARACTERS_MAX = 255
 SUBSCRIBER_FORM = re.compile(r"[A-Za-z0-9_.-]{1,63}")
@@ -39,7 +42,7 @@ class Handler:
 
     `endpoint` is the origin of the URL that an HTTP endpoint has; `breaker` says whether it is left alone for a while
     after failures in a row. `deadline_seconds` is how long one run may take, the time included in which it waits. One
-    with a `subscriber` name gets a child of each event, beside others.
+    with a `subscriber` name gets a child of each event, beside others. `event_class` is what the function is given.
     """
 
     pattern: str
@@ -54,6 +57,7 @@ class Handler:
     on_cancel: Literal["end", "run"] = "end"
     version: str = ""
     subscriber: str | None = None
+    event_class: type[Event[Any]] = Event
 
     @cached_property
     def identity(self) -> str:
@@ -63,7 +67,7 @@ class Handler:
     @cached_property
     def is_async(self) -> bool:
         """Whether the function runs on the event loop rather than in a thread."""
-        return inspect.iscoroutinefunction(plain_function(self.function))
+        return is_coroutine_function(self.function)
 
     @cached_property
     def name(self) -> str:
@@ -121,15 +125,16 @@ class Handlers:
         concurrency_max: int | None = None,
         deadline_seconds: float | None = None,
         on_cancel: Literal["end", "run"] = "end",
-    ) -> Callable[[HandlerFunction], HandlerFunction]:
+    ) -> Callable[[Function], Function]:
         """Register the decorated function for event types that match `pattern`, in which `*` stands for anything.
 
-        It is called with the event and a Context. An async function runs on the event loop, a plain one in a thread of
-        its own; an awaitable that it returns is awaited. What comes out, if anything, must be JSON and is kept as the
-        outcome. At most `concurrency_max` attempts run at once in one daemon; further events wait in the store, and in
-        nobody's way. A run that has not ended `deadline_seconds` after it began, the time included in which it waits,
-        becomes a dead letter at its next call of ctx. `on_cancel="run"` has a cancel raised as `Cancelled`, so that
-        what was done can be undone. Raises Refused when an option or the function cannot be used.
+        It is called with the event and a Context; where it says `event: Event[Payment]` the payload is a Payment. An
+        async function runs on the event loop, a plain one in a thread of its own; an awaitable that it returns is
+        awaited. What comes out, if anything, must be JSON and is kept as the outcome. At most `concurrency_max`
+        attempts run at once in one daemon; further events wait in the store, and in nobody's way. A run that has not
+        ended `deadline_seconds` after it began, the time included in which it waits, becomes a dead letter at its next
+        call of ctx. `on_cancel="run"` has a cancel raised as `Cancelled`, so that what was done can be undone.
+        Raises Refused when an option or the function cannot be used.
         """
         return self.registering(
             pattern,
@@ -152,7 +157,7 @@ class Handlers:
         concurrency_max: int | None = None,
         deadline_seconds: float | None = None,
         on_cancel: Literal["end", "run"] = "end",
-    ) -> Callable[[HandlerFunction], HandlerFunction]:
+    ) -> Callable[[Function], Function]:
         """Register the decorated function beside others for the same events; the options are those of `on`.
 
         An event goes to everybody who subscribes to its type when it is dispatched, and to a handler that `on` has
@@ -170,13 +175,17 @@ class Handlers:
             on_cancel=on_cancel,
         )
 
-    def registering(self, pattern: str, **options: Any) -> Callable[[HandlerFunction], HandlerFunction]:
+    def registering(self, pattern: str, **options: Any) -> Callable[[Function], Function]:
         """Return what registers a function under a pattern."""
 
-        def register(function: HandlerFunction) -> HandlerFunction:
+        def register(function: Function) -> Function:
             if objection := objection_to_function(function):
                 raise Refused(f"The handler for {pattern!r} cannot be used: {objection}.")
-            self.add(Handler(pattern, function, version=self.version, **options))
+            try:
+                event_is = event_class(function)
+            except ValueError as error:
+                raise Refused(f"The handler for {pattern!r} cannot be used: {error}.") from None
+            self.add(Handler(pattern, function, version=self.version, event_class=event_is, **options))
             return function
 
         return register
@@ -191,7 +200,7 @@ class Handlers:
         overlap: Literal["queue", "skip"] = "queue",
         jitter_seconds: float = 0.0,
         **options: Any,
-    ) -> Callable[[HandlerFunction], HandlerFunction]:
+    ) -> Callable[[Function], Function]:
         """Have the decorated function called by a schedule: a cron expression, or a number of seconds.
 
         The schedule is known by the function's name, unless another is given, and makes events of the type
@@ -199,7 +208,7 @@ class Handlers:
         `[[schedules]]`. Raises Refused when something of it cannot be used.
         """
 
-        def register(function: HandlerFunction) -> HandlerFunction:
+        def register(function: Function) -> Function:
             chosen = name or getattr(plain_function(function), "__name__", "")
             timing = {"cron": when} if isinstance(when, str) else {"every_seconds": when}
             schedule = Schedule(
@@ -344,45 +353,6 @@ def objection_to_schedule(schedule: Schedule) -> str:
     if schedule.jitter_seconds and not is_duration(schedule.jitter_seconds):
         return f"jitter_seconds={schedule.jitter_seconds!r:.40} must be a number of seconds"
     return objection_to_timing(schedule)
-
-
-def plain_function(function: Any) -> Any:
-    """Return the function that is behind a partial or an object that can be called."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
-
-
-def is_coroutine_function(function: Any) -> bool:
-    """Tell whether a function is async."""
-    if type(function) is FunctionType and function.__code__.co_flags & inspect.CO_COROUTINE:
-        return True
-    return inspect.iscoroutinefunction(plain_function(function))
-
-
-def hash_of_source(function: Any) -> str:
-    """Return the first digits of the hash of the file that a function was written in, if there is one."""
-    try:
-        file = inspect.getsourcefile(plain_function(function))
-        return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]
-    except (OSError, TypeError):
-        return ""
-
-
-def objection_to_function(function: Any) -> str:
-    """Say in a clause why a function cannot be a handler, or nothing."""
-    if not callable(function):
-        return f"{function!r:.100} is not a function"
-    named = plain_function(function)
-    if inspect.isgeneratorfunction(named) or inspect.isasyncgenfunction(named):
-        return "it is a generator, which would do nothing when it is called; use `return` in place of `yield`"
-    try:
-        inspect.signature(function).bind("event", "context")
-    except TypeError as error:
-        return f"it is called with two arguments, the event and the context, and its signature says: {error}"
-    except ValueError:
-        pass  # a function of C that does not tell its signature
-    return ""
 
 
 def objection_to(handler: Handler) -> str:

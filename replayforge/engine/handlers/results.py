@@ -16,7 +16,7 @@ import msgspec
 from replayforge import event_loop
 from replayforge.domain.journal import ARGUMENTS_BYTES_MAX, StepError
 from replayforge.domain.lifecycle import Outcome, Reason, State
-from replayforge.domain.retry import Permanent, Retry, after_seconds
+from replayforge.domain.retry import BadPayload, Permanent, Retry, after_seconds
 from replayforge.domain.step_errors import Cancelled, StepFailed
 from replayforge.domain.verdict import Result
 from replayforge.event_loop import HandlerExited
@@ -30,7 +30,11 @@ DETAILS_MAX = 32
 DETAIL_CHARACTERS_MAX = 1_000
 RUN = Path(__file__).parents[1] / "run"
 OURS = frozenset(
-    {event_loop.__file__, *(str(RUN / name) for name in ("attempt.py", "journal_answers.py", "step_runner.py"))}
+    {
+        event_loop.__file__,
+        str(Path(__file__).with_name("payloads.py")),
+        *(str(RUN / name) for name in ("attempt.py", "journal_answers.py", "step_runner.py")),
+    }
 )
 # What JSON has no word for is encoded as one of these, which may stand for something else as well.
 SUSPICIOUS = re.compile(rb"null|[nN]a[nN]|[iI]nf")
@@ -113,8 +117,7 @@ def raised(error: BaseException) -> Result:
 def judged(error: BaseException) -> Result:
     """Return what an error means: Permanent anywhere in a group wins, then an exit, then the longest Retry."""
     parts = list(parts_of(error))
-    step_failed = any(issubclass(type(one), StepFailed) for one in parts)
-    permanent = step_failed or any(issubclass(type(one), Permanent) for one in parts)
+    permanent = any(issubclass(type(one), (StepFailed, Permanent)) for one in parts)
     cancelled = any(issubclass(type(one), Cancelled) for one in parts)
     exits = not issubclass(type(error), Exception) or any(issubclass(type(one), EXITS) for one in parts)
     asked, complaint = asked_seconds([one for one in parts if issubclass(type(one), Retry)])
@@ -123,11 +126,17 @@ def judged(error: BaseException) -> Result:
         described(error, complaint),
         retry_after_seconds=asked,
         permanent=permanent,
-        reason=Reason.STEP_FAILED if step_failed else None,
+        reason=reason_of(parts),
         state=State.CANCELLED if cancelled else None,
         failed_steps=failed_steps_in(error),
         counts=not all(is_free(one) for one in parts if not issubclass(type(one), BaseExceptionGroup)),
     )
+
+
+def reason_of(parts: list[BaseException]) -> Reason | None:
+    """Return why an event becomes a dead letter, where the errors that ended its handler say so by themselves."""
+    kinds = ((BadPayload, Reason.BAD_PAYLOAD), (StepFailed, Reason.STEP_FAILED))
+    return next((reason for kind, reason in kinds if any(issubclass(type(one), kind) for one in parts)), None)
 
 
 def is_free(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from replayforge import crashpoints
 from replayforge.daemon_log import leave
+from replayforge.domain.document import decode_exactly
 from replayforge.domain.errors import Refused, Rejected
 from replayforge.domain.event import Event
 from replayforge.supervisor import SimulatedCrash
@@ -39,8 +40,8 @@ class Chaos:
 
     async def inject(self, event: Event) -> None:
         """Do what the event's flags ask for, then what chance asks for; return when nothing is to happen."""
-        if FLAG in event.payload_bytes and isinstance(event.payload, dict):
-            await self.obey(event, event.payload)
+        if FLAG in event.payload_bytes and isinstance(flags := decode_exactly(event.payload_bytes), dict):
+            await self.obey(event, flags)
         if self.rng.random() < self.exit_rate:
             self.exit(event)
         if self.rng.random() < self.crash_rate:

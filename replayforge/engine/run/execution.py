@@ -11,7 +11,7 @@ from msgspec import structs
 
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock, to_us
-from replayforge.domain.event import ClaimedEvent, Event, StoredEvent
+from replayforge.domain.event import ClaimedEvent, StoredEvent
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.retry import RetryPolicy
 from replayforge.domain.verdict import Result, Verdict, error_signature, judge
@@ -75,7 +75,7 @@ def begin(
     row, handler = claimed.event, handlers.find(claimed.event.route)
     attempt = None
     if handler is not None:
-        event = Event(
+        event = handler.event_class(
             id=row.id,
             application=row.application_name,
             workflow_id=row.workflow_id,

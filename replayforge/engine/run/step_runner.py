@@ -24,10 +24,10 @@ from replayforge.domain.journal import (
     step_key,
 )
 from replayforge.domain.lifecycle import Outcome
-from replayforge.domain.retry import RetryPolicy
+from replayforge.domain.retry import BadPayload, RetryPolicy
 from replayforge.domain.verdict import Result
 from replayforge.engine.handlers.context import StepCall, running_step_key
-from replayforge.engine.handlers.registry import is_coroutine_function
+from replayforge.engine.handlers.functions import is_coroutine_function
 from replayforge.engine.handlers.results import arguments_in_words, error_of, raised, returned
 from replayforge.engine.handlers.step_messages import ReportedError, ReportedStep
 from replayforge.engine.run.journal_records import JournalRecords
@@ -218,5 +218,10 @@ def thrown_or_returned(call: StepCall) -> Any:
 
 
 def failed_with(error: BaseException) -> tuple[Result, StepError]:
-    """Return the result of a step's function that raised, and what is kept of the error."""
+    """Return the result of a step's function that raised, and what is kept of the error.
+
+    A bad payload is raised again: it says nothing of the step, and the journal must not keep it for better code.
+    """
+    if isinstance(error, BadPayload):
+        raise error
     return raised(error), error_of(error)

@@ -1,6 +1,7 @@
 """Commands that need no daemon: config and serve."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,22 @@ def test_config_check(cli: Cli) -> None:
     ended = cli("config", "check")
     assert ended.code == 78
     assert ended.err.count("replayforge.toml: ") == 2
+
+
+def test_config_check_refuses_the_code_that_serve_would(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that cannot be one, or what the daemon would not listen with, is exit code 78 with the same words."""
+    monkeypatch.setattr("sys.path", [*sys.path])
+    handler = "@handlers.on('a')\nasync def pay(event, ctx): pass\n"
+    Path("shop_handlers.py").write_text(f"from replayforge import Handlers\nhandlers = Handlers()\n\n{handler}")
+    Path("replayforge.toml").write_text("[handlers]\nmodules = ['shop_handlers.py']\n")
+    assert cli("config", "check").out.endswith("; handlers: 1.\n")
+    Path("late_handlers.py").write_text(Path("shop_handlers.py").read_text().replace("event, ctx", "event"))
+    Path("replayforge.toml").write_text("[handlers]\nmodules = ['late_handlers.py']\n")
+    ended = cli("config", "check")
+    assert ended.code == 78
+    assert f"late_handlers.pay ({Path('late_handlers.py').absolute()}, line 4) is called with two" in ended.err
+    Path("replayforge.toml").write_text("[server]\nhost = '0.0.0.0'\n")
+    assert cli("config", "check").code == 78
 
 
 def test_serve_hands_over_its_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """What a handler may be, and what of it is checked when it is registered."""
 
+import functools
+import re
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -45,13 +47,95 @@ def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
         Handlers().on("t", **options)(fine)
 
 
+class Desk:
+    async def pay(self, event: Any, context: Any) -> None:
+        return None
+
+    async def __call__(self, event: Any, context: Any) -> None:
+        return None
+
+    def amounts(self, event: Any, context: Any) -> Iterator[int]:
+        yield 1
+
+    @staticmethod
+    async def static(event: Any, context: Any) -> None:
+        return None
+
+
+def needs_more(event: Any, context: Any, session: Any) -> None:
+    return None
+
+
+async def only_by_name(*, event: Any, context: Any) -> None:
+    return None
+
+
+def with_session(function: Any) -> Any:
+    """Decorate what takes three arguments, so that it can be called with two."""
+
+    @functools.wraps(function)
+    def called(event: Any, context: Any) -> Any:
+        return function(event, context, "session")
+
+    return called
+
+
+def without_context(function: Any) -> Any:
+    """Decorate what could be called with two, so that it no longer can."""
+
+    @functools.wraps(function)
+    def called(event: Any) -> Any:
+        return function(event, None)
+
+    return called
+
+
 @pytest.mark.parametrize(
-    "function",
-    [None, 3, "fine", generator, async_generator, lambda event: None, lambda: None, lambda a, b, c: None],
+    ("function", "is_async"),
+    [
+        (fine, True), (lambda event, context=None, *more: None, False), (lambda *both: None, False),
+        (Desk().pay, True), (Desk(), True), (Desk.static, True), (staticmethod(fine), True),
+        (functools.partial(needs_more, session=1), False), (functools.partial(Desk.pay, Desk()), True),
+        (with_session(needs_more), False), (print, False),
+    ],
+)  # fmt: skip
+def test_what_can_be_called_with_event_and_context_is_a_handler(function: Any, is_async: bool) -> None:
+    """Functions of every kind are handlers if they take two arguments as they are called, whatever they wrap."""
+    handlers = Handlers()
+    handlers.on("t")(function)
+    handlers.subscribe("t", name="beside")(function)
+    assert [one.is_async for one in handlers.registered] == [is_async, is_async]
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda event: None, ["test_registration.<lambda>", "too many positional", "`def handler(event, ctx):`"]),
+        (lambda: None, ["too many positional"]),
+        (needs_more, ["missing a required argument: 'session'", "`def needs_more(event, ctx):`"]),
+        (only_by_name, ["too many positional arguments", "`async def only_by_name(event, ctx):`"]),
+        (without_context(fine), ["test_registration.fine", "(event: Any) -> None"]),
+        (Desk.pay, ["Desk.pay", "'context'", "the method of an object: `on(pattern)(Handler().method)`"]),
+        (functools.partial(fine, 1), ["too many positional"]),
+        (generator, ["test_registration.generator", "is a generator", "`return`", "`def generator(event, ctx):`"]),
+        (async_generator, ["is a generator", "`async def async_generator(event, ctx):`"]),
+        (Desk().amounts, ["Desk.amounts", "is a generator"]),
+    ],
 )
-def test_what_cannot_be_called_as_a_handler_is_refused(function: Any) -> None:
-    """No function, a generator, and one with another signature are refused with a reason."""
-    with pytest.raises(Refused, match="cannot be used"):
+def test_what_cannot_be_called_so_is_refused_with_its_place_and_the_remedy(function: Any, words: list[str]) -> None:
+    """A generator and a signature that does not fit are refused, by both ways to register, before any event comes."""
+    for register in (Handlers().on("t"), Handlers().subscribe("t", name="beside"), Handlers().every(60, name="t")):
+        with pytest.raises(Refused, match="cannot be used") as caught:
+            register(function)
+        missing = [one for one in words if one not in str(caught.value)]
+        assert not missing, str(caught.value)
+        assert re.search(rf"\({re.escape(__file__)}, line \d+\)", str(caught.value))
+
+
+@pytest.mark.parametrize("function", [None, 3, "fine"])
+def test_what_is_no_function_is_refused(function: Any) -> None:
+    """What cannot be called at all is named."""
+    with pytest.raises(Refused, match=f"{function!r} is not a function"):
         Handlers().on("t")(function)
 
 
