@@ -1,8 +1,9 @@
 """Runs what a document of the guide shows: its files are written, its commands run by a shell beside a daemon.
 
 A fenced block says after its language into which file it goes: "python handlers.py"; blocks for one file are joined.
-All blocks of `sh` are one script, in which `replayforge` is this one; a block of `text` behind one of them is what it
-prints, where "…" stands for anything and lines may be left out. The port 8787 is the daemon's, whichever that is.
+All blocks of `sh` are one script, in which `replayforge` is this one; one that needs a program names it, "sh node". A
+block of `text` behind one of them is what it prints, where "…" stands for anything and lines may be left out. The port
+8787 is the daemon's, 3999 and 8080 are those of others beside it, whichever they are.
 """
 
 import os
@@ -10,8 +11,10 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 
 import replayforge
 from tests.support.daemon_process import REPOSITORY, DaemonProcess
@@ -41,32 +44,43 @@ def blocks(document: str) -> list[Block]:
     return found
 
 
-def write_files(document: str, folder: Path) -> list[str]:
+def write_files(document: str, folder: Path, ports: Mapping[str, str]) -> list[str]:
     """Write the files that a document shows into a folder, and return their names."""
     contents: dict[str, list[str]] = defaultdict(list)
     for block in blocks(document):
-        if block.file:
+        if block.file and block.language != "sh":
             contents[block.file].append(block.text)
     for name, texts in contents.items():
-        (folder / name).write_text("\n".join(texts), encoding="utf-8")
+        (folder / name).write_text(with_ports("\n".join(texts), ports), encoding="utf-8")
     return list(contents)
 
 
-def run_commands(document: str, daemon: DaemonProcess, port: str) -> None:
-    """Run the commands of a document in the daemon's directory; every one exits 0, and prints what is said."""
+def with_ports(text: str, ports: Mapping[str, str]) -> str:
+    """Return what a document shows with the ports that are free here."""
+    for shown, port in ports.items():
+        text = text.replace(shown, port)
+    return text
+
+
+def run_commands(document: str, daemon: DaemonProcess, ports: Mapping[str, str]) -> list[str]:
+    """Run the commands of a document in the daemon's directory; every one exits 0, and prints what is said.
+
+    Returns the programs that some of them need and that are not here.
+    """
     shown = blocks(document)
-    script = "set -eu\n" + "".join(
-        f"echo '{MARK} {number}'\n{block.text}" for number, block in enumerate(shown) if block.language == "sh"
-    )
+    missing = [one.file for one in shown if one.language == "sh" and one.file and not which(one.file)]
+    run = {number: one for number, one in enumerate(shown) if one.language == "sh" and one.file not in missing}
+    script = "set -eu\n" + "".join(f"echo '{MARK} {number}'\n{block.text}" for number, block in run.items())
     done = subprocess.run(
-        ["bash", "-c", script.replace("8787", port)], cwd=daemon.directory, env=shell_environment(daemon, port),
+        ["bash", "-c", with_ports(script, ports)], cwd=daemon.directory, env=shell_environment(daemon, ports["8787"]),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:]
     printed = dict(re.findall(rf"^{MARK} (\d+)\n(.*?)(?=^{MARK}|\Z)", done.stdout, re.MULTILINE | re.DOTALL))
-    for number, block in enumerate(shown):
-        if block.language == "text" and shown[number - 1].language == "sh":
-            assert_printed(block.text, printed[str(number - 1)])
+    for number in run:
+        if number + 1 < len(shown) and shown[number + 1].language == "text":
+            assert_printed(shown[number + 1].text, printed[str(number)])
+    return missing
 
 
 def shell_environment(daemon: DaemonProcess, port: str) -> dict[str, str]:

@@ -83,6 +83,7 @@ CONTEXT: web.AppKey[WebContext] = web.AppKey("context", WebContext)
 # Which query parameters each path of the API knows, by method and path.
 PARAMETERS: web.AppKey[dict[str, frozenset[str]]] = web.AppKey("parameters", dict)
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+BASE_PATH: web.RequestKey[str] = web.RequestKey("base_path", str)  # what the addresses of its answer begin with
 
 
 def context_of(request: web.Request) -> WebContext:

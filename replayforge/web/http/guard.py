@@ -13,7 +13,7 @@ from replayforge.tracebacks import formatted
 from replayforge.web.http import problems
 from replayforge.web.http.bodies import SHARE
 from replayforge.web.http.body_budget import Share
-from replayforge.web.http.context import CONTEXT, PARAMETERS, REQUEST_ID, context_of
+from replayforge.web.http.context import BASE_PATH, CONTEXT, PARAMETERS, REQUEST_ID, context_of
 from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.sessions import matching_key
 
@@ -61,7 +61,9 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     # Below a base path the guard stands twice, around the whole and around what lies below; the first names it.
     request_id = request.get(REQUEST_ID) or (given if REQUEST_ID_FORM.fullmatch(given) else new_request_id())
     request[REQUEST_ID] = request_id
-    share = request[SHARE] = Share(request.app[CONTEXT].bodies)
+    context = request.app[CONTEXT]
+    request[BASE_PATH] = context.base_path
+    share = request[SHARE] = Share(context.bodies)
     try:
         check_headers(request)
         check_access(request)

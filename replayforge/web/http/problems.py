@@ -20,7 +20,7 @@ from replayforge.domain.errors import (
 from replayforge.engine.accept.forgelog_service import Gone
 from replayforge.engine.accept.intake import KeyReused
 from replayforge.engine.accept.sources import SignatureRefused, TooLarge
-from replayforge.web.http.context import REQUEST_ID
+from replayforge.web.http.context import BASE_PATH, REQUEST_ID
 from replayforge.web.http.problem_types import PROBLEM_TYPES
 
 CONTENT_TYPE = "application/problem+json"
@@ -96,7 +96,7 @@ def respond(request: web.BaseRequest, error: Exception, **members: Any) -> web.R
         raise ConnectionResetError("An answer that had begun cannot be finished.")
     problem = describe(error, **members)
     problem |= {"instance": request.path, "request_id": request.get(REQUEST_ID, "")}
-    headers = {}
+    headers = help_link(request, problem["type"])
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
     response = web.Response(
@@ -105,3 +105,9 @@ def respond(request: web.BaseRequest, error: Exception, **members: Any) -> web.R
     if isinstance(error, FinalProblem):
         response.force_close()
     return response
+
+
+def help_link(request: web.BaseRequest, kind: str) -> dict[str, str]:
+    """Return the header that leads to what the guide says of a type of problem; none for what was never a request."""
+    base_path = request.get(BASE_PATH)
+    return {} if base_path is None else {"Link": f'<{base_path}/guide/errors#{kind.rpartition(":")[2]}>; rel="help"'}

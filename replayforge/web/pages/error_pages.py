@@ -48,6 +48,7 @@ async def as_page(request: web.Request, response: web.Response) -> web.Response:
         detail=f"Nothing lives at {request.path}." if no_route else str(problem.get("detail", "")),
         request_id=str(problem.get("request_id", "")),
         search=response.status == 404,
+        help="" if no_route else str(problem.get("type", "")).rpartition(":")[2],
     )
     page = PageTemplate("error.html", view.heading, status=response.status)
     shown = await (show_bare if response.status in STRANGER else show)(request, page, view)

@@ -39,16 +39,29 @@ class Hit:
 
 
 GROUPS: dict[str, tuple[Document, ...]] = {
-    "Use": (Document("quickstart", "Quick start", "Five minutes: a handler, an event, a kill -9, and it ends."),),
-    "Write": (
-        Document("workflows", "Workflows that remember", "Steps, waits, child events, compensation, cancel."),
-        Document("schedules", "Schedules", "Events by cron, or every so many seconds."),
+    "Use": (
+        Document("quickstart", "Quick start", "Five minutes: a handler, an event, a kill -9, and it ends."),
+        Document("sending", "Sending events", "curl, many at once, and the clients for Python."),
+        Document("idempotency", "Idempotency keys", "What is compared, for how long, and what to do at 422."),
         Document("webhooks", "Webhooks", "Providers send straight to the daemon."),
+    ),
+    "Write": (
+        Document("handlers", "Writing handlers", "Every option, the event, the context, results, retries, threads."),
+        Document("workflows", "Workflows that remember", "Steps, waits, child events, compensation, cancel."),
+        Document("recipes", "Recipes", "A saga, approvals, busy partners, fan-out, handlers in Node and Go."),
+        Document("lanes", "Lanes", "Order, concurrency and rates, and what blocks what."),
+        Document("schedules", "Schedules", "Events by cron, or every so many seconds."),
         Document("http_steps", "Steps over HTTP", "Workflows in any language, without an SDK."),
         Document("testing", "Testing handlers", "Days in milliseconds, and kills where you say."),
     ),
-    "Run": (Document("metrics", "Metrics", "Every metric, and which are worth waking somebody for."),),
+    "Run": (
+        Document("operating", "Operating", "Sizing, proxies, probes, upgrades, alerts, and what to do when."),
+        Document("errors", "Errors", "Every problem, every code of the log, every exit code, with its remedy."),
+        Document("metrics", "Metrics", "Every metric, and which are worth waking somebody for."),
+    ),
     "Understand": (
+        Document("when_not", "When not to choose it", "Beside Temporal, Restate, DBOS, Celery and a plain queue."),
+        Document("states", "States", "Every state, and every reason of a dead letter with its remedy."),
         Document("architecture", "Architecture", "The house, and the road of an event."),
         Document("glossary", "Glossary", "One word for one thing."),
         Document("contributing", "Contributing", "Set up, test, add a column, a page or a setting."),

@@ -294,6 +294,7 @@ class ErrorView:
     detail: str
     request_id: str
     search: bool
+    help: str
 
 
 def state_counts(report: Convergence) -> list[tuple[str, int]]:
