@@ -12,7 +12,7 @@ from tests.crash.test_kill import Load
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.sink import QUICK, SINK_HANDLERS
 
-SETTINGS = {**QUICK, "workers.count": 8}
+SETTINGS = {**QUICK, "workers.count": 32}
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.soak)])
@@ -68,7 +68,7 @@ def judge(directory: Path, number: int, before: set[str]) -> None:
         assert done.code == 0, done
         assert restored.run_command("check", *of(restored)).code == 0
         restored.start()
-        until(restored.converged, 60, "convergence")
+        until(restored.converged, 300, "convergence")
         states = {event_id: restored.http.event(event_id)["status"] for event_id in before}
         assert set(states.values()) <= {"succeeded", "dead_lettered"}, states
         assert restored.terminate() == 0
