@@ -17,7 +17,7 @@ from aiohttp import web
 from replayforge.assembly import DRAIN_SECONDS, Daemon, check_code, opened
 from replayforge.building import lanes_of
 from replayforge.config import Config, LoadedConfig
-from replayforge.config.source_rules import UNSIGNED
+from replayforge.config.settings import LoggingConfig
 from replayforge.daemon_log import leave, listen_to_libraries, loop_exception_handler, output, report_strays
 from replayforge.descriptors import Descriptors
 from replayforge.domain.errors import Fatal, Refused
@@ -26,15 +26,16 @@ from replayforge.engine.care.janitor import Chore
 from replayforge.event_loop import Escapes, loop_factory, run_to_the_end
 from replayforge.forks import Belongings, keep_from_children, open_descriptors
 from replayforge.opening import logging_telemetry
+from replayforge.reloading import Reloader
+from replayforge.service_manager import ServiceManager
 from replayforge.signals import Signals, stop_children
+from replayforge.start_rules import LOOPBACK, check_exposure, check_way_back
 from replayforge.telemetry import Telemetry
 from replayforge.web.app import build_app
 from replayforge.web.http.body_budget import BodyBudget
 from replayforge.web.http.connection import ConnectionLimits, runner_of
 from replayforge.web.http.context import Access, RequestLimits, WebContext
 
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to tell where it cannot be used
 HANDLES_WANTED = 65_536
 BACKLOG_MAX = 1024  # connections that wait to be accepted
 # The loop gives the interpreter's lock away at every send; the default of 5 ms is how long it would then wait for the
@@ -47,14 +48,15 @@ COLLECTED_AFTER = (20_000, 20, 50)
 def run(loaded: LoadedConfig, adopt_store: bool = False) -> int:
     """Run the daemon until a signal or a failure ends it; returns the exit code."""
     foreign = open_descriptors()
-    telemetry = begin_log(loaded.config.logging.format)
+    manager = ServiceManager(os.environ)
+    telemetry = begin_log(loaded.config.logging)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     raise_handle_limit()
     runner, escapes = asyncio.Runner(loop_factory=loop_factory()), Escapes()
     with runner:
         signals = Signals(telemetry)
         signals.install()
-        serving = serve(loaded, adopt_store, telemetry, signals, escapes=escapes, foreign=foreign)
+        serving = serve(loaded, adopt_store, telemetry, signals, manager, escapes=escapes, foreign=foreign)
         code = run_to_the_end(runner.get_loop(), serving, escapes)
         # Nothing of the user's holds up the end: no thread, no executor, no child process, no atexit handler.
         stop_children()
@@ -62,11 +64,11 @@ def run(loaded: LoadedConfig, adopt_store: bool = False) -> int:
     return code
 
 
-def begin_log(form: str) -> Telemetry:
+def begin_log(logging: LoggingConfig) -> Telemetry:
     """Let the daemon write its log, and return what is told all that happens from now on."""
-    output.begin(form)
+    output.begin(logging.format, logging.level)
     atexit.register(output.flush)
-    listen_to_libraries()
+    listen_to_libraries(logging.level)
     telemetry = logging_telemetry()
     report_strays(telemetry)
     return telemetry
@@ -81,8 +83,8 @@ def raise_handle_limit() -> None:
 
 
 async def serve(
-    loaded: LoadedConfig, adopt_store: bool, telemetry: Telemetry, signals: Signals, *, escapes: Escapes,
-    foreign: set[int],
+    loaded: LoadedConfig, adopt_store: bool, telemetry: Telemetry, signals: Signals, manager: ServiceManager, *,
+    escapes: Escapes, foreign: set[int],
 ) -> int:  # fmt: skip
     """Open everything, accept events until told to stop, close everything.
 
@@ -97,7 +99,7 @@ async def serve(
     own = open_descriptors() - foreign
     keep_from_children(own_of(config, listening.getsockname()[1], frozenset(own)))
     try:
-        return await serve_until_told(loaded, adopt_store, signals, escapes, listening)
+        return await serve_until_told(loaded, adopt_store, signals, escapes, listening, manager=manager)
     except asyncio.CancelledError:
         if not signals.count:
             raise
@@ -108,8 +110,9 @@ async def serve(
 
 
 async def serve_until_told(
-    loaded: LoadedConfig, adopt_store: bool, signals: Signals, escapes: Escapes, listening: socket.socket
-) -> int:
+    loaded: LoadedConfig, adopt_store: bool, signals: Signals, escapes: Escapes, listening: socket.socket, *,
+    manager: ServiceManager,
+) -> int:  # fmt: skip
     """Do so; a signal during the start cancels it."""
     config = loaded.config
     async with opened(config, adopt_store=adopt_store, telemetry=signals.telemetry) as daemon:
@@ -119,13 +122,17 @@ async def serve_until_told(
         told = signals.watch_run(config.supervisor.grace_seconds)
         daemon.callbacks.lead_to((config.server.public_url or origin(listening)) + config.server.base_path)
         daemon.start()
-        async with site(daemon, listening) as url:
+        context = web_context(daemon)
+        async with site(daemon, context, listening) as url:
             # What is there by now stays for good; full collections that looked through it held the loop for 60 ms.
             gc.freeze()
             gc.set_threshold(*COLLECTED_AFTER)
             daemon.furnishing.remember()
+            signals.at_reload(Reloader(loaded, context.access.replace_keys, signals.telemetry).reload)
             announce(daemon, loaded, url)
+            manager.ready(f"Listens on {url}, {config.workers.count} workers.")
             await wait((told, daemon.supervisor.failed), return_when=asyncio.FIRST_COMPLETED)
+            manager.stopping()
             await daemon.stop()
         code = exit_code(daemon)
     signals.telemetry.emit("daemon.stopped")
@@ -142,10 +149,10 @@ def exit_code(daemon: Daemon) -> int:
 
 
 @contextlib.asynccontextmanager
-async def site(daemon: Daemon, listening: socket.socket) -> AsyncIterator[str]:
+async def site(daemon: Daemon, context: WebContext, listening: socket.socket) -> AsyncIterator[str]:
     """Serve HTTP on a socket; gives the address."""
     limits = ConnectionLimits(connections_per_address_max=daemon.config.server.connections_per_address_max)
-    runner = await runner_of(build_app(web_context(daemon)), limits=limits, shutdown_timeout=DRAIN_SECONDS)
+    runner = await runner_of(build_app(context), limits=limits, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
     await web.SockSite(runner, listening, backlog=BACKLOG_MAX).start()
     daemon.janitor.add(Chore("look_at_port", daemon.config.janitor.refill_seconds, port_check(listening)))
@@ -216,31 +223,6 @@ def check(config: Config) -> int:
     check_exposure(config)
     check_way_back(config)
     return len(check_code(config).registered)
-
-
-def check_exposure(config: Config) -> None:
-    """Raise Refused rather than let the whole network in without a key."""
-    if config.server.host not in LOOPBACK and not config.server.api_keys:
-        raise Refused(
-            f"Listening on {config.server.host} without keys would let everybody in: set [server] api_keys, or listen"
-            " on 127.0.0.1."
-        )
-    unsigned = [source.name for source in config.sources if source.preset == UNSIGNED]
-    if config.server.host not in LOOPBACK and unsigned:
-        raise Refused(
-            f'The source {unsigned[0]} has preset = "none", so nothing tells who sends to it: listen on 127.0.0.1, or'
-            " give it the preset of its provider and a secret."
-        )
-
-
-def check_way_back(config: Config) -> None:
-    """Raise Refused when endpoints with steps would be told an address that leads nowhere."""
-    server = config.server
-    if server.host in ANY_ADDRESS and not server.public_url and any(one.steps for one in config.handlers.http):
-        raise Refused(
-            f"HTTP endpoints with steps speak back to the daemon, and {server.host} is no address that they could"
-            " use: set [server] public_url to the one that they reach it by."
-        )
 
 
 def listen(host: str, port: int) -> socket.socket:

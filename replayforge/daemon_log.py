@@ -29,6 +29,9 @@ VALUE_CHARACTERS_MAX = 2_000
 NUMBER_MAX = 2**63
 LOOP_CLOSED = "Event loop is closed"  # what a thread meets that has an answer when everything has ended
 FLUSH_SECONDS = 1.0
+RANKS = {"debug": 0, "info": 1, "warning": 2, "error": 3, "critical": 4}
+DETAILED = "debug"
+USUAL = "info"  # with all that users log, whatever its level, for they have levels of their own
 LEVELS = (
     (logging.CRITICAL, "critical"),
     (logging.ERROR, "error"),
@@ -115,14 +118,17 @@ def in_short(value: Any) -> Any:
 class LineWriter:
     """Makes lines and hands them to a sink; never waits and never raises, whatever the values are."""
 
-    def __init__(self, sink: LineSink, render: Render) -> None:
+    def __init__(self, sink: LineSink, render: Render, least: str = USUAL) -> None:
         self.sink = sink
         self.render = render
+        self.detailed = least == DETAILED
+        self.rank = 0 if least == USUAL else RANKS[least]
         sink.say_dropped_by(self.notice)
 
     def write(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
-        """Write one line."""
-        self.sink.write(self.encoded(level, event, fields))
+        """Write one line, unless its level is below the least."""
+        if RANKS.get(level, 0) >= self.rank:
+            self.sink.write(self.encoded(level, event, fields))
 
     def encoded(self, level: str, event: str, fields: Mapping[str, Any]) -> bytes:
         """Return a line as bytes; one that cannot be made, or is too long, has its values in short."""
@@ -152,14 +158,15 @@ class Output:
         self.writer = LineWriter(self.err, json_line)
         self.begun = False
 
-    def begin(self, form: str) -> None:
-        """Write through copies of the descriptors from now on, and so does every `print`; twice changes the form only.
+    def begin(self, form: str, least: str = USUAL) -> None:
+        """Write through copies of the descriptors from now on, and so does every `print`; twice changes form and level.
 
         `form` is json, console, or auto: for people on a terminal, JSON elsewhere.
+        `least` is the lowest level written; "info" leaves out no line of users.
         """
         console = form == "console" or (form == "auto" and os.isatty(self.err.descriptor))
         render = console_renderer(os.isatty(self.err.descriptor)) if console else json_line
-        self.writer = LineWriter(self.err, render)
+        self.writer = LineWriter(self.err, render, least)
         if self.begun:
             return
         self.begun = True
@@ -208,7 +215,7 @@ def log_listener() -> Listener:
 
     def listen(name: str, count: int, fields: dict[str, Any]) -> None:
         level = CATALOG[name].level
-        if level != "debug":
+        if level != "debug" or output.writer.detailed:
             output.writer.write(level, name, {**({"count": count} if count != 1 else {}), **fields})
 
     return listen
@@ -286,10 +293,10 @@ def message_of(record: logging.LogRecord) -> str:
         return f"{described(record.msg)} % {described(record.args)}"
 
 
-def listen_to_libraries() -> None:
+def listen_to_libraries(least: str = USUAL) -> None:
     """Take in what is logged through the standard library, until users configure it otherwise."""
     handler = LibraryHandler()
-    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if least == DETAILED else logging.INFO, force=True)
     logging.captureWarnings(True)
     for name in SERVANTS:
         servant = logging.getLogger(name)

@@ -20,7 +20,9 @@ from replayforge.daemon_log import leave, output
 from replayforge.telemetry import Telemetry
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
-IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM")
+RELOADING = signal.SIGHUP
+IGNORED = (RELOADING, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+END, RELOAD = b"x", b"r"  # what the thread is told through its pipe
 SECOND_SIGNAL_EXIT_CODE = 130
 FORCED_EXIT_CODE = 70
 START_GRACE_SECONDS = 5.0
@@ -44,6 +46,7 @@ class Signals:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.act: Callable[[], object] = lambda: None
         self.first: Callable[[], object] = lambda: None
+        self.reload: Callable[[], object] | None = None
         self.turned_at = 0.0
         self.receiving, self.sending = os.pipe()
         threading.Thread(target=self.watch, name="signals", daemon=True).start()
@@ -54,9 +57,9 @@ class Signals:
         """Hear signals from now on; again, after user code may have taken them. nohup's wish is respected."""
         for number in ENDING:
             signal.signal(number, self.hear)
-        for name in IGNORED:
-            if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
-                signal.signal(getattr(signal, name), self.ignore)
+        for number in IGNORED:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self.ignore)
 
     def watch_start(self, loop: asyncio.AbstractEventLoop) -> None:
         """From here until `watch_run` a signal cancels the task that starts the daemon."""
@@ -80,6 +83,10 @@ class Signals:
         """Have a function called, on the thread that watches, as soon as the first signal comes."""
         self.first = call
 
+    def at_reload(self, call: Callable[[], object]) -> None:
+        """From now on have a function called, on the thread that watches, at each SIGHUP."""
+        self.reload = call
+
     def hear(self, number: int, frame: FrameType | None) -> None:
         """Take in a signal that ends the daemon; between two instructions of whatever the main thread does."""
         if os.getpid() != self.pid:  # a child so young that its signals are not its own yet
@@ -87,17 +94,22 @@ class Signals:
         self.count += 1
         if self.count > 1:
             leave(SECOND_SIGNAL_EXIT_CODE)
-        os.write(self.sending, b"x")
+        os.write(self.sending, END)
 
     def ignore(self, number: int, frame: FrameType | None) -> None:
-        """Say of a signal that would end other programs that it came, and go on."""
+        """Heed SIGHUP, if it is known how; say of a signal that would end other programs that it came, and go on."""
+        if number == RELOADING and self.reload is not None and os.getpid() == self.pid:
+            os.write(self.sending, RELOAD)
+            return
         self.telemetry.emit("signal.ignored", signal=signal.Signals(number).name)
 
     # On the thread
 
     def watch(self) -> None:
-        """Wait for the first signal, pass it on to the loop, and see that the process ends."""
-        os.read(self.receiving, 1)
+        """Wait for the first signal that ends, pass it on to the loop, and see that the process ends."""
+        while os.read(self.receiving, 1) == RELOAD:
+            if self.reload is not None:
+                self.reload()
         began = self.turned_at = monotonic()
         with contextlib.suppress(Exception):  # whatever cannot be noted, the end comes
             self.first()

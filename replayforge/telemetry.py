@@ -157,6 +157,8 @@ CATALOG: dict[str, Kind] = {
     "stream.recovered": Kind("info", "the stream answers again"),
     "daemon.started": Kind("info", "the daemon accepts events"),
     "daemon.draining": Kind("info", "the daemon stops: nothing more is claimed, running handlers may finish"),
+    "config.reread": Kind("info", "settings were read again after SIGHUP, and what may change now was taken over"),
+    "config.refused": Kind("error", "settings read again after SIGHUP are wrong, and all stays as it was"),
     "signal.ignored": Kind("info", "a signal came that ends other programs, and the daemon went on"),
     "daemon.stopped": Kind("info", "the daemon has stopped"),
     "callback.exited": Kind(

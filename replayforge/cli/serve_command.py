@@ -23,6 +23,9 @@ from replayforge.daemon import run
 @click.option("--crash-rate", type=float, help="Share of attempts whose worker dies.")
 @click.option("--exit-rate", type=float, help="Share of attempts at which the process dies.")
 @click.option("--crash-at", multiple=True, help='Crash point to die at, "POINT" or "POINT:N"; repeatable.')
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="The least message that is written."
+)
 @click.option("--log-format", type=click.Choice(["auto", "json", "console"]), help="How messages look.")
 @click.option("--adopt-store", is_flag=True, help="Go on with a store that does not fit the log, come what may.")
 @click.pass_context
@@ -32,7 +35,7 @@ def serve(
     """Run the daemon until it is told to stop.
 
     Settings come from flags, then the environment (REPLAYFORGE__SECTION__KEY), then replayforge.toml. SIGTERM or
-    Ctrl-C stops it cleanly; a second one at once.
+    Ctrl-C stops it cleanly, a second one at once; SIGHUP reads [logging] and API keys again.
     """
     loaded = load_config(config_path, os.environ, {**flags, "simulate_crashes": simulate_crashes or None})
     context.exit(run(loaded, adopt_store))

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -33,11 +33,15 @@ KEYS = known_keys()
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """The settings in force and, for each key, where its value came from. `path` is the file that was read."""
+    """The settings in force and, for each key, where its value came from. `path` is the file that was read.
+
+    `again` reads them from the same places once more, whatever has become of the working directory and the environment.
+    """
 
     config: Config
     origins: Mapping[str, str]
     path: Path | None
+    again: "Callable[[], LoadedConfig]"
 
 
 def load_config(path: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> LoadedConfig:
@@ -46,6 +50,7 @@ def load_config(path: Path | None, environment: Mapping[str, str], flags: Mappin
     Without a `path` the file is ./replayforge.toml, if there is one. `flags` go by their names on the command line
     ("port", "data_dir"), None meaning not given. Raises ConfigError, which names every mistake at once.
     """
+    sought, environment, flags = (path or DEFAULT_FILE).absolute(), dict(environment), dict(flags)
     if path is None and DEFAULT_FILE.is_file():
         path = DEFAULT_FILE
     settings = [
@@ -58,7 +63,10 @@ def load_config(path: Path | None, environment: Mapping[str, str], flags: Mappin
     problems = list(contradictions(config))
     if problems:
         raise ConfigError(problems)
-    return LoadedConfig(config, origins, path)
+    named = path is not None
+    return LoadedConfig(
+        config, origins, path, lambda: load_config(sought if named or sought.is_file() else None, environment, flags)
+    )
 
 
 def chosen(settings: Iterable[Setting]) -> tuple[dict[str, Any], dict[str, str]]:

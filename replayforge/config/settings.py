@@ -275,8 +275,9 @@ class ChaosConfig(Struct, frozen=True):
 
 
 class LoggingConfig(Struct, frozen=True):
-    """How the daemon's own messages look; "auto" is console on a terminal, else json."""
+    """How the daemon's own messages look, "auto" is console on a terminal, else json, and the least of them."""
 
+    level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
 
 

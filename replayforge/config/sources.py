@@ -23,6 +23,7 @@ FLAGS = {
     "crash_rate": "chaos.crash_rate",
     "exit_rate": "chaos.exit_rate",
     "crash_at": "chaos.crash_at",
+    "log_level": "logging.level",
     "log_format": "logging.format",
 }
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from replayforge.assembly import Daemon, opened
 from replayforge.config import Config, load_config
 from replayforge.config.sources import environment_of
-from replayforge.daemon import listen, site
+from replayforge.daemon import listen, site, web_context
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time, to_us
 from replayforge.domain.errors import NotFound
 from replayforge.domain.reports import EventFilter
@@ -126,7 +126,7 @@ class Forge:
         daemon = await self.inside.enter_async_context(opening)
         daemon.store.call_when_written(self.changed.set)
         if self.serve:
-            self.url = await self.inside.enter_async_context(site(daemon, listen("127.0.0.1", 0)))
+            self.url = await self.inside.enter_async_context(site(daemon, web_context(daemon), listen("127.0.0.1", 0)))
             daemon.callbacks.lead_to(self.url)
         daemon.start_without_clock()
         return daemon

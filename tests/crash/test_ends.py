@@ -78,7 +78,7 @@ def block(daemon: Forking) -> None:
 
 
 def test_signals_that_end_other_programs(daemon: Forking) -> None:
-    """SIGHUP, SIGUSR1, SIGUSR2 and SIGPIPE end nothing; what was ignored stands in the log."""
+    """SIGHUP, SIGUSR1, SIGUSR2 and SIGPIPE end nothing; what was ignored stands in the log, and what was read again."""
     former = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the daemon would rightly leave it alone
     try:
         daemon.start()
@@ -86,7 +86,7 @@ def test_signals_that_end_other_programs(daemon: Forking) -> None:
         signal.signal(signal.SIGHUP, former)
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE):
         daemon.signal(number)
-    for name in ("SIGHUP", "SIGUSR1", "SIGUSR2"):
+    for name in ("config.reread", "SIGUSR1", "SIGUSR2"):
         until(lambda name=name: name in daemon.stderr.read_text(), what=name)  # type: ignore[misc]
     plain = daemon.send("plain")
     assert until(lambda: daemon.ended(plain)) == "succeeded"

@@ -12,10 +12,10 @@ import pytest
 from replayforge.cli import main
 from replayforge.config import Config, SourceConfig, load_config
 from replayforge.config.settings import ServerConfig
-from replayforge.daemon import check_exposure
 from replayforge.domain.errors import Refused
 from replayforge.domain.webhook_presets import PRESETS
 from replayforge.engine.accept.source_loading import load_sources
+from replayforge.start_rules import check_exposure
 from tests.support.daemon_process import DaemonProcess
 from tests.support.sink import QUICK, SINK_HANDLERS
 

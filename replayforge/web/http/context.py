@@ -36,12 +36,16 @@ class RequestLimits:
     bulk_events_max: int = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Access:
     """Who may speak to the daemon: API keys, none needed when empty, and the host names it answers to."""
 
     api_keys: tuple[str, ...] = ()
     allowed_hosts: frozenset[str] = frozenset()
+
+    def replace_keys(self, api_keys: tuple[str, ...]) -> None:
+        """Let these keys in from now on, and no others; sessions end with the key they were begun with."""
+        self.api_keys = api_keys
 
 
 @dataclass(frozen=True, slots=True)
