@@ -5,6 +5,7 @@ from asyncio import get_running_loop
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
@@ -41,12 +42,15 @@ class DaemonThreads(ThreadPoolExecutor):
         self.changed = threading.Condition()
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Have a thread call the function as soon as one is free."""
+        """Have a thread call the function as soon as one is free; what a handler's code has called belongs to it."""
         future: Future[T] = Future()
-        self.calls[future] = attempt_context.get()
+        self.calls[future] = attempt = attempt_context.get()
         future.add_done_callback(self.forget)
+        call: Callable[[], T] = partial(function, *args, **kwargs)
+        if attempt is not None:  # so that what it logs names its event; asyncio does so for `to_thread` alone
+            call = partial(copy_context().run, call)
         with self.changed:
-            self.queued.append((future, partial(function, *args, **kwargs)))
+            self.queued.append((future, call))
             if len(self.queued) <= self.idle or self.started == self.threads_max:
                 self.changed.notify()
                 return future

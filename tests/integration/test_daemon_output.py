@@ -155,6 +155,16 @@ async def dies(event, ctx):
     raise Permanent("as it should")
 
 
+async def child(logger):
+    logger.warning("from a task")
+
+
+@handlers.on("speaks in a thread")
+def speaks_in_a_thread(event, ctx):
+    logging.getLogger("mine.plain").warning("from a plain handler")
+    ctx.step("say", lambda: logging.getLogger("mine.plain").warning("from its step"), pure=True)
+
+
 @handlers.on("speaks")
 async def speaks(event, ctx):
     logger = logging.getLogger("mine.own")
@@ -162,6 +172,10 @@ async def speaks(event, ctx):
     for level in ("debug", "info", "warning", "error", "critical"):
         getattr(logger, level)("by the standard library at %s", level)
     await asyncio.to_thread(logger.warning, "from a thread")
+    await asyncio.get_running_loop().run_in_executor(None, logger.warning, "from the executor")
+    await asyncio.gather(child(logger))
+    await ctx.step("say", child, logger, pure=True)
+    await ctx.step("say", lambda: logger.warning("from a step's thread"), pure=True)
     logger.warning("%d", "wrong")
     try:
         1 / 0
@@ -190,6 +204,7 @@ async def shouts(event, ctx):
         ctx.log.warning("x" * 1000)
 """
 
+NAMES = ("event_id", "event_type", "run", "attempt")
 DEEDS = re.findall(r"^@deed\ndef (\w+)", HANDLERS, re.MULTILINE)
 STRAYS = {
     "task_left_behind": ("task.failed", "nobody waits for this task"),
@@ -240,13 +255,16 @@ def test_what_users_log(daemon: DaemonProcess) -> None:
     assert all(list(line)[:3] == ["timestamp", "level", "event"] for line in lines)
     own = [line for line in lines if line.get("library") == "mine.own"]
     assert [line["level"] for line in own[:5]] == ["debug", "info", "warning", "error", "critical"]
-    assert [line["event"] for line in own[5:]] == ["from a thread", "%d % ('wrong',)", "divided"]
-    assert "ZeroDivisionError" in own[7]["exception"]
-    assert {(line["event_id"], line["run"], line["attempt"]) for line in own} == {(sent, 1, 1)}
+    assert [line["event"] for line in own[5:]] == [
+        *("from a thread", "from the executor", "from a task", "from a task", "from a step's thread"),
+        *("%d % ('wrong',)", "divided"),
+    ]
+    assert "ZeroDivisionError" in own[11]["exception"]
+    assert {tuple(map(line.get, NAMES)) for line in own} == {(sent, "speaks", 1, 1)}
     (warned,) = [line for line in lines if line.get("library") == "py.warnings"]
     assert (warned["level"], warned["event_id"]) == ("warning", sent)
     divided, hostile, strange = [line for line in lines if line.get("event_id") == sent and "library" not in line]
-    assert [(line["run"], line["attempt"]) for line in (divided, hostile, strange)] == [(1, 1)] * 3
+    assert {tuple(map(line.get, NAMES)) for line in (divided, hostile, strange)} == {(sent, "speaks", 1, 1)}
     assert "ZeroDivisionError" in divided["exception"]
     assert (hostile["event"], hostile["level"]) == ("hostile values", "info")
     assert hostile["shy"] == "<Shy whose repr raises ValueError>"
@@ -255,6 +273,21 @@ def test_what_users_log(daemon: DaemonProcess) -> None:
     assert len(strange["long"]) < 10_000
     assert until(lambda: "printed to stderr" in daemon.stderr.read_text())
     assert until(lambda: "printed \\udc80" in daemon.announced)
+
+
+def test_what_plain_handlers_log(daemon: DaemonProcess) -> None:
+    """In its own thread, and in those of its steps, a plain handler's records name its attempt as well."""
+    sent = send(daemon.http, "speaks in a thread")
+    ended(daemon.http, sent, "succeeded")
+
+    def said() -> list[dict[str, Any]] | None:
+        lines = [line for line in lines_of(daemon.stderr) if line.get("library") == "mine.plain"]
+        return lines if len(lines) == 2 else None
+
+    assert {tuple(map(line.get, ("event", *NAMES))) for line in until(said)} == {
+        ("from a plain handler", sent, "speaks in a thread", 1, 1),
+        ("from its step", sent, "speaks in a thread", 1, 1),
+    }
 
 
 @pytest.mark.parametrize("deed", DEEDS)

@@ -156,12 +156,12 @@ class Context:
 
     @cached_property
     def log(self) -> Any:
-        """A structlog logger that names the event, the run and the attempt in every line of the daemon's log.
+        """A structlog logger that names the event, its type, the run and the attempt in every line of the daemon's log.
 
         It works however structlog and logging are configured.
         """
         event = self.event
-        return attempt_logger(event_id=event.id, run=event.run, attempt=event.attempt)
+        return attempt_logger(event_id=event.id, event_type=event.event_type, run=event.run, attempt=event.attempt)
 
     @cached_property
     def stopping(self) -> Any:
