@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 
 import replayforge
+from replayforge import Context, Event, Handlers
 from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.reports import EventFilter
 from replayforge.domain.verdict import Verdict
@@ -263,6 +264,37 @@ async def test_workers_are_shown(tmp_path: Path) -> None:
         assert [item["worker_name"] for item in items] == ["worker-1", "worker-2", "worker-3"]
         (busy,) = [item for item in items if item["status"] == "busy"]
         assert busy["current_event_id"] == event_id
+
+
+async def test_progress_is_shown_while_a_handler_runs(tmp_path: Path) -> None:
+    """What a handler says of itself stands in the answers and on the page of its event until it has ended."""
+    handlers, go_on = Handlers(), asyncio.Event()
+
+    @handlers.on("import")
+    async def bring_in(event: Event, context: Context) -> None:
+        context.heartbeat(rows=1200, of="<all>")
+        context.heartbeat(rows=1300)
+        await go_on.wait()
+
+    async with open_house(tmp_path, handlers) as house:
+        event_id = await house.send("import")
+
+        async def progress() -> Any:
+            return (await house.get(f"/api/events/{event_id}"))["details"]
+
+        async def is_told() -> bool:
+            return bool(await progress() == {"rows": 1300, "of": "<all>"})
+
+        await persist(is_told)
+        page = await (await house.http.get(f"/events/{event_id}", headers={"Accept": "text/html"})).text()
+        assert re.search(
+            r"Progress.*rows</dt>\s*<dd><bdi>1300</bdi>.*of</dt>\s*<dd><bdi>&lt;all&gt;</bdi>", page, re.DOTALL
+        )
+        go_on.set()
+        await house.reaches(event_id, "succeeded")
+        assert await progress() == {}
+        page = await (await house.http.get(f"/events/{event_id}", headers={"Accept": "text/html"})).text()
+        assert "told-title" not in page
 
 
 async def test_prometheus_counts(house: House) -> None:

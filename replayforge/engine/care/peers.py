@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -33,7 +34,7 @@ TAKEN_OVER_MAX = 1000
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
-    """What a worker of another daemon did when that daemon reported last."""
+    """What a worker of another daemon did when that daemon reported last; `details` is what its handler had said."""
 
     name: str
     state: str
@@ -41,6 +42,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
     event_type: str | None = None
     busy_since_us: int | None = None
     settled: int = 0
+    details: dict[str, Any] = {}
 
 
 decode_workers = msgspec.json.Decoder(list[WorkerReport]).decode
@@ -80,7 +82,8 @@ def worker_report(worker: Worker, buffer: ClaimBuffer) -> WorkerReport:
     if held is None:
         return WorkerReport(worker.name, "idle", settled=worker.settled_count)
     event = held.event
-    return WorkerReport(worker.name, "busy", event.id, event.event_type, worker.busy_since_us, worker.settled_count)
+    busy = WorkerReport(worker.name, "busy", event.id, event.event_type, worker.busy_since_us, worker.settled_count)
+    return msgspec.structs.replace(busy, details=dict(worker.details))
 
 
 class Peers:

@@ -9,6 +9,7 @@ from replayforge.daemon_log import output
 from replayforge.domain.clock import Clock
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import StoredEvent
+from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import Node
 from replayforge.engine.accept.intake import Intake
 from replayforge.engine.care.controls import Controls
@@ -252,6 +253,17 @@ class DaemonStatus:
             service=service,
             details=worker.details if claimed else {},
         )
+
+    async def details_of(self, event: StoredEvent) -> Mapping[str, Any]:
+        """Return what the handler of an event says of itself while it runs; of another daemon's, what it said last."""
+        if event.state is not State.PROCESSING:
+            return {}
+        for worker in self.live_workers:
+            claimed = self.buffer.running.get(worker.name)
+            if claimed is not None and claimed.event.id == event.id:
+                return worker.details
+        reports = [one for peer in await self.list_peers() for one in peer.workers] if self.store.shared else []
+        return next((one.details for one in reports if one.event_id == event.id), {})
 
     async def list_peers(self) -> list[PeerStatus]:
         """Return the other daemons that share the store, or none while it does not answer."""

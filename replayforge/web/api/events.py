@@ -141,8 +141,10 @@ async def show_event(request: web.Request) -> web.Response:
     if isinstance(found, Receipt):
         event = shapes.received_event(found, context.status.log_id, context.queries.attempts_max(found.record))
         story = story_shape(UNTOLD, (), relative_shape(found.record.parent_id, None))
-        return json_response(asdict(event) | story | turn_shape(None) | {"attempts": [], "runs": [], "actions": []})
-    return json_response(history_shape(found, context.queries.attempts_max(found.event)))
+        nothing: dict[str, Any] = {"details": {}, "attempts": [], "runs": [], "actions": []}
+        return json_response(asdict(event) | story | turn_shape(None) | nothing)
+    details = await context.status.details_of(found.event)
+    return json_response(history_shape(found, context.queries.attempts_max(found.event)) | {"details": details})
 
 
 async def wait_for_end(request: web.Request, event_id: str, seconds: float) -> None:

@@ -319,7 +319,7 @@ def distant_worker(report: WorkerReport, one: Node, *, is_stale: bool) -> dict[s
         "settled": report.settled,
         "restarts": None,
         "last_error": None,
-        "details": {},
+        "details": report.details,
     }
 
 

@@ -1,5 +1,10 @@
 """What is known of one event beside its history: where it lies, whose it is, how it stands."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND
 from replayforge.domain.event import ON, StoredEvent
 from replayforge.domain.poison import Isolation
@@ -41,6 +46,16 @@ def history_facts(found: History, reading: Reading) -> list[Fact]:
         *ending(event, reading),
         *suspicion(found.suspect),
     ]
+
+
+def told_facts(details: Mapping[str, Any]) -> list[Fact]:
+    """Return what a handler says of itself."""
+    return [Fact(name, value if isinstance(value, str) else one_line_json(value)) for name, value in details.items()]
+
+
+def one_line_json(value: Any) -> str:
+    """Return a value as JSON."""
+    return msgspec.json.encode(value).decode()
 
 
 def origin(workflow_id: str, service_name: str, application_name: str, key: str | None) -> list[Fact]:

@@ -23,7 +23,7 @@ from replayforge.web.pages.awaited import (
     turn_row,
 )
 from replayforge.web.pages.documents import Reading, shown
-from replayforge.web.pages.event_facts import history_facts, receipt_facts
+from replayforge.web.pages.event_facts import history_facts, receipt_facts, told_facts
 from replayforge.web.pages.rendering import PageTemplate, show
 from replayforge.web.pages.step_rows import Waterfall, waterfall
 from replayforge.web.pages.words import plural
@@ -56,7 +56,8 @@ async def event(request: web.Request) -> web.Response:
     if isinstance(found, Receipt):
         view = received_view(found, holds)
     else:
-        view = history_view(found, Shown(holds, attempts, falls), context, reading)
+        told = told_facts(await context.status.details_of(found.event))
+        view = history_view(found, Shown(holds, attempts, falls, told), context, reading)
     return await show(request, PageTemplate("event.html", view.event.event_type, "events"), view)
 
 
@@ -103,15 +104,17 @@ def received_view(receipt: Receipt, holds: views.HeldView) -> views.EventView:
         parent=None if receipt.record.parent_id is None else RelativeRow(receipt.record.parent_id, "", ""),
         waterfall=None,
         subscribers=[],
+        told=[],
     )
 
 
 class Shown(NamedTuple):
-    """What of an event was made for its reader: documents, attempts and steps."""
+    """What of an event was made for its reader: documents, attempts and steps, and what its handler says."""
 
     holds: views.HeldView
     attempts: list[rows.AttemptRow]
     waterfall: Waterfall | None
+    told: list[rows.Fact]
 
 
 def history_view(found: History, made: Shown, context: WebContext, reading: Reading) -> views.EventView:
@@ -132,6 +135,7 @@ def history_view(found: History, made: Shown, context: WebContext, reading: Read
         parent=None if event.parent_id is None else relative_row(event.parent_id, story),
         waterfall=made.waterfall,
         subscribers=event.subscriber_names,
+        told=made.told,
     )
 
 

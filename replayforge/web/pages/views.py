@@ -97,7 +97,8 @@ class EventView:
     `turn` what it waits for in its lane.
 
     `in_doubt` is the step that a held event waits for a decision about; `awaits` is what it is parked
-    for, `waterfall` its steps, `parent` the event whose handler has made it, `subscribers` who has a child of it.
+    for, `waterfall` its steps, `parent` the event whose handler has made it, `subscribers` who has a child of it,
+    `told` what its handler says of itself while it runs.
     """
 
     event: EventRow
@@ -114,6 +115,7 @@ class EventView:
     parent: RelativeRow | None
     waterfall: Waterfall | None
     subscribers: list[str]
+    told: list[Fact]
 
 
 @dataclass(frozen=True, slots=True)
