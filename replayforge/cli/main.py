@@ -61,6 +61,9 @@ COMMANDS = {
     "check": Subcommand(
         "check_command", "check", "Compare the log with the store, event by event, while no daemon runs."
     ),
+    "deploy": Subcommand(
+        "deploy_commands", "deploy", "Print files that run the daemon under systemd, Docker, compose or Kubernetes."
+    ),
     "backup": Subcommand("backup_commands", "backup", "Copy log and store together, while the daemon runs or not."),
     "restore": Subcommand("backup_commands", "restore", "Bring a backup back into an empty data directory."),
     "log": Subcommand("log_commands", "log", "Look at the write-ahead log, and repair it."),

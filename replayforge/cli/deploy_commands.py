@@ -1,0 +1,59 @@
+"""`deploy`: prints the files with which systemd, Docker, compose and Kubernetes run the daemon by these settings."""
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import click
+
+from replayforge.cli.options import config_file
+from replayforge.config import load_config
+from replayforge.deployment import Place, compose_file, dockerfile, kubernetes_manifest, systemd_unit
+
+
+@click.group()
+def deploy() -> None:
+    """Print files that run the daemon under systemd, Docker, compose or Kubernetes."""
+
+
+def place_of(config_path: Path | None) -> Place:
+    """Return where the daemon is run today."""
+    try:
+        number = version("replayforge")
+    except PackageNotFoundError:
+        number = "0.1.0"
+    return Place(sys.executable, Path.cwd(), load_config(config_path, os.environ, {}), number)
+
+
+@deploy.command()
+@config_file
+def systemd(config_path: Path | None) -> None:
+    """Print a unit for this Python, this directory and these settings."""
+    click.echo(systemd_unit(place_of(config_path)), nl=False)
+
+
+@deploy.command()
+@config_file
+def docker(config_path: Path | None) -> None:
+    """Print a Dockerfile for this directory."""
+    click.echo(dockerfile(place_of(config_path)), nl=False)
+
+
+@deploy.command()
+@config_file
+@click.option("--redis", is_flag=True, help="With Redis.  [default: when redis.url is set]")
+@click.option("--postgres", is_flag=True, help="With PostgreSQL.  [default: when store.url names one]")
+def compose(config_path: Path | None, *, redis: bool, postgres: bool) -> None:
+    """Print a compose file for the Dockerfile."""
+    place = place_of(config_path)
+    config = place.loaded.config
+    wanted = {"redis": redis or bool(config.redis.url), "postgres": postgres or config.store.sqlite_path is None}
+    click.echo(compose_file(place, **wanted), nl=False)
+
+
+@deploy.command()
+@config_file
+def kubernetes(config_path: Path | None) -> None:
+    """Print a StatefulSet with its service and its secret."""
+    click.echo(kubernetes_manifest(place_of(config_path)), nl=False)
