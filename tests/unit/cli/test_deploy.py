@@ -31,7 +31,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_systemd(cli: Cli, place: Path) -> None:
-    """The unit passes systemd's own check, names the settings' file, may write where they say, and waits long enough."""
+    """The unit passes systemd's own check, names the settings' file, may write there, and waits long enough."""
     unit = cli("deploy", "systemd").out
     assert f"--config {place}/replayforge.toml\n" in unit
     assert f"ReadWritePaths={place}/data\n" in unit
@@ -47,7 +47,7 @@ def test_systemd(cli: Cli, place: Path) -> None:
 
 
 def test_containers(cli: Cli, place: Path) -> None:
-    """Image, compose file and manifest ask below the base path for a host that is answered; compose has what is used."""
+    """Image and manifest ask below the base path for a host that is answered; the compose file has what is used."""
     image, compose, manifest = (cli("deploy", name).out for name in ("docker", "compose", "kubernetes"))
     assert 'http://127.0.0.1:9000/rf/health/live\', headers={\\"Host\\": \\"events.example.com\\"}' in image
     assert ("image: redis" in compose, "image: postgres" in compose) == (True, False)
