@@ -10,10 +10,7 @@ from replayforge.signals import ORDERED_SECONDS_MAX
 
 STATE_NAME = "replayforge"
 STATE_DIRECTORY = Path("/var/lib") / STATE_NAME
-ENVIRONMENT_FILE = "/etc/replayforge.env"
-USER_ID = 10_001
 MARGIN_SECONDS = 5
-WATCHDOG_SECONDS = 30
 REFUSED = "64 78"  # wrong usage and refused starts: another start would be refused as well
 KEY_VARIABLE = "REPLAYFORGE__SERVER__API_KEYS"
 
@@ -70,7 +67,7 @@ def systemd_unit(place: Place) -> str:
 # /etc/systemd/system/replayforge.service
 # First:  useradd --system --home-dir {STATE_DIRECTORY} --shell /usr/sbin/nologin {STATE_NAME}
 # Then:   systemctl daemon-reload && systemctl enable --now replayforge
-# Keys and passwords belong into {ENVIRONMENT_FILE}, mode 0600.{needed}
+# Keys and passwords belong into /etc/replayforge.env, mode 0600.{needed}
 [Unit]
 Description=ReplayForge
 Documentation=http://{config.server.host}:{place.port}{config.server.base_path}/guide
@@ -82,7 +79,7 @@ Type=notify
 ExecStart={shlex.join(command).replace("%", "%%")}
 ExecReload=/bin/kill -HUP $MAINPID
 WorkingDirectory={place.directory}
-EnvironmentFile=-{ENVIRONMENT_FILE}
+EnvironmentFile=-/etc/replayforge.env
 User={STATE_NAME}
 StateDirectory={STATE_NAME}
 StateDirectoryMode=0700
@@ -90,7 +87,7 @@ StateDirectoryMode=0700
 Restart=on-failure
 RestartSec=1
 RestartPreventExitStatus={REFUSED}
-WatchdogSec={WATCHDOG_SECONDS}
+WatchdogSec=30
 TimeoutStartSec=10min
 KillSignal=SIGTERM
 KillMode=mixed
@@ -129,7 +126,7 @@ def dockerfile(place: Place) -> str:
 # Build it in the directory of replayforge.toml and the handlers:  docker build -t replayforge .
 # Keep .replayforge, .venv and files with secrets out of the image by a .dockerignore.
 FROM python:3.11-slim
-RUN useradd --system --uid {USER_ID} replayforge && install -d -m 0700 -o replayforge /data
+RUN useradd --system --uid 10001 replayforge && install -d -m 0700 -o replayforge /data
 # What the handlers need stands in requirements.txt beside them.
 RUN pip install --no-cache-dir "replayforge[fast]=={place.version}"
 WORKDIR /app
@@ -251,8 +248,8 @@ spec:
       terminationGracePeriodSeconds: {place.stop_seconds}
       securityContext:
         runAsNonRoot: true
-        runAsUser: {USER_ID}
-        fsGroup: {USER_ID}
+        runAsUser: 10001
+        fsGroup: 10001
       containers:
       - name: replayforge
         image: replayforge:{place.version}

@@ -93,13 +93,23 @@ def event_filters(command: Command) -> Command:
 
 def moment(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
     """Turn "1h" into the time one hour ago; any other text stays as it is."""
+    return at_distance(text, -1, "ago is before all time")
+
+
+def moment_to_come(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """Turn "3d" into the time in three days; any other text stays as it is."""
+    return at_distance(text, 1, "from now is after all time")
+
+
+def at_distance(text: str | None, sign: int, beyond: str) -> str | None:
+    """Turn a distance into the time so far from now, behind it or before; any other text stays as it is."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", text or "")
     if not match:
         return text
     try:
-        return format_time(SystemClock().now_us() - to_us(float(match[1]) * UNIT_SECONDS[match[2]]))
+        return format_time(SystemClock().now_us() + sign * to_us(float(match[1]) * UNIT_SECONDS[match[2]]))
     except (ValueError, OverflowError):
-        raise click.BadParameter(f"{text} ago is before all time.") from None
+        raise click.BadParameter(f"{text} {beyond}.") from None
 
 
 def document(context: click.Context, parameter: click.Parameter, text: str | None) -> msgspec.Raw | None:

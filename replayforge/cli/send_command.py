@@ -8,7 +8,7 @@ from typing import BinaryIO
 import click
 import msgspec
 
-from replayforge.cli.options import as_json, document, with_client
+from replayforge.cli.options import as_json, document, moment_to_come, with_client
 from replayforge.cli.output import state, verbatim
 from replayforge.client.bulk import BulkSender, Tally, read_lines
 from replayforge.client.http import ClientConnection, Problem, Reply, Unreachable
@@ -28,7 +28,9 @@ from replayforge.client.terminal import complain, plain
 @click.option("--service", "service_name", help="Service.")
 @click.option("--metadata", metavar="JSON|@FILE", callback=document, help="Metadata, a JSON object.")
 @click.option("--max-attempts", type=int, help="Attempts before it becomes a dead letter.")
-@click.option("--run-at", help="When to run it (RFC 3339).  [default: now]")
+@click.option(
+    "--run-at", callback=moment_to_come, help='When to run it: RFC 3339, or a distance such as "3d".  [default: now]'
+)
 @click.option("--bulk", metavar="FILE.ndjson", type=click.File("rb"), help="Send a file, one event a line; - is stdin.")
 @click.option("--retry-seconds", default=60.0, show_default=True, help="How long to wait for a daemon that refuses.")
 @as_json

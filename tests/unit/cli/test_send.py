@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from replayforge.client import bulk
+from replayforge.domain.clock import SystemClock, parse_time, to_us
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake_api import FakeApi, breaking_off, hang_up, refusing
 
@@ -39,6 +40,16 @@ def test_one_event(ask: Cli, api: FakeApi) -> None:
         "service_name": "s",
     }
     assert ask("send", "a.b", "--workflow", "w", "--key", "k").out.startswith("duplicate of  k  ")
+
+
+def test_when_it_runs(ask: Cli, api: FakeApi) -> None:
+    """--run-at takes a distance from now, or a time as the API has it."""
+    before = SystemClock().now_us()
+    assert [ask("send", "t", "--run-at", text).code for text in ("3d", "2030-01-01T00:00:00Z")] == [0, 0]
+    first, second = (json.loads(body)["run_at"] for body in api.bodies)
+    assert 0 <= parse_time(first) - before - to_us(3 * 86_400) < to_us(600)
+    assert second == "2030-01-01T00:00:00Z"
+    assert ask("send", "t", "--run-at", "9999999999d").code == 64
 
 
 def test_payload_from_file_and_stdin(ask: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
