@@ -7,7 +7,7 @@ import click
 
 from replayforge.cli.options import as_json, with_client
 from replayforge.cli.output import table, verbatim
-from replayforge.client.http import Client
+from replayforge.client.http import ClientConnection
 from replayforge.client.terminal import complain, plain
 
 HEADS = ("LANE", "KEY", "BLOCKED", "RELEASED", "RUNNING", "BEHIND", "NEXT START")
@@ -21,7 +21,7 @@ def lanes() -> None:
 @lanes.command("ls")
 @as_json
 @with_client
-def list_lanes(client: Client, *, json_wanted: bool) -> None:
+def list_lanes(client: ClientConnection, *, json_wanted: bool) -> None:
     """List the keys in which most events wait, and what each waits for."""
     reply = client.get("api", "lanes")
     if json_wanted:

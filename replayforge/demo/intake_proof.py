@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from replayforge.client.http import Client, at
+from replayforge.client.http import ClientConnection, at
 from replayforge.client.terminal import counted
 from replayforge.demo.oracle import NAMED_MAX, Effects
 from replayforge.demo.workload import COUNT, EMAIL, WEBHOOKS
@@ -35,7 +35,7 @@ SCHEDULED: Mapping[str, Any] = {
 Events = Sequence[Mapping[str, Any]]
 
 
-def deliver(client: Client, batch: str) -> None:
+def deliver(client: ClientConnection, batch: str) -> None:
     """Send webhooks as GitHub sends them, each twice."""
     for number in range(DELIVERIES):
         body = msgspec.json.encode(
@@ -77,7 +77,7 @@ class IntakeFound:
         return f"{receipts}, {webhooks}{scheduled}"
 
 
-def look_at_intake(client: Client, effects: Effects) -> IntakeFound:
+def look_at_intake(client: ClientConnection, effects: Effects) -> IntakeFound:
     """Ask the daemon for what came in, and hold it against what handlers did."""
     receipts = list(client.events({"event_type": EMAIL.name}))
     came = list(client.events({"event_type": WEBHOOKS}))
