@@ -153,8 +153,10 @@ class Daemon:
             self.supervisor.start(service)
         self.intake.open()
 
-    async def stop(self) -> None:
+    async def stop(self, grace_seconds: float | None = None) -> None:
         """Hand back what nobody began, let running handlers finish within the grace period, then close ingest.
+
+        Another grace period than the configured one may be given.
 
         From the beginning readiness says that the daemon stops, so that a balancer goes elsewhere; until the last
         handler has ended events are accepted all the same, and get their rows, which nobody here claims.
@@ -170,7 +172,8 @@ class Daemon:
         unstarted = self.buffer.close()
         leases = [claimed.lease for claimed in unstarted]
         names = [worker.name for worker in self.workers]
-        await self.supervisor.stop(names, self.config.supervisor.grace_seconds)
+        grace = self.config.supervisor.grace_seconds
+        await self.supervisor.stop(names, grace if grace_seconds is None else min(grace, grace_seconds))
         self.recorder.give_up()
         self.children.give_up()
         self.settler.give_up()

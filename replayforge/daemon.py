@@ -8,7 +8,7 @@ import os
 import resource
 import socket
 import sys
-from asyncio import get_running_loop, wait
+from asyncio import create_task, get_running_loop, wait
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ from aiohttp import web
 
 from replayforge.assembly import DRAIN_SECONDS, Daemon, check_code, opened
 from replayforge.building import lanes_of
+from replayforge.code_watch import CodeWatch, CommandLine
 from replayforge.config import Config, LoadedConfig
 from replayforge.config.settings import LoggingConfig
 from replayforge.daemon_log import leave, listen_to_libraries, loop_exception_handler, output, report_strays
@@ -41,12 +42,18 @@ BACKLOG_MAX = 1024  # connections that wait to be accepted
 # The loop gives the interpreter's lock away at every send; the default of 5 ms is how long it would then wait for the
 # thread that writes the log or the store.
 SWITCH_INTERVAL_SECONDS = 0.0005
+BEGIN_ANEW = -1  # no exit code: the process becomes a new one
+RELOAD_GRACE_SECONDS = 2.0  # whoever edits handlers waits; what was cut short runs again with the new ones
 # Next to nothing of what an event needs is left in cycles, so looking for them every 700 objects is mostly in vain.
 COLLECTED_AFTER = (20_000, 20, 50)
 
 
-def run(loaded: LoadedConfig, adopt_store: bool = False) -> int:
-    """Run the daemon until a signal or a failure ends it; returns the exit code."""
+def run(loaded: LoadedConfig, adopt_store: bool = False, *, reload: bool = False) -> int:
+    """Run the daemon until a signal or a failure ends it; returns the exit code.
+
+    With `reload` the process begins anew when files of handlers have changed and their code can be loaded.
+    """
+    command_line = CommandLine() if reload else None
     foreign = open_descriptors()
     manager = ServiceManager(os.environ)
     telemetry = begin_log(loaded.config.logging)
@@ -56,10 +63,15 @@ def run(loaded: LoadedConfig, adopt_store: bool = False) -> int:
     with runner:
         signals = Signals(telemetry)
         signals.install()
-        serving = serve(loaded, adopt_store, telemetry, signals, manager, escapes=escapes, foreign=foreign)
+        serving = serve(
+            loaded, adopt_store, telemetry, signals, manager,
+            escapes=escapes, foreign=foreign, command_line=command_line,
+        )  # fmt: skip
         code = run_to_the_end(runner.get_loop(), serving, escapes)
         # Nothing of the user's holds up the end: no thread, no executor, no child process, no atexit handler.
         stop_children()
+        if command_line is not None and code == BEGIN_ANEW:
+            command_line.begin_anew()
         leave(code)
     return code
 
@@ -84,9 +96,9 @@ def raise_handle_limit() -> None:
 
 async def serve(
     loaded: LoadedConfig, adopt_store: bool, telemetry: Telemetry, signals: Signals, manager: ServiceManager, *,
-    escapes: Escapes, foreign: set[int],
+    escapes: Escapes, foreign: set[int], command_line: CommandLine | None = None,
 ) -> int:  # fmt: skip
-    """Open everything, accept events until told to stop, close everything.
+    """Open everything, accept events until told to stop, close everything; BEGIN_ANEW when code has changed.
 
     `foreign` are the descriptors that were open before the daemon's own, and that children may have.
     """
@@ -99,7 +111,9 @@ async def serve(
     own = open_descriptors() - foreign
     keep_from_children(own_of(config, listening.getsockname()[1], frozenset(own)))
     try:
-        return await serve_until_told(loaded, adopt_store, signals, escapes, listening, manager=manager)
+        return await serve_until_told(
+            loaded, adopt_store, signals, escapes, listening, manager=manager, command_line=command_line
+        )
     except asyncio.CancelledError:
         if not signals.count:
             raise
@@ -111,7 +125,7 @@ async def serve(
 
 async def serve_until_told(
     loaded: LoadedConfig, adopt_store: bool, signals: Signals, escapes: Escapes, listening: socket.socket, *,
-    manager: ServiceManager,
+    manager: ServiceManager, command_line: CommandLine | None,
 ) -> int:  # fmt: skip
     """Do so; a signal during the start cancels it."""
     config = loaded.config
@@ -129,14 +143,24 @@ async def serve_until_told(
             gc.set_threshold(*COLLECTED_AFTER)
             daemon.furnishing.remember()
             signals.at_reload(Reloader(loaded, context.access.replace_keys, signals.telemetry).reload)
+            watching = watch_code(command_line, signals.telemetry)
             announce(daemon, loaded, url)
             manager.ready(f"Listens on {url}, {config.workers.count} workers.")
-            await wait((told, daemon.supervisor.failed), return_when=asyncio.FIRST_COMPLETED)
+            await wait((told, daemon.supervisor.failed, watching), return_when=asyncio.FIRST_COMPLETED)
             manager.stopping()
-            await daemon.stop()
-        code = exit_code(daemon)
+            begins_anew = watching.done() and not told.done()
+            watching.cancel()
+            await daemon.stop(RELOAD_GRACE_SECONDS if begins_anew else None)
+        code = exit_code(daemon) or (BEGIN_ANEW if begins_anew and not told.done() else 0)
     signals.telemetry.emit("daemon.stopped")
     return code
+
+
+def watch_code(command_line: CommandLine | None, telemetry: Telemetry) -> "asyncio.Future[None]":
+    """Return what is done once other code is to be run; never, where nobody asked for that."""
+    if command_line is None:
+        return get_running_loop().create_future()
+    return create_task(CodeWatch(command_line, telemetry).changed(), name="code watch")
 
 
 def exit_code(daemon: Daemon) -> int:

@@ -155,6 +155,8 @@ CATALOG: dict[str, Kind] = {
     "store.recovered": Kind("info", "the store answers again"),
     "stream.failed": Kind("warning", "the stream did not answer", "stream_failures"),
     "stream.recovered": Kind("info", "the stream answers again"),
+    "code.changed": Kind("info", "files of handlers have changed, and the daemon begins anew with them"),
+    "code.refused": Kind("warning", "files of handlers have changed and do not load, so the daemon goes on without"),
     "daemon.started": Kind("info", "the daemon accepts events"),
     "daemon.draining": Kind("info", "the daemon stops: nothing more is claimed, running handlers may finish"),
     "config.reread": Kind("info", "settings were read again after SIGHUP, and what may change now was taken over"),

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from replayforge.cli.options import config_file
+from replayforge.code_watch import CHECK_ONLY
 from replayforge.config import load_config
-from replayforge.daemon import run
+from replayforge.daemon import check, run
 
 
 @click.command()
@@ -28,14 +29,20 @@ from replayforge.daemon import run
 )
 @click.option("--log-format", type=click.Choice(["auto", "json", "console"]), help="How messages look.")
 @click.option("--adopt-store", is_flag=True, help="Go on with a store that does not fit the log, come what may.")
+@click.option("--reload", is_flag=True, help="Begin anew when files of handlers change; for development.")
+@click.option(CHECK_ONLY, is_flag=True, hidden=True, help="Say whether it would start.")
 @click.pass_context
 def serve(
-    context: click.Context, /, config_path: Path | None, adopt_store: bool, simulate_crashes: bool, **flags: Any
-) -> None:
+    context: click.Context, /, config_path: Path | None, adopt_store: bool, simulate_crashes: bool, reload: bool,
+    check_only: bool, **flags: Any,
+) -> None:  # fmt: skip
     """Run the daemon until it is told to stop.
 
     Settings come from flags, then the environment (REPLAYFORGE__SECTION__KEY), then replayforge.toml. SIGTERM or
     Ctrl-C stops it cleanly, a second one at once; SIGHUP reads [logging] and API keys again.
     """
     loaded = load_config(config_path, os.environ, {**flags, "simulate_crashes": simulate_crashes or None})
-    context.exit(run(loaded, adopt_store))
+    if check_only:
+        check(loaded.config)
+        return
+    context.exit(run(loaded, adopt_store, reload=reload))

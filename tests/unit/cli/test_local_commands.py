@@ -63,7 +63,8 @@ def test_serve_hands_over_its_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch
     """Flags become settings with their origins, and the daemon's exit code is the command's."""
     calls: list[Any] = []
 
-    def daemon(loaded: LoadedConfig, adopt_store: bool) -> int:
+    def daemon(loaded: LoadedConfig, adopt_store: bool, *, reload: bool) -> int:
+        assert not reload
         calls.append((loaded, adopt_store))
         return 70
 
