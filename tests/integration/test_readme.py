@@ -139,6 +139,13 @@ def test_the_curl_line_sends_the_same_event(daemon: DaemonProcess) -> None:
     assert (answer["workflow_id"], answer["payload"]) == ("order-17", {"amount": 12}), done.stderr
 
 
+def test_the_client_gets_what_the_handler_returned(daemon: DaemonProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    """The lines for Python send the event that the commands send, and print its result."""
+    (block,) = [block for block in blocks("python") if "import Client" in block]
+    exec(block.replace("http://127.0.0.1:8787", daemon.url), {})
+    assert capsys.readouterr().out == "{'captured': 12, 'reference': 'order-17:pay'}\n"
+
+
 def test_every_command_that_the_readme_names_exists(tmp_path: Path) -> None:
     """Each `replayforge WORD` in the text is a command with a help of its own."""
     words = set(re.findall(r"`(?:\.venv/bin/)?replayforge ([a-z]+)", README))
