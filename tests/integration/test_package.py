@@ -243,4 +243,4 @@ def test_the_single_file_plays_the_demo(single_file: Path, tmp_path: Path) -> No
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "kill -9" in done.stdout
-    assert "accepted 60 = " in done.stdout
+    assert "accepted 72 = " in done.stdout
