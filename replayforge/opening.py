@@ -95,6 +95,7 @@ def log_options(config: Config) -> LogOptions:
         retention_seconds=config.log.retention_seconds or None,
         retention_bytes_max=config.log.retention_bytes_max or None,
         append_queue_bytes_max=config.log.append_queue_bytes_max,
+        allow_network_fs=config.log.allow_network_fs,
         limits=Limits(payload_bytes_max=config.server.event_bytes_max + ENVELOPE_BYTES_MAX),
     )
 

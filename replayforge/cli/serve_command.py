@@ -28,6 +28,9 @@ from replayforge.daemon import check, run
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="The least message that is written."
 )
 @click.option("--log-format", type=click.Choice(["auto", "json", "console"]), help="How messages look.")
+@click.option(
+    "--allow-network-fs", is_flag=True, default=None, help="Keep the log on NFS, CIFS or FUSE: its fsync must hold."
+)
 @click.option("--adopt-store", is_flag=True, help="Go on with a store that does not fit the log, come what may.")
 @click.option("--reload", is_flag=True, help="Begin anew when files of handlers change; for development.")
 @click.option(CHECK_ONLY, is_flag=True, hidden=True, help="Say whether it would start.")

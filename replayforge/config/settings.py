@@ -90,6 +90,7 @@ class LogConfig(Struct, frozen=True):
     retention_bytes_max: Size = 0
     append_queue_bytes_max: Size = 32 * MEBIBYTE
     disk_free_bytes_min: Size = 128 * MEBIBYTE
+    allow_network_fs: bool = False
 
 
 class IngestConfig(Struct, frozen=True):

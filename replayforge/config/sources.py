@@ -25,6 +25,7 @@ FLAGS = {
     "crash_at": "chaos.crash_at",
     "log_level": "logging.level",
     "log_format": "logging.format",
+    "allow_network_fs": "log.allow_network_fs",
 }
 
 

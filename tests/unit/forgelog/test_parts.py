@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from replayforge.config import load_config
 from replayforge.forgelog.atomic import INTERRUPTIONS_MAX, NotWhole, seal, unseal, write_fully
 from replayforge.forgelog.batch import decode_head
 from replayforge.forgelog.checksum import CRC32C, EXTENDS, ZLIB_CRC32, preferred
 from replayforge.forgelog.disk import Disk, SyncFailed
-from replayforge.forgelog.errors import CorruptRecord, lost_in_words
+from replayforge.forgelog.errors import CorruptRecord, LogRefused, lost_in_words
 from replayforge.forgelog.files import OsFiles, is_network, kind_of_mount
 from replayforge.forgelog.header import BadHeader, decode_header, mend_header
+from replayforge.forgelog.log import ForgeLog
 from replayforge.forgelog.manifest import Manifest
 from replayforge.forgelog.reader import Handles
 from replayforge.forgelog.record import DamagedRecord, NewRecord, decode_records, encode_records, record_bytes
@@ -22,6 +24,7 @@ from replayforge.forgelog.scan import ScanWindow, Walk, later_batches, merge_gap
 from replayforge.forgelog.segment import Segment
 from replayforge.forgelog.stats import percentile
 from replayforge.forgelog.writer import as_unavailable
+from replayforge.opening import log_options
 from tests.support.clock import FakeClock
 from tests.support.files.around import FaultFiles
 from tests.support.files.logs import DIRECTORY, open_storage, read_all, write_log
@@ -233,6 +236,21 @@ def test_the_longest_mount_wins() -> None:
     assert kind_of_mount(MOUNTS, Path("/mnt/with space/log")) == "fuse.sshfs"
     assert kind_of_mount("", Path("/mnt")) == "unknown"
     assert (is_network("nfs4"), is_network("fuse.sshfs"), is_network("ext4")) == (True, True, False)
+
+
+class OnNfs(OsFiles):
+    """Files that say of themselves that they lie on NFS."""
+
+    def kind(self, path: Path) -> str:
+        return "nfs4"
+
+
+async def test_a_network_file_system_is_refused_until_somebody_insists(tmp_path: Path) -> None:
+    """The refusal names the flag of `serve`, and with it the log opens."""
+    with pytest.raises(LogRefused, match=r"E_NETWORK_FS.*--allow-network-fs"):
+        ForgeLog.open(tmp_path, files=OnNfs())
+    config = load_config(None, {}, {"allow_network_fs": True}).config
+    await ForgeLog.open(tmp_path, files=OnNfs(), options=log_options(config)).close()
 
 
 def test_os_files_on_other_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
