@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from replayforge.cli.log_commands import log as log_group
+from replayforge.forgelog.consumers import load_consumers
 from replayforge.forgelog.errors import GapError, LogRefused
 from replayforge.forgelog.files import OsFiles
 from replayforge.forgelog.live_copy import HeldLog
@@ -286,6 +287,30 @@ async def test_a_held_log_outlives_retention(tmp_path: Path) -> None:
         held.copy(tmp_path / "too late")
     held.close()
     await log.close()
+
+
+class Vanishing(OsFiles):
+    """Files that somebody removes between the look at their directory and their opening."""
+
+    def open(self, path: Path, *, write: bool = False, create: bool = False) -> int:
+        if path.suffix == ".flog":
+            raise FileNotFoundError(path)
+        return super().open(path, write=write, create=create)
+
+
+def test_a_log_that_is_removed_faster_than_held_is_refused(data: Path) -> None:
+    """After some looks that come too late each time it is said why there is no copy."""
+    with pytest.raises(LogRefused, match="faster than they can be held"):
+        HeldLog(Vanishing(), data / "log").look()
+
+
+def test_a_copy_knows_who_has_read_how_far(data: Path, tmp_path: Path) -> None:
+    """The offsets of consumers are in the copy of a held log."""
+    held = HeldLog(OsFiles(), data / "log")
+    held.look()
+    held.copy(tmp_path / "copy")
+    held.close()
+    assert load_consumers(OsFiles(), tmp_path / "copy") == {"reader": 7}
 
 
 def test_wrong_usage_is_code_3(data: Path, tmp_path: Path) -> None:
