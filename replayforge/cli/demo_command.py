@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from replayforge.cli.address import DEFAULT_URL
+from replayforge.client.http import DEFAULT_URL
 from replayforge.demo.child_daemon import ChildDaemon, port_for
 from replayforge.demo.intake_proof import SCHEDULED
 from replayforge.demo.plan import (

@@ -12,8 +12,8 @@ from typing import Any
 import click
 import msgspec
 
-from replayforge.cli.address import DEFAULT_URL, find_address
-from replayforge.client.http import ClientConnection, Misunderstood
+from replayforge.cli.address import find_address
+from replayforge.client.http import DEFAULT_URL, ClientConnection, Misunderstood
 from replayforge.client.terminal import printable
 from replayforge.domain.clock import SystemClock, format_time, to_us
 from replayforge.domain.document import Malformed, text_of

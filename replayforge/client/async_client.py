@@ -11,9 +11,9 @@ from yarl import URL
 
 from replayforge.client import calls
 from replayforge.client.calls import Call, Delay, Request, Sent
-from replayforge.client.http import JSON, ClientConnection, Problem, Reply, Unreachable, checked
+from replayforge.client.http import JSON, TIMEOUT_SECONDS, ClientConnection, Problem, Reply, Unreachable, checked
 from replayforge.client.retry_budget import RetryBudget
-from replayforge.client.sync_client import RETRY_SECONDS, TIMEOUT_SECONDS, address
+from replayforge.client.sync_client import RETRY_SECONDS, address
 
 T = TypeVar("T")
 

@@ -15,6 +15,7 @@ from replayforge.domain.errors import Rejected, ReplayForgeError, Unavailable
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+DEFAULT_URL = "http://127.0.0.1:8787"
 TIMEOUT_SECONDS = 60.0
 PAGE_EVENTS = 200
 DETAIL_CHARACTERS_MAX = 200

@@ -9,13 +9,11 @@ from typing import Any, Self, TypeVar
 
 from replayforge.client import calls
 from replayforge.client.calls import Call, Delay, Sent
-from replayforge.client.http import ClientConnection, Problem, Unreachable
+from replayforge.client.http import DEFAULT_URL, TIMEOUT_SECONDS, ClientConnection, Problem, Unreachable
 from replayforge.client.retry_budget import RetryBudget
 
 T = TypeVar("T")
 
-DEFAULT_URL = "http://127.0.0.1:8787"
-TIMEOUT_SECONDS = 60.0
 RETRY_SECONDS = 60.0
 
 
