@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import click
+import pytest
 from aiohttp import web
 
 import replayforge
@@ -25,6 +26,7 @@ from replayforge.web.live.hints import TOPICS
 from replayforge.web.live.live_rates import QUIET
 from replayforge.web.pages.rows import SENTENCES
 
+pytestmark = pytest.mark.style
 SHIPPED = Path(__file__).parent.parent / "replayforge.toml"
 
 

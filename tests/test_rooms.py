@@ -4,6 +4,9 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.style
 PACKAGE = Path(__file__).parent.parent / "replayforge"
 WEB = PACKAGE / "web"
 LIVING = ("replayforge.engine", "replayforge.supervisor", "replayforge.telemetry")

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.ownership import Package, Source, read_module
 
+pytestmark = pytest.mark.style
 ROOT = Path(__file__).parent.parent
 
 

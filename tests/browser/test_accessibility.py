@@ -139,6 +139,7 @@ class Examiner:
         return list(found["violations"])
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_on_any_page(daemon: DaemonProcess, look: Look) -> None:
     """No violation on any page in either theme, wide or narrow, with an open dialog, or on the page of an error."""
     source = next(Path(axe.__file__).parent.rglob("axe*.js")).read_text()

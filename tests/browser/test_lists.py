@@ -99,6 +99,7 @@ def fill_with_dead_letters(store_path: Path, count: int) -> None:
         store.execute("UPDATE tallies SET amount = amount + ? WHERE name = 'dead_lettered'", (count,))
 
 
+@pytest.mark.slow
 def test_fifty_thousand_dead_letters_make_no_larger_pages(daemon: DaemonProcess, look: Look) -> None:
     """However many there are, a page shows a page of them, groups and counts included."""
     reaches(daemon, send(daemon, "bad.payment", {"n": 1}), "dead_lettered")

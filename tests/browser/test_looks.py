@@ -110,6 +110,7 @@ def test_every_page_is_quiet_at_home_and_fits(filled: Filled, look_around: Look)
     assert tab.foreign() == []
 
 
+@pytest.mark.slow
 def test_long_words_fit_a_small_screen(daemon: DaemonProcess, look: Look) -> None:
     """Names as long as they may be, errors, reasons and issues without a space are broken, not too wide."""
     name = "n" * 255

@@ -112,6 +112,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield fleet
 
 
+@pytest.mark.slow
 def test_another_daemon_carries_the_job_on(fleet: Fleet) -> None:
     """When the daemon on which a job was made is killed for good, another one brings it to its end."""
     first, second = (fleet.start(name, handlers=MENDING_HANDLERS) for name in ("first", "second"))

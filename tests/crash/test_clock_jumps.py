@@ -191,6 +191,7 @@ def test_a_history_is_the_same_with_and_without_jumps(pair: tuple[JumpingDaemon,
     assert checked.code == 0, checked.out + checked.err
 
 
+@pytest.mark.slow
 def test_retention_stops_at_a_jump_and_goes_on_with_the_right_time(tmp_path: Path) -> None:
     """While the clock is an hour ahead nothing is removed by age, however old it really grows; once the clock is right
     what is old goes, from the store and from the log. Hours that the machine slept through are no jump."""
@@ -242,6 +243,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield fleet
 
 
+@pytest.mark.slow
 def test_neighbours_do_not_notice_the_jumps_of_one(fleet: Fleet) -> None:
     """Two daemons on one PostgreSQL: handlers that run beyond their leases while one daemon's clock jumps keep them, on
     either daemon, and every event, whoever accepted it, has the starts and the end it would have had."""

@@ -12,12 +12,13 @@ from replayforge.engine.dispatch.incarnation import read_former
 from tests.crash.test_forks import FORKING_HANDLERS, Forking
 from tests.support.daemon_process import Ended, HttpClient, until
 from tests.support.sink import QUICK
+from tests.support.slow import the_rest_slow
 
 GRACE_SECONDS = 1.0
 LEFT_BEHIND = ("thread", "to_thread", "executor", "atexit", "subprocess")
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=the_rest_slow(["uvloop", "asyncio"]))
 def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Forking]:
     daemon = Forking(tmp_path, FORKING_HANDLERS, settings=QUICK | {"supervisor.grace_seconds": GRACE_SECONDS})
     daemon.loop = request.param

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, until
 from tests.support.sink import QUICK
+from tests.support.slow import the_rest_slow
 
 FORKING_HANDLERS = Path(__file__).parents[1] / "data" / "forking_handlers.py"
 KINDS = ("pool", "process", "os", "thread", "preexec")
@@ -53,7 +54,7 @@ class Forking(DaemonProcess):
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=the_rest_slow(["uvloop", "asyncio"]))
 def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Forking]:
     daemon = Forking(tmp_path, FORKING_HANDLERS, settings=QUICK, forked=False)
     daemon.loop = request.param

@@ -16,6 +16,7 @@ import pytest
 
 from tests.data.hostile_handlers import COSTS, MISBEHAVIOURS
 from tests.support.daemon_process import DaemonProcess, until
+from tests.support.slow import the_rest_slow
 
 HANDLERS = Path(__file__).parent.parent / "data" / "hostile_handlers.py"
 SECONDS = float(os.environ.get("HOSTILE_SECONDS", "600"))
@@ -28,7 +29,7 @@ ROUNDS_MIN = 3
 ROUNDS_PER_MISBEHAVIOUR = 3
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=the_rest_slow(["uvloop", "asyncio"]))
 def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DaemonProcess]:
     settings: dict[str, Any] = {"retry.base_seconds": 0.05, "janitor.promote_seconds": 0.05}
     if request.param == "asyncio":

@@ -19,6 +19,7 @@ from tests.crash.test_step_crashes import PASSES_MAX, SETTINGS, play
 from tests.crash.test_workflow_kills import EVENTS, await_end, sent
 from tests.support.daemon_process import DaemonProcess, HttpClient
 from tests.support.fleet import node_of
+from tests.support.slow import the_rest_slow
 from tests.support.steps_endpoint import LANGUAGES, Effect, EndpointProcess
 from tests.support.storm import PLACES, Place, daemons_at
 
@@ -32,7 +33,7 @@ FAILS_ONCE = "archive"
 PER_KILL = 1  # workflows that begin between two kills
 
 
-@pytest.fixture(scope="module", params=LANGUAGES)
+@pytest.fixture(scope="module", params=the_rest_slow(LANGUAGES))
 def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EndpointProcess]:
     """An endpoint that lives on while daemons die."""
     with EndpointProcess(request.param, tmp_path_factory.mktemp(request.param)) as process:
@@ -144,7 +145,7 @@ def storms() -> Iterator[Any]:
     for language in LANGUAGES:
         for place in PLACES:
             if (language, place) in {("flask", "embedded"), ("node", "shared")}:
-                yield pytest.param(language, place, 3)
+                yield pytest.param(language, place, 3, marks=pytest.mark.slow)
             yield pytest.param(language, place, 200, marks=pytest.mark.soak)
 
 

@@ -11,11 +11,13 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from replayforge.domain.reclaim import CRASHES_MAX
 from tests.support.daemon_process import Answer, DaemonProcess, HttpClient, until
 from tests.support.sink import QUICK, SINK_HANDLERS, ended, lines_of
+from tests.support.slow import the_rest_slow
 
-KILLS = 30
 CLIENTS = 4
 LEASE_SECONDS = 600.0
 RESUME_SECONDS_MAX = 120.0  # with many kills on the way; one kill alone is measured below
@@ -106,8 +108,9 @@ class Load:
         return [event for event, item in zip(events, items, strict=True) if "problem" in item]
 
 
-def test_thirty_kills_under_load(tmp_path: Path) -> None:
-    """30 x kill -9 under load: everything acknowledged ends exactly once, and work goes on at once after each start."""
+@pytest.mark.parametrize("kills", the_rest_slow([8, 30]))
+def test_kills_under_load(tmp_path: Path, kills: int) -> None:
+    """kill -9 under load: everything acknowledged ends exactly once, and work goes on at once after each start."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")  # noqa: T201
     rng = random.Random(seed)
@@ -118,7 +121,7 @@ def test_thirty_kills_under_load(tmp_path: Path) -> None:
         load.start()
         interrupted: list[tuple[float, dict[str, int]]] = []
         try:
-            for _ in range(KILLS):
+            for _ in range(kills):
                 threading.Event().wait(rng.uniform(0.05, 0.6))
                 daemon.kill()
                 interrupted.append((time.time(), in_flight(daemon)))
@@ -126,7 +129,7 @@ def test_thirty_kills_under_load(tmp_path: Path) -> None:
         finally:
             load.stop()
         until(daemon.converged, 60, "convergence")
-        poison = judge(daemon, tmp_path)
+        poison = judge(daemon, tmp_path, kills)
         judge_resumption(tmp_path, interrupted, poison)
         assert daemon.terminate() == 0
         check(daemon, tmp_path)
@@ -150,13 +153,13 @@ def judge_resumption(directory: Path, interrupted: list[tuple[float, dict[str, i
         for event_id, token in held.items()
         if event_id not in poison
     ]
-    assert len(waits) > KILLS, "too few events were in flight when the daemon was killed to show anything"
+    assert len(waits) > len(interrupted), "too few events were in flight when the daemon was killed to show anything"
     print(f"{len(waits)} in flight at a kill, started again after {sorted(waits)[len(waits) // 2]:.2f} s (median),")  # noqa: T201
     print(f"{max(waits):.2f} s (slowest), several kills between them")  # noqa: T201
     assert max(waits) < RESUME_SECONDS_MAX < LEASE_SECONDS
 
 
-def judge(daemon: DaemonProcess, directory: Path) -> dict[str, int]:
+def judge(daemon: DaemonProcess, directory: Path, kills: int) -> dict[str, int]:
     """Hold acknowledgements, effects and the store against each other; return what was taken for poison.
 
     Kills as dense as these can meet the same event three times while it runs alone after a crash: the daemon cannot
@@ -183,7 +186,7 @@ def judge(daemon: DaemonProcess, directory: Path) -> dict[str, int]:
     print(f"{len(states)} events, {len(acknowledged)} acknowledged, {len(poison)} taken for poison")  # noqa: T201
     assert states.keys() - succeeded == poison.keys()
     assert all(crashes >= CRASHES_MAX for crashes in poison.values())
-    assert len(poison) < KILLS
+    assert len(poison) < kills
     assert {pair: count for pair, count in outcomes.items() if count != 1} == {}
     assert {event_id for event_id, _ in outcomes} == succeeded
     assert succeeded - finished.keys() == set(), "succeeded without its handler ever having ended"

@@ -81,6 +81,7 @@ def kill_at_random(daemon: DaemonProcess, kills: int, most_seconds: float, rng: 
         daemon.start()
 
 
+@pytest.mark.slow
 def test_pauses_deploys_and_random_kills_convict_nobody(tmp_path: Path) -> None:
     """A daemon that was stopped and goes on has nobody under suspicion, nor has one that was killed while it drained,
     whose events were interrupted; kills under load, each after another while, convict nobody."""

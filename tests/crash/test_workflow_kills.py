@@ -15,6 +15,7 @@ from replayforge.testing import Forge
 from tests.data import everything_handlers
 from tests.data.everything_handlers import EDITED, PREPARED
 from tests.support.daemon_process import DaemonProcess, HttpClient, until
+from tests.support.slow import the_rest_slow
 from tests.support.storm import PLACES, daemons_at
 
 HANDLERS = Path(everything_handlers.__file__)
@@ -67,7 +68,7 @@ def effects(directory: Path) -> Counter[Effect]:
     return Counter((event_id, name) for event_id, name in (line.split("\t") for line in lines))
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=the_rest_slow(PLACES))
 def storm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storm]:
     """One daemon on SQLite, or two on PostgreSQL and Redis."""
     with daemons_at(request.param, tmp_path, HANDLERS) as place:

@@ -395,6 +395,7 @@ def test_pipes_that_nobody_reads(tmp_path: Path, blocking: bool) -> None:
         os.close(writing)
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     """With pipes whose reader has ended everything works."""
     reading, writing = os.pipe()

@@ -278,6 +278,7 @@ def test_a_demo_sends_a_file(tmp_path: Path) -> None:
     assert "still parked, for want of what it waits for: 6 events" in ended.out
 
 
+@pytest.mark.slow
 def test_an_event_that_kills_the_process_is_buried(tmp_path: Path) -> None:
     """A process that dies of an event is started again until the event is a dead letter, and everything else ends."""
     file = tmp_path / "events.ndjson"
@@ -381,6 +382,7 @@ def terminal(command: list[str], directory: Path) -> Iterator[Terminal]:
         one.close()
 
 
+@pytest.mark.slow
 def test_keys_crash_kill_and_quit(tmp_path: Path) -> None:
     """On a terminal c crashes a worker, k kills the process, q ends with the check; the terminal is left as it was."""
     port = free_port()
@@ -399,6 +401,7 @@ def test_keys_crash_kill_and_quit(tmp_path: Path) -> None:
     assert refuses(port)
 
 
+@pytest.mark.slow
 def test_chaos_kills_at_random_and_proves(tmp_path: Path) -> None:
     """Chaos kills as often as asked, and its own record, the ledger and the check agree."""
     data = tmp_path / "data"

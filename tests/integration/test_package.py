@@ -234,6 +234,7 @@ def succeeded(http: HttpClient, event_id: str) -> dict[str, object] | None:
     return event if event["status"] == "succeeded" else None
 
 
+@pytest.mark.slow
 def test_the_single_file_plays_the_demo(single_file: Path, tmp_path: Path) -> None:
     """The demo of the single file starts, kills and restarts its daemon, and adds up."""
     options = ["--events", "60", "--exit-when-done", "--worker-crashes", "0", "--port", "0"]

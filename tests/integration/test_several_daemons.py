@@ -104,6 +104,7 @@ def test_one_of_three_is_killed_for_good(fleet: Fleet, redis: RedisServer) -> No
     until(lambda: node_of(strike.killed) not in consumers(redis), 20, "the dead node's consumer to be removed")
 
 
+@pytest.mark.slow
 def test_one_of_three_is_killed_and_comes_back(fleet: Fleet) -> None:
     """With ack = "log" what the killed daemon held is taken over all the same, and what it had accepted and not yet
     dispatched ends when it is back: every acknowledged event succeeded once, every further start counted."""
@@ -129,6 +130,7 @@ def consumers(redis: RedisServer) -> set[str]:
     return {one["name"] for one in redis.admin.xinfo_consumers(key, group["name"])}
 
 
+@pytest.mark.slow
 def test_what_waits_on_a_dead_disk_is_named(fleet: Fleet) -> None:
     """With ack = "log" the accepted events that a dead daemon did not dispatch are named by the others, by number and
     offset, and they finish when it returns."""
@@ -219,6 +221,7 @@ def send_behind_a_stall(daemon: DaemonProcess, seconds: float) -> tuple[str, lis
     return ids[0], ids[1:]
 
 
+@pytest.mark.slow
 def test_events_behind_a_blocked_loop_run_once(fleet: Fleet) -> None:
     """Events that were handed to workers which a blocked loop keeps from seeing them stay this daemon's beyond their
     leases: nobody else runs them meanwhile, and they run once."""
@@ -251,6 +254,7 @@ def test_a_daemon_that_was_stopped_begins_nothing_it_holds_no_more(fleet: Fleet)
     assert sorted(started(helper.directory).values()) == [1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_cloned_log(fleet: Fleet) -> None:
     """Of two daemons with copies of one log, the one that was there first ends itself and says why."""
     original = fleet.start("original")

@@ -124,6 +124,7 @@ REQUESTS: dict[str, tuple[str, Callable[[], bytes], dict[str, str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_requests_of_many_parts(tmp_path: Path) -> None:
     """A request of many small parts, or of some large ones, lets the loop turn in between."""
     async with calm(tmp_path) as house:

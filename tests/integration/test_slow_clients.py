@@ -204,6 +204,7 @@ async def probed(house: House, count: int) -> list[float]:
     return sorted(taken)
 
 
+@pytest.mark.slow
 async def test_five_hundred_slow_clients_disturb_nobody(tmp_path: Path) -> None:
     """While 500 clients send their heads and bodies in drips, others are served; all of the 500 are closed on."""
     limits = ConnectionLimits(head_seconds=2, body_seconds=1)

@@ -17,6 +17,7 @@ from replayforge.forgelog.storage import Storage
 from tests.crash.forgelog.conftest import Tally
 from tests.support.files.logs import DIRECTORY, Written, known_to_readers, open_storage, read_all, write_log
 from tests.support.files.sim import SECTOR, Image, SimFiles
+from tests.support.slow import the_rest_slow
 
 
 @dataclass
@@ -182,7 +183,7 @@ def crash_everywhere(tally: Tally, *, images: int, steps: int, randoms: int) -> 
         life.live(tally, look, images=images - before)
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", the_rest_slow(range(4)))
 def test_s5_crash_images(tally: Tally, part: int) -> None:
     """From every crash image of every moment all that was acknowledged is recovered, and nothing that was not sent."""
     crash_everywhere(tally, images=12_500, steps=40, randoms=4)

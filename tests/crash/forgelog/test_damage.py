@@ -16,6 +16,7 @@ from tests.crash.forgelog.conftest import Tally
 from tests.support.clock import FakeClock
 from tests.support.files.logs import DIRECTORY, Opened, Written, open_storage, outcome, read_all, write_log
 from tests.support.files.sim import Image, SimFiles
+from tests.support.slow import the_rest_slow
 
 SEGMENTS = [f"{DIRECTORY}/{number:020d}.flog" for number in (1, 2)]
 MANIFEST = f"{DIRECTORY}/MANIFEST"
@@ -39,7 +40,7 @@ def share(whole: range, part: int) -> range:
     return whole[part * size : (part + 1) * size]
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", the_rest_slow(range(PARTS)))
 @pytest.mark.parametrize("segment", SEGMENTS, ids=["sealed", "tail"])
 def test_s1_truncation_at_every_byte(tally: Tally, segment: str, part: int) -> None:
     """A log cut at any byte opens with exactly the whole batches, or refuses; with a floor it refuses every loss."""
@@ -91,7 +92,7 @@ def flip(tally: Tally, name: str, part: int) -> None:
             assert last_begin <= byte < last_end, (name, bit)
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", the_rest_slow(range(PARTS)))
 @pytest.mark.parametrize("segment", SEGMENTS, ids=["sealed", "tail"])
 def test_s2_every_single_bit_flip(tally: Tally, segment: str, part: int) -> None:
     """One flipped bit is refused, or it is the last batch with no floor, or it touched nothing that was written."""

@@ -16,6 +16,7 @@ from tests.support.files.around import SYNCS, FaultFiles
 from tests.support.files.logs import DIRECTORY, TINY, open_storage, read_all
 from tests.support.files.one_thread import take_turn, without_threads
 from tests.support.files.sim import Image, SimFiles
+from tests.support.slow import the_rest_slow
 
 CALLS_IN_ONE_LIFE, WRITES_IN_ONE_LIFE = 380, 50  # times four errors, times once and for good: 3,000 runs and more
 FAULTS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EINTR": errno.EINTR, "EMFILE": errno.EMFILE}
@@ -134,7 +135,7 @@ async def fail_everywhere(tally: Tally, **fault: Any) -> int:
     return calls
 
 
-@pytest.mark.parametrize("code", FAULTS)
+@pytest.mark.parametrize("code", the_rest_slow(FAULTS, now=2))
 async def test_s7_every_call_fails_once_or_for_good(tally: Tally, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """An errno or an interruption at every call of a log's life loses nothing that was acknowledged."""
     without_threads(monkeypatch)

@@ -20,6 +20,7 @@ from replayforge.forgelog.log import ForgeLog, LogOptions, NewRecord
 from tests.crash.forgelog.conftest import Tally
 from tests.support.files.logs import DIRECTORY, Opened, open_storage, outcome, write_log
 from tests.support.files.sim import Image, SimFiles
+from tests.support.slow import the_rest_slow
 
 Mutation = Callable[[random.Random, Image, "Pair"], Image]
 
@@ -121,7 +122,7 @@ def fuzz(tally: Tally, count: int, pair: Pair) -> None:
         tally.add("refused" if isinstance(found, str) else "harmless")
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", the_rest_slow(range(4)))
 def test_s11_garbage_and_spliced_files(tally: Tally, part: int) -> None:
     """Whatever the files are made into, the log is refused or answers with exactly what was written."""
     for _ in range(5):

@@ -13,6 +13,7 @@ from replayforge.forgelog.storage import Storage
 from tests.crash.forgelog.conftest import Tally
 from tests.support.files.logs import DIRECTORY, open_storage
 from tests.support.files.sim import SimFiles
+from tests.support.slow import the_rest_slow
 
 
 @dataclass
@@ -130,7 +131,7 @@ def walk_histories(tally: Tally, histories: int, steps: int) -> None:
         tally.add("steps", steps)
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", the_rest_slow(range(4)))
 def test_s13_the_log_is_its_model(tally: Tally, part: int) -> None:
     """After every step of 2,000 random histories the log holds what the model holds."""
     walk_histories(tally, 500, 50)

@@ -26,6 +26,7 @@ from tests.crash.forgelog.child import payload_of
 from tests.crash.forgelog.conftest import Tally
 from tests.support.clock import FakeClock
 from tests.support.files.logs import read_all
+from tests.support.slow import the_rest_slow
 
 ROOT = Path(__file__).parents[3]
 CHILD = [sys.executable, "-m", "tests.crash.forgelog.child"]
@@ -172,7 +173,7 @@ def kill_cycles(tally: Tally, directory: Path, cycles: int) -> None:
         zygote.close()
 
 
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", the_rest_slow(range(2)))
 def test_s10_kill_9(tally: Tally, tmp_path: Path, part: int) -> None:
     """A process killed at random moments, again and again on one log, loses nothing it acknowledged."""
     kill_cycles(tally, tmp_path, 75)
@@ -214,6 +215,7 @@ def poisoned_then_restarted(tally: Tally, directory: Path, run: Callable[[Oracle
     tally.add("acknowledged before", len(oracle.acked))
 
 
+@pytest.mark.slow
 def test_s8_strace_fails_a_sync(tally: Tally, tmp_path: Path) -> None:
     """A sync that is made to fail from outside ends the process with 70; a restart serves all that was acknowledged."""
     if shutil.which("strace") is None:

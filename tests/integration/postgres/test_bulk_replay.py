@@ -26,6 +26,7 @@ def settings(far_url: str) -> dict[str, Any]:
     return {"store.url": far_url}
 
 
+@pytest.mark.slow
 async def test_storm_of_lost_answers(house: House, proxy: CommitBreaker) -> None:
     """With every seventh answer to COMMIT lost, each member has one further run, and each figure is true."""
     ids = await dead(house, 60)

@@ -21,6 +21,7 @@ from tests.support.clock_jumps import JumpingPostgres
 from tests.support.house import House, open_house
 from tests.support.polling import persist
 from tests.support.postgres_server import require_postgres
+from tests.support.slow import the_rest_slow
 
 LEASE_SECONDS = 3.0
 BEAT_SECONDS = 1.0
@@ -103,6 +104,7 @@ async def looked(house: House, seconds: float) -> None:
     await persist(watched, 60)
 
 
+@pytest.mark.slow
 async def test_living_leases_and_daemons_stand(
     server: JumpingPostgres, holder: House, observer: House, gate: HandlerLimit
 ) -> None:
@@ -126,7 +128,7 @@ async def test_living_leases_and_daemons_stand(
         assert not house.probe.counts["attempt.reclaimed"] + house.probe.counts["lease.lost"]
 
 
-@pytest.mark.parametrize("shift", [MINUTE, DECADE, -10 * MINUTE, -DECADE])
+@pytest.mark.parametrize("shift", the_rest_slow([MINUTE, DECADE, -10 * MINUTE, -DECADE]))
 async def test_a_dead_daemon_is_inherited_in_time(
     server: JumpingPostgres, holder: House, url: str, shift: float
 ) -> None:
@@ -173,6 +175,7 @@ async def test_age_removes_nothing_by_a_clock_that_was_set(
         assert {"succeeded"} == {(await house.event(one))["status"] for one in ids[:3]}
 
 
+@pytest.mark.slow
 async def test_a_database_that_was_always_wrong_is_right_about_ages(
     server: JumpingPostgres, tmp_path: Path, url: str, gate: HandlerLimit
 ) -> None:

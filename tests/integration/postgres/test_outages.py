@@ -12,6 +12,7 @@ from tests.integration.postgres.network import CommitBreaker
 from tests.support.house import House
 from tests.support.polling import persist
 from tests.support.postgres_server import PostgresServer
+from tests.support.slow import the_rest_slow
 
 
 async def all_succeed(house: House, ids: list[str], effects: Counter[str]) -> None:
@@ -46,6 +47,7 @@ async def test_killed_server(server: PostgresServer, url: str, open_daemon: Open
         await all_succeed(house, ids, effects)
 
 
+@pytest.mark.slow
 async def test_stopped_server(server: PostgresServer, url: str, open_daemon: OpenHouse, effects: Counter[str]) -> None:
     """An ordered restart of the server, which ends every session, costs nothing."""
     async with open_daemon(url) as house:
@@ -68,7 +70,7 @@ async def test_terminated_sessions(
         await all_succeed(house, ids, effects)
 
 
-@pytest.mark.parametrize("harm", ["reset", "half_open", "blackhole", "swallow_answers"])
+@pytest.mark.parametrize("harm", the_rest_slow(["reset", "half_open", "blackhole", "swallow_answers"]))
 async def test_partition(
     harm: str, proxy: CommitBreaker, impatient_far_url: str, open_daemon: OpenHouse, effects: Counter[str]
 ) -> None:
@@ -83,6 +85,7 @@ async def test_partition(
         await all_succeed(house, ids, effects)
 
 
+@pytest.mark.slow
 async def test_silent_server_holds_nobody_up(
     proxy: CommitBreaker, far_url: str, open_daemon: OpenHouse, effects: Counter[str]
 ) -> None:

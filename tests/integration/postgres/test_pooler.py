@@ -66,6 +66,7 @@ def fleet_pooler(fleet: Fleet) -> Iterator[Pooler]:
         yield pooler
 
 
+@pytest.mark.slow
 def test_two_daemons(fleet: Fleet, fleet_pooler: Pooler, postgres: PostgresServer) -> None:
     """Behind a pooler that is killed and comes back, and whose sessions on the server are terminated, two daemons
     accept events all the while; each ends once, attempted as often as its handler makes it, and a lease is renewed for

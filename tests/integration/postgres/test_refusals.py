@@ -116,6 +116,7 @@ async def test_transactions_that_lose_now_and_then(
         await all_succeed_at_once(house, ids, effects)
 
 
+@pytest.mark.slow
 async def test_every_transaction_serializable_by_default(
     url: str,
     server: PostgresServer,
@@ -136,6 +137,7 @@ async def test_every_transaction_serializable_by_default(
     assert "could not serialize access" not in server.log()
 
 
+@pytest.mark.slow
 async def test_read_only_database(
     url: str,
     administrator: asyncpg.Connection,
@@ -156,6 +158,7 @@ async def test_read_only_database(
         await all_succeed_at_once(house, ids, effects)
 
 
+@pytest.mark.slow
 async def test_idle_transaction_is_ended_by_the_server(
     impatient_url: str, server: PostgresServer, open_daemon: OpenHouse, effects: Counter[str]
 ) -> None:

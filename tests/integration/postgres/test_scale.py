@@ -178,6 +178,7 @@ def standstills_after(moments: list[float], starts: list[float]) -> list[float]:
     return longest
 
 
+@pytest.mark.slow
 def test_backlog_stays_in_the_store(tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> None:
     """A backlog of twelve streams' worth never puts more than `entries_max` on Redis, although two daemons fill it; and
     when Redis is wiped, work goes on with the next refill and not a lease later."""
@@ -257,6 +258,7 @@ def consumers(redis: RedisServer) -> set[str]:
     return {one["name"] for one in redis.admin.xinfo_consumers(key, group["name"])}
 
 
+@pytest.mark.slow
 def test_nothing_piles_up(tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> None:
     """Five thousand events, served by daemons that come and go, leave an empty stream that knows only who lives, and
     tables that have long stopped growing: without retention or vacuum they would have grown threefold."""
@@ -269,6 +271,7 @@ def test_nothing_piles_up_of_a_hundred_thousand(tmp_path: Path, postgres: Postgr
     leave_no_trace(tmp_path, postgres, redis, Steps(events=10_000, guest_every=1))
 
 
+@pytest.mark.slow
 def test_heartbeats_leave_the_indexes_alone(tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> None:
     """Renewing a lease writes the row where it lies: PostgreSQL counts (nearly) every such update as heap-only."""
     with Fleet(tmp_path, postgres, redis, **BEATING) as fleet:

@@ -69,6 +69,7 @@ async def test_projected_again(far_url: str, proxy: CommitBreaker) -> None:
     await store.close()
 
 
+@pytest.mark.slow
 async def test_storm_of_lost_answers(
     far_url: str, proxy: CommitBreaker, open_daemon: OpenHouse, effects: Counter[str]
 ) -> None:

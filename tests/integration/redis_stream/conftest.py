@@ -10,13 +10,14 @@ from replayforge.streams.redis_stream import RedisStream
 from replayforge.telemetry import Telemetry
 from tests.support.probe import Probe
 from tests.support.redis_server import MISSING, RedisServer, redis_binaries
+from tests.support.slow import the_rest_slow
 from tests.support.tcp_proxy import TcpProxy
 
 OpenStream = Callable[..., AbstractAsyncContextManager[RedisStream]]
 PATIENCE_SECONDS, IMPATIENCE_SECONDS = 8.0, 1.0  # as shipped; and for tests of outages and limits
 
 
-@pytest.fixture(params=[*redis_binaries()] or ["none"])
+@pytest.fixture(params=the_rest_slow([*redis_binaries()] or ["none"]))
 def binary(request: pytest.FixtureRequest) -> str:
     if not redis_binaries():
         pytest.skip(MISSING)
