@@ -111,33 +111,39 @@ async def test_a_header_that_says_the_same_twice(shared_house: House) -> None:
     assert status_of(await raw(shared_house, post(b"Idempotency-Key: a\r\nIdempotency-Key: a\r\n"))) == 201
 
 
-PARAMETERS = {
+DOUBLED_PARAMETERS = {
     "/api/events?limit=1&limit=2": "limit",
     "/api/events?status=queued&status=queued": "status",
     "/api/events?event_type=a&type=b": "event_type",
-    "/api/events?stauts=queued": "stauts",
-    "/api/events?=1": "''",
-    "/api/events/recent?status=queued": "status",
-    "/api/events/x?limit=1": "limit",
-    "/api/workflows?q=1": "q",
-    "/api/deadletters?groupby=error": "groupby",
-    "/api/convergence?verbose": "verbose",
-    "/forgelog/read?from=3": "from",
     "/forgelog/read?offset=1&offset=2": "offset",
     "/health/ready?full=1&full=2": "full",
-    "/metrics?name=x": "name",
-    "/openapi.json?v=1": "v",
     "/events?status=queued&status=retrying": "status",
+}
+UNKNOWN_PARAMETERS = {
+    "/api/events?stauts=queued": "'stauts' here; the nearest is 'status'",
+    "/api/events?wrokflow=order-17": "'wrokflow' here; the nearest is 'workflow'",
+    "/api/events?=1": "'' here; known",
+    "/api/events/recent?status=queued": "'status' here; known: limit",
+    "/api/events/x?limit=1": "'limit' here; known: wait",
+    "/api/workflows?q=1": "'q' here; known: application_name, cursor, limit",
+    "/api/deadletters?groupby=error": "'groupby' here; the nearest is 'group_by'",
+    "/api/convergence?verbose": "'verbose' here; known: none",
+    "/forgelog/read?from=3": "'from' here; known",
+    "/metrics?name=x": "'name' here; known: none",
+    "/openapi.json?v=1": "'v' here; known: none",
 }
 
 
 @shares_a_house
-@pytest.mark.parametrize(("path", "name"), PARAMETERS.items())
-async def test_parameters_nobody_knows_or_given_twice(shared_house: House, path: str, name: str) -> None:
-    """A parameter of the query that is unknown to the API, or given twice, is 400 and named."""
+@pytest.mark.parametrize(
+    ("status", "path", "words"),
+    [*((400, *one) for one in DOUBLED_PARAMETERS.items()), *((422, *one) for one in UNKNOWN_PARAMETERS.items())],
+)
+async def test_parameters_nobody_knows_or_given_twice(shared_house: House, status: int, path: str, words: str) -> None:
+    """A parameter that is given twice is 400; one that is unknown to the API is 422, and the nearest is named."""
     async with shared_house.http.get(path) as response:
         problem: dict[str, Any] = json.loads(await response.read())
-    assert (problem["status"], name in problem["detail"]) == (400, True), problem
+    assert (problem["status"], words in problem["detail"]) == (status, True), problem
 
 
 @shares_a_house
@@ -153,4 +159,4 @@ async def test_pages_pass_over_what_they_do_not_know(shared_house: House, path: 
 async def test_parameters_where_none_are_known(shared_house: House, path: str) -> None:
     """What changes something takes no parameter it does not know."""
     status, problem = await shared_house.post(path, {})
-    assert (status, problem["type"]) == (400, "urn:replayforge:unknown-parameter")
+    assert (status, problem["type"]) == (422, "urn:replayforge:unknown-parameter")

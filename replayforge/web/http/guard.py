@@ -1,5 +1,6 @@
 """Stands before every handler: who may speak, which host is meant, and how errors and headers leave the house."""
 
+import difflib
 import re
 from urllib.parse import urlsplit
 
@@ -108,14 +109,21 @@ def check_query(request: web.Request) -> None:
     for given in request.query:
         name = SHORT_PARAMETERS.get(given, given)
         if known is not None and name not in known:
-            accepted = ", ".join(sorted(known)) or "none"
-            detail = f"There is no parameter {given!r} here; known: {accepted}."
-            raise HttpProblem("unknown-parameter", detail, f"?{given}")
+            raise unknown_parameter(given, known)
         twice = name in seen or len(request.query.getall(given)) > 1
         if twice and name not in LISTED_PARAMETERS:
             detail = f"The parameter {name!r} is given twice; send it once."
             raise HttpProblem("doubled-parameter", detail, f"?{given}")
         seen.add(name)
+
+
+def unknown_parameter(given: str, known: frozenset[str]) -> HttpProblem:
+    """Return the problem of a parameter that nobody reads here; the one that may be meant is named first."""
+    accepted = [*sorted(known), *(short for short, name in SHORT_PARAMETERS.items() if name in known)]
+    near = difflib.get_close_matches(given, accepted, 1)
+    meant = f"the nearest is {near[0]!r}; " if near else ""
+    detail = f"There is no parameter {given!r} here; {meant}known: {', '.join(sorted(known)) or 'none'}."
+    return HttpProblem("unknown-parameter", detail, f"?{given}")
 
 
 def known_parameters(request: web.Request) -> frozenset[str] | None:

@@ -20,8 +20,10 @@ PROBLEM_TYPES: dict[str, ProblemType] = {
     "malformed-request": ProblemType(400, "The request is malformed", "Send HTTP/1.1 as RFC 9112 has it."),
     "doubled-header": ProblemType(400, "A header is given twice", "Send it once."),
     "doubled-parameter": ProblemType(400, "A parameter is given twice", "Send it once."),
-    "unknown-parameter": ProblemType(400, "A parameter is unknown", "Leave it out; the known ones are named."),
     "bad-idempotency-key": ProblemType(400, "The idempotency key is wrong", "Send one key, of 1 to 255 characters."),
+    "unknown-parameter": ProblemType(
+        422, "A parameter is unknown", "Correct it or leave it out; the nearest and the known ones are named."
+    ),
     "bad-parameter": ProblemType(422, "A parameter is wrong", "Give what is named as accepted."),
     "unacceptable": ProblemType(422, "The request cannot be accepted as it is", "Change the fields that are named."),
     "rejected": ProblemType(422, "The request cannot be carried out", "Change what is named."),
