@@ -49,6 +49,7 @@ CATALOG: dict[str, Kind] = {
         "info",
         "a source has sent other content under the id of an earlier delivery, which stands",
         "deliveries_differing",
+        "source",
     ),
     "delivery.verified": Kind("info", "refused deliveries of a source were verified again"),
     "source.paused": Kind("info", "a source is answered 503 until somebody resumes it"),
@@ -106,7 +107,11 @@ CATALOG: dict[str, Kind] = {
         "warning", "a handler returned or raised something while it was being parked, which was dropped"
     ),
     "step.recorded": Kind(
-        "debug", "steps of handlers were committed to their journals", "steps", "outcome", ("done", "failed")
+        "debug",
+        "steps of handlers were committed to their journals by attempts",
+        "steps",
+        "outcome",
+        ("done", "failed"),
     ),
     "attempt.reclaimed": Kind("warning", "an event whose worker or process died was taken back", "attempts_reclaimed"),
     "suspect.released": Kind("info", "events whose control is over are no longer set aside and run alone again"),

@@ -143,6 +143,12 @@ def lane_name(rule: LaneRule, sender: Sender) -> str:
     return name.decode()
 
 
+def names_between(match: str) -> tuple[str, str]:
+    """Return two texts between which the names of all lanes of a pattern lie, and no others."""
+    head = msgspec.json.encode([match])[:-1].decode()
+    return f"{head},", f"{head}-"  # the next character
+
+
 def key_of(key: str, sender: Sender) -> bytes:
     """Return the value of a key as JSON, null where it is missing."""
     if not key.startswith(PAYLOAD_PREFIX):

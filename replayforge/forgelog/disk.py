@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from replayforge.domain.clock import Clock
+from replayforge.domain.clock import Clock, to_us
+from replayforge.domain.durations import Durations
 from replayforge.forgelog.files import Files
 
 LATENCIES_KEPT = 1024
@@ -26,11 +27,13 @@ class Disk:
         self.lock = threading.Lock()
         self.under_way: dict[object, float] = {}  # since when each sync of this moment runs
         self.latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self.durations = Durations()  # of every sync of data
 
     def sync_data(self, handle: int) -> float:
         """Make the data of a file durable and return how many seconds that took; raises SyncFailed."""
         seconds = self.sync(lambda: self.files.fdatasync(handle))
         self.latencies.append(seconds)
+        self.durations.note(to_us(seconds))
         return seconds
 
     def sync_file(self, handle: int) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from replayforge.domain.clock import Clock, SteadyClock, SystemClock
+from replayforge.domain.durations import Durations
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.forgelog.committer import Committer, as_poisoned
 from replayforge.forgelog.consumers import Consumers, save_consumers
@@ -283,6 +284,10 @@ class ForgeLog:
             writable=not reason, reason=reason, scrubbed_bytes=scrubber.scrubbed_bytes,
             scrub_errors=scrubber.errors, scrub_passes=scrubber.passes, damaged_reads=self.damaged_reads,
         )  # fmt: skip
+
+    def sync_durations(self) -> Durations:
+        """Return how long every sync of data has taken."""
+        return self.storage.disk.durations.copy()
 
     def report(self, name: str, detail: object) -> None:
         """Emit what the writer thread came upon."""

@@ -21,6 +21,7 @@ from replayforge.domain.lane import (
     LaneRules,
     Unplaced,
     decide,
+    names_between,
     next_start,
     placed,
 )
@@ -34,6 +35,7 @@ NEWS_TAKEN_MAX = 5_000  # beside starts and replays, of which all are needed; ot
 PLACED_PER_STEP_MAX = 1_000  # of one lane
 RELEASED_PER_STEP_MAX = 100  # of one lane
 BEHIND_COUNTED_MAX = 10_000  # of one lane
+BLOCKED_COUNTED_MAX = 10_000  # of all lanes of one pattern
 LANES_LOOKED_AT_MAX = 2_000  # with a backlog, and as many without, for a list
 MISSED = "blocked while free"
 DEPTH_MAX = 64  # of children of children that are asked for an open ancestor
@@ -346,6 +348,16 @@ def behind(now_us: int, soon_us: int) -> Steps[list[Behind]]:
     """Fetch how many events wait in strict lanes, by how those stand that they wait for."""
     asked = {"scan_max": BEHIND_COUNTED_MAX, "now_us": now_us, "soon_us": soon_us}
     return [Behind(*row) for row in (yield Fetch("blocked_behind", asked))]
+
+
+def blocked_by(matches: Iterable[str]) -> Steps[dict[str, int]]:
+    """Count the events that wait for their turn in the lanes of each pattern, up to a number."""
+    counts = {}
+    for match in matches:
+        lower, upper = names_between(match)
+        asked = {"lower": lower, "upper": upper, "count": BLOCKED_COUNTED_MAX}
+        counts[match] = (yield Fetch("blocked_between", asked))[0][0]
+    return counts
 
 
 def problems(limit: int) -> Steps[list[tuple[str, str]]]:

@@ -520,6 +520,10 @@ class Store:
         """Return how many events wait in strict lanes, by how those stand that they wait for."""
         return await self.driver.read(lambda: lanes.behind(now_us, soon_us))
 
+    async def blocked_by(self, matches: Sequence[str]) -> dict[str, int]:
+        """Return how many events wait for their turn in the lanes of each pattern, up to a number."""
+        return await self.driver.look(lambda: lanes.blocked_by(matches))
+
     async def mend_lanes(self, limit: int = 1000) -> int:
         """Have lanes looked at again in which somebody waits although it need not; returns how many, which should be
         none."""

@@ -57,6 +57,16 @@ async def test_what_goes_on_goes_before_those_behind(yard: Yard, state: State) -
     assert await yard.ready() == ["b"]
 
 
+async def test_what_waits_is_counted_by_the_pattern(store: Store) -> None:
+    """All lanes of a pattern together, those who run left out, and none of a pattern that only begins like it."""
+    yard = Yard(store, by_workflow(STRICT))
+    await yard.arrive("a", "b", "c")
+    await yard.arrive("x", "y", workflow_id="other")
+    await yard.ready()
+    (match,) = yard.lanes.by_match
+    assert await store.blocked_by([match, f"{match}.*", ""]) == {match: 3, f"{match}.*": 0, "": 0}
+
+
 async def test_what_is_handed_back_goes_before_those_behind(yard: Yard) -> None:
     """A claim that came to nothing changes nothing of the order."""
     await yard.arrive("a", "b")

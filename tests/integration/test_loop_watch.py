@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import re
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -14,7 +15,7 @@ import uvloop
 from replayforge.domain.event import Event
 from replayforge.engine.handlers.context import Context
 from replayforge.engine.handlers.registry import Handlers
-from replayforge.engine.run.loop_watch import LoopWatch, is_waiting
+from replayforge.engine.run.loop_watch import LIMIT_SECONDS, LoopWatch, is_waiting
 from replayforge.telemetry import Telemetry
 from tests.support.clock import FakeClock
 from tests.support.house import House, open_house
@@ -106,6 +107,8 @@ def test_handler_is_named_while_it_holds_the_loop(tmp_path: Path, loop: str, eve
             text = await response.text()
         assert f'replayforge_loop_blocked_total{{handler="{handler}"}} 1.0' in text
         assert f'replayforge_loop_blocked_seconds_total{{handler="{handler}"}}' in text
+        (late,) = re.findall(r"^replayforge_loop_lag_seconds_sum (.*)$", text, re.MULTILINE)
+        assert float(late) > LIMIT_SECONDS / 2 or event_type == "holds.interpreter"  # where the thread stood still, too
         async with house.http.get("/runtime") as response:
             assert function in await response.text()
 

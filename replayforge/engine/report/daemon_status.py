@@ -7,6 +7,7 @@ from typing import Any
 
 from replayforge.daemon_log import output
 from replayforge.domain.clock import Clock
+from replayforge.domain.durations import Durations
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import State
@@ -315,6 +316,16 @@ class DaemonStatus:
         """Return how often and for how long each handler has held the event loop."""
         watch = self.loop_watch
         return [LoopHeld(handler, watch.count[handler], held) for handler, held in watch.seconds.copy().items()]
+
+    def sync_durations(self) -> Durations:
+        """Return how long every sync of the log has taken."""
+        return self.log.sync_durations()
+
+    def loop_lags(self) -> Durations:
+        """Return how late the event loop was, each time that it was looked at; one that waits for something is not."""
+        lags = self.loop_watch.lags.copy()
+        lags.counts[0] += self.loop_watch.idle_looks
+        return lags
 
     def running_on(self) -> Mapping[tuple[str, str], int]:
         """Return how many tasks and threads of settled attempts run on, by handler and kind."""

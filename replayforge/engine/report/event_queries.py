@@ -83,6 +83,10 @@ class EventQueries:
             return None
         return turn_of(event.id, await self.store.lane(event.lane, self.clock.now_us()))
 
+    async def blocked_by(self, matches: Sequence[str]) -> dict[str, int]:
+        """Return how many events wait for their turn in the lanes of each pattern, up to a number."""
+        return await self.store.blocked_by(matches) if matches else {}
+
     async def list_lanes(self, limit: int) -> list[LaneReport]:
         """Return the lanes in which most events wait for their turn, and how they stand."""
         return await self.store.list_lanes(self.clock.now_us(), limit)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from replayforge.domain.clock import Clock
-from replayforge.domain.histogram import BUCKETS, bucket_of
+from replayforge.domain.durations import Durations, DurationsByType
 from replayforge.domain.journal import StepKind
 from replayforge.domain.lifecycle import State
 from replayforge.domain.metrics_history import (
@@ -65,8 +65,8 @@ class MetricsRecorder:
     """Counts by event type, in plain numbers. What a kill -9 can take is what was counted since the last write.
 
     While the store is away the counts stay in memory: they are bounded in types, and by the length of the ranges in
-    time. Everything is counted on the event loop. `writes` is how often something was written. How long steps took is
-    kept since the start of this process alone.
+    time. Everything is counted on the event loop. `writes` is how often something was written. How long handlers ran,
+    first runs took and steps took, by outcome, is kept since the start of this process alone.
     """
 
     def __init__(self, store: Store, clock: Clock, telemetry: Telemetry) -> None:
@@ -75,9 +75,9 @@ class MetricsRecorder:
         self.telemetry = telemetry
         self.fresh = TypeCounts()
         self.since_start = [0] * len(NAMES)
-        self.latency_us_since_start = 0
-        self.step_latencies = [0] * BUCKETS
-        self.step_latency_us = 0
+        self.handler_durations = DurationsByType()
+        self.latencies = DurationsByType()
+        self.step_latencies = Durations()
         self.writes = 0
         self.pages: dict[tuple[int, int], StepCounts] = {}
         self.notes: dict[str, Callable[[int, dict[str, Any]], None]] = {
@@ -105,21 +105,22 @@ class MetricsRecorder:
             self.fresh.of(record.event_type)[index] += 1
 
     def note_settled(self, _: int, fields: dict[str, Any]) -> None:
-        """Count committed outcomes, and how long first runs took from acceptance to this commit.
+        """Count committed outcomes, how long handlers ran, and first runs took from acceptance to this commit.
 
-        Replays are not measured: between the two lies what a person took to decide; nor are events that have waited for
-        something outside.
+        Replays are not measured from acceptance: between the two lies what a person took to decide; nor are events that
+        have waited for something outside.
         """
         now_us = self.clock.now_us()
         for settlement in fields["settlements"]:
             event, state = settlement.event, settlement.verdict.state
             counts = self.fresh.of(event.event_type)
+            outcome, ran_us = settlement.outcome, settlement.ended_at_us - settlement.started_at_us
+            self.handler_durations.note(event.event_type, outcome, ran_us)
             if state in COUNTED:
                 counts[COUNTED[state]] += 1
             if event.run == 1 and state in ENDED and not settlement.waited:
                 latency_us = max(0, now_us - event.created_at_us)
-                counts[FIRST_LATENCY + bucket_of(latency_us)] += 1
-                self.latency_us_since_start += latency_us
+                counts[FIRST_LATENCY + self.latencies.note(event.event_type, state, latency_us)] += 1
 
     def note_reclaimed(self, _: int, fields: dict[str, Any]) -> None:
         """Count attempts that a crash ended, by type."""
@@ -138,9 +139,7 @@ class MetricsRecorder:
         """Count how long steps took whose functions ran; how long a wait is says nothing of us."""
         for record in fields["records"]:
             if record.kind is StepKind.STEP:
-                took_us = max(0, (record.ended_at_us or 0) - record.started_at_us)
-                self.step_latencies[bucket_of(took_us)] += 1
-                self.step_latency_us += took_us
+                self.step_latencies.note(max(0, (record.ended_at_us or 0) - record.started_at_us))
 
     def counts_since_start(self) -> list[int]:
         """Return what this process has counted since it was started, all types together."""

@@ -16,6 +16,8 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
+from replayforge.domain.clock import to_us
+from replayforge.domain.durations import Durations
 from replayforge.engine.handlers.registry import Handlers
 from replayforge.event_loop import attempt_called_by, calls_back, run_to_the_end
 from replayforge.telemetry import Telemetry
@@ -66,7 +68,8 @@ class LoopWatch:
 
     `count` and `seconds` are by handler. A warning about the same handler comes every ten seconds at most. A thread
     looks ten times a second where the loop stands; only a loop that runs something is asked for a sign, so that one
-    with nothing to do is not woken up.
+    with nothing to do is not woken up. `lags` are how long the loop took to give its sign, `idle_looks` how often it
+    only waited when it was looked at, which is no lag.
     """
 
     def __init__(
@@ -89,6 +92,9 @@ class LoopWatch:
         self.told = False
         self.turned_at = math.inf  # what a start does before the first turn concerns nobody yet
         self.asked = False  # and the loop has not answered yet
+        self.asked_at = math.inf
+        self.lags = Durations()
+        self.idle_looks = 0  # by the thread; the loop counts the rest
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread_id = 0
         self.stopping = threading.Event()
@@ -108,6 +114,7 @@ class LoopWatch:
     def turn(self) -> None:
         """Say that the loop turns."""
         self.turned_at, self.asked = self.clock(), False
+        self.lags.note(to_us(max(0.0, self.turned_at - self.asked_at)))
 
     def stop(self) -> None:
         """Watch no more; harmless before the start and a second time."""
@@ -135,6 +142,7 @@ class LoopWatch:
         if not self.asked:
             if is_waiting(frame):
                 self.turned_at = self.clock()
+                self.idle_looks += 1
             else:
                 self.ask()
         now, turned_at = self.clock(), self.turned_at
@@ -150,7 +158,7 @@ class LoopWatch:
     def ask(self) -> None:
         """Have the loop give a sign at its next turn."""
         assert self.loop is not None
-        self.asked = True
+        self.asked, self.asked_at = True, self.clock()
         with contextlib.suppress(RuntimeError):  # it has been closed
             self.loop.call_soon_threadsafe(self.turn)
 

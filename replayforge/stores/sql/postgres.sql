@@ -797,6 +797,14 @@ ORDER BY 9 DESC, l.lane
 -- How one lane stands.
 SELECT {lane_columns} FROM lanes AS l WHERE l.lane = :lane
 
+-- blocked_between --
+-- How many events wait for their turn in lanes whose names lie between two texts, up to a number.
+SELECT count(*) FROM (
+    SELECT 1 FROM events AS e
+    WHERE e.lane > :lower AND e.lane < :upper AND e.lane_place IS NOT NULL AND e.state = 'queued' AND e.blocked = 1
+    LIMIT :count
+) AS waiting
+
 -- lane_problems --
 -- Lanes in which more run than may, in which somebody runs before whose turn it is, and in which somebody waits although
 -- nobody stands before it and nobody is told of it.

@@ -1,40 +1,45 @@
 """Figures for Prometheus, read when they are asked for."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from replayforge.daemon_log import output
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND
-from replayforge.domain.histogram import EDGES_US
+from replayforge.domain.durations import Durations, DurationsByType
+from replayforge.domain.histogram import BUCKETS, EDGES_US
 from replayforge.domain.lifecycle import State
-from replayforge.domain.metrics_history import FIRST_LATENCY
-from replayforge.domain.reports import Ledger
-from replayforge.engine.report.daemon_status import DaemonStatus
-from replayforge.engine.report.metrics_recorder import MetricsRecorder
+from replayforge.engine.report.convergence import Convergence
 from replayforge.telemetry import CATALOG, Kind, Telemetry
 from replayforge.web.api.snapshot import convergence_of
-from replayforge.web.http.context import context_of
+from replayforge.web.http.context import WebContext, context_of
+
+# One of two: 1, 2, 5 in each decade are enough to tell how long something takes, and half as many series.
+SHOWN = range(0, BUCKETS - 1, 2)
+SHOWN_EDGES = [*(f"{EDGES_US[bucket] / MICROSECONDS_PER_SECOND:g}" for bucket in SHOWN), "+Inf"]
 
 
 class DaemonCollector:
-    """One reading of the daemon as a Prometheus collector."""
+    """One reading of the daemon as a Prometheus collector. `blocked` are counted by the patterns of lanes."""
 
-    def __init__(
-        self, status: DaemonStatus, telemetry: Telemetry, metrics_recorder: MetricsRecorder, ledger: Ledger
-    ) -> None:
-        self.status = status
-        self.telemetry = telemetry
-        self.metrics_recorder = metrics_recorder
-        self.ledger = ledger
+    def __init__(self, context: WebContext, convergence: Convergence, blocked: Mapping[str, int]) -> None:
+        self.context = context
+        self.status = context.status
+        self.telemetry = context.telemetry
+        self.convergence = convergence
+        self.ledger = convergence.ledger
+        self.blocked = blocked
 
     def collect(self) -> Iterable[Metric]:
         """Yield every family."""
         yield from self.telemetry_counters()
+        yield from self.source_figures()
+        yield from self.waiting_figures()
         events = GaugeMetricFamily("replayforge_events", "Events by state", labels=["state"])
         for state in State:
             events.add_metric([state.value], self.ledger.states.get(state, 0))
@@ -44,8 +49,7 @@ class DaemonCollector:
         yield GaugeMetricFamily(
             "replayforge_unprojected", "Accepted events without a row yet", value=self.ledger.unprojected
         )
-        yield self.latency()
-        yield self.step_latency()
+        yield from self.durations()
         yield from self.log_figures()
         wal_bytes = self.status.store_wal_bytes()
         yield GaugeMetricFamily("replayforge_store_wal_bytes", "The store's write-ahead file", value=wal_bytes)
@@ -94,18 +98,44 @@ class DaemonCollector:
             held.add_metric([one.handler], one.seconds)
         yield from (count, held)
 
-    def latency(self) -> Metric:
-        """Return how long first runs took from acceptance to their recorded end, since this process began."""
-        counts = self.metrics_recorder.counts_since_start()[FIRST_LATENCY:]
-        name = "replayforge_latency_seconds"
-        words = "From acceptance to the recorded end of the first run, of events that waited for nothing outside"
-        return histogram(name, words, counts, self.metrics_recorder.latency_us_since_start)
+    def source_figures(self) -> Iterable[Metric]:
+        """Yield what each source has sent that was accepted, or known before."""
+        accepted = CounterMetricFamily("replayforge_deliveries_accepted", "Deliveries made events", labels=["source"])
+        words = "Deliveries of events that were known before"
+        known = CounterMetricFamily("replayforge_deliveries_duplicated", words, labels=["source"])
+        for name, figures in self.context.sources.figures.items():
+            accepted.add_metric([name], figures.accepted)
+            known.add_metric([name], figures.duplicates)
+        yield from (accepted, known)
 
-    def step_latency(self) -> Metric:
-        """Return how long steps took from their first try to their recorded end, since this process began."""
-        recorder, name = self.metrics_recorder, "replayforge_step_latency_seconds"
+    def waiting_figures(self) -> Iterable[Metric]:
+        """Yield what waits for workers and for its turn."""
+        oldest = self.convergence.oldest_queued_seconds
+        words = "For how long the oldest queued event has waited"
+        yield GaugeMetricFamily("replayforge_oldest_queued_seconds", words, value=oldest)
+        words = "Events that wait for their turn in the lanes of a pattern, up to 10,000"
+        blocked = GaugeMetricFamily("replayforge_lane_events_blocked", words, labels=["match"])
+        for match, count in self.blocked.items():
+            blocked.add_metric([match], count)
+        yield blocked
+        workers = GaugeMetricFamily("replayforge_workers", "Workers by what they do", labels=["state"])
+        states = Counter({"busy": 0, "idle": 0})
+        states.update(worker.state for worker in self.status.workers())
+        for state, count in states.items():
+            workers.add_metric([state], count)
+        yield workers
+
+    def durations(self) -> Iterable[Metric]:
+        """Yield how long what ended has taken, since this process began."""
+        recorder = self.context.metrics_recorder
+        words = "How long attempts of handlers took that have ended"
+        yield by_type("replayforge_handler_duration_seconds", words, recorder.handler_durations)
+        words = "From acceptance to the recorded end of the first run, of events that waited for nothing outside"
+        yield by_type("replayforge_latency_seconds", words, recorder.latencies)
         words = "From the first try of a step to its recorded end"
-        return histogram(name, words, recorder.step_latencies, recorder.step_latency_us)
+        yield histogram("replayforge_step_latency_seconds", words, recorder.step_latencies)
+        words = "How late the event loop was when it was looked at, some ten times a second"
+        yield histogram("replayforge_loop_lag_seconds", words, self.status.loop_lags())
 
     def log_figures(self) -> Iterable[Metric]:
         """Yield the figures of ForgeLog."""
@@ -114,8 +144,6 @@ class DaemonCollector:
             "durable_offset": (stats.durable_offset, "The last record that is on the disk"),
             "bytes": (stats.wal_bytes, "What ForgeLog takes on the disk"),
             "segments": (stats.segment_count, "The files of ForgeLog"),
-            "sync_p50_seconds": (stats.sync_p50_ms / 1000, "Half of the latest syncs took no longer"),
-            "sync_p99_seconds": (stats.sync_p99_ms / 1000, "All but a hundredth of the latest syncs took no longer"),
             "writable": (int(stats.writable), "Whether ForgeLog takes records: 1 or 0"),
         }
         counters = {
@@ -126,13 +154,30 @@ class DaemonCollector:
             yield GaugeMetricFamily(f"replayforge_log_{name}", words, value=value)
         for name, (value, words) in counters.items():
             yield CounterMetricFamily(f"replayforge_log_{name}", words, value=value)
+        words = "How long syncs of the log took"
+        yield histogram("replayforge_log_sync_seconds", words, self.status.sync_durations())
 
 
-def histogram(name: str, words: str, counts: Sequence[int], sum_us: int) -> Metric:
+def histogram(name: str, words: str, durations: Durations) -> Metric:
     """Return durations that were counted in buckets."""
-    edges = [*(f"{edge_us / MICROSECONDS_PER_SECOND:g}" for edge_us in EDGES_US), "+Inf"]
-    buckets = list(zip(edges, accumulate(counts), strict=True))
-    return HistogramMetricFamily(name, words, buckets=buckets, sum_value=sum_us / MICROSECONDS_PER_SECOND)
+    family = HistogramMetricFamily(name, words, labels=[])
+    family.add_metric([], shown_buckets(durations), durations.sum_us / MICROSECONDS_PER_SECOND)
+    return family
+
+
+def by_type(name: str, words: str, durations: DurationsByType) -> Metric:
+    """Return durations that were counted by event type and outcome."""
+    family = HistogramMetricFamily(name, words, labels=["event_type", "outcome"])
+    for event_type, by_outcome in durations.by_type.items():
+        for outcome, some in by_outcome.items():
+            family.add_metric([event_type, outcome], shown_buckets(some), some.sum_us / MICROSECONDS_PER_SECOND)
+    return family
+
+
+def shown_buckets(durations: Durations) -> list[tuple[str, int]]:
+    """Return how many were no longer than each edge that is shown."""
+    passed = list(accumulate(durations.counts))
+    return list(zip(SHOWN_EDGES, [*(passed[bucket] for bucket in SHOWN), passed[-1]], strict=True))
 
 
 def series_of(telemetry: Telemetry, name: str, kind: Kind) -> Iterable[tuple[list[str], int]]:
@@ -149,6 +194,8 @@ async def prometheus(request: web.Request) -> web.Response:
     """Answer with all figures in Prometheus' text format."""
     context = context_of(request)
     collectors = CollectorRegistry()
-    ledger = (await convergence_of(request)).ledger
-    collectors.register(DaemonCollector(context.status, context.telemetry, context.metrics_recorder, ledger))
+    convergence = await convergence_of(request)
+    blocked = await context.queries.blocked_by(sorted(context.lanes.by_match))
+    collectors.register(DaemonCollector(context, convergence, blocked))
+    ProcessCollector(registry=collectors)
     return web.Response(body=generate_latest(collectors), headers={"Content-Type": "text/plain; version=0.0.4"})
