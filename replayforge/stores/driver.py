@@ -43,11 +43,15 @@ class Batch:
     rows: Sequence[Struct]
     alone: bool = False
 
-    def values(self) -> list[Row]:
-        """Return the rows as tuples in the order of their columns; rows of another statement are refused."""
+    def checked(self) -> Sequence[Struct]:
+        """Return the rows; those of another statement are refused."""
         if self.rows and type(self.rows[0]) is not BATCHES[self.name]:
             raise TypeError(f"{self.name} takes rows of {BATCHES[self.name].__name__}, not {self.rows[0]!r}")
-        return [astuple(row) for row in self.rows]
+        return self.rows
+
+    def values(self) -> list[Row]:
+        """Return the rows as tuples in the order of their columns."""
+        return [astuple(row) for row in self.checked()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import asyncpg
 import msgspec
+from msgspec.structs import asdict
 
 from replayforge.domain.errors import TooSlow, Unavailable
 from replayforge.stores.batches import BATCHES
@@ -28,7 +29,7 @@ from replayforge.stores.driver import (
 from replayforge.stores.postgres_errors import Rivalled, mapped_errors
 from replayforge.stores.postgres_link import Connections, PostgresAddress
 from replayforge.stores.postgres_start import usable
-from replayforge.stores.queries import load_book, text_columns
+from replayforge.stores.queries import GIVEN_AS_JSON, load_book, text_columns
 from replayforge.stores.rows import Row
 from replayforge.turns import computed
 
@@ -243,14 +244,29 @@ class PostgresDriver:
 
 
 async def run_batch(connection: Any, sql: str, batch: Batch) -> int:
-    """Run a statement over many rows, handed over column by column; returns how many rows it changed."""
+    """Run a statement over many rows and return how many rows it changed."""
     if not batch.rows:
         return 0
-    columns = zip(*batch.values(), strict=True)
-    are_texts = text_columns(BATCHES[batch.name])
-    given = [storable_texts(column) if is_text else column for column, is_text in zip(columns, are_texts, strict=True)]
+    given = [in_json(batch.checked())] if batch.name in GIVEN_AS_JSON else in_arrays(batch)
     status: str = await connection.execute(sql, *given)
     return int(status.rpartition(" ")[2])
+
+
+def in_arrays(batch: Batch) -> list[Sequence[Any]]:
+    """Return the rows column by column."""
+    columns = zip(*batch.values(), strict=True)
+    are_texts = text_columns(BATCHES[batch.name])
+    return [storable_texts(column) if is_text else column for column, is_text in zip(columns, are_texts, strict=True)]
+
+
+def in_json(rows: Sequence[msgspec.Struct]) -> str:
+    """Return the rows as one JSON array of objects; bytes are base64 in it."""
+    text = msgspec.json.encode(rows).decode()
+    if "\\u0000" not in text:  # where it is, it may be six characters of somebody's text as well
+        return text
+    return msgspec.json.encode(
+        [{name: storable(value) for name, value in asdict(row).items()} for row in rows]
+    ).decode()
 
 
 @lru_cache(maxsize=1000)

@@ -73,6 +73,17 @@ async def test_a_journal_begins_empty(store: Store) -> None:
     assert (await store.read_journal(one.event, at_us)).run_started_at_us == 77
 
 
+async def test_the_texts_of_a_step_may_hold_anything(store: Store) -> None:
+    """Only NUL may be shown as its picture, where a database has no place for it; what looks like one stays."""
+    (one,) = await claimed(store)
+    lookalike = '"\\u0000" \'\\\\u0000\\\\'
+    odd = step(one.event, error=f"\0 {lookalike}", arguments=lookalike, result=lookalike.encode(), trace="é\x1f😀")
+    await store.record_steps([commit(one.event, odd), commit(one.event, step(one.event, "plain"))])
+    kept, plain = await rows_of(store, one.event)
+    assert plain.step == "plain"
+    assert kept in (odd, replace(odd, error=f"\u2400 {lookalike}"))
+
+
 async def test_what_is_recorded_is_read_back(store: Store) -> None:
     """Every field of a step comes back as it was written; the newest generation of each stands."""
     (one,) = await claimed(store)

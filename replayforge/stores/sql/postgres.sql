@@ -402,8 +402,9 @@ WHERE steps.recorded = 0 OR excluded.recorded > 0
 -- record_held_steps --
 -- Steps as they stand by now, of events that are held under these leases and that nobody has asked to end. It
 -- has to be as good with a plan that was made when the tables were empty.
-WITH e AS MATERIALIZED (
-    SELECT seq, lease_token, lease_owner FROM events WHERE seq = ANY (:event_seq) AND state || '' = 'processing'
+WITH g AS MATERIALIZED (SELECT g.* FROM {rows}), e AS MATERIALIZED (
+    SELECT seq, lease_token, lease_owner FROM events
+    WHERE seq = ANY (ARRAY(SELECT event_seq FROM g)) AND state || '' = 'processing'
     ORDER BY seq FOR UPDATE
 )
 INSERT INTO steps (
@@ -413,7 +414,7 @@ INSERT INTO steps (
 SELECT g.event_seq, g.journal, g.kind, g.step, g.generation, g.state, g.token, g.run, g.begun, g.recorded, g.tries,
     g.started_at_us, g.ended_at_us, g.due_at_us, g.arguments, g.result, g.error_type, g.error, g.trace,
     g.event_type, g.other_id, g.label
-FROM {rows}
+FROM g
 JOIN e ON e.seq = g.event_seq AND e.lease_token = g.lease_token AND e.lease_owner = g.owner
 WHERE coalesce((SELECT j.cancel_requested FROM journals AS j WHERE j.event_seq = g.event_seq), 0) = 0
 ON CONFLICT (event_seq, journal, kind, step, generation) DO UPDATE SET
