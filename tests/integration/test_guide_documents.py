@@ -70,7 +70,7 @@ def run_document(tmp_path: Path) -> Iterator[Callable[[str], None]]:
 
 
 @pytest.mark.parametrize(
-    "document", ["handlers", "idempotency", "sending", "lanes", "states", "errors", "recipes", "operating"]
+    "document", ["handlers", "idempotency", "replaying", "sending", "lanes", "states", "errors", "recipes", "operating"]
 )
 def test_a_document(run_document: Callable[[str], None], document: str) -> None:
     """Its commands do what it says with the files that it shows."""

@@ -51,11 +51,13 @@ GROUPS: dict[str, tuple[Document, ...]] = {
         Document("recipes", "Recipes", "A saga, approvals, busy partners, fan-out, handlers in Node and Go."),
         Document("lanes", "Lanes", "Order, concurrency and rates, and what blocks what."),
         Document("schedules", "Schedules", "Events by cron, or every so many seconds."),
+        Document("replaying", "Replaying", "One, a workflow, or 200,000 with a canary and a rate."),
         Document("http_steps", "Steps over HTTP", "Workflows in any language, without an SDK."),
         Document("testing", "Testing handlers", "Days in milliseconds, and kills where you say."),
     ),
     "Run": (
         Document("operating", "Operating", "Sizing, proxies, probes, upgrades, alerts, and what to do when."),
+        Document("several_daemons", "Several daemons", "Redis and PostgreSQL, and what changes with them."),
         Document("errors", "Errors", "Every problem, every code of the log, every exit code, with its remedy."),
         Document("metrics", "Metrics", "Every metric, and which are worth waking somebody for."),
     ),
