@@ -145,7 +145,7 @@ COMMANDS = {
     "status", "version",
 }  # fmt: skip
 COMMANDS_BEYOND = {
-    "deploy compose", "deploy docker", "deploy kubernetes", "deploy systemd",
+    "deploy compose", "deploy docker", "deploy grafana", "deploy kubernetes", "deploy systemd",
     "completion", "events retry", "handlers ls", "handlers pause", "handlers resume", "log export", "log import",
     "replays cancel", "replays ls", "replays pause", "replays resume", "replays show", "replays watch", "sources ls",
     "lanes ls", "schedules ls", "schedules pause", "schedules resume", "schedules run",

@@ -1,7 +1,8 @@
-"""`deploy`: prints the files with which systemd, Docker, compose and Kubernetes run the daemon by these settings."""
+"""`deploy`: prints the files with which others run the daemon by these settings, and watch it."""
 
 import os
 import sys
+from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from replayforge.deployment import Place, compose_file, dockerfile, kubernetes_m
 
 @click.group()
 def deploy() -> None:
-    """Print files that run the daemon under systemd, Docker, compose or Kubernetes."""
+    """Print files that run the daemon under systemd, Docker, compose or Kubernetes, and watch it in Grafana."""
 
 
 def place_of(config_path: Path | None) -> Place:
@@ -57,3 +58,9 @@ def compose(config_path: Path | None, *, redis: bool, postgres: bool) -> None:
 def kubernetes(config_path: Path | None) -> None:
     """Print a StatefulSet with its service and its secret."""
     click.echo(kubernetes_manifest(place_of(config_path)), nl=False)
+
+
+@deploy.command()
+def grafana() -> None:
+    """Print a dashboard for Grafana, to be imported there."""
+    click.echo(resources.files("replayforge").joinpath("docs", "grafana.json").read_text(encoding="utf-8"), nl=False)

@@ -90,6 +90,7 @@ def routes() -> list[web.RouteDef]:
         post("/theme", login.choose_theme),
         get("/docs", api_page.docs),
         get("/guide", guide.contents),
+        get("/guide/grafana.json", guide.dashboard),
         get("/guide/{name:[^/]+}", guide.guide),
         get("/openapi.json", openapi.serve),
         get("/api/stream", hints.stream),

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from shutil import which
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from replayforge import Context, Event, Handlers
+from replayforge.cli.main import commands
 from replayforge.domain.lifecycle import TRANSITIONS, Reason, State
 from replayforge.domain.retry import RetryPolicy
 from replayforge.stores.decisions import UNCLAIMED
@@ -135,6 +138,38 @@ def test_the_alerts_look_at_metrics_that_there_are() -> None:
     assert len(expressions) == 5
     assert all("replayforge_" in expression for expression in expressions)
     assert set(re.findall(r"replayforge_\w+", " ".join(expressions))) <= known
+
+
+def expressions_of(panels: list[dict[str, Any]]) -> list[str]:
+    """Return what the panels of a dashboard ask."""
+    return [target["expr"] for panel in panels for target in panel.get("targets", [])]
+
+
+def test_the_dashboard_looks_at_metrics_that_there_are(tmp_path: Path) -> None:
+    """Every metric and label it asks for is in the table of all metrics, Prometheus can read it, and it is printed."""
+    text = (DOCS / "grafana.json").read_text(encoding="utf-8")
+    asked = expressions_of(json.loads(text)["panels"])
+    rows = {row[0].strip("`"): row for row in table("metrics", "All of them")}
+    ends = ("bucket", "count")
+    histograms = {f"{name}_{end}": name for name, row in rows.items() if row[1] == "histogram" for end in ends}
+    for expression in asked:
+        named = {histograms.get(name, name) for name in re.findall(r"(?:replayforge|process)_\w+", expression)}
+        assert named, expression
+        assert named <= rows.keys(), expression
+        known = {"le", "instance"}.union(*(rows[name][2].split(", ") for name in named))
+        grouped = " ".join(re.findall(r"by \((.*?)\)", expression))
+        assert {*re.findall(r'(\w+)[=!]~?"', expression), *re.findall(r"\w+", grouped)} <= known, expression
+    assert CliRunner().invoke(commands, ["deploy", "grafana"]).output == text
+    if not which("promtool"):
+        pytest.skip("promtool is not here: the expressions of grafana.json were not looked at by it")
+    rules = [
+        {"record": f"asked_{number}", "expr": one.replace("$__rate_interval", "1m").replace("$instance", ".*")}
+        for number, one in enumerate(asked)
+    ]
+    (tmp_path / "rules.json").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    command = ["promtool", "check", "rules", str(tmp_path / "rules.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,7 @@ READS = [
     "/guide",
     "/guide?q=events",
     "/guide/workflows",
+    "/guide/grafana.json",
     "/",
     "/search?q=" + "%27" * 80,
     "/dead-letters",

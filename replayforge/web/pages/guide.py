@@ -8,7 +8,16 @@ from markupsafe import Markup
 from replayforge.domain.errors import NotFound
 from replayforge.turns import INLINE_BYTES_MAX, computed
 from replayforge.web.http.context import context_of
-from replayforge.web.pages.guide_documents import DOCUMENTS, GROUPS, Document, Hit, neighbours, rendered, search
+from replayforge.web.pages.guide_documents import (
+    DOCUMENTS,
+    GROUPS,
+    Document,
+    Hit,
+    file_of,
+    neighbours,
+    rendered,
+    search,
+)
 from replayforge.web.pages.rendering import PageTemplate, show
 
 QUERY_CHARACTERS_MAX = 255
@@ -39,6 +48,11 @@ async def contents(request: web.Request) -> web.Response:
     query = request.query.get("q", "").strip()[:QUERY_CHARACTERS_MAX]
     hits = await computed(search, query, size=2 * INLINE_BYTES_MAX)
     return await show(request, PageTemplate("guide.html", "Guide", "guide"), ContentsView(GROUPS, query, hits))
+
+
+async def dashboard(request: web.Request) -> web.Response:
+    """Answer with the dashboard for Grafana."""
+    return web.Response(text=file_of("grafana.json"), content_type="application/json")
 
 
 async def guide(request: web.Request) -> web.Response:

@@ -87,7 +87,12 @@ def neighbours(name: str) -> tuple[Document | None, Document | None]:
 @cache
 def source(name: str) -> str:
     """Return a document as it was written."""
-    return resources.files("replayforge").joinpath("docs", f"{name}.md").read_text(encoding="utf-8")
+    return file_of(f"{name}.md")
+
+
+def file_of(name: str) -> str:
+    """Return what is in a file beside the documents."""
+    return resources.files("replayforge").joinpath("docs", name).read_text(encoding="utf-8")
 
 
 @cache
@@ -108,7 +113,7 @@ def adapt(token: Token, following: Token, base_path: str) -> None:
         token.attrSet("tabindex", "0")
     for child in token.children or ():
         target, mark, place = str(child.attrGet("href") or "").partition("#")
-        if target.endswith(".md") and "/" not in target:
+        if target.endswith((".md", ".json")) and "/" not in target:
             child.attrSet("href", f"{base_path}/guide/{target.removesuffix('.md')}{mark}{place}")
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from replayforge.web.pages.guide_documents import DOCUMENTS, anchor, neighbours, passages, rendered, search
 
+OFFERED = (*DOCUMENTS, "grafana.json")
+
 
 def test_every_document_of_the_package_is_in_the_guide() -> None:
     """What lies in docs/ is shown, and nothing else is offered."""
@@ -21,7 +23,7 @@ def test_documents_are_headed_tables_and_links(name: str) -> None:
     anchors = re.findall(r'<h\d id="([^"]+)"', html)
     assert html.count("<h1 ") == 1
     assert len(set(anchors)) == len(anchors) == len(re.findall(r"<h\d", html))
-    known = {(passage.document.name, passage.anchor) for passage in passages()} | {(one, "") for one in DOCUMENTS}
+    known = {(passage.document.name, passage.anchor) for passage in passages()} | {(one, "") for one in OFFERED}
     for target in re.findall(r'href="([^"]+)"', html):
         page, _, place = target.removeprefix("/forge/guide/").partition("#")
         assert (page or name, place) in known or target.startswith(("https://", "http://127.0.0.1:8787/")), target
