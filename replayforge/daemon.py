@@ -21,6 +21,7 @@ from replayforge.config import Config, LoadedConfig
 from replayforge.config.settings import LoggingConfig
 from replayforge.daemon_log import leave, listen_to_libraries, loop_exception_handler, output, report_strays
 from replayforge.descriptors import Descriptors
+from replayforge.domain.api_keys import parse_keys
 from replayforge.domain.errors import Fatal, Refused
 from replayforge.engine.accept.forgelog_service import ForgeLogService
 from replayforge.engine.care.janitor import Chore
@@ -36,6 +37,7 @@ from replayforge.web.app import build_app
 from replayforge.web.http.body_budget import BodyBudget
 from replayforge.web.http.connection import ConnectionLimits, runner_of
 from replayforge.web.http.context import Access, RequestLimits, WebContext
+from replayforge.web.http.sessions import Sessions
 
 HANDLES_WANTED = 65_536
 BACKLOG_MAX = 1024  # connections that wait to be accepted
@@ -230,10 +232,11 @@ def web_context(daemon: Daemon) -> WebContext:
         forgelog_service=ForgeLogService(daemon.log, daemon.intake.check_room),
         supervisor=daemon.supervisor,
         limits=RequestLimits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max),
-        access=Access(server.api_keys, hosts),
+        access=Access(parse_keys(server.api_keys), hosts),
         chaos=daemon.chaos,
         metrics_recorder=daemon.metrics_recorder,
         stored=daemon.dispatcher.wait_projected if config.ingest.ack == "stored" else None,
+        sessions=Sessions(daemon.callbacks.key),
         base_path=server.base_path,
         public_url=server.public_url,
         masked_names=server.masked_names,

@@ -22,6 +22,7 @@ from replayforge.web.api import openapi
 from replayforge.web.http.guard import OF_AIOHTTP
 from replayforge.web.http.problem_types import PROBLEM_TYPES
 from replayforge.web.http.problems import TYPE_OF
+from replayforge.web.http.routes import add_routes
 from replayforge.web.live.hints import TOPICS
 from replayforge.web.live.live_rates import QUIET
 from replayforge.web.pages.rows import SENTENCES
@@ -148,7 +149,7 @@ COMMANDS_BEYOND = {
     "deploy compose", "deploy docker", "deploy grafana", "deploy kubernetes", "deploy systemd",
     "completion", "events retry", "handlers ls", "handlers pause", "handlers resume", "log export", "log import",
     "replays cancel", "replays ls", "replays pause", "replays resume", "replays show", "replays watch", "sources ls",
-    "lanes ls", "schedules ls", "schedules pause", "schedules resume", "schedules run",
+    "keys new", "lanes ls", "schedules ls", "schedules pause", "schedules resume", "schedules run",
     "sources pause", "sources resume", "sources test", "sources verify", "workflows ls", "workflows show",
 }  # fmt: skip
 COMMANDS_TO_COME = {
@@ -215,7 +216,7 @@ ROUTES_BEYOND = {
 def served() -> web.Application:
     """Return an application with every route of the daemon."""
     application = web.Application()
-    application.router.add_routes([*app.routes(), *status_page.routes()])
+    add_routes(application, [*app.routes(), *status_page.routes()])
     return application
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from replayforge.client.http import DEFAULT_URL
+from replayforge.domain.api_keys import is_digest
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - where to reach who listens there
 LOCAL_NAME = "localhost"
@@ -35,7 +36,7 @@ def find_address(url: str | None, api_key: str | None, environment: Mapping[str,
     host = EVERYWHERE.get(server.host, server.host)
     port = f":{server.port}" if server.port else f":{urlsplit(DEFAULT_URL).port}"
     own = f"http://{f'[{host}]' if ':' in host else host}{port}{server.base_path}"
-    key = api_key or next(iter(server.api_keys), None)
+    key = api_key or next((entry for entry in server.api_keys if not is_digest(entry)), None)
     if url is None:
         return Address(own, key)
     return Address(url, key if api_key or is_near(url, host) else None)

@@ -14,6 +14,7 @@ from replayforge.config import LoadedConfig, load_config
 from replayforge.config.loading import SECRET_KEYS, masked
 from replayforge.config.settings import values_by_key
 from replayforge.config.source_rules import is_reference
+from replayforge.domain.api_keys import is_digest
 
 DAEMON = "replayforge.daemon"  # loaded for `check` alone: it takes long
 
@@ -43,6 +44,8 @@ def show(config_path: Path | None, *, origin: bool, json_wanted: bool) -> None:
 
 def shown(key: str, value: Any) -> Any:
     """Return a value as it may be shown to anybody."""
+    if key == "server.api_keys":
+        return [f"{entry.rpartition(':')[0]}:…" if is_digest(entry) else "…" for entry in value]
     if key == "handlers.http":
         return [{**msgspec.to_builtins(one), "secret": "…" if one.secret else ""} for one in value]
     if key == "sources":

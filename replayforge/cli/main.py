@@ -61,6 +61,7 @@ COMMANDS = {
     "check": Subcommand(
         "check_command", "check", "Compare the log with the store, event by event, while no daemon runs."
     ),
+    "keys": Subcommand("keys_commands", "keys", "Make API keys."),
     "deploy": Subcommand(
         "deploy_commands", "deploy", "Print files that run the daemon under systemd, Docker, compose or Kubernetes."
     ),

@@ -23,6 +23,7 @@ from replayforge.config.sources import (
     settings_of_flags,
     variable_of,
 )
+from replayforge.domain.api_keys import parse_keys
 
 DEFAULT_FILE = Path("replayforge.toml")
 DEFAULT_ORIGIN = "default"
@@ -174,8 +175,10 @@ def contradictions(config: Config) -> Iterator[str]:
         )
     if retry.base_seconds > retry.max_seconds:
         yield "retry.base_seconds must not be above retry.max_seconds."
-    if len(set(server.api_keys)) < len(server.api_keys):
-        yield "server.api_keys names a key twice."
+    try:
+        parse_keys(server.api_keys)
+    except ValueError as error:
+        yield f"server.api_keys {error}."
     if server.bulk_bytes_max < server.event_bytes_max:
         yield "server.bulk_bytes_max must not be below server.event_bytes_max."
     if server.bodies_bytes_max < server.bulk_bytes_max:

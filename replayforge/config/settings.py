@@ -43,7 +43,7 @@ RedisUrl = Annotated[
 Texts = Annotated[tuple[str, ...], Meta(description="a list of texts")]
 ApiKeys = Annotated[
     tuple[Annotated[str, Meta(pattern=r"^[\x21-\x7e]+$(?!\n)")], ...],
-    Meta(description="a list of keys, each of visible ASCII characters without spaces, none of them empty"),
+    Meta(description="a list of keys, NAME:ROLE:sha256-DIGEST or visible ASCII characters without spaces, none empty"),
 ]
 CrashPoints = Annotated[
     tuple[Annotated[str, Meta(pattern=CRASH_POINT)], ...],

@@ -71,7 +71,7 @@ PIECES = [
 
 def all_paths() -> list[tuple[str, str]]:
     """Return method and path of everything that is served."""
-    known = [(route.method, route.path) for route in (*routes(), *page_routes())]
+    known = [(route.definition.method, route.definition.path) for route in (*routes(), *page_routes())]
     return [(method, path) for method, path in known if not ENDLESS & {path.replace(":.+", "")}]
 
 

@@ -4,13 +4,14 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import jinja2.meta
 import pytest
 
+from replayforge.domain.api_keys import Role, new_key
 from replayforge.domain.errors import Unavailable
 from replayforge.web.api.openapi import api_routes
 from replayforge.web.api.shapes import ORIGINAL_NAMES
@@ -286,17 +287,25 @@ async def test_a_session_planted_by_somebody_else_is_not_taken_up(locked: House)
     assert [token == planted, await status_with(locked, planted)] == [False, 401]
 
 
-def test_sessions_end_with_their_key_and_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is not configured any more ends its sessions, so does time, and beyond a number the oldest go."""
-    sessions = Sessions()
-    token = sessions.begin("one")
-    assert [sessions.fits(token, keys) for keys in (("one", "two"), ("two",), ())] == [True, False, False]
-    assert token not in repr(sessions.by_digest)
-    monkeypatch.setattr("replayforge.web.http.sessions.SESSIONS_MAX", 2)
-    later = [sessions.begin("one") for _ in range(2)]
-    assert [sessions.fits(one, ("one",)) for one in (token, *later)] == [False, True, True]
+def test_sessions_end_with_their_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session holds on every daemon of a store, as long as its key is configured, at the longest for its time."""
+    one, other = new_key("one", Role.READ)[1], new_key("other", Role.READ)[1]
+    replaced, promoted = replace(one, digest=other.digest), replace(one, role=Role.ADMIN)
+    sessions, later = Sessions(b"store"), Sessions(b"store")
+    token = sessions.begin(one)
+    lists = ((one, other), (promoted,), (replaced,), (other,), ())
+    assert [sessions.key_of(token, keys) for keys in lists] == [one, promoted, None, None, None]
+    assert (later.key_of(token, (one,)), Sessions(b"another store").key_of(token, (one,))) == (one, None)
+    name, ends_at, value, signature = token.split(".")
+    for forged in (
+        f"other.{ends_at}.{value}.{signature}",
+        f"{name}.{int(ends_at) + 1}.{value}.{signature}",
+        "one",
+        "...",
+    ):
+        assert sessions.key_of(forged, (one, other)) is None
     monkeypatch.setattr("replayforge.web.http.sessions.SESSION_SECONDS", 0)
-    assert not sessions.fits(sessions.begin("one"), ("one",))
+    assert sessions.key_of(sessions.begin(one), (one,)) is None
 
 
 async def test_the_login_sends_nobody_elsewhere(locked: House) -> None:

@@ -7,6 +7,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from replayforge.domain.api_keys import Role, new_key
 from replayforge.service_manager import ServiceManager
 from tests.support.daemon_process import DaemonProcess, until
 
@@ -44,11 +45,21 @@ def test_a_daemon_under_a_service_manager(tmp_path: Path) -> None:
             made = daemon.http.post("/api/events", event, {"X-API-Key": "first"}).json()
             assert "config.reread" not in daemon.stderr.read_text()
 
-            file.write_text(SETTINGS.format(key="second", level="debug") + "[workers]\ncount = 3\n")
+            form = {"Content-Type": "application/x-www-form-urlencoded"}
+            signed_in = daemon.http.request("POST", "/login", b"key=first", form)
+            session = {"Cookie": signed_in.headers["set-cookie"].partition(";")[0]}
+            second, key = new_key("second", Role.ADMIN)
+            file.write_text(SETTINGS.format(key=f'first", "{key.entry()}', level="warning"))
             daemon.signal(signal.SIGHUP)
-            until(lambda: status(daemon, "first") == 401 and status(daemon, "second") == 200)
+            until(lambda: status(daemon, second) == 200)
+            assert status(daemon, "first") == daemon.http.request("GET", "/api/events", headers=session).status == 200
+
+            file.write_text(SETTINGS.format(key=key.entry(), level="debug") + "[workers]\ncount = 3\n")
+            daemon.signal(signal.SIGHUP)
+            until(lambda: status(daemon, "first") == 401 and status(daemon, second) == 200)
+            assert daemon.http.request("GET", "/api/events", headers=session).status == 401
             until(lambda: '"needs_restart": ["workers.count"]' in daemon.stderr.read_text())
-            daemon.http.post("/api/events", event, {"X-API-Key": "second"})
+            daemon.http.post("/api/events", event, {"X-API-Key": second})
             until(lambda: '"looked"' in daemon.stderr.read_text())
 
             for wrong in ("[server\n", SETTINGS.format(key="third", level="loud")):
@@ -56,8 +67,8 @@ def test_a_daemon_under_a_service_manager(tmp_path: Path) -> None:
                 before = daemon.stderr.read_text().count("config.refused")
                 daemon.signal(signal.SIGHUP)
                 until(lambda before=before: daemon.stderr.read_text().count("config.refused") > before)  # type: ignore[misc]
-                assert status(daemon, "second") == 200
-            answer = daemon.http.request("GET", f"/api/events/{made['id']}", headers={"X-API-Key": "second"})
+                assert status(daemon, second) == 200
+            answer = daemon.http.request("GET", f"/api/events/{made['id']}", headers={"X-API-Key": second})
             assert answer.json()["result"] == []
             daemon.signal(signal.SIGTERM)
             until(lambda: any(one.startswith(b"STOPPING=1\n") for one in said), what="the word that it stops")

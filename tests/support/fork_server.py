@@ -61,6 +61,7 @@ def load() -> None:
     from replayforge.cli.main import COMMANDS
     from replayforge.stores.queries import DIALECTS, load_book
     from replayforge.web import app, status_page
+    from replayforge.web.http import routes
     from replayforge.web.pages import rendering
 
     for place in COMMANDS.values():
@@ -71,7 +72,7 @@ def load() -> None:
     for dialect in DIALECTS:
         load_book(dialect)
     for more in (app.routes(), status_page.routes()):
-        web.Application().add_routes(more)  # `re` remembers their patterns
+        routes.add_routes(web.Application(), more)  # `re` remembers their patterns
 
 
 def report(pidfd: int, pid: int, waiting: int) -> None:

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 import replayforge
+from replayforge.domain.api_keys import Role
 from replayforge.domain.event import Envelope
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import FILTER_NAMES
@@ -29,6 +30,7 @@ from replayforge.web.api.step_shapes import AwaitedShape, ChildShape, RelativeSh
 from replayforge.web.http.context import context_of
 from replayforge.web.http.problem_types import PROBLEM_TYPES
 from replayforge.web.http.problems import CONTENT_TYPE
+from replayforge.web.http.routes import NEEDS
 
 API_PREFIXES = ("/api/", "/forgelog/", "/health", "/metrics", "/openapi.json", "/steps/", "/schemas/", "/in/")
 STRUCTS = (
@@ -167,7 +169,10 @@ DESCRIPTION = """Crash recovery for asynchronous workflows: nothing acknowledged
 429, 503 and 507 come with Retry-After: too much is waiting, or the bodies that are being read fill their room (429);
 the daemon is draining, or what was asked for took too long and was given up (`too-slow`, 503); the disk is full (507).
 Where a count stands beside `"count_capped": true` there are at least so many. Browsers may use a page session instead
-of a key: POST the key to /login, and /logout ends it."""
+of a key: POST the key to /login, and /logout ends it.
+
+Where keys are configured an operation needs one that includes the role that its `security` names: `admin` includes all,
+`operate` includes `read`, and `read` includes `metrics`. Other keys are answered 403, `role-needed`."""
 PROBLEM: dict[str, Any] = {
     "type": "object",
     "description": "RFC 9457: what is wrong, where, and what to do about it.",
@@ -223,11 +228,17 @@ async def serve(request: web.Request) -> web.Response:
     return json_response(document(request.app, context_of(request).base_path))
 
 
+def security_of(needs: Role | None) -> list[dict[str, list[str]]]:
+    """Describe what an operation needs where keys are configured: one that includes the role; {} where none are."""
+    return [{}] if needs is None else [{}, {"key": [needs]}, {"bearer": [needs]}]
+
+
 def document(app: web.Application, base_path: str) -> dict[str, Any]:
     """Return the description of every path of the API that the application serves."""
     paths: dict[str, dict[str, Any]] = {}
     for method, path, handler in api_routes(app, base_path):
-        paths.setdefault(path, {})[method.lower()] = operation(method, path, handler)
+        described = operation(method, path, handler) | {"security": security_of(app[NEEDS][handler])}
+        paths.setdefault(path, {})[method.lower()] = described
     _, schemas = msgspec.json.schema_components([describable(struct) for struct in STRUCTS], ref_template=REFERENCE)
     return {
         "openapi": "3.1.0",
@@ -245,7 +256,6 @@ def document(app: web.Application, base_path: str) -> dict[str, Any]:
                 "bearer": {"type": "http", "scheme": "bearer"},
             },
         },
-        "security": [{}, {"key": []}, {"bearer": []}],
     }
 
 

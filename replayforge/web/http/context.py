@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from replayforge.domain.api_keys import ApiKey, parse_keys
 from replayforge.domain.clock import Clock
 from replayforge.domain.lane import Lanes
 from replayforge.engine.accept.forgelog_service import ForgeLogService
@@ -40,12 +41,12 @@ class RequestLimits:
 class Access:
     """Who may speak to the daemon: API keys, none needed when empty, and the host names it answers to."""
 
-    api_keys: tuple[str, ...] = ()
+    keys: tuple[ApiKey, ...] = ()
     allowed_hosts: frozenset[str] = frozenset()
 
-    def replace_keys(self, api_keys: tuple[str, ...]) -> None:
+    def replace_keys(self, entries: tuple[str, ...]) -> None:
         """Let these keys in from now on, and no others; sessions end with the key they were begun with."""
-        self.api_keys = api_keys
+        self.keys = parse_keys(entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,10 @@ class WebContext:
     chaos: Chaos | None
     metrics_recorder: MetricsRecorder
     stored: Callable[[int], Awaitable[None]] | None
+    sessions: Sessions
     base_path: str = ""
     public_url: str = ""
     masked_names: tuple[str, ...] = ()
-    sessions: Sessions = field(default_factory=Sessions)
     bodies: BodyBudget = field(default_factory=BodyBudget)
     callbacks: Callbacks = field(default_factory=Callbacks)
 
@@ -86,6 +87,7 @@ class WebContext:
 CONTEXT: web.AppKey[WebContext] = web.AppKey("context", WebContext)
 # Which query parameters each path of the API knows, by method and path.
 PARAMETERS: web.AppKey[dict[str, frozenset[str]]] = web.AppKey("parameters", dict)
+CALLER: web.RequestKey[ApiKey] = web.RequestKey("caller", ApiKey)  # the key that let it in, where one was needed
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 BASE_PATH: web.RequestKey[str] = web.RequestKey("base_path", str)  # what the addresses of its answer begin with
 

@@ -7,24 +7,22 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from replayforge.domain.api_keys import ApiKey, matching_key
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.identity import new_request_id
-from replayforge.engine.handlers.callbacks import CALLBACK_PATHS
 from replayforge.tracebacks import formatted
 from replayforge.web.http import problems
 from replayforge.web.http.bodies import SHARE
 from replayforge.web.http.body_budget import Share
-from replayforge.web.http.context import BASE_PATH, CONTEXT, PARAMETERS, REQUEST_ID, context_of
+from replayforge.web.http.context import BASE_PATH, CALLER, CONTEXT, PARAMETERS, REQUEST_ID, context_of
 from replayforge.web.http.problems import HttpProblem
-from replayforge.web.http.sessions import matching_key
+from replayforge.web.http.routes import EVERYBODY, need_of
 
 SESSION_COOKIE = "replayforge_session"
 REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # What lies below this one proves by itself where it comes from, unless its source says otherwise.
 SOURCES_PATH = "/in/"
-# What lies below the last one is signed.
-OPEN_PATHS = ("/health", "/static/", "/login", CALLBACK_PATHS)
 DECISIVE_HEADERS = (
     "Idempotency-Key",
     "X-API-Key",
@@ -144,12 +142,29 @@ def check_access(request: web.Request) -> None:
     if access.allowed_hosts and host_name(request.host) not in access.allowed_hosts:
         detail = f"The daemon does not answer to the host {request.host!r}; add it to [server] allowed_hosts."
         raise HttpProblem("wrong-host", detail)
-    key = given_key(request) if access.api_keys else None
-    fits = key is not None and matching_key(key, access.api_keys) is not None
-    if access.api_keys and not fits and not is_signed_in(request) and not is_open(request):
-        raise HttpProblem("unauthorized", "Send one of the configured keys in X-API-Key.")
-    if request.method not in SAFE_METHODS and not fits:
+    shown = given_key(request) if access.keys else None
+    key = None if shown is None else matching_key(shown, access.keys)
+    if access.keys:
+        check_role(request, key or session_key(request))
+    if request.method not in SAFE_METHODS and key is None:
         check_same_origin(request)
+
+
+def check_role(request: web.Request, key: ApiKey | None) -> None:
+    """Raise the problem of a request whose key does not include the role that it needs, and note whose request it is.
+
+    What leads nowhere needs a key as well, of whatever role: who has none learns of nothing what there is.
+    """
+    leads_nowhere = request.match_info.http_exception is not None
+    needed = None if leads_nowhere else need_of(request)
+    if needed is EVERYBODY and not leads_nowhere:
+        return
+    if key is None:
+        raise HttpProblem("unauthorized", "Send one of the configured keys in X-API-Key.")
+    if needed is not None and not key.may(needed):
+        detail = f"This needs a key with the role {needed}; the key {key.name!r} has the role {key.role}."
+        raise HttpProblem("role-needed", detail)
+    request[CALLER] = key
 
 
 def is_signed_by_its_sender(request: web.Request) -> bool:
@@ -159,16 +174,11 @@ def is_signed_by_its_sender(request: web.Request) -> bool:
     return path.startswith(SOURCES_PATH) and context.sources.is_signed(path.removeprefix(SOURCES_PATH))
 
 
-def is_open(request: web.Request) -> bool:
-    """Tell whether a path needs no key."""
-    return request.path.removeprefix(request.app[CONTEXT].base_path).startswith(OPEN_PATHS)
-
-
-def is_signed_in(request: web.Request) -> bool:
-    """Tell whether the request comes from a page that somebody signed in to."""
+def session_key(request: web.Request) -> ApiKey | None:
+    """Return the key that somebody signed in to the pages with, from where the request comes."""
     context = request.app[CONTEXT]
     token = request.cookies.get(SESSION_COOKIE)
-    return token is not None and context.sessions.fits(token, context.access.api_keys)
+    return None if token is None else context.sessions.key_of(token, context.access.keys)
 
 
 def given_key(request: web.Request) -> str | None:

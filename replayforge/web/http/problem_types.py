@@ -42,6 +42,7 @@ PROBLEM_TYPES: dict[str, ProblemType] = {
     "request-too-slow": ProblemType(408, "The request came too slowly", "Send it again."),
     # Who sent it, and where
     "unauthorized": ProblemType(401, "A key is needed", "Send one of the configured keys in X-API-Key."),
+    "role-needed": ProblemType(403, "The key may not do that", "Use a key that includes the role that is named."),
     "signature-refused": ProblemType(
         401, "The delivery is not signed as it should be", "Send it as the source's provider does, with its secret."
     ),

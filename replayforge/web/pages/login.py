@@ -2,10 +2,12 @@
 
 from aiohttp import web
 
+from replayforge.domain.api_keys import matching_key
 from replayforge.web.http.context import context_of
 from replayforge.web.http.guard import SESSION_COOKIE
 from replayforge.web.http.reading import FORM_BYTES_MAX, read_form
-from replayforge.web.http.sessions import SESSION_SECONDS, matching_key
+from replayforge.web.http.routes import READ
+from replayforge.web.http.sessions import SESSION_SECONDS
 from replayforge.web.pages.flash import back_of, cookie_path, is_ours, see_other
 from replayforge.web.pages.rendering import THEME_COOKIE, THEMES, PageTemplate, show_bare
 from replayforge.web.pages.views import LoginView
@@ -16,19 +18,21 @@ THEME_SECONDS = 365 * 86_400
 async def show_login(request: web.Request) -> web.Response:
     """Ask for a key, unless none is needed."""
     context = context_of(request)
-    if not context.access.api_keys:
+    if not context.access.keys:
         return see_other(request, f"{context.base_path}/")
     return await show_bare(
-        request, PageTemplate("login.html", "Sign in"), LoginView(wanted(request.query.get("next", "")), False)
+        request, PageTemplate("login.html", "Sign in"), LoginView(wanted(request.query.get("next", "")), "")
     )
 
 
 async def login(request: web.Request) -> web.Response:
     """Begin a session for a key that fits; the cookie is out of reach for scripts and for other sites."""
     form, context = await read_form(request, FORM_BYTES_MAX), context_of(request)  # anybody may send one
-    key, target = matching_key(form.get("key", "").strip(), context.access.api_keys), wanted(form.get("next", ""))
-    if key is None:
-        return await show_bare(request, PageTemplate("login.html", "Sign in", status=401), LoginView(target, True))
+    key, target = matching_key(form.get("key", "").strip(), context.access.keys), wanted(form.get("next", ""))
+    if key is None or not key.may(READ):
+        refusal = "This key is none of ours." if key is None else f"Pages need the role read; this key has {key.role}."
+        page = PageTemplate("login.html", "Sign in", status=401 if key is None else 403)
+        return await show_bare(request, page, LoginView(target, refusal))
     end_session(request)
     response = see_other(request, target or f"{context.base_path}/")
     response.set_cookie(
@@ -51,7 +55,7 @@ def wanted(target: str) -> str:
 def end_session(request: web.Request) -> None:
     """End the session that a request comes with, if there is one."""
     if token := request.cookies.get(SESSION_COOKIE):
-        context_of(request).sessions.end(token)
+        context_of(request).sessions.end(token, context_of(request).access.keys)
 
 
 async def logout(request: web.Request) -> web.Response:

@@ -2,6 +2,7 @@
 
 import hashlib
 from asyncio import get_running_loop
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -19,8 +20,9 @@ from replayforge.engine.report.convergence import Convergence
 from replayforge.engine.report.daemon_status import DaemonStatus
 from replayforge.turns import computing
 from replayforge.web.api.snapshot import convergence_of
-from replayforge.web.http.context import WebContext, context_of
-from replayforge.web.http.guard import is_signed_in
+from replayforge.web.http.context import CALLER, WebContext, context_of
+from replayforge.web.http.guard import session_key
+from replayforge.web.http.routes import ADMIN, INGEST, OPERATE
 from replayforge.web.live.cached_answer import CachedAnswer
 from replayforge.web.live.hints import happened
 from replayforge.web.pages import flash, words
@@ -37,7 +39,10 @@ PARTS = "parts"
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """What every page shows around its content; `base` and `static` begin every link, `keyed`: programs need a key."""
+    """What every page shows around its content; `base` and `static` begin every link, `keyed`: programs need a key.
+
+    `unless` holds the word that disables a button for each role that the key of whoever looks does not include.
+    """
 
     title: str
     section: str
@@ -50,6 +55,8 @@ class Shell:
     flash: flash.Flash | None
     chaos: bool
     signed_in: bool
+    key: str
+    unless: Mapping[str, str]
     keyed: bool
     now: str
     seen: int
@@ -180,6 +187,8 @@ def bare_shell(request: web.Request, page: PageTemplate) -> Shell:
         flash=None,
         chaos=False,
         signed_in=False,
+        key="",
+        unless={},
         keyed=False,
         now="",
         seen=0,
@@ -195,7 +204,7 @@ def theme_of(request: web.Request) -> str:
 
 async def build_shell(request: web.Request, page: PageTemplate, *, partial: bool) -> Shell:
     """Return what stands around every page; a store that does not answer is part of the news, not an error."""
-    context = context_of(request)
+    context, key = context_of(request), request.get(CALLER)
     seen = happened(context.telemetry)
     report, groups = await ledger_and_groups(request)
     now_us = context.clock.now_us()
@@ -210,8 +219,10 @@ async def build_shell(request: web.Request, page: PageTemplate, *, partial: bool
         dead_count=report.ledger.states[State.DEAD_LETTERED] if report else 0,
         flash=None if partial else flash.read(request),
         chaos=context.chaos is not None,
-        signed_in=is_signed_in(request),
-        keyed=bool(context.access.api_keys),
+        signed_in=session_key(request) is not None,
+        key=f"{key.name} ({key.role})" if key else "",
+        unless={role: "" if key is None or key.may(role) else "disabled" for role in (INGEST, OPERATE, ADMIN)},
+        keyed=bool(context.access.keys),
         now=format_time(now_us),
         seen=seen,
     )

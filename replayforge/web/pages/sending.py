@@ -55,7 +55,20 @@ def title_of(view: SendView) -> str:
 
 async def send(request: web.Request) -> web.Response:
     """Accept the event of the form, or show the form again and say what is wrong with it."""
-    form, context = await read_form(request), context_of(request)
+    return await sent(request, await read_form(request))
+
+
+async def send_edited(request: web.Request) -> web.Response:
+    """Accept an edited replay likewise; unlike any other event it needs no key that sends events."""
+    form = await read_form(request)
+    if not form.get("replay_of"):
+        raise HttpProblem("nothing-selected", "Say which event is replayed.")
+    return await sent(request, form)
+
+
+async def sent(request: web.Request, form: MultiMapping[str]) -> web.Response:
+    """Accept what a form says, and lead to it."""
+    context = context_of(request)
     try:
         event_id = await accept(context, form)
     except (HttpProblem, ReplayForgeError) as error:

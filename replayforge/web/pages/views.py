@@ -284,7 +284,7 @@ class LoginView:
     """The form that asks for a key."""
 
     next: str
-    failed: bool
+    refusal: str
 
 
 @dataclass(frozen=True, slots=True)
