@@ -36,9 +36,9 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     application_name: Name = "default"
     service_name: OptionalName = ""
     idempotency_key: Name | None = None
-    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    metadata: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})] = msgspec.Raw(b"{}")
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
-    run_at: str | None = None
+    run_at: Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})] | None = None
 
 
 ENVELOPE_NAMES = tuple(f'"{name}"'.encode() for name in Envelope.__struct_fields__)

@@ -75,7 +75,7 @@ def routes() -> list[Route]:
         get("/api/events", events.list_events, READ),
         get("/api/events/recent", events.recent_events, READ),
         get("/api/events/export", export.export_events, READ),
-        get("/api/events/{id:[^/]+}", events.show_event, READ),
+        get("/api/events/{id:(?!bulk$)[^/]+}", events.show_event, READ),
         get("/api/events/{id:[^/]+}/steps", events.list_steps, READ),
         post("/api/events/{id:[^/]+}/replay", events.replay_event, OPERATE),
         post("/api/events/{id:[^/]+}/retry", events.retry_event, OPERATE),

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from replayforge.domain.admission import EVERYTHING, Pause
 from replayforge.domain.breaker import BreakerState
@@ -13,6 +14,8 @@ from replayforge.engine.handlers.registry import FAN_OUT, Handler
 from replayforge.engine.run.execution import Rules
 from replayforge.stores.store import Store
 
+Kind = Literal["function", "http", "fan-out"]
+
 
 @dataclass(frozen=True, slots=True)
 class HandlerStatus:
@@ -21,7 +24,7 @@ class HandlerStatus:
 
     pattern: str
     event_types: str
-    kind: str
+    kind: Kind
     name: str
     max_attempts: int
     timeout_seconds: float
@@ -101,7 +104,7 @@ class HandlerReporter:
         )
 
 
-def kind_of(handler: Handler) -> str:
+def kind_of(handler: Handler) -> Kind:
     """Return what kind of handler it is."""
     if handler.identity == FAN_OUT.identity:
         return "fan-out"

@@ -11,7 +11,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter
 from replayforge.web.api import shapes
 from replayforge.web.api.events import ReasonRequest, StepName, replayed
-from replayforge.web.api.shapes import json_response
+from replayforge.web.api.shapes import NeededWords, json_response
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import bad_query, header_key, page, query_cursor, query_limit, read_object
 
@@ -22,12 +22,19 @@ class DeadLetterReplayRequest(ReasonRequest, forbid_unknown_fields=True):
     begins_from: StepName | None = msgspec.field(default=None, name="from")
 
 
+class DiscardRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Why a dead letter is set aside, so that the next person knows."""
+
+    reason: NeededWords
+
+
 GROUPINGS = ("error", "type", "service", "reason")
 
 
 async def list_dead_letters(request: web.Request) -> web.Response:
     """Answer with a page of dead letters, or with their groups."""
     context, group_by = context_of(request), request.query.get("group_by")
+    limit, cursor = query_limit(request), query_cursor(request)
     if group_by is not None:
         if group_by not in GROUPINGS:
             raise bad_query("group_by", group_by, ", ".join(GROUPINGS))
@@ -35,9 +42,8 @@ async def list_dead_letters(request: web.Request) -> web.Response:
         capped = any(group.capped for group in groups)
         items = [shapes.group(group) for group in groups]
         return json_response({"group_by": group_by, "count_capped": capped, "items": items})
-    limit = query_limit(request)
     wanted = EventFilter(state=State.DEAD_LETTERED, error_signature=request.query.get("error") or None)
-    found = await context.queries.list_rows(wanted, query_cursor(request), limit + 1)
+    found = await context.queries.list_rows(wanted, cursor, limit + 1)
     items = [dead_letter(event) for event in found]
     return json_response(page(items, [event.seq for event in found], limit))
 
@@ -72,6 +78,6 @@ async def replay_dead_letter(request: web.Request) -> web.Response:
 
 async def discard_dead_letter(request: web.Request) -> web.Response:
     """Set a dead letter aside for a reason."""
-    asked = await read_object(request, ReasonRequest)
+    asked = await read_object(request, DiscardRequest)
     event = await context_of(request).replayer.discard(request.match_info["id"], asked.reason)
     return json_response({"id": event.id, "run": event.run, "status": "discarded"})

@@ -23,12 +23,11 @@ from replayforge.stores.stories import UNTOLD
 from replayforge.web.api import shapes
 from replayforge.web.api.ingest import with_header_key
 from replayforge.web.api.lanes import turn_shape
-from replayforge.web.api.shapes import json_response
+from replayforge.web.api.shapes import Words, json_response
 from replayforge.web.api.step_shapes import relative_shape, step_in_brief, step_shape, stored_story, story_shape
 from replayforge.web.http.connection import given_up_with_client
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import (
-    REASON_CHARACTERS_MAX,
     bad_query,
     cut_page,
     header_key,
@@ -44,7 +43,6 @@ WAIT_SECONDS_MAX = 60.0
 ENDS = frozenset({"events", "dead"})  # topics of hints that tell of an event's end
 LOOK_SECONDS = 2.0  # between two looks at what no hint tells of: events that end on other daemons
 
-Words = Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)]
 Ending = Literal["queued", "succeeded", "dead_lettered"]
 # A name, a key and a number, see step_name.
 StepName = Annotated[str, msgspec.Meta(min_length=1, max_length=2 * NAME_CHARACTERS_MAX + 32)]
@@ -70,7 +68,7 @@ class ReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
 class WorkflowReplayRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What may be said with a replay of a workflow; `from` is that of each of its events."""
 
-    only: str = "failed"
+    only: Literal["failed", "all"] = "failed"
     reason: Words = ""
     begins_from: StepName | None = msgspec.field(default=None, name="from")
 
@@ -106,7 +104,7 @@ class ResolveRequest(msgspec.Struct, forbid_unknown_fields=True):
 def event_filter(request: web.Request) -> EventFilter:
     """Read the filters of a list from the query."""
     query = request.query
-    status = query.get("status") or None
+    status = query.get("status")
     if status is not None and status not in set(State):
         raise bad_query("status", status, ", ".join(State))
     given = {name: query.get(name) or query.get(SHORT_NAMES.get(name, name)) for name in FILTER_NAMES}
@@ -351,8 +349,6 @@ async def show_timeline(request: web.Request) -> web.Response:
 async def replay_workflow(request: web.Request) -> web.Response:
     """Replay the failed, or all finished, events of a workflow."""
     asked = await read_object(request, WorkflowReplayRequest)
-    if asked.only not in ("failed", "all"):
-        raise Unacceptable('The field "only" is "failed" or "all".', "/only")
     workflow_id = request.match_info["id"]
     done = await context_of(request).replayer.replay_workflow(
         workflow_id, only=asked.only, reason=asked.reason, key=header_key(request), begins_from=asked.begins_from

@@ -1,6 +1,6 @@
 """ForgeLog over HTTP: append any JSON, read on from an offset, commit how far one has read."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
@@ -23,8 +23,8 @@ decode_anything = msgspec.json.Decoder(msgspec.Raw).decode
 class CommitRequest(msgspec.Struct, forbid_unknown_fields=True):
     """How far a consumer has read."""
 
-    consumer: str
-    offset: int
+    consumer: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$(?!\n)")]
+    offset: Annotated[int, msgspec.Meta(ge=0)]
 
 
 async def append(request: web.Request) -> web.Response:

@@ -1,16 +1,16 @@
 """Handlers over HTTP: how each of them stands, and pausing and resuming one or all of them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
 
 from replayforge.domain.admission import Pause
 from replayforge.domain.reports import Group
-from replayforge.engine.report.handler_report import HandlersReport, HandlerStatus
-from replayforge.web.api.shapes import PauseShape, json_response, pause_shape
+from replayforge.engine.report.handler_report import HandlersReport, HandlerStatus, Kind
+from replayforge.web.api.shapes import NeededWords, PauseShape, json_response, pause_shape
 from replayforge.web.http.context import context_of
-from replayforge.web.http.reading import REASON_CHARACTERS_MAX, read_object
+from replayforge.web.http.reading import read_object
 
 BY_THE_API = "the API"
 
@@ -18,7 +18,7 @@ BY_THE_API = "the API"
 class PauseRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Why a handler is paused, and by whom."""
 
-    reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)] = ""
+    reason: NeededWords
     by: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] = BY_THE_API
 
 
@@ -31,9 +31,9 @@ class HandlerShape(msgspec.Struct):
 
     pattern: str
     event_types: str
-    kind: str
+    kind: Kind
     name: str
-    status: str
+    status: Literal["ready", "paused", "failing"]
     rules: dict[str, Any]
     concurrency_max: int | None
     running: int
@@ -89,7 +89,7 @@ def handler_shape(status: HandlerStatus) -> HandlerShape:
     )
 
 
-def word(status: HandlerStatus) -> str:
+def word(status: HandlerStatus) -> Literal["ready", "paused", "failing"]:
     """Return the one word for a handler."""
     if status.pause is not None:
         return "paused"

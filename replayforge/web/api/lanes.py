@@ -7,7 +7,7 @@ from aiohttp import web
 
 from replayforge.domain.clock import format_time
 from replayforge.domain.lane import BACKLOG_COUNTED_MAX, LaneReport, Turn, parsed_name
-from replayforge.web.api.shapes import json_response
+from replayforge.web.api.shapes import Time, json_response
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import query_limit
 
@@ -26,7 +26,7 @@ class LaneShape(msgspec.Struct):
     running: int
     concurrency: int | None
     starts_per_second: float | None
-    next_start_at: str | None
+    next_start_at: Time | None
     head_event: str | None
     head_status: str | None
 

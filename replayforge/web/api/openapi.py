@@ -1,10 +1,11 @@
-"""The API described as OpenAPI 3.1: paths and summaries come from the routes themselves, shapes from the structs."""
+"""The API described as OpenAPI 3.1: paths and summaries come from the routes, shapes from the types that validate."""
 
 import inspect
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, get_args
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from http import HTTPStatus
+from typing import Annotated, Any, get_args
 
 import msgspec
 from aiohttp import web
@@ -12,58 +13,26 @@ from aiohttp.typedefs import Handler
 
 import replayforge
 from replayforge.domain.api_keys import Role
-from replayforge.domain.event import Envelope
-from replayforge.domain.lifecycle import State
-from replayforge.domain.reports import FILTER_NAMES
-from replayforge.engine.handlers.step_messages import Checkpoint
-from replayforge.web.api.dead_letters import DeadLetterReplayRequest
-from replayforge.web.api.events import ReasonRequest, ReplayRequest, ResolveRequest, WorkflowReplayRequest
-from replayforge.web.api.forgelog_api import CommitRequest
-from replayforge.web.api.handlers import HandlerShape, PauseRequest
-from replayforge.web.api.lanes import LaneShape
-from replayforge.web.api.operations import CrashRequest
-from replayforge.web.api.replays import BulkReplayRequest, ReplayShape
-from replayforge.web.api.schedules import LastShape, NoteShape, ScheduleShape, SlotShape
-from replayforge.web.api.shapes import ORIGINAL_NAMES, EventShape, PauseShape, ShownEvent, json_response
-from replayforge.web.api.sources import RefusalShape, SourceShape
-from replayforge.web.api.step_shapes import AwaitedShape, ChildShape, RelativeShape, StepInBrief, StepShape
+from replayforge.turns import computed
+from replayforge.web.api.described_operations import (
+    ENVELOPE_EXAMPLE,
+    OPERATIONS,
+    PARAMETERS,
+    Answer,
+    Operation,
+    RequestBody,
+)
+from replayforge.web.api.shapes import ORIGINAL_NAMES, SAID_TWICE, json_response
 from replayforge.web.http.context import context_of
 from replayforge.web.http.problem_types import PROBLEM_TYPES
 from replayforge.web.http.problems import CONTENT_TYPE
+from replayforge.web.http.reading import NDJSON
 from replayforge.web.http.routes import NEEDS
 
 API_PREFIXES = ("/api/", "/forgelog/", "/health", "/metrics", "/openapi.json", "/steps/", "/schemas/", "/in/")
-STRUCTS = (
-    Envelope,
-    EventShape,
-    ShownEvent,
-    StepInBrief,
-    StepShape,
-    AwaitedShape,
-    RelativeShape,
-    ChildShape,
-    ReplayRequest,
-    WorkflowReplayRequest,
-    DeadLetterReplayRequest,
-    ReasonRequest,
-    ResolveRequest,
-    BulkReplayRequest,
-    ReplayShape,
-    HandlerShape,
-    PauseRequest,
-    PauseShape,
-    SourceShape,
-    RefusalShape,
-    ScheduleShape,
-    SlotShape,
-    LastShape,
-    NoteShape,
-    LaneShape,
-    CommitRequest,
-    CrashRequest,
-    Checkpoint,
-)
+DOCUMENT_WORK_BYTES = 1 << 20  # its making takes as long as to judge so many bytes
 REFERENCE = "#/components/schemas/{name}"
+LINE_FEED_GUARD = r"(?!\n)"  # which only Python needs, whose $ passes over a line feed at the end
 GROUPS = frozenset(
     {
         "events",
@@ -79,91 +48,6 @@ GROUPS = frozenset(
         "steps",
     }
 )
-LIST = ("limit", "cursor")
-
-# Query parameters: name -> (schema, what it does).
-PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
-    "limit": ({"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "How many items at most."),
-    "cursor": ({"type": "string"}, "Where to go on: next_cursor of the page before."),
-    "status": ({"enum": [state.value for state in State]}, "The state that events stand in."),
-    "event_type": ({"type": "string"}, "An event type, in which * stands for anything."),
-    "service_name": ({"type": "string"}, "The service that sent them."),
-    "workflow_id": ({"type": "string"}, "The workflow they belong to."),
-    "application_name": ({"type": "string"}, "The application they belong to."),
-    "error": ({"type": "string"}, "An error signature: type and message with everything that varies replaced."),
-    "since": ({"type": "string", "format": "date-time"}, "Accepted at this time or later."),
-    "until": ({"type": "string", "format": "date-time"}, "Accepted before this time."),
-    "q": ({"type": "string"}, "An event id, key or workflow, exact or the beginning of it."),
-    "awaits": ({"type": "string"}, "The type of the event that parked ones wait for."),
-    "group_by": ({"enum": ["error", "type", "service", "reason"]}, "What to gather by; without it one by one."),
-    "window_seconds": ({"type": "number", "default": 86400}, "How far to look back."),
-    "offset": ({"type": "integer", "default": 0}, "Records after this offset."),
-    "wait": (
-        {"type": "number", "maximum": 60},
-        "Answer once the event has ended, or after so many seconds.",
-    ),
-    "wait_seconds": ({"type": "number", "maximum": 30}, "How long to wait for the first record."),
-    "seen": ({"type": "integer"}, "What the page says it has seen; with anything else the stream begins with resync."),
-    "topics": ({"type": "string"}, "Which topics to hear of, with commas between them; all without it."),
-    "count": ({"type": "integer"}, "How many."),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Details:
-    """What a route cannot tell of itself: query parameters, the struct of its body, and its good answers."""
-
-    query: tuple[str, ...] = ()
-    body: str = ""
-    answers: tuple[tuple[int, str], ...] = ((200, ""),)
-
-
-DETAILS: dict[str, Details] = {
-    "POST /api/events": Details(body="Envelope", answers=((201, "EventShape"), (200, "EventShape"))),
-    "POST /api/events/bulk": Details(body="Envelope[]"),
-    "GET /api/events": Details((*FILTER_NAMES, *LIST), answers=((200, "ShownEvent[]"),)),
-    "GET /api/events/export": Details(FILTER_NAMES),
-    "GET /api/events/recent": Details(("limit",), answers=((200, "ShownEvent[]"),)),
-    "GET /api/events/{id}": Details(("wait",), answers=((200, "EventHistory"),)),
-    "GET /api/events/{id}/steps": Details(LIST, answers=((200, "StepShape[]"),)),
-    "POST /api/events/{id}/replay": Details(body="ReplayRequest", answers=((202, ""), (200, ""))),
-    "POST /api/events/{id}/retry": Details(answers=((202, ""),)),
-    "POST /api/events/{id}/cancel": Details(body="ReasonRequest", answers=((200, ""), (202, ""))),
-    "POST /api/events/{id}/resolve": Details(body="ResolveRequest"),
-    "GET /api/workflows": Details(("application_name", *LIST)),
-    "GET /api/workflows/{id}": Details(("application_name",)),
-    "GET /api/workflows/{id}/timeline": Details(("application_name",)),
-    "POST /api/workflows/{id}/replay": Details(body="WorkflowReplayRequest", answers=((202, ""),)),
-    "GET /api/deadletters": Details(("group_by", "error", *LIST), answers=((200, "DeadLetter[]"),)),
-    "POST /api/deadletters/{id}/replay": Details(body="DeadLetterReplayRequest", answers=((202, ""), (200, ""))),
-    "POST /api/deadletters/{id}/discard": Details(body="ReasonRequest"),
-    "POST /api/replays": Details(body="BulkReplayRequest", answers=((202, "ReplayShape"), (200, ""))),
-    "GET /api/replays": Details(LIST, answers=((200, "ReplayShape[]"),)),
-    "GET /api/replays/{id}": Details(answers=((200, "ReplayShape"),)),
-    "POST /api/replays/{id}/pause": Details(answers=((200, "ReplayShape"),)),
-    "POST /api/replays/{id}/resume": Details(answers=((200, "ReplayShape"),)),
-    "POST /api/replays/{id}/cancel": Details(answers=((200, "ReplayShape"),)),
-    "GET /api/handlers": Details(answers=((200, "HandlerShape[]"),)),
-    "POST /api/handlers/{pattern}/pause": Details(body="PauseRequest", answers=((200, "PauseShape"),)),
-    "POST /in/{source}": Details(body="any"),
-    "GET /api/sources": Details(answers=((200, "SourceShape[]"),)),
-    "GET /api/sources/{name}/refusals": Details(answers=((200, "RefusalShape[]"),)),
-    "POST /api/sources/{name}/pause": Details(body="PauseRequest", answers=((200, "PauseShape"),)),
-    "GET /api/lanes": Details(("limit",), answers=((200, "LaneShape[]"),)),
-    "GET /api/schedules": Details(answers=((200, "ScheduleShape[]"),)),
-    "POST /api/schedules/{name}/pause": Details(body="PauseRequest", answers=((200, "PauseShape"),)),
-    "GET /api/convergence": Details(answers=((200, "Convergence"),)),
-    "GET /api/metrics": Details(answers=((200, "Convergence"),)),
-    "GET /api/insights/errors": Details(("window_seconds",)),
-    "GET /api/stream": Details(("topics", "seen")),
-    "POST /api/demo/generate-workload": Details(("count",)),
-    "POST /api/chaos/crash": Details(body="CrashRequest", answers=((202, ""),)),
-    "POST /api/chaos/workers/{name}/crash": Details(answers=((202, ""),)),
-    "POST /forgelog/append": Details(body="any", answers=((201, ""),)),
-    "GET /forgelog/read": Details(("offset", "limit", "wait_seconds")),
-    "POST /forgelog/commit": Details(body="CommitRequest"),
-    "POST /steps/{id}/{token}/{signature}/checkpoint": Details(body="Checkpoint", answers=((204, ""),)),
-}
 DESCRIPTION = """Crash recovery for asynchronous workflows: nothing acknowledged is ever lost.
 
 429, 503 and 507 come with Retry-After: too much is waiting, or the bodies that are being read fill their room (429);
@@ -187,6 +71,8 @@ PROBLEM: dict[str, Any] = {
         "detail": {"type": "string"},
         "instance": {"type": "string"},
         "request_id": {"type": "string"},
+        "event_id": {"type": "string", "description": "The event that is meant, where it is known."},
+        "outcome": {"enum": ["unknown"], "description": "Whether it was accepted is not known: send it again."},
         "errors": {
             "type": "array",
             "items": {
@@ -198,34 +84,14 @@ PROBLEM: dict[str, Any] = {
 }
 
 
-def list_of(name: str) -> dict[str, Any]:
-    """Return the schema of a list."""
-    return {"type": "array", "items": {"$ref": REFERENCE.format(name=name)}}
-
-
-EVENT_HISTORY: dict[str, Any] = {
-    "description": "An event with its runs and attempts, newest first.",
-    "allOf": [{"$ref": REFERENCE.format(name="ShownEvent")}],
-    "properties": {
-        "attempts": list_of("Attempt"),
-        "waits_for_turn": {"type": ["string", "null"], "description": "What it waits for in its lane, in words."},
-        "waits_for_event": {"type": ["string", "null"], "description": "The event that it waits for there."},
-        "waits_until": {"type": ["string", "null"], "description": "When the next start may be there."},
-        "journal": {"type": "integer", "description": "One more for each restart and each replay from the start."},
-        "wakes": {"type": "integer", "description": "How often it was woken after it was parked."},
-        "cancel_requested": {"type": "boolean"},
-        "awaits": list_of("AwaitedShape"),
-        "parent": {"anyOf": [{"$ref": REFERENCE.format(name="RelativeShape")}, {"type": "null"}]},
-        "children": list_of("ChildShape"),
-        "steps": list_of("StepInBrief") | {"description": "The newest, oldest first; left out where there are none."},
-        "steps_count": {"type": "integer", "description": "How many there are in all."},
-    },
-}
-
-
 async def serve(request: web.Request) -> web.Response:
     """Answer with this API as an OpenAPI 3.1 document."""
-    return json_response(document(request.app, context_of(request).base_path))
+    return json_response(await described(request))
+
+
+async def described(request: web.Request) -> dict[str, Any]:
+    """Return the document of the application that serves this request; it takes long, so a thread makes it."""
+    return await computed(document, request.app, context_of(request).base_path, size=DOCUMENT_WORK_BYTES)
 
 
 def security_of(needs: Role | None) -> list[dict[str, list[str]]]:
@@ -235,11 +101,12 @@ def security_of(needs: Role | None) -> list[dict[str, list[str]]]:
 
 def document(app: web.Application, base_path: str) -> dict[str, Any]:
     """Return the description of every path of the API that the application serves."""
+    schemas, references = components()
     paths: dict[str, dict[str, Any]] = {}
     for method, path, handler in api_routes(app, base_path):
-        described = operation(method, path, handler) | {"security": security_of(app[NEEDS][handler])}
+        told = OPERATIONS[f"{method} {path}"]
+        described = operation(path, handler, told, references) | {"security": security_of(app[NEEDS][handler])}
         paths.setdefault(path, {})[method.lower()] = described
-    _, schemas = msgspec.json.schema_components([describable(struct) for struct in STRUCTS], ref_template=REFERENCE)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -250,7 +117,7 @@ def document(app: web.Application, base_path: str) -> dict[str, Any]:
         "servers": [{"url": base_path or "/"}],
         "paths": paths,
         "components": {
-            "schemas": {**with_deprecations(schemas), "EventHistory": EVENT_HISTORY, "Problem": PROBLEM},
+            "schemas": {**with_deprecations(schemas), "Problem": PROBLEM},
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -259,29 +126,74 @@ def document(app: web.Application, base_path: str) -> dict[str, Any]:
     }
 
 
+def types_of(operations: Iterable[Operation]) -> list[Any]:
+    """Return every type that a body or an answer has."""
+    bodies = [one.body.of for one in operations if one.body is not None and one.body.of is not None]
+    shown = [each for one in operations for a in one.answers.values() for types in a.media.values() for each in types]
+    return list(dict.fromkeys(one for one in (*bodies, *shown) if not isinstance(one, dict)))
+
+
+@cache
+def components() -> tuple[dict[str, Any], dict[Any, dict[str, Any]]]:
+    """Return the schemas of all types by their names, and what refers to each; nobody changes them."""
+    types = types_of(OPERATIONS.values())
+    references, schemas = msgspec.json.schema_components(map(describable, types), ref_template=REFERENCE)
+    named = {plain(name): schema | {"title": plain(schema.get("title", name))} for name, schema in schemas.items()}
+    named["Envelope"] |= {"examples": [ENVELOPE_EXAMPLE]}
+    return rewritten(named), {one: rewritten(reference) for one, reference in zip(types, references, strict=True)}
+
+
+def plain(name: str) -> str:
+    """Return the name of a type as generators of clients can use it: Page[ShownEvent] is PageOfShownEvent."""
+    return re.sub(r"[\[_](\w+?)[\]_]$", r"Of\1", name)
+
+
+def rewritten(schema: Any, key: str = "") -> Any:
+    """Return a schema of plain names, of patterns that every dialect reads, and of descriptions without indentation."""
+    if isinstance(schema, list):
+        return [rewritten(one) for one in schema]
+    if isinstance(schema, dict):
+        return {name: rewritten(value, name) for name, value in schema.items()}
+    if not isinstance(schema, str):
+        return schema
+    if key == "pattern":
+        return schema.removesuffix(LINE_FEED_GUARD)
+    return plain(schema) if key == "$ref" else inspect.cleandoc(schema) if key == "description" else schema
+
+
 def with_deprecations(schemas: dict[str, Any]) -> dict[str, Any]:
-    """Mark what is said for clients of the original only; of answers that have no struct just that is described."""
+    """Mark what is said for clients of the original only."""
     described = dict(schemas)
-    for kind, names in ORIGINAL_NAMES.items():
-        known: dict[str, Any] = described.get(kind, {"type": "object", "properties": {}})
-        properties = {ours: {} for ours in names.values()} | known["properties"]
-        for original, ours in names.items():
+    for kind, said in SAID_TWICE.items():
+        properties = dict(described[kind]["properties"])
+        for original, ours in ORIGINAL_NAMES[said].items():
             note = {"deprecated": True, "description": f"The original's name for {ours}, which new clients use."}
-            properties[original] = properties.get(original, {}) | note
-        described[kind] = known | {"properties": properties}
+            properties[original] = properties[original] | note
+        described[kind] = described[kind] | {"properties": properties}
     return described
 
 
-def describable(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """Return a struct of the same fields in which raw JSON is simply anything, as a schema has to say it."""
+def describable(kind: Any) -> Any:
+    """Return a struct of the same fields in which raw JSON is simply anything, as a default of it has to be said."""
+    if not (inspect.isclass(kind) and issubclass(kind, msgspec.Struct)):
+        return kind
+    if not any(isinstance(field.default, msgspec.Raw) for field in msgspec.structs.fields(kind)):
+        return kind
     names: list[tuple[str, Any, Any]] = []
-    for field in msgspec.structs.fields(struct):
-        raw = msgspec.Raw in (field.type, *get_args(field.type))
-        default = {} if isinstance(field.default, msgspec.Raw) else field.default
-        names.append((field.encode_name, Any if raw else field.type, msgspec.field(default=default)))
-    if all(kind is not Any for _, kind, _ in names):
-        return struct  # others may refer to it
-    return msgspec.defstruct(struct.__name__, names, namespace={"__doc__": struct.__doc__}, kw_only=True)
+    for field in msgspec.structs.fields(kind):
+        raw = isinstance(field.default, msgspec.Raw)
+        default = ({} if bytes(field.default) else msgspec.UNSET) if raw else field.default
+        names.append((field.encode_name, shown_type(field.type) if raw else field.type, msgspec.field(default=default)))
+    forbid = kind.__struct_config__.forbid_unknown_fields
+    return msgspec.defstruct(
+        kind.__name__, names, namespace={"__doc__": kind.__doc__}, kw_only=True, forbid_unknown_fields=forbid
+    )
+
+
+def shown_type(kind: Any) -> Any:
+    """Return what stands for raw JSON: anything, or what its description says."""
+    notes = get_args(kind)[1:]
+    return Annotated[Any, *notes] if notes else Any
 
 
 def api_routes(app: web.Application, base_path: str) -> Iterator[tuple[str, str, Handler]]:
@@ -295,24 +207,24 @@ def api_routes(app: web.Application, base_path: str) -> Iterator[tuple[str, str,
 def parameters_of(app: web.Application, base_path: str) -> dict[str, frozenset[str]]:
     """Return which query parameters each method and path of the API knows."""
     names = (f"{method} {path}" for method, path, _ in api_routes(app, base_path))
-    return {name: frozenset(DETAILS.get(name, Details()).query) for name in names}
+    return {name: frozenset(map(plain_parameter, OPERATIONS[name].query)) for name in names}
 
 
-def operation(method: str, path: str, handler: Handler) -> dict[str, Any]:
+def operation(path: str, handler: Handler, told: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     """Describe one path and method."""
-    details = DETAILS.get(f"{method} {path}", Details())
     summary, _, description = (inspect.getdoc(handler) or "").partition("\n")
     described: dict[str, Any] = {
-        "operationId": handler.__name__,
+        "operationId": told.name or handler.__name__,
         "tags": [tag(path)],
         "summary": summary,
-        "parameters": [*path_parameters(path), *map(query_parameter, details.query)],
-        "responses": {str(status): answer(shape) for status, shape in details.answers} | {"default": failure()},
+        "parameters": [*path_parameters(path), *map(query_parameter, told.query)],
+        "responses": {str(status): answered(status, one, references) for status, one in told.answers.items()}
+        | {"default": failure()},
     }
     if description.strip():
         described["description"] = description.strip()
-    if details.body:
-        described["requestBody"] = {"content": {"application/json": {"schema": schema(details.body)}}}
+    if told.body is not None:
+        described["requestBody"] = brought(told.body, references)
     return described
 
 
@@ -331,29 +243,40 @@ def path_parameters(path: str) -> list[dict[str, Any]]:
 
 def query_parameter(name: str) -> dict[str, Any]:
     """Describe a query parameter."""
-    shape, description = PARAMETERS[name]
-    return {"name": name, "in": "query", "schema": shape, "description": description}
+    shape, description, example = PARAMETERS[name]
+    known = {"name": plain_parameter(name), "in": "query", "description": description}
+    return known | {"schema": shape, "example": example}
 
 
-def schema(name: str) -> dict[str, Any]:
-    """Return the schema of a shape: a struct, a list of them, or anything."""
-    if name.endswith("[]"):
-        return {"type": "array", "items": schema(name[:-2])}
-    return {} if name in ("", "any") else {"$ref": REFERENCE.format(name=name)}
+def plain_parameter(name: str) -> str:
+    """Return the name by which a parameter of the table is given."""
+    return name.partition(":")[0]
 
 
-def answer(shape: str) -> dict[str, Any]:
-    """Describe a good answer; lists come as a page of items."""
-    body = schema(shape)
-    if shape.endswith("[]"):
-        cursor = {"type": ["string", "null"]}
-        body = {
-            "type": "object",
-            "properties": {"items": body, "next_cursor": cursor, "has_more": {"type": "boolean"}},
-        }
-    return {"description": "Done", "content": {"application/json": {"schema": body}}}
+def brought(body: RequestBody, references: Mapping[Any, Any]) -> dict[str, Any]:
+    """Describe a body."""
+    parts = [dict(references[body.of])] if body.of is not None else []
+    schema = {"allOf": [*parts, dict(body.schema)]} if parts and body.schema else (parts or [dict(body.schema)])[0]
+    one: dict[str, Any] = {"schema": schema} | ({} if body.example is None else {"example": body.example})
+    lines = {"schema": {"description": "One event a line, each as in POST /api/events.", "type": "string"}}
+    content = {media: lines if media == NDJSON else one for media in body.media}
+    return {"required": not body.optional, "content": content}
+
+
+def answered(status: int, given: Answer, references: Mapping[Any, Any]) -> dict[str, Any]:
+    """Describe a good answer."""
+    described: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+    content = {media: {"schema": any_of(types, references)} for media, types in given.media.items()}
+    return described | ({"content": content} if content else {})
+
+
+def any_of(types: tuple[Any, ...], references: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the schema of one of several types; a dict is a schema already."""
+    schemas = [dict(one) if isinstance(one, dict) else dict(references[one]) for one in types]
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
 def failure() -> dict[str, Any]:
     """Describe every other answer."""
-    return {"description": "A problem", "content": {CONTENT_TYPE: {"schema": schema("Problem")}}}
+    reference = {"$ref": REFERENCE.format(name="Problem")}
+    return {"description": "A problem", "content": {CONTENT_TYPE: {"schema": reference}}}

@@ -2,11 +2,12 @@
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
 
+from replayforge.crashpoints import POINTS
 from replayforge.domain.clock import format_time
 from replayforge.domain.histogram import QUANTILES, quantile_us
 from replayforge.domain.lifecycle import OPEN, State
@@ -24,6 +25,7 @@ from replayforge.web.http.reading import query_float, read_object
 from replayforge.web.live.live_rates import LIVE_RATES
 
 DAY_SECONDS = 86_400.0
+WINDOW_SECONDS_MAX = 365 * DAY_SECONDS
 FAILURES_WINDOW_SECONDS = 900.0
 
 
@@ -147,10 +149,13 @@ async def latencies(request: web.Request) -> dict[str, Any]:
     history = await history_of(request, RANGES["1h"])
     accepted_per_second, done_per_second = request.config_dict[LIVE_RATES].rates()
     quantiles = {name: quantile_us(history.metrics_history.latencies, share) for name, share in QUANTILES.items()}
+    in_ms = {name: None if found is None else found / 1000 for name, found in quantiles.items()}
     return {
         "accepted_per_sec": round(accepted_per_second, 3),
         "done_per_sec": round(done_per_second, 3),
-        **{f"{name}_latency_ms": None if found is None else found / 1000 for name, found in quantiles.items()},
+        "p50_latency_ms": in_ms["p50"],
+        "p95_latency_ms": in_ms["p95"],
+        "p99_latency_ms": in_ms["p99"],
     }
 
 
@@ -170,7 +175,7 @@ def paces(context: WebContext) -> dict[str, Any]:
 
 async def error_insights(request: web.Request) -> web.Response:
     """Answer with the errors of the last so many seconds, gathered."""
-    window = query_float(request, "window_seconds", DAY_SECONDS, low=1, high=365 * DAY_SECONDS)
+    window = query_float(request, "window_seconds", DAY_SECONDS, low=1, high=WINDOW_SECONDS_MAX)
     groups = await context_of(request).queries.error_insights(window)
     capped = any(group.capped for group in groups)
     items = [shapes.group(group) for group in groups]
@@ -228,8 +233,8 @@ async def stream_stats(request: web.Request) -> web.Response:
 class CrashRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Which crash point to arm, and the nth time it kills."""
 
-    point: str
-    times: int = 1
+    point: Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(POINTS)})]
+    times: Annotated[int, msgspec.Meta(ge=1)] = 1
 
 
 async def arm_crash(request: web.Request) -> web.Response:

@@ -9,6 +9,7 @@ from replayforge.domain.bulk_replay import (
     CANARY_MAX,
     IDS_MAX,
     MEMBERS_MAX,
+    JobState,
     Miscounted,
     Preview,
     ReplayJob,
@@ -21,7 +22,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter
 from replayforge.engine.replay.jobs import Chosen
 from replayforge.web.api.events import StepName
-from replayforge.web.api.shapes import json_response
+from replayforge.web.api.shapes import Time, json_response
 from replayforge.web.http import problems
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import REASON_CHARACTERS_MAX, header_key, page, query_cursor, query_limit, read_object
@@ -40,8 +41,8 @@ class ReplayFilter(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     workflow_id: str | None = None
     application_name: str | None = None
     error: str | None = None
-    since: str | None = None
-    until: str | None = None
+    since: Time | None = None
+    until: Time | None = None
     q: str | None = None
     awaits: str | None = None
 
@@ -73,7 +74,7 @@ class ReplayShape(msgspec.Struct):
     """
 
     id: str
-    status: str
+    status: JobState
     note: str
     reason: str
     selection: dict[str, Any]
@@ -89,8 +90,8 @@ class ReplayShape(msgspec.Struct):
     dead_lettered: int
     superseded: int
     open: int
-    created_at: str
-    updated_at: str
+    created_at: Time
+    updated_at: Time
 
 
 async def create_replay(request: web.Request) -> web.Response:
@@ -198,7 +199,7 @@ def replay_shape(job: ReplayJob) -> ReplayShape:
     """Show a bulk replay."""
     return ReplayShape(
         id=job.id,
-        status=job.state.value,
+        status=job.state,
         note=job.note,
         reason=job.reason,
         selection=job.selection,

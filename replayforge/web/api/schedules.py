@@ -9,7 +9,7 @@ from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.engine.accept.scheduler import ScheduleStatus
 from replayforge.stores.batches import ScheduleNote
 from replayforge.web.api.handlers import PauseRequest
-from replayforge.web.api.shapes import PauseShape, json_response, pause_shape
+from replayforge.web.api.shapes import PauseShape, Time, json_response, pause_shape
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import read_object
 
@@ -17,7 +17,7 @@ from replayforge.web.http.reading import read_object
 class SlotShape(msgspec.Struct):
     """A time at which a schedule is due, in UTC and where the schedule is."""
 
-    at: str
+    at: Time
     local: str
 
 
@@ -35,7 +35,7 @@ class NoteShape(msgspec.Struct):
     With `count_capped` there are more slots than were counted.
     """
 
-    at: str
+    at: Time
     why: str
     first: str
     last: str

@@ -1,6 +1,6 @@
 """The shapes of the API's answers, with the names that API.md fixes."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
@@ -9,12 +9,13 @@ from msgspec.structs import asdict
 from replayforge.domain.admission import Pause
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.domain.event import Action, Attempt, Content, RetiredKey, StoredEvent
-from replayforge.domain.lifecycle import State
+from replayforge.domain.lifecycle import Reason, State
 from replayforge.domain.reports import Group, Node, WorkflowSummary
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.care.peers import WorkerReport
 from replayforge.engine.report.daemon_status import WorkerStatus
 from replayforge.stores.suspicions import Suspect
+from replayforge.web.http.reading import REASON_CHARACTERS_MAX
 
 NOTHING = msgspec.Raw(b"{}")
 # What answers say twice, because clients of the original know it by another name: its name -> ours, by kind of answer.
@@ -36,7 +37,23 @@ ORIGINAL_NAMES: dict[str, dict[str, str]] = {
     },
 }
 
+# Which schemas of the API's description hold such an answer.
+SAID_TWICE = {
+    "ShownEvent": "ShownEvent",
+    "EventHistory": "ShownEvent",
+    "AttemptShape": "Attempt",
+    "DeadLetter": "DeadLetter",
+    "ConvergenceShape": "Convergence",
+    "MetricsShape": "Convergence",
+}
+
 encode = msgspec.json.Encoder().encode
+Words = Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)]
+NeededWords = Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX, pattern=r"\S")]
+# How a description says what is written as text here.
+Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+StateWord = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [state.value for state in State]})]
+ReasonWord = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [reason.value for reason in Reason]})]
 
 
 class EventShape(msgspec.Struct):
@@ -48,7 +65,7 @@ class EventShape(msgspec.Struct):
     event_type: str
     service_name: str
     idempotency_key: str | None
-    status: str
+    status: StateWord
     duplicate: bool
     log_id: str
     log_offset: int
@@ -58,12 +75,12 @@ class EventShape(msgspec.Struct):
     starts: int
     payload: msgspec.Raw
     metadata: msgspec.Raw
-    created_at: str
-    updated_at: str
-    next_run_at: str | None
+    created_at: Time
+    updated_at: Time
+    next_run_at: Time | None
     last_error: str | None
     error_signature: str | None
-    reason: str | None
+    reason: ReasonWord | None
     replay_of: str | None
     result: msgspec.Raw | None
     waits_for: str | None
@@ -80,21 +97,21 @@ class ShownEvent(EventShape):
     application_id: str
     payload_json: msgspec.Raw
     metadata_json: msgspec.Raw
-    next_retry_at: str | None
+    next_retry_at: Time | None
 
 
 class RetiredShape(EventShape):
     """An event that retention has removed, as far as it is known: its content is what was sent again, and its metadata,
     times and attempts are gone."""
 
-    retired_at: str
+    retired_at: Time
 
 
 class PauseShape(msgspec.Struct):
     """A pause as the API shows it; the pattern `*` pauses everything."""
 
     pattern: str
-    since: str
+    since: Time
     reason: str
     by: str
 

@@ -9,7 +9,7 @@ from replayforge.domain.clock import format_time
 from replayforge.domain.webhook_source import kept_headers
 from replayforge.engine.accept.sources import SourceStatus
 from replayforge.web.api.handlers import PauseRequest
-from replayforge.web.api.shapes import PauseShape, json_response, pause_shape
+from replayforge.web.api.shapes import PauseShape, Time, json_response, pause_shape
 from replayforge.web.http.context import context_of
 from replayforge.web.http.guard import SOURCES_PATH
 from replayforge.web.http.reading import read_object
@@ -36,9 +36,9 @@ class SourceShape(msgspec.Struct):
     unkeyed: int
     refused: dict[str, int]
     refusals_kept: int
-    last_delivery_at: str | None
+    last_delivery_at: Time | None
     last_event_id: str | None
-    last_refused_at: str | None
+    last_refused_at: Time | None
     last_refused_reason: str | None
     paused: PauseShape | None
 
@@ -49,7 +49,7 @@ class RefusalShape(msgspec.Struct):
     One that is not `whole` was too large to be kept, and cannot be verified again.
     """
 
-    at: str
+    at: Time
     reason: str
     headers: dict[str, str]
     size_bytes: int

@@ -7,27 +7,29 @@ import msgspec
 
 from replayforge.domain.clock import format_time
 from replayforge.domain.event import StoredEvent
-from replayforge.domain.journal import StepRecord
+from replayforge.domain.journal import StepKind, StepRecord, StepState
+from replayforge.domain.lifecycle import State
 from replayforge.stores.stories import Relative, Story
+from replayforge.web.api.shapes import Time
 
 
 class StepInBrief(msgspec.Struct):
     """A step, as an event names it."""
 
     name: str
-    kind: str
-    state: str
+    kind: StepKind
+    state: StepState
 
 
 class AwaitedShape(msgspec.Struct):
     """What a parked event waits for: an event of its workflow, the end of a child event, or nothing but the time."""
 
     name: str
-    kind: str
+    kind: StepKind
     event_type: str | None
     event_id: str | None
-    since: str
-    until: str | None
+    since: Time
+    until: Time | None
 
 
 class RelativeShape(msgspec.Struct):
@@ -35,7 +37,7 @@ class RelativeShape(msgspec.Struct):
 
     id: str
     event_type: str | None
-    status: str | None
+    status: State | None
 
 
 class ChildShape(RelativeShape):
@@ -65,9 +67,9 @@ class StepShape(StepInBrief):
     lease_token: int
     begun: int
     recorded: int
-    started_at: str
-    ended_at: str | None
-    due_at: str | None
+    started_at: Time
+    ended_at: Time | None
+    due_at: Time | None
     duration_ms: float | None
     arguments: msgspec.Raw | None
     result: msgspec.Raw | None
@@ -82,8 +84,8 @@ def step_shape(one: StepRecord) -> StepShape:
     ended = one.ended_at_us
     return StepShape(
         name=one.step,
-        kind=one.kind.value,
-        state=one.state.value,
+        kind=one.kind,
+        state=one.state,
         generation=one.generation,
         tries=one.tries,
         run=one.run,
@@ -105,7 +107,7 @@ def step_shape(one: StepRecord) -> StepShape:
 
 def step_in_brief(one: StepRecord) -> StepInBrief:
     """Name a step."""
-    return StepInBrief(one.step, one.kind.value, one.state.value)
+    return StepInBrief(one.step, one.kind, one.state)
 
 
 def time_of(at_us: int | None) -> str | None:
@@ -136,7 +138,7 @@ def awaited_shape(one: StepRecord) -> AwaitedShape:
     """Show what is waited for."""
     return AwaitedShape(
         name=one.step,
-        kind=one.kind.value,
+        kind=one.kind,
         event_type=one.event_type,
         event_id=one.other_id,
         since=format_time(one.started_at_us),
@@ -148,11 +150,11 @@ def relative_shape(event_id: str | None, found: Relative | None) -> RelativeShap
     """Show a relative, if there is one."""
     if event_id is None:
         return None
-    known = (None, None) if found is None else (found.event_type, found.state.value)
+    known = (None, None) if found is None else (found.event_type, found.state)
     return RelativeShape(event_id, *known)
 
 
 def child_shape(step: StepRecord, child: Relative | None) -> ChildShape:
     """Show a child."""
-    state = None if child is None else child.state.value
+    state = None if child is None else child.state
     return ChildShape(id=step.other_id or "", event_type=step.event_type, status=state, step=step.step)

@@ -19,6 +19,7 @@ from replayforge.web.http.context import context_of
 from replayforge.web.http.problems import HttpProblem
 
 LIST_LIMIT_MAX = 200
+CURSOR_MAX = 10**18 - 1
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 FORM = "application/x-www-form-urlencoded"
@@ -159,7 +160,7 @@ def query_float(request: web.Request, name: str, default: float, *, low: float, 
 def query_time(request: web.Request, name: str) -> int | None:
     """Return a time from the query in microseconds, or None."""
     text = request.query.get(name)
-    if not text:
+    if text is None:
         return None
     try:
         return parse_time(re.sub(r" (?=\d\d:\d\d$)", "+", text))  # a plus that was not escaped arrives as a space
@@ -174,7 +175,7 @@ def query_limit(request: web.Request, default: int = 50) -> int:
 
 def query_cursor(request: web.Request) -> int | None:
     """Return where a list goes on, or None for its beginning."""
-    return query_int(request, "cursor", 0, low=0, high=2**62) or None
+    return query_int(request, "cursor", 0, low=0, high=CURSOR_MAX) or None
 
 
 def bad_query(name: str, text: str, accepted: str) -> HttpProblem:

@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from replayforge.web.api.openapi import document
+from replayforge.web.api.openapi import described
 from replayforge.web.http.context import context_of
 from replayforge.web.pages.rendering import PageTemplate, show
 
@@ -42,8 +42,7 @@ class DocsView:
 
 async def docs(request: web.Request) -> web.Response:
     """Show the API."""
-    described = document(request.app, context_of(request).base_path)
-    view = DocsView(groups=groups(described), example=example(origin_of(request)))
+    view = DocsView(groups=groups(await described(request)), example=example(origin_of(request)))
     return await show(request, PageTemplate("docs.html", "API", "docs"), view)
 
 
@@ -70,7 +69,10 @@ def read_endpoint(method: str, path: str, operation: dict[str, Any], schemas: di
 def body_fields(operation: dict[str, Any], schemas: dict[str, Any]) -> list[Parameter]:
     """Return the fields of an endpoint's body."""
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
-    reference = content.get("items", content).get("$ref", "")
+    items = content.get("items", content)
+    reference = next(
+        (one["$ref"] for one in (items, *items.get("allOf", ()), *items.get("anyOf", ())) if "$ref" in one), ""
+    )
     struct = schemas.get(reference.rpartition("/")[2], {})
     required = struct.get("required", [])
     return [

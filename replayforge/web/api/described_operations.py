@@ -1,0 +1,286 @@
+"""What a route cannot tell of itself: which query parameters each operation takes, its body, and its answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from replayforge.domain.event import Envelope
+from replayforge.domain.lifecycle import State
+from replayforge.domain.reports import FILTER_NAMES
+from replayforge.engine.accept.sources import Verified
+from replayforge.engine.handlers.step_messages import Checkpoint
+from replayforge.streams.stream import StreamStats
+from replayforge.web.api import answers
+from replayforge.web.api.answers import EventReplay, Items, MovedShape, Page, Resumed, ResumedHandler
+from replayforge.web.api.dead_letters import DeadLetterReplayRequest, DiscardRequest
+from replayforge.web.api.events import ReasonRequest, ReplayRequest, ResolveRequest, WorkflowReplayRequest
+from replayforge.web.api.forgelog_api import OFFSET_MAX, READ_LIMIT_MAX, CommitRequest
+from replayforge.web.api.handlers import PauseRequest
+from replayforge.web.api.lanes import LaneShape
+from replayforge.web.api.operations import WINDOW_SECONDS_MAX, CrashRequest
+from replayforge.web.api.replays import BulkReplayRequest, ReplayShape
+from replayforge.web.api.schedules import ScheduleShape
+from replayforge.web.api.shapes import EventShape, PauseShape, RetiredShape, ShownEvent
+from replayforge.web.api.sources import RefusalShape, SourceShape
+from replayforge.web.http.reading import JSON, LIST_LIMIT_MAX, NDJSON
+
+TEXT = "text/plain"
+ANY: dict[str, Any] = {}
+# A key of PARAMETERS names a parameter; one that differs where it is read stands behind a colon.
+LIST = ("limit", "cursor")
+TIME = {"type": "string", "format": "date-time"}
+
+# Query parameters: name -> (schema, what it does, an example).
+PARAMETERS: dict[str, tuple[dict[str, Any], str, Any]] = {
+    "limit": (
+        {"type": "integer", "minimum": 1, "maximum": LIST_LIMIT_MAX, "default": 50},
+        "How many items at most.",
+        20,
+    ),
+    "cursor": (
+        {"type": "string", "pattern": "^[0-9]{1,18}$"},
+        "Where to go on: next_cursor of the page before.",
+        "9000000",
+    ),
+    "status": ({"enum": [state.value for state in State]}, "The state that events stand in.", "dead_lettered"),
+    "event_type": ({"type": "string"}, "An event type, in which * stands for anything.", "order.*"),
+    "service_name": ({"type": "string"}, "The service that sent them.", "payments"),
+    "workflow_id": ({"type": "string"}, "The workflow they belong to.", "order-17"),
+    "application_name": ({"type": "string"}, "The application they belong to.", "default"),
+    "error": (
+        {"type": "string"},
+        "An error signature: type and message with everything that varies replaced.",
+        "Permanent: declined",
+    ),
+    "since": (TIME, "Accepted at this time or later.", "2026-11-22T10:00:00Z"),
+    "until": (TIME, "Accepted before this time.", "2036-11-22T10:00:00Z"),
+    "q": ({"type": "string"}, "An event id, key or workflow, exact or the beginning of it.", "order-17"),
+    "awaits": ({"type": "string"}, "The type of the event that parked ones wait for.", "order.confirmed"),
+    "group_by": (
+        {"enum": ["error", "type", "service", "reason"]},
+        "What to gather by; without it one by one.",
+        "error",
+    ),
+    "window_seconds": (
+        {"type": "number", "minimum": 1, "maximum": WINDOW_SECONDS_MAX, "default": 86400},
+        "How far to look back.",
+        3600,
+    ),
+    "offset": (
+        {"type": "integer", "minimum": 0, "maximum": OFFSET_MAX, "default": 0},
+        "Records after this offset.",
+        0,
+    ),
+    "limit:records": (
+        {"type": "integer", "minimum": 1, "maximum": READ_LIMIT_MAX, "default": 100},
+        "How many records at most.",
+        10,
+    ),
+    "wait": (
+        {"type": "number", "minimum": 0, "maximum": 60, "default": 0},
+        "Answer once the event has ended, or after so many seconds.",
+        0.5,
+    ),
+    "wait_seconds": (
+        {"type": "number", "minimum": 0, "maximum": 30, "default": 0},
+        "How long to wait for the first record.",
+        0.5,
+    ),
+    "seen": (
+        {"type": "string"},
+        "What the page says it has seen; with anything else the stream begins with resync.",
+        "1",
+    ),
+    "topics": ({"type": "string"}, "Which topics to hear of, with commas between them; all without it.", "events"),
+    "hub.challenge": ({"type": "string"}, "What a provider wants back that asks whether the address is ours.", "1158"),
+    "hub.verify_token": ({"type": "string"}, "One of the secrets of the source.", "secret"),
+    "crc_token": ({"type": "string"}, "What is signed for a provider that asks so.", "token"),
+    "count": ({"type": "integer", "minimum": 1, "maximum": 500, "default": 10}, "How many workflows.", 1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBody:
+    """What a request brings; `schema` says it where no type does, `optional` may be left out for its defaults."""
+
+    of: type[Any] | None = None
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    media: tuple[str, ...] = (JSON,)
+    optional: bool = False
+    example: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is answered: one of several types, by media type; an answer of no media type has no body."""
+
+    media: Mapping[str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path; its `name` is that of its handler where that says enough."""
+
+    query: tuple[str, ...] = ()
+    body: RequestBody | None = None
+    answers: Mapping[int, Answer] = field(default_factory=dict)
+    name: str = ""
+
+
+def answer(*types: Any) -> Answer:
+    """Return an answer of JSON."""
+    return Answer({JSON: types})
+
+
+def ok(*types: Any) -> Mapping[int, Answer]:
+    """Return that an operation answers 200 with JSON."""
+    return {200: answer(*types)}
+
+
+def either(name: str, kind: str, other: str) -> dict[str, Any]:
+    """Return that a member is given and the other one is not."""
+    return {"required": [name], "properties": {name: {"type": kind}, other: {"type": "null"}}}
+
+
+EACH_EVENT: dict[str, Any] = {
+    "anyOf": [{"$ref": "#/components/schemas/Envelope"}, {"description": "Anything else is refused by itself."}]
+}
+EVENTS: dict[str, Any] = {"type": "array", "items": EACH_EVENT}
+ENVELOPE_EXAMPLE = {
+    "workflow_id": "order-17",
+    "event_type": "order.placed",
+    "payload": {"total": 12},
+    "service_name": "shop",
+}
+REASON = {"reason": "the payment provider is back"}
+RECEIVED = {201: answer(EventShape), 200: answer(EventShape, RetiredShape)}
+REPLAYED = {202: answer(EventReplay), 200: answer(EventReplay)}
+PAUSE = RequestBody(PauseRequest, example={"reason": "the payment provider is away", "by": "ops"})
+MOVED = ok(MovedShape)
+
+OPERATIONS: dict[str, Operation] = {
+    "POST /api/events": Operation(body=RequestBody(Envelope, example=ENVELOPE_EXAMPLE), answers=RECEIVED),
+    "POST /api/events/bulk": Operation(
+        body=RequestBody(schema=EVENTS, media=(JSON, NDJSON), example=[ENVELOPE_EXAMPLE]),
+        answers={200: Answer({JSON: (answers.BulkAnswer,), NDJSON: (answers.BulkItem,)})},
+    ),
+    "GET /api/events": Operation((*FILTER_NAMES, *LIST), answers=ok(Page[ShownEvent])),
+    "GET /api/events/export": Operation(FILTER_NAMES, answers={200: Answer({NDJSON: (EventShape,)})}),
+    "GET /api/events/recent": Operation(("limit",), answers=ok(Page[ShownEvent])),
+    "GET /api/events/{id}": Operation(("wait",), answers=ok(answers.EventHistory)),
+    "GET /api/events/{id}/steps": Operation(LIST, answers=ok(answers.StepsShape)),
+    "POST /api/events/{id}/replay": Operation(
+        body=RequestBody(ReplayRequest, optional=True, example=REASON), answers=REPLAYED
+    ),
+    "POST /api/events/{id}/retry": Operation(answers={202: answer(MovedShape)}),
+    "POST /api/events/{id}/cancel": Operation(
+        body=RequestBody(ReasonRequest, optional=True, example=REASON), answers={**MOVED, 202: answer(MovedShape)}
+    ),
+    "POST /api/events/{id}/resolve": Operation(
+        body=RequestBody(
+            ResolveRequest,
+            schema={"oneOf": [either("to", "string", "status"), either("status", "string", "to")]},
+            example={"to": "queued", **REASON},
+        ),
+        answers=MOVED,
+    ),
+    "GET /api/workflows": Operation(("application_name", *LIST), answers=ok(Page[answers.WorkflowShape])),
+    "GET /api/workflows/{id}": Operation(("application_name",), answers=ok(answers.WorkflowShape)),
+    "GET /api/workflows/{id}/timeline": Operation(("application_name",), answers=ok(answers.TimelineShape)),
+    "POST /api/workflows/{id}/replay": Operation(
+        body=RequestBody(WorkflowReplayRequest, optional=True, example={"only": "failed", **REASON}),
+        answers={202: answer(answers.WorkflowReplay)},
+    ),
+    "GET /api/deadletters": Operation(
+        ("group_by", "error", *LIST), answers=ok(Page[answers.DeadLetter], answers.Groups)
+    ),
+    "POST /api/deadletters/{id}/replay": Operation(
+        body=RequestBody(DeadLetterReplayRequest, optional=True, example=REASON), answers=REPLAYED
+    ),
+    "POST /api/deadletters/{id}/discard": Operation(body=RequestBody(DiscardRequest, example=REASON), answers=MOVED),
+    "POST /api/replays": Operation(
+        body=RequestBody(
+            BulkReplayRequest,
+            schema={"oneOf": [either("ids", "array", "filter"), either("filter", "object", "ids")]},
+            example={"filter": {"event_type": "order.*"}, "rate_per_second": 5, "canary": 1, **REASON},
+        ),
+        answers={
+            202: answer(answers.MadeReplay),
+            200: answer(answers.MadeReplay, answers.ReplayPreview),
+        },
+    ),
+    "GET /api/replays": Operation(LIST, answers=ok(Page[ReplayShape])),
+    "GET /api/replays/{id}": Operation(answers=ok(answers.ReplayWithSkips)),
+    "POST /api/replays/{id}/pause": Operation(answers=ok(ReplayShape)),
+    "POST /api/replays/{id}/resume": Operation(answers=ok(ReplayShape)),
+    "POST /api/replays/{id}/cancel": Operation(answers=ok(ReplayShape)),
+    "GET /api/handlers": Operation(answers=ok(answers.HandlerList)),
+    "POST /api/handlers/{pattern}/pause": Operation(body=PAUSE, answers=ok(PauseShape)),
+    "POST /api/handlers/{pattern}/resume": Operation(answers=ok(ResumedHandler)),
+    "GET /api/lanes": Operation(("limit",), answers=ok(Page[LaneShape])),
+    "POST /in/{source}": Operation(
+        body=RequestBody(media=("*/*",), optional=True),
+        answers={200: Answer({JSON: (ANY,), TEXT: (str,), "*/*": (ANY,)})},
+        name="receive_delivery",
+    ),
+    "GET /in/{source}": Operation(
+        ("hub.challenge", "hub.verify_token", "crc_token"), answers={200: Answer({TEXT: (str,), JSON: (ANY,)})}
+    ),
+    "GET /api/sources": Operation(answers=ok(Items[SourceShape])),
+    "GET /api/sources/{name}/refusals": Operation(answers=ok(Items[RefusalShape])),
+    "POST /api/sources/{name}/refusals/verify": Operation(answers=ok(Verified)),
+    "POST /api/sources/{name}/pause": Operation(body=PAUSE, answers=ok(PauseShape)),
+    "POST /api/sources/{name}/resume": Operation(answers=ok(Resumed)),
+    "GET /api/schedules": Operation(answers=ok(Items[ScheduleShape])),
+    "POST /api/schedules/{name}/run": Operation(answers=ok(answers.ScheduleRun)),
+    "POST /api/schedules/{name}/pause": Operation(body=PAUSE, answers=ok(PauseShape)),
+    "POST /api/schedules/{name}/resume": Operation(answers=ok(Resumed)),
+    "GET /api/convergence": Operation(answers=ok(answers.ConvergenceShape), name="show_convergence"),
+    "GET /api/workers": Operation(answers=ok(Page[answers.WorkerShape]), name="list_workers"),
+    "GET /api/supervisor": Operation(answers=ok(answers.ServicesShape), name="list_services"),
+    "GET /api/metrics": Operation(answers=ok(answers.MetricsShape), name="show_metrics"),
+    "GET /metrics": Operation(answers={200: Answer({TEXT: (str,)})}, name="show_prometheus_metrics"),
+    "GET /api/insights/errors": Operation(
+        ("window_seconds",), answers=ok(answers.ErrorInsights), name="list_error_groups"
+    ),
+    "GET /api/stream": Operation(
+        ("topics", "seen"), answers={200: Answer({"text/event-stream": (str,)})}, name="stream_hints"
+    ),
+    "POST /api/demo/generate-workload": Operation(("count",), answers=ok(answers.Workload)),
+    "POST /api/chaos/crash": Operation(
+        body=RequestBody(CrashRequest, example={"point": "claim.committed"}), answers={202: answer(CrashRequest)}
+    ),
+    "POST /api/chaos/workers/{name}/crash": Operation(answers={202: answer(answers.CrashedWorker)}),
+    "GET /health": Operation(answers=ok(answers.Live), name="health"),
+    "GET /health/live": Operation(answers=ok(answers.Live), name="health_live"),
+    "GET /health/ready": Operation(
+        answers={200: answer(answers.Readiness), 503: answer(answers.Readiness)}, name="health_ready"
+    ),
+    "GET /health/backend": Operation(answers=ok(answers.StreamHealth)),
+    "GET /health/backend/stats": Operation(answers=ok(StreamStats)),
+    "GET /openapi.json": Operation(
+        answers=ok({"type": "object", "required": ["openapi", "info", "paths"]}), name="show_openapi"
+    ),
+    "POST /forgelog/append": Operation(
+        body=RequestBody(schema={"description": "Any JSON."}, example={"note": "any JSON"}),
+        answers={201: answer(answers.AppendedRecord)},
+        name="append_record",
+    ),
+    "GET /forgelog/read": Operation(
+        ("offset", "limit:records", "wait_seconds"), answers=ok(answers.ReadRecords), name="read_records"
+    ),
+    "POST /forgelog/commit": Operation(
+        body=RequestBody(CommitRequest, example={"consumer": "audit", "offset": 0}),
+        answers=ok(CommitRequest),
+        name="commit_offset",
+    ),
+    "GET /forgelog/health": Operation(
+        answers={200: answer(answers.LogHealth), 503: answer(answers.LogHealth)}, name="log_health"
+    ),
+    "GET /forgelog/stats": Operation(answers=ok(answers.LogStatistics), name="log_statistics"),
+    "POST /steps/{id}/{token}/{signature}/checkpoint": Operation(
+        body=RequestBody(Checkpoint, example={"lease_token": 1, "did": []}), answers={204: Answer({})}
+    ),
+    "GET /steps/{id}/{token}/{signature}/journal": Operation(answers=ok({"type": "array"})),
+    "GET /schemas/steps.json": Operation(answers=ok({"type": "object"})),
+}
