@@ -212,7 +212,7 @@ def port_check(listening: socket.socket) -> Callable[[], Awaitable[int]]:
 def web_context(daemon: Daemon) -> WebContext:
     """Return what the web handlers are given."""
     server, config = daemon.config.server, daemon.config
-    hosts = frozenset(server.allowed_hosts) or (LOOPBACK if server.host in LOOPBACK else frozenset())
+    hosts = LOOPBACK | set(server.allowed_hosts) if server.allowed_hosts or server.host in LOOPBACK else frozenset()
     if hosts and server.public_url:
         hosts |= {str(urlsplit(server.public_url).hostname)}
     return WebContext(
@@ -229,7 +229,6 @@ def web_context(daemon: Daemon) -> WebContext:
         replay_jobs=daemon.replay_jobs,
         pause_controller=daemon.pause_controller,
         handler_reporter=daemon.handler_reporter,
-        alerter=daemon.alerter,
         forgelog_service=ForgeLogService(daemon.log, daemon.intake.check_room),
         supervisor=daemon.supervisor,
         limits=RequestLimits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max),

@@ -59,11 +59,6 @@ CATALOG: dict[str, Kind] = {
     "schedule.moved_back": Kind("warning", "the place of a schedule lay beyond now and was moved back"),
     "schedule.paused": Kind("info", "a schedule makes no events until somebody resumes it"),
     "schedule.resumed": Kind("info", "a schedule makes events again"),
-    "alert.began": Kind("warning", "an alert has begun, and its receiver will be told", "alerts_begun", "alert"),
-    "alert.ended": Kind("info", "an alert has ended, and its receiver will be told"),
-    "alert.undelivered": Kind(
-        "warning", "the receiver of an alert could not be told, and will be tried again", "alerts_undelivered", "alert"
-    ),
     "event.dispatched": Kind("debug", "rows for accepted events were committed to the store", "events_dispatched"),
     "event.copied": Kind(
         "info", "the log held a second record of an event that is already in the store", "events_copied"
@@ -194,7 +189,6 @@ CATALOG: dict[str, Kind] = {
     "clock.jumped": Kind(
         "warning", "the wall clock was set; while it differs from that of the start, age removes nothing", "clock_jumps"
     ),
-    "action.taken": Kind("info", "somebody did something with an API key, by a request or on the pages"),
     "crash.simulated": Kind("warning", "a simulated crash was carried out"),
     "connection.refused": Kind(
         "debug", "a connection was closed on: no HTTP, too long, too slow, or one too many", "connections_refused"

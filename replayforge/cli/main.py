@@ -45,7 +45,6 @@ COMMANDS = {
     "schedules": Subcommand(
         "schedules_commands", "schedules", "Look at schedules, run one by hand, pause or resume them."
     ),
-    "alerts": Subcommand("alerts_commands", "alerts", "Look at alerts, and try one out."),
     "lanes": Subcommand("lanes_commands", "lanes", "Look at the keys of lanes in which events wait for each other."),
     "handlers": Subcommand("handlers_commands", "handlers", "Look at handlers, pause or resume them."),
     "sources": Subcommand(
@@ -64,7 +63,9 @@ COMMANDS = {
     ),
     "keys": Subcommand("keys_commands", "keys", "Make API keys."),
     "deploy": Subcommand(
-        "deploy_commands", "deploy", "Print files that run the daemon under systemd, Docker, compose or Kubernetes."
+        "deploy_commands",
+        "deploy",
+        "Print files that run the daemon under systemd, Docker, compose or Kubernetes, and watch it in Grafana.",
     ),
     "backup": Subcommand("backup_commands", "backup", "Copy log and store together, while the daemon runs or not."),
     "restore": Subcommand("backup_commands", "restore", "Bring a backup back into an empty data directory."),

@@ -49,10 +49,17 @@ class Misunderstood(ReplayForgeError):
 
 
 class Problem(ReplayForgeError):
-    """The daemon said no, in the words of problem+json."""
+    """The daemon said no, in the words of problem+json.
+
+    `type` is what programs go by, such as "urn:replayforge:idempotency-key-reused", `event_id` the event that it names,
+    if it names one, and `errors` says what is wrong where: mappings of `pointer` and `detail`.
+    """
 
     def __init__(self, status: int, document: Mapping[str, Any], retry_after_seconds: float | None = None) -> None:
         self.status = status
+        self.type = str(document.get("type", "about:blank"))
+        self.event_id: str | None = document.get("event_id")
+        self.errors: tuple[Mapping[str, str], ...] = tuple(document.get("errors", ()))
         self.outcome_unknown = document.get("outcome") == "unknown" or status in (502, 504)
         self.retry_after_seconds = retry_after_seconds
         super().__init__(sentence(status, document))

@@ -32,6 +32,7 @@ INCLUDED: dict[Role, frozenset[Role]] = {
 ROLES = "|".join(Role)
 NAMED = re.compile(rf"([a-z0-9][a-z0-9_-]{{0,62}}):({ROLES}):sha256-([0-9a-f]{{64}})")
 # A key in plain text must not look like one of these: a slip in a role would make it the key of an administrator.
+REFERENCES = ("@", "${")
 SEEMS_NAMED = re.compile(rf"[^:]*:({ROLES}):|.*:sha256-")
 
 
@@ -74,6 +75,11 @@ def parse_key(entry: str, place: int) -> ApiKey:
     """Return the key that an entry names; raises ValueError."""
     if named := NAMED.fullmatch(entry):
         return ApiKey(named[1], Role(named[2]), bytes.fromhex(named[3]))
+    if entry.startswith(REFERENCES):
+        raise ValueError(
+            f"has an entry, number {place}, that says where a key is found, as secrets of sources may; a key stands"
+            " there itself, or better the digest of it that `replayforge keys new` prints, which is no secret"
+        )
     if SEEMS_NAMED.match(entry):
         raise ValueError(
             f"has an entry, number {place}, that looks like a named key and is none: those are NAME:ROLE:sha256- and 64"

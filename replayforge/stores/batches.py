@@ -2,7 +2,6 @@
 
 import msgspec
 
-from replayforge.domain.alerts import Alert
 from replayforge.domain.bulk_replay import JobState, MemberOutcome
 from replayforge.domain.event import RetiredKey, StoredEvent
 from replayforge.domain.journal import StepKind, StepState
@@ -394,7 +393,6 @@ class NotedAction(BatchRow, frozen=True, kw_only=True):
     action: str
     detail: str
     request_key: str | None = None
-    acted_by: str = ""
 
 
 class RemovedEvent(BatchRow, frozen=True, kw_only=True):
@@ -546,8 +544,6 @@ BATCHES: dict[str, type[msgspec.Struct]] = {
     "pause_schedule": PausedSchedule,
     "resume_schedule": ResumedSchedule,
     "insert_schedule_notes": ScheduleNote,
-    "insert_alerts": Alert,
-    "change_alerts": Alert,
     "insert_attempts": EndedAttempt,
     "settle_events": SettledEvent,
     "write_steps": RecordedStep,

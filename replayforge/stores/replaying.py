@@ -31,7 +31,6 @@ class Wanted:
     begins_from: str | None
     reason: str
     request_key: str | None = None
-    acted_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +246,6 @@ def replay_note(replayed: ReplayedEvent, wanted: Wanted) -> NotedAction:
         action="replayed",
         detail=wanted.reason,
         request_key=wanted.request_key,
-        acted_by=wanted.acted_by,
     )
 
 
@@ -302,7 +300,6 @@ def give_back(node: str, taken: Sequence[tuple[GivenBack, Planned]], now_us: int
                 run=signal.run,
                 action="given_back",
                 detail=f"Event {one.wanted.event_id} was replayed: {one.wanted.reason}",
-                acted_by=one.wanted.acted_by,
             )
             for signal, one in taken
         ],

@@ -6,9 +6,7 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
-from replayforge.domain.acting import acting
 from replayforge.domain.admission import ALL_WELCOME, Admission, PatternOf, Pause
-from replayforge.domain.alerts import Alert
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.errors import Refused, Unstorable
 from replayforge.domain.event import (
@@ -31,7 +29,6 @@ from replayforge.domain.reclaim import InFlight, Reclaim
 from replayforge.domain.replay_plan import PastJournal
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores import (
-    alerts,
     decisions,
     deferred,
     journals,
@@ -440,7 +437,7 @@ class Store:
 
         Raises Conflict where its journal does not let it begin from there.
         """
-        wanted = Wanted(event.seq, event.id, event.run, event.state, begins_from, reason, request_key, acting.get())
+        wanted = Wanted(event.seq, event.id, event.run, event.state, begins_from, reason, request_key)
         return await self.write_and_tell(lambda: replaying.replay(self.node, wanted, now_us))
 
     async def past_journals(self, events: Sequence[StoredEvent]) -> dict[int, PastJournal]:
@@ -463,9 +460,8 @@ class Store:
 
         Returns the entries of parents whom its end has woken.
         """
-        by = acting.get()  # here, for the transaction may be carried out in another thread
         return await self.write_and_tell(
-            lambda: decisions.move(self.node, event, target, action, detail, now_us, by),
+            lambda: decisions.move(self.node, event, target, action, detail, now_us),
         )
 
     async def retry(self, event: StoredEvent, detail: str, now_us: int) -> list[Entry] | None:
@@ -473,8 +469,7 @@ class Store:
 
         Raises Conflict for one that waits for something else.
         """
-        by = acting.get()
-        return await self.write_and_tell(lambda: decisions.retry(self.node, event, detail, now_us, by))
+        return await self.write_and_tell(lambda: decisions.retry(self.node, event, detail, now_us))
 
     async def resolve_step(
         self, event: StoredEvent, resolution: Resolution, detail: str, now_us: int
@@ -483,18 +478,14 @@ class Store:
 
         Raises Conflict for a step that is not in doubt.
         """
-        by = acting.get()
-        return await self.write_and_tell(
-            lambda: decisions.resolve_step(self.node, event, resolution, detail, now_us, by)
-        )
+        return await self.write_and_tell(lambda: decisions.resolve_step(self.node, event, resolution, detail, now_us))
 
     async def request_cancel(
         self, event: StoredEvent, detail: str, now_us: int, *, compensates: bool = False
     ) -> CancelOutcome:
         """Cancel an event, or ask it to end if it is running; see what has come of it in the answer."""
-        by = acting.get()
         return await self.write_and_tell(
-            lambda: decisions.request_cancel(self.node, event, detail, now_us, compensates=compensates, acted_by=by)
+            lambda: decisions.request_cancel(self.node, event, detail, now_us, compensates=compensates)
         )
 
     async def mend(self, now_us: int) -> list[Entry]:
@@ -847,20 +838,6 @@ class Store:
     async def schedule_notes(self) -> dict[str, list[ScheduleNote]]:
         """Return what was noted of every schedule, newest first."""
         return await self.driver.look(schedules.notes)
-
-    # Alerts
-
-    async def alerts(self) -> list[Alert]:
-        """Return what is written down of every alert."""
-        return await self.driver.read(alerts.standing)
-
-    async def write_alert(self, alert: Alert) -> Alert | None:
-        """Write an alert down, durably, and return it with its next version; None when somebody else has changed it."""
-        return await self.driver.write(lambda: alerts.write(alert))
-
-    async def forget_alerts(self, before_us: int) -> int:
-        """Let go of alerts whose end was said before a time; returns how many."""
-        return await self.driver.write(lambda: alerts.forget(before_us))
 
     # The metrics history
 

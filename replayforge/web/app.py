@@ -5,7 +5,6 @@ from aiohttp.typedefs import Handler
 
 from replayforge.web import status_page
 from replayforge.web.api import (
-    alerts,
     dead_letters,
     demo,
     events,
@@ -108,8 +107,6 @@ def routes() -> list[Route]:
         post("/api/schedules/{name:[^/]+}/run", schedules.run_schedule, OPERATE),
         post("/api/schedules/{name:[^/]+}/pause", schedules.pause_schedule, OPERATE),
         post("/api/schedules/{name:[^/]+}/resume", schedules.resume_schedule, OPERATE),
-        get("/api/alerts", alerts.list_alerts, READ),
-        post("/api/alerts/{name:[^/]+}/test", alerts.send_test_alert, OPERATE),
         get("/api/convergence", operations.convergence, READ),
         get("/api/workers", operations.workers, READ),
         get("/api/supervisor", operations.supervisor, READ),

@@ -47,6 +47,9 @@ def story_of_ordinary_code(url: str) -> list[Any]:
             client.result(refused.id)
         with pytest.raises(TimeoutError, match=r"has not ended within 0\.01 s"):
             client.result(client.send("slow").id, timeout_seconds=0.01)
+        with pytest.raises(Problem, match="already names event") as problem:
+            client.send("order.placed", {"number": 5}, idempotency_key="k", workflow_id="w")
+        assert (problem.value.type, problem.value.event_id) == ("urn:replayforge:idempotency-key-reused", first.id)
         with pytest.raises(Problem, match="no event"):
             client.event("00000000-0000-8000-8000-000000000000")
         replays = [client.replay(refused.id, reason="again"), client.replay(first.id, payload={"number": 6})]

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +115,23 @@ async def test_only_own_host_names_are_answered(shared_house: House, host: str, 
     """A daemon on loopback answers to loopback names only, so that no page can rebind its own name to it."""
     async with shared_house.http.get("/api/events", headers={"Host": host}) as response:
         assert response.status == status
+
+
+@shares_a_house
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
+async def test_probes_are_answered_whatever_they_call_the_daemon(shared_house: House, path: str) -> None:
+    """A kubelet asks by the address of the pod."""
+    async with shared_house.http.get(path, headers={"Host": "10.1.2.3:8787"}) as response:
+        assert response.status == 200
+
+
+async def test_its_own_machine_may_always_speak_to_it(tmp_path: Path) -> None:
+    """With the name that people know allowed, commands beside the daemon reach it by that of loopback as well."""
+    settings = {"server.allowed_hosts": ["hooks.example.com"]}
+    async with open_house(tmp_path, settings=settings) as house:
+        for host, status in {"hooks.example.com": 200, "localhost": 200, "127.0.0.1": 200, "evil.example": 421}.items():
+            async with house.http.get("/api/events", headers={"Host": host}) as response:
+                assert response.status == status, host
 
 
 SITES: dict[str, tuple[dict[str, str], int]] = {

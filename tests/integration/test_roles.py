@@ -25,7 +25,7 @@ TABLE = {
     "R O A": """
         GET /api/events  GET /api/events/recent  GET /api/events/export  GET /api/events/{}  GET /api/events/{}/steps
         GET /api/workflows  GET /api/workflows/{}  GET /api/workflows/{}/timeline  GET /api/deadletters
-        GET /api/replays  GET /api/replays/{}  GET /api/handlers  GET /api/lanes  GET /api/sources  GET /api/alerts
+        GET /api/replays  GET /api/replays/{}  GET /api/handlers  GET /api/lanes  GET /api/sources
         GET /api/sources/{}/refusals  GET /api/schedules  GET /api/convergence  GET /api/workers  GET /api/supervisor
         GET /api/metrics  GET /api/insights/errors  GET /api/stream  GET /forgelog/read  GET /forgelog/health
         GET /forgelog/stats  GET /openapi.json  GET /schemas/steps.json
@@ -41,7 +41,7 @@ TABLE = {
         POST /api/replays  POST /api/replays/{}/pause  POST /api/replays/{}/resume  POST /api/replays/{}/cancel
         POST /api/handlers/{}/pause  POST /api/handlers/{}/resume  POST /api/sources/{}/refusals/verify
         POST /api/sources/{}/pause  POST /api/sources/{}/resume  POST /api/schedules/{}/run
-        POST /api/schedules/{}/pause  POST /api/schedules/{}/resume  POST /api/alerts/{}/test
+        POST /api/schedules/{}/pause  POST /api/schedules/{}/resume
         POST /replays  POST /replays/{}/{}  POST /handlers/pause  POST /handlers/resume  POST /sources/pause
         POST /sources/resume  POST /sources/{}/refusals  POST /schedules/run  POST /schedules/pause
         POST /schedules/resume  POST /actions/replay-workflow  POST /actions/subscribers  POST /actions/edited-replay
@@ -138,37 +138,6 @@ async def test_a_page_for_those_who_look(tmp_path: Path) -> None:
         async with house.http.post("/login", data={"key": KEYS["I"][0]}, headers=html) as response:
             assert (response.status, "role read" in await response.text()) == (403, True)
             assert "Set-Cookie" not in response.headers
-
-
-async def test_who_did_it(tmp_path: Path) -> None:
-    """What is done to events, handlers and in bulk is told with the name of the key, to the log as well."""
-    (operates, known), (administers, administrator) = KEYS["O"], KEYS["A"]
-    by, by_admin = {"headers": {"X-API-Key": operates}}, {"headers": {"X-API-Key": administers}}
-    async with keyed_house(tmp_path) as house:
-        event = {"workflow_id": "w", "event_type": "fails"}
-        ids = [(await house.post("/api/events", event, **by_admin))[1]["id"] for _ in range(2)]
-        await house.probe.saw("event.dead_lettered", 2)
-        assert (await house.post(f"/api/events/{ids[0]}/replay", {"reason": "why"}, **by))[0] == 202
-        await house.probe.saw("event.dead_lettered", 3)
-        assert (await house.post(f"/api/deadletters/{ids[0]}/discard", {"reason": "done"}, **by_admin))[0] == 200
-        assert (await house.post(f"/api/deadletters/{ids[0]}/discard", {"reason": "twice"}, **by_admin))[0] == 409
-        assert (await house.post("/api/replays", {"ids": ids[1:], "reason": "again"}, **by))[0] == 202
-        await house.probe.saw("event.dead_lettered", 4)
-        told = [(await house.get(f"/api/events/{one}", **by))["actions"] for one in ids]
-        assert [[(one["action"], one["by"]) for one in actions] for actions in told] == [
-            [("replayed", known.name), ("discarded", administrator.name)],
-            [("replayed", known.name)],
-        ]
-        _, pause = await house.post("/api/handlers/fails/pause", {"reason": "why", "by": "Ann"}, **by)
-        assert pause["by"] == f"Ann (key {known.name})"
-        assert [(fields["key"], fields["what"]) for fields in house.probe.fields("action.taken")] == [
-            (known.name, f"POST /api/events/{ids[0]}/replay"),
-            (administrator.name, f"POST /api/deadletters/{ids[0]}/discard"),
-            (known.name, "POST /api/replays"),
-            (known.name, "POST /api/handlers/fails/pause"),
-        ]
-        async with house.http.get(f"/events/{ids[0]}", headers=by["headers"] | {"Accept": "text/html"}) as response:
-            assert f"with the key <bdi>{known.name}</bdi>" in await response.text()
 
 
 def test_no_path_without_a_role() -> None:

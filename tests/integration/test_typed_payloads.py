@@ -51,6 +51,14 @@ def pay_within_step_in_thread(event: Event[Payment], ctx: Context) -> Any:
 KINDS = [pay, pay_in_thread, pay_by_step, pay_within_step, pay_within_step_in_thread]
 
 
+async def pay_without_looking(event: Event[Payment], ctx: Context) -> Any:
+    return await ctx.step("charge", double, Payment("a", 3))
+
+
+def pay_in_thread_without_looking(event: Event[Payment], ctx: Context) -> Any:
+    return ctx.step("charge", double, Payment("a", 3))
+
+
 async def audit(event: Event[Loose], ctx: Context) -> Any:
     return event.payload.amount
 
@@ -78,6 +86,16 @@ async def test_what_does_not_fit_is_a_dead_letter_at_once_and_runs_when_the_code
         await forge.replay(bad)
         await forge.settled()
         assert (bad.status, bad.result, bad.run) == ("succeeded", "three", 2)
+
+
+@pytest.mark.parametrize("function", [pay_without_looking, pay_in_thread_without_looking], ids=["async", "thread"])
+async def test_nothing_of_a_handler_runs_for_a_payload_that_does_not_fit(function: Any) -> None:
+    """Neither a step that comes before its first look at the payload, nor one that never looks."""
+    async with Forge(handlers_of(function)) as forge:
+        good, bad = await forge.send("payment", FITS), await forge.send("payment", MISFIT)
+        await forge.settled()
+        assert (good.status, len(good.steps)) == ("succeeded", 1)
+        assert (bad.status, bad.reason, len(bad.steps)) == ("dead_lettered", "bad_payload", 0)
 
 
 async def test_each_subscriber_has_a_type_of_its_own() -> None:

@@ -233,6 +233,7 @@ async def test_a_disk_that_is_nearly_full_closes_ingest(house: House) -> None:
     async with house.http.get("/health/ready") as response:
         assert response.status == 503
         assert (await response.json())["detail"] == "the disk is nearly full"
+    assert "\nreplayforge_log_writable 0.0\n" in await (await house.http.get("/metrics")).text()
     for path, body in (("/api/events", {"workflow_id": "w", "event_type": "t"}), ("/forgelog/append", {})):
         async with house.http.post(path, json=body) as response:
             assert response.status == 507, path

@@ -95,6 +95,12 @@ def typed_event(function: Any, kind: Any) -> Any:
     )
 
 
+def called_with_payload(function: Callable[[Event[Any], Any], Any], event: Event[Any], context: Any) -> Any:
+    """Call a function with an event whose payload is of its type; raises BadPayload before anything of it has run."""
+    event.payload  # noqa: B018 - decoded once, and kept
+    return function(event, context)
+
+
 def decoder(kind: Any, name: str) -> Decode:
     """Return what decodes JSON to a type; raises TypeError for a type that msgspec does not know."""
     decode = msgspec.json.Decoder(kind).decode

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -24,7 +24,7 @@ from replayforge.engine.handlers.functions import (
     objection_to_function,
     plain_function,
 )
-from replayforge.engine.handlers.payloads import event_class
+from replayforge.engine.handlers.payloads import called_with_payload, event_class
 
 HandlerFunction = Callable[[Event[Any], Context], Any]
 Function = TypeVar("Function", bound=HandlerFunction)  # what is registered comes back as it is
@@ -63,6 +63,11 @@ class Handler:
     def identity(self) -> str:
         """By what it is told from all others, wherever a handler is named: to pause it, in its limits, on the pages."""
         return self.pattern if self.subscriber is None else f"{self.pattern}@{self.subscriber}"
+
+    @cached_property
+    def entry(self) -> HandlerFunction:
+        """What an attempt calls: the function, but that a payload which does not fit its type comes before it."""
+        return self.function if self.event_class is Event else partial(called_with_payload, self.function)
 
     @cached_property
     def is_async(self) -> bool:

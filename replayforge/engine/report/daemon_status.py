@@ -3,7 +3,6 @@
 from asyncio import gather, wait_for
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from shutil import disk_usage
 from typing import Any
 
 from replayforge.daemon_log import output
@@ -118,8 +117,7 @@ class LoopHeld:
 class DaemonStatus:
     """Looks at every part of the daemon; what it returns are values that change no more.
 
-    `started_at_us` is when the process began, `recovered` what its start found, `alert_failures` says of alerts by name
-    why their receivers could not be told.
+    `started_at_us` is when the process began, `recovered` what its start found.
     """
 
     log: ForgeLog
@@ -142,7 +140,6 @@ class DaemonStatus:
     strays: Strays
     handler_threads: DaemonThreads
     faults: HandlerFaults
-    alert_failures: Mapping[str, str] = field(default_factory=dict)
     log_id: str = field(init=False)
     started: float = field(init=False)
 
@@ -179,10 +176,7 @@ class DaemonStatus:
         named = ", ".join(service.name for service in self.services() if service.state in AILING)
         stuck = self.stuck()
         handlers = HealthCheck("handlers", "degraded" if stuck else "ok", 0.0, " ".join(stuck))
-        services = HealthCheck("services", "degraded" if named else "ok", 0.0, named)
-        unsaid = ", ".join(self.alert_failures)  # why is for those who may read more than this
-        alerts = HealthCheck("alerts", "degraded" if unsaid else "ok", 0.0, unsaid)
-        return [log, store, stream, services, handlers, alerts]
+        return [log, store, stream, HealthCheck("services", "degraded" if named else "ok", 0.0, named), handlers]
 
     async def check_store(self) -> HealthCheck:
         """Ask the store."""
@@ -218,7 +212,6 @@ class DaemonStatus:
             *self.store_issues(),
             *self.loop_watch.issues(),
             *self.faults.issues(),
-            *self.alert_failures.values(),
             *output.issues(),
         ]
 
@@ -231,14 +224,6 @@ class DaemonStatus:
         if self.store.write_error is not None:
             issues.append(f"The store cannot be written: {self.store.write_error}")
         return issues
-
-    def note_alert_failures(self, failures: Mapping[str, str]) -> None:
-        """Note which alerts could not be told to their receivers, and why."""
-        self.alert_failures = failures
-
-    def disk_free_bytes(self) -> int:
-        """Return how much room there is where the log lies."""
-        return disk_usage(self.log.storage.directory).free
 
     def stuck(self) -> list[str]:
         """Say in words which handlers do not end, although their attempts were settled."""

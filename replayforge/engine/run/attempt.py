@@ -270,7 +270,7 @@ class RunningAttempt:
 
     async def called(self, context: Context) -> Result:
         """Call the handler; a plain function gets a thread, and what it returns to be awaited is awaited here."""
-        function = self.handler.function
+        function = self.handler.entry
         if self.handler.is_async:
             value = await function(self.event, context)
         else:

@@ -313,27 +313,6 @@ DELETE FROM schedule_notes WHERE schedule = :schedule AND seq <= (
 -- The notes of all schedules, newest first.
 SELECT schedule, at_us, why, from_us, through_us, slots, is_capped FROM schedule_notes ORDER BY seq DESC
 
--- alerts --
--- What is written down of every alert.
-SELECT name, subject, version, id, owner, detail, began_at_us, ended_at_us, said, failures, due_at_us, last_error
-FROM alerts ORDER BY name, subject
-
--- insert_alerts --
--- Write down that alerts begin, unless somebody else has.
-INSERT INTO alerts (name, subject, version, id, owner, detail, began_at_us, ended_at_us, said, failures, due_at_us, last_error)
-SELECT * FROM {rows} ON CONFLICT (name, subject) DO NOTHING
-
--- change_alerts --
--- Write down how alerts go on, unless somebody else has changed them.
-UPDATE alerts AS a
-SET version = g.version + 1, id = g.id, owner = g.owner, detail = g.detail, began_at_us = g.began_at_us,
-    ended_at_us = g.ended_at_us, said = g.said, failures = g.failures, due_at_us = g.due_at_us, last_error = g.last_error
-FROM {rows} WHERE a.name = g.name AND a.subject = g.subject AND a.version = g.version
-
--- forget_alerts --
--- Let go of alerts whose end was said long ago.
-DELETE FROM alerts WHERE said = 'ended' AND ended_at_us < :before_us RETURNING name
-
 -- open_of_schedules --
 -- The open events of schedules, by their origins.
 SELECT e.origin, e.id FROM events AS e
@@ -1142,7 +1121,7 @@ WHERE a.event_seq = :seq ORDER BY a.token DESC LIMIT :count
 
 -- event_actions --
 -- What was done to one event outside of attempts, oldest first.
-SELECT e.id AS event_id, c.at_us, c.run, c.action, c.detail, c.acted_by FROM actions AS c JOIN events AS e ON e.seq = c.event_seq
+SELECT e.id AS event_id, c.at_us, c.run, c.action, c.detail FROM actions AS c JOIN events AS e ON e.seq = c.event_seq
 WHERE c.event_seq = :seq ORDER BY c.seq LIMIT :count
 
 -- story --
@@ -1330,7 +1309,7 @@ SELECT run FROM actions WHERE event_seq = :seq AND request_key = :request_key LI
 
 -- insert_actions --
 -- Notes of what was done to events.
-INSERT INTO actions (event_seq, at_us, run, action, detail, request_key, acted_by)
+INSERT INTO actions (event_seq, at_us, run, action, detail, request_key)
 SELECT * FROM {rows}
 
 -- retirable --
@@ -1490,18 +1469,18 @@ SELECT 1
 
 -- fragment replay_columns --
 seq, state, resumes_as, note, reason, selection, members_max, canary, rate_per_second, request_key, digest, matched,
-total, replayed, skipped, succeeded, dead_lettered, superseded, through_seq, created_at_us, updated_at_us, acted_by
+total, replayed, skipped, succeeded, dead_lettered, superseded, through_seq, created_at_us, updated_at_us
 
 -- insert_replay --
 -- A bulk replay without members yet; nothing when its request has made one before.
 INSERT INTO replays (
     previous_state, state, resumes_as, note, reason, selection, members_max, canary, rate_per_second, request_key,
     digest, matched, total, replayed, skipped, succeeded, dead_lettered, superseded, through_seq, due_at_us,
-    created_at_us, updated_at_us, acted_by
+    created_at_us, updated_at_us
 )
 VALUES (
     'new', 'pending', 'pending', '', :reason, :selection, :members_max, :canary, :rate_per_second, :request_key,
-    :digest, 0, 0, 0, 0, 0, 0, 0, 0, {database_now_us}, :now_us::bigint, :now_us::bigint, :acted_by::text
+    :digest, 0, 0, 0, 0, 0, 0, 0, 0, {database_now_us}, :now_us::bigint, :now_us::bigint
 )
 ON CONFLICT (request_key) DO NOTHING RETURNING seq
 

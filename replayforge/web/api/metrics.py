@@ -144,7 +144,7 @@ class DaemonCollector:
             "durable_offset": (stats.durable_offset, "The last record that is on the disk"),
             "bytes": (stats.wal_bytes, "What ForgeLog takes on the disk"),
             "segments": (stats.segment_count, "The files of ForgeLog"),
-            "writable": (int(stats.writable), "Whether ForgeLog takes records: 1 or 0"),
+            "writable": (int(not self.status.closed_because()), "Whether ForgeLog takes records: 1 or 0"),
         }
         counters = {
             "scrubbed_bytes": (stats.scrubbed_bytes, "What the scrubber has read"),

@@ -43,7 +43,6 @@ GROUPS = frozenset(
         "sources",
         "schedules",
         "lanes",
-        "alerts",
         "forgelog",
         "health",
         "steps",

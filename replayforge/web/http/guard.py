@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from replayforge.domain.acting import acting
 from replayforge.domain.api_keys import ApiKey, matching_key
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.identity import new_request_id
@@ -17,13 +16,11 @@ from replayforge.web.http.bodies import SHARE
 from replayforge.web.http.body_budget import Share
 from replayforge.web.http.context import BASE_PATH, CALLER, CONTEXT, PARAMETERS, REQUEST_ID, context_of
 from replayforge.web.http.problems import HttpProblem
-from replayforge.web.http.routes import ADMIN, EVERYBODY, OPERATE, need_of
+from replayforge.web.http.routes import EVERYBODY, need_of
 
 SESSION_COOKIE = "replayforge_session"
 REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# What needs one of these is done by somebody; an event that is sent says by itself where it comes from.
-ACTED_BY_NAME = frozenset({OPERATE, ADMIN})
 # What lies below this one proves by itself where it comes from, unless its source says otherwise.
 SOURCES_PATH = "/in/"
 DECISIVE_HEADERS = (
@@ -70,7 +67,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         check_headers(request)
         check_access(request)
         check_query(request)
-        response = await (acted(request, handler) if is_action(request) else handler(request))
+        response = await handler(request)
     except (ReplayForgeError, HttpProblem) as error:
         response = problems.respond(request, error)
     except web.HTTPException as error:
@@ -85,27 +82,6 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         response.headers["X-Request-ID"] = request_id
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
-    return response
-
-
-def is_action(request: web.Request) -> bool:
-    """Tell whether a request that was let in with a key may change what becomes of events."""
-    innermost = request.match_info.apps[-1] is request.app
-    return CALLER in request and request.method not in SAFE_METHODS and innermost and need_of(request) in ACTED_BY_NAME
-
-
-async def acted(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Carry out a request in the name of its key: what records anything finds that, and the log says who did what."""
-    name = request[CALLER].name
-    token = acting.set(name)
-    try:
-        response = await handler(request)
-    finally:
-        acting.reset(token)
-    if response.status < 400:
-        request.app[CONTEXT].telemetry.emit(
-            "action.taken", key=name, what=f"{request.method} {request.path}", request_id=request[REQUEST_ID]
-        )
     return response
 
 
@@ -163,7 +139,7 @@ def check_access(request: web.Request) -> None:
     if is_signed_by_its_sender(request):
         return
     access = request.app[CONTEXT].access
-    if access.allowed_hosts and host_name(request.host) not in access.allowed_hosts:
+    if access.allowed_hosts and host_name(request.host) not in access.allowed_hosts and not is_probe(request):
         detail = f"The daemon does not answer to the host {request.host!r}; add it to [server] allowed_hosts."
         raise HttpProblem("wrong-host", detail)
     shown = given_key(request) if access.keys else None
@@ -172,6 +148,11 @@ def check_access(request: web.Request) -> None:
         check_role(request, key or session_key(request))
     if request.method not in SAFE_METHODS and key is None:
         check_same_origin(request)
+
+
+def is_probe(request: web.Request) -> bool:
+    """Tell whether somebody asks whether the daemon lives, which probes do by whatever address they know."""
+    return request.path.removeprefix(request.app[CONTEXT].base_path).startswith("/health")
 
 
 def check_role(request: web.Request, key: ApiKey | None) -> None:

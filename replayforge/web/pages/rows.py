@@ -29,9 +29,6 @@ SENTENCES = {
     "schedule.moved_back": "the place of the schedule {schedule} was moved back by {seconds} s: a clock was wrong",
     "schedule.paused": "the schedule {schedule} was paused by {by}: {reason}",
     "schedule.resumed": "the schedule {schedule} was resumed",
-    "alert.began": "the alert {alert} has begun: {detail}",
-    "alert.ended": "the alert {alert} has ended",
-    "alert.undelivered": "the receiver of the alert {alert} could not be told: {error}",
     "event.replayed": "replayed as run {run}",
     "replay.created": "bulk replay {replay} of {members} events was made",
     "replay.moved": "bulk replay {replay}: {state}",
@@ -84,19 +81,6 @@ class EventRow:
 
 
 @dataclass(frozen=True, slots=True)
-class AlertRow:
-    """An alert, for one of the subjects that it stands for or could not tell of, or for none."""
-
-    name: str
-    when: str
-    receiver: str
-    state: str
-    since: str
-    detail: str
-    trouble: str
-
-
-@dataclass(frozen=True, slots=True)
 class ActivityRow:
     """One telemetry event in words, with the event or the part it is about."""
 
@@ -131,7 +115,6 @@ class ActionRow:
     run: int
     action: str
     detail: str
-    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +264,7 @@ def attempt_rows(attempts: Sequence[Attempt], reading: Reading) -> Awaitable[lis
 
 def action_row(action: Action) -> ActionRow:
     """Return a row for something that was done to an event."""
-    return ActionRow(format_time(action.at_us), action.run, action.action, action.detail, action.acted_by)
+    return ActionRow(format_time(action.at_us), action.run, action.action, action.detail)
 
 
 def verbs_of(state: State) -> frozenset[str]:

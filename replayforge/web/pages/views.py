@@ -13,7 +13,6 @@ from replayforge.web.pages.replay_rows import ReplayRow
 from replayforge.web.pages.rows import (
     ActionRow,
     ActivityRow,
-    AlertRow,
     AttemptRow,
     ChoreRow,
     EventRow,
@@ -241,7 +240,6 @@ class RuntimeView:
     store: list[Fact]
     recovery: list[Fact]
     chores: list[ChoreRow]
-    alerts: list[AlertRow]
     nodes: list[NodeRow]
     ledger: str
     issues: list[str]

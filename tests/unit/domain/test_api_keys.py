@@ -37,6 +37,13 @@ def test_slips_are_no_keys(entry: str) -> None:
     assert "canary" not in str(raised.value)
 
 
+@pytest.mark.parametrize("entry", ["${RF_KEY}", "@/run/secrets/key"])
+def test_references_are_no_keys(entry: str) -> None:
+    """Who thinks that a key is read from there would be left with a key that everybody can guess."""
+    with pytest.raises(ValueError, match="number 2, that says where a key is found"):
+        parse_keys(["other", entry])
+
+
 def test_doubles() -> None:
     """No key stands in the list twice, however it is written, and no name."""
     key, known = new_key("one", Role.READ)

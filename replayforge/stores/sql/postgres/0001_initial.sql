@@ -141,9 +141,7 @@ CREATE TABLE actions (
     action TEXT COLLATE "C" NOT NULL,
     detail TEXT COLLATE "C" NOT NULL,
     -- The key of the request that asked for it: sent again, it is answered and nothing is done.
-    request_key TEXT COLLATE "C",
-    -- The name of the API key that it was done with; empty where none was needed, and for what the daemon did.
-    acted_by TEXT COLLATE "C" NOT NULL DEFAULT ''
+    request_key TEXT COLLATE "C"
 );
 
 CREATE INDEX actions_by_event ON actions (event_seq, seq);
@@ -390,23 +388,6 @@ CREATE TABLE schedule_notes (
 );
 CREATE INDEX schedule_notes_by_schedule ON schedule_notes (schedule, seq);
 
--- Alerts that stand, or whose end was said lately: one row for each subject that one is about.
-CREATE TABLE alerts (
-    name TEXT COLLATE "C" NOT NULL,
-    subject TEXT COLLATE "C" NOT NULL,
-    version BIGINT NOT NULL,
-    id TEXT COLLATE "C" NOT NULL,
-    owner TEXT COLLATE "C" NOT NULL,
-    detail TEXT COLLATE "C" NOT NULL,
-    began_at_us BIGINT NOT NULL,
-    ended_at_us BIGINT,
-    said TEXT COLLATE "C" NOT NULL,
-    failures BIGINT NOT NULL,
-    due_at_us BIGINT NOT NULL,
-    last_error TEXT COLLATE "C",
-    PRIMARY KEY (name, subject)
-);
-
 -- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.
 CREATE TABLE replays (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -432,7 +413,6 @@ CREATE TABLE replays (
     due_at_us BIGINT NOT NULL,
     created_at_us BIGINT NOT NULL,
     updated_at_us BIGINT NOT NULL,
-    acted_by TEXT COLLATE "C" NOT NULL DEFAULT '',
     -- One search in one text, as for events; "new" is where a job comes from.
     CONSTRAINT job_lifecycle CHECK (strpos(
         ' new>pending'

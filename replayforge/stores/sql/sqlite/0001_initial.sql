@@ -129,9 +129,7 @@ CREATE TABLE actions (
     action TEXT NOT NULL,
     detail TEXT NOT NULL,
     -- The key of the request that asked for it: sent again, it is answered and nothing is done.
-    request_key TEXT,
-    -- The name of the API key that it was done with; empty where none was needed, and for what the daemon did.
-    acted_by TEXT NOT NULL DEFAULT ''
+    request_key TEXT
 ) STRICT;
 
 CREATE INDEX actions_by_event ON actions (event_seq, seq);
@@ -372,23 +370,6 @@ CREATE TABLE schedule_notes (
 ) STRICT;
 CREATE INDEX schedule_notes_by_schedule ON schedule_notes (schedule, seq);
 
--- Alerts that stand, or whose end was said lately: one row for each subject that one is about.
-CREATE TABLE alerts (
-    name TEXT NOT NULL,
-    subject TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    id TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    detail TEXT NOT NULL,
-    began_at_us INTEGER NOT NULL,
-    ended_at_us INTEGER,
-    said TEXT NOT NULL,
-    failures INTEGER NOT NULL,
-    due_at_us INTEGER NOT NULL,
-    last_error TEXT,
-    PRIMARY KEY (name, subject)
-) STRICT, WITHOUT ROWID;
-
 -- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.
 CREATE TABLE replays (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -414,7 +395,6 @@ CREATE TABLE replays (
     due_at_us INTEGER NOT NULL,
     created_at_us INTEGER NOT NULL,
     updated_at_us INTEGER NOT NULL,
-    acted_by TEXT NOT NULL DEFAULT '',
     -- One search in one text, as for events; "new" is where a job comes from.
     CONSTRAINT job_lifecycle CHECK (instr(
         ' new>pending'
