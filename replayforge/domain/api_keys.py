@@ -40,8 +40,8 @@ SEEMS_NAMED = re.compile(rf"[^:]*:({ROLES}):|.*:sha256-")
 class ApiKey:
     """A key by its digest; nobody can tell the key from it.
 
-    SHA-256 is enough, and takes a request less than a microsecond: slow hashes are for passwords that can be guessed,
-    and keys are long random values.
+    SHA-256 is enough, and takes a request a microsecond or two: slow hashes are for passwords that can be guessed, and
+    keys are long random values.
     """
 
     name: str

@@ -9,7 +9,7 @@ function count() {
   const number = ticks().filter((tick) => tick.checked).length;
   bulk.classList.toggle("some", number > 0);
   document.getElementById("bulk-count").textContent = number ? `${number} chosen:` : "Choose events, then:";
-  for (const button of bulk.querySelectorAll("button")) button.disabled = number === 0;
+  for (const button of bulk.querySelectorAll("button:not([data-locked])")) button.disabled = number === 0;
   const all = document.getElementById("tick-all");
   all.checked = number > 0 && number === ticks().length;
   all.indeterminate = number > 0 && number < ticks().length;

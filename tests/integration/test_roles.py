@@ -130,7 +130,7 @@ async def test_a_page_for_those_who_look(tmp_path: Path) -> None:
             async with house.http.get(f"/events/{event_id}", headers=html) as response:
                 text = await response.text()
             buttons = re.findall(r"<button ([^>]*)>(?:Replay|Discard)…", text)
-            assert [("disabled" in button) for button in buttons] == [off, off]
+            assert [("disabled data-locked" in button) for button in buttons] == [off, off]
             assert ("may look at everything" in text) is off
             data = {"id": event_id, "reason": "why"}
             async with house.http.post("/actions/discard", data=data, headers=html, allow_redirects=False) as response:

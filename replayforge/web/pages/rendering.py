@@ -35,13 +35,14 @@ THEME_COOKIE = "replayforge_theme"
 THEMES = ("auto", "light", "dark")
 REGIONS_HEADER = "X-Live-Regions"
 PARTS = "parts"
+LOCKED = "disabled data-locked"  # nothing that happens on the page unlocks a button
 
 
 @dataclass(frozen=True, slots=True)
 class Shell:
     """What every page shows around its content; `base` and `static` begin every link, `keyed`: programs need a key.
 
-    `unless` holds the word that disables a button for each role that the key of whoever looks does not include.
+    `unless` holds the words that disable a button for each role that the key of whoever looks does not include.
     """
 
     title: str
@@ -221,7 +222,7 @@ async def build_shell(request: web.Request, page: PageTemplate, *, partial: bool
         chaos=context.chaos is not None,
         signed_in=session_key(request) is not None,
         key=f"{key.name} ({key.role})" if key else "",
-        unless={role: "" if key is None or key.may(role) else "disabled" for role in (INGEST, OPERATE, ADMIN)},
+        unless={role: "" if key is None or key.may(role) else LOCKED for role in (INGEST, OPERATE, ADMIN)},
         keyed=bool(context.access.keys),
         now=format_time(now_us),
         seen=seen,
