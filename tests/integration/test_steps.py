@@ -1,7 +1,9 @@
 """What handlers do step by step: each step once, whatever comes between, and waits that hold no worker."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -750,3 +752,22 @@ async def test_handlers_hear_that_the_daemon_drains(tmp_path: Path) -> None:
         await house.daemon.stop()
         rows = await house.daemon.store.events_by_ids(sent)
     assert [(row.state, row.result) for row, _ in rows.values()] == [("succeeded", b"true")] * 2
+
+
+async def test_an_attempt_that_is_settled_leaves_nothing_to_the_garbage_collector() -> None:
+    """What belonged to it is gone at once, its journal included."""
+    left: list[weakref.ref[Any]] = []
+
+    async def handler(event: Event, ctx: Context) -> None:
+        await ctx.step("one", effect, "one")
+        left.extend(map(weakref.ref, (ctx, ctx.calls, ctx.calls.attempt)))  # type: ignore[attr-defined]
+
+    gc.disable()
+    try:
+        async with forge(handler) as daemon:
+            event = await daemon.send("test")
+            await daemon.settled()
+            assert event.status == "succeeded"
+            assert [ref() for ref in left] == [None] * 3
+    finally:
+        gc.enable()

@@ -304,6 +304,15 @@ class RunningAttempt:
         """Return what tells its code that the daemon drains."""
         return (self.stopping or Stopping()).event(is_async=self.handler.is_async)
 
+    def free_threads(self) -> None:
+        """Have its threads that wait for an answer to a call go on with what ends them."""
+        if self.calls is not None:
+            self.calls.free_threads()
+
+    def let_go(self) -> None:
+        """Forget its calls, which know it: what is settled is to end at once, without the garbage collector."""
+        self.calls = None
+
     def note(self, details: Mapping[str, Any]) -> None:
         """Keep what the handler says of itself."""
         self.details = details

@@ -66,13 +66,11 @@ class JournalAnswers:
         event: StoredEvent,
         policy: RetryPolicy,
         tools: JournalTools,
-        free_threads: Callable[[], None],
     ) -> None:
         self.attempt = attempt
         self.event = event
         self.handler = attempt.handler
         self.tools = tools
-        self.free_threads = free_threads
         self.records = JournalRecords(attempt, event, tools)
         self.waits = Waits(attempt, self.records, self.is_busy, self.park)
         self.runner = StepRunner(self.records, self.waits, policy)
@@ -96,6 +94,7 @@ class JournalAnswers:
     def close(self) -> None:
         """Answer nothing from now on."""
         self.closed = True
+        self.waits.close()
         self.tools.recorder.forget_request(self.event.id)
 
     # Steps and waits
@@ -375,7 +374,7 @@ class JournalAnswers:
         """Have all of the handler's code end, for its event to go on later."""
         self.parked = park
         self.attempt.park()
-        self.free_threads()
+        self.attempt.free_threads()
 
     def left_behind(self) -> Left:
         """Return what is to be committed with the attempt's end: all that is not known to be durable."""

@@ -333,7 +333,6 @@ class JournalRecords:
 
     async def never(self) -> NoReturn:
         """Wait for the cancellation that is on its way; a task that the attempt leaves behind ends after it."""
-        if self.attempt.calls is not None:
-            self.attempt.calls.free_threads()
+        self.attempt.free_threads()
         await wait([self.attempt.ended])
         raise Parking

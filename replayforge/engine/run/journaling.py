@@ -58,7 +58,7 @@ class Journaling:
         self.attempt = attempt
         self.is_async = attempt.handler.is_async
         self.thread = attempt.loop_thread if self.is_async else threading.get_ident()
-        self.answers = JournalAnswers(attempt, event, policy, tools, self.free_threads)
+        self.answers = JournalAnswers(attempt, event, policy, tools)
         self.blocked_threads: set[concurrent.futures.Future[Any]] = set()
 
     # How calls come in

@@ -31,6 +31,11 @@ class StandingWait:
         self.task = current_task()
 
 
+def over() -> bool:
+    """Stand for what an attempt is asked that has ended: it is not busy, nor can it be parked."""
+    return False
+
+
 class Waits:
     """The standing waits of one attempt. Once nothing else of its handler goes on, the attempt is parked.
 
@@ -38,7 +43,7 @@ class Waits:
     """
 
     def __init__(
-        self, attempt: RunningAttempt, records: JournalRecords, is_busy: Callable[[], bool], park: Callable[[], None]
+        self, attempt: RunningAttempt, records: JournalRecords, is_busy: Callable[[], bool], park: Callable[[], object]
     ) -> None:
         self.attempt = attempt
         self.records = records
@@ -50,6 +55,10 @@ class Waits:
         self.blocked_since = 0.0
         self.polled_at = self.loop.time()
         self.timer: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        """Ask for nothing any more, since the attempt has ended; those who answer can end as well."""
+        self.is_busy = self.park = over
 
     async def stand_until(self, record: StepRecord, due_at_us: int | None, *, retried: bool = False) -> None:
         """Return when the time is over, which it may be already; the attempt may be parked before that."""

@@ -112,6 +112,8 @@ class Worker:
         else:
             self.report(settlement)
         self.strays.take(execution.attempt)
+        if execution.attempt is not None:
+            execution.attempt.let_go()
         self.handler_limits.note(settlement)
         await self.settler.hand_in(settlement)
         self.settled_count += 1
