@@ -87,6 +87,10 @@ async def ingest(client: DescribedClient) -> None:
     kinds = ("order.fails", "order.fails", "order.later", "order.laned", "order.laned", "nobody.handles")
     answer = await call("post_bulk", [*({"workflow_id": "w", "event_type": kind} for kind in kinds), {"bad": 1}])
     assert (answer["accepted"], answer["rejected"]) == (6, 1)
+    one = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order.placed", "data": {}}
+    assert await call("post_event", one, media="application/cloudevents+json")
+    assert (await call("post_event", [one], media="application/cloudevents-batch+json"))["duplicates"] == 1
+    assert (await call("post_bulk", [one, {}], media="application/cloudevents-batch+json"))["rejected"] == 1
     lines = '{"workflow_id": "w", "event_type": "order.fails"}\n{}'
     assert len(await call("post_bulk", lines, media="application/x-ndjson")) == 2
     await call("receive_delivery", {"a": 1}, source="open")

@@ -16,6 +16,7 @@ from replayforge.web.api.dead_letters import DeadLetterReplayRequest, DiscardReq
 from replayforge.web.api.events import ReasonRequest, ReplayRequest, ResolveRequest, WorkflowReplayRequest
 from replayforge.web.api.forgelog_api import OFFSET_MAX, READ_LIMIT_MAX, CommitRequest
 from replayforge.web.api.handlers import PauseRequest
+from replayforge.web.api.ingest import CLOUD_EVENT, CLOUD_EVENTS
 from replayforge.web.api.lanes import LaneShape
 from replayforge.web.api.operations import WINDOW_SECONDS_MAX, CrashRequest
 from replayforge.web.api.replays import BulkReplayRequest, ReplayShape
@@ -101,13 +102,17 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """What a request brings; `schema` says it where no type does, `optional` may be left out for its defaults."""
+    """What a request brings; `schema` says it where no type does, `optional` may be left out for its defaults.
+
+    `beside` are schemas of further media types.
+    """
 
     of: type[Any] | None = None
     schema: Mapping[str, Any] = field(default_factory=dict)
     media: tuple[str, ...] = (JSON,)
     optional: bool = False
     example: Any = None
+    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +150,29 @@ def either(name: str, kind: str, other: str) -> dict[str, Any]:
 EACH_EVENT: dict[str, Any] = {
     "anyOf": [{"$ref": "#/components/schemas/Envelope"}, {"description": "Anything else is refused by itself."}]
 }
+ATTRIBUTE = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"}
+CLOUD_EVENT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "A CloudEvent 1.0 in JSON; further attributes are its extensions.",
+    "required": ["specversion", "id", "source", "type"],
+    "properties": {
+        "specversion": {"const": "1.0"},
+        "id": ATTRIBUTE,
+        "source": {"type": "string", "minLength": 1, "pattern": "^[!-~]+$"},
+        "type": ATTRIBUTE,
+        "subject": ATTRIBUTE,
+        "time": TIME,
+        "datacontenttype": {"type": "string", "pattern": "^[a-z]+/[a-z0-9.+-]+$"},
+        "dataschema": {"type": "string", "pattern": "^[a-z]+:[!-~]+$"},
+        "data": {"description": "Any JSON; or instead data_base64, bytes as base64."},
+    },
+    "propertyNames": {"pattern": "^[a-z0-9]+$"},
+    "additionalProperties": {"type": "string", "minLength": 1, "pattern": "^[ -~]+$"},
+}
+EACH_CLOUD_EVENT: dict[str, Any] = {
+    "type": "array",
+    "items": {"anyOf": [CLOUD_EVENT_SCHEMA, {"description": "Anything else is refused by itself."}]},
+}
 EVENTS: dict[str, Any] = {"type": "array", "items": EACH_EVENT}
 ENVELOPE_EXAMPLE = {
     "workflow_id": "order-17",
@@ -153,15 +181,21 @@ ENVELOPE_EXAMPLE = {
     "service_name": "shop",
 }
 REASON = {"reason": "the payment provider is back"}
-RECEIVED = {201: answer(EventShape), 200: answer(EventShape, RetiredShape)}
 REPLAYED = {202: answer(EventReplay), 200: answer(EventReplay)}
 PAUSE = RequestBody(PauseRequest, example={"reason": "the payment provider is away", "by": "ops"})
 MOVED = ok(MovedShape)
 
 OPERATIONS: dict[str, Operation] = {
-    "POST /api/events": Operation(body=RequestBody(Envelope, example=ENVELOPE_EXAMPLE), answers=RECEIVED),
+    "POST /api/events": Operation(
+        body=RequestBody(
+            Envelope, example=ENVELOPE_EXAMPLE, beside={CLOUD_EVENT: CLOUD_EVENT_SCHEMA, CLOUD_EVENTS: EACH_CLOUD_EVENT}
+        ),
+        answers={201: answer(EventShape), 200: answer(EventShape, RetiredShape, answers.BulkAnswer)},
+    ),
     "POST /api/events/bulk": Operation(
-        body=RequestBody(schema=EVENTS, media=(JSON, NDJSON), example=[ENVELOPE_EXAMPLE]),
+        body=RequestBody(
+            schema=EVENTS, media=(JSON, NDJSON), example=[ENVELOPE_EXAMPLE], beside={CLOUD_EVENTS: EACH_CLOUD_EVENT}
+        ),
         answers={200: Answer({JSON: (answers.BulkAnswer,), NDJSON: (answers.BulkItem,)})},
     ),
     "GET /api/events": Operation((*FILTER_NAMES, *LIST), answers=ok(Page[ShownEvent])),

@@ -1,6 +1,6 @@
 """Webhooks as their providers send them: `POST /in/{source}`, and the question whether the address is ours."""
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.webhook_presets import Challenge
@@ -9,6 +9,7 @@ from replayforge.engine.accept.sources import SignatureRefused
 from replayforge.web.http.bodies import read_body
 from replayforge.web.http.context import WebContext, context_of
 from replayforge.web.http.problems import HttpProblem, describe
+from replayforge.web.http.reading import check_encoding
 
 EVENT_HEADER = "ReplayForge-Event-Id"
 DUPLICATE_HEADER = "ReplayForge-Duplicate"
@@ -42,8 +43,7 @@ async def receive(request: web.Request) -> web.Response:
 
 async def read_delivery(request: web.Request, context: WebContext) -> WebhookDelivery:
     """Return what was sent; raises 415 for a body that is packed, 413 for one that is too large."""
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
-        raise HttpProblem("unsupported-encoding", "Send the body without encoding.")
+    check_encoding(request)
     headers: dict[str, str] = {}
     for name, value in request.headers.items():
         headers.setdefault(name.lower(), value)

@@ -1,11 +1,12 @@
 """HTTP ingest: single events, bulk arrays and NDJSON streams."""
 
-from collections.abc import Sequence
-from typing import Any, TypeGuard
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol, TypeGuard
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from msgspec.structs import replace
 
+from replayforge.domain import cloud_event
 from replayforge.domain.document import TooMany, split_array
 from replayforge.domain.errors import OutcomeUnknown, ReplayForgeError, Unavailable
 from replayforge.domain.event import Envelope
@@ -14,13 +15,23 @@ from replayforge.engine.accept.intake import Receipt
 from replayforge.turns import Turns, computed
 from replayforge.web.api.shapes import encode, json_response, receipt_event
 from replayforge.web.http import problems
-from replayforge.web.http.bodies import parsing, read_body, read_lines
+from replayforge.web.http.bodies import parsing, read_body, read_lines, too_large
 from replayforge.web.http.context import REQUEST_ID, WebContext, context_of
 from replayforge.web.http.guard import HEADERS
 from replayforge.web.http.problems import HttpProblem
-from replayforge.web.http.reading import JSON, NDJSON, check_type, header_key, read_envelope
+from replayforge.web.http.reading import JSON, NDJSON, check_encoding, check_type, header_key, read_envelope
 
 LINES_PER_APPEND_MAX = 500
+CLOUD_EVENT = "application/cloudevents+json"
+CLOUD_EVENTS = "application/cloudevents-batch+json"
+MARK_HEADER = "ce-specversion"  # by which a request is known to be a CloudEvent whose attributes are headers
+
+
+class ReadEvent(Protocol):
+    """Reads one event of many; raises what is wrong with it."""
+
+    def __call__(self, body: bytes, *, event_bytes_max: int) -> Awaitable[Envelope]:
+        """Return the event."""
 
 
 async def post_event(request: web.Request) -> web.Response:
@@ -30,11 +41,14 @@ async def post_event(request: web.Request) -> web.Response:
     other content it is 422. A key is remembered as long as its event is kept, and for `[retention] keys_seconds` (90
     days) beyond; meanwhile a repeat is answered with what is known of the event and with `retired_at`. The header
     `Idempotency-Key-Remembered` says it in words. A key that is forgotten names a new event with the same id.
+
+    CloudEvents 1.0 come as `application/cloudevents+json`, with `ce-` headers, or several at once as
+    `application/cloudevents-batch+json`, which is answered as in bulk.
     """
     context = context_of(request)
-    check_type(request, JSON)
-    body = await read_body(request, context.limits.event_bytes_max)
-    envelope = with_header_key(request, await read_envelope(body, event_bytes_max=context.limits.event_bytes_max))
+    if request.content_type == CLOUD_EVENTS:
+        return await post_array(request, read_cloud_event)
+    envelope = with_header_key(request, await read_event(request, context.limits.event_bytes_max))
     try:
         receipt = await context.intake.accept(envelope)
     except OutcomeUnknown as error:
@@ -48,6 +62,27 @@ async def post_event(request: web.Request) -> web.Response:
     if event.idempotency_key is not None:
         headers["Idempotency-Key-Remembered"] = f"as long as its event is kept, and {context.intake.key_memory}"
     return json_response(event, status=200 if receipt.duplicate else 201, headers=headers)
+
+
+async def read_event(request: web.Request, bytes_max: int) -> Envelope:
+    """Return the event that a request brings: our own JSON, or a CloudEvent in either of its modes."""
+    kind = request.content_type
+    if kind != CLOUD_EVENT and MARK_HEADER not in request.headers:
+        check_type(request, JSON)
+        return await read_envelope(await read_body(request, bytes_max), event_bytes_max=bytes_max)
+    if kind == CLOUD_EVENT:
+        check_type(request, JSON)
+        return await read_cloud_event(await read_body(request, bytes_max), event_bytes_max=bytes_max)
+    check_encoding(request)
+    body, given = await read_body(request, bytes_max), request.headers.get(hdrs.CONTENT_TYPE, "")
+    return await computed(cloud_event.from_headers, list(request.headers.items()), given, body, size=len(body))
+
+
+async def read_cloud_event(body: bytes, *, event_bytes_max: int) -> Envelope:
+    """Return the event that a CloudEvent in JSON is; raises as read_envelope."""
+    if len(body) > event_bytes_max:
+        raise too_large(event_bytes_max)
+    return await computed(cloud_event.from_json, body, size=len(body))
 
 
 def with_header_key(request: web.Request, envelope: Envelope) -> Envelope:
@@ -69,13 +104,19 @@ def named(envelope: Envelope) -> dict[str, Any]:
 
 
 async def post_bulk(request: web.Request) -> web.StreamResponse:
-    """Accept many events; each is answered for itself."""
+    """Accept many events, or as `application/cloudevents-batch+json` many CloudEvents; each is answered for itself."""
     if check_type(request, JSON, NDJSON) == NDJSON:
         return await stream_lines(request)
+    return await post_array(request, read_cloud_event if request.content_type == CLOUD_EVENTS else read_envelope)
+
+
+async def post_array(request: web.Request, read: ReadEvent) -> web.Response:
+    """Accept the events of an array."""
+    check_type(request, JSON)
     context = context_of(request)
     limits = context.limits
     pieces = await read_array(request, limits.bulk_bytes_max, limits.bulk_events_max)
-    items = await accept_pieces(context, pieces, 0)
+    items = await accept_pieces(context, pieces, 0, read)
     return json_response({**totals(items), "items": items})
 
 
@@ -117,7 +158,9 @@ async def stream_lines(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def accept_pieces(context: WebContext, pieces: list[bytes], first_index: int) -> list[dict[str, Any]]:
+async def accept_pieces(
+    context: WebContext, pieces: list[bytes], first_index: int, read: ReadEvent = read_envelope
+) -> list[dict[str, Any]]:
     """Accept pieces of JSON and return for each what became of it; a bad one never affects its neighbours."""
     envelopes: list[tuple[int, Envelope]] = []
     items: list[dict[str, Any]] = [{"index": first_index + position} for position in range(len(pieces))]
@@ -125,7 +168,7 @@ async def accept_pieces(context: WebContext, pieces: list[bytes], first_index: i
     for position, piece in enumerate(pieces):
         await turns.pass_on()
         try:
-            envelope = await read_envelope(piece, event_bytes_max=context.limits.event_bytes_max)
+            envelope = await read(piece, event_bytes_max=context.limits.event_bytes_max)
         except (ReplayForgeError, HttpProblem) as error:
             items[position]["problem"] = problems.describe(error)
         else:

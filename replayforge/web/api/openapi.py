@@ -260,6 +260,7 @@ def brought(body: RequestBody, references: Mapping[Any, Any]) -> dict[str, Any]:
     one: dict[str, Any] = {"schema": schema} | ({} if body.example is None else {"example": body.example})
     lines = {"schema": {"description": "One event a line, each as in POST /api/events.", "type": "string"}}
     content = {media: lines if media == NDJSON else one for media in body.media}
+    content |= {media: {"schema": dict(shape)} for media, shape in body.beside.items()}
     return {"required": not body.optional, "content": content}
 
 

@@ -44,8 +44,7 @@ def check_type(request: web.Request, *accepted: str) -> str:
 
     Raises 415 for another one, for text in anything but UTF-8, and for any content encoding.
     """
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise HttpProblem("unsupported-encoding", "Send the body without encoding.")
+    check_encoding(request)
     given = JSON if JSON_SUFFIX.fullmatch(request.content_type) else request.content_type
     if given not in accepted:
         named = " or ".join(accepted)
@@ -54,6 +53,12 @@ def check_type(request: web.Request, *accepted: str) -> str:
     if charset is not None and charset.lower() not in CHARSETS:
         raise unsupported(f"The body is said to be {charset[:40]!r}; send UTF-8.")
     return given
+
+
+def check_encoding(request: web.Request) -> None:
+    """Raise 415 for a body that is packed."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise HttpProblem("unsupported-encoding", "Send the body without encoding.")
 
 
 def header_key(request: web.Request) -> str | None:
