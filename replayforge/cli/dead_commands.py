@@ -6,10 +6,10 @@ from typing import Any
 import click
 
 from replayforge.cli.actions import act_on_each, confirm, confirm_effects
+from replayforge.cli.bulk_replay import bulk_options, replay_matching
 from replayforge.cli.events_commands import dry_run, show_page
 from replayforge.cli.options import as_json, begins_from, event_filters, with_client, yes
 from replayforge.cli.output import relative, table, verbatim
-from replayforge.cli.replays_commands import follow, show_preview, wait
 from replayforge.client.http import ClientConnection
 from replayforge.client.terminal import complain, counted, plain
 
@@ -72,12 +72,8 @@ def group_row(group: Mapping[str, Any]) -> tuple[str, ...]:
 @event_filters
 @everything
 @click.option("--reason", help="Why, for those who look at it later; needed unless ids are named.")
-@click.option("--rate", "rate_per_second", type=float, help="How many a second.  [default: as fast as the workers]")
-@click.option("--max", type=int, help="How many at most, the oldest first.")
-@click.option("--canary", type=int, help="How many to try first; the others follow if none of these fails for good.")
+@bulk_options
 @begins_from
-@click.option("--detach", is_flag=True, help="Do not wait: the daemon goes on by itself.")
-@wait
 @dry_run
 @yes
 @as_json
@@ -91,7 +87,10 @@ def replay(
     A bulk replay goes on in the daemon, whatever becomes of this command; `replays` looks after it.
     """
     if not ids:
-        context.exit(replay_matching(client, reason=reason, **options))
+        if not options.pop("everything") and not any(options["filters"].values()):
+            raise click.UsageError(NOTHING_NAMED)
+        options["filters"] = {**DEAD, **options["filters"]}
+        context.exit(replay_matching(client, "dead letter", reason=reason, **options))
     selection = {name: options.pop(name) for name in ("filters", "everything", "dry_run", "yes")}
     begins_from = options.pop("begins_from")
     if any(options.values()):
@@ -100,58 +99,6 @@ def replay(
     if not selection["dry_run"] and not selection["yes"]:
         confirm_effects(client, ids, body)
     act_on_selection(context, client, ("replay", "replayed"), body, ids=ids, **selection)
-
-
-def replay_matching(
-    client: ClientConnection,
-    *,
-    filters: Mapping[str, Any],
-    everything: bool,
-    reason: str | None,
-    dry_run: bool,
-    yes: bool,
-    json_wanted: bool,
-    **options: Any,
-) -> int:
-    """Make a bulk replay of what matches, once its number was confirmed, and return the exit code."""
-    given = {name: value for name, value in filters.items() if value}
-    if not everything and not given:
-        raise click.UsageError(NOTHING_NAMED)
-    if not dry_run and not (reason or "").strip():
-        raise click.UsageError("A bulk replay needs a reason, so that the next person knows why: --reason TEXT.")
-    options["from"] = options.pop("begins_from")
-    order = {name: options[name] for name in ("rate_per_second", "max", "canary", "from") if options[name] is not None}
-    order["filter"] = {**DEAD, **given}
-    reply = client.post("api", "replays", document={**order, "dry_run": True})
-    found = reply.document()
-    if dry_run and json_wanted:
-        verbatim(reply.body)
-    elif dry_run or not found["count"]:
-        show_preview(found, "dead letter")
-    else:
-        if not yes:
-            again = f"{counted(found['effects_again'], 'recorded effect')} will happen again. "
-            question = f"Replay {counted(found['would_replay'], 'dead letter')}?"
-            confirm(again + question if found["effects_again"] else question)
-        order |= {"reason": reason, "expected_count": found["count"]}
-        return carry_out(client, order, json_wanted=json_wanted, detach=options["detach"], wait=options["wait"])
-    return 0
-
-
-def carry_out(
-    client: ClientConnection, order: Mapping[str, Any], *, json_wanted: bool, detach: bool, wait: bool
-) -> int:
-    """Make a bulk replay, follow it unless it is to be left alone, and return the exit code."""
-    reply = client.post("api", "replays", document=order)
-    job = reply.document()
-    if not detach:
-        complain(f"Bulk replay {job['id']} of {counted(job['total'], 'dead letter')} goes on in the daemon.")
-        return follow(client, job["id"], to_every_end=wait, json_wanted=json_wanted)
-    if json_wanted:
-        verbatim(reply.body)
-    else:
-        click.echo(f"{job['id']} of {counted(job['total'], 'dead letter')}; see `replays watch {job['id']}`")
-    return 0
 
 
 @dead.command("discard")

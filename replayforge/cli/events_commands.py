@@ -7,14 +7,16 @@ import click
 import msgspec
 
 from replayforge.cli.actions import act_on_each, confirm_effects
+from replayforge.cli.bulk_replay import bulk_options, replay_matching
 from replayforge.cli.options import as_json, begins_from, document, event_filters, with_client, yes
 from replayforge.cli.output import facts, relative, state, table, verbatim
 from replayforge.client.http import ClientConnection
 from replayforge.client.terminal import NOTHING, complain, first_line, plain, printable
-from replayforge.domain.lifecycle import TRANSITIONS, State
+from replayforge.domain.lifecycle import REPLAYABLE, TRANSITIONS, State
 
 PAYLOAD_SHOWN_CHARACTERS = 16_384
 STEPS_SHOWN = 200
+BULK_ONLY = ("rate_per_second", "max", "canary", "detach", "wait", "json_wanted")
 
 several_ids = click.argument("ids", metavar="ID...", nargs=-1, required=True)
 dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
@@ -188,12 +190,17 @@ def attempt_row(attempt: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 @events.command("replay")
-@several_ids
+@click.argument("ids", metavar="[ID...]", nargs=-1)
+@click.option(
+    "--status", type=click.Choice([state.value for state in sorted(REPLAYABLE)]), help="State, for a bulk replay."
+)
+@event_filters
 @click.option(
     "--payload", metavar="JSON|@FILE|-", callback=document, help="Send a new event with this payload instead."
 )
-@click.option("--reason", help="Why, for those who look at it later.")
+@click.option("--reason", help="Why, for those who look at it later; needed unless ids are named.")
 @click.option("--force", is_flag=True, help="Replay events that succeeded, too.")
+@bulk_options
 @begins_from
 @click.option(
     "--subscribers",
@@ -202,6 +209,7 @@ def attempt_row(attempt: Mapping[str, Any]) -> tuple[str, ...]:
 )
 @dry_run
 @yes
+@as_json
 @with_client
 @click.pass_context
 def replay(
@@ -210,17 +218,43 @@ def replay(
     client: ClientConnection,
     *,
     ids: tuple[str, ...],
+    payload: msgspec.Raw | None,
+    subscribers: str | None,
+    status: str | None,
+    filters: dict[str, str],
+    **options: Any,
+) -> None:
+    """Run events again: those named, one by one; those of a --status that match the filters, as a bulk replay.
+
+    Same id and key, a new run with its full number of attempts. What the steps of an event have done stays done,
+    unless --from says otherwise.
+    """
+    if ids:
+        if status or any(filters.values()) or any(options[name] for name in BULK_ONLY):
+            raise click.UsageError("Named events are replayed one by one; filters and the pace are for a bulk replay.")
+        chosen = {name: options[name] for name in ("dry_run", "yes", "force", "begins_from", "reason")}
+        replay_named(context, client, ids, subscribers, payload=payload, **chosen)
+        return
+    if status is None or payload is not None or subscribers is not None:
+        raise click.UsageError(
+            "Name events by their ids, or by their --status and filters; --payload and --subscribers need ids."
+        )
+    context.exit(replay_matching(client, "event", filters={"status": status, **filters}, **options))
+
+
+def replay_named(
+    context: click.Context,
+    client: ClientConnection,
+    ids: tuple[str, ...],
+    subscribers: str | None,
+    *,
     dry_run: bool,
     yes: bool,
     force: bool,
     begins_from: str | None,
-    subscribers: str | None,
     **given: Any,
 ) -> None:
-    """Run events again: same id and key, a new run with its full number of attempts.
-
-    What the steps of an event have done stays done, unless --from says otherwise.
-    """
+    """Replay events one by one, once effects that would happen again were confirmed."""
     chosen = subscribers if subscribers in (None, "failed", "all") else subscribers.split(",")
     given |= {"force": force or None, "from": begins_from, "subscribers": chosen}
     body = {name: value for name, value in given.items() if value is not None}

@@ -81,6 +81,11 @@ def event_filters(command: Command) -> Command:
     @click.option("--error", help="Error signature, as `dead groups` shows it.")
     @click.option("--since", callback=moment, help='Earliest time: RFC 3339, or a distance such as "1h".')
     @click.option("--until", callback=moment, help="Latest time, in the same forms.")
+    @click.option(
+        "--failed-since",
+        callback=moment,
+        help="Those whose last attempt failed, at this time or later: in the same forms.",
+    )
     @click.option("--awaits", help="Type of the event that parked ones wait for.")
     @click.option("--search", "q", help="Id, key or workflow; a beginning is enough.")
     @functools.wraps(command)

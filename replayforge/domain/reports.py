@@ -16,6 +16,7 @@ FILTER_NAMES = (
     "error",
     "since",
     "until",
+    "failed_since",
     "q",
     "awaits",
 )
@@ -25,7 +26,8 @@ FILTER_NAMES = (
 class EventFilter:
     """Which events a list shows; None means any. `event_type` may hold `*`; times are microseconds.
 
-    `awaits` is the type of the event that parked ones wait for.
+    `failed_since_us` means those whose last attempt failed, and that not before; `awaits` is the type of the event that
+    parked ones wait for.
     """
 
     state: State | None = None
@@ -36,11 +38,18 @@ class EventFilter:
     error_signature: str | None = None
     since_us: int | None = None
     until_us: int | None = None
+    failed_since_us: int | None = None
     text: str | None = None
     awaits: str | None = None
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], since_us: int | None = None, until_us: int | None = None) -> "EventFilter":
+    def of(
+        cls,
+        given: Mapping[str, Any],
+        since_us: int | None = None,
+        until_us: int | None = None,
+        failed_since_us: int | None = None,
+    ) -> "EventFilter":
         """Return the filter that is meant by the names it has outside; what is empty means any, times come as read."""
         status = given.get("status")
         return cls(
@@ -52,6 +61,7 @@ class EventFilter:
             error_signature=given.get("error") or None,
             since_us=since_us,
             until_us=until_us,
+            failed_since_us=failed_since_us,
             text=given.get("q") or None,
             awaits=given.get("awaits") or None,
         )

@@ -66,6 +66,7 @@ FILTERS = {
     "error_signature": "AND error_signature = :error_signature",
     "since_us": "AND created_at_us >= :since_us",
     "until_us": "AND created_at_us < :until_us",
+    "failed_since_us": "AND state IN ('dead_lettered', 'retrying') AND updated_at_us >= :failed_since_us",
     "awaits": "AND state = 'waiting' AND seq IN (SELECT event_seq FROM waits WHERE event_type = :awaits)",
 }
 TYPE_PATTERN = "AND event_type LIKE :event_type ESCAPE '\\'"

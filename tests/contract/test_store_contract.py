@@ -415,6 +415,16 @@ async def test_filters(store: Store) -> None:
     assert found == {name: expected for name, (_, expected) in wanted.items()}
 
 
+async def test_what_failed_lately_is_found_whenever_it_was_accepted(store: Store) -> None:
+    """By the time of its last failure; events that have not failed are not meant, however new they are."""
+    (letter,) = await dead(store)
+    await put(store, [record("new")], after=1)
+    since = EventFilter(failed_since_us=letter.updated_at_us)
+    assert await ids(store, since) == [letter.id]
+    assert await ids(store, EventFilter(failed_since_us=letter.updated_at_us + 1)) == []
+    assert await store.count_newest(since, 10) == 1
+
+
 async def test_workflows(store: Store) -> None:
     """A workflow's totals count its events by state; the list shows each workflow once, the newest first."""
     await put(store, [record(f"event-{number}", workflow_id=f"w{number % 3}") for number in range(9)])

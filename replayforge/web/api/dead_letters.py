@@ -13,7 +13,7 @@ from replayforge.web.api import shapes
 from replayforge.web.api.events import ReasonRequest, StepName, replayed
 from replayforge.web.api.shapes import NeededWords, json_response
 from replayforge.web.http.context import context_of
-from replayforge.web.http.reading import bad_query, header_key, page, query_cursor, query_limit, read_object
+from replayforge.web.http.reading import bad_query, header_key, page, query_cursor, query_limit, query_time, read_object
 
 
 class DeadLetterReplayRequest(ReasonRequest, forbid_unknown_fields=True):
@@ -42,7 +42,11 @@ async def list_dead_letters(request: web.Request) -> web.Response:
         capped = any(group.capped for group in groups)
         items = [shapes.group(group) for group in groups]
         return json_response({"group_by": group_by, "count_capped": capped, "items": items})
-    wanted = EventFilter(state=State.DEAD_LETTERED, error_signature=request.query.get("error") or None)
+    wanted = EventFilter(
+        state=State.DEAD_LETTERED,
+        error_signature=request.query.get("error") or None,
+        failed_since_us=query_time(request, "failed_since"),
+    )
     found = await context.queries.list_rows(wanted, cursor, limit + 1)
     items = [dead_letter(event) for event in found]
     return json_response(page(items, [event.seq for event in found], limit))

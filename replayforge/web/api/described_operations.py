@@ -55,6 +55,11 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str, Any]] = {
     ),
     "since": (TIME, "Accepted at this time or later.", "2026-11-22T10:00:00Z"),
     "until": (TIME, "Accepted before this time.", "2036-11-22T10:00:00Z"),
+    "failed_since": (
+        TIME,
+        "Dead letters and retrying events that failed at this time or later.",
+        "2026-11-22T10:00:00Z",
+    ),
     "q": ({"type": "string"}, "An event id, key or workflow, exact or the beginning of it.", "order-17"),
     "awaits": ({"type": "string"}, "The type of the event that parked ones wait for.", "order.confirmed"),
     "group_by": (
@@ -226,7 +231,7 @@ OPERATIONS: dict[str, Operation] = {
         answers={202: answer(answers.WorkflowReplay)},
     ),
     "GET /api/deadletters": Operation(
-        ("group_by", "error", *LIST), answers=ok(Page[answers.DeadLetter], answers.Groups)
+        ("group_by", "error", "failed_since", *LIST), answers=ok(Page[answers.DeadLetter], answers.Groups)
     ),
     "POST /api/deadletters/{id}/replay": Operation(
         body=RequestBody(DeadLetterReplayRequest, optional=True, example=REASON), answers=REPLAYED

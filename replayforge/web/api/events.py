@@ -108,7 +108,9 @@ def event_filter(request: web.Request) -> EventFilter:
     if status is not None and status not in set(State):
         raise bad_query("status", status, ", ".join(State))
     given = {name: query.get(name) or query.get(SHORT_NAMES.get(name, name)) for name in FILTER_NAMES}
-    return EventFilter.of(given, query_time(request, "since"), query_time(request, "until"))
+    return EventFilter.of(
+        given, query_time(request, "since"), query_time(request, "until"), query_time(request, "failed_since")
+    )
 
 
 async def list_events(request: web.Request) -> web.Response:

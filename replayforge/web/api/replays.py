@@ -43,6 +43,7 @@ class ReplayFilter(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     error: str | None = None
     since: Time | None = None
     until: Time | None = None
+    failed_since: Time | None = None
     q: str | None = None
     awaits: str | None = None
 
@@ -123,7 +124,8 @@ def chosen_events(asked: BulkReplayRequest) -> Chosen:
 def event_filter(given: ReplayFilter) -> EventFilter:
     """Return what the store is asked for."""
     since_us, until_us = moment(given.since, "/filter/since"), moment(given.until, "/filter/until")
-    return EventFilter.of(msgspec.structs.asdict(given), since_us, until_us)
+    failed_since_us = moment(given.failed_since, "/filter/failed_since")
+    return EventFilter.of(msgspec.structs.asdict(given), since_us, until_us, failed_since_us)
 
 
 def moment(text: str | None, pointer: str) -> int | None:

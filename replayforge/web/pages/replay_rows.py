@@ -17,6 +17,7 @@ FILTER_WORDS = {
     "error": "error",
     "since": "accepted since",
     "until": "accepted before",
+    "failed_since": "failed since",
     "q": "search",
     "awaits": "waits for",
 }

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,26 @@ def test_dead_replay_asks_with_the_number(ask: Cli, letters: FakeApi, monkeypatc
         "reason": "mended",
         "expected_count": 5,
     }
+
+
+def test_events_that_succeeded_are_replayed_in_bulk_by_force(ask: Cli, letters: FakeApi) -> None:
+    """A state and filters instead of ids; what belongs to one of both is refused with the other."""
+    ended = ask("events", "replay", "--status", "succeeded", "--force", "--yes", "--reason", "mended", "--detach")
+    assert (ended.code, ended.out) == (0, "rpl_1 of 5 events; see `replays watch rpl_1`\n")
+    made = next(json.loads(body) for body in letters.bodies if b"expected_count" in body)
+    assert made == {"filter": {"status": "succeeded"}, "force": True, "reason": "mended", "expected_count": 5}
+    assert ask("events", "replay", "--status", "succeeded", "--force").code == 64  # without a reason
+    assert ask("events", "replay", "--type", "a", "--reason", "why").code == 64
+    assert ask("events", "replay", "id-1", "--status", "succeeded").code == 64
+    assert ask("events", "replay", "--status", "succeeded", "--payload", "{}").code == 64
+
+
+def test_failed_since_is_a_time_or_a_distance(ask: Cli, letters: FakeApi) -> None:
+    """Lists and bulk replays take it as they take --since."""
+    ask("dead", "ls", "--failed-since", "1h")
+    assert re.fullmatch(r"\d{4}-.*Z", letters.requests[-1][2]["failed_since"])
+    ask("dead", "replay", "--failed-since", "2026-11-22T10:00:00Z", "--dry-run")
+    assert json.loads(letters.bodies[-1])["filter"]["failed_since"] == "2026-11-22T10:00:00Z"
 
 
 def test_dead_replay_waits_for_the_ends(ask: Cli, letters: FakeApi) -> None:

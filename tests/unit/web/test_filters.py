@@ -13,9 +13,9 @@ from replayforge.web.api.replays import ReplayFilter
 def test_a_filter_is_built_from_the_names_it_has_outside() -> None:
     """Every name counts, and what is empty means any."""
     given = {name: name for name in FILTER_NAMES} | {"status": "held"}
-    whole = EventFilter.of(given, 1, 2)
+    whole = EventFilter.of(given, 1, 2, 3)
     assert whole == EventFilter(
-        State.HELD, "event_type", "service_name", "workflow_id", "application_name", "error", 1, 2, "q", "awaits"
+        State.HELD, "event_type", "service_name", "workflow_id", "application_name", "error", 1, 2, 3, "q", "awaits"
     )
     assert EventFilter.of(dict.fromkeys(FILTER_NAMES, "")) == EventFilter.of({}) == EventFilter()
 
