@@ -76,6 +76,7 @@ from replayforge.streams.stream import Stream
 from replayforge.supervisor import Service, Supervisor
 from replayforge.telemetry import Telemetry
 from replayforge.threads import in_thread
+from replayforge.tracing import Tracer, TracingMissing, tracer_for
 
 DRAIN_SECONDS = 5.0
 
@@ -113,6 +114,7 @@ class Daemon:
     status: DaemonStatus
     workers: list[Worker]
     stopping: Stopping
+    tracer: Tracer | None
     furnishing: Furnishing
     supervisor: Supervisor
     heartbeat: Heartbeat | None
@@ -230,6 +232,7 @@ async def opened(
         handlers = handlers.changed(changed)
     if config.chaos.enabled:
         crashpoints.arm(config.chaos.crash_at)
+    tracer = None if guest else chosen_tracer(telemetry)
     node = node_name(make_directory(Path(config.data_dir)))
     incarnation = secrets.token_hex(8)
     async with contextlib.AsyncExitStack() as stack:
@@ -246,6 +249,8 @@ async def opened(
         stream = open_stream(config, store.store_id, node, telemetry)
         stack.push_async_callback(stream.close)
         stack.push_async_callback(webhook_client.close)
+        if tracer is not None:
+            stack.push_async_callback(in_thread, tracer.close)
         # A stream that is away now makes itself ready when it comes back; events are accepted meanwhile.
         with contextlib.suppress(Unavailable):
             await stream.open()
@@ -265,11 +270,21 @@ async def opened(
             schedules,
             cursor,
             guest,
+            tracer,
         )
         daemon = await build(base, callbacks)
         stack.callback(daemon.loop_watch.stop)
         stack.callback(daemon.incarnation_file.close)
         yield daemon
+
+
+def chosen_tracer(telemetry: Telemetry) -> Tracer | None:
+    """Return who sends traces, if anybody is to; where what sends them is missing, that is told."""
+    try:
+        return tracer_for(os.environ)
+    except TracingMissing as missing:
+        telemetry.emit("tracing.missing", error=str(missing))
+        return None
 
 
 def put_together(
@@ -331,6 +346,7 @@ async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
         status=reporting.status,
         workers=running.workers,
         stopping=running.rules.stopping,
+        tracer=running.rules.tracer,
         furnishing=running.furnishing,
         supervisor=caring.supervisor,
         heartbeat=caring.heartbeat,

@@ -60,6 +60,7 @@ from replayforge.streams.stream import Stream
 from replayforge.supervisor import Supervisor
 from replayforge.telemetry import Telemetry
 from replayforge.threads import HANDLER_THREADS_MAX, DaemonThreads
+from replayforge.tracing import Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Foundation:
     schedules: list[Schedule]
     cursor: int
     guest: bool = False
+    tracer: Tracer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +256,7 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
         telemetry,
     )
     seconds = config.workers.handler_timeout_seconds
-    rules = Rules(policy, seconds, base.clock, base.rng, deadlines, journals)
+    rules = Rules(policy, seconds, base.clock, base.rng, deadlines, journals, tracer=base.tracer)
     settler = Settler(base.store, buffer, claiming.publisher, telemetry)
     strays = Strays(buffer, limits, threads, base.clock, telemetry)
     chaos = build_chaos(config, telemetry, base.rng)

@@ -242,6 +242,7 @@ def web_context(daemon: Daemon) -> WebContext:
         masked_names=server.masked_names,
         bodies=BodyBudget(server.bodies_bytes_max),
         callbacks=daemon.callbacks,
+        tracer=daemon.tracer,
     )
 
 

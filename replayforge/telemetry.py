@@ -160,6 +160,9 @@ CATALOG: dict[str, Kind] = {
     "store.recovered": Kind("info", "the store answers again"),
     "stream.failed": Kind("warning", "the stream did not answer", "stream_failures"),
     "stream.recovered": Kind("info", "the stream answers again"),
+    "tracing.missing": Kind(
+        "warning", "traces are to be sent, and what sends them is not installed: pip install 'replayforge[otel]'"
+    ),
     "code.changed": Kind("info", "files of handlers have changed, and the daemon begins anew with them"),
     "code.refused": Kind("warning", "files of handlers have changed and do not load, so the daemon goes on without"),
     "daemon.started": Kind("info", "the daemon accepts events"),

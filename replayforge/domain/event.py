@@ -50,6 +50,7 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     `origin` says who made it, if no client did: the event whose handler has, `source:NAME` or `schedule:NAME`. These
     may send it again, and the first stands. A child event is for one `subscriber` of its parent, or for whoever handles
     its type. White space around the JSON of a webhook, which a record cannot hold in its payload, stands beside it.
+    `trace` is the W3C trace context that it came with.
     """
 
     id: str
@@ -67,6 +68,7 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     subscriber: str | None = None
     before_payload: str = ""
     after_payload: str = ""
+    trace: str | None = None
     payload: msgspec.Raw = msgspec.Raw(b"{}")
 
     @property
@@ -208,6 +210,7 @@ class StoredEvent(msgspec.Struct, frozen=True):
     lane: str | None = None
     blocked: int = 0
     subscribers: str | None = None
+    trace: str | None = None
 
     @property
     def route(self) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from replayforge.domain.event import EventRecord
 from replayforge.domain.identity import new_event_id, source_event_id
 from replayforge.domain.template import Placeholder, Template, cleaned, first_filled
+from replayforge.domain.trace import trace_of
 from replayforge.domain.webhook_body import Body, read
 from replayforge.domain.webhook_presets import Challenge, Preset, Scheme
 from replayforge.domain.webhook_signature import Refusal, WebhookDelivery, refusal_of
@@ -94,6 +95,7 @@ def record_of(source: Source, delivery: WebhookDelivery, body: Body, now_us: int
         payload=msgspec.Raw(body.payload),
         before_payload=body.before,
         after_payload=body.after,
+        trace=trace_of(delivery.headers),
     )
 
 

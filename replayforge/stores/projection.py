@@ -363,6 +363,7 @@ def new_event(
         waits_for=waits_for,
         origin=record.origin,
         subscriber=record.subscriber,
+        trace=record.trace,
     )
 
 

@@ -3,6 +3,7 @@
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from replayforge.tracing import Tracer
 from replayforge.web import status_page
 from replayforge.web.api import (
     dead_letters,
@@ -38,8 +39,10 @@ from replayforge.web.http.routes import (
     post,
 )
 from replayforge.web.http.shortcut import SHORT_WAYS
+from replayforge.web.http.traces import traced
 from replayforge.web.pages.error_pages import for_people
 
+INCOMING = "/in/{source}"
 STEPS = "/steps/{id:[^/]+}/{token:[0-9]{1,18}}/{signature:[^/]+}"
 
 
@@ -50,14 +53,15 @@ def build_app(context: WebContext) -> web.Application:
         client_max_size=max(context.limits.event_bytes_max, context.limits.bulk_bytes_max),
     )
     app[CONTEXT] = context
-    add_routes(app, routes())
+    add_routes(app, routes(context.tracer))
     app.on_shutdown.append(forgelog_api.let_readers_go)
     export.install(app)
     status_page.install(app, context)
     app[PARAMETERS] = parameters_of(app, context.base_path)
     if not context.base_path:
-        ways: dict[str, Handler] = {f"{SOURCES_PATH}{name}": incoming.receive for name in context.sources.by_name}
-        app[SHORT_WAYS] = {"/api/events": ingest.post_event} | ways
+        receive = traced(context.tracer, INCOMING, incoming.receive)
+        ways: dict[str, Handler] = {f"{SOURCES_PATH}{name}": receive for name in context.sources.by_name}
+        app[SHORT_WAYS] = {"/api/events": traced(context.tracer, "/api/events", ingest.post_event)} | ways
         return app
     outer = web.Application(middlewares=[for_people, guard])
     outer[CONTEXT], outer[NEEDS] = context, app[NEEDS]
@@ -65,13 +69,13 @@ def build_app(context: WebContext) -> web.Application:
     return outer
 
 
-def routes() -> list[Route]:
+def routes(tracer: Tracer | None = None) -> list[Route]:
     """Return the paths of the API in the order of API.md, each with the least role that it needs."""
     return [
-        post("/in/{source:[^/]+}", incoming.receive, INGEST),
+        post("/in/{source:[^/]+}", traced(tracer, INCOMING, incoming.receive), INGEST),
         get("/in/{source:[^/]+}", incoming.answer_challenge, INGEST, allow_head=False),
-        post("/api/events", ingest.post_event, INGEST),
-        post("/api/events/bulk", ingest.post_bulk, INGEST),
+        post("/api/events", traced(tracer, "/api/events", ingest.post_event), INGEST),
+        post("/api/events/bulk", traced(tracer, "/api/events/bulk", ingest.post_bulk), INGEST),
         get("/api/events", events.list_events, READ),
         get("/api/events/recent", events.recent_events, READ),
         get("/api/events/export", export.export_events, READ),

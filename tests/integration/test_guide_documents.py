@@ -26,7 +26,7 @@ from tests.support.guide import DOCS, blocks, run_commands, write_files
 from tests.support.ports import free_port
 
 # What the daemon alone uses of what a handler gets.
-INTERNAL = {"calls", "details", "event", "open_calls", "stopping_event", "tell", "step_key"}
+INTERNAL = {"calls", "current_trace", "details", "event", "open_calls", "stopping_event", "tell", "step_key"}
 
 
 NGINX = """daemon off; pid {folder}/nginx.pid; error_log stderr; events {{}}

@@ -132,10 +132,12 @@ class Intake:
         """Accept nothing while the disk is nearly full."""
         self.disk_low = low
 
-    async def accept(self, envelope: Envelope, replay_of: StoredEvent | None = None) -> Receipt:
+    async def accept(
+        self, envelope: Envelope, replay_of: StoredEvent | None = None, *, trace: str | None = None
+    ) -> Receipt:
         """Return the receipt of one event, which may be an edited replay; raises KeyReused, Rejected or Unavailable."""
         self.check_room(1)
-        return await self.accept_record(self.record(envelope, self.clock.now_us(), replay_of))
+        return await self.accept_record(self.record(envelope, self.clock.now_us(), replay_of, trace))
 
     async def accept_from(self, record: EventRecord) -> Receipt:
         """Return the receipt of an event that a source of webhooks has sent; raises as `accept` does."""
@@ -170,7 +172,9 @@ class Intake:
             self.append([record])
         return await shield(place.offset)
 
-    async def accept_all(self, envelopes: Sequence[Envelope]) -> list[Receipt | ReplayForgeError]:
+    async def accept_all(
+        self, envelopes: Sequence[Envelope], *, trace: str | None = None
+    ) -> list[Receipt | ReplayForgeError]:
         """Return for each event its receipt or why it was refused; one refused event never affects the others.
 
         Raises Unavailable when none can be accepted now.
@@ -181,7 +185,7 @@ class Intake:
         records: list[tuple[int, EventRecord]] = []
         for index, envelope in enumerate(envelopes):
             try:
-                records.append((index, self.record(envelope, now_us, None)))
+                records.append((index, self.record(envelope, now_us, None, trace)))
             except Rejected as error:
                 results[index] = error
         outcomes = await self.accept_records([record for _, record in records])
@@ -199,7 +203,7 @@ class Intake:
             raise Overloaded(f"{len(self.window):,} accepted events wait for the store; send it again in a moment.")
         crashpoints.reach("ingest.received")
 
-    def record(self, envelope: Envelope, now_us: int, replay_of: StoredEvent | None) -> EventRecord:
+    def record(self, envelope: Envelope, now_us: int, replay_of: StoredEvent | None, trace: str | None) -> EventRecord:
         """Return the record of an event, with the id its key always has or a fresh one.
 
         One that was for a subscriber, and is replayed with changes, is for that one still.
@@ -223,6 +227,7 @@ class Intake:
             run_at_us=None if envelope.run_at is None else run_at_us(envelope.run_at),
             replay_of=None if replay_of is None else replay_of.id,
             subscriber=None if replay_of is None else subscriber_of(envelope, replay_of),
+            trace=trace,
             payload=envelope.payload,
         )
 

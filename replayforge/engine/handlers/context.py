@@ -13,6 +13,7 @@ import msgspec
 
 from replayforge.daemon_log import attempt_logger
 from replayforge.domain.event import Event
+from replayforge.domain.trace import trace_headers
 from replayforge.engine.handlers.results import encoded_json, shown_details
 from replayforge.engine.handlers.step_messages import ReportedStep
 
@@ -138,6 +139,7 @@ class Context:
     tell: Callable[[Mapping[str, Any]], None] = field(default=lambda details: None, repr=False)
     open_calls: Callable[[], Calls] = field(default=no_calls, repr=False)
     stopping_event: Callable[[], Any] = field(default=asyncio.Event, repr=False)
+    current_trace: Callable[[], str | None] = field(default=lambda: None, repr=False)
 
     @property
     def idempotency_key(self) -> str:
@@ -153,6 +155,11 @@ class Context:
         if (key := running_step_key.get()) is None:
             raise RuntimeError("ctx.step_key is known inside the function of a step only.")
         return key()
+
+    @property
+    def trace_headers(self) -> dict[str, str]:
+        """The headers `traceparent` and `tracestate` that hand the trace of the event on; empty for one without."""
+        return trace_headers(self.current_trace())
 
     @cached_property
     def log(self) -> Any:

@@ -135,6 +135,7 @@ class Endpoint:
             "replayforge-workflow-id": in_a_header(event.workflow_id),
             "replayforge-application": in_a_header(event.application),
             **metadata_header(event.metadata_bytes),
+            **context.trace_headers,
         }
         if event.service:
             headers["replayforge-service"] = in_a_header(event.service)

@@ -25,6 +25,7 @@ from replayforge.engine.run.user_threads import call_in_thread
 from replayforge.event_loop import OwnTask
 from replayforge.supervisor import SimulatedCrash
 from replayforge.telemetry import attempt_context
+from replayforge.tracing import Attributes, Tracer
 
 # How long user code has to end after it was cancelled; then it is left to itself and the attempt is settled without it.
 GRACE_SECONDS = 0.5
@@ -90,8 +91,13 @@ class RunningAttempt:
         may_begin: Callable[[], bool] = lambda: True,
         open_journal: OpenJournal | None = None,
         stopping: Stopping | None = None,
+        *,
+        trace: str | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.event = event
+        self.trace = trace
+        self.tracer = tracer
         self.lease_token = lease_token
         self.handler = handler
         self.chaos = chaos
@@ -128,6 +134,36 @@ class RunningAttempt:
         """
         variables = Variables()
         variables.run(attempt_context.set, self.identity)
+        if self.tracer is None:
+            return await self.outcome_in(variables, timeout_seconds, deadlines)
+        span = self.tracer.begin(f"attempt {self.event.event_type}", "consumer", self.trace, self.attributes)
+        variables.run(span.make_current)
+        try:
+            result = await self.outcome_in(variables, timeout_seconds, deadlines)
+        except asyncio.CancelledError:
+            span.end(Outcome.INTERRUPTED)
+            raise
+        span.end("parked" if self.is_parked else result.outcome, result.error)
+        return result
+
+    @property
+    def attributes(self) -> Attributes:
+        """What a span says of it."""
+        event = self.event
+        return {
+            "messaging.message.id": event.id,
+            "replayforge.event_type": event.event_type,
+            "replayforge.workflow_id": event.workflow_id,
+            "replayforge.run": event.run,
+            "replayforge.attempt": event.attempt,
+        }
+
+    def current_trace(self) -> str | None:
+        """Return the trace that is handed on from here: that of the current span, or else the event's own."""
+        return (None if self.tracer is None else self.tracer.current()) or self.trace
+
+    async def outcome_in(self, variables: Variables, timeout_seconds: float, deadlines: Deadlines) -> Result:
+        """Run the handler with these context variables."""
         self.timeout_seconds, self.deadline = timeout_seconds, self.loop.time() + timeout_seconds
         self.task = AttemptTask(self.guarded(), loop=self.loop, name=f"attempt {self.event.id}", context=variables)
         self.task.identity = self.identity
@@ -252,6 +288,7 @@ class RunningAttempt:
                 tell=self.note,
                 open_calls=self.opened_calls,
                 stopping_event=self.stopping_event,
+                current_trace=self.current_trace,
             )
             self.result = await self.called(context)
         except SimulatedCrash as crash:

@@ -164,6 +164,7 @@ async def sent(records: JournalRecords, record: StepRecord, child: ChildEvent) -
         max_attempts=None if child.subscriber is None else parent.max_attempts,
         origin=parent.id,
         subscriber=child.subscriber,
+        trace=records.attempt.current_trace(),
         payload=msgspec.Raw(document),
         before_payload=before.decode(),
         after_payload=after.decode(),

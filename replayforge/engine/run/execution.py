@@ -24,6 +24,7 @@ from replayforge.engine.run.journal_records import JournalTools
 from replayforge.engine.run.journaling import Journaling
 from replayforge.engine.run.stopping import Stopping
 from replayforge.stores.transactions import Settlement
+from replayforge.tracing import Tracer
 
 UNFINISHED = frozenset({Outcome.TIMED_OUT, Outcome.INTERRUPTED, Outcome.CRASHED})
 
@@ -35,7 +36,7 @@ class WorkerCrashed(Exception):
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What holds for every execution: the defaults, the clock, where chance comes from, deadlines, journals, and
-    whether the daemon drains."""
+    whether the daemon drains; `tracer` makes spans, where anybody wants them."""
 
     retry: RetryPolicy
     timeout_seconds: float
@@ -44,6 +45,7 @@ class Rules:
     deadlines: Deadlines
     journals: JournalTools
     stopping: Stopping = field(default_factory=Stopping)
+    tracer: Tracer | None = None
 
 
 class Execution(msgspec.Struct, frozen=True):
@@ -90,7 +92,17 @@ def begin(
             subscriber=row.subscriber,
         )
         open_journal = partial(opened, row, handlers, rules)
-        attempt = RunningAttempt(event, row.lease_token, handler, chaos, may_begin, open_journal, rules.stopping)
+        attempt = RunningAttempt(
+            event,
+            row.lease_token,
+            handler,
+            chaos,
+            may_begin,
+            open_journal,
+            rules.stopping,
+            trace=row.trace,
+            tracer=rules.tracer,
+        )
     return Execution(claimed, worker, handler, attempt, rules.clock.now_us(), rules.clock.monotonic())
 
 

@@ -62,7 +62,7 @@ class StepRunner:
         while True:
             if call.once:
                 await self.records.commit(msgspec.structs.replace(record, state=StepState.STARTED))
-            result, error = await self.tried(call, step, record)
+            result, error = await self.tried_in_span(call, step, record)
             if error is None:
                 return await self.done(record, result, pure=call.pure)
             if not result.counts:
@@ -129,6 +129,16 @@ class StepRunner:
             await sleep(after.delay_seconds)
         finally:
             self.running -= 1
+
+    async def tried_in_span(self, call: StepCall, step: str, record: StepRecord) -> tuple[Result, StepError | None]:
+        """Call the step's function once, in a span of its own where traces are sent."""
+        tracer = self.records.attempt.tracer
+        if tracer is None:
+            return await self.tried(call, step, record)
+        with tracer.step(f"step {step}", {"replayforge.step": step, "replayforge.try": record.tries}) as span:
+            result, error = await self.tried(call, step, record)
+            span.end(result.outcome, None if error is None else f"{error.type}: {error.message}")
+            return result, error
 
     async def tried(self, call: StepCall, step: str, record: StepRecord) -> tuple[Result, StepError | None]:
         """Call the step's function once; returns what came of it, and the error that is to be kept of it, if any."""

@@ -11,11 +11,11 @@ log_id, log_offset, replay_of, max_attempts, state, run, attempt_count, starts, 
 due_at_us, reason, last_error, error_signature
 
 -- fragment event_columns --
-{row_columns}, result, waits_for, origin, subscriber, lane, blocked, subscribers
+{row_columns}, result, waits_for, origin, subscriber, lane, blocked, subscribers, trace
 
 -- fragment listed_columns --
 -- In lists, where each result may be large, they are left out.
-{row_columns}, NULL, waits_for, origin, subscriber, lane, blocked, subscribers
+{row_columns}, NULL, waits_for, origin, subscriber, lane, blocked, subscribers, trace
 
 -- fragment content_columns --
 -- What came with an event, and how many bytes that is. Large contents are left out, for this row travels in one JSON
@@ -29,7 +29,7 @@ coalesce(length(c.payload) + length(c.metadata), 0)
 e.seq, e.id, e.application_name, e.workflow_id, e.event_type, e.service_name, e.idempotency_key, e.created_at_us,
 :now_us, e.log_id, e.log_offset, e.replay_of, e.max_attempts, 'processing', e.run, e.attempt_count,
 e.starts + (e.previous_state <> 'waiting'), e.crashes, :owner, e.lease_token + 1, NULL, e.reason, e.last_error,
-e.error_signature, NULL, NULL, e.origin, e.subscriber, e.lane, 0, e.subscribers,
+e.error_signature, NULL, NULL, e.origin, e.subscriber, e.lane, 0, e.subscribers, e.trace,
 CASE WHEN e.lease_token > 0 THEN (SELECT j.payload IS NOT NULL FROM journals AS j WHERE j.event_seq = e.seq) END,
 {content_columns}
 
@@ -123,13 +123,13 @@ INSERT INTO events (
     seq, id, application_name, workflow_id, event_type, service_name, idempotency_key, created_at_us, updated_at_us,
     log_id, log_offset, replay_of, max_attempts, previous_state, state, run, attempt_count, starts, crashes, suspect,
     lease_owner, lease_token, due_at_us, reason, last_error, error_signature, result, waits_for, origin,
-    subscriber, lane, blocked, subscribers
+    subscriber, lane, blocked, subscribers, trace
 )
 SELECT
     g.seq, g.id, g.application_name, g.workflow_id, g.event_type, g.service_name, g.idempotency_key, g.created_at_us,
     g.updated_at_us, g.log_id, g.log_offset, g.replay_of, g.max_attempts, 'received', g.state, g.run, g.attempt_count,
     g.starts, g.crashes, 0, g.lease_owner, g.lease_token, g.due_at_us, g.reason, g.last_error, g.error_signature,
-    g.result, g.waits_for, g.origin, g.subscriber, g.lane, g.blocked, g.subscribers
+    g.result, g.waits_for, g.origin, g.subscriber, g.lane, g.blocked, g.subscribers, g.trace
 FROM {rows}
 
 -- insert_contents --

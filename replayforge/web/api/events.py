@@ -37,6 +37,7 @@ from replayforge.web.http.reading import (
     query_time,
     read_object,
 )
+from replayforge.web.http.traces import trace_of_request
 from replayforge.web.live.hints import HUB, changed
 
 WAIT_SECONDS_MAX = 60.0
@@ -212,7 +213,9 @@ async def replay_event(request: web.Request) -> web.Response:
         metadata=msgspec.Raw(content.metadata),
         max_attempts=event.max_attempts,
     )
-    receipt = await context.intake.accept(with_header_key(request, envelope), replay_of=event)
+    receipt = await context.intake.accept(
+        with_header_key(request, envelope), replay_of=event, trace=trace_of_request(request)
+    )
     answer = {
         "id": receipt.record.id,
         "run": receipt.run,

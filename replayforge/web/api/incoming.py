@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from replayforge.domain.errors import ReplayForgeError
+from replayforge.domain.trace import trace_headers
 from replayforge.domain.webhook_presets import Challenge
 from replayforge.domain.webhook_signature import WebhookDelivery, echoed
 from replayforge.engine.accept.sources import SignatureRefused
@@ -10,6 +11,7 @@ from replayforge.web.http.bodies import read_body
 from replayforge.web.http.context import WebContext, context_of
 from replayforge.web.http.problems import HttpProblem, describe
 from replayforge.web.http.reading import check_encoding
+from replayforge.web.http.traces import TRACE
 
 EVENT_HEADER = "ReplayForge-Event-Id"
 DUPLICATE_HEADER = "ReplayForge-Duplicate"
@@ -47,6 +49,7 @@ async def read_delivery(request: web.Request, context: WebContext) -> WebhookDel
     headers: dict[str, str] = {}
     for name, value in request.headers.items():
         headers.setdefault(name.lower(), value)
+    headers |= trace_headers(request.get(TRACE))
     body = await read_body(request, context.limits.event_bytes_max)
     return WebhookDelivery(url_of(request, context), headers, body)
 

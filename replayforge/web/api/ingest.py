@@ -20,6 +20,7 @@ from replayforge.web.http.context import REQUEST_ID, WebContext, context_of
 from replayforge.web.http.guard import HEADERS
 from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import JSON, NDJSON, check_encoding, check_type, header_key, read_envelope
+from replayforge.web.http.traces import trace_of_request
 
 LINES_PER_APPEND_MAX = 500
 CLOUD_EVENT = "application/cloudevents+json"
@@ -50,7 +51,7 @@ async def post_event(request: web.Request) -> web.Response:
         return await post_array(request, read_cloud_event)
     envelope = with_header_key(request, await read_event(request, context.limits.event_bytes_max))
     try:
-        receipt = await context.intake.accept(envelope)
+        receipt = await context.intake.accept(envelope, trace=trace_of_request(request))
     except OutcomeUnknown as error:
         return problems.respond(request, error, **named(envelope))
     (outcome,) = await once_stored(context, [receipt])
@@ -116,7 +117,7 @@ async def post_array(request: web.Request, read: ReadEvent) -> web.Response:
     context = context_of(request)
     limits = context.limits
     pieces = await read_array(request, limits.bulk_bytes_max, limits.bulk_events_max)
-    items = await accept_pieces(context, pieces, 0, read)
+    items = await accept_pieces(context, pieces, 0, trace_of_request(request), read)
     return json_response({**totals(items), "items": items})
 
 
@@ -138,11 +139,11 @@ async def stream_lines(request: web.Request) -> web.StreamResponse:
     """
     context = context_of(request)
     response = web.StreamResponse(headers=HEADERS | {"Content-Type": NDJSON, "X-Request-ID": request[REQUEST_ID]})
-    index = 0
+    index, trace = 0, trace_of_request(request)
     try:
         async for lines in read_lines(request, context.limits.event_bytes_max):
             for start in range(0, len(lines), LINES_PER_APPEND_MAX):
-                items = await accept_pieces(context, lines[start : start + LINES_PER_APPEND_MAX], index)
+                items = await accept_pieces(context, lines[start : start + LINES_PER_APPEND_MAX], index, trace)
                 index += len(items)
                 # The headers wait for the first answers, so that a request that fails at once gets its own status.
                 if not response.prepared:
@@ -159,7 +160,11 @@ async def stream_lines(request: web.Request) -> web.StreamResponse:
 
 
 async def accept_pieces(
-    context: WebContext, pieces: list[bytes], first_index: int, read: ReadEvent = read_envelope
+    context: WebContext,
+    pieces: list[bytes],
+    first_index: int,
+    trace: str | None,
+    read: ReadEvent = read_envelope,
 ) -> list[dict[str, Any]]:
     """Accept pieces of JSON and return for each what became of it; a bad one never affects its neighbours."""
     envelopes: list[tuple[int, Envelope]] = []
@@ -174,7 +179,7 @@ async def accept_pieces(
         else:
             envelopes.append((position, envelope))
     try:
-        outcomes = await context.intake.accept_all([envelope for _, envelope in envelopes])
+        outcomes = await context.intake.accept_all([envelope for _, envelope in envelopes], trace=trace)
     except Unavailable as error:
         if first_index == 0 and len(envelopes) == len(pieces):
             raise

@@ -24,6 +24,7 @@ from replayforge.engine.report.metrics_recorder import MetricsRecorder
 from replayforge.engine.run.chaos import Chaos
 from replayforge.supervisor import Supervisor
 from replayforge.telemetry import Telemetry
+from replayforge.tracing import Tracer
 from replayforge.web.http.body_budget import BodyBudget
 from replayforge.web.http.sessions import Sessions
 
@@ -82,6 +83,7 @@ class WebContext:
     masked_names: tuple[str, ...] = ()
     bodies: BodyBudget = field(default_factory=BodyBudget)
     callbacks: Callbacks = field(default_factory=Callbacks)
+    tracer: Tracer | None = None
 
 
 CONTEXT: web.AppKey[WebContext] = web.AppKey("context", WebContext)

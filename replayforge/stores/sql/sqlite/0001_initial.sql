@@ -44,6 +44,8 @@ CREATE TABLE events (
     subscriber TEXT,
     -- The subscribers that it was for when it was dispatched, as a JSON list; nearly all have none.
     subscribers TEXT,
+    -- The trace that it belongs to, as the headers said that it came with; many have none.
+    trace TEXT,
     -- Whose turn it waits for: its lane, its place there once it has one, whether it is not released yet, and whether
     -- it is released by a rate. A dead letter has a place only where it blocks those behind it.
     lane TEXT,

@@ -1,0 +1,37 @@
+"""The trace that a request belongs to, and its own span in it where traces are sent."""
+
+from functools import wraps
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from replayforge.domain.trace import trace_of
+from replayforge.tracing import Tracer
+
+TRACE: web.RequestKey[str] = web.RequestKey("trace", str)  # that of its span, if it has one
+
+
+def trace_of_request(request: web.Request) -> str | None:
+    """Return the trace of what the request brings."""
+    return request.get(TRACE) or trace_of(request.headers)
+
+
+def traced(tracer: Tracer | None, name: str, handler: Handler) -> Handler:
+    """Return a handler whose requests have spans, or the same one where no traces are sent."""
+    if tracer is None:
+        return handler
+
+    @wraps(handler)
+    async def answer(request: web.Request) -> web.StreamResponse:
+        attributes = {"http.request.method": request.method, "http.route": name}
+        span = tracer.begin(f"{request.method} {name}", "server", trace_of(request.headers), attributes)
+        request[TRACE] = span.trace
+        try:
+            response = await handler(request)
+        except BaseException as error:
+            span.end("refused", str(error))
+            raise
+        span.end(str(response.status))
+        return response
+
+    return answer
