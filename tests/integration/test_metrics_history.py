@@ -295,11 +295,10 @@ async def test_the_api_and_prometheus_tell_the_same_latency(tmp_path: Path) -> N
         assert {"accepted_per_sec", "done_per_sec"} <= figures.keys()
         async with house.http.get("/metrics") as response:
             text = await response.text()
-        buckets = [
-            float(count) for count in re.findall(r'replayforge_latency_seconds_bucket\{le="[^"]+"\} (\S+)', text)
-        ]
+        bucket = r'replayforge_latency_seconds_bucket\{event_type="good",le="[^"]+",outcome="succeeded"\} (\S+)'
+        buckets = [float(count) for count in re.findall(bucket, text)]
         assert buckets == sorted(buckets)
-        assert buckets[-1] == float(re.findall(r"replayforge_latency_seconds_count (\S+)", text)[0]) == 30
+        assert buckets[-1] == float(re.findall(r"replayforge_latency_seconds_count\{.*\} (\S+)", text)[0]) == 30
 
 
 def page_figures(daemon: DaemonProcess) -> Period:
