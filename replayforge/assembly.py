@@ -48,6 +48,8 @@ from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.engine.replay.replayer import Replayer
 from replayforge.engine.replay.runner import ReplayRunner
+from replayforge.engine.report.alert_delivery import load_alerts
+from replayforge.engine.report.alerter import Alerter
 from replayforge.engine.report.convergence import ConvergenceQuery
 from replayforge.engine.report.daemon_status import DaemonStatus
 from replayforge.engine.report.event_queries import EventQueries
@@ -109,6 +111,7 @@ class Daemon:
     replay_runner: ReplayRunner
     pause_controller: PauseController
     handler_reporter: HandlerReporter
+    alerter: Alerter
     queries: EventQueries
     convergence: ConvergenceQuery
     status: DaemonStatus
@@ -135,10 +138,11 @@ class Daemon:
         hearts = [] if self.heartbeat is None else [self.heartbeat]
         schedulers = [self.scheduler] if self.scheduler.by_name else []
         services: list[Service] = [*hearts, *schedulers, self.publisher, self.dispatcher, self.reader, self.janitor]
-        self.begin([*services, *self.claimers, self.replay_runner, *self.workers])
+        alerters = [self.alerter] if self.alerter.by_name else []
+        self.begin([*services, *self.claimers, self.replay_runner, *alerters, *self.workers])
 
     def start_without_clock(self) -> None:
-        """Do so but for what goes by the time, the janitor, schedules and bulk replays.
+        """Do so but for what goes by the time, the janitor, schedules, alerts and bulk replays.
 
         The caller has to give them their turns. Nobody watches the loop, which is the caller's.
         """
@@ -168,7 +172,7 @@ class Daemon:
         self.telemetry.emit("daemon.draining")
         self.stopping.begin()
         marking = ensure_future(self.mark_draining())
-        timed = [self.scheduler.name, self.janitor.name, self.replay_runner.name]
+        timed = [self.scheduler.name, self.janitor.name, self.replay_runner.name, self.alerter.name]
         claiming = [self.reader.name, *(one.name for one in self.claimers), *timed]
         await self.supervisor.stop(claiming, DRAIN_SECONDS)
         unstarted = self.buffer.close()
@@ -228,6 +232,7 @@ async def opened(
         handlers = load_handlers(config.handlers.modules)
     webhook_client, callbacks = WebhookClient(clock), Callbacks()
     handlers, sources, schedules = put_together(config, handlers, webhook_client, callbacks)
+    alerts = load_alerts(config.alerts, webhook_client)
     if changed is not None:
         handlers = handlers.changed(changed)
     if config.chaos.enabled:
@@ -268,6 +273,7 @@ async def opened(
             sources,
             lanes_of(config),
             schedules,
+            alerts,
             cursor,
             guest,
             tracer,
@@ -303,7 +309,9 @@ def put_together(
 
 def check_code(config: Config) -> Handlers:
     """Return the handlers that a daemon would have; raises Refused for what would keep it from starting."""
-    return put_together(config, load_handlers(config.handlers.modules), WebhookClient(SystemClock()), Callbacks())[0]
+    webhook_client = WebhookClient(SystemClock())
+    load_alerts(config.alerts, webhook_client)
+    return put_together(config, load_handlers(config.handlers.modules), webhook_client, Callbacks())[0]
 
 
 async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
@@ -341,6 +349,7 @@ async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
         replay_runner=caring.replay_runner,
         pause_controller=claiming.pause_controller,
         handler_reporter=reporting.handler_reporter,
+        alerter=reporting.alerter,
         queries=reporting.queries,
         convergence=reporting.convergence,
         status=reporting.status,

@@ -38,6 +38,8 @@ from replayforge.engine.handlers.faults import HandlerFaults
 from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.engine.replay.runner import ReplayRunner
+from replayforge.engine.report.alert_delivery import ConfiguredAlert
+from replayforge.engine.report.alerter import Alerter
 from replayforge.engine.report.convergence import ConvergenceQuery
 from replayforge.engine.report.daemon_status import DaemonStatus
 from replayforge.engine.report.event_queries import EventQueries
@@ -83,6 +85,7 @@ class Foundation:
     sources: list[Source]
     lanes: Lanes
     schedules: list[Schedule]
+    alerts: list[ConfiguredAlert]
     cursor: int
     guest: bool = False
     tracer: Tracer | None = None
@@ -153,6 +156,7 @@ class Reporting:
     convergence: ConvergenceQuery
     queries: EventQueries
     handler_reporter: HandlerReporter
+    alerter: Alerter
 
 
 async def recover(base: Foundation) -> Restart:
@@ -450,4 +454,5 @@ def build_reporting(
     )
     queries = EventQueries(base.store, claiming.intake, base.handlers, running.rules.retry, base.clock)
     reporter = HandlerReporter(base.store, claiming.buffer, claiming.handler_limits, running.rules)
-    return Reporting(status, convergence, queries, reporter)
+    alerter = Alerter(base.alerts, base.store, convergence, status, base.clock, base.telemetry)
+    return Reporting(status, convergence, queries, reporter, alerter)

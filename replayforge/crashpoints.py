@@ -24,6 +24,8 @@ POINTS = {
     "step.returned": "the function of a step has returned and nothing was recorded",
     "child.appended": "a child event is durable in ForgeLog and may have no row",
     "schedule.appended": "events of a schedule are durable in ForgeLog and its place has not moved",
+    "alert.recorded": "it is written down that an alert has begun and nobody has been told",
+    "alert.delivered": "a receiver has been told of an alert and nothing was recorded",
     "settle.committed": "the outcome is committed",
     "step.committed": "a step of a workflow is recorded and its handler has not been told",
     "park.committed": "a workflow is parked",

@@ -229,6 +229,7 @@ def web_context(daemon: Daemon) -> WebContext:
         replay_jobs=daemon.replay_jobs,
         pause_controller=daemon.pause_controller,
         handler_reporter=daemon.handler_reporter,
+        alerter=daemon.alerter,
         forgelog_service=ForgeLogService(daemon.log, daemon.intake.check_room),
         supervisor=daemon.supervisor,
         limits=RequestLimits(server.event_bytes_max, server.bulk_bytes_max, server.bulk_events_max),

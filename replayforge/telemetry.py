@@ -59,6 +59,11 @@ CATALOG: dict[str, Kind] = {
     "schedule.moved_back": Kind("warning", "the place of a schedule lay beyond now and was moved back"),
     "schedule.paused": Kind("info", "a schedule makes no events until somebody resumes it"),
     "schedule.resumed": Kind("info", "a schedule makes events again"),
+    "alert.began": Kind("warning", "an alert has begun, and its receiver will be told", "alerts_begun", "alert"),
+    "alert.ended": Kind("info", "an alert has ended, and its receiver will be told"),
+    "alert.undelivered": Kind(
+        "warning", "the receiver of an alert could not be told, and will be tried again", "alerts_undelivered", "alert"
+    ),
     "event.dispatched": Kind("debug", "rows for accepted events were committed to the store", "events_dispatched"),
     "event.copied": Kind(
         "info", "the log held a second record of an event that is already in the store", "events_copied"

@@ -152,6 +152,7 @@ COMMANDS_BEYOND = {
     "replays cancel", "replays ls", "replays pause", "replays resume", "replays show", "replays watch", "sources ls",
     "keys new", "lanes ls", "schedules ls", "schedules pause", "schedules resume", "schedules run",
     "sources pause", "sources resume", "sources test", "sources verify", "workflows ls", "workflows show",
+    "alerts ls", "alerts test",
 }  # fmt: skip
 COMMANDS_TO_COME = {
     "shadow", "prove", "deploy check",
@@ -210,7 +211,7 @@ ROUTES_BEYOND = {
     "GET /api/sources/{}/refusals", "GET /in/{}", "POST /api/sources/{}/pause",
     "GET /api/schedules", "POST /api/schedules/{}/pause", "POST /api/schedules/{}/resume", "POST /api/schedules/{}/run",
     "POST /api/sources/{}/refusals/verify", "POST /api/sources/{}/resume",
-    "POST /in/{}", "GET /api/lanes",
+    "POST /in/{}", "GET /api/lanes", "GET /api/alerts", "POST /api/alerts/{}/test",
 }  # fmt: skip
 
 

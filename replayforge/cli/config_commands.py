@@ -46,7 +46,7 @@ def shown(key: str, value: Any) -> Any:
     """Return a value as it may be shown to anybody."""
     if key == "server.api_keys":
         return [f"{entry.rpartition(':')[0]}:…" if is_digest(entry) else "…" for entry in value]
-    if key == "handlers.http":
+    if key in ("handlers.http", "alerts"):
         return [{**msgspec.to_builtins(one), "secret": "…" if one.secret else ""} for one in value]
     if key == "sources":
         return [

@@ -45,6 +45,7 @@ COMMANDS = {
     "schedules": Subcommand(
         "schedules_commands", "schedules", "Look at schedules, run one by hand, pause or resume them."
     ),
+    "alerts": Subcommand("alerts_commands", "alerts", "Look at alerts, and try one out."),
     "lanes": Subcommand("lanes_commands", "lanes", "Look at the keys of lanes in which events wait for each other."),
     "handlers": Subcommand("handlers_commands", "handlers", "Look at handlers, pause or resume them."),
     "sources": Subcommand(

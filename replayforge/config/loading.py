@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import replace
 
+from replayforge.config.alert_rules import alert_problems
 from replayforge.config.errors import ConfigError
 from replayforge.config.schedule_rules import schedule_problems
 from replayforge.config.settings import Config, known_keys, sections, values_by_key
@@ -27,8 +28,8 @@ from replayforge.domain.api_keys import parse_keys
 
 DEFAULT_FILE = Path("replayforge.toml")
 DEFAULT_ORIGIN = "default"
-SECRET_KEYS = frozenset({"server.api_keys", "handlers.http", "sources"})
-TABLES = frozenset({"handlers.http", "sources", "schedules", "lanes"})
+SECRET_KEYS = frozenset({"server.api_keys", "handlers.http", "sources", "alerts"})
+TABLES = frozenset({"handlers.http", "sources", "schedules", "lanes", "alerts"})
 KEYS = known_keys()
 
 
@@ -188,6 +189,7 @@ def contradictions(config: Config) -> Iterator[str]:
     yield from source_problems(config.sources)
     yield from lane_problems(config)
     yield from schedule_problems(config.schedules)
+    yield from alert_problems(config.alerts)
     yield from (f"{key} is not an address." for key, url in addresses(config).items() if not is_address(url))
     if config.stream.backend == "redis" and not config.redis.url:
         yield 'stream.backend is "redis", but redis.url is empty.'

@@ -248,6 +248,29 @@ class ScheduleConfig(Struct, frozen=True, forbid_unknown_fields=True):
     jitter_seconds: Age = 0.0
 
 
+class AlertConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whom to tell when a condition begins to hold, and when it ends: an address, or a command."""
+
+    name: Annotated[str, Meta(pattern=SHORT_NAME)]
+    when: Literal[
+        "dead_letters",
+        "new_error_signature",
+        "oldest_waiting",
+        "held",
+        "ledger_not_clean",
+        "disk_low",
+        "handler_paused",
+    ]
+    above_events: Number | None = None
+    above_seconds: Age | None = None
+    below_bytes: Size | None = None
+    url: Annotated[str, Meta(pattern=r"^(https?://\S+)?$")] = ""
+    secret: str = ""
+    allow_private: bool = False
+    command: tuple[str, ...] = ()
+    timeout_seconds: Annotated[float, Meta(gt=0, le=60)] = 10.0
+
+
 class RetentionConfig(Struct, frozen=True):
     """How long finished events stay in the store, and how long their keys are remembered beyond; 0 means for ever."""
 
@@ -313,6 +336,14 @@ class Config(Struct, frozen=True):
         Meta(
             description="tables of name, event_type, cron or every_seconds, timezone, application, workflow, payload,"
             " missed (last, all or skip), overlap (queue or skip), jitter_seconds"
+        ),
+    ] = ()
+    alerts: Annotated[
+        tuple[AlertConfig, ...],
+        Meta(
+            description="tables of name, when (dead_letters, new_error_signature, oldest_waiting, held,"
+            " ledger_not_clean, disk_low or handler_paused), above_events, above_seconds or below_bytes, url, secret"
+            " and allow_private, or command, and timeout_seconds (60 at most)"
         ),
     ] = ()
     retention: RetentionConfig = RetentionConfig()

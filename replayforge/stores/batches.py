@@ -2,6 +2,7 @@
 
 import msgspec
 
+from replayforge.domain.alerts import Alert
 from replayforge.domain.bulk_replay import JobState, MemberOutcome
 from replayforge.domain.event import RetiredKey, StoredEvent
 from replayforge.domain.journal import StepKind, StepState
@@ -544,6 +545,8 @@ BATCHES: dict[str, type[msgspec.Struct]] = {
     "pause_schedule": PausedSchedule,
     "resume_schedule": ResumedSchedule,
     "insert_schedule_notes": ScheduleNote,
+    "insert_alerts": Alert,
+    "change_alerts": Alert,
     "insert_attempts": EndedAttempt,
     "settle_events": SettledEvent,
     "write_steps": RecordedStep,

@@ -7,6 +7,7 @@ from pathlib import Path
 from time import monotonic
 
 from replayforge.domain.admission import ALL_WELCOME, Admission, PatternOf, Pause
+from replayforge.domain.alerts import Alert
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.errors import Refused, Unstorable
 from replayforge.domain.event import (
@@ -29,6 +30,7 @@ from replayforge.domain.reclaim import InFlight, Reclaim
 from replayforge.domain.replay_plan import PastJournal
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores import (
+    alerts,
     decisions,
     deferred,
     journals,
@@ -838,6 +840,20 @@ class Store:
     async def schedule_notes(self) -> dict[str, list[ScheduleNote]]:
         """Return what was noted of every schedule, newest first."""
         return await self.driver.look(schedules.notes)
+
+    # Alerts
+
+    async def alerts(self) -> list[Alert]:
+        """Return what is written down of every alert."""
+        return await self.driver.read(alerts.standing)
+
+    async def write_alert(self, alert: Alert) -> Alert | None:
+        """Write an alert down, durably, and return it with its next version; None when somebody else has changed it."""
+        return await self.driver.write(lambda: alerts.write(alert))
+
+    async def forget_alerts(self, before_us: int) -> int:
+        """Let go of alerts whose end was said before a time; returns how many."""
+        return await self.driver.write(lambda: alerts.forget(before_us))
 
     # The metrics history
 

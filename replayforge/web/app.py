@@ -6,6 +6,7 @@ from aiohttp.typedefs import Handler
 from replayforge.tracing import Tracer
 from replayforge.web import status_page
 from replayforge.web.api import (
+    alerts,
     dead_letters,
     demo,
     events,
@@ -111,6 +112,8 @@ def routes(tracer: Tracer | None = None) -> list[Route]:
         post("/api/schedules/{name:[^/]+}/run", schedules.run_schedule, OPERATE),
         post("/api/schedules/{name:[^/]+}/pause", schedules.pause_schedule, OPERATE),
         post("/api/schedules/{name:[^/]+}/resume", schedules.resume_schedule, OPERATE),
+        get("/api/alerts", alerts.list_alerts, READ),
+        post("/api/alerts/{name:[^/]+}/test", alerts.send_test_alert, OPERATE),
         get("/api/convergence", operations.convergence, READ),
         get("/api/workers", operations.workers, READ),
         get("/api/supervisor", operations.supervisor, READ),

@@ -30,7 +30,7 @@ OF_WORKFLOWS = ("step.", "child.", "park.", "signal.", "wake.")
 @pytest.mark.parametrize(
     ("point", "times"),
     [
-        *((point, 1) for point in POINTS if not point.startswith((*OF_WORKFLOWS, "schedule."))),
+        *((point, 1) for point in POINTS if not point.startswith((*OF_WORKFLOWS, "schedule.", "alert."))),
         ("log.appended", 4),
         ("settle.committed", 3),
     ],

@@ -19,6 +19,7 @@ SETTINGS = {
     "chaos.enabled": True,
     "sources": [{"name": "open", "preset": "none"}, {"name": "signed", "preset": "hmac", "secrets": ["secret"]}],
     "schedules": [{"name": "nightly", "event_type": "order.placed", "cron": "0 2 * * *"}],
+    "alerts": [{"name": "held", "when": "held", "command": ["true"]}],
     "lanes": [{"match": "order.laned", "key": "workflow_id"}],
 }
 
@@ -190,6 +191,8 @@ async def what_stands_still_and_goes_on(client: DescribedClient) -> None:
     assert (await call("list_refusals", name="signed"))["items"]
     assert (await call("verify_refusals", name="signed"))["still_refused"] == 1
     assert (await call("list_lanes", limit=5))["items"]
+    assert (await call("list_alerts"))["items"]
+    assert (await call("send_test_alert", name="held"))["delivered"] is True
 
 
 async def reports(client: DescribedClient) -> None:

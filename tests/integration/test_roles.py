@@ -25,7 +25,7 @@ TABLE = {
     "R O A": """
         GET /api/events  GET /api/events/recent  GET /api/events/export  GET /api/events/{}  GET /api/events/{}/steps
         GET /api/workflows  GET /api/workflows/{}  GET /api/workflows/{}/timeline  GET /api/deadletters
-        GET /api/replays  GET /api/replays/{}  GET /api/handlers  GET /api/lanes  GET /api/sources
+        GET /api/replays  GET /api/replays/{}  GET /api/handlers  GET /api/lanes  GET /api/sources  GET /api/alerts
         GET /api/sources/{}/refusals  GET /api/schedules  GET /api/convergence  GET /api/workers  GET /api/supervisor
         GET /api/metrics  GET /api/insights/errors  GET /api/stream  GET /forgelog/read  GET /forgelog/health
         GET /forgelog/stats  GET /openapi.json  GET /schemas/steps.json
@@ -41,7 +41,7 @@ TABLE = {
         POST /api/replays  POST /api/replays/{}/pause  POST /api/replays/{}/resume  POST /api/replays/{}/cancel
         POST /api/handlers/{}/pause  POST /api/handlers/{}/resume  POST /api/sources/{}/refusals/verify
         POST /api/sources/{}/pause  POST /api/sources/{}/resume  POST /api/schedules/{}/run
-        POST /api/schedules/{}/pause  POST /api/schedules/{}/resume
+        POST /api/schedules/{}/pause  POST /api/schedules/{}/resume  POST /api/alerts/{}/test
         POST /replays  POST /replays/{}/{}  POST /handlers/pause  POST /handlers/resume  POST /sources/pause
         POST /sources/resume  POST /sources/{}/refusals  POST /schedules/run  POST /schedules/pause
         POST /schedules/resume  POST /actions/replay-workflow  POST /actions/subscribers  POST /actions/edited-replay

@@ -243,3 +243,29 @@ def test_paths_are_absolute_once_loaded(tmp_path: Path, monkeypatch: pytest.Monk
     assert config.store.sqlite_path == tmp_path / "store.db"
     assert config.handlers.modules == (f"{tmp_path}/handlers.py", "app.handlers", str(Path.home() / "more.py"))
     assert load_config(None, {}, {}).config.store.sqlite_path == tmp_path / ".replayforge/store.db"
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ("", "alerts.one: exactly one of url and command says whom to tell"),
+        ("url = 'https://a.example'\ncommand = ['page']", "alerts.one: exactly one of url and command"),
+        ("command = ['']", "alerts.one: the first item of command is the program"),
+        ("command = ['page']\nsecret = 'hidden'", "alerts.one: secret and allow_private belong to a url"),
+        ("command = ['page']\nbelow_bytes = 5", "alerts.one: below_bytes says nothing about held; use above_events"),
+    ],
+)
+def test_an_alert_that_cannot_be_meant_is_refused_by_its_name(table: str, problem: str) -> None:
+    """With what is right instead, and without its secret."""
+    (said,) = problems(f"[[alerts]]\nname = 'one'\nwhen = 'held'\n{table}")
+    assert said.startswith(problem)
+    assert "hidden" not in said
+
+
+def test_alerts_have_names_of_their_own_and_conditions_that_exist() -> None:
+    alert = "[[alerts]]\nname = 'one'\nwhen = '{}'\ncommand = ['page']\n"
+    assert problems(alert.format("held") * 2) == ["alerts: the name 'one' is given twice."]
+    (said,) = problems(alert.format("helb"))
+    assert "alerts is wrong; accepted: tables of name, when (dead_letters" in said
+    (said,) = problems(alert.format("ledger_not_clean") + "above_events = 1\n")
+    assert said.endswith("above_events says nothing about ledger_not_clean; it takes no threshold, so leave it out.")

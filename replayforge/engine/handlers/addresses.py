@@ -38,7 +38,7 @@ def objection(address: Address, *, allow_private: bool) -> str:
     if any(address in network for network in FORBIDDEN) or not (private or is_public(address)):
         return "is one that no endpoint may have"
     if private and not allow_private:
-        return "is private; set allow_private = true in its [[handlers.http]] table if that is meant"
+        return "is private; set allow_private = true in its table of the configuration if that is meant"
     return ""
 
 

@@ -53,16 +53,16 @@ def handler_for(settings: HttpEndpoint, webhook_client: WebhookClient, callbacks
 def endpoint_for(settings: HttpEndpoint, webhook_client: WebhookClient) -> Endpoint:
     """Return an endpoint; raises Refused with one sentence when it is wrong."""
     try:
-        url, key = checked_url(settings), signing_key(settings.secret)
+        url, key = checked_url(settings.url, allow_private=settings.allow_private), signing_key(settings.secret)
     except ValueError as error:
         raise Refused(f"The HTTP endpoint for {settings.match!r} cannot be used: {error}.") from None
     return Endpoint(url, key, settings.allow_private, webhook_client)
 
 
-def checked_url(settings: HttpEndpoint) -> URL:
+def checked_url(text: str, *, allow_private: bool) -> URL:
     """Return the URL; raises ValueError for one that is not plain http or whose written address may not be had."""
     try:
-        url, user = URL(settings.url), "@" in urlsplit(settings.url).netloc
+        url, user = URL(text), "@" in urlsplit(text).netloc
     except ValueError:
         raise ValueError("its url is not a URL") from None
     if url.scheme not in ("http", "https") or not url.host:
@@ -73,7 +73,7 @@ def checked_url(settings: HttpEndpoint) -> URL:
         address = written_address(url.host)
     except ValueError:
         raise ValueError(f"{url.host} is not a host; write an address as four numbers from 0 to 255") from None
-    if address and (reason := objection(address, allow_private=settings.allow_private)):
+    if address and (reason := objection(address, allow_private=allow_private)):
         raise ValueError(f"its address {url.host} {reason}")
     return url
 

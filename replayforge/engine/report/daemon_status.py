@@ -3,6 +3,7 @@
 from asyncio import gather, wait_for
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from shutil import disk_usage
 from typing import Any
 
 from replayforge.daemon_log import output
@@ -117,7 +118,8 @@ class LoopHeld:
 class DaemonStatus:
     """Looks at every part of the daemon; what it returns are values that change no more.
 
-    `started_at_us` is when the process began, `recovered` what its start found.
+    `started_at_us` is when the process began, `recovered` what its start found, `alert_failures` says of alerts by name
+    why their receivers could not be told.
     """
 
     log: ForgeLog
@@ -140,6 +142,7 @@ class DaemonStatus:
     strays: Strays
     handler_threads: DaemonThreads
     faults: HandlerFaults
+    alert_failures: Mapping[str, str] = field(default_factory=dict)
     log_id: str = field(init=False)
     started: float = field(init=False)
 
@@ -176,7 +179,10 @@ class DaemonStatus:
         named = ", ".join(service.name for service in self.services() if service.state in AILING)
         stuck = self.stuck()
         handlers = HealthCheck("handlers", "degraded" if stuck else "ok", 0.0, " ".join(stuck))
-        return [log, store, stream, HealthCheck("services", "degraded" if named else "ok", 0.0, named), handlers]
+        services = HealthCheck("services", "degraded" if named else "ok", 0.0, named)
+        unsaid = ", ".join(self.alert_failures)  # why is for those who may read more than this
+        alerts = HealthCheck("alerts", "degraded" if unsaid else "ok", 0.0, unsaid)
+        return [log, store, stream, services, handlers, alerts]
 
     async def check_store(self) -> HealthCheck:
         """Ask the store."""
@@ -212,6 +218,7 @@ class DaemonStatus:
             *self.store_issues(),
             *self.loop_watch.issues(),
             *self.faults.issues(),
+            *self.alert_failures.values(),
             *output.issues(),
         ]
 
@@ -224,6 +231,14 @@ class DaemonStatus:
         if self.store.write_error is not None:
             issues.append(f"The store cannot be written: {self.store.write_error}")
         return issues
+
+    def note_alert_failures(self, failures: Mapping[str, str]) -> None:
+        """Note which alerts could not be told to their receivers, and why."""
+        self.alert_failures = failures
+
+    def disk_free_bytes(self) -> int:
+        """Return how much room there is where the log lies."""
+        return disk_usage(self.log.storage.directory).free
 
     def stuck(self) -> list[str]:
         """Say in words which handlers do not end, although their attempts were settled."""

@@ -304,6 +304,27 @@ DELETE FROM schedule_notes WHERE schedule = :schedule AND seq <= (
 -- The notes of all schedules, newest first.
 SELECT schedule, at_us, why, from_us, through_us, slots, is_capped FROM schedule_notes ORDER BY seq DESC
 
+-- alerts --
+-- What is written down of every alert.
+SELECT name, subject, version, id, owner, detail, began_at_us, ended_at_us, said, failures, due_at_us, last_error
+FROM alerts ORDER BY name, subject
+
+-- insert_alerts --
+-- Write down that alerts begin, unless somebody else has.
+INSERT INTO alerts (name, subject, version, id, owner, detail, began_at_us, ended_at_us, said, failures, due_at_us, last_error)
+VALUES {rows} ON CONFLICT (name, subject) DO NOTHING
+
+-- change_alerts --
+-- Write down how alerts go on, unless somebody else has changed them.
+UPDATE alerts AS a
+SET version = g.version + 1, id = g.id, owner = g.owner, detail = g.detail, began_at_us = g.began_at_us,
+    ended_at_us = g.ended_at_us, said = g.said, failures = g.failures, due_at_us = g.due_at_us, last_error = g.last_error
+FROM {rows} WHERE a.name = g.name AND a.subject = g.subject AND a.version = g.version
+
+-- forget_alerts --
+-- Let go of alerts whose end was said long ago.
+DELETE FROM alerts WHERE said = 'ended' AND ended_at_us < :before_us RETURNING name
+
 -- open_of_schedules --
 -- The open events of schedules, by their origins.
 SELECT e.origin, e.id FROM events AS e

@@ -11,6 +11,7 @@ from replayforge.engine.accept.sources import Verified
 from replayforge.engine.handlers.step_messages import Checkpoint
 from replayforge.streams.stream import StreamStats
 from replayforge.web.api import answers
+from replayforge.web.api.alerts import AlertShape, AlertTestShape
 from replayforge.web.api.answers import EventReplay, Items, MovedShape, Page, Resumed, ResumedHandler
 from replayforge.web.api.dead_letters import DeadLetterReplayRequest, DiscardRequest
 from replayforge.web.api.events import ReasonRequest, ReplayRequest, ResolveRequest, WorkflowReplayRequest
@@ -270,6 +271,8 @@ OPERATIONS: dict[str, Operation] = {
     "POST /api/sources/{name}/refusals/verify": Operation(answers=ok(Verified)),
     "POST /api/sources/{name}/pause": Operation(body=PAUSE, answers=ok(PauseShape)),
     "POST /api/sources/{name}/resume": Operation(answers=ok(Resumed)),
+    "GET /api/alerts": Operation(answers=ok(Items[AlertShape])),
+    "POST /api/alerts/{name}/test": Operation(answers=ok(AlertTestShape)),
     "GET /api/schedules": Operation(answers=ok(Items[ScheduleShape])),
     "POST /api/schedules/{name}/run": Operation(answers=ok(answers.ScheduleRun)),
     "POST /api/schedules/{name}/pause": Operation(body=PAUSE, answers=ok(PauseShape)),

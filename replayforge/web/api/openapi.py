@@ -43,6 +43,7 @@ GROUPS = frozenset(
         "sources",
         "schedules",
         "lanes",
+        "alerts",
         "forgelog",
         "health",
         "steps",

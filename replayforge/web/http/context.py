@@ -16,6 +16,7 @@ from replayforge.engine.dispatch.pause_controller import PauseController
 from replayforge.engine.handlers.callbacks import Callbacks
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.engine.replay.replayer import Replayer
+from replayforge.engine.report.alerter import Alerter
 from replayforge.engine.report.convergence import ConvergenceQuery
 from replayforge.engine.report.daemon_status import DaemonStatus
 from replayforge.engine.report.event_queries import EventQueries
@@ -70,6 +71,7 @@ class WebContext:
     replay_jobs: ReplayJobs
     pause_controller: PauseController
     handler_reporter: HandlerReporter
+    alerter: Alerter
     forgelog_service: ForgeLogService
     supervisor: Supervisor
     limits: RequestLimits

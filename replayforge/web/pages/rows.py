@@ -29,6 +29,9 @@ SENTENCES = {
     "schedule.moved_back": "the place of the schedule {schedule} was moved back by {seconds} s: a clock was wrong",
     "schedule.paused": "the schedule {schedule} was paused by {by}: {reason}",
     "schedule.resumed": "the schedule {schedule} was resumed",
+    "alert.began": "the alert {alert} has begun: {detail}",
+    "alert.ended": "the alert {alert} has ended",
+    "alert.undelivered": "the receiver of the alert {alert} could not be told: {error}",
     "event.replayed": "replayed as run {run}",
     "replay.created": "bulk replay {replay} of {members} events was made",
     "replay.moved": "bulk replay {replay}: {state}",
@@ -78,6 +81,19 @@ class EventRow:
     due_at: str | None
     error: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRow:
+    """An alert, for one of the subjects that it stands for or could not tell of, or for none."""
+
+    name: str
+    when: str
+    receiver: str
+    state: str
+    since: str
+    detail: str
+    trouble: str
 
 
 @dataclass(frozen=True, slots=True)

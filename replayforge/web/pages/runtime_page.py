@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+from collections.abc import Iterator
 
 from aiohttp import web
 
@@ -11,11 +12,12 @@ from replayforge.domain.reports import Node
 from replayforge.engine.report.convergence import Convergence
 from replayforge.engine.report.daemon_status import ChoreStatus, DaemonStatus, ServiceStatus, StoreStatus, WorkerStatus
 from replayforge.streams.stream import StreamStats
+from replayforge.web.api.alerts import AlertShape, alert_shapes
 from replayforge.web.api.snapshot import convergence_of
 from replayforge.web.http.context import context_of
 from replayforge.web.live.live_rates import LIVE_RATES, LiveRates
 from replayforge.web.pages.rendering import PageTemplate, show
-from replayforge.web.pages.rows import ChoreRow, Fact, NodeRow, ServiceRow, WorkerRow
+from replayforge.web.pages.rows import AlertRow, ChoreRow, Fact, NodeRow, ServiceRow, WorkerRow
 from replayforge.web.pages.views import RuntimeView
 from replayforge.web.pages.words import count, duration, first_line, plural, size
 
@@ -25,13 +27,14 @@ BYTES_OF = {"disk": "free", "scrub": "read"}
 
 async def runtime(request: web.Request) -> web.Response:
     """Show the daemon itself, part by part."""
-    view = await runtime_view(
-        context_of(request).status, await convergence_of(request), request.config_dict[LIVE_RATES]
-    )
+    status, alerts = context_of(request).status, await alert_shapes(request)
+    view = await runtime_view(status, await convergence_of(request), request.config_dict[LIVE_RATES], alerts)
     return await show(request, PageTemplate("runtime.html", "Runtime", "runtime"), view)
 
 
-async def runtime_view(status: DaemonStatus, report: Convergence, live_rates: LiveRates) -> RuntimeView:
+async def runtime_view(
+    status: DaemonStatus, report: Convergence, live_rates: LiveRates, alerts: list[AlertShape]
+) -> RuntimeView:
     """Return the view of the runtime page."""
     workers = status.workers()
     names = {worker.name for worker in workers}
@@ -44,6 +47,7 @@ async def runtime_view(status: DaemonStatus, report: Convergence, live_rates: Li
         store=store_facts(await status.store_status()),
         recovery=recovery_facts(status),
         chores=[chore_row(chore) for chore in status.chores()],
+        alerts=[row for alert in alerts for row in alert_rows(alert)],
         nodes=[
             *(node_row(node, "running") for node in report.living),
             *(node_row(node, "stopped" if node.stopped else "not heard of") for node in report.gone),
@@ -171,6 +175,17 @@ def worker_row(worker: WorkerStatus) -> WorkerRow:
 def optional_time(at_us: int | None) -> str | None:
     """Return a moment as text, if there is one."""
     return None if at_us is None else format_time(at_us)
+
+
+def alert_rows(alert: AlertShape) -> Iterator[AlertRow]:
+    """Yield a row for each subject that an alert stands for or could not tell of; one at least."""
+    shown = [one for one in alert.subjects if one.ended_at is None or one.last_error]
+    for one in shown:
+        state = "active" if one.ended_at is None else "ended"
+        trouble = one.last_error or ""
+        yield AlertRow(alert.name, alert.when, alert.receiver, state, one.began_at, one.detail, trouble)
+    if not shown:
+        yield AlertRow(alert.name, alert.when, alert.receiver, "quiet", "", "", "")
 
 
 def node_row(node: Node, state: str) -> NodeRow:

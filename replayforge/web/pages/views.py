@@ -13,6 +13,7 @@ from replayforge.web.pages.replay_rows import ReplayRow
 from replayforge.web.pages.rows import (
     ActionRow,
     ActivityRow,
+    AlertRow,
     AttemptRow,
     ChoreRow,
     EventRow,
@@ -240,6 +241,7 @@ class RuntimeView:
     store: list[Fact]
     recovery: list[Fact]
     chores: list[ChoreRow]
+    alerts: list[AlertRow]
     nodes: list[NodeRow]
     ledger: str
     issues: list[str]

@@ -390,6 +390,23 @@ CREATE TABLE schedule_notes (
 );
 CREATE INDEX schedule_notes_by_schedule ON schedule_notes (schedule, seq);
 
+-- Alerts that stand, or whose end was said lately: one row for each subject that one is about.
+CREATE TABLE alerts (
+    name TEXT COLLATE "C" NOT NULL,
+    subject TEXT COLLATE "C" NOT NULL,
+    version BIGINT NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    owner TEXT COLLATE "C" NOT NULL,
+    detail TEXT COLLATE "C" NOT NULL,
+    began_at_us BIGINT NOT NULL,
+    ended_at_us BIGINT,
+    said TEXT COLLATE "C" NOT NULL,
+    failures BIGINT NOT NULL,
+    due_at_us BIGINT NOT NULL,
+    last_error TEXT COLLATE "C",
+    PRIMARY KEY (name, subject)
+);
+
 -- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.
 CREATE TABLE replays (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

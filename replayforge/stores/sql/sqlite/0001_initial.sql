@@ -372,6 +372,23 @@ CREATE TABLE schedule_notes (
 ) STRICT;
 CREATE INDEX schedule_notes_by_schedule ON schedule_notes (schedule, seq);
 
+-- Alerts that stand, or whose end was said lately: one row for each subject that one is about.
+CREATE TABLE alerts (
+    name TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    began_at_us INTEGER NOT NULL,
+    ended_at_us INTEGER,
+    said TEXT NOT NULL,
+    failures INTEGER NOT NULL,
+    due_at_us INTEGER NOT NULL,
+    last_error TEXT,
+    PRIMARY KEY (name, subject)
+) STRICT, WITHOUT ROWID;
+
 -- Bulk replays: one row a job. Its figures are counted in the transactions that move its members.
 CREATE TABLE replays (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,

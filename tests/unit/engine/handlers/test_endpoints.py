@@ -143,7 +143,7 @@ def test_names_and_public_addresses_are_taken(url: str) -> None:
 @pytest.mark.parametrize("url", PRIVATE)
 def test_private_addresses_need_permission(url: str) -> None:
     """A loopback or private address is refused with a sentence that names the key, and taken with the key."""
-    with pytest.raises(Refused, match=r"is private; set allow_private = true in its \[\[handlers\.http\]\] table"):
+    with pytest.raises(Refused, match=r"is private; set allow_private = true in its table"):
         registered(url)
     assert registered(url, allow_private=True).allow_private
 
@@ -163,7 +163,7 @@ def test_a_refusal_is_one_sentence() -> None:
         registered("http://127.0.0.1:9/secret-path?token=abc")
     assert str(refused.value) == (
         "The HTTP endpoint for 'x' cannot be used: its address 127.0.0.1 is private; "
-        "set allow_private = true in its [[handlers.http]] table if that is meant."
+        "set allow_private = true in its table of the configuration if that is meant."
     )
 
 
