@@ -197,6 +197,7 @@ CATALOG: dict[str, Kind] = {
     "clock.jumped": Kind(
         "warning", "the wall clock was set; while it differs from that of the start, age removes nothing", "clock_jumps"
     ),
+    "action.taken": Kind("info", "somebody did something with an API key, by a request or on the pages"),
     "crash.simulated": Kind("warning", "a simulated crash was carried out"),
     "connection.refused": Kind(
         "debug", "a connection was closed on: no HTTP, too long, too slow, or one too many", "connections_refused"

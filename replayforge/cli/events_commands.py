@@ -84,7 +84,7 @@ def attempts(event: Mapping[str, Any]) -> str:
 @as_json
 @with_client
 def show(client: ClientConnection, *, event_id: str, json_wanted: bool) -> None:
-    """Show one event with its payload, its steps, and every attempt, newest first."""
+    """Show one event with its payload, its steps, every attempt, and what was done to it, newest first."""
     reply = client.get("api", "events", event_id)
     if json_wanted:
         verbatim(reply.body)
@@ -104,6 +104,7 @@ def show(client: ClientConnection, *, event_id: str, json_wanted: bool) -> None:
     if event.get("steps"):
         show_steps(client.get("api", "events", event_id, "steps", limit=STEPS_SHOWN).document())
     show_attempts(event.get("attempts") or [])
+    show_actions(event.get("actions") or [])
     if event.get("last_error"):
         click.echo(f"\n{click.style('LAST ERROR', bold=True)}\n{printable(event['last_error'].rstrip())}")
 
@@ -187,6 +188,18 @@ def attempt_row(attempt: Mapping[str, Any]) -> tuple[str, ...]:
         *(plain(attempt.get(name)) for name in names),
         first_line(attempt.get("error")),
     )
+
+
+def show_actions(actions: list[dict[str, Any]]) -> None:
+    """Print what was done to the event as a table, newest first."""
+    if actions:
+        click.echo()
+        table(("DONE", "RUN", "AT", "WITH KEY", "WHY"), [action_row(one) for one in reversed(actions)])
+
+
+def action_row(action: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return something that was done as a row of the table."""
+    return (*(plain(action.get(name)) for name in ("action", "run", "at", "by")), first_line(action.get("detail")))
 
 
 @events.command("replay")

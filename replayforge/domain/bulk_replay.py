@@ -73,6 +73,7 @@ class ReplayOrder:
     expected_count: int | None = None
     request_key: str | None = None
     digest: str = ""
+    acted_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class ReplayJob:
     through_seq: int
     created_at_us: int
     updated_at_us: int
+    acted_by: str = ""
 
     @property
     def id(self) -> str:

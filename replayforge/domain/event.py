@@ -294,13 +294,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something a person or the daemon did to an event outside an attempt."""
+    """Something a person or the daemon did to an event outside an attempt; `acted_by` names its key, if any."""
 
     event_id: str
     at_us: int
     run: int
     action: str
     detail: str
+    acted_by: str = ""
 
 
 class Event(msgspec.Struct, Generic[Payload], frozen=True, dict=True):

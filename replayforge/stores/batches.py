@@ -394,6 +394,7 @@ class NotedAction(BatchRow, frozen=True, kw_only=True):
     action: str
     detail: str
     request_key: str | None = None
+    acted_by: str = ""
 
 
 class RemovedEvent(BatchRow, frozen=True, kw_only=True):

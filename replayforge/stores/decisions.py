@@ -42,7 +42,7 @@ class CancelOutcome(msgspec.Struct, frozen=True):
 
 
 def move(
-    node: str, event: StoredEvent, target: State, action: str, detail: str, now_us: int, due_at_us: int | None = None
+    node: str, event: StoredEvent, target: State, action: str, detail: str, now_us: int, acted_by: str = ""
 ) -> Steps[list[Entry] | None]:
     """Move an event by hand from the state the caller saw; None when it moved meanwhile.
 
@@ -56,7 +56,7 @@ def move(
         state=event.state,
         target=target,
         reason=reason,
-        due_at_us=due_at_us,
+        due_at_us=None,
         at_us=now_us,
     )
     yield from wakes.lock_families([event])
@@ -66,7 +66,7 @@ def move(
         return None
     if waits_for is not None:
         yield tally(node, {WAITS_FOR + waits_for: -1})
-    yield Batch("insert_actions", [note(event, action, detail, now_us)])
+    yield Batch("insert_actions", [note(event, action, detail, now_us, acted_by)])
     yield tally(node, moves(event.state, [target]))
     if event.state is State.WAITING:
         yield from end_park(event, target)
@@ -75,7 +75,7 @@ def move(
     return (yield from wakes.answer_parents(node, [Child(event.id, target)], now_us))
 
 
-def retry(node: str, event: StoredEvent, detail: str, now_us: int) -> Steps[list[Entry] | None]:
+def retry(node: str, event: StoredEvent, detail: str, now_us: int, acted_by: str = "") -> Steps[list[Entry] | None]:
     """Queue an event that waits for a time, and let every step of it that is to be tried again be due.
 
     None when it moved meanwhile. Raises Conflict for one that is parked for something else than another try.
@@ -85,11 +85,11 @@ def retry(node: str, event: StoredEvent, detail: str, now_us: int) -> Steps[list
     steps = yield Fetch("hasten_steps", {"seq": event.seq})
     if event.state is State.WAITING and not steps:
         raise Conflict(f"Event {event.id} is waiting, and none of its steps is to be tried again: no hurry helps it.")
-    return (yield from move(node, event, State.QUEUED, "retried", detail, now_us))
+    return (yield from move(node, event, State.QUEUED, "retried", detail, now_us, acted_by))
 
 
 def resolve_step(
-    node: str, event: StoredEvent, resolution: Resolution, detail: str, now_us: int
+    node: str, event: StoredEvent, resolution: Resolution, detail: str, now_us: int, acted_by: str = ""
 ) -> Steps[list[Entry] | None]:
     """Decide about a step in doubt and let its event go on, or end; None when it moved meanwhile.
 
@@ -106,16 +106,18 @@ def resolve_step(
         words=detail,
         now_us=journal.now_us,
     )
-    moved = yield from move(node, event, resolution.target, "decided", detail, now_us)
+    moved = yield from move(node, event, resolution.target, "decided", detail, now_us, acted_by)
     if moved is not None:
         row = RecordedStep(event.seq, journal.number, *msgspec.structs.astuple(resolved))
         yield Batch("rewrite_steps", [row])
     return moved
 
 
-def note(event: StoredEvent, action: str, detail: str, now_us: int) -> NotedAction:
+def note(event: StoredEvent, action: str, detail: str, now_us: int, acted_by: str) -> NotedAction:
     """Return the row that notes what was done to an event."""
-    return NotedAction(event_seq=event.seq, at_us=now_us, run=event.run, action=action, detail=detail)
+    return NotedAction(
+        event_seq=event.seq, at_us=now_us, run=event.run, action=action, detail=detail, acted_by=acted_by
+    )
 
 
 def end_park(event: StoredEvent, target: State) -> Steps[None]:
@@ -135,7 +137,7 @@ def what_it_waits_for(event: StoredEvent) -> Steps[str | None]:
 
 
 def request_cancel(
-    node: str, event: StoredEvent, detail: str, now_us: int, *, compensates: bool
+    node: str, event: StoredEvent, detail: str, now_us: int, *, compensates: bool, acted_by: str = ""
 ) -> Steps[CancelOutcome]:
     """Cancel an event that is not running; one that is, and remembers anything, is asked to end.
 
@@ -148,12 +150,12 @@ def request_cancel(
     if event.state is State.PROCESSING or compensates:
         rows = yield Fetch("request_cancel", {"seq": event.seq})
         if rows:
-            yield Batch("insert_actions", [note(event, "cancel_requested", detail, now_us)])
+            yield Batch("insert_actions", [note(event, "cancel_requested", detail, now_us, acted_by)])
             yield Fetch("hasten_events", {"seqs": [event.seq], "now_us": now_us})
             return CancelOutcome(CancelAnswer.REQUESTED, (yield from journals.wake(node, [event.seq], now_us)))
     if event.state is State.PROCESSING:
         return CancelOutcome(CancelAnswer.REFUSED)
-    woken = yield from move(node, event, State.CANCELLED, "cancelled", detail, now_us)
+    woken = yield from move(node, event, State.CANCELLED, "cancelled", detail, now_us, acted_by)
     return CancelOutcome(CancelAnswer.MOVED) if woken is None else CancelOutcome(CancelAnswer.CANCELLED, woken)
 
 

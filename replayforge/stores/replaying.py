@@ -31,6 +31,7 @@ class Wanted:
     begins_from: str | None
     reason: str
     request_key: str | None = None
+    acted_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +247,7 @@ def replay_note(replayed: ReplayedEvent, wanted: Wanted) -> NotedAction:
         action="replayed",
         detail=wanted.reason,
         request_key=wanted.request_key,
+        acted_by=wanted.acted_by,
     )
 
 
@@ -300,6 +302,7 @@ def give_back(node: str, taken: Sequence[tuple[GivenBack, Planned]], now_us: int
                 run=signal.run,
                 action="given_back",
                 detail=f"Event {one.wanted.event_id} was replayed: {one.wanted.reason}",
+                acted_by=one.wanted.acted_by,
             )
             for signal, one in taken
         ],

@@ -114,6 +114,7 @@ def order_parameters(order: ReplayOrder, now_us: int) -> dict[str, object]:
         "rate_per_second": order.rate_per_second,
         "request_key": order.request_key,
         "digest": order.digest,
+        "acted_by": order.acted_by,
         "now_us": now_us,
     }
 
@@ -229,7 +230,10 @@ def replay_members(
     Returns what does for each, nothing for these, and the entries of parked events that were woken by it.
     """
     reason = f"{job.reason} (bulk replay {job.id})"
-    wanted = [Wanted(one.seq, one.event_id, one.run, one.state, job.begins_from, reason) for one in members]
+    wanted = [
+        Wanted(one.seq, one.event_id, one.run, one.state, job.begins_from, reason, acted_by=job.acted_by)
+        for one in members
+    ]
     plans = yield from replaying.planned(wanted)
     given_back = yield from replaying.taken_signals(plans)
     now = yield from replaying.locked(plans, given_back)

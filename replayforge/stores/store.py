@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
+from replayforge.domain.acting import acting
 from replayforge.domain.admission import ALL_WELCOME, Admission, PatternOf, Pause
 from replayforge.domain.alerts import Alert
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
@@ -439,7 +440,7 @@ class Store:
 
         Raises Conflict where its journal does not let it begin from there.
         """
-        wanted = Wanted(event.seq, event.id, event.run, event.state, begins_from, reason, request_key)
+        wanted = Wanted(event.seq, event.id, event.run, event.state, begins_from, reason, request_key, acting.get())
         return await self.write_and_tell(lambda: replaying.replay(self.node, wanted, now_us))
 
     async def past_journals(self, events: Sequence[StoredEvent]) -> dict[int, PastJournal]:
@@ -462,8 +463,9 @@ class Store:
 
         Returns the entries of parents whom its end has woken.
         """
+        by = acting.get()  # here, for the transaction may be carried out in another thread
         return await self.write_and_tell(
-            lambda: decisions.move(self.node, event, target, action, detail, now_us),
+            lambda: decisions.move(self.node, event, target, action, detail, now_us, by),
         )
 
     async def retry(self, event: StoredEvent, detail: str, now_us: int) -> list[Entry] | None:
@@ -471,7 +473,8 @@ class Store:
 
         Raises Conflict for one that waits for something else.
         """
-        return await self.write_and_tell(lambda: decisions.retry(self.node, event, detail, now_us))
+        by = acting.get()
+        return await self.write_and_tell(lambda: decisions.retry(self.node, event, detail, now_us, by))
 
     async def resolve_step(
         self, event: StoredEvent, resolution: Resolution, detail: str, now_us: int
@@ -480,14 +483,18 @@ class Store:
 
         Raises Conflict for a step that is not in doubt.
         """
-        return await self.write_and_tell(lambda: decisions.resolve_step(self.node, event, resolution, detail, now_us))
+        by = acting.get()
+        return await self.write_and_tell(
+            lambda: decisions.resolve_step(self.node, event, resolution, detail, now_us, by)
+        )
 
     async def request_cancel(
         self, event: StoredEvent, detail: str, now_us: int, *, compensates: bool = False
     ) -> CancelOutcome:
         """Cancel an event, or ask it to end if it is running; see what has come of it in the answer."""
+        by = acting.get()
         return await self.write_and_tell(
-            lambda: decisions.request_cancel(self.node, event, detail, now_us, compensates=compensates)
+            lambda: decisions.request_cancel(self.node, event, detail, now_us, compensates=compensates, acted_by=by)
         )
 
     async def mend(self, now_us: int) -> list[Entry]:

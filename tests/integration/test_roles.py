@@ -140,6 +140,37 @@ async def test_a_page_for_those_who_look(tmp_path: Path) -> None:
             assert "Set-Cookie" not in response.headers
 
 
+async def test_who_did_it(tmp_path: Path) -> None:
+    """What is done to events, handlers and in bulk is told with the name of the key, to the log as well."""
+    (operates, known), (administers, administrator) = KEYS["O"], KEYS["A"]
+    by, by_admin = {"headers": {"X-API-Key": operates}}, {"headers": {"X-API-Key": administers}}
+    async with keyed_house(tmp_path) as house:
+        event = {"workflow_id": "w", "event_type": "fails"}
+        ids = [(await house.post("/api/events", event, **by_admin))[1]["id"] for _ in range(2)]
+        await house.probe.saw("event.dead_lettered", 2)
+        assert (await house.post(f"/api/events/{ids[0]}/replay", {"reason": "why"}, **by))[0] == 202
+        await house.probe.saw("event.dead_lettered", 3)
+        assert (await house.post(f"/api/deadletters/{ids[0]}/discard", {"reason": "done"}, **by_admin))[0] == 200
+        assert (await house.post(f"/api/deadletters/{ids[0]}/discard", {"reason": "twice"}, **by_admin))[0] == 409
+        assert (await house.post("/api/replays", {"ids": ids[1:], "reason": "again"}, **by))[0] == 202
+        await house.probe.saw("event.dead_lettered", 4)
+        told = [(await house.get(f"/api/events/{one}", **by))["actions"] for one in ids]
+        assert [[(one["action"], one["by"]) for one in actions] for actions in told] == [
+            [("replayed", known.name), ("discarded", administrator.name)],
+            [("replayed", known.name)],
+        ]
+        _, pause = await house.post("/api/handlers/fails/pause", {"reason": "why", "by": "Ann"}, **by)
+        assert pause["by"] == f"Ann (key {known.name})"
+        assert [(fields["key"], fields["what"]) for fields in house.probe.fields("action.taken")] == [
+            (known.name, f"POST /api/events/{ids[0]}/replay"),
+            (administrator.name, f"POST /api/deadletters/{ids[0]}/discard"),
+            (known.name, "POST /api/replays"),
+            (known.name, "POST /api/handlers/fails/pause"),
+        ]
+        async with house.http.get(f"/events/{ids[0]}", headers=by["headers"] | {"Accept": "text/html"}) as response:
+            assert f"with the key <bdi>{known.name}</bdi>" in await response.text()
+
+
 def test_no_path_without_a_role() -> None:
     """A route cannot be made without saying what it needs, and no handler needs this here and that there."""
 

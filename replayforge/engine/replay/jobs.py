@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from replayforge.domain.acting import acting, signed
 from replayforge.domain.bulk_replay import IDS_MAX, JOB_TRANSITIONS, JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.errors import Conflict, NotFound, Rejected
@@ -73,7 +74,7 @@ class ReplayJobs:
         chosen.check()
         if not order.reason.strip():
             raise Rejected("A bulk replay needs a reason, so that the next person knows why.")
-        order = replace(order, digest=digest(chosen, order))
+        order = replace(order, digest=digest(chosen, order), acted_by=acting.get())
         job, is_new = await self.store.create_replay(
             order, chosen.wanted, ids=chosen.ids, states=chosen.states, now_us=self.clock.now_us()
         )
@@ -99,7 +100,7 @@ class ReplayJobs:
     async def pause(self, job_id: str) -> ReplayJob:
         """Let a bulk replay rest where it is; what it has replayed runs on."""
         job, _ = await self.find(job_id)
-        return await self.move(job, JobState.PAUSED, resumes_as=job.state, note="Paused by hand.")
+        return await self.move(job, JobState.PAUSED, resumes_as=job.state, note=signed("Paused by hand") + ".")
 
     async def resume(self, job_id: str) -> ReplayJob:
         """Let a paused bulk replay go on where it was."""
@@ -111,7 +112,7 @@ class ReplayJobs:
     async def cancel(self, job_id: str) -> ReplayJob:
         """End a bulk replay for good; what it has replayed runs on, and the rest stays as it is."""
         job, _ = await self.find(job_id)
-        return await self.move(job, JobState.CANCELLED, resumes_as=job.state, note="Cancelled by hand.")
+        return await self.move(job, JobState.CANCELLED, resumes_as=job.state, note=signed("Cancelled by hand") + ".")
 
     async def move(self, job: ReplayJob, target: JobState, *, resumes_as: JobState, note: str) -> ReplayJob:
         """Move a job and return it as it is now; Conflict when it cannot be, or moved meanwhile."""

@@ -1142,7 +1142,7 @@ WHERE a.event_seq = :seq ORDER BY a.token DESC LIMIT :count
 
 -- event_actions --
 -- What was done to one event outside of attempts, oldest first.
-SELECT e.id AS event_id, c.at_us, c.run, c.action, c.detail FROM actions AS c JOIN events AS e ON e.seq = c.event_seq
+SELECT e.id AS event_id, c.at_us, c.run, c.action, c.detail, c.acted_by FROM actions AS c JOIN events AS e ON e.seq = c.event_seq
 WHERE c.event_seq = :seq ORDER BY c.seq LIMIT :count
 
 -- story --
@@ -1330,7 +1330,7 @@ SELECT run FROM actions WHERE event_seq = :seq AND request_key = :request_key LI
 
 -- insert_actions --
 -- Notes of what was done to events.
-INSERT INTO actions (event_seq, at_us, run, action, detail, request_key)
+INSERT INTO actions (event_seq, at_us, run, action, detail, request_key, acted_by)
 SELECT * FROM {rows}
 
 -- retirable --
@@ -1490,18 +1490,18 @@ SELECT 1
 
 -- fragment replay_columns --
 seq, state, resumes_as, note, reason, selection, members_max, canary, rate_per_second, request_key, digest, matched,
-total, replayed, skipped, succeeded, dead_lettered, superseded, through_seq, created_at_us, updated_at_us
+total, replayed, skipped, succeeded, dead_lettered, superseded, through_seq, created_at_us, updated_at_us, acted_by
 
 -- insert_replay --
 -- A bulk replay without members yet; nothing when its request has made one before.
 INSERT INTO replays (
     previous_state, state, resumes_as, note, reason, selection, members_max, canary, rate_per_second, request_key,
     digest, matched, total, replayed, skipped, succeeded, dead_lettered, superseded, through_seq, due_at_us,
-    created_at_us, updated_at_us
+    created_at_us, updated_at_us, acted_by
 )
 VALUES (
     'new', 'pending', 'pending', '', :reason, :selection, :members_max, :canary, :rate_per_second, :request_key,
-    :digest, 0, 0, 0, 0, 0, 0, 0, 0, {database_now_us}, :now_us::bigint, :now_us::bigint
+    :digest, 0, 0, 0, 0, 0, 0, 0, 0, {database_now_us}, :now_us::bigint, :now_us::bigint, :acted_by::text
 )
 ON CONFLICT (request_key) DO NOTHING RETURNING seq
 

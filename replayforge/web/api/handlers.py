@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiohttp import web
 
+from replayforge.domain.acting import signed
 from replayforge.domain.admission import Pause
 from replayforge.domain.reports import Group
 from replayforge.engine.report.handler_report import HandlersReport, HandlerStatus, Kind
@@ -110,7 +111,8 @@ def without_handler(group: Group, *, has_one: bool) -> dict[str, Any]:
 async def pause_handler(request: web.Request) -> web.Response:
     """Give a handler, or with `*` all of them, no more events until it is resumed."""
     asked = await read_object(request, PauseRequest)
-    pause = await context_of(request).pause_controller.pause(request.match_info["pattern"], asked.reason, asked.by)
+    pattern = request.match_info["pattern"]
+    pause = await context_of(request).pause_controller.pause(pattern, asked.reason, signed(asked.by))
     return json_response(pause_shape(pause))
 
 

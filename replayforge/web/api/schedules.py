@@ -5,6 +5,7 @@ from datetime import datetime
 import msgspec
 from aiohttp import web
 
+from replayforge.domain.acting import signed
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time
 from replayforge.engine.accept.scheduler import ScheduleStatus
 from replayforge.stores.batches import ScheduleNote
@@ -136,7 +137,7 @@ async def run_schedule(request: web.Request) -> web.Response:
 async def pause_schedule(request: web.Request) -> web.Response:
     """Have a schedule make no events until it is resumed."""
     asked = await read_object(request, PauseRequest)
-    pause = await context_of(request).scheduler.pause(request.match_info["name"], asked.reason, asked.by)
+    pause = await context_of(request).scheduler.pause(request.match_info["name"], asked.reason, signed(asked.by))
     return json_response(pause_shape(pause))
 
 

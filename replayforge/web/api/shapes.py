@@ -260,7 +260,13 @@ def attempt(one: Attempt) -> dict[str, Any]:
 
 def action(one: Action) -> dict[str, Any]:
     """Show something that was done to an event."""
-    return {"at": format_time(one.at_us), "run": one.run, "action": one.action, "detail": one.detail}
+    return {
+        "at": format_time(one.at_us),
+        "run": one.run,
+        "action": one.action,
+        "detail": one.detail,
+        "by": one.acted_by or None,
+    }
 
 
 def suspicion(suspect: Suspect) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
+from replayforge.domain.acting import signed
 from replayforge.domain.clock import format_time
 from replayforge.domain.webhook_source import kept_headers
 from replayforge.engine.accept.sources import SourceStatus
@@ -131,7 +132,7 @@ async def verify_refusals(request: web.Request) -> web.Response:
 async def pause_source(request: web.Request) -> web.Response:
     """Answer what a source sends with 503 until it is resumed; its provider sends it again."""
     asked = await read_object(request, PauseRequest)
-    pause = await context_of(request).sources.pause(request.match_info["name"], asked.reason, asked.by)
+    pause = await context_of(request).sources.pause(request.match_info["name"], asked.reason, signed(asked.by))
     return json_response(pause_shape(pause))
 
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from replayforge.domain.acting import acting
 from replayforge.domain.api_keys import ApiKey, matching_key
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.identity import new_request_id
@@ -16,11 +17,13 @@ from replayforge.web.http.bodies import SHARE
 from replayforge.web.http.body_budget import Share
 from replayforge.web.http.context import BASE_PATH, CALLER, CONTEXT, PARAMETERS, REQUEST_ID, context_of
 from replayforge.web.http.problems import HttpProblem
-from replayforge.web.http.routes import EVERYBODY, need_of
+from replayforge.web.http.routes import ADMIN, EVERYBODY, OPERATE, need_of
 
 SESSION_COOKIE = "replayforge_session"
 REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# What needs one of these is done by somebody; an event that is sent says by itself where it comes from.
+ACTED_BY_NAME = frozenset({OPERATE, ADMIN})
 # What lies below this one proves by itself where it comes from, unless its source says otherwise.
 SOURCES_PATH = "/in/"
 DECISIVE_HEADERS = (
@@ -67,7 +70,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         check_headers(request)
         check_access(request)
         check_query(request)
-        response = await handler(request)
+        response = await (acted(request, handler) if is_action(request) else handler(request))
     except (ReplayForgeError, HttpProblem) as error:
         response = problems.respond(request, error)
     except web.HTTPException as error:
@@ -82,6 +85,27 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         response.headers["X-Request-ID"] = request_id
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
+    return response
+
+
+def is_action(request: web.Request) -> bool:
+    """Tell whether a request that was let in with a key may change what becomes of events."""
+    innermost = request.match_info.apps[-1] is request.app
+    return CALLER in request and request.method not in SAFE_METHODS and innermost and need_of(request) in ACTED_BY_NAME
+
+
+async def acted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Carry out a request in the name of its key: what records anything finds that, and the log says who did what."""
+    name = request[CALLER].name
+    token = acting.set(name)
+    try:
+        response = await handler(request)
+    finally:
+        acting.reset(token)
+    if response.status < 400:
+        request.app[CONTEXT].telemetry.emit(
+            "action.taken", key=name, what=f"{request.method} {request.path}", request_id=request[REQUEST_ID]
+        )
     return response
 
 

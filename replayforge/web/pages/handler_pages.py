@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from replayforge.domain.acting import signed
 from replayforge.domain.admission import EVERYTHING
 from replayforge.domain.errors import NotFound, Rejected
 from replayforge.web.api.handlers import handler_shape
@@ -52,7 +53,7 @@ async def pause(request: web.Request) -> web.Response:
     """Pause a handler and go back to the list."""
     form, context = await read_form(request), context_of(request)
     try:
-        await context.pause_controller.pause(form.get("pattern", ""), reason_in(form), BY_THE_PAGE)
+        await context.pause_controller.pause(form.get("pattern", ""), reason_in(form), signed(BY_THE_PAGE))
     except (NotFound, Rejected) as error:
         return see_other(request, f"{context.base_path}/handlers", Flash("err", str(error)))
     said = f"Paused: {in_words(form.get('pattern', ''))}. What runs already may finish; the rest waits."

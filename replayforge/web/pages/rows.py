@@ -131,6 +131,7 @@ class ActionRow:
     run: int
     action: str
     detail: str
+    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +281,7 @@ def attempt_rows(attempts: Sequence[Attempt], reading: Reading) -> Awaitable[lis
 
 def action_row(action: Action) -> ActionRow:
     """Return a row for something that was done to an event."""
-    return ActionRow(format_time(action.at_us), action.run, action.action, action.detail)
+    return ActionRow(format_time(action.at_us), action.run, action.action, action.detail, action.acted_by)
 
 
 def verbs_of(state: State) -> frozenset[str]:

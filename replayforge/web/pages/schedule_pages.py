@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from replayforge.domain.acting import signed
 from replayforge.domain.errors import Rejected
 from replayforge.web.api.schedules import NoteShape, ScheduleShape, SlotShape, schedule_shapes
 from replayforge.web.http.context import context_of
@@ -121,7 +122,7 @@ async def pause(request: web.Request) -> web.Response:
     form, context = await read_form(request), context_of(request)
     name = form.get("name", "")
     try:
-        await context.scheduler.pause(name, reason_in(form), BY_THE_PAGE)
+        await context.scheduler.pause(name, reason_in(form), signed(BY_THE_PAGE))
     except Rejected as error:
         return see_other(request, f"{context.base_path}/schedules", Flash("err", str(error)))
     return see_other(request, f"{context.base_path}/schedules", Flash("ok", f"Paused: the schedule {name}."))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from replayforge.domain.acting import signed
 from replayforge.domain.errors import Rejected
 from replayforge.domain.webhook_trial import curl_of
 from replayforge.web.api.sources import RefusalShape, SourceShape, base_url, refusal_shapes, source_shape
@@ -160,7 +161,7 @@ async def pause(request: web.Request) -> web.Response:
     form, context = await read_form(request), context_of(request)
     name = form.get("name", "")
     try:
-        await context.sources.pause(name, reason_in(form), BY_THE_PAGE)
+        await context.sources.pause(name, reason_in(form), signed(BY_THE_PAGE))
     except Rejected as error:
         return see_other(request, f"{context.base_path}/sources", Flash("err", str(error)))
     said = f"Paused: the source {name}. It is answered 503, and its provider sends again later."

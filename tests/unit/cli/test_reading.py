@@ -58,9 +58,12 @@ def test_json_is_the_answer_itself(ask: Cli, api: FakeApi) -> None:
 
 
 def test_events_show(ask: Cli, api: FakeApi) -> None:
-    """One event is shown with its payload and its attempts."""
+    """One event is shown with its payload, its attempts, and what was done to it, and with which key."""
     api.add("id-1", last_error="no answer\nTraceback \x1b[2J:\n  line 1", payload={"deep": [1, 2]})
+    done = {"at": "2026-11-28T05:00:00Z", "run": 2, "action": "replayed", "detail": "mended", "by": "night-shift"}
+    api.events["id-1"]["actions"] = [done]
     out = ask("events", "show", "id-1").out
+    assert ["replayed", "2", done["at"], "night-shift", "mended"] in [line.split() for line in out.splitlines()]
     assert "✕ dead-lettered" in out
     assert '{"deep": [1, 2]}' in out
     assert "worker-3" in out

@@ -143,7 +143,9 @@ CREATE TABLE actions (
     action TEXT COLLATE "C" NOT NULL,
     detail TEXT COLLATE "C" NOT NULL,
     -- The key of the request that asked for it: sent again, it is answered and nothing is done.
-    request_key TEXT COLLATE "C"
+    request_key TEXT COLLATE "C",
+    -- The name of the API key that it was done with; empty where none was needed, and for what the daemon did.
+    acted_by TEXT COLLATE "C" NOT NULL DEFAULT ''
 );
 
 CREATE INDEX actions_by_event ON actions (event_seq, seq);
@@ -432,6 +434,7 @@ CREATE TABLE replays (
     due_at_us BIGINT NOT NULL,
     created_at_us BIGINT NOT NULL,
     updated_at_us BIGINT NOT NULL,
+    acted_by TEXT COLLATE "C" NOT NULL DEFAULT '',
     -- One search in one text, as for events; "new" is where a job comes from.
     CONSTRAINT job_lifecycle CHECK (strpos(
         ' new>pending'

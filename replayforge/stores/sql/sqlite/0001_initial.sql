@@ -131,7 +131,9 @@ CREATE TABLE actions (
     action TEXT NOT NULL,
     detail TEXT NOT NULL,
     -- The key of the request that asked for it: sent again, it is answered and nothing is done.
-    request_key TEXT
+    request_key TEXT,
+    -- The name of the API key that it was done with; empty where none was needed, and for what the daemon did.
+    acted_by TEXT NOT NULL DEFAULT ''
 ) STRICT;
 
 CREATE INDEX actions_by_event ON actions (event_seq, seq);
@@ -414,6 +416,7 @@ CREATE TABLE replays (
     due_at_us INTEGER NOT NULL,
     created_at_us INTEGER NOT NULL,
     updated_at_us INTEGER NOT NULL,
+    acted_by TEXT NOT NULL DEFAULT '',
     -- One search in one text, as for events; "new" is where a job comes from.
     CONSTRAINT job_lifecycle CHECK (instr(
         ' new>pending'
