@@ -20,6 +20,7 @@ KNOWN = (*REQUIRED, "subject", "time", "datacontenttype", "dataschema")
 # As quoted JSON, none of which may stand twice.
 MEMBERS = tuple(f'"{name}"'.encode() for name in (*KNOWN, "data", "data_base64"))
 NAME_CHARACTERS_MAX = 255
+INTEGER_MIN, INTEGER_MAX = -(1 << 31), (1 << 31) - 1
 ATTRIBUTE = re.compile(r"[a-z0-9]+")
 TEXT = re.compile("[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 # What the attributes are whose form is known.
@@ -86,6 +87,10 @@ def attribute(name: str, raw: msgspec.Raw) -> str | None:
         value = decode_value(raw)
     except msgspec.ValidationError:
         raise Unacceptable(f"The attribute {name} is neither text, a number nor a boolean.", f"/{name}") from None
+    if name in KNOWN and not isinstance(value, str | None):
+        raise Unacceptable(f"The attribute {name} is not text.", f"/{name}")
+    if isinstance(value, int) and not INTEGER_MIN <= value <= INTEGER_MAX:
+        raise Unacceptable(f"The attribute {name} is a number of more than 32 bits.", f"/{name}")
     return str(value).lower() if isinstance(value, bool) else value if value is None else str(value)
 
 

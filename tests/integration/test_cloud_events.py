@@ -83,11 +83,12 @@ async def test_a_batch(shared_house: House, path: str) -> None:
 WRONG: dict[str, Any] = {
     "specversion": "0.3", "id": "", "source": "a b", "type": 7.5, "time": "yesterday", "subject": "x" * 256,
     "datacontenttype": "json", "dataschema": "no uri", "data_base64": "%", "BadName": "x", "flag": [1],
+    "number": 1 << 31,
 }  # fmt: skip
 
 
 @shares_a_house
-@pytest.mark.parametrize(("name", "value"), [*WRONG.items(), ("type", None), ("id", "\x01")])
+@pytest.mark.parametrize(("name", "value"), [*WRONG.items(), ("type", None), ("source", False), ("id", "\x01")])
 async def test_attributes_that_are_wrong_are_named(shared_house: House, name: str, value: Any) -> None:
     """An attribute that CloudEvents do not allow is 422 and named."""
     body = json.dumps(PLAIN | {name: value})
