@@ -87,6 +87,7 @@ def event_filters(command: Command) -> Command:
         help="Those whose last attempt failed, at this time or later: in the same forms.",
     )
     @click.option("--awaits", help="Type of the event that parked ones wait for.")
+    @click.option("--key", "idempotency_key", help="Idempotency key, whole.")
     @click.option("--search", "q", help="Id, key or workflow; a beginning is enough.")
     @functools.wraps(command)
     def with_filters(*positional: Any, **arguments: Any) -> Any:

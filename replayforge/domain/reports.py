@@ -19,6 +19,7 @@ FILTER_NAMES = (
     "failed_since",
     "q",
     "awaits",
+    "idempotency_key",
 )
 
 
@@ -41,6 +42,7 @@ class EventFilter:
     failed_since_us: int | None = None
     text: str | None = None
     awaits: str | None = None
+    idempotency_key: str | None = None
 
     @classmethod
     def of(
@@ -64,6 +66,7 @@ class EventFilter:
             failed_since_us=failed_since_us,
             text=given.get("q") or None,
             awaits=given.get("awaits") or None,
+            idempotency_key=given.get("idempotency_key") or None,
         )
 
 

@@ -68,6 +68,7 @@ FILTERS = {
     "until_us": "AND created_at_us < :until_us",
     "failed_since_us": "AND state IN ('dead_lettered', 'retrying') AND updated_at_us >= :failed_since_us",
     "awaits": "AND state = 'waiting' AND seq IN (SELECT event_seq FROM waits WHERE event_type = :awaits)",
+    "idempotency_key": "AND idempotency_key = :idempotency_key",
 }
 TYPE_PATTERN = "AND event_type LIKE :event_type ESCAPE '\\'"
 TEXT = (

@@ -404,6 +404,8 @@ async def test_filters(store: Store) -> None:
         "both": (EventFilter(workflow_id="w1", event_type="pay.failed"), ["b"]),
         "id": (EventFilter(text="c"), ["c"]),
         "key": (EventFilter(text="key-b"), ["b"]),
+        "key alone": (EventFilter(idempotency_key="key-b"), ["b"]),
+        "a key is whole": (EventFilter(idempotency_key="key"), []),
         "beginning of a key": (EventFilter(text="key"), ["b"]),
         "beginning of a workflow": (EventFilter(text="w"), ["d", "c", "b", "a"]),
         "text with percent": (EventFilter(text="w%"), ["d"]),

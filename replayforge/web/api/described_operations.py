@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from replayforge.domain.cloud_event import INTEGER_MAX, INTEGER_MIN
 from replayforge.domain.event import Envelope
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import FILTER_NAMES
@@ -63,6 +64,11 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str, Any]] = {
     ),
     "q": ({"type": "string"}, "An event id, key or workflow, exact or the beginning of it.", "order-17"),
     "awaits": ({"type": "string"}, "The type of the event that parked ones wait for.", "order.confirmed"),
+    "idempotency_key": (
+        {"type": "string"},
+        "The key they were sent with, whole.",
+        "order-17:placed",
+    ),
     "group_by": (
         {"enum": ["error", "type", "service", "reason"]},
         "What to gather by; without it one by one.",
@@ -166,14 +172,19 @@ CLOUD_EVENT_SCHEMA: dict[str, Any] = {
         "id": ATTRIBUTE,
         "source": {"type": "string", "minLength": 1, "pattern": "^[!-~]+$"},
         "type": ATTRIBUTE,
-        "subject": ATTRIBUTE,
-        "time": TIME,
-        "datacontenttype": {"type": "string", "pattern": "^[a-z]+/[a-z0-9.+-]+$"},
-        "dataschema": {"type": "string", "pattern": "^[a-z]+:[!-~]+$"},
+        "subject": {"anyOf": [ATTRIBUTE, {"type": "null"}]},
+        "time": {"anyOf": [TIME, {"type": "null"}]},
+        "datacontenttype": {"type": ["string", "null"], "pattern": "^[a-z]+/[a-z0-9.+-]+$"},
+        "dataschema": {"type": ["string", "null"], "pattern": "^[a-z]+:[!-~]+$"},
         "data": {"description": "Any JSON; or instead data_base64, bytes as base64."},
     },
     "propertyNames": {"pattern": "^[a-z0-9]+$"},
-    "additionalProperties": {"type": "string", "minLength": 1, "pattern": "^[ -~]+$"},
+    "additionalProperties": {
+        "type": ["string", "boolean", "integer", "null"],
+        "pattern": "^[ -~]+$",
+        "minimum": INTEGER_MIN,
+        "maximum": INTEGER_MAX,
+    },
 }
 EACH_CLOUD_EVENT: dict[str, Any] = {
     "type": "array",

@@ -46,6 +46,7 @@ class ReplayFilter(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     failed_since: Time | None = None
     q: str | None = None
     awaits: str | None = None
+    idempotency_key: str | None = None
 
 
 class BulkReplayRequest(msgspec.Struct, forbid_unknown_fields=True):

@@ -20,6 +20,7 @@ FILTER_WORDS = {
     "failed_since": "failed since",
     "q": "search",
     "awaits": "waits for",
+    "idempotency_key": "key",
 }
 
 

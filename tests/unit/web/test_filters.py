@@ -14,9 +14,8 @@ def test_a_filter_is_built_from_the_names_it_has_outside() -> None:
     """Every name counts, and what is empty means any."""
     given = {name: name for name in FILTER_NAMES} | {"status": "held"}
     whole = EventFilter.of(given, 1, 2, 3)
-    assert whole == EventFilter(
-        State.HELD, "event_type", "service_name", "workflow_id", "application_name", "error", 1, 2, 3, "q", "awaits"
-    )
+    texts = ("event_type", "service_name", "workflow_id", "application_name", "error")
+    assert whole == EventFilter(State.HELD, *texts, 1, 2, 3, "q", "awaits", "idempotency_key")
     assert EventFilter.of(dict.fromkeys(FILTER_NAMES, "")) == EventFilter.of({}) == EventFilter()
 
 
