@@ -10,6 +10,8 @@ from replayforge.signals import ORDERED_SECONDS_MAX
 
 STATE_NAME = "replayforge"
 STATE_DIRECTORY = Path("/var/lib") / STATE_NAME
+EMPTY_THERE = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - where PrivateTmp hides what everybody else sees
+HOMES = (Path("/home"), Path("/root"))
 MARGIN_SECONDS = 5
 REFUSED = "64 78"  # wrong usage and refused starts: another start would be refused as well
 KEY_VARIABLE = "REPLAYFORGE__SERVER__API_KEYS"
@@ -49,24 +51,55 @@ class Place:
         words = (origin.removeprefix("environment ") for origin in self.loaded.origins.values())
         return sorted({word for word in words if word.isupper()})
 
+    @property
+    def state_is_default(self) -> bool:
+        """Whether nobody has said where everything lies that must survive."""
+        return self.loaded.origins["data_dir"] == "default"
+
+    @property
+    def written(self) -> list[Path]:
+        """The directories outside of its state that the daemon writes into, which have to be there."""
+        config = self.loaded.config
+        named = {Path(config.log.dir), *([config.store.sqlite_path.parent] if config.store.sqlite_path else [])}
+        outside = {one for one in named if not one.is_relative_to(config.data_dir)}
+        return sorted(self.directory / one for one in outside | (set() if self.state_is_default else {config.data_dir}))
+
+
+def doubts_about_unit(place: Place) -> list[str]:
+    """Say in sentences what will keep a unit from doing what is wanted of it."""
+    handlers, path = place.loaded.config.handlers, place.loaded.path
+    doubts = []
+    if not handlers.modules and not handlers.http:
+        doubts.append(
+            'This unit runs no handlers, since none are configured: put [handlers] modules = ["handlers.py"] into'
+            " replayforge.toml."
+        )
+    parts = {"Python": Path(place.python), "the working directory": place.directory}
+    parts |= {"the configuration": path.absolute()} if path else {}
+    for name, one in parts.items():
+        if any(map(one.is_relative_to, EMPTY_THERE)):
+            doubts.append(f"{one}, {name}, cannot be seen by the unit, which has a /tmp of its own (PrivateTmp=yes).")
+        elif any(map(one.is_relative_to, HOMES)):
+            doubts.append(
+                f"{one}, {name}, lies in a home, which is read-only for the unit (ProtectHome) and which its user may"
+                " not be let into: /opt is a better place."
+            )
+    return doubts
+
 
 def systemd_unit(place: Place) -> str:
     """Return a unit that runs the daemon as it is run here, as a user of its own and with its state in /var/lib."""
     config, loaded = place.loaded.config, place.loaded
-    is_default = loaded.origins["data_dir"] == "default"
     command = [place.python, "-m", "replayforge", "serve"]
     command += ["--config", str(loaded.path.absolute())] if loaded.path else []
-    command += ["--data-dir", str(STATE_DIRECTORY)] if is_default else []
-    places = {Path(config.log.dir), *([config.store.sqlite_path.parent] if config.store.sqlite_path else [])}
-    places = {one for one in places if not one.is_relative_to(config.data_dir)} | (
-        set() if is_default else {Path(config.data_dir)}
-    )
-    writable = "".join(f"ReadWritePaths={one}\n" for one in sorted(places))
+    command += ["--data-dir", str(STATE_DIRECTORY)] if place.state_is_default else []
+    writable = "".join(f"ReadWritePaths={one}\n" for one in place.written)
+    made = "".join(f"# Then:   install -d -o {STATE_NAME} -g {STATE_NAME} -m 0700 {one}\n" for one in place.written)
     needed = f" They are set here now, and have to be there: {', '.join(place.variables)}." if place.variables else ""
     return f"""\
 # /etc/systemd/system/replayforge.service
 # First:  useradd --system --home-dir {STATE_DIRECTORY} --shell /usr/sbin/nologin {STATE_NAME}
-# Then:   systemctl daemon-reload && systemctl enable --now replayforge
+{made}# Then:   systemctl daemon-reload && systemctl enable --now replayforge
 # Keys and passwords belong into /etc/replayforge.env, mode 0600.{needed}
 [Unit]
 Description=ReplayForge

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from replayforge.cli.options import config_file
+from replayforge.cli.options import config_file, handler_modules
 from replayforge.client.terminal import plain
 from replayforge.config import LoadedConfig, load_config
 from replayforge.config.loading import SECRET_KEYS, masked
@@ -62,12 +62,13 @@ def secret_shown(secret: str) -> str:
 
 @config.command("check")
 @config_file
-def check(config_path: Path | None) -> None:
+@handler_modules
+def check(config_path: Path | None, handlers: tuple[str, ...]) -> None:
     """Check file and environment, and the handlers: what keeps `serve` from starting ends this with exit code 78.
 
     Every mistake of file and environment is named, of the rest the first.
     """
-    loaded = load_config(config_path, os.environ, {})
+    loaded = load_config(config_path, os.environ, {"handlers": handlers})
     count = importlib.import_module(DAEMON).check(loaded.config)
     click.echo(f"The configuration is right: {origins_in_words(loaded)}; handlers: {count}.")
 

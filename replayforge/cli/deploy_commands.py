@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from replayforge.cli.options import config_file
+from replayforge.client.terminal import complain
 from replayforge.config import load_config
-from replayforge.deployment import Place, compose_file, dockerfile, kubernetes_manifest, systemd_unit
+from replayforge.deployment import Place, compose_file, dockerfile, doubts_about_unit, kubernetes_manifest, systemd_unit
 
 
 @click.group()
@@ -31,7 +32,10 @@ def place_of(config_path: Path | None) -> Place:
 @config_file
 def systemd(config_path: Path | None) -> None:
     """Print a unit for this Python, this directory and these settings."""
-    click.echo(systemd_unit(place_of(config_path)), nl=False)
+    place = place_of(config_path)
+    click.echo(systemd_unit(place), nl=False)
+    for doubt in doubts_about_unit(place):
+        complain(f"replayforge: {doubt}")
 
 
 @deploy.command()

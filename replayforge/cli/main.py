@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from replayforge.client.terminal import complain
+from replayforge.client.terminal import complain, with_way_in
 from replayforge.domain.errors import ReplayForgeError
 
 PROGRAM = "replayforge"
@@ -84,6 +84,10 @@ class OutputLost(ReplayForgeError):
     exit_code = OUTPUT_EXIT_CODE
 
 
+class OutputUnwanted(OutputLost):
+    """Who read the output has read enough, as `head` has: nobody needs a word about it."""
+
+
 @contextlib.contextmanager
 def lost_output_named() -> Iterator[None]:
     """Raise OutputLost where output cannot be written, before click ends without a word about it."""
@@ -92,7 +96,8 @@ def lost_output_named() -> Iterator[None]:
     except OSError as error:
         if error.errno not in OUTPUT_ERRORS or error.filename is not None:
             raise
-        raise OutputLost(f"The output cannot be written: {error.strerror}.") from None
+        kind = OutputUnwanted if error.errno == errno.EPIPE else OutputLost
+        raise kind(f"The output cannot be written: {error.strerror}.") from None
 
 
 class LazyGroup(click.Group):
@@ -159,7 +164,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OutputLost:
         raise
     except ReplayForgeError as error:
-        complain(f"{PROGRAM}: {error}")
+        complain(f"{PROGRAM}: {with_way_in(error)}")
         return int(getattr(error, "exit_code", 1))
     except OSError as error:
         if error.filename is None:
@@ -206,7 +211,8 @@ def guarded() -> int:
         return run()
     except OutputLost as error:
         forget_output()
-        complain(f"{PROGRAM}: {error}")
+        if not isinstance(error, OutputUnwanted):
+            complain(f"{PROGRAM}: {error}")
         return error.exit_code
     except Exception as error:
         if sys.excepthook is not sys.__excepthook__:

@@ -30,6 +30,9 @@ config_file = click.option(
     envvar="REPLAYFORGE_CONFIG",
     help="The TOML file to read.  [default: ./replayforge.toml if there is one]",
 )
+handler_modules = click.option(
+    "--handlers", multiple=True, help='Module or file with handlers, such as "handlers.py"; repeatable.'
+)
 
 
 def with_client(command: Command) -> Command:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from replayforge.cli.options import config_file
+from replayforge.cli.options import config_file, handler_modules
 from replayforge.code_watch import CHECK_ONLY
 from replayforge.config import load_config
 from replayforge.daemon import check, run
@@ -18,7 +18,7 @@ from replayforge.daemon import check, run
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
 @click.option("--data-dir", help="Where everything lies that must survive.")
 @click.option("--workers", type=int, help="How many events are handled at once.")
-@click.option("--handlers", multiple=True, help='Module or file with handlers, such as "handlers.py"; repeatable.')
+@handler_modules
 @click.option("--simulate-crashes", is_flag=True, help="Let payload flags and rates cause real crashes.")
 @click.option("--fail-rate", type=float, help="Share of attempts that fail.")
 @click.option("--crash-rate", type=float, help="Share of attempts whose worker dies.")

@@ -9,7 +9,7 @@ import click
 from replayforge.cli.options import as_json, with_client
 from replayforge.cli.output import verbatim
 from replayforge.client.http import ClientConnection, Problem, Reply, Unreachable
-from replayforge.client.terminal import complain, plain
+from replayforge.client.terminal import complain, plain, with_way_in
 
 CONVERGED_EXIT_CODE = 0
 NOT_CONVERGED_EXIT_CODE = 1
@@ -37,12 +37,12 @@ def status(context: click.Context, /, client: ClientConnection, *, wait_seconds:
     What is scheduled, tried again later than in a few seconds, parked, kept, paused, held, or blocked in its lane
     by such, is not due, and is named apart.
 
-    Exit code 0: converged, 1: not, 2: no daemon answers, or it does not tell.
+    Exit code 0: converged, 1: not, 2: nobody knows, since no daemon answers, or it does not tell (a wrong key or host).
     """
     try:
         reply = report(client, wait_seconds)
     except Problem as problem:
-        complain(str(problem))
+        complain(with_way_in(problem))
         context.exit(UNKNOWN_EXIT_CODE)
     document = reply.document()
     if json_wanted:

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from http import HTTPStatus
 from typing import Any
 
 import click
@@ -35,6 +36,12 @@ def spelled_out(match: re.Match[str]) -> str:
 def counted(number: int, noun: str) -> str:
     """Write a number with its noun."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def with_way_in(error: Exception) -> str:
+    """Return what an error says, and how a command is given its key where the daemon wanted one."""
+    wanted = getattr(error, "status", None) == HTTPStatus.UNAUTHORIZED
+    return f"{error} A command takes its key from --api-key or REPLAYFORGE_API_KEY." if wanted else str(error)
 
 
 def complain(text: str) -> None:

@@ -3,10 +3,13 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from replayforge.config import load_config
+from replayforge.deployment import Place, doubts_about_unit
 from tests.unit.cli.conftest import Cli
 
 SETTINGS = """
@@ -42,8 +45,27 @@ def test_systemd(cli: Cli, place: Path) -> None:
             [analyze, "verify", str(place / "replayforge.service")], capture_output=True, text=True, check=False
         )
         assert "replayforge.service" not in checked.stderr, checked.stderr
+    (place / "replayforge.toml").write_text('data_dir = "data"')
+    unit = cli("deploy", "systemd").out
+    assert f"ReadWritePaths={place}/data\n" in unit
+    assert f"install -d -o replayforge -g replayforge -m 0700 {place}/data\n" in unit, "or systemd fails, status 226"
     (place / "replayforge.toml").unlink()
     assert "--data-dir /var/lib/replayforge\n" in cli("deploy", "systemd").out
+
+
+def test_what_a_unit_would_miss_is_said(cli: Cli, place: Path) -> None:
+    """Without handlers, or with files below /tmp or in a home, stderr says so, and nothing where all is well."""
+    with (place / "replayforge.toml").open("a") as settings:
+        settings.write('[handlers]\nmodules = ["handlers.py"]\n')
+    assert "[handlers] modules" not in cli("deploy", "systemd").err
+    (place / "replayforge.toml").unlink()
+    assert "[handlers] modules" in cli("deploy", "systemd").err
+    loaded = load_config(None, {}, {"handlers": ("app.handlers",)})
+    good = Place("/opt/replayforge/venv/bin/python", Path("/opt/replayforge"), loaded, "1")
+    assert doubts_about_unit(good) == []
+    (hidden,) = doubts_about_unit(replace(good, directory=Path("/tmp/here")))
+    (closed,) = doubts_about_unit(replace(good, python="/home/ada/venv/bin/python"))
+    assert ("PrivateTmp" in hidden, "ProtectHome" in closed) == (True, True)
 
 
 def test_containers(cli: Cli, place: Path) -> None:

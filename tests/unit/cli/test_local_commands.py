@@ -50,6 +50,7 @@ def test_config_check_refuses_the_code_that_serve_would(cli: Cli, monkeypatch: p
     Path("shop_handlers.py").write_text(f"from replayforge import Handlers\nhandlers = Handlers()\n\n{handler}")
     Path("replayforge.toml").write_text("[handlers]\nmodules = ['shop_handlers.py']\n")
     assert cli("config", "check").out.endswith("; handlers: 1.\n")
+    assert cli("config", "check", "--handlers", "shop_handlers.py").out.endswith("; handlers: 1.\n")
     Path("late_handlers.py").write_text(Path("shop_handlers.py").read_text().replace("event, ctx", "event"))
     Path("replayforge.toml").write_text("[handlers]\nmodules = ['late_handlers.py']\n")
     ended = cli("config", "check")

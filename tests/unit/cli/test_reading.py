@@ -340,10 +340,14 @@ def test_status_not_converged(ask: Cli, api: FakeApi) -> None:
 
 
 def test_status_that_nobody_tells(ask: Cli, api: FakeApi) -> None:
-    """A daemon that does not tell is neither converged nor not: exit code 2."""
-    api.faults = [refusing(401, "Key needed")]
+    """A daemon that does not tell is neither converged nor not: exit code 2. A key's way in is named."""
+    api.faults = [refusing(421, "Host not ours"), refusing(401, "Key needed"), refusing(401, "Key needed")]
     ended = ask("status")
-    assert (ended.code, ended.err) == (2, "Key needed\n")
+    assert (ended.code, ended.err) == (2, "Host not ours\n")
+    for command, code in ((("status",), 2), (("events", "ls"), 1)):
+        ended = ask(*command)
+        assert ended.code == code
+        assert ended.err.endswith("Key needed A command takes its key from --api-key or REPLAYFORGE_API_KEY.\n")
 
 
 def test_status_waits(ask: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,12 +137,12 @@ def test_defects_are_called_defects(
 
 @pytest.mark.parametrize("shell", ["version > /dev/full", "version | true", "--help > /dev/full", "--help | true"])
 def test_output_that_cannot_be_written(shell: str) -> None:
-    """A full disk, or a pipe whose reader has ended, gives one sentence and exit code 74."""
+    """A full disk gives one sentence, a pipe whose reader has read enough gives none, and exit code 74 either."""
     script = f"{sys.executable} -m replayforge {shell}; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 74
-    assert done.stderr.startswith("replayforge: The output cannot be written: ")
-    assert done.stderr.count("\n") == 1
+    said = ["replayforge: The output cannot be written: No space left on device."] if "/dev/full" in shell else []
+    assert done.stderr.splitlines() == said
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
