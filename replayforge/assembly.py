@@ -55,6 +55,7 @@ from replayforge.engine.report.daemon_status import DaemonStatus
 from replayforge.engine.report.event_queries import EventQueries
 from replayforge.engine.report.handler_report import HandlerReporter
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
+from replayforge.engine.report.why import WhyQuery
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.children import Children
 from replayforge.engine.run.furnishing import Furnishing
@@ -113,6 +114,7 @@ class Daemon:
     handler_reporter: HandlerReporter
     alerter: Alerter
     queries: EventQueries
+    why: WhyQuery
     convergence: ConvergenceQuery
     status: DaemonStatus
     workers: list[Worker]
@@ -351,6 +353,7 @@ async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
         handler_reporter=reporting.handler_reporter,
         alerter=reporting.alerter,
         queries=reporting.queries,
+        why=reporting.why,
         convergence=reporting.convergence,
         status=reporting.status,
         workers=running.workers,

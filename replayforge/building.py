@@ -45,6 +45,7 @@ from replayforge.engine.report.daemon_status import DaemonStatus
 from replayforge.engine.report.event_queries import EventQueries
 from replayforge.engine.report.handler_report import HandlerReporter
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
+from replayforge.engine.report.why import WhyQuery
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.children import Children
 from replayforge.engine.run.deadlines import Deadlines
@@ -155,6 +156,7 @@ class Reporting:
     status: DaemonStatus
     convergence: ConvergenceQuery
     queries: EventQueries
+    why: WhyQuery
     handler_reporter: HandlerReporter
     alerter: Alerter
 
@@ -455,4 +457,5 @@ def build_reporting(
     queries = EventQueries(base.store, claiming.intake, base.handlers, running.rules.retry, base.clock)
     reporter = HandlerReporter(base.store, claiming.buffer, claiming.handler_limits, running.rules)
     alerter = Alerter(base.alerts, base.store, convergence, status, base.clock, base.telemetry)
-    return Reporting(status, convergence, queries, reporter, alerter)
+    why = WhyQuery(queries, claiming.handler_limits, status, claiming.dispatcher, base.clock)
+    return Reporting(status, convergence, queries, why, reporter, alerter)

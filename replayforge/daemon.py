@@ -220,6 +220,7 @@ def web_context(daemon: Daemon) -> WebContext:
         sources=daemon.sources,
         scheduler=daemon.scheduler,
         queries=daemon.queries,
+        why=daemon.why,
         lanes=lanes_of(config),
         convergence=daemon.convergence,
         status=daemon.status,

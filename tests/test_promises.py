@@ -211,7 +211,7 @@ ROUTES_BEYOND = {
     "GET /api/sources/{}/refusals", "GET /in/{}", "POST /api/sources/{}/pause",
     "GET /api/schedules", "POST /api/schedules/{}/pause", "POST /api/schedules/{}/resume", "POST /api/schedules/{}/run",
     "POST /api/sources/{}/refusals/verify", "POST /api/sources/{}/resume",
-    "POST /in/{}", "GET /api/lanes", "GET /api/alerts", "POST /api/alerts/{}/test",
+    "POST /in/{}", "GET /api/lanes", "GET /api/alerts", "POST /api/alerts/{}/test", "GET /api/events/{}/why",
 }  # fmt: skip
 
 

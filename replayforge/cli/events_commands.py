@@ -12,7 +12,7 @@ from replayforge.cli.options import as_json, begins_from, document, event_filter
 from replayforge.cli.output import facts, relative, state, table, verbatim
 from replayforge.client.http import ClientConnection
 from replayforge.client.terminal import NOTHING, complain, first_line, plain, printable
-from replayforge.domain.lifecycle import REPLAYABLE, TRANSITIONS, State
+from replayforge.domain.lifecycle import REPLAYABLE, TERMINAL, TRANSITIONS, State
 
 PAYLOAD_SHOWN_CHARACTERS = 16_384
 STEPS_SHOWN = 200
@@ -90,9 +90,12 @@ def show(client: ClientConnection, *, event_id: str, json_wanted: bool) -> None:
         verbatim(reply.body)
         return
     event, untouched = reply.document(), msgspec.json.decode(reply.body, type=dict[str, msgspec.Raw])
+    open_now = event.get("status") not in TERMINAL
+    why = client.get("api", "events", event_id, "why").document()["sentence"] if open_now else None
     facts(
         [
             ("state", state_in_words(event)),
+            *([("why", plain(why))] if why else []),
             *((name.replace("_", " "), plain(event[name])) for name in SHOWN if event.get(name)),
             ("failed", f"{attempts(event)} attempts of run {plain(event.get('run'))}"),
             *((name, f"{plain(event.get(f'{name}_at'))}  ({relative(event.get(f'{name}_at'))})") for name in TIMES),

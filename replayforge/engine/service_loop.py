@@ -4,6 +4,7 @@ import asyncio
 import math
 from asyncio import create_task, ensure_future, wait
 from collections.abc import Awaitable, Callable, Coroutine
+from time import monotonic
 from typing import Any, TypeVar
 
 from replayforge.domain.errors import Unavailable
@@ -23,14 +24,20 @@ class Outage:
 
     def __init__(self, telemetry: Telemetry | None = None) -> None:
         self.telemetry = telemetry
-        self.reported = False
+        self.since: float | None = None
         self.delay_seconds = 0.0
 
     def report(self, error: Unavailable) -> None:
         """Report that the store does not answer, once for each outage."""
-        if not self.reported and self.telemetry is not None:
-            self.telemetry.emit("store.failed", error=str(error))
-        self.reported = True
+        if self.since is None:
+            self.since = monotonic()
+            if self.telemetry is not None:
+                self.telemetry.emit("store.failed", error=str(error))
+
+    @property
+    def lasted_seconds(self) -> float:
+        """For how long it has lasted; 0 when there is none."""
+        return 0.0 if self.since is None else monotonic() - self.since
 
     async def wait(self, error: Unavailable, stopping: asyncio.Event) -> None:
         """Wait before the next try, longer each time; returns early when stopping."""
@@ -53,9 +60,9 @@ class Outage:
 
     def over(self) -> None:
         """Note that the dependency answered."""
-        if self.reported and self.telemetry is not None:
+        if self.since is not None and self.telemetry is not None:
             self.telemetry.emit("store.recovered")
-        self.reported = False
+        self.since = None
         self.delay_seconds = 0.0
 
 

@@ -82,6 +82,7 @@ def routes(tracer: Tracer | None = None) -> list[Route]:
         get("/api/events/export", export.export_events, READ),
         get("/api/events/{id:(?!bulk$)[^/]+}", events.show_event, READ),
         get("/api/events/{id:[^/]+}/steps", events.list_steps, READ),
+        get("/api/events/{id:[^/]+}/why", events.show_why, READ),
         post("/api/events/{id:[^/]+}/replay", events.replay_event, OPERATE),
         post("/api/events/{id:[^/]+}/retry", events.retry_event, OPERATE),
         post("/api/events/{id:[^/]+}/cancel", events.cancel_event, OPERATE),

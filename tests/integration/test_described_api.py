@@ -120,6 +120,7 @@ async def events_and_workflows(client: DescribedClient) -> None:
     placed, later = await newest(client, "order.placed"), await newest(client, "order.later")
     assert (await call("show_event", id=placed, wait=10))["status"] == "succeeded"
     assert (await call("list_steps", id=placed, limit=5))["items"][0]["name"] == "charge"
+    assert (await call("show_why", id=placed))["cause"] == "ended"
     page = await call("list_events", status="retrying", workflow_id="w", since="2026-11-22T10:00:00Z", limit=1)
     assert (await call("list_events", cursor=page["next_cursor"] or "1"))["next_cursor"] is None or page["has_more"]
     assert (await call("recent_events", limit=3))["items"]

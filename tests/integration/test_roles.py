@@ -24,6 +24,7 @@ TABLE = {
     "I A": "POST /api/events  POST /api/events/bulk  GET /in/{}  POST /in/{}  POST /send",
     "R O A": """
         GET /api/events  GET /api/events/recent  GET /api/events/export  GET /api/events/{}  GET /api/events/{}/steps
+        GET /api/events/{}/why
         GET /api/workflows  GET /api/workflows/{}  GET /api/workflows/{}/timeline  GET /api/deadletters
         GET /api/replays  GET /api/replays/{}  GET /api/handlers  GET /api/lanes  GET /api/sources  GET /api/alerts
         GET /api/sources/{}/refusals  GET /api/schedules  GET /api/convergence  GET /api/workers  GET /api/supervisor

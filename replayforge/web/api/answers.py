@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from replayforge.domain.journal import StepKind
 from replayforge.domain.lifecycle import Outcome, Reason, State
+from replayforge.engine.report.why import Cause
 from replayforge.forgelog.stats import LogStats
 from replayforge.web.api.handlers import HandlerShape
 from replayforge.web.api.replays import ReplayShape
@@ -67,6 +68,17 @@ class ActionShape(msgspec.Struct):
     run: int
     action: str
     detail: str
+
+
+class WhyShape(msgspec.Struct):
+    """What an event waits for: a sentence, its kind, and what it names: the event in its way, a handler, a time."""
+
+    id: str
+    cause: Cause
+    sentence: str
+    event_id: str | None
+    handler: str | None
+    until: Time | None
 
 
 class SuspicionShape(msgspec.Struct):

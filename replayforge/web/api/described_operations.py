@@ -220,6 +220,7 @@ OPERATIONS: dict[str, Operation] = {
     "GET /api/events/recent": Operation(("limit",), answers=ok(Page[ShownEvent])),
     "GET /api/events/{id}": Operation(("wait",), answers=ok(answers.EventHistory)),
     "GET /api/events/{id}/steps": Operation(LIST, answers=ok(answers.StepsShape)),
+    "GET /api/events/{id}/why": Operation(answers=ok(answers.WhyShape)),
     "POST /api/events/{id}/replay": Operation(
         body=RequestBody(ReplayRequest, optional=True, example=REASON), answers=REPLAYED
     ),

@@ -186,6 +186,21 @@ async def list_steps(request: web.Request) -> web.Response:
     return json_response(page | {"journal": found.journal, "earlier_steps": found.earlier_steps})
 
 
+async def show_why(request: web.Request) -> web.Response:
+    """Answer with what an event waits for, in one sentence that names what is in its way."""
+    event_id = request.match_info["id"]
+    why = await context_of(request).why.find(event_id)
+    answer = {
+        "id": event_id,
+        "cause": why.cause,
+        "sentence": why.sentence,
+        "event_id": why.event_id,
+        "handler": why.handler,
+        "until": None if why.until_us is None else format_time(why.until_us),
+    }
+    return json_response(answer)
+
+
 async def replay_event(request: web.Request) -> web.Response:
     """Replay an event, or say what that would do; with a payload, accept a new event that remembers the one it replays.
 

@@ -22,6 +22,7 @@ from replayforge.engine.report.daemon_status import DaemonStatus
 from replayforge.engine.report.event_queries import EventQueries
 from replayforge.engine.report.handler_report import HandlerReporter
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
+from replayforge.engine.report.why import WhyQuery
 from replayforge.engine.run.chaos import Chaos
 from replayforge.supervisor import Supervisor
 from replayforge.telemetry import Telemetry
@@ -62,6 +63,7 @@ class WebContext:
     sources: Sources
     scheduler: Scheduler
     queries: EventQueries
+    why: WhyQuery
     lanes: Lanes
     convergence: ConvergenceQuery
     status: DaemonStatus

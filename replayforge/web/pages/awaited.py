@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from replayforge.domain.clock import format_time
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.journal import StepKind, StepRecord, StepState
-from replayforge.domain.lane import Turn
 from replayforge.domain.lifecycle import TERMINAL, Reason, State
 from replayforge.stores.stories import Story
 from replayforge.web.pages.words import first_line
@@ -22,7 +21,7 @@ class RelativeRow:
 
 @dataclass(frozen=True, slots=True)
 class TurnRow:
-    """What an event waits for in its lane: a sentence, in which the event that it names stands for itself."""
+    """What an event waits for: a sentence, in which the event that it names stands for itself."""
 
     before: str
     event_id: str
@@ -83,19 +82,15 @@ def reason_to_stay(event: StoredEvent, story: Story) -> str:
     """Say why an event is where it is, when nobody would see it from its state."""
     if event.reason == Reason.OVERLAP and event.state is State.CANCELLED:
         return f"It was not run: {event.last_error}"
-    if event.state is State.KEPT:
-        return f"No wait of its workflow has taken it yet. It is kept until a handler waits for {event.event_type}."
     if story.cancel_requested and event.state not in TERMINAL:
         return "It is to be cancelled: that happens at the next step of its handler."
-    if event.state is State.WAITING and not story.awaited(event):
-        return "Its handler waits for a time."
     return ""
 
 
-def turn_row(turn: Turn) -> TurnRow:
+def turn_row(words: str, event_id: str | None) -> TurnRow:
     """Take a sentence apart where it names an event."""
-    before, _, after = turn.words.partition(turn.event_id) if turn.event_id else (turn.words, "", "")
-    return TurnRow(before, turn.event_id or "", after)
+    before, _, after = words.partition(event_id) if event_id else (words, "", "")
+    return TurnRow(before, event_id or "", after)
 
 
 def step_in_doubt(event: StoredEvent, story: Story) -> str:

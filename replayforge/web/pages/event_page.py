@@ -7,9 +7,10 @@ from aiohttp import web
 from replayforge.domain.errors import NotFound
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.journal import StepKind
-from replayforge.domain.lifecycle import State
+from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.report.event_queries import History
+from replayforge.engine.report.why import WaitReason
 from replayforge.stores.stories import Story
 from replayforge.turns import computed
 from replayforge.web.http.context import WebContext, context_of
@@ -57,7 +58,7 @@ async def event(request: web.Request) -> web.Response:
         view = received_view(found, holds)
     else:
         told = told_facts(await context.status.details_of(found.event))
-        view = history_view(found, Shown(holds, attempts, falls, told), context, reading)
+        view = history_view(found, Shown(holds, attempts, falls, told, context.why.of(found)), context, reading)
     return await show(request, PageTemplate("event.html", view.event.event_type, "events"), view)
 
 
@@ -109,12 +110,13 @@ def received_view(receipt: Receipt, holds: views.HeldView) -> views.EventView:
 
 
 class Shown(NamedTuple):
-    """What of an event was made for its reader: documents, attempts and steps, and what its handler says."""
+    """What of an event was made for its reader: documents, attempts, steps, what its handler says, and why it waits."""
 
     holds: views.HeldView
     attempts: list[rows.AttemptRow]
     waterfall: Waterfall | None
     told: list[rows.Fact]
+    why: WaitReason
 
 
 def history_view(found: History, made: Shown, context: WebContext, reading: Reading) -> views.EventView:
@@ -129,7 +131,7 @@ def history_view(found: History, made: Shown, context: WebContext, reading: Read
         holds=made.holds,
         replay_of=found.event.replay_of or "",
         why=reason_to_stay(event, story),
-        turn=None if found.turn is None else turn_row(found.turn),
+        turn=None if event.state in TERMINAL else turn_row(made.why.sentence, made.why.event_id),
         in_doubt=step_in_doubt(event, story),
         awaits=awaited_rows(event, story),
         parent=None if event.parent_id is None else relative_row(event.parent_id, story),

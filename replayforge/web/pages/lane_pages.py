@@ -109,7 +109,7 @@ def rate_in_words(interval_us: int) -> str:
 
 def key_row(report: LaneReport) -> LaneKeyRow:
     """Return the row of a key."""
-    shape = lane_shape(report)
+    shape, turn = lane_shape(report), turn_of("", report)
     blocks = report.strict and report.head_state == State.DEAD_LETTERED
     return LaneKeyRow(
         match=shape.match,
@@ -118,7 +118,7 @@ def key_row(report: LaneReport) -> LaneKeyRow:
         blocked=count(shape.blocked) + ("+" if shape.count_capped else ""),
         released=count(shape.released),
         running=count(shape.running),
-        turn=turn_row(turn_of("", report)) if shape.blocked else None,
+        turn=turn_row(turn.words, turn.event_id) if shape.blocked else None,
         dead_id=(report.head_id or "") if blocks else "",
     )
 

@@ -94,8 +94,8 @@ class HeldView:
 
 @dataclass(frozen=True, slots=True)
 class EventView:
-    """One event with its history; `verbs` are the actions its state allows, `why` says what keeps it where it is,
-    `turn` what it waits for in its lane.
+    """One event with its history; `verbs` are the actions its state allows, `why` says what has been decided about it,
+    `turn` what it waits for.
 
     `in_doubt` is the step that a held event waits for a decision about; `awaits` is what it is parked
     for, `waterfall` its steps, `parent` the event whose handler has made it, `subscribers` who has a child of it,

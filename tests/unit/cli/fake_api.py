@@ -70,6 +70,7 @@ class FakeApi:
                 web.get("/api/events", self.list_events),
                 web.get("/api/events/{id}", self.show_event),
                 web.get("/api/events/{id}/steps", self.list_steps),
+                web.get("/api/events/{id}/why", self.show_why),
                 web.post("/api/{kind:events|deadletters}/{id}/{action}", self.act),
                 web.get("/api/deadletters", self.groups),
                 web.post("/api/replays", self.post_replay),
@@ -140,6 +141,9 @@ class FakeApi:
 
     async def list_steps(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"items": self.events[request.match_info["id"]]["steps"], "has_more": False})
+
+    async def show_why(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"id": request.match_info["id"], "sentence": "It is due at noon."})
 
     async def show_event(self, request: web.Request) -> web.StreamResponse:
         event_id = request.match_info["id"]

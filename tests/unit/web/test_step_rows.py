@@ -126,14 +126,12 @@ def test_what_an_event_waits_for_in_words() -> None:
 @pytest.mark.parametrize(
     ("event", "story", "words"),
     [
-        (stored_event(state=State.KEPT, event_type="paid"), Story(), "No wait of its workflow has taken it yet."),
         (stored_event(), Story(cancel_requested=True), "It is to be cancelled"),
         (stored_event(state=State.SUCCEEDED), Story(cancel_requested=True), ""),
-        (WAITING, Story(), "Its handler waits for a time."),
     ],
 )
 def test_why_an_event_is_where_it_is(event: StoredEvent, story: Story, words: str) -> None:
-    """A kept signal, and one that is to be cancelled, say what comes next."""
+    """One that is to be cancelled says what comes next."""
     assert reason_to_stay(event, story)[: len(words) or None] == words
 
 
