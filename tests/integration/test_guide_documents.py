@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from shutil import which
@@ -17,8 +18,12 @@ from click.testing import CliRunner
 
 from replayforge import Context, Event, Handlers
 from replayforge.cli.main import commands
+from replayforge.crashpoints import POINTS
+from replayforge.domain.event import Attempt
+from replayforge.domain.journal import StepRecord
 from replayforge.domain.lifecycle import TRANSITIONS, Reason, State
 from replayforge.domain.retry import RetryPolicy
+from replayforge.domain.schedule import Schedule, objection_to
 from replayforge.stores.decisions import UNCLAIMED
 from replayforge.web.http.problem_types import PROBLEM_TYPES
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, until
@@ -118,6 +123,39 @@ def test_the_states_are_those_of_the_lifecycle() -> None:
     assert drawn == {state.value for state in State}
     reasons = [row[0].strip("`") for row in table("states", "Why an event is a dead letter")]
     assert sorted(reasons) == sorted([*Reason, UNCLAIMED])
+
+
+def test_testing_tells_points_and_records_as_the_code_has_them() -> None:
+    """Every crash point has its sentence, and what attempts and steps have is told, nothing else."""
+    assert {row[0].strip("`"): row[1] for row in table("testing", "Crash points")} == POINTS
+    told = {row[0]: set(re.findall(r"`(\w+)`", row[1])) for row in table("testing", "Attempts and steps")}
+    attempt = {field.name for field in fields(Attempt)}
+    assert told == {"`.attempts`": attempt, "`.steps`": set(StepRecord.__struct_fields__)}
+
+
+def test_the_cron_expressions_are_read() -> None:
+    """Each one that the guide shows names a time, and none of what it calls unknown does."""
+    shown = re.findall(r"`(.*?)`", " ".join(row[1] for row in table("schedules", "Cron expressions")))
+    unknown = ["0 0 9 * * 1", "0 9 ? * 1", "0 9 1W * *", "H 9 * * *"]
+    schedules = [Schedule(name="a", event_type="a", workflow="a", cron=cron) for cron in [*shown, *unknown]]
+    known = [schedule.cron for schedule in schedules if not objection_to(schedule)]
+    assert known == shown
+    assert len(shown) > 9
+
+
+def test_the_probes_are_those_of_the_manifest() -> None:
+    """What the guide shows of Kubernetes is what `deploy kubernetes` prints."""
+    shown = next(block.text for block in blocks("operating") if "livenessProbe" in block.text)
+    printed = CliRunner().invoke(commands, ["deploy", "kubernetes"]).output
+    assert probes_of(shown) == probes_of(printed)
+
+
+def probes_of(manifest: str) -> set[tuple[str, ...]]:
+    """Return each probe with its path and its numbers, and the grace period."""
+    numbers = r"(\w+Probe):\n.*?path: ([\w/]+).*?periodSeconds: (\d+)\s+timeoutSeconds: (\d+)\s+failureThreshold: (\d+)"
+    grace = re.search(r"terminationGracePeriodSeconds: (\d+)", manifest)
+    assert grace is not None
+    return {*re.findall(numbers, manifest, re.DOTALL), grace.groups()}
 
 
 def test_every_error_has_its_remedy() -> None:
