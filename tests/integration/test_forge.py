@@ -190,7 +190,9 @@ async def test_a_daemon_dies_within_a_step(point: str, calls: int) -> None:
         assert (event.status, event.result, seen.count("effect")) == ("succeeded", "done", calls)
 
 
-ELSEWHERE = {"replay.committed", "recall.committed", "schedule.appended", "lane.released"}
+ELSEWHERE = {
+    "replay.committed", "recall.committed", "schedule.appended", "lane.released", "alert.recorded", "alert.delivered",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("point", sorted(crashpoints.POINTS.keys() - ELSEWHERE))

@@ -57,9 +57,7 @@ def write_files(document: str, folder: Path, ports: Mapping[str, str]) -> list[s
 
 def with_ports(text: str, ports: Mapping[str, str]) -> str:
     """Return what a document shows with the ports that are free here."""
-    for shown, port in ports.items():
-        text = text.replace(shown, port)
-    return text
+    return re.sub("|".join(ports) or r"(?!)", lambda shown: ports[shown[0]], text)  # in one go: a port may hold another
 
 
 def run_commands(document: str, daemon: DaemonProcess, ports: Mapping[str, str]) -> list[str]:
