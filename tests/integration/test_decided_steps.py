@@ -97,7 +97,7 @@ async def test_a_step_in_doubt_is_decided_about_by_its_name(tmp_path: Path) -> N
         event_id, path = await in_doubt(house)
         assert (await house.post(path, {"to": "dead_lettered", "step": "charge", "reason": "not paid"}))[0] == 200
         status, answer = await house.post(f"/api/events/{event_id}/replay", {})
-        assert (status, answer["cleared"]) == (202, [{"kind": "step", "step": "charge"}])
+        assert (status, answer["cleared"]) == (202, [{"kind": "step", "name": "charge"}])
         assert (await house.reaches(event_id, "succeeded"))["result"] == f"{event_id} 2"
 
 

@@ -1,8 +1,10 @@
 """The API as its OpenAPI document has it: every operation called by nothing else, every answer judged by it."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from typing import Any
 
 import pytest
@@ -22,6 +24,15 @@ SETTINGS = {
     "alerts": [{"name": "held", "when": "held", "command": ["true"]}],
     "lanes": [{"match": "order.laned", "key": "workflow_id"}],
 }
+
+SEED = 20261128
+# What no schema tells: whether an id, a key, an offset or a step that is well formed fits what the store holds.
+FITTING = ("post_event", "replay_event", "replay_dead_letter", "resolve_event", "create_replay", "commit_offset")
+SCHEMATHESIS = f"""
+[[operations]]
+include-operation-id = {list(FITTING)}
+checks.positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 409, 422]
+"""
 
 
 def described_handlers() -> Handlers:
@@ -161,6 +172,7 @@ async def dead_letters_and_replays(client: DescribedClient) -> None:
     assert (await call("list_error_groups", window_seconds=60))["items"]
     assert (await call("replay_dead_letter", {"reason": "again"}, id=first))["run"] == 2
     assert (await call("discard_dead_letter", {"reason": "a test"}, id=second))["status"] == "discarded"
+    assert (await call("show_event", id=second))["reason"] == "a test"
     chosen = {"filter": {}, "reason": "again", "rate_per_second": 0.01}
     assert (await call("create_replay", {**chosen, "dry_run": True}))["count"]
     job = (await call("create_replay", chosen))["id"]
@@ -235,6 +247,30 @@ async def arm_a_crash(client: DescribedClient) -> None:
         assert await client.call("arm_crash", armed) == armed
     finally:
         crashpoints.armed.clear()
+
+
+@pytest.mark.slow
+async def test_what_others_make_of_the_document(
+    client: DescribedClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Schemathesis, which knows nothing of us, finds no answer that the document does not describe.
+
+    It tries all operations but the stream, which ends with its client alone. Crashes are armed and never come.
+    """
+    monkeypatch.setattr(crashpoints, "pass_armed", lambda *_: None)
+    await ingest(client)
+    await events_and_workflows(client)
+    await dead_letters_and_replays(client)
+    (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
+    command = (
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml"), "run"),
+        *(str(client.house.http.make_url("/openapi.json")), "--exclude-operation-id", "stream_hints"),
+        *("--checks", "all", "--max-examples", "10", "--seed", str(SEED), "--no-color"),
+    )
+    process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, stdout=PIPE, stderr=STDOUT)
+    said, _ = await process.communicate()
+    crashpoints.armed.clear()
+    assert process.returncode == 0, said.decode()
 
 
 async def test_the_document_is_whole(client: DescribedClient) -> None:

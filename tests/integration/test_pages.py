@@ -14,7 +14,7 @@ import pytest
 from replayforge.domain.api_keys import Role, new_key
 from replayforge.domain.errors import Unavailable
 from replayforge.web.api.openapi import api_routes
-from replayforge.web.api.shapes import ORIGINAL_NAMES, SAID_TWICE
+from replayforge.web.api.shapes import ORIGINAL_NAMES, SAID_TWICE, RowShape
 from replayforge.web.http.sessions import Sessions
 from replayforge.web.live.hints import ALL_TOPICS, HINT_SECONDS, happened
 from replayforge.web.pages import api_page, guide, lane_pages, rendering, schedule_pages, source_pages, views
@@ -461,6 +461,20 @@ async def test_what_only_the_original_calls_so_is_deprecated(house: House) -> No
     for kind, names in ((kind, ORIGINAL_NAMES[said]) for kind, said in SAID_TWICE.items()):
         assert all(f" {ours}," in schemas[kind]["properties"][name]["description"] for name, ours in names.items())
         assert not {ours for ours in names.values() if schemas[kind]["properties"][ours].get("deprecated")}
+
+
+async def test_one_thing_goes_by_one_name_wherever_it_is_shown(house: House) -> None:
+    """An event, an attempt, a step and a worker have the same members in lists, timelines, and by themselves."""
+    schemas = (await house.get("/openapi.json"))["components"]["schemas"]
+    members = {kind: schema.get("properties", {}) for kind, schema in schemas.items()}
+    row = {name: members["EventShape"][name] for name in RowShape.__struct_fields__}
+    for kind in ("ShownEvent", "EventHistory", "RetiredShape", "TimelineEvent"):
+        assert row.items() <= members[kind].items(), kind
+    assert members["DeadLetter"].keys() - row.keys() == {"event_id", "replayed_at", "replay_status"}
+    listed = [(name, shape["items"]) for of in members.values() for name, shape in of.items() if "items" in shape]
+    assert all(of["$ref"].endswith("/AttemptShape") for name, of in listed if name == "attempts")
+    assert members["ClearedStep"].items() <= members["StepShape"].items()
+    assert not {"worker", "worker_id"} & {name for of in members.values() for name in of}
 
 
 async def test_the_page_of_the_api_names_every_path(house: House) -> None:

@@ -104,7 +104,7 @@ async def test_a_failure_that_was_caught_stays_and_its_compensation_is_not_undon
         calls.clear()
         broken.clear()
         status, answer = await house.post(f"/api/events/{mended}/replay", {"from": "failure"})
-        assert (status, answer["cleared"]) == (202, [{"kind": "step", "step": "charge"}])
+        assert (status, answer["cleared"]) == (202, [{"kind": "step", "name": "charge"}])
         await house.reaches(mended, "succeeded")
         assert calls == {"charge": 1}
         status, problem = await house.post(f"/api/deadletters/{compensated}/replay", {})

@@ -12,7 +12,7 @@ from replayforge.engine.report.why import Cause
 from replayforge.forgelog.stats import LogStats
 from replayforge.web.api.handlers import HandlerShape
 from replayforge.web.api.replays import ReplayShape
-from replayforge.web.api.shapes import PauseShape, ShownEvent, Time
+from replayforge.web.api.shapes import PauseShape, RowShape, ShownEvent, Time
 from replayforge.web.api.step_shapes import AwaitedShape, ChildShape, RelativeShape, StepInBrief, StepShape
 
 Item = TypeVar("Item")
@@ -62,12 +62,13 @@ class RunShape(msgspec.Struct):
 
 
 class ActionShape(msgspec.Struct):
-    """Something that a person or the daemon did to an event."""
+    """Something that a person or the daemon did to an event; `by` names the key that asked for it."""
 
     at: Time
     run: int
     action: str
     detail: str
+    by: str | None
 
 
 class WhyShape(msgspec.Struct):
@@ -156,7 +157,7 @@ class ClearedStep(msgspec.Struct):
     """A step that a replay takes out of the journal."""
 
     kind: StepKind
-    step: str
+    name: str
 
 
 class EventReplay(msgspec.Struct):
@@ -209,25 +210,9 @@ class WorkflowShape(msgspec.Struct):
     last_updated_at: Time
 
 
-class TimelineEvent(msgspec.Struct):
+class TimelineEvent(RowShape):
     """An event of a workflow, with its attempts and what its handler has done."""
 
-    id: str
-    event_type: str
-    service_name: str
-    status: State
-    run: int
-    attempt_count: int
-    max_attempts: int
-    last_error: str | None
-    created_at: Time
-    updated_at: Time
-    next_run_at: Time | None
-    origin: str | None
-    subscriber: str | None
-    subscribers: list[str] | None
-    lane: str | None
-    blocked: bool
     steps: list[StepInBrief]
     attempts: list[AttemptShape]
 
@@ -240,9 +225,10 @@ class TimelineShape(msgspec.Struct):
 
 
 class DeadLetter(msgspec.Struct):
-    """A dead letter; its id is that of its event."""
+    """A dead letter; its id is that of its event, and `updated_at` when it became one."""
 
     id: str
+    application_name: str
     workflow_id: str
     event_type: str
     service_name: str
@@ -251,10 +237,11 @@ class DeadLetter(msgspec.Struct):
     error_signature: str | None
     run: int
     attempt_count: int
-    created_at: Time
+    updated_at: Time
     replayed_at: Time | None
     replay_status: str | None
     event_id: str
+    created_at: Time
 
 
 class GroupShape(msgspec.Struct):
@@ -483,7 +470,7 @@ class Workload(msgspec.Struct):
 class CrashedWorker(msgspec.Struct):
     """A worker that was crashed."""
 
-    worker: str
+    worker_name: str
     status: Literal["crashed"]
 
 

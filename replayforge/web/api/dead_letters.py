@@ -56,6 +56,7 @@ def dead_letter(event: StoredEvent) -> dict[str, Any]:
     """Show a dead letter with the original's names: it has no id but its event's."""
     answer = {
         "id": event.id,
+        "application_name": event.application_name,
         "workflow_id": event.workflow_id,
         "event_type": event.event_type,
         "service_name": event.service_name,
@@ -64,7 +65,7 @@ def dead_letter(event: StoredEvent) -> dict[str, Any]:
         "error_signature": event.error_signature,
         "run": event.run,
         "attempt_count": event.attempt_count,
-        "created_at": format_time(event.updated_at_us),
+        "updated_at": format_time(event.updated_at_us),
         "replayed_at": None,
         "replay_status": None,
     }

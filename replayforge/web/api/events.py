@@ -280,7 +280,7 @@ def plan_shape(plan: ReplayPlan) -> dict[str, Any]:
     return {
         "from": plan.begins_from,
         "journal": plan.number,
-        "cleared": [{"kind": step.kind, "step": step.step} for step in plan.cleared],
+        "cleared": [{"kind": step.kind, "name": step.step} for step in plan.cleared],
         "effects_again": plan.effects,
     }
 
@@ -341,26 +341,8 @@ async def show_timeline(request: web.Request) -> web.Response:
         if attempt.event_id in by_event:
             by_event[attempt.event_id].append(shapes.attempt(attempt))
     shown = [
-        {
-            "id": event.id,
-            "event_type": event.event_type,
-            "service_name": event.service_name,
-            "status": event.state.value,
-            "run": event.run,
-            "attempt_count": event.attempt_count,
-            "max_attempts": context.queries.attempts_max(event),
-            "last_error": event.last_error,
-            "created_at": format_time(event.created_at_us),
-            "updated_at": format_time(event.updated_at_us),
-            "next_run_at": None if event.due_at_us is None else format_time(event.due_at_us),
-            "origin": event.origin,
-            "subscriber": event.subscriber,
-            "subscribers": event.subscriber_names or None,
-            "lane": event.lane,
-            "blocked": bool(event.blocked),
-            "steps": [step_in_brief(one) for one in steps.get(event.seq, ())],
-            "attempts": by_event[event.id],
-        }
+        shapes.row_shape(event, context.queries.attempts_max(event))
+        | {"steps": [step_in_brief(one) for one in steps.get(event.seq, ())], "attempts": by_event[event.id]}
         for event in events
     ]
     return json_response({"workflow_id": workflow_id, "events": shown})

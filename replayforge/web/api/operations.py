@@ -252,7 +252,7 @@ async def crash_worker(request: web.Request) -> web.Response:
     if name not in context.supervisor.guards:
         raise HttpProblem("not-found", f"There is no worker {name!r}.")
     context.supervisor.crash(name)
-    return json_response({"worker": name, "status": "crashed"}, status=202)
+    return json_response({"worker_name": name, "status": "crashed"}, status=202)
 
 
 def require_chaos(context: WebContext) -> Chaos:

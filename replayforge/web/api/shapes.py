@@ -27,7 +27,7 @@ ORIGINAL_NAMES: dict[str, dict[str, str]] = {
         "next_retry_at": "next_run_at",
     },
     "Attempt": {"status": "outcome", "error_message": "error"},
-    "DeadLetter": {"event_id": "id"},
+    "DeadLetter": {"event_id": "id", "created_at": "updated_at"},
     "Convergence": {
         "acknowledged_events": "total_events",
         "dlq_events": "dead_lettered_events",
@@ -53,11 +53,14 @@ NeededWords = Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX, patt
 # How a description says what is written as text here.
 Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 StateWord = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [state.value for state in State]})]
-ReasonWord = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [reason.value for reason in Reason]})]
+REASONS = ", ".join(Reason)
+ReasonWords = Annotated[
+    str, msgspec.Meta(description=f"One of {REASONS}; of a discarded event, what was said as it was discarded.")
+]
 
 
-class EventShape(msgspec.Struct):
-    """An event as the API shows it."""
+class RowShape(msgspec.Struct):
+    """What the API says of an event wherever it shows one."""
 
     id: str
     application_name: str
@@ -66,29 +69,34 @@ class EventShape(msgspec.Struct):
     service_name: str
     idempotency_key: str | None
     status: StateWord
-    duplicate: bool
     log_id: str
     log_offset: int
     attempt_count: int
     max_attempts: int
     run: int
     starts: int
-    payload: msgspec.Raw
-    metadata: msgspec.Raw
     created_at: Time
     updated_at: Time
     next_run_at: Time | None
     last_error: str | None
     error_signature: str | None
-    reason: ReasonWord | None
+    reason: ReasonWords | None
     replay_of: str | None
-    result: msgspec.Raw | None
     waits_for: str | None
     origin: str | None
     subscriber: str | None
     subscribers: list[str] | None
     lane: str | None
     blocked: bool
+
+
+class EventShape(RowShape):
+    """An event with its content as the API shows it."""
+
+    duplicate: bool
+    payload: msgspec.Raw
+    metadata: msgspec.Raw
+    result: msgspec.Raw | None
 
 
 class ShownEvent(EventShape):
@@ -182,37 +190,44 @@ def received_shape(receipt: Receipt, log_id: str, max_attempts: int) -> EventSha
 def stored_shape(event: StoredEvent, content: Content, max_attempts: int, *, duplicate: bool) -> EventShape:
     """Return an event as its row says."""
     return EventShape(
-        id=event.id,
-        application_name=event.application_name,
-        workflow_id=event.workflow_id,
-        event_type=event.event_type,
-        service_name=event.service_name,
-        idempotency_key=event.idempotency_key,
-        status=event.state.value,
+        **row_shape(event, max_attempts),
         duplicate=duplicate,
-        log_id=event.log_id,
-        log_offset=event.log_offset,
-        attempt_count=event.attempt_count,
-        max_attempts=max_attempts,
-        run=event.run,
-        starts=event.starts,
         payload=msgspec.Raw(content.payload),
         metadata=msgspec.Raw(content.metadata),
-        created_at=format_time(event.created_at_us),
-        updated_at=format_time(event.updated_at_us),
-        next_run_at=None if event.due_at_us is None else format_time(event.due_at_us),
-        last_error=event.last_error,
-        error_signature=event.error_signature,
-        reason=event.reason,
-        replay_of=event.replay_of,
         result=None if event.result is None else msgspec.Raw(event.result),
-        waits_for=event.waits_for,
-        origin=event.origin,
-        subscriber=event.subscriber,
-        subscribers=event.subscriber_names or None,
-        lane=event.lane,
-        blocked=bool(event.blocked) and event.state is State.QUEUED,
     )
+
+
+def row_shape(event: StoredEvent, max_attempts: int) -> dict[str, Any]:
+    """Return what is said of an event wherever one is shown: the members of RowShape."""
+    return {
+        "id": event.id,
+        "application_name": event.application_name,
+        "workflow_id": event.workflow_id,
+        "event_type": event.event_type,
+        "service_name": event.service_name,
+        "idempotency_key": event.idempotency_key,
+        "status": event.state.value,
+        "log_id": event.log_id,
+        "log_offset": event.log_offset,
+        "attempt_count": event.attempt_count,
+        "max_attempts": max_attempts,
+        "run": event.run,
+        "starts": event.starts,
+        "created_at": format_time(event.created_at_us),
+        "updated_at": format_time(event.updated_at_us),
+        "next_run_at": None if event.due_at_us is None else format_time(event.due_at_us),
+        "last_error": event.last_error,
+        "error_signature": event.error_signature,
+        "reason": event.reason,
+        "replay_of": event.replay_of,
+        "waits_for": event.waits_for,
+        "origin": event.origin,
+        "subscriber": event.subscriber,
+        "subscribers": event.subscriber_names or None,
+        "lane": event.lane,
+        "blocked": bool(event.blocked) and event.state is State.QUEUED,
+    }
 
 
 def retired_shape(receipt: Receipt, key: RetiredKey, max_attempts: int) -> RetiredShape:
