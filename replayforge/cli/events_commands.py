@@ -30,6 +30,7 @@ def events() -> None:
 @events.command("ls")
 @click.option("--status", type=click.Choice([state.value for state in State]), help="State.")
 @event_filters
+@click.option("--contains", help="A text in the payload or the metadata, exactly as it was sent; looks at the newest.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 200), help="How many at most.")
 @click.option("--cursor", help="Where the last page ended.")
 @as_json
@@ -48,10 +49,14 @@ def show_page(page: Mapping[str, Any]) -> None:
     items = page["items"]
     if not items:
         complain("No events match.")
-        return
     heads = ("STATE", "ID", "TYPE", "WORKFLOW", "FAILED", "CREATED", "LAST ERROR")
-    table(heads, [event_row(event) for event in items])
-    if page.get("has_more"):
+    if items:
+        table(heads, [event_row(event) for event in items])
+    if not page.get("search_complete", True):
+        complain(
+            f"Looked at {plain(page.get('searched'))} events, not at older ones: --cursor {page.get('next_cursor')}"
+        )
+    elif page.get("has_more"):
         complain(f"There are more: --cursor {page.get('next_cursor')}")
 
 

@@ -161,6 +161,11 @@ def history(event_id: str) -> Steps[tuple[StoredEvent, Content, list[Attempt], l
 def list_events(wanted: EventFilter, before_seq: int | None, limit: int) -> Steps[EventPage]:
     """Fetch events that pass the filter, newest first, with their contents and results, as many as fit into a page."""
     rows = yield from list_rows(wanted, before_seq, limit + 1)
+    return (yield from filled_page(rows, limit))
+
+
+def filled_page(rows: Sequence[StoredEvent], limit: int) -> Steps[EventPage]:
+    """Fetch the contents and results of the first of some events, as many as fit into a page, at most so many."""
     seqs = [event.seq for event in rows]
     rows_of_sizes = (yield Fetch("sizes", {"seqs": seqs})) if seqs else []
     sizes: dict[int, int] = {row[0]: row[1] for row in rows_of_sizes}

@@ -32,6 +32,7 @@ from replayforge.domain.replay_plan import PastJournal
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores import (
     alerts,
+    content_search,
     decisions,
     deferred,
     journals,
@@ -59,6 +60,7 @@ from replayforge.stores.batches import (
     ScheduleNote,
 )
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
+from replayforge.stores.content_search import SearchPage
 from replayforge.stores.decisions import CancelOutcome, Resolution
 from replayforge.stores.deferred import Recalled, Sorted
 from replayforge.stores.driver import Batch, Driver, Result, Steps, Transaction
@@ -686,6 +688,10 @@ class Store:
         A page has at most `limit` events, and fewer where they are large.
         """
         return await self.driver.look(lambda: lookups.list_events(wanted, before_seq, limit))
+
+    async def search(self, wanted: EventFilter, sought: bytes, *, before_seq: int | None, limit: int) -> SearchPage:
+        """Return those of these events whose payload or metadata holds some bytes, as far as one search goes."""
+        return await content_search.search(self.driver, wanted, sought, before_seq, limit)
 
     async def list_rows(self, wanted: EventFilter, *, before_seq: int | None, limit: int) -> list[StoredEvent]:
         """Return the same without what came with the events, or of them, which may be large."""

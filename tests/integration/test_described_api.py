@@ -134,6 +134,8 @@ async def events_and_workflows(client: DescribedClient) -> None:
     assert (await call("show_why", id=placed))["cause"] == "ended"
     page = await call("list_events", status="retrying", workflow_id="w", since="2026-11-22T10:00:00Z", limit=1)
     assert (await call("list_events", cursor=page["next_cursor"] or "1"))["next_cursor"] is None or page["has_more"]
+    searched = await call("list_events", contains="nowhere", workflow_id="w")
+    assert (searched["items"], searched["searched"] > 0, searched["search_complete"]) == ([], True, True)
     assert (await call("recent_events", limit=3))["items"]
     assert len(await call("export_events", workflow_id="w")) >= 8
     assert (await call("retry_event", id=later))["status"] == "queued"

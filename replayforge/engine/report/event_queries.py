@@ -14,6 +14,7 @@ from replayforge.domain.reports import EventFilter, Group, WorkflowSummary
 from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.accept.intake import Intake, Receipt
 from replayforge.engine.handlers.registry import Handlers
+from replayforge.stores.content_search import SearchPage
 from replayforge.stores.lookups import EventPage, WorkflowPage
 from replayforge.stores.store import Store
 from replayforge.stores.stories import StepsPage, Story
@@ -108,6 +109,10 @@ class EventQueries:
     async def list_events(self, wanted: EventFilter, before_seq: int | None, limit: int) -> EventPage:
         """Return events that pass the filter, newest first, as many as fit into one page."""
         return await self.store.list_events(wanted, before_seq=before_seq, limit=limit)
+
+    async def search(self, wanted: EventFilter, sought: str, before_seq: int | None, limit: int) -> SearchPage:
+        """Return those of these events whose payload or metadata holds a text, as far as one search goes."""
+        return await self.store.search(wanted, sought.encode(), before_seq=before_seq, limit=limit)
 
     async def list_rows(self, wanted: EventFilter, before_seq: int | None, limit: int) -> list[StoredEvent]:
         """Return the same without what came with the events, which may be large."""

@@ -1131,6 +1131,21 @@ WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 -- Events that pass the filters, newest first, before a row number.
 SELECT {listed_columns} FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT :count
 
+-- listed_by_seqs --
+-- The events of these row numbers, newest first.
+SELECT {listed_columns} FROM events WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) ORDER BY seq DESC
+
+-- content_sizes --
+-- How many bytes came with the events that pass the filters, newest first, before a row number.
+SELECT n.seq, coalesce(octet_length(c.payload) + octet_length(c.metadata), 0)
+FROM (SELECT seq FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT :count) AS n
+LEFT JOIN contents AS c ON c.seq = n.seq ORDER BY n.seq DESC
+
+-- contents_with --
+-- Those of these row numbers whose payload or metadata holds these bytes, newest first.
+SELECT seq FROM contents WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
+AND (position(:sought::bytea IN payload) > 0 OR position(:sought::bytea IN metadata) > 0) ORDER BY seq DESC
+
 -- count_newest --
 -- How many of the newest events pass the filters.
 SELECT count(*) FROM (SELECT * FROM events ORDER BY seq DESC LIMIT :scan_max) AS newest WHERE seq > 0 {filters}

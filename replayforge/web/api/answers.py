@@ -28,6 +28,17 @@ class Page(msgspec.Struct, Generic[Item]):
     has_more: bool
 
 
+class EventList(Page[ShownEvent]):
+    """One page of events. `searched` and `search_complete` are there with `contains`.
+
+    So many events were looked at. Where the search is not complete it stopped at its bound, and `next_cursor` goes on
+    from there, even if this page has no items.
+    """
+
+    searched: Count | Optional = UNSET
+    search_complete: bool | Optional = UNSET
+
+
 class Items(msgspec.Struct, Generic[Item]):
     """A list that is never long."""
 

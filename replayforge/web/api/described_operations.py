@@ -10,12 +10,19 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import FILTER_NAMES
 from replayforge.engine.accept.sources import Verified
 from replayforge.engine.handlers.step_messages import Checkpoint
+from replayforge.stores.content_search import SEARCHED_BYTES_MAX, SEARCHED_MAX
 from replayforge.streams.stream import StreamStats
 from replayforge.web.api import answers
 from replayforge.web.api.alerts import AlertShape, AlertTestShape
 from replayforge.web.api.answers import EventReplay, Items, MovedShape, Page, Resumed, ResumedHandler
 from replayforge.web.api.dead_letters import DeadLetterReplayRequest, DiscardRequest
-from replayforge.web.api.events import ReasonRequest, ReplayRequest, ResolveRequest, WorkflowReplayRequest
+from replayforge.web.api.events import (
+    SOUGHT_CHARACTERS_MAX,
+    ReasonRequest,
+    ReplayRequest,
+    ResolveRequest,
+    WorkflowReplayRequest,
+)
 from replayforge.web.api.forgelog_api import OFFSET_MAX, READ_LIMIT_MAX, CommitRequest
 from replayforge.web.api.handlers import PauseRequest
 from replayforge.web.api.ingest import CLOUD_EVENT, CLOUD_EVENTS
@@ -68,6 +75,15 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str, Any]] = {
         {"type": "string"},
         "The key they were sent with, whole.",
         "order-17:placed",
+    ),
+    "contains": (
+        {"type": "string", "maxLength": SOUGHT_CHARACTERS_MAX},
+        (
+            "A text in the payload or the metadata, where headers are, exactly as it was sent. One request looks at the"
+            f" newest {SEARCHED_MAX:,} events or {SEARCHED_BYTES_MAX >> 20} MiB that pass the other filters, and says"
+            " whether that was all."
+        ),
+        "ada@example.com",
     ),
     "group_by": (
         {"enum": ["error", "type", "service", "reason"]},
@@ -215,7 +231,7 @@ OPERATIONS: dict[str, Operation] = {
         ),
         answers={200: Answer({JSON: (answers.BulkAnswer,), NDJSON: (answers.BulkItem,)})},
     ),
-    "GET /api/events": Operation((*FILTER_NAMES, *LIST), answers=ok(Page[ShownEvent])),
+    "GET /api/events": Operation((*FILTER_NAMES, "contains", *LIST), answers=ok(answers.EventList)),
     "GET /api/events/export": Operation(FILTER_NAMES, answers={200: Answer({NDJSON: (EventShape,)})}),
     "GET /api/events/recent": Operation(("limit",), answers=ok(Page[ShownEvent])),
     "GET /api/events/{id}": Operation(("wait",), answers=ok(answers.EventHistory)),

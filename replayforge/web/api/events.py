@@ -81,6 +81,8 @@ SHORT_NAMES = {
     "application_name": "application",
 }
 
+SOUGHT_CHARACTERS_MAX = 255
+
 
 class ReasonRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Why something is done."""
@@ -115,8 +117,9 @@ def event_filter(request: web.Request) -> EventFilter:
 
 
 async def list_events(request: web.Request) -> web.Response:
-    """Answer with a page of events, newest first."""
-    return json_response(await event_page(request, event_filter(request)))
+    """Answer with a page of events, newest first; with `contains`, of those that came with a text."""
+    wanted, sought = event_filter(request), request.query.get("contains")
+    return json_response(await (search_page(request, wanted, sought) if sought else event_page(request, wanted)))
 
 
 async def recent_events(request: web.Request) -> web.Response:
@@ -131,6 +134,17 @@ async def event_page(request: web.Request, wanted: EventFilter) -> dict[str, Any
     attempts_max = context.queries.attempts_max
     items = [shapes.stored_event(event, content, attempts_max(event)) for event, content in found.events]
     return cut_page(items, found.events[-1][0].seq if found.more else None)
+
+
+async def search_page(request: web.Request, wanted: EventFilter, sought: str) -> dict[str, Any]:
+    """Return one page of events that came with a text, and how far it was searched for."""
+    if len(sought) > SOUGHT_CHARACTERS_MAX:
+        raise bad_query("contains", sought, f"at most {SOUGHT_CHARACTERS_MAX} characters")
+    context, limit = context_of(request), query_limit(request)
+    found = await context.queries.search(wanted, sought, query_cursor(request), limit)
+    attempts_max = context.queries.attempts_max
+    items = [shapes.stored_event(event, content, attempts_max(event)) for event, content in found.events]
+    return cut_page(items, found.next_seq) | {"searched": found.searched, "search_complete": found.complete}
 
 
 async def show_event(request: web.Request) -> web.Response:

@@ -49,6 +49,19 @@ def test_events_ls_filters(ask: Cli, api: FakeApi) -> None:
     assert query == {"status": "queued", "event_type": "a.*", "q": "x", "workflow_id": "w", "limit": "20"}
 
 
+def test_a_search_says_that_it_stopped_at_its_bound(ask: Cli, api: FakeApi) -> None:
+    """Where nothing was found among the newest, older ones may match: how to go on is named."""
+
+    async def stopped(_: web.Request) -> web.Response:
+        page = {"items": [], "next_cursor": "7", "has_more": True, "searched": 5000, "search_complete": False}
+        return web.json_response(page)
+
+    api.faults.append(stopped)
+    ended = ask("events", "ls", "--contains", "ada@example.com")
+    assert ended.err == "No events match.\nLooked at 5000 events, not at older ones: --cursor 7\n"
+    assert api.requests[0][2] == {"contains": "ada@example.com", "limit": "20"}
+
+
 def test_json_is_the_answer_itself(ask: Cli, api: FakeApi) -> None:
     """--json prints what the daemon sent, for every reading command."""
     api.add("id-1")
