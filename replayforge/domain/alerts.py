@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from replayforge.domain.admission import EVERYTHING, Pause
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, to_us
 from replayforge.domain.lifecycle import State
-from replayforge.domain.reports import Group, Ledger
+from replayforge.domain.reports import Group, Ledger, dead_in_words, held_in_words
 
 NEW_SECONDS = 3600.0  # for so long an error signature is new
 SUBJECTS_MAX = 20  # of one alert; further ones follow as those end
@@ -106,7 +106,7 @@ def standing(rule: AlertRule, sight: Sight) -> dict[str, str] | None:
 def dead_letters(threshold: float, sight: Sight) -> dict[str, str]:
     """Tell whether more dead letters than so many wait for a decision."""
     count = sight.ledger.states.get(State.DEAD_LETTERED, 0)
-    return {"": f"{count:,} dead letters wait for a decision."} if count > threshold else {}
+    return {"": dead_in_words(count)} if count > threshold else {}
 
 
 def new_error_signature(threshold: float, sight: Sight) -> dict[str, str] | None:
@@ -127,7 +127,7 @@ def oldest_waiting(threshold: float, sight: Sight) -> dict[str, str]:
 def held(threshold: float, sight: Sight) -> dict[str, str]:
     """Tell whether more events than so many are in doubt after a crash, and held until somebody decides."""
     count = sight.ledger.states.get(State.HELD, 0)
-    return {"": f"{count:,} events are held after a crash and wait for a decision."} if count > threshold else {}
+    return {"": f"{held_in_words(count)}."} if count > threshold else {}
 
 
 def ledger_not_clean(_: float, sight: Sight) -> dict[str, str]:

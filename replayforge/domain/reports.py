@@ -228,3 +228,16 @@ class Ledger:
         apart = {"foreign": self.foreign, "unreadable": self.unreadable, "gone unread": self.gaps}
         beside = "".join(f" · {name} {count:,}" for name, count in apart.items() if count)
         return f"accepted {self.accepted:,} = {ended} + open {self.open:,}{retired} · lost {self.lost:,}{beside}"
+
+
+def dead_in_words(count: int) -> str:
+    """Say how many dead letters wait for somebody."""
+    return "1 dead letter waits for a decision." if count == 1 else f"{count:,} dead letters wait for a decision."
+
+
+def held_in_words(count: int) -> str:
+    """Say how many events are held, without a full stop."""
+    many = (
+        "1 event is held after a crash and waits" if count == 1 else f"{count:,} events are held after a crash and wait"
+    )
+    return f"{many} for a decision"

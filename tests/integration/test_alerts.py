@@ -94,7 +94,7 @@ async def test_dead_letters_are_told_once_when_they_begin_and_once_when_they_end
         (headers, body), *_ = receiver.requests
         message = json.loads(body)
         assert (message["alert"], message["when"], message["state"]) == ("dead-letters", "dead_letters", "began")
-        assert (message["detail"], message["ended_at"]) == ("1 dead letters wait for a decision.", None)
+        assert (message["detail"], message["ended_at"]) == ("1 dead letter waits for a decision.", None)
         assert headers["webhook-id"] == message["id"]
         standard = PRESETS["standard-webhooks"]
         delivery = WebhookDelivery(receiver.url, headers, body)

@@ -8,7 +8,7 @@ from replayforge.batching import Batcher
 from replayforge.domain.admission import EVERYTHING, Pause
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock, to_us
 from replayforge.domain.lifecycle import TERMINAL, State
-from replayforge.domain.reports import Ledger, LogCursor, Node
+from replayforge.domain.reports import Ledger, LogCursor, Node, dead_in_words, held_in_words
 from replayforge.engine.care.peers import Peers, in_words
 from replayforge.engine.care.recount import Recount
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
@@ -198,10 +198,9 @@ def ledger_issues(ledger: Ledger, oldest_queued_seconds: float) -> list[str]:
     if ledger.unprojected:
         issues.append(f"{ledger.unprojected:,} accepted events wait for their rows.")
     if dead:
-        issues.append(f"{dead:,} dead letters wait for a decision.")
+        issues.append(dead_in_words(dead))
     if held:
-        decide = "`replayforge events resolve`"
-        issues.append(f"{held:,} events are held after a crash and wait for a decision: {decide}.")
+        issues.append(f"{held_in_words(held)}: `replayforge events resolve`.")
     if oldest_queued_seconds > OLDEST_QUEUED_SECONDS_MAX:
         issues.append(f"The oldest queued event has waited {oldest_queued_seconds:,.0f} s.")
     return issues

@@ -59,7 +59,7 @@ def test_the_backlog_is_what_is_due_and_not_paused() -> None:
         (
             replace(BALANCED, records=8, states=BALANCED.states | {State.HELD: 1, State.DEAD_LETTERED: 2}),
             0,
-            ["2 dead letters", "1 events are held"],
+            ["2 dead letters", "1 event is held"],
         ),
     ],
 )
