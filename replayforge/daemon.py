@@ -10,6 +10,7 @@ import socket
 import sys
 from asyncio import create_task, get_running_loop, wait
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -32,6 +33,7 @@ from replayforge.reloading import Reloader
 from replayforge.service_manager import ServiceManager
 from replayforge.signals import Signals, stop_children
 from replayforge.start_rules import LOOPBACK, check_exposure, check_way_back
+from replayforge.stores.trial import try_store
 from replayforge.telemetry import Telemetry
 from replayforge.web.app import build_app
 from replayforge.web.http.body_budget import BodyBudget
@@ -252,7 +254,9 @@ def check(config: Config) -> int:
     """Return how many handlers a daemon with these settings has; raises Refused for what keeps it from starting."""
     check_exposure(config)
     check_way_back(config)
-    return len(check_code(config).registered)
+    count = len(check_code(config).registered)
+    asyncio.run(try_store(config.store.url, Path(config.data_dir)))
+    return count
 
 
 def listen(host: str, port: int) -> socket.socket:

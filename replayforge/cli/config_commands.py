@@ -64,7 +64,7 @@ def secret_shown(secret: str) -> str:
 @config_file
 @handler_modules
 def check(config_path: Path | None, handlers: tuple[str, ...]) -> None:
-    """Check file and environment, and the handlers: what keeps `serve` from starting ends this with exit code 78.
+    """Check file and environment, handlers and store: what keeps `serve` from starting ends this with exit code 78.
 
     Every mistake of file and environment is named, of the rest the first.
     """

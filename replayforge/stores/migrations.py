@@ -21,12 +21,7 @@ async def migrate(driver: Driver) -> int:
     """
     await driver.run_script(REMEMBERED)
     done = await driver.read(seen_migrations)
-    known = migrations(driver.dialect)
-    for version, checksum in done.items():
-        if version > len(known):
-            raise Refused(f"The store has schema version {version}; this ReplayForge knows {len(known)}. Upgrade it.")
-        if digest(known[version - 1]) != checksum:
-            raise Refused(f"Schema migration {version} is not the one that this store was made with.")
+    known = check_seen(done, driver.dialect)
     for version, script in enumerate(known, start=1):
         if version not in done:
             # A number and a hexadecimal digest; in the script itself, so that both commit or neither does.
@@ -36,6 +31,17 @@ async def migrate(driver: Driver) -> int:
             await driver.run_script(f"{script}\n{remember}", unless=done_already)
     await driver.write(name_store)
     return len(known)
+
+
+def check_seen(done: dict[int, str], dialect: str) -> list[str]:
+    """Return all scripts of the dialect; raises Refused for a store on which others were run."""
+    known = migrations(dialect)
+    for version, checksum in done.items():
+        if version > len(known):
+            raise Refused(f"The store has schema version {version}; this ReplayForge knows {len(known)}. Upgrade it.")
+        if digest(known[version - 1]) != checksum:
+            raise Refused(f"Schema migration {version} is not the one that this store was made with.")
+    return known
 
 
 def migrations(dialect: str) -> list[str]:

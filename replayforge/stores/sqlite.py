@@ -106,8 +106,7 @@ class SqliteDriver:
     @classmethod
     async def open(cls, path: Path) -> "SqliteDriver":
         """Open or create the file; raises Refused when it is not ours alone to use or SQLite is too old."""
-        if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
-            raise Refused(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or newer is needed.")
+        check_version()
         with mapped_errors(path):
             path = await apart(examined, path)
         lock = take_lock(path)
@@ -376,6 +375,12 @@ def truncate_wal(raw: sqlite3.Connection) -> None:
         raw.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_SECONDS * 1000)}")
 
 
+def check_version() -> None:
+    """Raise Refused where SQLite is too old."""
+    if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+        raise Refused(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or newer is needed.")
+
+
 async def check_encoding(path: Path, connection: aiosqlite.Connection) -> None:
     """Raise Refused for a file that keeps its texts as UTF-16: a payload's bytes would be read as other characters."""
     ((encoding,),) = await connection.execute_fetchall("PRAGMA encoding")
@@ -411,7 +416,7 @@ def examined(path: Path) -> Path:
             f"The store {path} has {found.st_nlink} names (hard links): opened under two of them, SQLite would ruin it."
             " Remove the other names, or name a file of its own in store.url."
         )
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as raw:
+    with contextlib.closing(reading(path)) as raw:
         ((application_id,),) = raw.execute("PRAGMA application_id").fetchall()
         if application_id == APPLICATION_ID:
             return path
@@ -425,6 +430,12 @@ def examined(path: Path) -> Path:
 def files_of(path: Path) -> list[Path]:
     """Return the files that SQLite keeps open for a database."""
     return [path, Path(f"{path}-wal"), Path(f"{path}-shm")]
+
+
+def reading(path: Path) -> sqlite3.Connection:
+    """Open a file to look at it, and make nothing beside it: that would belong to whoever looks, not to the daemon."""
+    at_rest = not Path(f"{path}-wal").exists()
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}", uri=True)
 
 
 def identity(path: Path) -> tuple[int, int] | None:

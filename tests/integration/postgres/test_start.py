@@ -15,6 +15,7 @@ from replayforge.stores.lookups import ping
 from replayforge.stores.postgres import PostgresDriver, with_numbers
 from replayforge.stores.queries import load_book
 from replayforge.stores.store import Store
+from replayforge.stores.trial import try_store
 from tests.contract.store_backends import claimed, put
 from tests.integration.postgres.conftest import OpenHouse
 from tests.support.builders import record, success
@@ -34,8 +35,9 @@ async def test_server_without_fsync_is_refused(further_server: PostgresServer) -
     """A server that would lose what it acknowledged is refused by name."""
     further_server.settings["fsync"] = "off"
     further_server.start()
-    with pytest.raises(Refused, match="fsync = off"):
-        await PostgresDriver.open(further_server.url)
+    for opening in (PostgresDriver.open(further_server.url), try_store(further_server.url, Path())):
+        with pytest.raises(Refused, match="fsync = off"):
+            await opening
 
 
 async def test_starting_server_is_waited_for(further_server: PostgresServer) -> None:
@@ -67,6 +69,19 @@ async def test_every_statement_is_sound(url: str, server: PostgresServer) -> Non
     connection = await asyncpg.connect(url)
     for sql in load_book("postgres").values():
         await connection.prepare(with_numbers(sql.replace("{filters}", ""))[0])
+    await connection.close()
+
+
+async def test_a_trial_makes_nothing(url: str, server: PostgresServer) -> None:
+    """A database that is to become a store is right and stays empty; one of a schema that is not known is refused."""
+    await try_store(url, Path())
+    connection = await asyncpg.connect(url)
+    assert await connection.fetchval("SELECT to_regclass('migrations')") is None
+    await (await Store.open(url, node="node", owner="node/first")).close()
+    await try_store(url, Path())
+    await connection.execute("INSERT INTO migrations (version, checksum) VALUES (99, '')")
+    with pytest.raises(Refused, match="has schema version 99"):
+        await try_store(url, Path())
     await connection.close()
 
 

@@ -1,13 +1,18 @@
 """Commands that need no daemon: config and serve."""
 
+import asyncio
 import json
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from replayforge.config import LoadedConfig
+from replayforge.stores import trial
+from replayforge.stores.store import Store
 from tests.unit.cli.conftest import Cli
 
 
@@ -41,6 +46,36 @@ def test_config_check(cli: Cli) -> None:
     ended = cli("config", "check")
     assert ended.code == 78
     assert ended.err.count("replayforge.toml: ") == 2
+
+
+async def new_store(path: Path) -> None:
+    """Make a store as a daemon does."""
+    await (await Store.open(f"sqlite:///{path}", node="node", owner="owner")).close()
+
+
+def test_config_check_refuses_the_store_that_serve_would(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that no daemon would open is exit code 78 with the reason; nothing is made, and what is ours is right."""
+    asyncio.run(new_store(Path("ours.db").absolute()))
+    asyncio.run(new_store(Path("newer.db").absolute()))
+    for name, statement in (("newer", "INSERT INTO migrations VALUES (99, '')"), ("foreign", "CREATE TABLE t (a)")):
+        with closing(sqlite3.connect(f"{name}.db")) as raw:
+            raw.execute(statement)
+            raw.commit()
+    monkeypatch.setattr(trial, "WAIT_SECONDS", 0)
+    before = sorted(Path().iterdir())
+
+    def said(url: str) -> str:
+        monkeypatch.setenv("REPLAYFORGE__STORE__URL", url)
+        ended = cli("config", "check")
+        return ended.err if ended.code == 78 else f"{ended.code}: {ended.err}"
+
+    assert said("sqlite:///{data_dir}/store.db") == said(f"sqlite:///{Path('ours.db').absolute()}") == "0: "
+    assert "another application (tables such as t)" in said(f"sqlite:///{Path('foreign.db').absolute()}")
+    assert "has schema version 99" in said(f"sqlite:///{Path('newer.db').absolute()}")
+    assert "there is no directory /nowhere" in said("sqlite:////nowhere/store.db")
+    assert "is not a regular file" in said(f"sqlite:///{Path().absolute()}")
+    assert "PostgreSQL at 127.0.0.1:1/shop" in said("postgresql://127.0.0.1:1/shop")
+    assert sorted(Path().iterdir()) == before
 
 
 def test_config_check_refuses_the_code_that_serve_would(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
