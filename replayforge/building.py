@@ -384,7 +384,9 @@ def shared_chores(
     """Return the janitor's chores that concern other daemons, or what all daemons share."""
     seconds, now_us = base.config.janitor, base.log.steady_clock.now_us
     kept_seconds = base.config.retention.dead_seconds
+    stalled = Chore("end_stalled_transactions", seconds.sweep_seconds, peers.end_stalled_transactions)
     return [
+        *([stalled] if base.store.shared else []),
         Chore("take_over", seconds.sweep_seconds / LOOKS_PER_SWEEP, peers.take_over),
         Chore("look_at_suspects", seconds.refill_seconds, controls.look),
         Chore("look_at_handlers", seconds.refill_seconds, pause_controller.look),

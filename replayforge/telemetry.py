@@ -161,6 +161,7 @@ CATALOG: dict[str, Kind] = {
     "store.held": Kind(
         "warning", "a foreign transaction has been open for long and keeps the database from cleaning up"
     ),
+    "store.unlocked": Kind("warning", "daemons that stand still held rows locked, and hold them no more"),
     "store.failed": Kind("warning", "the store did not answer", "store_failures"),
     "store.recovered": Kind("info", "the store answers again"),
     "stream.failed": Kind("warning", "the stream did not answer", "stream_failures"),

@@ -123,6 +123,11 @@ def nodes(now_us: int) -> Steps[list[Node]]:
     return [node(row) for row in rows]
 
 
+def end_stalled_transactions(seconds: float) -> Steps[int]:
+    """End transactions that have waited for so long for the rest of a statement; returns how many."""
+    return len((yield Fetch("end_stalled_transactions", {"seconds": seconds})))
+
+
 def long_transactions(seconds: float) -> Steps[list[tuple[int, float, str]]]:
     """Fetch (process, seconds, statement) of foreign transactions that have been open for longer."""
     rows = yield Fetch("long_transactions", {"seconds": seconds})

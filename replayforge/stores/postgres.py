@@ -27,7 +27,7 @@ from replayforge.stores.driver import (
     Writes,
 )
 from replayforge.stores.postgres_errors import Rivalled, mapped_errors
-from replayforge.stores.postgres_link import Connections, PostgresAddress
+from replayforge.stores.postgres_link import NAME, Connections, PostgresAddress
 from replayforge.stores.postgres_start import usable
 from replayforge.stores.queries import GIVEN_AS_JSON, load_book, text_columns
 from replayforge.stores.rows import Row
@@ -74,6 +74,8 @@ class PostgresDriver:
             f" SET LOCAL idle_in_transaction_session_timeout = {milliseconds};"
             " SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit_above_cost = -1"
         )
+        if address.pooler:  # elsewhere the connection has its name for good
+            self.begin += f"; SET LOCAL application_name = '{NAME}'"
         # Not READ WRITE: who makes a database read-only by default means us as well.
         self.begin_write = (
             self.begin.format("READ COMMITTED") + "; SET LOCAL synchronous_commit = on; SET LOCAL enable_seqscan = off"

@@ -16,6 +16,7 @@ from replayforge.stores.postgres_errors import mapped_errors
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 10.0
 STATEMENTS_CACHED = 200
+NAME = "replayforge"  # by which other daemons know our sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class PostgresAddress:
         """
         milliseconds = int(self.call_seconds * 1000)
         return {
+            "application_name": NAME,
             "statement_timeout": str(milliseconds),
             "lock_timeout": str(milliseconds // 2),
             "synchronous_commit": "on",

@@ -790,6 +790,13 @@ class Store:
         """
         return await self.driver.write(lambda: transactions.forget_nodes(log_ids, silent_us, now_us))
 
+    async def end_stalled_transactions(self, seconds: float) -> int:
+        """End what daemons that stand still hold locked, in the middle of a statement for so long; returns how many.
+
+        One that stands still elsewhere is ended by the server itself.
+        """
+        return await self.driver.read(lambda: lookups.end_stalled_transactions(seconds))
+
     async def long_transactions(self, seconds: float) -> list[tuple[int, float, str]]:
         """Return (process, seconds, statement) of foreign transactions that have been open for longer."""
         return await self.driver.read(lambda: lookups.long_transactions(seconds))

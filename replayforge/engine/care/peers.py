@@ -27,6 +27,7 @@ from replayforge.telemetry import Telemetry
 
 LAPSED = "The lease of this event lapsed: the daemon that held it died or was cut off from the store."
 FORGOTTEN_AFTER_SECONDS = 7 * 86_400.0
+STALLED_SECONDS = 10.0
 LONG_TRANSACTION_SECONDS = 300.0
 # What a holder renewed last is seen for the first time, and found to be old, each within half a sweep.
 LOOKS_PER_SWEEP = 2
@@ -221,6 +222,13 @@ class Peers:
         _, gone = await self.others()
         log_ids = [node.log_id for node in gone]
         return await self.store.forget_nodes(log_ids, to_us(FORGOTTEN_AFTER_SECONDS), self.clock.now_us())
+
+    async def end_stalled_transactions(self) -> int:
+        """End what daemons that stand still in the middle of a statement hold locked; they find their work undone."""
+        ended = await self.store.end_stalled_transactions(STALLED_SECONDS)
+        if ended:
+            self.telemetry.emit("store.unlocked", count=ended)
+        return ended
 
     async def look_for_long_transactions(self) -> int:
         """Warn of foreign transactions that have been open for long, and keep them in words until they have ended."""

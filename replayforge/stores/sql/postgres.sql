@@ -1039,6 +1039,17 @@ SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8, left(que
 WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
     AND xact_start < clock_timestamp() - make_interval(secs => :seconds::float8)
 
+-- end_stalled_transactions --
+-- End transactions of daemons that stand still in the middle of sending a statement: they hold their locks, and neither of the server's time-outs looks at them.
+-- Which are meant is settled before any is ended: a condition may be looked at after a function that stands beside it.
+WITH stalled AS MATERIALIZED (
+    SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND usename = current_user AND application_name = 'replayforge' AND pid <> pg_backend_pid()
+        AND state = 'active' AND wait_event_type = 'Client' AND wait_event = 'ClientRead'
+        AND state_change < clock_timestamp() - make_interval(secs => :seconds::float8)
+)
+SELECT pg_terminate_backend(pid) FROM stalled
+
 -- promote_due --
 -- Queue what was waiting for its time, but no signals, which are never queued. The time is asked once, or the index could not be gone down by it.
 WITH due AS MATERIALIZED (

@@ -991,6 +991,10 @@ WHERE (owner LIKE :owner_pattern ESCAPE '\' AND owner <> :owner) OR (
 -- Transactions of others that keep dead rows from being cleaned up; here there are no others.
 SELECT 0, 0, '' WHERE :seconds < 0
 
+-- end_stalled_transactions --
+-- There are no others.
+SELECT 1 WHERE :seconds < 0
+
 -- promote_due --
 -- Queue what was waiting for its time, but no signals, which are never queued.
 UPDATE events SET previous_state = state, state = 'queued', updated_at_us = :now_us

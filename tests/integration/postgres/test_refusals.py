@@ -179,6 +179,41 @@ async def test_idle_transaction_is_ended_by_the_server(
         await all_succeed_at_once(house, ids, effects)
 
 
+SESSION = "SELECT state, wait_event FROM pg_stat_activity WHERE pid = $1"
+
+
+async def test_what_a_daemon_holds_that_stands_still_in_the_middle_of_a_statement_is_freed(
+    url: str, administrator: asyncpg.Connection, open_daemon: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither time-out of the server ends a session between the halves of a statement; other daemons do, if it is ours.
+
+    What a stopped daemon had locked went on being locked for as long as it was stopped.
+    """
+    monkeypatch.setattr(nodes, "STALLED_SECONDS", 0.2)
+    schema = url.partition("search_path=")[2].partition("&")[0]
+    stopped = await asyncpg.connect(url.partition("?")[0], server_settings={"application_name": "replayforge"})
+    process = stopped.get_server_pid()
+
+    async def sessions() -> list[asyncpg.Record]:
+        found: list[asyncpg.Record] = await administrator.fetch(SESSION, process)
+        return found
+
+    async with open_daemon(url, **{"janitor.sweep_seconds": 60}) as house:
+        await stopped.execute(f"BEGIN; LOCK TABLE {schema}.pauses IN ACCESS SHARE MODE")
+        await stopped.prepare(f"SELECT * FROM {schema}.pauses")  # its other half would follow
+        assert [tuple(row) for row in await sessions()] == [("active", "ClientRead")]
+        await house.daemon.store.end_stalled_transactions(60)
+        assert await sessions() != []
+    async with open_daemon(url, **{"janitor.sweep_seconds": 0.2}) as house:
+
+        async def gone() -> bool:
+            return await sessions() == []
+
+        await persist(gone)
+        await house.probe.saw("store.unlocked")
+    stopped.terminate()
+
+
 async def test_long_transaction_is_named_until_it_ends(
     url: str, administrator: asyncpg.Connection, open_daemon: OpenHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
