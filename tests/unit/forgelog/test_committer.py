@@ -86,7 +86,8 @@ async def test_an_idle_log_proves_its_last_batch(tmp_path: Path) -> None:
     await log.append([NewRecord(b"y")])
     assert log.storage.writer.position > position
     await until(lambda: log.committer.marked)
-    assert log.stats().sync_count == sum(log.sync_durations().counts) == 4
+    assert log.stats().sync_count == 4
+    assert sum(log.sync_durations().counts) == 5  # the opening has synced as well
     await log.close()
 
 
