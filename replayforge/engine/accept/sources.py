@@ -299,6 +299,10 @@ class Sources:
         self.pauses = {pause.pattern: pause for pause in await self.store.source_pauses()}
         return 0
 
+    def figures_by_name(self) -> dict[str, SourceFigures]:
+        """Return what each source has seen since the start."""
+        return self.figures
+
     async def report(self) -> list[SourceStatus]:
         """Return how every source stands."""
         kept = await self.store.refusal_counts() if self.by_name else {}

@@ -103,7 +103,7 @@ class DaemonCollector:
         accepted = CounterMetricFamily("replayforge_deliveries_accepted", "Deliveries made events", labels=["source"])
         words = "Deliveries of events that were known before"
         known = CounterMetricFamily("replayforge_deliveries_duplicated", words, labels=["source"])
-        for name, figures in self.context.sources.figures.items():
+        for name, figures in self.context.sources.figures_by_name().items():
             accepted.add_metric([name], figures.accepted)
             known.add_metric([name], figures.duplicates)
         yield from (accepted, known)
