@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from replayforge.config.errors import doubled_names
 from replayforge.config.settings import AlertConfig
 from replayforge.domain.alerts import NEW_SECONDS, AlertRule, Condition
 
@@ -22,8 +23,7 @@ KEYS = ("above_events", "above_seconds", "below_bytes")
 
 def alert_problems(alerts: Sequence[AlertConfig]) -> Iterator[str]:
     """Yield a sentence for each thing that an alert cannot mean."""
-    names = [alert.name for alert in alerts]
-    yield from (f"alerts: the name {name!r} is given twice." for name in sorted(set(names)) if names.count(name) > 1)
+    yield from doubled_names("alerts", (alert.name for alert in alerts))
     for alert in alerts:
         yield from (f"alerts.{alert.name}: {problem}" for problem in problems_of(alert))
 

@@ -1,6 +1,7 @@
 """What is said about a wrong configuration: every mistake at once, each with its key, its place and what is right."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from replayforge.domain.errors import Refused
 
@@ -13,3 +14,10 @@ class ConfigError(Refused):
         count = len(self.problems)
         heading = f"The configuration has {count} mistakes:\n  " if count > 1 else ""
         super().__init__(heading + "\n  ".join(self.problems))
+
+
+def doubled_names(table: str, names: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each name that a list of tables gives twice."""
+    yield from (
+        f"{table}: the name {name!r} is given twice." for name, count in sorted(Counter(names).items()) if count > 1
+    )

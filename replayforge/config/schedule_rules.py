@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from replayforge.config.errors import doubled_names
 from replayforge.config.settings import ScheduleConfig
 from replayforge.domain.schedule import Missed, Overlap, Schedule, objection_to
 
 
 def schedule_problems(schedules: Sequence[ScheduleConfig]) -> Iterator[str]:
     """Yield a sentence for each thing that a schedule cannot mean."""
-    names = [schedule.name for schedule in schedules]
-    yield from (f"schedules: the name {name!r} is given twice." for name in sorted(set(names)) if names.count(name) > 1)
+    yield from doubled_names("schedules", (schedule.name for schedule in schedules))
     for schedule in schedules:
         if objection := objection_to(schedule_of(schedule)):
             yield f"schedules.{schedule.name}: {objection}."

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from replayforge.config.errors import ConfigError
+from replayforge.config.errors import ConfigError, doubled_names
 from replayforge.config.settings import SourceConfig
 from replayforge.domain.rate import per_second
 from replayforge.domain.template import template_of
@@ -16,8 +16,7 @@ UNSIGNED = "none"
 
 def source_problems(sources: Sequence[SourceConfig]) -> Iterator[str]:
     """Yield a sentence for each thing that a source cannot mean."""
-    names = [source.name for source in sources]
-    yield from (f"sources: the name {name!r} is given twice." for name in sorted(set(names)) if names.count(name) > 1)
+    yield from doubled_names("sources", (source.name for source in sources))
     for source in sources:
         yield from (f"sources.{source.name}: {problem}" for problem in problems_of(source))
 
