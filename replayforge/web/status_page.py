@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from replayforge.static_files import static_root
 from replayforge.web.api import metrics_history, openapi
 from replayforge.web.http.context import WebContext
 from replayforge.web.http.routes import ADMIN, EVERYBODY, INGEST, OPERATE, READ, Route, add_routes, get, post
@@ -32,7 +33,7 @@ from replayforge.web.pages import (
 
 def install(app: web.Application, context: WebContext) -> None:
     """Add the status page to the application."""
-    app[assets.ASSETS] = assets.load_assets(assets.static_root())
+    app[assets.ASSETS] = assets.load_assets(static_root())
     app[rendering.ENVIRONMENT] = rendering.build_environment()
     app[rendering.LETTER_GROUPS] = CachedAnswer(context.clock)
     app[metrics_history.HISTORIES] = metrics_history.HistoryCache(context.metrics_recorder, context.clock)

@@ -4,13 +4,11 @@ import hashlib
 import mimetypes
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from aiohttp import web
 
-import replayforge
 from replayforge.web.http.problems import HttpProblem
 
 FOR_EVER = "public, max-age=31536000, immutable"
@@ -34,12 +32,6 @@ class Assets:
 
 
 ASSETS: web.AppKey[Assets] = web.AppKey("assets", Assets)
-
-
-def static_root() -> Traversable:
-    """Return where the static files lie: inside the installed package, else at the root of the checkout."""
-    inside = files("replayforge") / "static"
-    return inside if inside.is_dir() else Path(replayforge.__file__).resolve().parents[1] / "static"
 
 
 def load_assets(root: Traversable) -> Assets:
