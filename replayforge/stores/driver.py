@@ -88,10 +88,14 @@ class Writes:
         """Have a function called at the end of each write from now on."""
         self.listeners.append(callback)
 
-    def note(self, error: Exception | None) -> None:
-        """Note the end of a write; one that the database refused for what it was has reached the database."""
-        self.error = str(error) if isinstance(error, Unavailable) else None
-        self.ended = monotonic()
+    def note(self, error: Exception | None, *, changed: bool = True) -> None:
+        """Note the end of a write; one that the database refused for what it was has reached the database.
+
+        One that found nothing to change says nothing of the next: a database that is read-only lets it pass.
+        """
+        if changed or error is not None:
+            self.error = str(error) if isinstance(error, Unavailable) else None
+            self.ended = monotonic()
         for listener in self.listeners:
             listener()
 

@@ -39,6 +39,7 @@ TRIES_MAX = 8
 READ_AGAIN_SECONDS = 0.5
 MIGRATION_LOCK = 0x7265706C61796672  # "replayfr"
 PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+CHANGING = re.compile(r"\b(INSERT INTO|DELETE FROM|(?<!FOR )(?<!KEY )UPDATE)\b")
 
 
 class PostgresDriver:
@@ -58,6 +59,8 @@ class PostgresDriver:
         self.connections = Connections(address, connections)
         self.running: set[asyncio.Task[Any]] = set()
         self.writes = Writes()
+        self.changing = frozenset(name for name, sql in self.book.items() if CHANGING.search(sql))
+        self.changes = 0  # statements and rows that the server has taken, in whatever transaction
         self.abandoned = False
         self.jitter = (
             random.Random()
@@ -182,12 +185,13 @@ class PostgresDriver:
 
     async def noted(self, transaction: Transaction[Result]) -> Result:
         """Carry out a writing transaction and note how it went."""
+        changes = self.changes
         try:
             result = await self.persist(transaction)
         except Exception as error:
             self.writes.note(error)
             raise
-        self.writes.note(None)
+        self.writes.note(None, changed=self.changes != changes)
         return result
 
     async def persist(self, transaction: Transaction[Result]) -> Result:
@@ -239,9 +243,12 @@ class PostgresDriver:
             return [[await computed(statement.work, size=statement.size)]]
         sql = self.book[statement.name]
         if isinstance(statement, Batch):
-            return [[await run_batch(connection, sql, statement)]]
+            changed = await run_batch(connection, sql, statement)
+            self.changes += len(statement.rows)
+            return [[changed]]
         numbered, names = with_numbers(sql.replace("{filters}", statement.filters))
         records = await connection.fetch(numbered, *(encoded(statement.parameters[name]) for name in names))
+        self.changes += statement.name in self.changing
         return [tuple(record) for record in records]
 
 

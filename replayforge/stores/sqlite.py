@@ -260,9 +260,14 @@ class SqliteDriver:
         if self.abandoned:
             raise Unavailable("The store is closed.")
         with mapped_errors(self.path):
-            results = await in_thread(self.writer, lambda raw: self.run_group(raw, transactions))
-        self.writes.note(results[-1].error if isinstance(results[-1], Failure) else None)
+            results, changed = await in_thread(self.writer, lambda raw: self.run_counted(raw, transactions))
+        self.writes.note(results[-1].error if isinstance(results[-1], Failure) else None, changed=changed)
         return results
+
+    def run_counted(self, raw: sqlite3.Connection, transactions: list[Transaction[Any]]) -> tuple[list[Any], bool]:
+        """Return what `run_group` does, and whether that changed anything."""
+        changes = raw.total_changes
+        return self.run_group(raw, transactions), raw.total_changes != changes
 
     def run_group(self, raw: sqlite3.Connection, transactions: list[Transaction[Any]]) -> list[Any]:
         """Commit all, or when one of them fails each alone, so that a bad write never takes its neighbours along."""

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import ClaimedEvent, Entry, EventRecord, SeenLease, StoredEvent, same_event
 from replayforge.domain.lifecycle import TRANSITIONS, Outcome, Reason, State
 from replayforge.domain.reclaim import FormerIncarnation, InFlight, Reclaim, judge_former
@@ -660,3 +661,13 @@ async def test_a_page_of_large_events_ends_early(store: Store, monkeypatch: pyte
     assert [event.result for event in seen] == [None] * 3 + [result] * 3
     assert (await store.list_events(ANY, before_seq=None, limit=2)).more
     assert not (await store.list_events(EventFilter(text="nobody"), before_seq=None, limit=2)).more
+
+
+async def test_only_a_write_that_changed_something_shows_that_the_store_can_be_written(store: Store) -> None:
+    """After a write that failed, one that found nothing to do says nothing of the next; one that wrote does."""
+    store.driver.writes.note(Unavailable("read-only"))
+    await store.driver.write(lambda: lookups.cursor(LOG))
+    await store.settle([])
+    assert store.write_error == "read-only"
+    await put(store, [record("event-1")])
+    assert store.write_error is None
