@@ -147,6 +147,7 @@ def pair(tmp_path: Path) -> Iterator[tuple[JumpingDaemon, DaemonProcess]]:
         yield jumps, steady
 
 
+@pytest.mark.slow
 def test_a_history_is_the_same_with_and_without_jumps(pair: tuple[JumpingDaemon, DaemonProcess]) -> None:
     """Through jumps of an hour, ten years and a second, with work running, retrying and scheduled, each event has the
     starts, attempts and end it has beside a steady clock; the log keeps its order and its times never run back."""

@@ -82,9 +82,10 @@ def persist(daemon: DaemonProcess, event: dict[str, Any]) -> None:
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    ("orders", "kills"), [(40, 12), pytest.param(500, 200, marks=pytest.mark.soak)], ids=["40", "500"]
-)
+STORMS = [(20, 6), pytest.param(40, 12, marks=pytest.mark.slow), pytest.param(500, 200, marks=pytest.mark.soak)]
+
+
+@pytest.mark.parametrize(("orders", "kills"), STORMS, ids=["20", "40", "500"])
 def test_no_order_is_charged_twice_shipped_unpaid_or_left_unrefunded(tmp_path: Path, orders: int, kills: int) -> None:
     rng, bank = random.Random(orders), Bank(orders)
     with bank.open() as url:

@@ -21,7 +21,7 @@ from tests.support.storm import PLACES, daemons_at
 HANDLERS = Path(everything_handlers.__file__)
 STILL_SECONDS = 180  # in which of many workflows on a busy machine at least one event ends
 PER_KILL = 2  # workflows that begin between two kills
-KILLS = [8, pytest.param(200, marks=pytest.mark.soak)]
+KILLS = [*the_rest_slow([4, 8]), pytest.param(200, marks=pytest.mark.soak)]
 EVENTS = ("bill", "confirmed", "mail", "order")
 RECORDED = (
     "SELECT id, step FROM {}.steps AS steps JOIN {}.events ON seq = event_seq"

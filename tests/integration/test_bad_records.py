@@ -14,6 +14,7 @@ from tests.integration.conftest import echo_handlers
 from tests.support.builders import record
 from tests.support.house import House, open_house
 from tests.support.postgres_server import require_postgres, shared_server
+from tests.support.slow import the_rest_slow
 
 
 def event_id(number: int) -> str:
@@ -50,7 +51,7 @@ async def append_bad(house: House) -> None:
         await house.send()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", the_rest_slow(BACKENDS))
 async def test_bad_records_end_no_service_and_stop_no_neighbour(tmp_path: Path, backend: str) -> None:
     """Honest events between bad records all succeed; no service restarts, and the next start finds nothing to do."""
     settings = {}

@@ -31,7 +31,9 @@ from replayforge.web.http.reading import decode_envelope
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, Ended, until
 from tests.support.house import House, open_house
 from tests.support.ports import free_port
+from tests.support.slow import the_rest_slow
 
+ENDS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 SAMPLE = REPOSITORY / "tests" / "data" / "checkout.ndjson"
 
 
@@ -322,7 +324,7 @@ def demo_command(port: int, *more: str) -> list[str]:
     return [sys.executable, "-m", "replayforge", "demo", *options, *more]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", the_rest_slow(ENDS), ids=lambda number: number.name)
 def test_no_daemon_outlives_its_demo(tmp_path: Path, number: signal.Signals) -> None:
     """However the demo is ended, its daemon ends too; told in time, it checks the ledger first."""
     port = free_port()

@@ -29,6 +29,10 @@ from replayforge.web.http.problem_types import PROBLEM_TYPES
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, until
 from tests.support.guide import DOCS, blocks, run_commands, write_files
 from tests.support.ports import free_port
+from tests.support.slow import the_rest_slow
+
+# Whose commands take least come first.
+DOCUMENTS = ["idempotency", "replaying", "sending", "lanes", "states", "errors", "recipes", "handlers", "operating"]
 
 # What the daemon alone uses of what a handler gets.
 INTERNAL = {"calls", "current_trace", "details", "event", "open_calls", "stopping_event", "tell", "step_key"}
@@ -77,9 +81,7 @@ def run_document(tmp_path: Path) -> Iterator[Callable[[str], None]]:
     daemon.kill()
 
 
-@pytest.mark.parametrize(
-    "document", ["handlers", "idempotency", "replaying", "sending", "lanes", "states", "errors", "recipes", "operating"]
-)
+@pytest.mark.parametrize("document", the_rest_slow(DOCUMENTS, now=5))
 def test_a_document(run_document: Callable[[str], None], document: str) -> None:
     """Its commands do what it says with the files that it shows."""
     run_document(document)

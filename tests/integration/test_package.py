@@ -34,21 +34,27 @@ async def greet(event, ctx):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of what is packaged, the wheel and the single file, built once for all processes that run tests."""
+    """The folder of what is packaged and the wheel of it, built once for all processes that run tests."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "package"
     shared.mkdir(exist_ok=True)
-    done = shared / "done"
-    with (shared / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
+    with once(shared, "wheel-done") as first:
+        if first:
             copy_source(shared / "source")
             # That it names what builds it is shown by whoever installs it from source, at the cost of an environment.
             options = ["--no-deps", "--no-build-isolation", "--wheel-dir", str(shared / "wheel")]
             pip("wheel", str(shared / "source"), *options)
-            single_file_of(wheel_in(shared), shared / "single" / "replayforge.pyz")
-            done.touch()
     return shared
+
+
+@contextmanager
+def once(shared: Path, name: str) -> Iterator[bool]:
+    """Tell whether this process is the first that came to the end of this; the others wait for it."""
+    done = shared / name
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not done.exists()
+        done.touch()
 
 
 def copy_source(copy: Path) -> None:
@@ -126,7 +132,11 @@ def wheel(built: Path) -> zipfile.ZipFile:
 
 @pytest.fixture(scope="session")
 def single_file(built: Path) -> Path:
-    return built / "single" / "replayforge.pyz"
+    path = built / "single" / "replayforge.pyz"
+    with once(built, "single-done") as first:
+        if first:
+            single_file_of(wheel_in(built), path)
+    return path
 
 
 def pip(*arguments: str) -> None:
@@ -195,6 +205,7 @@ def test_the_wheel_holds_what_is_no_python(wheel: zipfile.ZipFile, name: str) ->
     assert name in wheel.namelist()
 
 
+@pytest.mark.slow
 def test_the_single_file_says_its_version(single_file: Path, tmp_path: Path) -> None:
     """`version` of the single file is the version of the package."""
     command = [*BARE_PYTHON, str(single_file), "version"]
@@ -206,6 +217,7 @@ def test_the_single_file_says_its_version(single_file: Path, tmp_path: Path) -> 
     assert done.stdout.startswith(f"replayforge {number[1]},")
 
 
+@pytest.mark.slow
 def test_the_single_file_serves_its_pages(single_file: Path, tmp_path: Path) -> None:
     """Run from an empty directory it serves a page, and every static file that the page names."""
     with served(single_file, tmp_path) as http:
@@ -219,6 +231,7 @@ def test_the_single_file_serves_its_pages(single_file: Path, tmp_path: Path) -> 
             assert (answer.status, bool(answer.body)) == (200, True), path
 
 
+@pytest.mark.slow
 def test_the_single_file_runs_handlers_from_a_file(single_file: Path, tmp_path: Path) -> None:
     """An event sent to the single file runs through a handler in a file of the user's own."""
     (tmp_path / "handlers.py").write_text(HANDLERS)

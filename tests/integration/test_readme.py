@@ -53,6 +53,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     running.kill()
 
 
+@pytest.mark.slow
 def test_the_demo_command_ends_with_the_ledger_it_shows() -> None:
     """The first command's last part exits 0 and prints the lines that the README quotes."""
     (line,) = [line for line in blocks("sh") if "demo --file" in line]

@@ -183,10 +183,10 @@ def crash_everywhere(tally: Tally, *, images: int, steps: int, randoms: int) -> 
         life.live(tally, look, images=images - before)
 
 
-@pytest.mark.parametrize("part", the_rest_slow(range(4)))
+@pytest.mark.parametrize("part", the_rest_slow(range(8)))
 def test_s5_crash_images(tally: Tally, part: int) -> None:
     """From every crash image of every moment all that was acknowledged is recovered, and nothing that was not sent."""
-    crash_everywhere(tally, images=12_500, steps=40, randoms=4)
+    crash_everywhere(tally, images=6_250, steps=40, randoms=4)
 
 
 @pytest.mark.soak

@@ -135,7 +135,7 @@ async def fail_everywhere(tally: Tally, **fault: Any) -> int:
     return calls
 
 
-@pytest.mark.parametrize("code", the_rest_slow(FAULTS, now=2))
+@pytest.mark.parametrize("code", the_rest_slow(FAULTS))
 async def test_s7_every_call_fails_once_or_for_good(tally: Tally, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """An errno or an interruption at every call of a log's life loses nothing that was acknowledged."""
     without_threads(monkeypatch)

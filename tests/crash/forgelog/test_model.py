@@ -131,10 +131,10 @@ def walk_histories(tally: Tally, histories: int, steps: int) -> None:
         tally.add("steps", steps)
 
 
-@pytest.mark.parametrize("part", the_rest_slow(range(4)))
+@pytest.mark.parametrize("part", the_rest_slow(range(8)))
 def test_s13_the_log_is_its_model(tally: Tally, part: int) -> None:
     """After every step of 2,000 random histories the log holds what the model holds."""
-    walk_histories(tally, 500, 50)
+    walk_histories(tally, 250, 50)
 
 
 @pytest.mark.soak

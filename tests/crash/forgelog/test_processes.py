@@ -173,10 +173,10 @@ def kill_cycles(tally: Tally, directory: Path, cycles: int) -> None:
         zygote.close()
 
 
-@pytest.mark.parametrize("part", the_rest_slow(range(2)))
+@pytest.mark.parametrize("part", the_rest_slow(range(3)))
 def test_s10_kill_9(tally: Tally, tmp_path: Path, part: int) -> None:
     """A process killed at random moments, again and again on one log, loses nothing it acknowledged."""
-    kill_cycles(tally, tmp_path, 75)
+    kill_cycles(tally, tmp_path, 50)
 
 
 @pytest.mark.soak
