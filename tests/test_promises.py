@@ -144,7 +144,7 @@ COMMANDS = {
     "backup", "chaos", "check", "config check", "config show", "dead discard", "dead groups", "dead ls", "dead replay",
     "demo", "endpoint check", "events cancel", "events ls", "events replay", "events resolve", "events show",
     "forward", "log bench-fsync", "log dump", "log repair", "log stat", "log verify", "restore", "send", "serve",
-    "status", "version",
+    "shadow", "status", "version",
 }  # fmt: skip
 COMMANDS_BEYOND = {
     "deploy compose", "deploy docker", "deploy grafana", "deploy kubernetes", "deploy systemd",
@@ -155,7 +155,7 @@ COMMANDS_BEYOND = {
     "alerts ls", "alerts test",
 }  # fmt: skip
 COMMANDS_TO_COME = {
-    "shadow", "prove", "deploy check",
+    "prove", "deploy check",
 }  # fmt: skip
 GROUPS_PROMISED = {"sources"}  # named without what is in them
 SPECIFICATION = next((path for one in PACKAGE.parents if (path := one / "shared" / "API.md").exists()), None)

@@ -62,6 +62,9 @@ COMMANDS = {
     "check": Subcommand(
         "check_command", "check", "Compare the log with the store, event by event, while no daemon runs."
     ),
+    "shadow": Subcommand(
+        "shadow_command", "shadow", "Run recorded history against other handlers and say what would be another."
+    ),
     "keys": Subcommand("keys_commands", "keys", "Make API keys."),
     "deploy": Subcommand(
         "deploy_commands",

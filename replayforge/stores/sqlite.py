@@ -67,13 +67,51 @@ class Failure:
         self.error = error
 
 
-class SqliteDriver:
+class Statements:
+    """Carries transactions out on connections that are lent to it, with the book of SQL for SQLite."""
+
+    dialect = "sqlite"
+
+    def __init__(self) -> None:
+        self.book = load_book(self.dialect)
+
+    def in_snapshot(self, raw: sqlite3.Connection, transaction: Transaction[Result]) -> Result:
+        """Carry out a reading transaction on one snapshot."""
+        raw.execute("BEGIN")
+        try:
+            return self.carry_out(raw, transaction)
+        finally:
+            raw.execute("ROLLBACK")
+
+    def carry_out(self, raw: sqlite3.Connection, transaction: Transaction[Result]) -> Result:
+        """Drive the generator to its end, feeding it the rows of each statement."""
+        steps = transaction()
+        try:
+            statement = next(steps)
+            while True:
+                statement = steps.send(self.run_statement(raw, statement))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # StopIteration carries the generator's return value
+
+    def run_statement(self, raw: sqlite3.Connection, statement: Statement) -> Sequence[Row]:
+        """Run one statement and return its rows."""
+        if isinstance(statement, Computation):
+            return [[statement.work()]]
+        sql = self.book[statement.name]
+        if isinstance(statement, Batch):
+            return [[run_batch(raw, sql, statement.values())]]
+        rows = raw.execute(sql.replace("{filters}", statement.filters), encoded(statement)).fetchall()
+        if ROWS_AS_JSON in sql:
+            return decoded_rows(rows[0][0])
+        return rows
+
+
+class SqliteDriver(Statements):
     """A database file in WAL mode with synchronous=FULL: what `write` returned survives a power cut.
 
     One process at a time: the file has a lock of its own beside it, held until `close`.
     """
 
-    dialect = "sqlite"
     beside = None
 
     def __init__(
@@ -84,8 +122,8 @@ class SqliteDriver:
         lock: int,
         descriptors: Descriptors,
     ) -> None:
+        super().__init__()
         self.path = path
-        self.book = load_book(self.dialect)
         self.writer = writer
         self.readers, self.lookers = readers[:READERS], readers[READERS:]
         self.free_lookers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
@@ -294,36 +332,6 @@ class SqliteDriver:
                 raw.execute("ROLLBACK")
             raise
         return results
-
-    def in_snapshot(self, raw: sqlite3.Connection, transaction: Transaction[Result]) -> Result:
-        """Carry out a reading transaction on one snapshot."""
-        raw.execute("BEGIN")
-        try:
-            return self.carry_out(raw, transaction)
-        finally:
-            raw.execute("ROLLBACK")
-
-    def carry_out(self, raw: sqlite3.Connection, transaction: Transaction[Result]) -> Result:
-        """Drive the generator to its end, feeding it the rows of each statement."""
-        steps = transaction()
-        try:
-            statement = next(steps)
-            while True:
-                statement = steps.send(self.run_statement(raw, statement))
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]  # StopIteration carries the generator's return value
-
-    def run_statement(self, raw: sqlite3.Connection, statement: Statement) -> Sequence[Row]:
-        """Run one statement and return its rows."""
-        if isinstance(statement, Computation):
-            return [[statement.work()]]
-        sql = self.book[statement.name]
-        if isinstance(statement, Batch):
-            return [[run_batch(raw, sql, statement.values())]]
-        rows = raw.execute(sql.replace("{filters}", statement.filters), encoded(statement)).fetchall()
-        if ROWS_AS_JSON in sql:
-            return decoded_rows(rows[0][0])
-        return rows
 
 
 def decoded_rows(text: str) -> list[list[Any]]:

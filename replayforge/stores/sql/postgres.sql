@@ -405,6 +405,27 @@ SELECT kind, step, generation, state, token, run, begun, recorded, tries, starte
 result, error_type, error, trace, event_type, other_id, label
 FROM steps WHERE event_seq = :seq AND journal = :journal ORDER BY generation, begun
 
+-- last_attempts --
+-- When the last attempts of these events began.
+SELECT e.seq, a.started_at_us FROM events AS e JOIN attempts AS a ON a.event_seq = e.seq AND a.token = e.lease_token
+WHERE e.seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
+
+-- recorded_journals --
+-- The journals of these events, where anything was recorded.
+SELECT event_seq, number, run_started_at_us, payload, activation FROM journals WHERE event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
+
+-- recorded_steps_of --
+-- The steps of the current journals of these events, those of older generations first.
+SELECT s.event_seq, s.kind, s.step, s.generation, s.state, s.token, s.run, s.begun, s.recorded, s.tries, s.started_at_us, s.ended_at_us, s.due_at_us,
+s.arguments, s.result, s.error_type, s.error, s.trace, s.event_type, s.other_id, s.label
+FROM journals AS j JOIN steps AS s ON s.event_seq = j.event_seq AND s.journal = j.number
+WHERE j.event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) ORDER BY s.event_seq, s.generation, s.begun
+
+-- payloads_by_ids --
+-- The payloads of the events of these ids.
+SELECT e.id, c.payload FROM events AS e JOIN contents AS c ON c.seq = e.seq
+WHERE e.id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
+
 -- write_steps --
 -- Steps as they stand by now. What is recorded stays: a parent that parks knows nothing yet of what its child has left.
 INSERT INTO steps (

@@ -1,0 +1,1 @@
+"""Runs recorded history against other code, in a process of its own, without touching anything."""

@@ -1,0 +1,85 @@
+"""Compares code with history: replays it as often as it takes to say only what is so on every pass."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from replayforge.domain.recorded_run import RecordedRun
+from replayforge.shadow import verdicts
+from replayforge.shadow.replayed import Job, World
+from replayforge.shadow.replaying import replay_all
+from replayforge.shadow.verdicts import Found, differences_of
+
+DAY_SECONDS = 86_400
+SAMPLES = 5  # of each kind of difference, to be looked at in further worlds
+# The second looks at every run that differs. Sets of two texts have the same order in every second world, and a coin
+# falls alike as often: what is left by then is tried in several more, a few runs of each kind.
+SECOND = World(ahead_seconds=400 * DAY_SECONDS + 18_413, random_seed=1, hash_seed=1)
+FURTHER = tuple(
+    World(ahead_seconds=number * (53 * DAY_SECONDS + 11_117), random_seed=number, hash_seed=number)
+    for number in range(2, 8)
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Recorded runs, and in what each of them differs with other code."""
+
+    runs: Sequence[RecordedRun]
+    found: Found = field(default_factory=dict)
+
+    @property
+    def cured(self) -> list[str]:
+        """The ids of the dead letters that would succeed, as far as recorded."""
+        return [run.id for run in self.runs if verdicts.gravest(self.found[run.id]) is verdicts.ShadowVerdict.CURED]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be compared: the job, the code that counts as known, and the places that do not count."""
+
+    job: Job
+    against: tuple[str, ...] = ()
+    ignored: Collection[str] = ()
+
+
+async def compare(
+    question: Question, runs: Sequence[RecordedRun], progress: Callable[[int], None] = lambda _: None
+) -> Comparison:
+    """Return in what runs differ with a job's handlers; raises HandlersNotLoaded.
+
+    Nothing is said that is not so whatever time it is, however chance falls and in whatever order sets are.
+    """
+    routes = {run.id: run.event.route for run in runs}
+    found = await found_by(question, question.job.handlers, World(), runs, progress)
+    if question.against and (left := differing(runs, found)):
+        found = verdicts.without(found, await found_by(question, question.against, World(), left))
+    if left := differing(runs, found):
+        found = verdicts.steady(found, await found_by(question, question.job.handlers, SECOND, left), routes)
+    for world in FURTHER:
+        chosen = verdicts.samples(found, routes, SAMPLES)
+        if not chosen:
+            break
+        some = [run for run in runs if run.id in chosen]
+        found = verdicts.steady(found, await found_by(question, question.job.handlers, world, some), routes)
+    return Comparison(runs, found)
+
+
+async def found_by(
+    question: Question,
+    handlers: tuple[str, ...],
+    world: World,
+    runs: Sequence[RecordedRun],
+    progress: Callable[[int], None] = lambda _: None,
+) -> Found:
+    """Return in what runs differ with some handlers in one world."""
+    job = msgspec.structs.replace(question.job, handlers=handlers, world=world)
+    replayed = await replay_all(job, runs, progress)
+    found = {run.id: differences_of(run, one) for run, one in zip(runs, replayed, strict=True)}
+    return verdicts.counting(found, question.ignored)
+
+
+def differing(runs: Sequence[RecordedRun], found: Found) -> list[RecordedRun]:
+    """Return the runs that differ."""
+    return [run for run in runs if found[run.id]]

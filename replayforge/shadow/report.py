@@ -1,0 +1,110 @@
+"""The report of a comparison: groups of what differs alike, as JSON and in words."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from replayforge.shadow.comparing import Comparison
+from replayforge.shadow.verdicts import GRAVITY, UNDECIDABLE, Difference, ShadowVerdict, gravest
+
+GROUPS_SHOWN = 20
+VALUE_CHARACTERS = 60
+SAME_EXIT_CODE, CHANGED_EXIT_CODE, UNDECIDABLE_EXIT_CODE = 0, 1, 2
+WORDS = {
+    ShadowVerdict.RESULT_CHANGED: "result changed",
+    ShadowVerdict.ARGUMENTS_CHANGED: "step arguments changed",
+    ShadowVerdict.NEW_STEP: "new step",
+    ShadowVerdict.STEP_VANISHED: "recorded step vanished",
+    ShadowVerdict.RAISES: "now raises",
+    ShadowVerdict.CURED: "cured",
+    ShadowVerdict.EFFECT: "effect outside a step",
+    ShadowVerdict.NOT_REPRODUCIBLE: "not reproducible",
+}
+
+
+def report_of(comparison: Comparison) -> dict[str, Any]:
+    """Return the report as JSON values: how many runs came to which verdict, and groups of what differs alike."""
+    counts = Counter(gravest(comparison.found[run.id]) for run in comparison.runs)
+    return {
+        "runs": len(comparison.runs),
+        "verdicts": {verdict: counts[verdict] for verdict in ShadowVerdict},
+        "groups": list(groups_of(comparison)),
+    }
+
+
+def groups_of(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """Yield the groups, the gravest and largest first; a run is in each group of what differs in it."""
+    members: dict[Difference, list[int]] = {}
+    for at, run in enumerate(comparison.runs):
+        for difference in comparison.found[run.id]:
+            members.setdefault(difference, []).append(at)
+    order = sorted(members.items(), key=lambda item: (-GRAVITY.index(item[0].verdict), -len(item[1])))
+    for difference, own in order:
+        first = comparison.runs[own[0]].event
+        yield {
+            "verdict": difference.verdict,
+            "pointer": difference.pointer,
+            "before": raw(difference.before),
+            "after": raw(difference.after),
+            "count": len(own),
+            "first": {"id": first.id, "workflow_id": first.workflow_id},
+            "ids": [comparison.runs[at].id for at in own],
+        }
+
+
+def raw(text: str | None) -> msgspec.Raw | None:
+    """Return JSON as it is."""
+    return None if text is None else msgspec.Raw(text.encode())
+
+
+def exit_code(report: dict[str, Any]) -> int:
+    """Return 0 where all is the same, 1 where anything is another, 2 where that cannot be said."""
+    counts = report["verdicts"]
+    if any(counts[one] for one in ShadowVerdict if one is not ShadowVerdict.SAME and one not in UNDECIDABLE):
+        return CHANGED_EXIT_CODE
+    return UNDECIDABLE_EXIT_CODE if any(counts[one] for one in UNDECIDABLE) else SAME_EXIT_CODE
+
+
+def in_words(report: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the report."""
+    counts = {verdict: report["verdicts"][verdict] for verdict in ShadowVerdict}
+    told = [f"{counts[verdict]:,} {WORDS.get(verdict, verdict)}" for verdict in ShadowVerdict if counts[verdict]]
+    runs = report["runs"]
+    yield f"{runs:,} run{'' if runs == 1 else 's'}: {', '.join(told)}" if runs else "no recorded run fits"
+    for group in report["groups"][:GROUPS_SHOWN]:
+        yield f"  {group_in_words(group)}"
+    if (more := len(report["groups"]) - GROUPS_SHOWN) > 0:
+        yield f"  … and {more:,} groups more; --json and --html name them all"
+
+
+def group_in_words(group: dict[str, Any]) -> str:
+    """Return a group in one line."""
+    count, first = group["count"], group["first"]
+    head = f"{count:,} run{'' if count == 1 else 's'}: {WORDS[group['verdict']]}"
+    return f"{head}: {change_in_words(group)}; first: {first['workflow_id']} ({first['id']})"
+
+
+def change_in_words(group: dict[str, Any]) -> str:
+    """Return where something differs, and how."""
+    place, before, after = group["pointer"], short(group["before"]), short(group["after"])
+    match group["verdict"]:
+        case ShadowVerdict.NEW_STEP:
+            return f"{place} would begin: {after}" + (f", recorded as {before}" if before else "")
+        case ShadowVerdict.STEP_VANISHED:
+            return f"{place} {before} is not asked for any more"
+        case ShadowVerdict.CURED:
+            return f"{before} is over, as far as recorded"
+        case ShadowVerdict.EFFECT | ShadowVerdict.NOT_REPRODUCIBLE:
+            return after
+        case ShadowVerdict.RAISES:
+            return f"{before or 'no error'} -> {after}"
+        case _:
+            return f"{place} {before or 'nothing'} -> {after or 'nothing'}"
+
+
+def short(value: msgspec.Raw | None) -> str:
+    """Return JSON as far as it fits into a line; a text stands without its quotes where it says what is wrong."""
+    text = "" if value is None else bytes(value).decode()
+    return text if len(text) <= VALUE_CHARACTERS else f"{text[: VALUE_CHARACTERS - 1]}…"
