@@ -1,6 +1,7 @@
 """The API as its OpenAPI document has it: every operation called by nothing else, every answer judged by it."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from replayforge import Context, Event, Handlers, Permanent, Retry, crashpoints
 from replayforge.engine.handlers.callbacks import Listener
+from replayforge.web.api import examples, openapi
 from replayforge.web.api.described_operations import OPERATIONS, PARAMETERS
 from tests.support.described_client import DescribedClient
 from tests.support.house import House, open_house
@@ -36,6 +38,18 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 409, 
 [[operations]]  # a source whose provider never asks takes deliveries alone
 include-operation-id = "answer_challenge"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 405]
+
+[[operations]]  # each line of NDJSON is refused by itself, whatever it is
+include-operation-id = "post_bulk"
+checks.negative_data_rejection.expected-statuses = ["2xx", 400, 413, 415, 422]
+"""
+
+LINES_ARE_TEXT = """
+import schemathesis
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(_, value):
+    return str(value).encode()
 """
 
 
@@ -236,11 +250,11 @@ async def log_and_steps(client: DescribedClient) -> None:
     async def record(did: Any) -> int:
         return len(did)
 
-    listener = Listener(b"[]", record)
+    listener = Listener(b'{"charge":{"ok":1}}', record)
     with callbacks.listening("event", 7, listener):
         serving = asyncio.create_task(listener.serve())
         signed = {"id": "event", "token": "7", "signature": callbacks.signature("event", 7)}
-        assert await call("show_journal", **signed) == []
+        assert await call("show_journal", **signed) == {"charge": {"ok": 1}}
         assert await call("post_checkpoint", {"lease_token": 7, "did": []}, **signed) is None
         listener.finish()
         await serving
@@ -268,12 +282,14 @@ async def test_what_others_make_of_the_document(
     await events_and_workflows(client)
     await dead_letters_and_replays(client)
     (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
+    (tmp_path / "lines_are_text.py").write_text(LINES_ARE_TEXT)
+    hooks = {**os.environ, "SCHEMATHESIS_HOOKS": "lines_are_text", "PYTHONPATH": str(tmp_path)}
     command = (
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml"), "run"),
         *(str(client.house.http.make_url("/openapi.json")), "--exclude-operation-id", "stream_hints"),
         *("--checks", "all", "--max-examples", "10", "--seed", str(SEED), "--no-color"),
     )
-    process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, stdout=PIPE, stderr=STDOUT)
+    process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=hooks, stdout=PIPE, stderr=STDOUT)
     said, _ = await process.communicate()
     crashpoints.armed.clear()
     assert process.returncode == 0, said.decode()
@@ -285,10 +301,43 @@ async def test_the_document_is_whole(client: DescribedClient) -> None:
     assert len(names) == len(set(names)) == len(OPERATIONS)
     for schema in client.document["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
-    for method, _, told in client.operations.values():
-        content = told.get("requestBody", {}).get("content", {})
-        examples = [(one["schema"], one["example"]) for one in content.values() if "example" in one]
-        assert method == "GET" or not content or examples or "*/*" in content, told["operationId"]
-        for schema, example in [*examples, *((one["schema"], one.get("example", "x")) for one in told["parameters"])]:
+    for _, _, told in client.operations.values():
+        parameters = ((one["schema"], one.get("example", "x")) for one in told["parameters"])
+        shown = [example for media in media_of(told) for example in examples_in(media, client.document["components"])]
+        for schema, example in [*parameters, *shown]:
             client.check(schema, example, told["operationId"])
     assert all(name.partition(":")[0] for name in PARAMETERS)
+
+
+def media_of(told: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what an operation takes and answers of each media type; what a body of any media type is nobody knows."""
+    body = told.get("requestBody", {}).get("content", {})
+    taken = [one for media, one in body.items() if media != "*/*"]
+    return taken + [one for told in told["responses"].values() for one in told.get("content", {}).values()]
+
+
+def examples_in(media: dict[str, Any], components: dict[str, Any]) -> list[tuple[dict[str, Any], Any]]:
+    """Return the examples of a media type, each with the one schema that it is an example of."""
+    if "example" in media:
+        return [(media["schema"], media["example"])]
+    schemas = media["schema"].get("anyOf", [media["schema"]])
+    names = [one["$ref"].rpartition("/")[2] for one in schemas]
+    assert media["examples"] == {name: {"$ref": f"#/components/examples/{name}"} for name in names}
+    return [(one, components["examples"][name]["value"]) for one, name in zip(schemas, names, strict=True)]
+
+
+def test_every_typical_value_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No value is kept for a member that no answer has any more."""
+    looked_at: set[str] = set()
+
+    class Watched(dict[str, Any]):
+        def __getitem__(self, name: str) -> Any:
+            looked_at.add(name)
+            return super().__getitem__(name)
+
+    values = Watched(examples.VALUES)
+    monkeypatch.setattr(examples, "VALUES", values)
+    for kind in openapi.types_of_answers(OPERATIONS.values()):
+        if kind is not str:
+            examples.example_of(kind)
+    assert values.keys() - looked_at == set()

@@ -13,6 +13,7 @@ from replayforge.domain.event import Event
 from replayforge.domain.identity import hashed_id
 from replayforge.domain.journal import NAME_CHARACTERS_MAX, RECORDED, StepKind, StepRecord, StepState, objection_to_name
 
+SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NEXT_TYPE = "application/vnd.replayforge.next+json"
 MESSAGE_BYTES_MAX = 16 << 20
 INLINE_BYTES_MAX = 1 << 20
@@ -303,7 +304,7 @@ def schema() -> dict[str, Any]:
     for name in ("ReportedStep", "JournalEntry"):
         definitions[name]["oneOf"] = [{"required": ["ok"]}, {"required": ["error"]}]
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": SCHEMA_DIALECT,
         "title": "Steps over HTTP",
         "anyOf": list(references),
         "$defs": definitions,

@@ -9,7 +9,7 @@ from replayforge.domain.event import Envelope
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import FILTER_NAMES
 from replayforge.engine.accept.sources import Verified
-from replayforge.engine.handlers.step_messages import Checkpoint
+from replayforge.engine.handlers.step_messages import SCHEMA_DIALECT, Checkpoint, JournalEntry
 from replayforge.stores.content_search import SEARCHED_BYTES_MAX, SEARCHED_MAX
 from replayforge.streams.stream import StreamStats
 from replayforge.web.api import answers
@@ -35,6 +35,7 @@ from replayforge.web.api.sources import RefusalShape, SourceShape
 from replayforge.web.http.reading import JSON, LIST_LIMIT_MAX, NDJSON
 
 TEXT = "text/plain"
+EVENT_STREAM = "text/event-stream"
 ANY: dict[str, Any] = {}
 # A key of PARAMETERS names a parameter; one that differs where it is read stands behind a colon.
 LIST = ("limit", "cursor")
@@ -132,7 +133,7 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str, Any]] = {
 class RequestBody:
     """What a request brings; `schema` says it where no type does, `optional` may be left out for its defaults.
 
-    `beside` are schemas of further media types.
+    `beside` are further media types: the schema of each, and an example.
     """
 
     of: type[Any] | None = None
@@ -140,14 +141,18 @@ class RequestBody:
     media: tuple[str, ...] = (JSON,)
     optional: bool = False
     example: Any = None
-    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    beside: Mapping[str, tuple[Mapping[str, Any], Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is answered: one of several types, by media type; an answer of no media type has no body."""
+    """What is answered: one of several types, by media type; an answer of no media type has no body.
+
+    `examples` are given where no type tells what it looks like.
+    """
 
     media: Mapping[str, tuple[Any, ...]]
+    examples: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +211,16 @@ EACH_CLOUD_EVENT: dict[str, Any] = {
     "type": "array",
     "items": {"anyOf": [CLOUD_EVENT_SCHEMA, {"description": "Anything else is refused by itself."}]},
 }
+CLOUD_EVENT_EXAMPLE: Any = {
+    "specversion": "1.0",
+    "id": "17",
+    "source": "/shop",
+    "type": "order.placed",
+    "subject": "order-17",
+    "data": {"total": 12},
+}
+ONE_CLOUD_EVENT: dict[str, Any] = {CLOUD_EVENT: (CLOUD_EVENT_SCHEMA, CLOUD_EVENT_EXAMPLE)}
+MANY_CLOUD_EVENTS: dict[str, Any] = {CLOUD_EVENTS: (EACH_CLOUD_EVENT, [CLOUD_EVENT_EXAMPLE])}
 EVENTS: dict[str, Any] = {"type": "array", "items": EACH_EVENT}
 ENVELOPE_EXAMPLE = {
     "workflow_id": "order-17",
@@ -213,6 +228,11 @@ ENVELOPE_EXAMPLE = {
     "payload": {"total": 12},
     "service_name": "shop",
 }
+METRICS = "# TYPE replayforge_events_accepted_total counter\nreplayforge_events_accepted_total 1042\n"
+HINTS = "id: 1\nevent: resync\ndata: {}\n\n"
+SOURCE_ANSWERS = {JSON: {"ok": True}, TEXT: "1158", "*/*": ""}
+CHALLENGE_ANSWERS = {TEXT: "1158", JSON: {"response_token": "sha256=3q2+7w=="}}
+DOCUMENT = {"openapi": "3.1.0", "info": {"title": "ReplayForge", "version": "0.1.0"}, "paths": {}}
 REASON = {"reason": "the payment provider is back"}
 REPLAYED = {202: answer(EventReplay), 200: answer(EventReplay)}
 PAUSE = RequestBody(PauseRequest, example={"reason": "the payment provider is away", "by": "ops"})
@@ -220,15 +240,11 @@ MOVED = ok(MovedShape)
 
 OPERATIONS: dict[str, Operation] = {
     "POST /api/events": Operation(
-        body=RequestBody(
-            Envelope, example=ENVELOPE_EXAMPLE, beside={CLOUD_EVENT: CLOUD_EVENT_SCHEMA, CLOUD_EVENTS: EACH_CLOUD_EVENT}
-        ),
+        body=RequestBody(Envelope, example=ENVELOPE_EXAMPLE, beside=ONE_CLOUD_EVENT | MANY_CLOUD_EVENTS),
         answers={201: answer(EventShape), 200: answer(EventShape, RetiredShape, answers.BulkAnswer)},
     ),
     "POST /api/events/bulk": Operation(
-        body=RequestBody(
-            schema=EVENTS, media=(JSON, NDJSON), example=[ENVELOPE_EXAMPLE], beside={CLOUD_EVENTS: EACH_CLOUD_EVENT}
-        ),
+        body=RequestBody(schema=EVENTS, media=(JSON, NDJSON), example=[ENVELOPE_EXAMPLE], beside=MANY_CLOUD_EVENTS),
         answers={200: Answer({JSON: (answers.BulkAnswer,), NDJSON: (answers.BulkItem,)})},
     ),
     "GET /api/events": Operation((*FILTER_NAMES, "contains", *LIST), answers=ok(answers.EventList)),
@@ -288,11 +304,12 @@ OPERATIONS: dict[str, Operation] = {
     "GET /api/lanes": Operation(("limit",), answers=ok(Page[LaneShape])),
     "POST /in/{source}": Operation(
         body=RequestBody(media=("*/*",), optional=True),
-        answers={200: Answer({JSON: (ANY,), TEXT: (str,), "*/*": (ANY,)})},
+        answers={200: Answer({JSON: (ANY,), TEXT: (str,), "*/*": (ANY,)}, SOURCE_ANSWERS)},
         name="receive_delivery",
     ),
     "GET /in/{source}": Operation(
-        ("hub.challenge", "hub.verify_token", "crc_token"), answers={200: Answer({TEXT: (str,), JSON: (ANY,)})}
+        ("hub.challenge", "hub.verify_token", "crc_token"),
+        answers={200: Answer({TEXT: (str,), JSON: (ANY,)}, CHALLENGE_ANSWERS)},
     ),
     "GET /api/sources": Operation(answers=ok(Items[SourceShape])),
     "GET /api/sources/{name}/refusals": Operation(answers=ok(Items[RefusalShape])),
@@ -309,12 +326,12 @@ OPERATIONS: dict[str, Operation] = {
     "GET /api/workers": Operation(answers=ok(Page[answers.WorkerShape]), name="list_workers"),
     "GET /api/supervisor": Operation(answers=ok(answers.ServicesShape), name="list_services"),
     "GET /api/metrics": Operation(answers=ok(answers.MetricsShape), name="show_metrics"),
-    "GET /metrics": Operation(answers={200: Answer({TEXT: (str,)})}, name="show_prometheus_metrics"),
+    "GET /metrics": Operation(answers={200: Answer({TEXT: (str,)}, {TEXT: METRICS})}, name="show_prometheus_metrics"),
     "GET /api/insights/errors": Operation(
         ("window_seconds",), answers=ok(answers.ErrorInsights), name="list_error_groups"
     ),
     "GET /api/stream": Operation(
-        ("topics", "seen"), answers={200: Answer({"text/event-stream": (str,)})}, name="stream_hints"
+        ("topics", "seen"), answers={200: Answer({EVENT_STREAM: (str,)}, {EVENT_STREAM: HINTS})}, name="stream_hints"
     ),
     "POST /api/demo/generate-workload": Operation(("count",), answers=ok(answers.Workload)),
     "POST /api/chaos/crash": Operation(
@@ -329,7 +346,8 @@ OPERATIONS: dict[str, Operation] = {
     "GET /health/backend": Operation(answers=ok(answers.StreamHealth)),
     "GET /health/backend/stats": Operation(answers=ok(StreamStats)),
     "GET /openapi.json": Operation(
-        answers=ok({"type": "object", "required": ["openapi", "info", "paths"]}), name="show_openapi"
+        answers={200: Answer({JSON: ({"type": "object", "required": list(DOCUMENT)},)}, {JSON: DOCUMENT})},
+        name="show_openapi",
     ),
     "POST /forgelog/append": Operation(
         body=RequestBody(schema={"description": "Any JSON."}, example={"note": "any JSON"}),
@@ -351,6 +369,10 @@ OPERATIONS: dict[str, Operation] = {
     "POST /steps/{id}/{token}/{signature}/checkpoint": Operation(
         body=RequestBody(Checkpoint, example={"lease_token": 1, "did": []}), answers={204: Answer({})}
     ),
-    "GET /steps/{id}/{token}/{signature}/journal": Operation(answers=ok({"type": "array"})),
-    "GET /schemas/steps.json": Operation(answers=ok({"type": "object"})),
+    "GET /steps/{id}/{token}/{signature}/journal": Operation(
+        answers={200: Answer({JSON: (dict[str, JournalEntry],)}, {JSON: {"charge": {"ok": {"amount": 12}}}})}
+    ),
+    "GET /schemas/steps.json": Operation(
+        answers={200: Answer({JSON: ({"type": "object"},)}, {JSON: {"$schema": SCHEMA_DIALECT, "$defs": {}}})}
+    ),
 }

@@ -22,6 +22,7 @@ from replayforge.web.api.described_operations import (
     Operation,
     RequestBody,
 )
+from replayforge.web.api.examples import example_of
 from replayforge.web.api.shapes import ORIGINAL_NAMES, SAID_TWICE, json_response
 from replayforge.web.http.context import context_of
 from replayforge.web.http.problem_types import PROBLEM_TYPES
@@ -32,6 +33,7 @@ from replayforge.web.http.routes import NEEDS
 API_PREFIXES = ("/api/", "/forgelog/", "/health", "/metrics", "/openapi.json", "/steps/", "/schemas/", "/in/")
 DOCUMENT_WORK_BYTES = 1 << 20  # its making takes as long as to judge so many bytes
 REFERENCE = "#/components/schemas/{name}"
+EXAMPLE = "#/components/examples/{name}"
 LINE_FEED_GUARD = r"(?!\n)"  # which only Python needs, whose $ passes over a line feed at the end
 GROUPS = frozenset(
     {
@@ -58,6 +60,10 @@ of a key: POST the key to /login, and /logout ends it.
 
 Where keys are configured an operation needs one that includes the role that its `security` names: `admin` includes all,
 `operate` includes `read`, and `read` includes `metrics`. Other keys are answered 403, `role-needed`."""
+LINES = {
+    "schema": {"description": "One event a line, each as in POST /api/events.", "type": "string"},
+    "example": f"{msgspec.json.encode(ENVELOPE_EXAMPLE).decode()}\n",
+}
 PROBLEM: dict[str, Any] = {
     "type": "object",
     "description": "RFC 9457: what is wrong, where, and what to do about it.",
@@ -82,6 +88,14 @@ PROBLEM: dict[str, Any] = {
             },
         },
     },
+}
+PROBLEM_EXAMPLE = {
+    "type": "urn:replayforge:not-found",
+    "title": "Not found",
+    "status": 404,
+    "detail": "There is no event order-17.",
+    "instance": "/api/events/order-17",
+    "request_id": "0198a5c0b2f17c4e",
 }
 
 
@@ -119,6 +133,7 @@ def document(app: web.Application, base_path: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": {**with_deprecations(schemas), "Problem": PROBLEM},
+            "examples": examples(),
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -130,8 +145,13 @@ def document(app: web.Application, base_path: str) -> dict[str, Any]:
 def types_of(operations: Iterable[Operation]) -> list[Any]:
     """Return every type that a body or an answer has."""
     bodies = [one.body.of for one in operations if one.body is not None and one.body.of is not None]
+    return list(dict.fromkeys((*bodies, *types_of_answers(operations))))
+
+
+def types_of_answers(operations: Iterable[Operation]) -> list[Any]:
+    """Return every type that an answer has; a dict is a schema already."""
     shown = [each for one in operations for a in one.answers.values() for types in a.media.values() for each in types]
-    return list(dict.fromkeys(one for one in (*bodies, *shown) if not isinstance(one, dict)))
+    return [one for one in shown if not isinstance(one, dict)]
 
 
 @cache
@@ -142,6 +162,21 @@ def components() -> tuple[dict[str, Any], dict[Any, dict[str, Any]]]:
     named = {plain(name): schema | {"title": plain(schema.get("title", name))} for name, schema in schemas.items()}
     named["Envelope"] |= {"examples": [ENVELOPE_EXAMPLE]}
     return rewritten(named), {one: rewritten(reference) for one, reference in zip(types, references, strict=True)}
+
+
+@cache
+def examples() -> dict[str, dict[str, Any]]:
+    """Return what answers look like, by the names of their schemas; nobody changes them."""
+    _, references = components()
+    shapes = [kind for kind in types_of_answers(OPERATIONS.values()) if "$ref" in references.get(kind, ())]
+    return {"Problem": {"value": PROBLEM_EXAMPLE}} | {
+        name_of(references[kind]): {"value": example_of(kind)} for kind in shapes
+    }
+
+
+def name_of(reference: Mapping[str, str]) -> str:
+    """Return the name of the schema that is referred to."""
+    return reference["$ref"].rpartition("/")[2]
 
 
 def plain(name: str) -> str:
@@ -259,17 +294,28 @@ def brought(body: RequestBody, references: Mapping[Any, Any]) -> dict[str, Any]:
     parts = [dict(references[body.of])] if body.of is not None else []
     schema = {"allOf": [*parts, dict(body.schema)]} if parts and body.schema else (parts or [dict(body.schema)])[0]
     one: dict[str, Any] = {"schema": schema} | ({} if body.example is None else {"example": body.example})
-    lines = {"schema": {"description": "One event a line, each as in POST /api/events.", "type": "string"}}
-    content = {media: lines if media == NDJSON else one for media in body.media}
-    content |= {media: {"schema": dict(shape)} for media, shape in body.beside.items()}
+    content = {media: LINES if media == NDJSON else one for media in body.media}
+    content |= {media: {"schema": dict(shape), "example": shown} for media, (shape, shown) in body.beside.items()}
     return {"required": not body.optional, "content": content}
 
 
 def answered(status: int, given: Answer, references: Mapping[Any, Any]) -> dict[str, Any]:
     """Describe a good answer."""
     described: dict[str, Any] = {"description": HTTPStatus(status).phrase}
-    content = {media: {"schema": any_of(types, references)} for media, types in given.media.items()}
+    content = {
+        media: {"schema": any_of(types, references), **shown_by(given.examples.get(media), types, references)}
+        for media, types in given.media.items()
+    }
     return described | ({"content": content} if content else {})
+
+
+def shown_by(example: Any, types: tuple[Any, ...], references: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what an answer of these types looks like: the example that is given, or one of each type."""
+    if example is not None:
+        return {"example": example}
+    return {
+        "examples": {name: {"$ref": EXAMPLE.format(name=name)} for name in (name_of(references[one]) for one in types)}
+    }
 
 
 def any_of(types: tuple[Any, ...], references: Mapping[Any, Any]) -> dict[str, Any]:
@@ -280,5 +326,6 @@ def any_of(types: tuple[Any, ...], references: Mapping[Any, Any]) -> dict[str, A
 
 def failure() -> dict[str, Any]:
     """Describe every other answer."""
-    reference = {"$ref": REFERENCE.format(name="Problem")}
-    return {"description": "A problem", "content": {CONTENT_TYPE: {"schema": reference}}}
+    schema = {"$ref": REFERENCE.format(name="Problem")}
+    examples = {"Problem": {"$ref": EXAMPLE.format(name="Problem")}}
+    return {"description": "A problem", "content": {CONTENT_TYPE: {"schema": schema, "examples": examples}}}
