@@ -17,6 +17,7 @@ from replayforge.client.http import ClientConnection
 from replayforge.client.progress import progress_bar
 from replayforge.client.terminal import complain, counted
 from replayforge.config import Config, load_config
+from replayforge.domain.bulk_replay import IDS_MAX
 from replayforge.domain.clock import parse_time
 from replayforge.domain.lifecycle import State
 from replayforge.domain.recorded_run import RecordedRun
@@ -29,6 +30,7 @@ from replayforge.stores.recordings import COMPARABLE, recorded_runs
 from replayforge.stores.snapshot import read_snapshot
 
 RUNS_MAX = 100_000
+STATES = sorted(state.value for state in COMPARABLE)
 
 
 @click.command()
@@ -41,7 +43,9 @@ RUNS_MAX = 100_000
 @click.option("--against", multiple=True, help="Module or file with the old handlers: what they change does not count.")
 @click.option("--type", "event_type", help='Event type, with "*".')
 @click.option(
-    "--state", type=click.Choice(sorted(COMPARABLE)), help="Runs in this state only.  [default: all of these]"
+    "--state",
+    type=click.Choice(sorted(str(one) for one in COMPARABLE)),
+    help="Runs in this state only.  [default: all of these]",
 )
 @click.option("--since", callback=moment, help='Earliest time: RFC 3339, or a distance such as "24h".')
 @click.option("--workflow", "workflow_id", help="Workflow.")
@@ -64,11 +68,14 @@ def shadow(
     against: tuple[str, ...], ignored: tuple[str, ...], limit: int, json_wanted: bool, replay_cured: bool,
     **options: Any,
 ) -> None:  # fmt: skip
-    """Run recorded history against other handlers and say what would be another, field by field.
+    """Run recorded history against other handlers and say what would be another.
 
-    Reads one snapshot of the store, beside a running daemon; no step's function is called, and effects outside of steps
-    are refused. Exit code 0: all the same; 1: something is another; 2: undecidable, or importing has an effect.
+    Field by field. Reads one snapshot of the store, beside a running daemon. No step's function is called, and effects
+    outside of steps are refused. Exit code 0: all the same; 1: something is another; 2: undecidable, or importing the
+    handlers has an effect.
     """
+    if replay_cured and json_wanted:
+        raise click.UsageError("Who is asked whether to replay reads words: say either --json or --replay-cured.")
     config = load_config(config_path, os.environ, {"data_dir": data_dir}).config
     question = Question(job_of(handlers, config), against, ignored)
     try:
@@ -117,7 +124,11 @@ def replay(cured: list[str], handlers: tuple[str, ...], options: Mapping[str, An
         return 0
     if not options["yes"]:
         confirm(f"Replay {counted(len(cured), 'cured dead letter')}?")
-    order = {"ids": cured, "reason": options["reason"] or f"cured by {', '.join(handlers)}, as shadow says"}
+    reason = options["reason"] or f"cured by {', '.join(handlers)}, as shadow says"
     address = find_address(options["url"], options["api_key"], os.environ)
     with ClientConnection(address.url, address.api_key) as client, understood(address.url):
-        return carry_out(client, "cured dead letter", order, json_wanted=False, detach=False, wait=True)
+        return max(
+            carry_out(client, "cured dead letter", order, json_wanted=False, detach=False, wait=True)
+            for start in range(0, len(cured), IDS_MAX)
+            if (order := {"ids": cured[start : start + IDS_MAX], "reason": reason})
+        )

@@ -1,5 +1,7 @@
 """Compares code with history: replays it as often as it takes to say only what is so on every pass."""
 
+import os
+from asyncio import Semaphore, gather
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -13,12 +15,12 @@ from replayforge.shadow.verdicts import Found, differences_of
 
 DAY_SECONDS = 86_400
 SAMPLES = 5  # of each kind of difference, to be looked at in further worlds
-# The second looks at every run that differs. Sets of two texts have the same order in every second world, and a coin
-# falls alike as often: what is left by then is tried in several more, a few runs of each kind.
+# The second looks at every run that differs. A set of two texts has the same order in every second world, and a coin
+# falls alike as often: what is left by then is tried in many more, a few runs of each kind.
 SECOND = World(ahead_seconds=400 * DAY_SECONDS + 18_413, random_seed=1, hash_seed=1)
 FURTHER = tuple(
     World(ahead_seconds=number * (53 * DAY_SECONDS + 11_117), random_seed=number, hash_seed=number)
-    for number in range(2, 8)
+    for number in range(2, 12)
 )
 
 
@@ -57,13 +59,22 @@ async def compare(
         found = verdicts.without(found, await found_by(question, question.against, World(), left))
     if left := differing(runs, found):
         found = verdicts.steady(found, await found_by(question, question.job.handlers, SECOND, left), routes)
-    for world in FURTHER:
-        chosen = verdicts.samples(found, routes, SAMPLES)
-        if not chosen:
-            break
-        some = [run for run in runs if run.id in chosen]
-        found = verdicts.steady(found, await found_by(question, question.job.handlers, world, some), routes)
+    chosen = verdicts.samples(found, routes, SAMPLES)
+    some = [run for run in runs if run.id in chosen]
+    for again in await found_in_further(question, some) if some else ():
+        found = verdicts.steady(found, again, routes)
     return Comparison(runs, found)
+
+
+async def found_in_further(question: Question, runs: Sequence[RecordedRun]) -> list[Found]:
+    """Return in what runs differ in each of the further worlds, as many of them at once as there are processors."""
+    places = Semaphore(os.cpu_count() or 1)
+
+    async def found_in(world: World) -> Found:
+        async with places:
+            return await found_by(question, question.job.handlers, world, runs)
+
+    return await gather(*map(found_in, FURTHER))
 
 
 async def found_by(
