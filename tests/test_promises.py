@@ -152,7 +152,7 @@ COMMANDS_BEYOND = {
     "replays cancel", "replays ls", "replays pause", "replays resume", "replays show", "replays watch", "sources ls",
     "keys new", "lanes ls", "schedules ls", "schedules pause", "schedules resume", "schedules run",
     "sources pause", "sources resume", "sources test", "sources verify", "workflows ls", "workflows show",
-    "alerts ls", "alerts test",
+    "alerts ls", "alerts test", "indoubt confirm", "indoubt dead-letter", "indoubt ls", "indoubt rerun",
 }  # fmt: skip
 COMMANDS_TO_COME = {
     "prove", "deploy check",
@@ -212,6 +212,7 @@ ROUTES_BEYOND = {
     "GET /api/schedules", "POST /api/schedules/{}/pause", "POST /api/schedules/{}/resume", "POST /api/schedules/{}/run",
     "POST /api/sources/{}/refusals/verify", "POST /api/sources/{}/resume",
     "POST /in/{}", "GET /api/lanes", "GET /api/alerts", "POST /api/alerts/{}/test", "GET /api/events/{}/why",
+    "GET /api/indoubt", "POST /api/indoubt/{}/resolve",
 }  # fmt: skip
 
 

@@ -41,6 +41,11 @@ COMMANDS = {
     "send": Subcommand("send_command", "send", "Send one event, or a file of events with --bulk."),
     "events": Subcommand("events_commands", "events", "Look at events and act on them."),
     "dead": Subcommand("dead_commands", "dead", "Look at dead letters, replay or discard them."),
+    "indoubt": Subcommand(
+        "indoubt_commands",
+        "indoubt",
+        "Look at what may have had an effect that nobody recorded, and say what became of it.",
+    ),
     "replays": Subcommand("replays_commands", "replays", "Look at bulk replays, pause, resume or cancel them."),
     "schedules": Subcommand(
         "schedules_commands", "schedules", "Look at schedules, run one by hand, pause or resume them."

@@ -94,6 +94,10 @@ UNDER_WAY = frozenset({State.QUEUED, State.PROCESSING})  # due and not ended: wh
 PLACED = OPEN - {State.SCHEDULED, State.KEPT}  # what takes a place in its lane; what is scheduled does when it is due
 HOLDING = PLACED | FAILED  # what keeps its place there, a dead letter only where it blocks
 ATTEMPT_SPENDING = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
+# How attempts end of which nobody knows what they did: their process or their worker died, or they were cut off.
+CUT_SHORT = frozenset({Outcome.CRASHED, Outcome.INTERRUPTED})
+# Why events are held of which a person must say what their attempts did; one without a reason has a cautious handler.
+UNDECIDED = frozenset({Reason.SUSPECTED_POISON, Reason.IN_DOUBT})
 UNSUCCESSFUL = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED})
 
 

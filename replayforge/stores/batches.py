@@ -383,6 +383,7 @@ class MovedEvent(BatchRow, frozen=True, kw_only=True):
     reason: str | None
     due_at_us: int | None
     at_us: int
+    result: bytes | None = None
 
 
 class NotedAction(BatchRow, frozen=True, kw_only=True):

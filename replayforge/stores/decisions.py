@@ -27,11 +27,15 @@ class CancelAnswer(StrEnum):
 
 
 class Resolution(msgspec.Struct, frozen=True):
-    """What is decided about a step in doubt: where its event goes, and the result that the step has, if it has one."""
+    """What is decided about a step in doubt: where its event goes, and the result that the step has, if it has one.
+
+    Without a name the only step in doubt is meant; `words` are why.
+    """
 
     target: State
-    step: str
+    step: str | None
     result: bytes | None = None
+    words: str = ""
 
 
 class CancelOutcome(msgspec.Struct, frozen=True):
@@ -42,11 +46,18 @@ class CancelOutcome(msgspec.Struct, frozen=True):
 
 
 def move(
-    node: str, event: StoredEvent, target: State, action: str, detail: str, now_us: int, acted_by: str = ""
+    node: str,
+    event: StoredEvent,
+    target: State,
+    action: str,
+    detail: str,
+    now_us: int,
+    acted_by: str = "",
+    result: bytes | None = None,
 ) -> Steps[list[Entry] | None]:
     """Move an event by hand from the state the caller saw; None when it moved meanwhile.
 
-    Returns the entries of parents whom its end has woken.
+    With a `result` it has that from now on. Returns the entries of parents whom its end has woken.
     """
     given_up = event.state is State.HELD and target is State.DEAD_LETTERED
     reason = detail if target is State.DISCARDED else (event.reason or Reason.GIVEN_UP) if given_up else None
@@ -58,6 +69,7 @@ def move(
         reason=reason,
         due_at_us=None,
         at_us=now_us,
+        result=result,
     )
     yield from wakes.lock_families([event])
     waits_for = yield from what_it_waits_for(event)
@@ -72,7 +84,7 @@ def move(
         yield from end_park(event, target)
     if event.parent_id is None or target not in TERMINAL:
         return []
-    return (yield from wakes.answer_parents(node, [Child(event.id, target)], now_us))
+    return (yield from wakes.answer_parents(node, [Child(event.id, target, result)], now_us))
 
 
 def retry(node: str, event: StoredEvent, detail: str, now_us: int, acted_by: str = "") -> Steps[list[Entry] | None]:
@@ -103,7 +115,7 @@ def resolve_step(
         resolution.step,
         target=resolution.target,
         result=resolution.result,
-        words=detail,
+        words=resolution.words,
         now_us=journal.now_us,
     )
     moved = yield from move(node, event, resolution.target, "decided", detail, now_us, acted_by)

@@ -11,7 +11,19 @@ from msgspec import Struct
 
 from replayforge.domain.bulk_replay import AT_WORK, JOB_ENDED
 from replayforge.domain.errors import Corrupt
-from replayforge.domain.lifecycle import ANSWERING, HOLDING, OPEN, PLACED, TIMED, UNDER_WAY, UNSUCCESSFUL
+from replayforge.domain.lifecycle import (
+    ANSWERING,
+    CUT_SHORT,
+    HOLDING,
+    OPEN,
+    PLACED,
+    TIMED,
+    UNDECIDED,
+    UNDER_WAY,
+    UNSUCCESSFUL,
+    Outcome,
+    State,
+)
 from replayforge.domain.replay_plan import EFFECTS
 from replayforge.stores.batches import BATCHES
 
@@ -39,6 +51,8 @@ SHARED_FRAGMENTS = {
     "states_under_way": in_sql(UNDER_WAY),
     "placed_states": in_sql(PLACED),
     "holding_states": in_sql(HOLDING),
+    "cut_short": f"outcome IN ({in_sql(CUT_SHORT)}) AND (outcome = '{Outcome.CRASHED}' OR ended_run = 0)",
+    "undecided": f"state = '{State.HELD}' AND (reason IS NULL OR reason IN ({in_sql(UNDECIDED)}))",
     "unsuccessful_outcomes": in_sql(UNSUCCESSFUL),
     "kinds_of_effects": in_sql(EFFECTS),
     "job_states_at_work": in_sql(AT_WORK),

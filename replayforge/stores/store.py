@@ -35,6 +35,7 @@ from replayforge.stores import (
     content_search,
     decisions,
     deferred,
+    doubts,
     journals,
     lane_sorting,
     lanes,
@@ -63,6 +64,7 @@ from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, stor
 from replayforge.stores.content_search import SearchPage
 from replayforge.stores.decisions import CancelOutcome, Resolution
 from replayforge.stores.deferred import Recalled, Sorted
+from replayforge.stores.doubts import DoubtPage
 from replayforge.stores.driver import Batch, Driver, Result, Steps, Transaction
 from replayforge.stores.journals import SignalTaken, StepCommit, StepCommitted
 from replayforge.stores.lookups import Discrepancies, EventPage, WorkflowPage
@@ -459,15 +461,22 @@ class Store:
         return await self.driver.read(lambda: lookups.run_of_request(event.seq, request_key))
 
     async def move(
-        self, event: StoredEvent, target: State, action: str, detail: str, now_us: int
+        self,
+        event: StoredEvent,
+        target: State,
+        action: str,
+        detail: str,
+        now_us: int,
+        *,
+        result: bytes | None = None,
     ) -> list[Entry] | None:
         """Move an event by hand and note it; None when it is no longer what the caller saw.
 
-        Returns the entries of parents whom its end has woken.
+        With a `result` it has that from now on. Returns the entries of parents whom its end has woken.
         """
         by = acting.get()  # here, for the transaction may be carried out in another thread
         return await self.write_and_tell(
-            lambda: decisions.move(self.node, event, target, action, detail, now_us, by),
+            lambda: decisions.move(self.node, event, target, action, detail, now_us, by, result),
         )
 
     async def retry(self, event: StoredEvent, detail: str, now_us: int) -> list[Entry] | None:
@@ -714,6 +723,10 @@ class Store:
     ) -> WorkflowPage:
         """Return workflows, the one with the newest event first; `before_seq` goes on where an earlier page ended."""
         return await self.driver.look(lambda: lookups.list_workflows(before_seq, limit, application))
+
+    async def list_in_doubt(self, before_seq: int | None, limit: int, *, undecided: bool = False) -> DoubtPage:
+        """Return events of which attempts or steps are in doubt, newest first, with what is known of these."""
+        return await self.driver.look(lambda: doubts.list_in_doubt(before_seq, limit, undecided=undecided))
 
     async def timeline(
         self, workflow_id: str, limit: int = 2000, application: str | None = None

@@ -49,7 +49,17 @@ def paths(dead: str, parked: str) -> list[str]:
     found += [f"/events/{parked}", "/workflows/parcel-1"]
     found += [f"/events/{dead}?layout=indented&secrets=shown", "/workflows/order-1?only=failed&idle=shown"]
     found += ["/handlers", "/handlers/pause?pattern=*", "/sources", "/replays", "/replays/rpl_1", "/replays/new"]
-    return [*found, "/schedules", "/lanes", "/docs", "/guide", "/send", "/nope", f"/confirm/discard?id={dead}"]
+    return [
+        *found,
+        "/schedules",
+        "/lanes",
+        "/in-doubt",
+        "/docs",
+        "/guide",
+        "/send",
+        "/nope",
+        f"/confirm/discard?id={dead}",
+    ]
 
 
 def prepare(tab: Watched, path: str) -> None:

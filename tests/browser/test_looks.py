@@ -81,6 +81,7 @@ def paths(ids: dict[str, str]) -> list[str]:
         "/sources",
         "/schedules",
         "/lanes",
+        "/in-doubt",
         "/runtime",
         "/send",
         f"/send?from={ids['dead']}",

@@ -29,7 +29,15 @@ SETTINGS = {
 
 SEED = 20261128
 # What no schema tells: whether an id, a key, an offset or a step that is well formed fits what the store holds.
-FITTING = ("post_event", "replay_event", "replay_dead_letter", "resolve_event", "create_replay", "commit_offset")
+FITTING = (
+    "post_event",
+    "replay_event",
+    "replay_dead_letter",
+    "resolve_event",
+    "decide_in_doubt",
+    "create_replay",
+    "commit_offset",
+)
 SCHEMATHESIS = f"""
 [[operations]]
 include-operation-id = {list(FITTING)}
@@ -166,7 +174,12 @@ async def events_and_workflows(client: DescribedClient) -> None:
     worker = await busy_with(client, held)
     await call("crash_worker", name=worker)
     await client.house.reaches(held, "held")
-    assert (await call("resolve_event", {"to": "succeeded", "reason": "it was done"}, id=held))["status"] == "succeeded"
+    (doubt,) = (await call("list_in_doubt", standing="undecided"))["items"]
+    assert (doubt["id"], doubt["handler"]) == (held, "order.held")
+    assert (await call("resolve_event", {"to": "queued", "reason": "once more"}, id=held))["status"] == "queued"
+    await call("crash_worker", name=await busy_with(client, held))
+    await client.house.reaches(held, "held")
+    assert (await call("decide_in_doubt", {"decision": "done", "result": 7}, id=held))["status"] == "succeeded"
     assert (await call("list_workflows", application_name="default", limit=5))["items"]
     assert (await call("show_workflow", id="w"))["total_events"] >= 8
     assert (await call("show_timeline", id="w"))["events"][0]["attempts"]

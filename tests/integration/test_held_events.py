@@ -57,7 +57,7 @@ async def test_a_held_event(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
             "resolved 1 of 1\n",
         )
         event = await house.event(event_id)
-        assert (event["status"], event["actions"][0]["detail"]) == ("succeeded", "seen at the bank")
+        assert (event["status"], event["actions"][0]["detail"]) == ("succeeded", "it is done: seen at the bank")
         code, said = await command("resolve", event_id, "--as", "queued")
         assert (code, "only a held event" in said) == (1, True), said
 

@@ -17,7 +17,16 @@ from replayforge.web.api.openapi import api_routes
 from replayforge.web.api.shapes import ORIGINAL_NAMES, SAID_TWICE, RowShape
 from replayforge.web.http.sessions import Sessions
 from replayforge.web.live.hints import ALL_TOPICS, HINT_SECONDS, happened
-from replayforge.web.pages import api_page, guide, lane_pages, rendering, schedule_pages, source_pages, views
+from replayforge.web.pages import (
+    api_page,
+    guide,
+    in_doubt_page,
+    lane_pages,
+    rendering,
+    schedule_pages,
+    source_pages,
+    views,
+)
 from tests.integration.conftest import echo_handlers
 from tests.support.house import House, open_house
 from tests.support.polling import persist
@@ -41,6 +50,7 @@ VIEW_OF: dict[str, Any] = {
     "refusals.html": source_pages.RefusalsView,
     "schedules.html": schedule_pages.SchedulesView,
     "lanes.html": lane_pages.LanesView,
+    "in_doubt.html": in_doubt_page.InDoubtView,
     "runtime.html": views.RuntimeView,
     "confirm.html": views.ConfirmView,
     "send.html": views.SendView,

@@ -24,7 +24,7 @@ TABLE = {
     "I A": "POST /api/events  POST /api/events/bulk  GET /in/{}  POST /in/{}  POST /send",
     "R O A": """
         GET /api/events  GET /api/events/recent  GET /api/events/export  GET /api/events/{}  GET /api/events/{}/steps
-        GET /api/events/{}/why
+        GET /api/events/{}/why  GET /api/indoubt  GET /in-doubt
         GET /api/workflows  GET /api/workflows/{}  GET /api/workflows/{}/timeline  GET /api/deadletters
         GET /api/replays  GET /api/replays/{}  GET /api/handlers  GET /api/lanes  GET /api/sources  GET /api/alerts
         GET /api/sources/{}/refusals  GET /api/schedules  GET /api/convergence  GET /api/workers  GET /api/supervisor
@@ -46,7 +46,8 @@ TABLE = {
         POST /replays  POST /replays/{}/{}  POST /handlers/pause  POST /handlers/resume  POST /sources/pause
         POST /sources/resume  POST /sources/{}/refusals  POST /schedules/run  POST /schedules/pause
         POST /schedules/resume  POST /actions/replay-workflow  POST /actions/subscribers  POST /actions/edited-replay
-        POST /actions/signal  POST /actions/resolve  POST /actions/{}
+        POST /actions/signal  POST /actions/resolve  POST /actions/decide  POST /actions/{}
+        POST /api/indoubt/{}/resolve
     """,
     "A": """
         POST /forgelog/append  POST /forgelog/commit  POST /api/demo/generate-workload  POST /api/chaos/crash

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from replayforge import crashpoints
 from replayforge.domain.clock import Clock
+from replayforge.domain.doubt import DoubtDecision, decision_in_words, is_undecided, target_of
 from replayforge.domain.errors import Conflict, NotFound, Rejected
 from replayforge.domain.event import Content, Entry, StoredEvent, listed
 from replayforge.domain.identity import subscriber_event_id
@@ -26,6 +27,7 @@ from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 
 WORKFLOW_EVENTS_MAX = 10_000
+NOTHING = b"null"  # what a step has come to that is done and of which nobody says more
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,7 @@ class Replayer:
     async def resolve(
         self, event_id: str, target: State, reason: str, *, step: str | None = None, result: bytes | None = None
     ) -> StoredEvent:
-        """Decide about an event that was held: run it again, or note that it succeeded or failed.
+        """Decide about an event that was held: run it again, or note that it succeeded, with a `result`, or failed.
 
         Of one that is held for a `step` in doubt, that step is decided about as well: queued with a `result` it has
         ended with that, and without one it is done again; as a dead letter it has failed.
@@ -241,14 +243,51 @@ class Replayer:
             named = ", ".join(sorted(TRANSITIONS[State.HELD]))
             raise Rejected(f"A held event can become {named}, not {target}.")
         self.check_resolution(event, target, step, result)
-        if step is None:
-            await self.move(event, target, "decided", reason)
+        resolution = None if step is None else Resolution(target, step, result, reason)
+        await self.carry_out(event, target, reason, result, resolution)
+        return event
+
+    async def decide(
+        self,
+        event_id: str,
+        decision: DoubtDecision,
+        reason: str,
+        *,
+        step: str | None = None,
+        result: bytes | None = None,
+    ) -> tuple[StoredEvent, State]:
+        """Say what an attempt in doubt did: all of it is done, with a `result`, or it is to run again, or has failed.
+
+        Of an event that is held for a step, that is said of the step, which is named where several are in doubt. It is
+        carried out once: whoever comes second gets Conflict. Returns where the event goes.
+        """
+        event, _ = await self.find(event_id)
+        if not is_undecided(event):
+            raise Conflict(f"Event {event_id} is {event.state}, and nobody has to decide what its attempts did.")
+        if step is not None and event.reason != Reason.IN_DOUBT:
+            raise Conflict(f"All of event {event_id} is in doubt, and no step of it alone; leave the step away.")
+        if result is not None and decision is not DoubtDecision.DONE:
+            raise Rejected("Only what is done has a result.")
+        target, resolution = target_of(event, decision), None
+        if event.reason == Reason.IN_DOUBT:
+            result = NOTHING if result is None and decision is DoubtDecision.DONE else result
+            resolution = Resolution(target, step, result, reason)
+        await self.carry_out(event, target, reason, result, resolution)
+        return event, target
+
+    async def carry_out(
+        self, event: StoredEvent, target: State, reason: str, result: bytes | None, resolution: Resolution | None
+    ) -> None:
+        """Move an event as was decided about it, or about a step of it; Conflict when it moved meanwhile."""
+        subject = "it" if resolution is None else f"step {resolution.step}" if resolution.step else "its step"
+        detail, now_us = decision_in_words(target, subject, reason, with_result=result is not None), self.clock.now_us()
+        if resolution is None:
+            moved = await self.store.move(event, target, "decided", detail, now_us, result=result)
         else:
-            resolution = Resolution(target, step, result)
-            self.moved(event, await self.store.resolve_step(event, resolution, reason, self.clock.now_us()))
+            moved = await self.store.resolve_step(event, resolution, detail, now_us)
+        self.moved(event, moved)
         if target is State.QUEUED:
             self.publisher.offer([event.entry])
-        return event
 
     def check_resolution(self, event: StoredEvent, target: State, step: str | None, result: bytes | None) -> None:
         """Raise Conflict or Rejected for a decision that leaves open, or says, what it must not."""
@@ -260,8 +299,8 @@ class Replayer:
             )
         if step is not None and (not in_doubt or target is State.SUCCEEDED):
             raise Conflict(f"No step of event {event.id} can be decided about so; leave the step away.")
-        if result is not None and (step is None or target is not State.QUEUED):
-            raise Rejected("A result is that of a step, and of an event that goes on with it: say step, and queued.")
+        if result is not None and target is not (State.SUCCEEDED if step is None else State.QUEUED):
+            raise Rejected("A result is that of an event that has succeeded, or of a step of one that is queued.")
 
     async def discard(self, event_id: str, reason: str) -> StoredEvent:
         """Set a dead letter aside for a reason; a replay still brings it back."""

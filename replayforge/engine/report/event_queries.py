@@ -13,8 +13,9 @@ from replayforge.domain.replay_plan import PastJournal
 from replayforge.domain.reports import EventFilter, Group, WorkflowSummary
 from replayforge.domain.retry import RetryPolicy
 from replayforge.engine.accept.intake import Intake, Receipt
-from replayforge.engine.handlers.registry import Handlers
+from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.stores.content_search import SearchPage
+from replayforge.stores.doubts import DoubtPage
 from replayforge.stores.lookups import EventPage, WorkflowPage
 from replayforge.stores.store import Store
 from replayforge.stores.stories import StepsPage, Story
@@ -117,6 +118,14 @@ class EventQueries:
     async def list_rows(self, wanted: EventFilter, before_seq: int | None, limit: int) -> list[StoredEvent]:
         """Return the same without what came with the events, which may be large."""
         return await self.store.list_rows(wanted, before_seq=before_seq, limit=limit)
+
+    async def list_in_doubt(self, before_seq: int | None, limit: int, *, undecided: bool) -> DoubtPage:
+        """Return events of which attempts or steps may have had an effect that nobody recorded, newest first."""
+        return await self.store.list_in_doubt(before_seq, limit, undecided=undecided)
+
+    def handler_of(self, event: StoredEvent) -> Handler | None:
+        """Return the handler that would run an event now, or None."""
+        return self.handlers.find(event.route)
 
     async def look_up(self, text: str, limit: int) -> list[StoredEvent]:
         """Return events whose id, workflow or key begins with a text, newest first, a few for each of the three."""

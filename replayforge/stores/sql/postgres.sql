@@ -1192,6 +1192,57 @@ WHERE a.event_seq = :seq ORDER BY a.token DESC LIMIT :count
 SELECT e.id AS event_id, c.at_us, c.run, c.action, c.detail, c.acted_by FROM actions AS c JOIN events AS e ON e.seq = c.event_seq
 WHERE c.event_seq = :seq ORDER BY c.seq LIMIT :count
 
+-- seqs_undecided --
+-- Events that a person has to decide about after a crash, newest first, before a row number.
+SELECT seq FROM events WHERE {undecided} AND seq < :before_seq ORDER BY seq DESC LIMIT :count
+
+-- seqs_in_doubt --
+-- These, and all others that have attempts of which nobody knows what they did, newest first, before a row number.
+SELECT seq FROM (
+    SELECT seq FROM (SELECT seq FROM events WHERE {undecided} AND seq < :before_seq ORDER BY seq DESC LIMIT :count) AS h
+    UNION
+    SELECT seq FROM (
+        SELECT DISTINCT event_seq AS seq FROM attempts
+        WHERE {cut_short} AND event_seq < :before_seq ORDER BY event_seq DESC LIMIT :count
+    ) AS c
+) AS found ORDER BY seq DESC LIMIT :count
+
+-- attempts_in_doubt --
+-- The newest attempts of these events of which nobody knows what they did, newest first.
+SELECT {attempt_columns} FROM (
+    SELECT *, row_number() OVER (PARTITION BY event_seq ORDER BY token DESC) AS place FROM attempts
+    WHERE event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND {cut_short}
+) AS a JOIN events AS e ON e.seq = a.event_seq
+WHERE a.place <= :each ORDER BY a.event_seq DESC, a.token DESC
+
+-- decisions --
+-- What people have decided about these events after a crash, oldest first.
+SELECT e.id AS event_id, c.at_us, c.run, c.action, c.detail, c.acted_by FROM actions AS c JOIN events AS e ON e.seq = c.event_seq
+WHERE c.event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND c.action = 'decided' ORDER BY c.seq
+
+-- steps_in_doubt --
+-- Steps of these events that had begun, or begun for the first time after an attempt was cut short with the same answers
+-- heard: those before which no later attempt of the same run and journal had recorded anything.
+WITH cut AS (
+    SELECT a.event_seq, a.token, a.run, j.number, (
+        SELECT min(r.recorded) FROM steps AS r
+        WHERE r.event_seq = a.event_seq AND r.journal = j.number AND r.token > a.token AND r.recorded > 0
+    ) AS heard
+    FROM attempts AS a JOIN journals AS j ON j.event_seq = a.event_seq
+    WHERE a.event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND {cut_short} AND (j.number = 1 OR EXISTS (
+        SELECT 1 FROM steps AS k WHERE k.event_seq = a.event_seq AND k.journal = j.number AND k.token <= a.token
+    ))
+)
+SELECT s.kind, s.step, s.generation, s.state, s.token, s.run, s.begun, s.recorded, s.tries, s.started_at_us, s.ended_at_us,
+s.due_at_us, s.arguments, NULL::bytea, s.error_type, s.error, NULL, s.event_type, s.other_id, s.label, s.event_seq
+FROM steps AS s JOIN journals AS j ON j.event_seq = s.event_seq AND j.number = s.journal
+WHERE s.event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND s.kind = 'step' AND s.begun > 0 AND (s.state = 'started' OR EXISTS (
+    SELECT 1 FROM cut
+    WHERE cut.event_seq = s.event_seq AND cut.number = s.journal AND s.run = cut.run AND s.token > cut.token
+        AND s.begun < cut.heard
+))
+ORDER BY s.event_seq DESC, s.begun LIMIT :count
+
 -- story --
 -- What is noted of one event's journal, how many steps it has, and how many earlier ones had.
 SELECT j.number, j.wakes, j.cancel_requested,
@@ -1367,6 +1418,7 @@ WHERE seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint)) AND s
 UPDATE events AS e
 SET previous_state = e.state, state = g.target, due_at_us = g.due_at_us, waits_for = NULL, suspect = 0,
     suspicion = NULL, reason = CASE g.target WHEN 'queued' THEN NULL ELSE coalesce(g.reason, e.reason) END,
+    result = coalesce(g.result, e.result),
     updated_at_us = {database_now_us}
 FROM {rows}
 WHERE e.seq = g.seq AND e.run = g.run AND e.state = g.state

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from replayforge.domain.cloud_event import INTEGER_MAX, INTEGER_MIN
+from replayforge.domain.doubt import Standing
 from replayforge.domain.event import Envelope
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import FILTER_NAMES
@@ -25,6 +26,7 @@ from replayforge.web.api.events import (
 )
 from replayforge.web.api.forgelog_api import OFFSET_MAX, READ_LIMIT_MAX, CommitRequest
 from replayforge.web.api.handlers import PauseRequest
+from replayforge.web.api.in_doubt import DecisionRequest, InDoubtShape
 from replayforge.web.api.ingest import CLOUD_EVENT, CLOUD_EVENTS
 from replayforge.web.api.lanes import LaneShape
 from replayforge.web.api.operations import WINDOW_SECONDS_MAX, CrashRequest
@@ -85,6 +87,11 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str, Any]] = {
             " whether that was all."
         ),
         "ada@example.com",
+    ),
+    "standing": (
+        {"enum": [Standing.UNDECIDED.value]},
+        "Only those that are held until somebody decides.",
+        Standing.UNDECIDED.value,
     ),
     "group_by": (
         {"enum": ["error", "type", "service", "reason"]},
@@ -282,6 +289,12 @@ OPERATIONS: dict[str, Operation] = {
         body=RequestBody(DeadLetterReplayRequest, optional=True, example=REASON), answers=REPLAYED
     ),
     "POST /api/deadletters/{id}/discard": Operation(body=RequestBody(DiscardRequest, example=REASON), answers=MOVED),
+    "GET /api/indoubt": Operation(("standing", *LIST), answers=ok(Page[InDoubtShape])),
+    "POST /api/indoubt/{id}/resolve": Operation(
+        body=RequestBody(DecisionRequest, example={"decision": "done", "result": {"paid": 12}, **REASON}),
+        answers=MOVED,
+        name="decide_in_doubt",
+    ),
     "POST /api/replays": Operation(
         body=RequestBody(
             BulkReplayRequest,

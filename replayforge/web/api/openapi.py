@@ -40,6 +40,7 @@ GROUPS = frozenset(
         "events",
         "workflows",
         "deadletters",
+        "indoubt",
         "replays",
         "handlers",
         "sources",

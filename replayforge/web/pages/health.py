@@ -121,7 +121,7 @@ def decisions(signs: Signs) -> Health | None:
         return Health("Attention", "err", cause, "/runtime#nodes")
     held = signs.report.ledger.states.get(State.HELD, 0)
     if held:
-        return Health("Attention", "warn", f"{plural(held, 'event')} held after a crash", "/events?status=held")
+        return Health("Attention", "warn", f"{plural(held, 'event')} held after a crash", "/in-doubt")
     if signs.report.oldest_queued_seconds > OLDEST_QUEUED_SECONDS_MAX:
         cause = f"the oldest queued event has waited {duration(signs.report.oldest_queued_seconds)}"
         return Health("Attention", "warn", cause, "/events?status=queued")

@@ -73,7 +73,7 @@ CASES: list[tuple[Signs, str, str, str]] = [
         "3 accepted events lie on far-away",
         "/runtime#nodes",
     ),
-    (replace(WELL, report=with_states(held=1)), "Attention", "1 event held", "/events?status=held"),
+    (replace(WELL, report=with_states(held=1)), "Attention", "1 event held", "/in-doubt"),
     (replace(WELL, report=replace(FINE, oldest_queued_seconds=75.0)), "Attention", "75 s", "/events?status=queued"),
     (
         replace(WELL, report=with_states(dead_lettered=35), dead_letters=letters(60)),

@@ -90,6 +90,9 @@ CREATE INDEX events_processing ON events (seq) WHERE state = 'processing';
 CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying', 'waiting');
 CREATE INDEX events_aside ON events (state, seq)
     WHERE state IN ('scheduled', 'retrying', 'waiting', 'kept', 'held', 'dead_lettered', 'discarded', 'cancelled');
+-- What a person has to decide about after a crash.
+CREATE INDEX events_undecided ON events (seq)
+    WHERE state = 'held' AND (reason IS NULL OR reason IN ('suspected_poison', 'in_doubt'));
 CREATE INDEX events_by_workflow ON events (workflow_id, seq);
 CREATE INDEX events_by_type ON events (event_type, seq);
 CREATE INDEX events_by_key ON events (idempotency_key) WHERE idempotency_key IS NOT NULL;
@@ -149,6 +152,9 @@ CREATE TABLE actions (
 );
 
 CREATE INDEX actions_by_event ON actions (event_seq, seq);
+-- Of which nobody knows what they did. What a person cancelled was interrupted as well, and its code was told.
+CREATE INDEX attempts_cut_short ON attempts (event_seq, token)
+    WHERE outcome IN ('crashed', 'interrupted') AND (outcome = 'crashed' OR ended_run = 0);
 
 -- What an event's handler remembers beside its steps, of its current journal: one row for an event whose handler has
 -- recorded or parked anything, or that is asked to end. Without one it is the first journal, and empty.
