@@ -18,11 +18,12 @@ from replayforge.client.progress import progress_bar
 from replayforge.client.terminal import complain, counted
 from replayforge.config import Config, load_config
 from replayforge.domain.bulk_replay import IDS_MAX
-from replayforge.domain.clock import parse_time
+from replayforge.domain.clock import SystemClock, format_time, parse_time
 from replayforge.domain.lifecycle import State
 from replayforge.domain.recorded_run import RecordedRun
 from replayforge.domain.reports import EventFilter
 from replayforge.shadow.comparing import Comparison, Question, compare
+from replayforge.shadow.html_report import html_of
 from replayforge.shadow.replayed import Job
 from replayforge.shadow.replaying import HandlersNotLoaded
 from replayforge.shadow.report import UNDECIDABLE_EXIT_CODE, exit_code, in_words, report_of
@@ -54,6 +55,9 @@ STATES = sorted(state.value for state in COMPARABLE)
     "--limit", default=1000, show_default=True, type=click.IntRange(1, RUNS_MAX), help="How many, the newest."
 )
 @click.option("--ignore", "ignored", multiple=True, metavar="POINTER", help="What may differ, /result/at; repeatable.")
+@click.option(
+    "--html", "html_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the report as one HTML file."
+)
 @click.option("--replay-cured", is_flag=True, help="Make a bulk replay of the dead letters that are cured.")
 @click.option("--reason", help="Why they are replayed, for those who look at it later.")
 @click.option("--url", envvar="REPLAYFORGE_URL", help="The daemon that is to replay them.")
@@ -65,8 +69,8 @@ STATES = sorted(state.value for state in COMPARABLE)
 @click.pass_context
 def shadow(
     context: click.Context, /, config_path: Path | None, data_dir: str | None, *, handlers: tuple[str, ...],
-    against: tuple[str, ...], ignored: tuple[str, ...], limit: int, json_wanted: bool, replay_cured: bool,
-    **options: Any,
+    against: tuple[str, ...], ignored: tuple[str, ...], limit: int, json_wanted: bool, html_path: Path | None,
+    replay_cured: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Run recorded history against other handlers and say what would be another.
 
@@ -84,6 +88,9 @@ def shadow(
         complain(f"replayforge: {error}")
         context.exit(UNDECIDABLE_EXIT_CODE)
     report = report_of(comparison)
+    if html_path is not None:
+        now = format_time(SystemClock().now_us())
+        html_path.write_text(html_of(report, f"{', '.join(handlers)} against history, {now}"))
     if json_wanted:
         click.echo(msgspec.json.encode(report))
     else:

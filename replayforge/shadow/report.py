@@ -69,14 +69,18 @@ def exit_code(report: dict[str, Any]) -> int:
 
 def in_words(report: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the report."""
-    counts = {verdict: report["verdicts"][verdict] for verdict in ShadowVerdict}
-    told = [f"{counts[verdict]:,} {WORDS.get(verdict, verdict)}" for verdict in ShadowVerdict if counts[verdict]]
-    runs = report["runs"]
-    yield f"{runs:,} run{'' if runs == 1 else 's'}: {', '.join(told)}" if runs else "no recorded run fits"
+    yield summary_in_words(report)
     for group in report["groups"][:GROUPS_SHOWN]:
         yield f"  {group_in_words(group)}"
     if (more := len(report["groups"]) - GROUPS_SHOWN) > 0:
         yield f"  … and {more:,} groups more; --json and --html name them all"
+
+
+def summary_in_words(report: dict[str, Any]) -> str:
+    """Return how many runs came to which verdict."""
+    runs, counts = report["runs"], report["verdicts"]
+    told = [f"{counts[one]:,} {WORDS.get(one, one)}" for one in ShadowVerdict if counts[one]]
+    return f"{runs:,} run{'' if runs == 1 else 's'}: {', '.join(told)}" if runs else "no recorded run fits"
 
 
 def group_in_words(group: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from replayforge.domain.event import Content
+from replayforge.domain.event import Content, StoredEvent
 from replayforge.domain.journal import Journal
 from replayforge.domain.lifecycle import Reason, State
 from replayforge.domain.recorded_run import RecordedRun
@@ -26,13 +26,13 @@ LOST = NamedStep("step", "reserve")
 MORE = Asked("step", "charge", '[{"amount":12}]')
 
 
-def run(
-    state: State, result: bytes | None = None, signature: str | None = None, reason: str | None = None
-) -> RecordedRun:
-    event = stored_event(state=state, result=result, error_signature=signature, reason=reason)
-    return RecordedRun(
-        event=event, content=Content(b"{}", b"{}"), journal=Journal(run_started_at_us=0, now_us=0), started_at_us=0
-    )
+def recorded_run(event: StoredEvent) -> RecordedRun:
+    journal = Journal(run_started_at_us=0, now_us=0)
+    return RecordedRun(event=event, content=Content(b"{}", b"{}"), journal=journal, started_at_us=0)
+
+
+def run(state: State, result: bytes | None = None, signature: str | None = None, **fields: Any) -> RecordedRun:
+    return recorded_run(stored_event(state=state, result=result, error_signature=signature, **fields))
 
 
 def replayed(end: End, **said: Any) -> ReplayedRun:
