@@ -298,11 +298,14 @@ class Store:
         return await self.driver.write(lambda: journals.record_steps(self.owner, commits))
 
     async def take_signal(
-        self, commit: StepCommit, taken: StepRecord, timed_out: StepRecord | None, now_us: int
+        self, commit: StepCommit, taken: StepRecord, timed_out: StepRecord | None, now_us: int, *, again: bool = False
     ) -> SignalTaken:
-        """Take the oldest kept signal for the wait of a running event; without one it may be recorded as timed out."""
+        """Take the oldest kept signal for the wait of a running event; without one it may be recorded as timed out.
+
+        Whoever had no answer says that he asks `again`.
+        """
         return await self.driver.write(
-            lambda: wakes.take_signal(self.node, self.owner, commit, taken, timed_out, now_us)
+            lambda: wakes.take_signal(self.node, self.owner, commit, taken, timed_out, now_us, again=again)
         )
 
     async def hand_back(self, leases: Sequence[Lease], now_us: int) -> int:

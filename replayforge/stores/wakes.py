@@ -291,19 +291,29 @@ def take(node: str, taken: Sequence[tuple[KeptSignal, str, str]], at_us: int) ->
 
 
 def take_signal(
-    node: str, owner: str, commit: StepCommit, taken: StepRecord, timed_out: StepRecord | None, now_us: int
+    node: str,
+    owner: str,
+    commit: StepCommit,
+    taken: StepRecord,
+    timed_out: StepRecord | None,
+    now_us: int,
+    *,
+    again: bool = False,
 ) -> Steps[SignalTaken]:
     """Take the oldest kept signal for the wait of a running event, under its lease, together with what else it records.
 
     `taken` is the step as it is recorded then, but for the signal. Without a signal it is recorded as `timed_out` says,
-    if that is given; else nothing is written.
+    if that is given; else nothing is written. Asked `again`, since there was no answer, it first looks whether that was
+    carried out: else the wait would take another signal, or none and stand for ever.
     """
     event = commit.event
     key = (event.application_name, event.workflow_id, taken.event_type or "")
     yield from lock_workflows([key])
     rows = yield Fetch("held_leases", {"leases": [event.lease], "owner": owner})
-    if not rows:
-        return (yield from taken_earlier(commit, taken))
+    if again or not rows:
+        earlier = yield from taken_earlier(commit, taken)
+        if earlier.record is not None or not rows:
+            return earlier
     kept = [KeptSignal(*row) for row in (yield Fetch("kept_signals", {"keys": [key], "count": 1}))]
     record = timed_out
     if kept:

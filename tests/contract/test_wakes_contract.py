@@ -146,6 +146,8 @@ async def test_a_running_event_takes_a_signal_by_its_own_commit(store: Store) ->
     assert (answer.record.state, answer.record.other_id, answer.record.recorded) == (StepState.DONE, "a", 5)
     assert set(await rows_of(store, one.event)) == {answer.record, *riding.records}
     assert await states(store, "a", "b") == [State.SUCCEEDED, State.KEPT]
+    assert await store.take_signal(riding, taken, None, now_us(), again=True) == answer, "its answer was lost"
+    assert await states(store, "a", "b") == [State.SUCCEEDED, State.KEPT]
     await store.hand_back([one.lease], now_us())
     assert await store.take_signal(riding, taken, None, now_us()) == answer, "its answer was lost on the way"
     late = await store.take_signal(riding, replace(taken, step="scan#2"), None, now_us())

@@ -3,6 +3,7 @@
 import asyncio
 from asyncio import shield
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from replayforge import crashpoints
@@ -72,10 +73,13 @@ class Recorder:
 
     async def take_signal(self, commit: StepCommit, taken: StepRecord, timed_out: StepRecord | None) -> SignalTaken:
         """Take the oldest kept signal for a wait, or record that its time is over."""
-        taking = self.outage.outlast(
-            lambda: self.store.take_signal(commit, taken, timed_out, self.clock.now_us()), self.giving_up
-        )
-        return await shield(own_task(taking))
+        tries = count()
+
+        async def take() -> SignalTaken:
+            again = next(tries) > 0
+            return await self.store.take_signal(commit, taken, timed_out, self.clock.now_us(), again=again)
+
+        return await shield(own_task(self.outage.outlast(take, self.giving_up)))
 
     async def commit(self, lot: list[Handed]) -> list[StepCommitted]:
         """Commit, however long the store takes to answer; only a daemon that ends gives up."""
