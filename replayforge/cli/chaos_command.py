@@ -1,27 +1,41 @@
-"""`chaos`: kills a daemon at random, again and again while it works, and proves that nothing was lost."""
+"""`chaos`: injures a daemon and its servers in every way while it works, and proves that nothing was lost."""
 
 import secrets
-import statistics
+import shutil
 import time
 from pathlib import Path
 
 import click
 import msgspec
 
+from replayforge.chaos.page import page
+from replayforge.chaos.report import in_words
+from replayforge.chaos.run import ChaosOptions, wreak
+from replayforge.chaos.scene import find_servers
 from replayforge.cli.options import as_json
 from replayforge.client.terminal import complain
-from replayforge.demo.chaos_run import ChaosReport, load_and_kill
 from replayforge.demo.session import data_directory, told_to_end
 from replayforge.demo.story import tell
+from replayforge.forgelog.files import make_private_directory
 
 
 @click.command()
 @click.option("--events", default=4_000, show_default=True, type=click.IntRange(min=1), help="How many events to send.")
 @click.option("--kills", default=10, show_default=True, type=click.IntRange(min=0), help="How often to kill -9.")
-@click.option("--seed", type=int, help="Repeat the kills of an earlier run.  [default: a new one]")
+@click.option(
+    "--injuries",
+    default=12,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="How many other injuries: crash points, worker crashes, hangs, SIGSTOP, and those of servers.",
+)
+@click.option("--redis", is_flag=True, help="On a private Redis, which is wiped, killed, and cut off.")
+@click.option("--postgres", is_flag=True, help="On a private PostgreSQL, which is stopped at once, and cut off.")
+@click.option("--seed", type=int, help="Repeat the injuries of an earlier run.  [default: a new one]")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="A new directory.  [default: a temporary one]")
 @click.option("--workers", default=16, show_default=True, type=click.IntRange(min=1), help="How many workers.")
 @click.option("--timeout", "timeout_seconds", default=300.0, show_default=True, help="When to give up, in seconds.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the report as one HTML file, too.")
 @as_json
 @click.pass_context
 def chaos(
@@ -29,45 +43,43 @@ def chaos(
     /,
     events: int,
     kills: int,
+    injuries: int,
     seed: int | None,
     data_dir: Path | None,
     workers: int,
     timeout_seconds: float,
+    html: Path | None,
     *,
+    redis: bool,
+    postgres: bool,
     json_wanted: bool,
 ) -> None:
-    """Kill a daemon at random while it works, and prove its ledger.
+    """Injure a daemon at random while it works, and prove its ledger.
 
-    It is started again each time. What was acknowledged and which effects handlers had is written down outside the
-    daemon and held against its events, its ledger, and the offline check. Exit code 0: all of it agrees.
+    It is killed, crashed at named points, stopped and hung, and started again each time. With --redis and --postgres it
+    relies on private servers, which are wiped, killed and cut off. What was acknowledged and which effects handlers had
+    is written down outside the daemon and held against its events, its ledger, and the offline check. Exit code 0: all
+    of it agrees.
     """
     if data_dir is not None and data_dir.exists() and any(data_dir.iterdir()):
         raise click.ClickException(f"{data_dir} is not empty; chaos needs a directory of its own.")
-    report = ChaosReport(secrets.randbelow(2**32) if seed is None else seed, events, kills)
+    chosen = secrets.randbelow(2**32) if seed is None else seed
+    options = ChaosOptions(chosen, events, kills, injuries, workers, timeout_seconds)
     say = complain if json_wanted else tell
     with told_to_end(), data_directory(data_dir) as data:
-        load_and_kill(report, data, workers, time.monotonic() + timeout_seconds, say)
+        make_private_directory(data)
+        servers = find_servers(data, redis=redis, postgres=postgres)
+        report = wreak(options, servers, data, say)
+        if html is not None:
+            html.write_text(page(report, time.strftime("%Y-%m-%d %H:%M")), encoding="utf-8")
         if json_wanted:
-            click.echo(msgspec.json.encode({"ok": not report.objections, **msgspec.to_builtins(report)}))
+            click.echo(msgspec.json.encode(report))
         else:
-            sum_up(report)
-        if report.objections:
-            say(f"everything is left in {data}")
+            for line in in_words(report):
+                tell(line)
+        left = [str(data), *([str(servers.postgres.directory)] if servers.postgres else [])]
+        if not report.ok:
+            say(f"everything is left in {' and '.join(left)}")
             context.exit(1)
-
-
-def sum_up(report: ChaosReport) -> None:
-    """Say what was done, what came of it, and what is wrong."""
-    ledger = report.ledger
-    starts = report.start_seconds or [0.0]
-    tell(f"killed {report.kills} times, {report.killed_while_starting} of them while it was still starting")
-    tell(f"it listened again after {statistics.median(starts):.2f} s (median), {max(starts):.2f} s at most")
-    tell(f"{report.acknowledged:,} events acknowledged; {report.sent_again:,} were sent twice and known by their keys")
-    tell(f"{report.effects:,} effects of handlers, {report.effects_again:,} of them a second time after a crash")
-    tell(f"{report.steps:,} steps of orders recorded, {report.steps_again:,} of them done a second time after a crash")
-    if ledger:
-        ended = f"succeeded {ledger['succeeded']:,} + dead_lettered {ledger['dead_lettered']:,}"
-        tell(f"accepted {ledger['accepted']:,} = {ended} + open {ledger['open']:,} · lost {ledger['lost']:,}")
-    for objection in report.objections:
-        tell(f"✕ {objection}")
-    tell("✓ everything adds up" if not report.objections else f"✕ it does not add up; repeat with --seed {report.seed}")
+        if data_dir is None and servers.postgres:
+            shutil.rmtree(servers.postgres.directory, ignore_errors=True)

@@ -33,9 +33,9 @@ def spelled_out(match: re.Match[str]) -> str:
     return f"\\x{ord(match[0]):02x}"
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """Write a number with its noun."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def with_way_in(error: Exception) -> str:

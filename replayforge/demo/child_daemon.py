@@ -6,7 +6,7 @@ import queue
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,8 @@ class LogLine:
 class ChildDaemon:
     """At most one running daemon on one data directory and one port. `lines` holds what it says until it is taken.
 
+    `keep` is told each line, in a thread of its own.
+
     Call `start` and the rest from one thread. However the parent ends, the daemon ends with it.
     """
 
@@ -70,6 +72,8 @@ class ChildDaemon:
     port: int
     workers: int = 16
     further_settings: Mapping[str, Any] = field(default_factory=dict)
+    handlers: Sequence[str] = (HANDLERS,)
+    keep: Callable[[str], object] = lambda line: None
     lines: "queue.SimpleQueue[LogLine]" = field(default_factory=queue.SimpleQueue)
     newest: ServeProcess | None = None
     last_words: list[str] = field(default_factory=list)
@@ -107,7 +111,8 @@ class ChildDaemon:
 
     def command(self) -> list[str]:
         """Return the command line: no configuration file, the demo's handlers, crashes on demand."""
-        options = ["--config", os.devnull, "--workers", str(self.workers), "--handlers", HANDLERS, "--simulate-crashes"]
+        options = ["--config", os.devnull, "--workers", str(self.workers), "--simulate-crashes"]
+        options += [option for module in self.handlers for option in ("--handlers", module)]
         return python_module(CHILD, *serve_arguments(self.data_dir, *options, port=self.port))
 
     def environment(self) -> dict[str, str]:
@@ -133,6 +138,7 @@ class ChildDaemon:
     def hear(self, understand: Callable[[str], LogLine], line: str) -> None:
         """Take down a line."""
         self.last_words = [*self.last_words[-20:], line]
+        self.keep(line)
         self.lines.put(understand(line))
 
     def wait_listening(self, timeout_seconds: float = START_SECONDS_MAX) -> list[LogLine]:
@@ -149,6 +155,11 @@ class ChildDaemon:
                 self.close()
                 break
         raise EndedTooEarly("The daemon did not come up: " + (" ".join(self.last_words[-5:]) or "it said nothing."))
+
+    def signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.newest is not None:
+            self.newest.signal(number)
 
     def kill(self) -> None:
         """SIGKILL, for real, and wait until the process is gone."""

@@ -28,7 +28,11 @@ class AckFile:
 
     def note(self, line: Line) -> None:
         """Write down the id of an acknowledged event."""
-        self.file.write(event_id_of(line) + "\n")
+        self.note_id(event_id_of(line))
+
+    def note_id(self, event_id: str) -> None:
+        """Write down that an event is acknowledged."""
+        self.file.write(event_id + "\n")
 
     def close(self) -> None:
         """Write nothing more."""

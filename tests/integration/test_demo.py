@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import pytest
 
+from replayforge.chaos.injury import kinds_for
 from replayforge.client.bulk import Tally
 from replayforge.demo import workload
 from replayforge.demo.intake_proof import objections_to_children, objections_to_order
@@ -37,10 +38,10 @@ ENDS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 SAMPLE = REPOSITORY / "tests" / "data" / "checkout.ndjson"
 
 
-def run(directory: Path, *arguments: str) -> Ended:
+def run(directory: Path, *arguments: str, timeout_seconds: float = 120) -> Ended:
     """Run a command to its end, with nothing of the environment of whoever runs the tests."""
     directory.mkdir(parents=True, exist_ok=True)
-    return DaemonProcess(directory).run_command(*arguments, timeout_seconds=120)
+    return DaemonProcess(directory).run_command(*arguments, timeout_seconds=timeout_seconds)
 
 
 def refuses(port: int) -> bool:
@@ -404,21 +405,27 @@ def test_keys_crash_kill_and_quit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_chaos_kills_at_random_and_proves(tmp_path: Path) -> None:
-    """Chaos kills as often as asked, and its own record, the ledger and the check agree."""
-    data = tmp_path / "data"
+@pytest.mark.parametrize("servers", [[], ["--redis", "--postgres"]], ids=["embedded", "servers"])
+def test_chaos_injures_everything_and_proves(tmp_path: Path, servers: list[str]) -> None:
+    """One injury of each kind, and kills: chaos's own record, the ledger and the check agree; everything ran again."""
+    data, page = tmp_path / "data", tmp_path / "report.html"
+    kinds = kinds_for(redis=bool(servers), postgres=bool(servers))
     ended = run(
-        tmp_path, "chaos", "--events", "250", "--kills", "3", "--seed", "11", "--data-dir", str(data), "--json"
+        tmp_path, "chaos", "--events", "300", "--kills", "3", "--injuries", str(len(kinds)), "--seed", "11",
+        "--data-dir", str(data), "--json", "--html", str(page), *servers, timeout_seconds=400,
     )  # fmt: skip
     report = json.loads(ended.out)
     assert ended.code == 0, ended.out + ended.err
     assert (report["ok"], report["check_clean"], report["objections"]) == (True, True, [])
-    assert (report["seed"], report["kills"], report["acknowledged"]) == (11, 3, 250)
-    assert ended.err.count("kill ") >= 3
+    assert (report["seed"], report["kills"], report["lost"], report["doubled_outcomes"]) == (11, 3, 0, 0)
+    assert set(kinds) <= {one["kind"] for one in report["injuries"]}
+    assert [one for one in report["injuries"] if one["ran_again_seconds"] is None] == []
+    assert ended.err.count("injury ") == len(report["injuries"]) == 3 + len(kinds)
     ledger = report["ledger"]
-    assert ledger["accepted"] == ledger["succeeded"] + ledger["dead_lettered"] == 250
-    assert report["steps"] > 2 * (250 // 7)
-    assert len((data / "acknowledged.txt").read_text().split()) >= 250
+    assert ledger["accepted"] == ledger["succeeded"] + ledger["dead_lettered"] == report["acknowledged"]
+    assert report["steps"] > 2 * (300 // 7)
+    assert len((data / "acknowledged.txt").read_text().split()) >= 300
+    assert "Everything adds up" in page.read_text()
 
 
 def test_a_demo_that_cannot_end_in_time_fails(tmp_path: Path) -> None:

@@ -1,19 +1,19 @@
 """A real, private pgbouncer on a free port in front of a PostgreSQL of the tests, killed and started again by them."""
 
 import os
+import pwd
 import shutil
 import socket
-import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from replayforge.chaos.private_postgres import SUPERUSER
+from replayforge.chaos.private_server import PrivateServer, unprivileged
 from tests.support.ports import free_port
-from tests.support.postgres_server import SUPERUSER, as_account, environment, unprivileged
 
 SBIN = Path("/usr/sbin")  # where Debian puts it, and where not everybody's PATH leads
 MISSING = "no pgbouncer: neither on PATH nor in /usr/sbin (apt-get install pgbouncer)"
@@ -32,17 +32,18 @@ def require_pooler() -> None:
         pytest.skip(MISSING)
 
 
-class Pooler:
+class Pooler(PrivateServer):
     """One pgbouncer that lends few connections to many, each for one transaction; keeps its port over restarts.
 
     `target` is the URL of a store; the schema it names is set where a pooler's administrator would set it, on the
     connections to the server. `settings` go to the pooler's own file.
     """
 
+    name = "pgbouncer"
+
     def __init__(self, target: str, **settings: Any) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="rf-pooler-"))
+        super().__init__(Path(tempfile.mkdtemp(prefix="rf-pooler-")), free_port())
         self.target = target
-        self.port = free_port()
         self.settings = {
             "listen_addr": "127.0.0.1",
             "listen_port": self.port,
@@ -53,7 +54,6 @@ class Pooler:
             "max_client_conn": 200,
             "server_login_retry": 0.2,
         } | settings
-        self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -67,7 +67,12 @@ class Pooler:
         """The store as seen through the pooler: nothing in it says that there is one."""
         return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/{DATABASE}"
 
-    def write_settings(self) -> Path:
+    @property
+    def file(self) -> Path:
+        """Its settings."""
+        return self.directory / "pgbouncer.ini"
+
+    def prepare(self) -> None:
         """Write the pooler's file, for whoever runs it."""
         target = urlsplit(self.target)
         schema = parse_qs(target.query)["search_path"][0]
@@ -76,48 +81,28 @@ class Pooler:
             f" connect_query='SET search_path TO {schema}'"
         )
         lines = ("[databases]", database, "[pgbouncer]", *(f"{key} = {value}" for key, value in self.settings.items()))
-        path = self.directory / "pgbouncer.ini"
-        path.write_text("\n".join(lines) + "\n")
+        self.file.write_text("\n".join(lines) + "\n")
         if account := unprivileged():
-            for one in (self.directory, path):
+            for one in (self.directory, self.file):
                 os.chown(one, account.pw_uid, account.pw_gid)
-        return path
 
-    def start(self) -> Self:
-        """Start unless it runs, and return once it takes connections, whatever the server behind it does."""
-        if self.process is None:
-            self.spawn()
-        deadline = time.monotonic() + 20
-        while not self.listens():
-            assert self.process is not None
-            assert self.process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.01)
-        return self
+    def account(self) -> pwd.struct_passwd | None:
+        return unprivileged()
 
-    def spawn(self) -> None:
+    def command_line(self) -> list[str]:
         binary = pgbouncer()
         assert binary, MISSING
-        settings = self.write_settings()
-        with (self.directory / "pgbouncer.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [binary, settings],
-                stdout=log, stderr=log, preexec_fn=as_account(unprivileged()), env=environment(), cwd=self.directory,
-            )  # fmt: skip
+        return [str(binary), str(self.file)]
 
-    def listens(self) -> bool:
+    def answers(self) -> bool:
         try:
             socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
         except OSError:
             return False
         return True
 
-    def log(self) -> str:
-        return (self.directory / "pgbouncer.log").read_text(errors="replace")[-8000:]
-
     def kill(self) -> None:
         """kill -9, which breaks every connection on both sides; safe twice."""
         if self.process:
             self.process.kill()
-            self.process.wait()
-            self.process = None
+        self.forget()

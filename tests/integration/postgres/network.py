@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from tests.support.tcp_proxy import TcpProxy
+from replayforge.chaos.tcp_proxy import TcpProxy
 
 
 class CommitBreaker(TcpProxy):

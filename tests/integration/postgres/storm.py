@@ -14,12 +14,12 @@ from typing import Any
 import asyncpg
 import redis as redis_client
 
+from replayforge.chaos.proxy_thread import ProxyThread
+from replayforge.chaos.tcp_proxy import TcpProxy
 from tests.support.daemon_process import DaemonProcess
 from tests.support.fleet import LEASE_SECONDS, Fleet
 from tests.support.postgres_server import PostgresServer, in_own_thread
-from tests.support.proxy_thread import ProxyThread
 from tests.support.redis_server import RedisServer
-from tests.support.tcp_proxy import TcpProxy
 
 HARMS = ("blackhole", "swallow_answers", "half_open", "reset")
 BREATH = threading.Event()  # never set: waiting for it is letting time pass, which is what a fault lasts

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
+from replayforge.chaos.proxy_thread import ProxyThread
 from tests.integration.postgres.storm import Scene, ended_by_itself, strike
 from tests.support.daemon_process import DaemonProcess, HttpClient, until
 from tests.support.fleet import Fleet, bulk, event
 from tests.support.postgres_server import PostgresServer, require_postgres
-from tests.support.proxy_thread import ProxyThread
 from tests.support.redis_server import MISSING, RedisServer, redis_binaries
 from tests.support.sink import Line, lines_of
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from replayforge.chaos.private_server import unprivileged
 from replayforge.domain.errors import Refused, Unavailable
 from replayforge.stores.driver import Fetch, Steps
 from replayforge.stores.lookups import ping
@@ -19,7 +20,7 @@ from replayforge.stores.trial import try_store
 from tests.contract.store_backends import claimed, put
 from tests.integration.postgres.conftest import OpenHouse
 from tests.support.builders import record, success
-from tests.support.postgres_server import PostgresServer, require_postgres, unprivileged
+from tests.support.postgres_server import PostgresServer, require_postgres
 
 
 @pytest.fixture

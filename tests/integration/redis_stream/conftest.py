@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from replayforge.chaos.tcp_proxy import TcpProxy
 from replayforge.streams.redis_stream import RedisStream
 from replayforge.telemetry import Telemetry
 from tests.support.probe import Probe
 from tests.support.redis_server import MISSING, RedisServer, redis_binaries
 from tests.support.slow import the_rest_slow
-from tests.support.tcp_proxy import TcpProxy
 
 OpenStream = Callable[..., AbstractAsyncContextManager[RedisStream]]
 PATIENCE_SECONDS, IMPATIENCE_SECONDS = 8.0, 1.0  # as shipped; and for tests of outages and limits

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from replayforge.chaos.tcp_proxy import TcpProxy
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Entry
 from replayforge.streams.redis_stream import RedisStream
 from tests.support.polling import back_off, persist
 from tests.support.redis_server import RedisServer
-from tests.support.tcp_proxy import TcpProxy
 
 ENTRIES_TOTAL = 1000
 ENTRIES_BEFORE_FAULT = 300

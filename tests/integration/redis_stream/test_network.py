@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
+from replayforge.chaos.tcp_proxy import TcpProxy
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Entry
 from replayforge.streams.redis_stream import RedisStream
@@ -13,7 +14,6 @@ from tests.integration.redis_stream.conftest import IMPATIENCE_SECONDS, OpenStre
 from tests.support.polling import persist
 from tests.support.probe import Probe
 from tests.support.redis_server import RedisServer
-from tests.support.tcp_proxy import TcpProxy
 
 ENTRIES = [Entry(f"event-{number}", 1) for number in range(10)]
 

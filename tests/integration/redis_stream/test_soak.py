@@ -8,12 +8,12 @@ from collections import Counter
 
 import pytest
 
+from replayforge.chaos.tcp_proxy import TcpProxy
 from replayforge.domain.event import Entry
 from tests.integration.redis_stream.conftest import IMPATIENCE_SECONDS, OpenStream
 from tests.integration.redis_stream.test_mid_run import FAULTS, Road, stop_the_process
 from tests.support.polling import back_off, persist
 from tests.support.redis_server import RedisServer
-from tests.support.tcp_proxy import TcpProxy
 
 SECONDS = "REPLAYFORGE_SOAK_SECONDS"
 

@@ -35,6 +35,7 @@ class TcpProxy:
 
     @property
     def url(self) -> str:
+        """Where a Redis behind it is."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def blackhole(self) -> None:
@@ -47,6 +48,7 @@ class TcpProxy:
         self.to_client.clear()
 
     def heal(self) -> None:
+        """Let everything through again, what was held back first."""
         self.to_server.set()
         self.to_client.set()
 
@@ -62,6 +64,7 @@ class TcpProxy:
             writer.transport.abort()
 
     async def serve(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        """Connect somebody with the server, and forward until both ends are done."""
         task = asyncio.current_task()
         assert task is not None
         self.serving.add(task)

@@ -1,10 +1,10 @@
-"""TCP proxies on a thread of their own, for tests that have no event loop."""
+"""TCP proxies on a thread of their own, for whoever has no event loop."""
 
 import asyncio
 import threading
 from typing import Self
 
-from tests.support.tcp_proxy import TcpProxy
+from replayforge.chaos.tcp_proxy import TcpProxy
 
 
 class ProxyThread(threading.Thread):
@@ -16,6 +16,7 @@ class ProxyThread(threading.Thread):
         self.proxies: list[TcpProxy] = []
 
     def run(self) -> None:
+        """Serve until told to stop."""
         self.loop.run_forever()
         self.loop.close()
 
