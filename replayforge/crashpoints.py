@@ -9,6 +9,7 @@ from typing import Protocol
 from replayforge.domain.errors import Refused
 
 EXIT_CODE = 137
+STEP_BEGAN = "replayforge.step"  # audited with the step's name where any point is armed, as its function is called
 
 POINTS = {
     "ingest.received": "a request was read and nothing was written",

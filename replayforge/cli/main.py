@@ -80,6 +80,7 @@ COMMANDS = {
     "restore": Subcommand("backup_commands", "restore", "Bring a backup back into an empty data directory."),
     "log": Subcommand("log_commands", "log", "Look at the write-ahead log, and repair it."),
     "chaos": Subcommand("chaos_command", "chaos", "Injure a daemon at random while it works, and prove its ledger."),
+    "prove": Subcommand("prove_command", "prove", "Prove on your own handlers that no crash doubles what they do."),
     "config": Subcommand("config_commands", "config", "Show or check the configuration."),
     "version": Subcommand("about_commands", "version", "Say which version this is."),
     "completion": Subcommand("about_commands", "completion", "Print the script that completes commands in a shell."),

@@ -6,6 +6,7 @@ from asyncio import current_task, shield, sleep, timeout
 from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
+from sys import audit
 from typing import Any
 
 import msgspec
@@ -144,6 +145,7 @@ class StepRunner:
         """Call the step's function once; returns what came of it, and the error that is to be kept of it, if any."""
         if crashpoints.armed:
             await crashpoints.reach_within("step.started")
+            audit(crashpoints.STEP_BEGAN, step)
         self.running += 1
         key = partial(step_key, self.records.event.id, self.records.number, step, record.generation)
         mark, time = running_step_key.set(key), None

@@ -54,6 +54,7 @@ GROUPS: dict[str, tuple[Document, ...]] = {
         Document("replaying", "Replaying", "One, a workflow, or 200,000 with a canary and a rate."),
         Document("http_steps", "Steps over HTTP", "Workflows in any language, without an SDK."),
         Document("testing", "Testing handlers", "Days in milliseconds, and kills where you say."),
+        Document("prove", "Proving handlers", "Which call a crash would double, and at which line."),
     ),
     "Run": (
         Document("operating", "Operating", "Sizing, proxies, probes, upgrades, alerts, and what to do when."),
