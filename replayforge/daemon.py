@@ -31,6 +31,8 @@ from replayforge.forks import Belongings, keep_from_children, open_descriptors
 from replayforge.opening import logging_telemetry
 from replayforge.reloading import Reloader
 from replayforge.service_manager import ServiceManager
+from replayforge.shadow.desk import ShadowDesk
+from replayforge.shadow.replayed import Job
 from replayforge.signals import Signals, stop_children
 from replayforge.start_rules import LOOPBACK, check_exposure, check_way_back
 from replayforge.stores.trial import try_store
@@ -211,6 +213,11 @@ def port_check(listening: socket.socket) -> Callable[[], Awaitable[int]]:
     return look_at_port
 
 
+def shadow_job(config: Config) -> Job:
+    """Return how handlers that are only tried are run: as these settings say."""
+    return Job((), signals=config.handlers.signals, timeout_seconds=config.workers.handler_timeout_seconds)
+
+
 def web_context(daemon: Daemon) -> WebContext:
     """Return what the web handlers are given."""
     server, config = daemon.config.server, daemon.config
@@ -241,6 +248,7 @@ def web_context(daemon: Daemon) -> WebContext:
         metrics_recorder=daemon.metrics_recorder,
         stored=daemon.dispatcher.wait_projected if config.ingest.ack == "stored" else None,
         sessions=Sessions(daemon.callbacks.key),
+        shadow=ShadowDesk(shadow_job(config)),
         base_path=server.base_path,
         public_url=server.public_url,
         masked_names=server.masked_names,

@@ -12,7 +12,7 @@ from pathlib import Path
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.engine.handlers.loading import load_handlers
 from replayforge.engine.handlers.registry import Handlers
-from replayforge.shadow.guard import EffectGuard, EffectRefused, leave_network
+from replayforge.shadow.guard import EffectGuard, EffectRefused, die_with_parent, leave_network
 from replayforge.shadow.moved_time import MovedClock, SkippingLoop
 from replayforge.shadow.replayed import (
     Job,
@@ -32,6 +32,7 @@ LENGTH_BYTES = 4
 
 def main() -> None:
     """Do one job."""
+    die_with_parent()
     isolated = leave_network()
     given, answers = take_streams()
     job = decode_job(next(frames(given)))

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import inspect
 import os
+import signal
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from replayforge.shadow.replayed import OutsideEffect
 
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
+PR_SET_PDEATHSIG = 1
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 PACKAGE = str(Path(__file__).parents[1])
 FOREIGN = tuple({PACKAGE, *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))})
@@ -115,6 +117,12 @@ def shown(arguments: tuple[Any, ...]) -> str:
     """Return what an action was asked with, as far as it says anything."""
     words = [repr(one)[:80] for one in arguments if isinstance(one, (str, bytes, int, tuple, list))]
     return ", ".join(words)[:200]
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when whoever started it ends: code that is tried may never end by itself."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def leave_network() -> bool:

@@ -9,10 +9,10 @@ from replayforge.report_page import Cell, Figure, Level, Section, Summary, detai
 from replayforge.shadow.report import (
     CHANGED_EXIT_CODE,
     SAME_EXIT_CODE,
-    WORDS,
     change_in_words,
     exit_code,
     summary_in_words,
+    words_of,
 )
 from replayforge.shadow.verdicts import ShadowVerdict
 
@@ -48,11 +48,6 @@ def sections(report: dict[str, Any]) -> Iterator[Section]:
     headings = ("Runs", "Verdict", "What differs", "First", "All of them")
     left_out = len(groups) - len(rows)
     yield Section("Differences", table("What differs, the gravest first", headings, rows), more_in_words(left_out))
-
-
-def words_of(verdict: ShadowVerdict) -> str:
-    """Return a verdict as people say it."""
-    return WORDS.get(verdict, verdict)
 
 
 def more_in_words(count: int) -> str:

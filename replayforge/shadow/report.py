@@ -79,8 +79,13 @@ def in_words(report: dict[str, Any]) -> Iterator[str]:
 def summary_in_words(report: dict[str, Any]) -> str:
     """Return how many runs came to which verdict."""
     runs, counts = report["runs"], report["verdicts"]
-    told = [f"{counts[one]:,} {WORDS.get(one, one)}" for one in ShadowVerdict if counts[one]]
+    told = [f"{counts[one]:,} {words_of(one)}" for one in ShadowVerdict if counts[one]]
     return f"{runs:,} run{'' if runs == 1 else 's'}: {', '.join(told)}" if runs else "no recorded run fits"
+
+
+def words_of(verdict: ShadowVerdict) -> str:
+    """Return a verdict as people say it."""
+    return WORDS.get(verdict, verdict)
 
 
 def group_in_words(group: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.metrics_history import MetricsHistory, Range
 from replayforge.domain.poison import Suspicion
 from replayforge.domain.reclaim import InFlight, Reclaim
+from replayforge.domain.recorded_run import RecordedRun
 from replayforge.domain.replay_plan import PastJournal
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores import (
@@ -42,6 +43,7 @@ from replayforge.stores import (
     lookups,
     metrics_history,
     nodes,
+    recordings,
     refusals,
     replaying,
     replays,
@@ -685,6 +687,10 @@ class Store:
     async def events_by_ids(self, ids: Sequence[str]) -> dict[str, tuple[StoredEvent, Content]]:
         """Return the events of these ids that have a row."""
         return await self.driver.read(lambda: lookups.events_by_ids(ids))
+
+    async def runs_of(self, events: Sequence[StoredEvent]) -> list[RecordedRun]:
+        """Return what is recorded of the current runs of events."""
+        return await self.driver.look(lambda: recordings.runs_of(events))
 
     async def history(self, event_id: str, step_bytes: int = 0) -> StoredHistory | None:
         """Return one event with everything that happened to it, and so much of the result of each step."""

@@ -27,6 +27,7 @@ from replayforge.web.pages import (
     runtime_page,
     schedule_pages,
     sending,
+    shadow_pages,
     source_pages,
     workflow_pages,
 )
@@ -58,6 +59,9 @@ def routes() -> list[Route]:
         post("/replays", replay_pages.make, OPERATE),
         get("/replays/{id:[^/]+}", replay_pages.replay, READ),
         post("/replays/{id:[^/]+}/{verb}", replay_pages.move, OPERATE),
+        get("/shadow/new", shadow_pages.ask, READ),
+        post("/shadow", shadow_pages.compare, ADMIN),
+        get("/shadow/{id:[^/]+}", shadow_pages.report, READ),
         get("/handlers", handler_pages.handlers, READ),
         get("/handlers/pause", handler_pages.ask, READ),
         post("/handlers/pause", handler_pages.pause, OPERATE),

@@ -32,7 +32,18 @@ from tests.support.ports import free_port
 from tests.support.slow import the_rest_slow
 
 # Whose commands take least come first.
-DOCUMENTS = ["idempotency", "replaying", "sending", "lanes", "states", "errors", "recipes", "handlers", "operating"]
+DOCUMENTS = [
+    "idempotency",
+    "replaying",
+    "sending",
+    "lanes",
+    "states",
+    "errors",
+    "recipes",
+    "handlers",
+    "operating",
+    "shadow",
+]
 
 # What the daemon alone uses of what a handler gets.
 INTERNAL = {"calls", "current_trace", "details", "event", "open_calls", "stopping_event", "tell", "step_key"}

@@ -53,6 +53,8 @@ VIEW_OF: dict[str, Any] = {
     "in_doubt.html": in_doubt_page.InDoubtView,
     "runtime.html": views.RuntimeView,
     "confirm.html": views.ConfirmView,
+    "new_shadow.html": views.NewShadowView,
+    "shadow.html": views.ShadowView,
     "send.html": views.SendView,
     "login.html": views.LoginView,
     "error.html": views.ErrorView,

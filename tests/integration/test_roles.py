@@ -34,7 +34,7 @@ TABLE = {
         GET /replays  GET /replays/new  GET /replays/{}  GET /handlers  GET /handlers/pause  GET /sources
         GET /sources/pause  GET /sources/{}/refusals  GET /schedules  GET /schedules/pause  GET /lanes  GET /runtime
         GET /search  GET /lookup  GET /send  GET /confirm/{}  GET /docs  GET /guide  GET /guide/grafana.json
-        GET /guide/{}  POST /theme
+        GET /guide/{}  GET /shadow/new  GET /shadow/{}  POST /theme
     """,
     "O A": """
         POST /api/events/{}/replay  POST /api/events/{}/retry  POST /api/events/{}/cancel  POST /api/events/{}/resolve
@@ -51,7 +51,7 @@ TABLE = {
     """,
     "A": """
         POST /forgelog/append  POST /forgelog/commit  POST /api/demo/generate-workload  POST /api/chaos/crash
-        POST /api/chaos/workers/{}/crash  POST /actions/crash-worker  POST /actions/demo-load
+        POST /api/chaos/workers/{}/crash  POST /actions/crash-worker  POST /actions/demo-load  POST /shadow
     """,
 }
 WHO = {

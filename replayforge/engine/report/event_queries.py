@@ -9,6 +9,7 @@ from replayforge.domain.event import Action, Attempt, Content, EventRecord, Stor
 from replayforge.domain.journal import StepRecord
 from replayforge.domain.lane import LaneReport, Turn, turn_of
 from replayforge.domain.lifecycle import State
+from replayforge.domain.recorded_run import RecordedRun
 from replayforge.domain.replay_plan import PastJournal
 from replayforge.domain.reports import EventFilter, Group, WorkflowSummary
 from replayforge.domain.retry import RetryPolicy
@@ -17,6 +18,7 @@ from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.stores.content_search import SearchPage
 from replayforge.stores.doubts import DoubtPage
 from replayforge.stores.lookups import EventPage, WorkflowPage
+from replayforge.stores.recordings import was_handled
 from replayforge.stores.store import Store
 from replayforge.stores.stories import StepsPage, Story
 from replayforge.stores.suspicions import Suspect
@@ -97,6 +99,10 @@ class EventQueries:
         """Return events in the order of their ids; ids that name nothing are left out."""
         found = await self.store.events_by_ids(event_ids)
         return [found[event_id][0] for event_id in event_ids if event_id in found]
+
+    async def runs_of(self, events: Sequence[StoredEvent]) -> list[RecordedRun]:
+        """Return what is recorded of events that a handler was given, the oldest first."""
+        return await self.store.runs_of(sorted(filter(was_handled, events), key=lambda event: event.seq))
 
     async def runs_elsewhere(self, event_id: str, token: int) -> bool:
         """Tell whether an event whose lease of a token is not used here may be running in another daemon."""

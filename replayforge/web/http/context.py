@@ -24,6 +24,7 @@ from replayforge.engine.report.handler_report import HandlerReporter
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
 from replayforge.engine.report.why import WhyQuery
 from replayforge.engine.run.chaos import Chaos
+from replayforge.shadow.desk import ShadowDesk
 from replayforge.supervisor import Supervisor
 from replayforge.telemetry import Telemetry
 from replayforge.tracing import Tracer
@@ -82,6 +83,7 @@ class WebContext:
     metrics_recorder: MetricsRecorder
     stored: Callable[[int], Awaitable[None]] | None
     sessions: Sessions
+    shadow: ShadowDesk
     base_path: str = ""
     public_url: str = ""
     masked_names: tuple[str, ...] = ()

@@ -61,6 +61,11 @@ def masked_text(text: str, reading: Reading) -> Text:
     return replace(whole, text="".join(pieces), masked_count=sum(piece is MASK for piece in pieces))
 
 
+def is_secret(name: str, reading: Reading) -> bool:
+    """Tell whether values of a name stay hidden."""
+    return any(plain(secret) in plain(name) for secret in reading.masked_names)
+
+
 def hidden(line: str, reading: Reading) -> str:
     """Return one line of an error, or what stands for many like it, with the same values hidden."""
     return masked_text(line, reading).text

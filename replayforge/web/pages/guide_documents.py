@@ -52,6 +52,7 @@ GROUPS: dict[str, tuple[Document, ...]] = {
         Document("lanes", "Lanes", "Order, concurrency and rates, and what blocks what."),
         Document("schedules", "Schedules", "Events by cron, or every so many seconds."),
         Document("replaying", "Replaying", "One, a workflow, or 200,000 with a canary and a rate."),
+        Document("shadow", "Shadow: before you deploy", "What new code would do with history, field by field."),
         Document("http_steps", "Steps over HTTP", "Workflows in any language, without an SDK."),
         Document("testing", "Testing handlers", "Days in milliseconds, and kills where you say."),
         Document("prove", "Proving handlers", "Which call a crash would double, and at which line."),

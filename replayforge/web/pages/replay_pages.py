@@ -108,12 +108,13 @@ def request_of(form: MultiMapping[str]) -> BulkReplayRequest:
     """Read the form as the API reads its body; raises ValidationError."""
     given: dict[str, Any] = {name: form[name] for name in NUMBERS if form.get(name)}
     wanted = {name: form[name] for name in ReplayFilter.__struct_fields__ if form.get(name)}
+    chosen = {"ids": ids.split()} if (ids := form.get("ids")) else {"filter": wanted}
     more: dict[str, Any] = {"reason": form.get("reason", ""), "force": form.get("force") == "on"}
     if step := form.get("step"):
         more["from"] = origin_of(step)
     elif begins_from := form.get("from"):
         more["from"] = begins_from
-    return msgspec.convert(given | more | {"filter": wanted}, BulkReplayRequest, strict=False)
+    return msgspec.convert(given | more | chosen, BulkReplayRequest, strict=False)
 
 
 def made(job: ReplayJob, *, is_new: bool) -> Flash:

@@ -209,6 +209,40 @@ class ReplayView:
 
 
 @dataclass(frozen=True, slots=True)
+class NewShadowView:
+    """The question with which file dead letters are to be compared: how many, of which group."""
+
+    count: int
+    what: str
+    hidden: list[tuple[str, str]]
+    back: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRow:
+    """Runs in which the same differs, and the first of them."""
+
+    count: int
+    verdict: str
+    change: str
+    first_id: str
+    first_workflow: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowView:
+    """What came of a comparison; `hidden` is what the form carries along that has the cured ones replayed."""
+
+    handlers: str
+    level: str
+    summary: str
+    rows: list[ShadowRow]
+    groups_left: int
+    cured: int
+    hidden: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class NewReplayView:
     """The question before a bulk replay is made: how many events, of which errors, and what the form carries along.
 
