@@ -171,6 +171,7 @@ class Daemon:
         """
         self.intake.drain()
         self.incarnation_file.drain()
+        crashpoints.reach("shutdown.begun")
         self.telemetry.emit("daemon.draining")
         self.stopping.begin()
         marking = ensure_future(self.mark_draining())
@@ -182,6 +183,7 @@ class Daemon:
         names = [worker.name for worker in self.workers]
         grace = self.config.supervisor.grace_seconds
         await self.supervisor.stop(names, grace if grace_seconds is None else min(grace, grace_seconds))
+        crashpoints.reach("shutdown.drained")
         self.recorder.give_up()
         self.children.give_up()
         self.settler.give_up()
@@ -191,6 +193,7 @@ class Daemon:
             await self.settler.finish()
             await self.store.hand_back(leases, self.clock.now_us())
             await self.metrics_recorder.write()
+        crashpoints.reach("shutdown.settled")
         self.intake.close()
         await self.dispatcher.catch_up(DRAIN_SECONDS)
         await self.supervisor.stop([self.dispatcher.name, self.publisher.name], DRAIN_SECONDS)

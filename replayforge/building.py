@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec.structs import asdict
 
+from replayforge import crashpoints
 from replayforge.config import Config
 from replayforge.domain.clock import Clock
 from replayforge.domain.journal import WAITED_IN_PLACE_SECONDS
@@ -164,6 +165,7 @@ class Reporting:
 async def recover(base: Foundation) -> Restart:
     """Take back what a former incarnation held, and begin this one; counts what it does from the beginning."""
     store, clock, telemetry = base.store, base.clock, base.telemetry
+    crashpoints.reach("recovery.opened")
     metrics_recorder = MetricsRecorder(store, clock, telemetry)
     if not base.log.recovery.clean and base.log.recovery.last_offset > 0:
         metrics_recorder.note_restart(1, {})
@@ -199,6 +201,7 @@ async def build_claiming(base: Foundation, incarnation_file: IncarnationFile) ->
     workers = config.workers
     window = Window(config.ingest.backlog_events_max)
     unprojected = rebuild_window(base.log, window, base.cursor)
+    crashpoints.reach("recovery.rebuilt")
     publisher = Publisher(store, base.stream, telemetry)
     limits = HandlerLimits(base.handlers, clock, telemetry, lingering_max=workers.count)
     lease_seconds = workers.lease_seconds if store.shared else None

@@ -13,6 +13,7 @@ STEP_BEGAN = "replayforge.step"  # audited with the step's name where any point 
 
 POINTS = {
     "ingest.received": "a request was read and nothing was written",
+    "segment.sealed": "the log has ended a segment, and the next one stands",
     "log.appended": "an event is durable in ForgeLog and the client has not been told",
     "dispatch.read": "records were read from the log and no row was written",
     "dispatch.committed": "rows and cursor are committed and nothing was published",
@@ -24,7 +25,10 @@ POINTS = {
     "step.started": "the function of a step is about to be called",
     "step.returned": "the function of a step has returned and nothing was recorded",
     "child.appended": "a child event is durable in ForgeLog and may have no row",
+    "fanout.begun": "it is known to which subscribers an event goes, and none has its child",
+    "fanout.sent": "every subscriber of an event has its child, and the event has not ended",
     "schedule.appended": "events of a schedule are durable in ForgeLog and its place has not moved",
+    "schedule.moved": "the place of a schedule has moved",
     "alert.recorded": "it is written down that an alert has begun and nobody has been told",
     "alert.delivered": "a receiver has been told of an alert and nothing was recorded",
     "settle.committed": "the outcome is committed",
@@ -32,10 +36,19 @@ POINTS = {
     "park.committed": "a workflow is parked",
     "signal.matched": "a signal has woken a parked workflow and nothing was published",
     "wake.committed": "a parked workflow is queued again and nothing was published",
+    "replay.created": "a bulk replay is made, and none of its members is replayed",
     "replay.committed": "a replay is committed and nothing was published",
     "recall.committed": "events that had waited for their handler are claimed and no worker has them",
     "lane.released": "events may run whose turn came in their lanes, and nothing was published",
     "promote.committed": "a due event is queued and nothing was published",
+    "retention.unlinked": "segments of the log that nobody needs are gone",
+    "retention.committed": "rows of events that have served their time are gone, and their keys are remembered",
+    "shutdown.begun": "the daemon was told to end, and that is on its disk",
+    "shutdown.drained": "no handler runs any more, and what was cut short was not handed back",
+    "shutdown.settled": "every outcome is committed, and the log is not closed",
+    "recovery.opened": "log and store are open at a start, and nothing was taken back",
+    "recovery.reclaimed": "what a former incarnation held was taken back, and this one has left no word of itself",
+    "recovery.rebuilt": "the window holds what has no row yet, and nobody can connect",
 }
 
 

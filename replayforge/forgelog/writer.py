@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from replayforge import crashpoints
 from replayforge.forgelog.atomic import write_fully
 from replayforge.forgelog.batch import CLEAN, GAP, GAP_BODY, MARKER, encode_batch
 from replayforge.forgelog.checksum import EXTENDS, preferred
@@ -152,6 +153,7 @@ class Writer:
             header, self.directory / header.name, end=HEADER_BYTES, last_offset=self.next_offset - 1, index=Index()
         )
         if old is not None:
+            crashpoints.reach("segment.sealed")
             self.disk.files.close(old)
         self.began(self.segment)
         self.prepare_spare()

@@ -190,12 +190,22 @@ async def test_a_daemon_dies_within_a_step(point: str, calls: int) -> None:
         assert (event.status, event.result, seen.count("effect")) == ("succeeded", "done", calls)
 
 
-ELSEWHERE = {
-    "replay.committed", "recall.committed", "schedule.appended", "lane.released", "alert.recorded", "alert.delivered",
-}  # fmt: skip
+# What this workflow does not come to, or a daemon inside a test: it neither drains nor rolls its log.
+ELSEWHERE = (
+    "replay.",
+    "recall.",
+    "schedule.",
+    "lane.",
+    "alert.",
+    "fanout.",
+    "segment.",
+    "retention.",
+    "shutdown.",
+    "recovery.",
+)
 
 
-@pytest.mark.parametrize("point", sorted(crashpoints.POINTS.keys() - ELSEWHERE))
+@pytest.mark.parametrize("point", [one for one in crashpoints.POINTS if not one.startswith(ELSEWHERE)])
 async def test_a_workflow_outlives_a_death_at_each_point(point: str) -> None:
     """With a step, a sleep, a signal and a child, a workflow comes to the same end wherever its daemon has died once.
 

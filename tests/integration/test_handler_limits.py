@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 from replayforge import Context, Event, Handlers
 from replayforge.domain.breaker import FAILURES_MAX, OPEN_SECONDS_MIN, BreakerState
 from replayforge.domain.errors import Refused
+from replayforge.engine.report.why import Cause
 from replayforge.testing import Forge
 from tests.support.house import House, open_house
 from tests.support.polling import persist
@@ -366,6 +367,11 @@ async def test_breaker_opens_costs_no_attempts_and_closes(endpoint: Endpoint) ->
         assert (shown.breaker, shown.name, shown.kind) == (BreakerState.OPEN, endpoint.url.partition("/?")[0], "http")
         issues = (await forge.do(forge.daemon.convergence.read())).issues
         assert any("its breaker is open" in issue for issue in issues)
+        waiting = [event for event in events if event.status == "queued"]
+        why = await forge.do(forge.daemon.why.find(waiting[-1].id))
+        assert (why.cause, why.handler) == (Cause.BREAKER, "hook.*")
+        assert f"has failed {FAILURES_MAX + 2} times in a row and is left alone until 2" in why.sentence
+        assert why.until_us is not None
         failures = endpoint.requests
         assert failures == FAILURES_MAX + 2
         endpoint.status = 200

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -304,3 +305,30 @@ def test_ordered_stop_leaves_nothing_behind(fleet: Fleet) -> None:
     assert report["ledger"]["succeeded"] == 60
     assert "crashed" not in {outcome for outcomes in fleet.attempts().values() for outcome in outcomes}
     assert not [issue for issue in report["issues"] if node_of(leaving) in issue]
+
+
+def test_the_lease_of_a_daemon_that_stands_still_is_named(fleet: Fleet) -> None:
+    """Another daemon says who holds an event and until when; once the lease has lapsed it runs there."""
+    first = fleet.start("first")
+    event_id = first.http.send("gated.one")
+    first.http.reaches(event_id, "processing")
+    second = fleet.start("second")
+    (second.directory / "gate").touch()
+    first.signal(signal.SIGSTOP)
+    try:
+        seen = until(lambda: lease_named(second, event_id), what="the lease to be seen")
+        assert f"Daemon {node_of(first)}/" in seen["sentence"]
+        assert f"holds it under the lease token 1 until {seen['until']}" in seen["sentence"]
+        assert datetime.fromisoformat(seen["until"]) <= datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)
+        second.http.reaches(event_id, "succeeded")
+        assert second.http.get(f"/api/events/{event_id}/why")["cause"] == "ended"
+        (doubt,) = second.http.get("/api/indoubt")["items"]
+        assert (doubt["id"], doubt["standing"], doubt["attempts"][0]["lease_token"]) == (event_id, "started_again", 1)
+    finally:
+        first.signal(signal.SIGCONT)
+
+
+def lease_named(daemon: DaemonProcess, event_id: str) -> dict[str, Any] | None:
+    """Return what a daemon says of an event while another one holds it, once it knows until when."""
+    said: dict[str, Any] = daemon.http.get(f"/api/events/{event_id}/why")
+    return said if said["cause"] == "lease" and said["until"] else None

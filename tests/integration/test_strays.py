@@ -28,6 +28,9 @@ async def test_handler_that_does_not_end_stops_nobody(tmp_path: Path) -> None:
         third = await house.send("stuck")
         assert (await house.reaches(await house.send("honest"), "succeeded"))["result"] == "done"
         await house.reaches(third, "queued")
+        why = await house.get(f"/api/events/{third}/why")
+        assert (why["cause"], why["handler"]) == ("stuck_handler", "stuck")
+        assert why["sentence"].startswith("2 attempts of its handler stuck do not end, and it is given no more")
         (issue,) = [one for one in (await house.get("/api/convergence"))["issues"] if "does not end" in one]
         assert issue.startswith("The handler stuck does not end: 2 of its attempts")
         assert issue.endswith("It is given no more events until one of them ends.")

@@ -164,6 +164,7 @@ class Scheduler:
         )
         if not await self.store.advance_schedule(advanced, note, self.notes_kept):
             return
+        crashpoints.reach("schedule.moved")
         self.due[schedule.name] = (wanted.place_us, next_due_us(schedule, wanted.place_us))
         if records:
             self.telemetry.emit("schedule.fired", len(records), schedule=schedule.name, event_id=records[-1].id)

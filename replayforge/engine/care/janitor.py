@@ -267,6 +267,8 @@ class Janitor:
     async def retain_log(self) -> int:
         """Remove whole segments of the log that nobody needs any more."""
         retained = await in_thread(self.log.retain, self.projected())
+        if retained.segments:
+            crashpoints.reach("retention.unlinked")
         return retained.segments
 
     async def retire_events(self) -> int:
@@ -290,6 +292,7 @@ class Janitor:
             if seconds > 0:
                 retired += await self.store.retire(state, now_us - to_us(seconds), RETIRED_PER_STEP_MAX, now_us=now_us)
         if retired:
+            crashpoints.reach("retention.committed")
             self.telemetry.emit("event.retired", retired)
         return retired
 

@@ -181,6 +181,15 @@ class Peers:
             self.publisher.fall_behind()
         return len(taken)
 
+    def lapse_us(self, lease: Lease) -> int | None:
+        """Return when a lease of another daemon lapses if that does not renew it; None while it is not known."""
+        silent_seconds = self.lease_beats.silent_seconds(lease)
+        if silent_seconds is None:
+            return None
+        since_look_seconds = self.clock.monotonic() - self.lease_beats.looked_at
+        left_seconds = max(0.0, self.lease_seconds - silent_seconds - since_look_seconds)
+        return self.clock.now_us() + to_us(left_seconds)
+
     def look_at_clock(self, now_us: int) -> None:
         """Take in the store's time, and warn each time its clock was set, also when it was set right."""
         self.store_clock.sample(now_us)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from replayforge import crashpoints
 from replayforge.domain.clock import Clock
 from replayforge.domain.event import EVENT_RECORD_TYPE
 from replayforge.domain.identity import from_bytes
@@ -51,6 +52,7 @@ async def reclaim_former(
         some = [reclaim for reclaim in reclaims if reclaim.outcome is outcome]
         taken += await store.reclaim(some, error, clock.now_us()) if some else []
     if taken:
+        crashpoints.reach("recovery.reclaimed")
         told = all(reclaim.outcome is Outcome.INTERRUPTED for reclaim in taken)
         report_reclaimed(telemetry, taken, "the daemon was told to end" if told else "the process died")
     states = [reclaim.verdict.state for reclaim in taken]

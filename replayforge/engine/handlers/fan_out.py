@@ -3,6 +3,7 @@
 from asyncio import gather
 from typing import Any
 
+from replayforge import crashpoints
 from replayforge.domain.event import Event
 from replayforge.engine.handlers.context import ChildEvent, Context
 
@@ -10,7 +11,9 @@ from replayforge.engine.handlers.context import ChildEvent, Context
 async def fan_out(event: Event, context: Context) -> Any:
     """Send one child event a subscriber, however often this runs; gives their ids by the subscribers' names."""
     names = await context.calls.subscribers()
+    await crashpoints.reach_within("fanout.begun")
     ids = await gather(*[context.calls.send(child_for(event, name)) for name in names])
+    await crashpoints.reach_within("fanout.sent")
     return {"children": dict(zip(names, ids, strict=True))}
 
 

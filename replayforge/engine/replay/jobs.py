@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from replayforge import crashpoints
 from replayforge.domain.acting import acting, signed
 from replayforge.domain.bulk_replay import IDS_MAX, JOB_TRANSITIONS, JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.clock import Clock, to_us
@@ -81,6 +82,7 @@ class ReplayJobs:
         if job.digest != order.digest:
             raise Rejected(f"The key {order.request_key!r} has made {job.id} of other content; use a key of its own.")
         if is_new:
+            crashpoints.reach("replay.created")
             self.telemetry.emit("replay.created", replay=job.id, members=job.total, reason=job.reason)
         self.wake()
         return job, is_new

@@ -35,6 +35,7 @@ class Cause(StrEnum):
     NO_FREE_WORKER = "no_free_worker"
     NEXT = "next"
     RUNNING = "running"
+    LEASE = "lease"
     SIGNAL = "signal"
     CHILD = "child"
     SLEEP = "sleep"
@@ -128,8 +129,16 @@ class WhyQuery:
                 return WaitReason(Cause.RUNNING, f"It runs in {worker.name}{since}, as its start {event.starts}.")
         if any(claimed.event.lease == event.lease for claimed in self.status.buffer.unstarted):
             return why_no_worker(self.queue_of(event))
-        whose = f"Daemon {event.lease_owner} holds it under the lease token {event.lease_token}"
-        return WaitReason(Cause.RUNNING, f"{whose}; it is taken from a daemon that is heard of no more.")
+        return why_leased(event, self.status.peers.lapse_us(event.lease))
+
+
+def why_leased(event: StoredEvent, lapse_us: int | None) -> WaitReason:
+    """Say which other daemon holds an event, and when its lease lapses."""
+    whose = f"Daemon {event.lease_owner} holds it under the lease token {event.lease_token}"
+    if lapse_us is None:
+        return WaitReason(Cause.LEASE, f"{whose}; it is taken from a daemon that is heard of no more.")
+    until = f"until {format_time(lapse_us)}, or longer if it renews that"
+    return WaitReason(Cause.LEASE, f"{whose} {until}; else another daemon takes it over then.", until_us=lapse_us)
 
 
 def why_not_queued(event: StoredEvent, story: Story) -> WaitReason | None:
