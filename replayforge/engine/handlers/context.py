@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVarTuple, overload
 
 import msgspec
 
@@ -16,6 +16,10 @@ from replayforge.domain.event import Event
 from replayforge.domain.trace import trace_headers
 from replayforge.engine.handlers.results import encoded_json, shown_details
 from replayforge.engine.handlers.step_messages import ReportedStep
+
+# What type checkers know of a step's function: all that it takes, or, beside options of ours, what it takes by place.
+P = ParamSpec("P")
+Arguments = TypeVarTuple("Arguments")
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 NAME_FORM = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
@@ -191,7 +195,26 @@ class Context:
         """What carries the calls out; an attempt that makes none has none."""
         return self.open_calls()
 
+    @overload
+    def step(self, name: str, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any: ...
+
+    @overload
     def step(
+        self,
+        name: str,
+        function: Callable[[*Arguments], Any],
+        /,
+        *args: *Arguments,
+        key: str | None = None,
+        attempts: int | None = None,
+        timeout_seconds: float | None = None,
+        once: bool = False,
+        pure: bool = False,
+        type: Any = None,
+        **kwargs: Any,
+    ) -> Any: ...
+
+    def step(  # type: ignore[misc]  # options and what the function takes by name stand side by side
         self,
         name: str,
         function: Callable[..., Any],
