@@ -43,6 +43,8 @@ QUICK = {
     "janitor.metrics_seconds": 0.5,
     "server.allowed_hosts": ["127.0.0.1", "replay.test"],
     "sources": [{"name": "hooks", "preset": "github", "secrets": ["secret"]}],
+    "schedules": [{"name": "nightly", "event_type": "shop.closed", "cron": "0 2 1 1 *"}],
+    "alerts": [{"name": "held", "when": "held", "command": ["true"]}],
 }
 
 
@@ -68,9 +70,19 @@ def port() -> int:
     return free_port()
 
 
-def serving(directory: Path, port: int = 0) -> DaemonProcess:
+def serving(directory: Path, port: int = 0, **settings: Any) -> DaemonProcess:
     """Start a daemon with simulated crashes."""
-    return DaemonProcess(directory, HANDLERS, ["--simulate-crashes"], dict(QUICK)).start("--port", str(port))
+    return DaemonProcess(directory, HANDLERS, ["--simulate-crashes"], QUICK | settings).start("--port", str(port))
+
+
+def paused_replay(daemon: DaemonProcess, dead: str) -> str:
+    """Replay a dead letter in bulk, which dies again; return the id of the job, which pauses after this canary."""
+    answer = daemon.http.post("/api/replays", {"ids": [dead], "reason": "r", "canary": 1})
+    assert answer.status == 202
+    job: str = answer.json()["id"]
+    until(lambda: daemon.http.get(f"/api/replays/{job}")["status"] == "paused")
+    reaches(daemon, dead, "dead_lettered")
+    return job
 
 
 @pytest.fixture

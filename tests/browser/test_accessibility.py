@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import reaches, send, serving
+from replayforge.web.pages.guide_documents import DOCUMENTS
+from tests.browser.conftest import paused_replay, reaches, send, serving
+from tests.browser.every_page import every_page
 from tests.browser.tabs import Look, Watched
-from tests.support.daemon_process import DaemonProcess, until
+from tests.support.daemon_process import DaemonProcess
 
 axe = pytest.importorskip("axe_playwright_python", reason="BROWSER TESTS SKIPPED: axe-playwright-python is missing")
 
@@ -36,30 +38,17 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
         reaches(daemon, dead, "dead_lettered")
         reaches(daemon, send(daemon, "later.receipt"), "retrying")
         reaches(daemon, send(daemon, "parcel.sent", workflow_id="parcel-1"), "waiting")
-        assert daemon.http.post("/api/replays", {"ids": [dead], "reason": "r", "canary": 1}).status == 202
-        until(lambda: daemon.http.get("/api/replays/rpl_1")["status"] == "paused")
-        reaches(daemon, dead, "dead_lettered")
+        paused_replay(daemon, dead)
         assert daemon.http.post("/api/handlers/later.*/pause", {"reason": "r"}).status == 200
         yield daemon
 
 
 def paths(dead: str, parked: str) -> list[str]:
-    """Return the path of every page, the page of an error included."""
-    found = ["/", "/events", f"/events/{dead}", "/workflows", "/workflows/order-1", "/dead-letters", "/runtime"]
+    """Return the path of every page and every document, the page of an error included."""
+    found = every_page(dead, "order-1", "rpl_1")
     found += [f"/events/{parked}", "/workflows/parcel-1"]
     found += [f"/events/{dead}?layout=indented&secrets=shown", "/workflows/order-1?only=failed&idle=shown"]
-    found += ["/handlers", "/handlers/pause?pattern=*", "/sources", "/replays", "/replays/rpl_1", "/replays/new"]
-    return [
-        *found,
-        "/schedules",
-        "/lanes",
-        "/in-doubt",
-        "/docs",
-        "/guide",
-        "/send",
-        "/nope",
-        f"/confirm/discard?id={dead}",
-    ]
+    return [*found, *(f"/guide/{name}" for name in DOCUMENTS), "/nope"]
 
 
 def prepare(tab: Watched, path: str) -> None:
@@ -124,6 +113,11 @@ BUT_COLOURS_OF_ALL = """(asked) => axe.run(document, asked).then(({ violations }
   violations.map(({ id, nodes: [{ html }] }) => [id, html]))"""
 
 
+def examiner_source() -> str:
+    """Return axe-core itself."""
+    return next(Path(axe.__file__).parent.rglob("axe*.js")).read_text()
+
+
 class Examiner:
     """Examines the pages that a tab shows; the colours of what has passed elsewhere it does not examine again."""
 
@@ -152,7 +146,7 @@ class Examiner:
 @pytest.mark.slow
 def test_axe_finds_nothing_on_any_page(daemon: DaemonProcess, look: Look) -> None:
     """No violation on any page in either theme, wide or narrow, with an open dialog, or on the page of an error."""
-    source = next(Path(axe.__file__).parent.rglob("axe*.js")).read_text()
+    source = examiner_source()
     dead, parked = [
         daemon.http.get(f"/api/events?status={state}")["items"][0]["id"] for state in ("dead_lettered", "waiting")
     ]
@@ -164,3 +158,4 @@ def test_axe_finds_nothing_on_any_page(daemon: DaemonProcess, look: Look) -> Non
         tab.page.evaluate(source)
         found += [(path, *one) for one in examiner.found()]
     assert found == []
+    assert [complaint for complaint in tab.complaints if "404" not in complaint] == []  # /nope is not found

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import reaches, send, serving
+from tests.browser.conftest import paused_replay, reaches, send, serving
+from tests.browser.every_page import every_page
 from tests.browser.tabs import Look, Tabs
 from tests.support.daemon_process import DaemonProcess, until
 
@@ -52,7 +53,7 @@ def fill(daemon: DaemonProcess) -> dict[str, str]:
     reaches(daemon, retrying, "retrying")
     reaches(daemon, busy, "processing")
     until(lambda: at_rest(daemon.http.get("/api/convergence")), what="everything else to end")
-    return {"done": done, "dead": dead, "retrying": retrying, "busy": busy}
+    return {"done": done, "dead": dead, "retrying": retrying, "busy": busy, "job": paused_replay(daemon, dead)}
 
 
 def at_rest(report: dict[str, Any]) -> bool:
@@ -61,34 +62,17 @@ def at_rest(report: dict[str, Any]) -> bool:
 
 
 def paths(ids: dict[str, str]) -> list[str]:
-    """Return the path of every page."""
+    """Return the path of every page, and of some that show other things on it."""
     return [
-        "/",
-        "/events",
+        *every_page(ids["dead"], "checkout-1", ids["job"]),
         "/events?status=retrying&type=later.*&since=1h",
         "/events?q=nothing-of-this-name",
         f"/events/{ids['done']}",
-        f"/events/{ids['dead']}",
         f"/events/{ids['busy']}",
-        "/workflows",
-        "/workflows/checkout-1",
-        "/dead-letters",
         "/dead-letters?group_by=type&group=bad.payment",
-        "/replays",
         "/replays/new?error=TimeoutError:%20timeout%20from%20gateway-N",
-        "/handlers",
-        "/handlers/pause?pattern=bad.*",
-        "/sources",
-        "/schedules",
-        "/lanes",
-        "/in-doubt",
-        "/runtime",
-        "/send",
         f"/send?from={ids['dead']}",
         f"/confirm/replay?id={ids['dead']}",
-        f"/confirm/discard?id={ids['dead']}",
-        "/docs",
-        "/guide/contributing",
         "/guide?q=child+events",
     ]
 
@@ -126,7 +110,7 @@ def test_long_words_fit_a_small_screen(daemon: DaemonProcess, look: Look) -> Non
     daemon.http.post("/api/chaos/workers/worker-1/crash")
     until(lambda: "held the event loop" in str(daemon.http.get("/api/convergence")), what="an issue of the held loop")
     tab = look("/", width=320)
-    places = [*paths({"done": done, "dead": held, "busy": done}), f"/workflows/{name}", f"/replays/{job}"]
+    places = [*paths({"done": done, "dead": held, "busy": done, "job": job}), f"/workflows/{name}"]
     wide = {path: tab.open(path).page.evaluate("document.documentElement.scrollWidth") for path in places}
     assert {path: width for path, width in wide.items() if width > 320} == {}
 

@@ -103,7 +103,7 @@ def rendered(name: str, base_path: str) -> str:
     """Return a document as HTML: headings can be linked to, and links between documents lead to their pages."""
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(source(name))
-    for token, following in pairwise(tokens):
+    for token, following in pairwise([*tokens, tokens[-1]]):
         adapt(token, following, base_path)
     return str(markdown.renderer.render(tokens, markdown.options, {}))
 
@@ -114,6 +114,10 @@ def adapt(token: Token, following: Token, base_path: str) -> None:
         token.attrSet("id", anchor(following.content))
     elif token.type in ("table_open", "fence"):
         token.attrSet("tabindex", "0")
+    elif token.type == "th_open" and not following.content:
+        token.tag = "td"  # a corner without a word heads nothing
+    elif following.type == "th_close" and not token.content:
+        following.tag = "td"
     for child in token.children or ():
         target, mark, place = str(child.attrGet("href") or "").partition("#")
         if target.endswith((".md", ".json")) and "/" not in target:
