@@ -118,7 +118,7 @@ def show(client: ClientConnection, *, event_id: str, json_wanted: bool) -> None:
 
 
 SHOWN = ("id", "event_type", "subscriber", "workflow_id", "application_name", "service_name", "idempotency_key",
-         "replay_of", "reason")  # fmt: skip
+         "replay_of", "reason", "trace_id")  # fmt: skip
 TIMES = ("created", "updated")
 CONTENT = ("metadata", "payload", "result")
 

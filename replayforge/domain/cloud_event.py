@@ -13,6 +13,7 @@ import msgspec
 from replayforge.domain.clock import parse_time
 from replayforge.domain.document import Malformed, Unacceptable, decode_document, text_of
 from replayforge.domain.event import Envelope
+from replayforge.domain.trace import trace_of
 
 HEADER_PREFIX = "ce-"
 REQUIRED = ("specversion", "id", "source", "type")
@@ -34,6 +35,15 @@ JSON_TYPE = re.compile(r"[^/]+/(json|[^;]+\+json)\s*(;.*)?", re.IGNORECASE)
 
 decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 decode_value = msgspec.json.Decoder(str | bool | int | None).decode
+
+
+class Extensions(msgspec.Struct):
+    """The extensions of a CloudEvent, as its metadata has them."""
+
+    headers: dict[str, str] = {}
+
+
+decode_extensions = msgspec.json.Decoder(Extensions).decode
 
 
 def from_json(body: bytes) -> Envelope:
@@ -117,6 +127,11 @@ def envelope_of(attributes: Mapping[str, str], payload: bytes, place: str, *, is
         idempotency_key=key_of(attributes["source"], attributes["id"]),
         metadata=msgspec.Raw(msgspec.json.encode(metadata | ({"headers": extensions} if extensions else {}))),
     )
+
+
+def trace_in(envelope: Envelope) -> str | None:
+    """Return the trace that the extensions `traceparent` and `tracestate` of a CloudEvent speak of."""
+    return trace_of(decode_extensions(envelope.metadata).headers)
 
 
 def key_of(source: str, event_id: str) -> str:

@@ -22,6 +22,11 @@ def trace_of(headers: Mapping[str, str]) -> str | None:
     return f"{found[0]} {tracestate}" if TRACESTATE.fullmatch(tracestate) else found[0]
 
 
+def trace_id(trace: str | None) -> str | None:
+    """Return what a trace goes by wherever traces are looked at."""
+    return None if trace is None else trace.split("-", 2)[1]
+
+
 def trace_headers(trace: str | None) -> dict[str, str]:
     """Return the headers that hand a trace on."""
     if trace is None:

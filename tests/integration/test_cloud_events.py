@@ -80,6 +80,28 @@ async def test_a_batch(shared_house: House, path: str) -> None:
     assert "specversion" in answer["items"][2]["problem"]["detail"]
 
 
+TRACES = [f"00-{digit * 32}-{'b' * 16}-01" for digit in "123"]
+
+
+@shares_a_house
+async def test_the_trace_that_an_event_speaks_of(shared_house: House) -> None:
+    """The extension traceparent is its trace, in every mode, of each in a batch its own; headers are nearer."""
+    one = PLAIN | {"traceparent": TRACES[0]}
+    sent: list[str] = []
+    for event, headers in ((one, {}), (one, {"traceparent": TRACES[2]}), (PLAIN | {"traceparent": "none"}, {})):
+        body = json.dumps(event | {"id": f"trace {len(sent)}"})
+        async with shared_house.http.post("/api/events", data=body, headers=STRUCTURED | headers) as response:
+            sent.append((await response.json())["id"])
+    given = attributes("trace binary", traceparent=TRACES[1], datacontenttype="application/json")
+    sent.append((await send(shared_house, to_binary_event(CloudEvent(given, {}))))[1]["id"])
+    batch = [PLAIN | {"id": f"of a batch {trace}", "traceparent": trace} for trace in TRACES]
+    async with shared_house.http.post("/api/events", data=json.dumps(batch), headers=BATCH) as response:
+        sent += [item["id"] for item in (await response.json())["items"]]
+    found = [(await shared_house.get(f"/api/events/{event_id}"))["trace_id"] for event_id in sent]
+    traces = [trace.split("-")[1] for trace in TRACES]
+    assert found == [traces[0], traces[2], None, traces[1], *traces]
+
+
 WRONG: dict[str, Any] = {
     "specversion": "0.3", "id": "", "source": "a b", "type": 7.5, "time": "yesterday", "subject": "x" * 256,
     "datacontenttype": "json", "dataschema": "no uri", "data_base64": "%", "BadName": "x", "flag": [1],

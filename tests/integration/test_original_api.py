@@ -119,6 +119,14 @@ async def test_an_event_is_accepted_and_known_again(house: House) -> None:
     assert (status, again["duplicate"], again["id"]) == (200, True, event["id"])
 
 
+async def test_what_is_no_worker_is_not_crashed(house: House) -> None:
+    """Another service of the supervisor is as unknown there as a name of nothing."""
+    for name in ("dispatcher", "nobody"):
+        assert name == "nobody" or name in house.daemon.supervisor.guards
+        status, problem = await house.post(f"/api/chaos/workers/{name}/crash")
+        assert (status, problem["detail"]) == (404, f"There is no worker {name!r}.")
+
+
 async def test_an_event_is_shown_with_its_attempts(house: House) -> None:
     """An event has every field of the original with its value, and so has each attempt."""
     event_id = await send(house, "flaky", failures=1)

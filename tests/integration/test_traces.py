@@ -79,7 +79,10 @@ async def test_the_trace_of_a_request_is_handed_on(tmp_path: Path, collector: Co
     async with open_house(tmp_path, handlers, settings) as house:
         status, sent = await house.post("/api/events", EVENT, headers=HEADERS)
         assert status == 201
-        assert (await house.reaches(sent["id"], "succeeded"))["result"] == HEADERS
+        done = await house.reaches(sent["id"], "succeeded")
+        assert (done["result"], done["trace_id"]) == (HEADERS, TRACE)
+        async with house.http.get(f"/events/{sent['id']}") as page:
+            assert TRACE in await page.text()
         status, again = await house.post("/api/events", EVENT, headers=OTHERS)
         assert (status, again["id"]) == (200, sent["id"])
         lines = b'{"workflow_id": "b", "event_type": "order.shipped"}\n'

@@ -117,6 +117,18 @@ async def test_filters(house: House) -> None:
     assert found == wanted
 
 
+async def test_the_page_finds_what_holds_a_text(house: House) -> None:
+    """The list of events can be narrowed to a text in payload or metadata, and says among how many it was sought."""
+    found = await house.send("t", {"mail": "ada@example.com"})
+    other = await house.send("t", {"mail": "bob@example.com"})
+    await house.converges()
+    async with house.http.get("/events?contains=ada@example.com") as response:
+        page = await response.text()
+    assert (found in page, other in page) == (True, False)
+    assert "1 event among 2 events looked at" in page
+    assert "/replays/new" not in page.partition("<h1>Events</h1>")[2]  # it would take more than what is listed
+
+
 async def test_workflows(house: House) -> None:
     """Workflows are listed once each, newest first, with the original's totals."""
     for workflow in ("w1", "w2", "w1", "w3"):

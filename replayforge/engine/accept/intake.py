@@ -3,6 +3,7 @@
 import asyncio
 from asyncio import create_task, shield
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import msgspec
 from msgspec.structs import replace
@@ -173,17 +174,17 @@ class Intake:
         return await shield(place.offset)
 
     async def accept_all(
-        self, envelopes: Sequence[Envelope], *, trace: str | None = None
+        self, envelopes: Sequence[Envelope], traces: Sequence[str | None] = ()
     ) -> list[Receipt | ReplayForgeError]:
         """Return for each event its receipt or why it was refused; one refused event never affects the others.
 
-        Raises Unavailable when none can be accepted now.
+        `traces` are those of the events, if they have any. Raises Unavailable when none can be accepted now.
         """
         self.check_room(len(envelopes))
         now_us = self.clock.now_us()
         results: list[Receipt | ReplayForgeError | None] = [None] * len(envelopes)
         records: list[tuple[int, EventRecord]] = []
-        for index, envelope in enumerate(envelopes):
+        for index, (envelope, trace) in enumerate(zip_longest(envelopes, traces)):
             try:
                 records.append((index, self.record(envelope, now_us, None, trace)))
             except Rejected as error:

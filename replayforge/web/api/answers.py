@@ -107,7 +107,7 @@ class EventHistory(ShownEvent, kw_only=True):
     `waits_for_turn`, `waits_for_event` and `waits_until` say what it waits for in its lane. `journal` is one more for
     each restart and each replay from the start; `wakes` counts how often it was woken after it was parked. `steps` are
     the newest, oldest first, left out where there are none, and `steps_count` how many there are in all. `details` is
-    what its handler says while it runs.
+    what its handler says while it runs, and `trace_id` the W3C trace that it came with.
     """
 
     journal: int
@@ -126,6 +126,7 @@ class EventHistory(ShownEvent, kw_only=True):
     actions: list[ActionShape]
     suspicion: SuspicionShape | Optional | None = UNSET
     details: dict[str, Any]
+    trace_id: str | None
 
 
 class StepsShape(Page[StepShape]):

@@ -15,6 +15,7 @@ from replayforge.domain.journal import NAME_CHARACTERS_MAX
 from replayforge.domain.lifecycle import TERMINAL, State
 from replayforge.domain.replay_plan import ReplayPlan
 from replayforge.domain.reports import FILTER_NAMES, EventFilter
+from replayforge.domain.trace import trace_id
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.replay.replayer import Replay
 from replayforge.engine.report.event_queries import History
@@ -157,6 +158,7 @@ async def show_event(request: web.Request) -> web.Response:
         event = shapes.received_event(found, context.status.log_id, context.queries.attempts_max(found.record))
         story = story_shape(UNTOLD, (), relative_shape(found.record.parent_id, None))
         nothing: dict[str, Any] = {"details": {}, "attempts": [], "runs": [], "actions": []}
+        nothing["trace_id"] = trace_id(found.record.trace)
         return json_response(asdict(event) | story | turn_shape(None) | nothing)
     details = await context.status.details_of(found.event)
     return json_response(history_shape(found, context.queries.attempts_max(found.event)) | {"details": details})
@@ -188,7 +190,7 @@ def history_shape(found: History, max_attempts: int) -> dict[str, Any]:
     ]
     actions = [shapes.action(one) for one in found.actions]
     suspicion = None if found.suspect is None else shapes.suspicion(found.suspect)
-    event |= turn_shape(found.turn)
+    event |= turn_shape(found.turn) | {"trace_id": trace_id(found.event.trace)}
     return event | {"attempts": attempts, "runs": runs, "actions": actions, "suspicion": suspicion}
 
 

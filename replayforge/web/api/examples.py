@@ -56,6 +56,7 @@ VALUES: dict[str, Any] = {
     "ActionShape.by": "ops",
     "EventHistory.suspicion": None,
     "EventHistory.steps_count": 1,
+    "EventHistory.trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
     "EventHistory.details": {"progress": "2 of 3"},
     "WhyShape.cause": "due",
     "WhyShape.event_id": None,

@@ -1,6 +1,7 @@
 """HTTP ingest: single events, bulk arrays and NDJSON streams."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeGuard
 
 from aiohttp import hdrs, web
@@ -51,7 +52,8 @@ async def post_event(request: web.Request) -> web.Response:
         return await post_array(request, read_cloud_event)
     envelope = with_header_key(request, await read_event(request, context.limits.event_bytes_max))
     try:
-        receipt = await context.intake.accept(envelope, trace=trace_of_request(request))
+        told = cloud_event.trace_in(envelope) if is_cloud_event(request) else None
+        receipt = await context.intake.accept(envelope, trace=trace_of_request(request, told))
     except OutcomeUnknown as error:
         return problems.respond(request, error, **named(envelope))
     (outcome,) = await once_stored(context, [receipt])
@@ -67,16 +69,20 @@ async def post_event(request: web.Request) -> web.Response:
 
 async def read_event(request: web.Request, bytes_max: int) -> Envelope:
     """Return the event that a request brings: our own JSON, or a CloudEvent in either of its modes."""
-    kind = request.content_type
-    if kind != CLOUD_EVENT and MARK_HEADER not in request.headers:
+    if not is_cloud_event(request):
         check_type(request, JSON)
         return await read_envelope(await read_body(request, bytes_max), event_bytes_max=bytes_max)
-    if kind == CLOUD_EVENT:
+    if request.content_type == CLOUD_EVENT:
         check_type(request, JSON)
         return await read_cloud_event(await read_body(request, bytes_max), event_bytes_max=bytes_max)
     check_encoding(request)
     body, given = await read_body(request, bytes_max), request.headers.get(hdrs.CONTENT_TYPE, "")
     return await computed(cloud_event.from_headers, list(request.headers.items()), given, body, size=len(body))
+
+
+def is_cloud_event(request: web.Request) -> bool:
+    """Tell whether a request brings one CloudEvent, in either of its modes."""
+    return request.content_type == CLOUD_EVENT or MARK_HEADER in request.headers
 
 
 async def read_cloud_event(body: bytes, *, event_bytes_max: int) -> Envelope:
@@ -117,7 +123,8 @@ async def post_array(request: web.Request, read: ReadEvent) -> web.Response:
     context = context_of(request)
     limits = context.limits
     pieces = await read_array(request, limits.bulk_bytes_max, limits.bulk_events_max)
-    items = await accept_pieces(context, pieces, 0, trace_of_request(request), read)
+    trace_of_each = partial(trace_of_request, request)
+    items = await accept_pieces(context, pieces, 0, trace_of_each, read)
     return json_response({**totals(items), "items": items})
 
 
@@ -139,7 +146,7 @@ async def stream_lines(request: web.Request) -> web.StreamResponse:
     """
     context = context_of(request)
     response = web.StreamResponse(headers=HEADERS | {"Content-Type": NDJSON, "X-Request-ID": request[REQUEST_ID]})
-    index, trace = 0, trace_of_request(request)
+    index, trace = 0, partial(trace_of_request, request)
     try:
         async for lines in read_lines(request, context.limits.event_bytes_max):
             for start in range(0, len(lines), LINES_PER_APPEND_MAX):
@@ -163,7 +170,7 @@ async def accept_pieces(
     context: WebContext,
     pieces: list[bytes],
     first_index: int,
-    trace: str | None,
+    trace: Callable[[str | None], str | None],
     read: ReadEvent = read_envelope,
 ) -> list[dict[str, Any]]:
     """Accept pieces of JSON and return for each what became of it; a bad one never affects its neighbours."""
@@ -179,7 +186,9 @@ async def accept_pieces(
         else:
             envelopes.append((position, envelope))
     try:
-        outcomes = await context.intake.accept_all([envelope for _, envelope in envelopes], trace=trace)
+        told = cloud_event.trace_in if read is read_cloud_event else untold
+        traces = [trace(told(envelope)) for _, envelope in envelopes]
+        outcomes = await context.intake.accept_all([envelope for _, envelope in envelopes], traces)
     except Unavailable as error:
         if first_index == 0 and len(envelopes) == len(pieces):
             raise
@@ -187,6 +196,10 @@ async def accept_pieces(
     for (position, envelope), outcome in zip(envelopes, await once_stored(context, outcomes), strict=True):
         items[position] |= answer(outcome, envelope)
     return items
+
+
+def untold(_: Envelope) -> None:
+    """Our own events say nothing of a trace: their request does."""
 
 
 async def once_stored(

@@ -249,7 +249,7 @@ async def crash_worker(request: web.Request) -> web.Response:
     """Crash one worker."""
     context, name = context_of(request), request.match_info["name"]
     require_chaos(context)
-    if name not in context.supervisor.guards:
+    if name not in {worker.name for worker in context.status.workers()}:
         raise HttpProblem("not-found", f"There is no worker {name!r}.")
     context.supervisor.crash(name)
     return json_response({"worker_name": name, "status": "crashed"}, status=202)

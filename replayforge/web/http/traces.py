@@ -11,8 +11,10 @@ from replayforge.tracing import Tracer
 TRACE: web.RequestKey[str] = web.RequestKey("trace", str)  # that of its span, if it has one
 
 
-def trace_of_request(request: web.Request) -> str | None:
-    """Return the trace of what the request brings."""
+def trace_of_request(request: web.Request, told: str | None = None) -> str | None:
+    """Return the trace of what the request brings: that of its headers, else what its body has `told` of one."""
+    if told is not None and "traceparent" not in request.headers:
+        return told
     return request.get(TRACE) or trace_of(request.headers)
 
 

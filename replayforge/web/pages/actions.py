@@ -206,7 +206,7 @@ async def crash_worker(request: web.Request) -> web.Response:
     require_chaos(context)
     name = form.get("worker", "")
     back = back_of(form, f"{context.base_path}/runtime")
-    if name not in context.supervisor.guards:
+    if name not in {worker.name for worker in context.status.workers()}:
         return see_other(request, back, Flash("err", f"There is no worker {name!r}."))
     context.supervisor.crash(name)
     return see_other(request, back, Flash("ok", f"{name} was crashed; the supervisor starts it again."))

@@ -9,6 +9,7 @@ from replayforge.domain.clock import MICROSECONDS_PER_SECOND
 from replayforge.domain.event import ON, StoredEvent
 from replayforge.domain.poison import Isolation
 from replayforge.domain.schedule import schedule_of
+from replayforge.domain.trace import trace_id
 from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.report.event_queries import History
 from replayforge.stores.suspicions import Suspect
@@ -28,6 +29,7 @@ def receipt_facts(receipt: Receipt) -> list[Fact]:
     return [
         Fact("Event", record.id),
         *origin(record.workflow_id, record.service_name, record.application_name, record.idempotency_key),
+        *traced(record.trace),
         Fact("Log offset", f"offset {count(receipt.log_offset)}", "its place in ForgeLog"),
     ]
 
@@ -40,6 +42,7 @@ def history_facts(found: History, reading: Reading) -> list[Fact]:
         *subscriptions(event),
         *origin(event.workflow_id, event.service_name, event.application_name, event.idempotency_key),
         *made_by(event),
+        *traced(event.trace),
         Fact("Log offset", f"offset {count(event.log_offset)}", f"its place in ForgeLog {event.log_id}"),
         Fact("Run", f"{event.run}", "one more for each replay"),
         Fact("Starts", plural(event.starts, "time"), "how often a worker was given this event"),
@@ -66,6 +69,12 @@ def origin(workflow_id: str, service_name: str, application_name: str, key: str 
         Fact("Application", application_name),
         Fact("Idempotency key", key or "–", "the same key always names the same event"),
     ]
+
+
+def traced(trace: str | None) -> list[Fact]:
+    """Return to which trace it belongs, if it came with one."""
+    found = trace_id(trace)
+    return [] if found is None else [Fact("Trace", found, "the W3C trace that it came with")]
 
 
 def subscriptions(event: StoredEvent) -> list[Fact]:

@@ -8,11 +8,13 @@ from replayforge.domain.reports import EventFilter
 from replayforge.domain.signs import STATES
 from replayforge.engine.report.convergence import Convergence
 from replayforge.engine.report.event_queries import EventQueries
+from replayforge.stores.content_search import SearchPage
+from replayforge.web.api.events import SOUGHT_CHARACTERS_MAX
 from replayforge.web.api.snapshot import convergence_of
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import bad_query, query_cursor
 from replayforge.web.pages import rows, views, words
-from replayforge.web.pages.paging import PAGE_SIZE, older
+from replayforge.web.pages.paging import PAGE_SIZE, goes_on_at, older
 from replayforge.web.pages.rendering import PageTemplate, show
 
 COUNTED_MAX = 10_000
@@ -33,19 +35,26 @@ async def events(request: web.Request) -> web.Response:
     filters = read_filters(request)
     wanted = event_filter(filters, context.clock.now_us())
     cursor = query_cursor(request)
-    found = await context.queries.list_rows(wanted, cursor, PAGE_SIZE + 1)
     report = await convergence_of(request)
+    if filters.text:
+        found = await context.queries.search(wanted, filters.text, cursor, PAGE_SIZE)
+        listed, number = [event for event, _ in found.events], searched_in_words(found)
+        goes_on = goes_on_at(request, found.next_seq) if found.next_seq is not None else ""
+    else:
+        listed = await context.queries.list_rows(wanted, cursor, PAGE_SIZE + 1)
+        number = await matching(context.queries, filters, wanted, report)
+        goes_on = older(request, [event.seq for event in listed])
     view = views.EventsView(
         filters=filters,
         filtered=filters != views.Filters(),
-        matching=await matching(context.queries, filters, wanted, report),
+        matching=number,
         query=api_query(filters, context.clock.now_us()),
-        replayable=replayable(filters.status),
+        replayable="" if filters.text else replayable(filters.status),
         states=views.state_counts(report),
         since_choices=SINCE_CHOICES,
-        rows=rows.event_rows(found[:PAGE_SIZE], context),
+        rows=rows.event_rows(listed[:PAGE_SIZE], context),
         first_page=cursor is None,
-        older=older(request, [event.seq for event in found]),
+        older=goes_on,
     )
     return await show(request, PageTemplate("events.html", "Events", "events"), view)
 
@@ -68,7 +77,15 @@ def read_filters(request: web.Request) -> views.Filters:
         since=since,
         q=query.get("q", "").strip(),
         awaits=query.get("awaits", "").strip(),
+        # A field of this name would hide what every form can be asked: form.contains.
+        text=(query.get("text") or query.get("contains", ""))[:SOUGHT_CHARACTERS_MAX],
     )
+
+
+def searched_in_words(found: SearchPage) -> str:
+    """Say how many events were looked at for a text, and whether that was all."""
+    among = f"{words.plural(len(found.events), 'event')} among {words.plural(found.searched, 'event')}"
+    return f"{among} looked at" if found.complete else f"{among} looked at; older ones are behind the link below"
 
 
 async def matching(queries: EventQueries, filters: views.Filters, wanted: EventFilter, report: Convergence) -> str:
@@ -94,6 +111,7 @@ def api_query(filters: views.Filters, now_us: int) -> dict[str, str]:
         "since": "" if begin_us is None else format_time(begin_us),
         "q": filters.q,
         "awaits": filters.awaits,
+        "contains": filters.text,
     }
     return {name: value for name, value in given.items() if value}
 

@@ -59,6 +59,7 @@ class Filters:
     since: str = ""
     q: str = ""
     awaits: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from replayforge.domain.bulk_replay import JOB_TRANSITIONS, JobState, Member, Re
 from replayforge.domain.event import Action, Attempt, Entry, Lease, RetiredKey, StoredEvent
 from replayforge.domain.lifecycle import TIMED, TRANSITIONS, State, sources_of
 from replayforge.domain.reports import LogCursor
+from replayforge.stores import postgres_link
 from replayforge.stores.batches import BATCHES, StoredContent, TallyChange
 from replayforge.stores.driver import Batch
 from replayforge.stores.queries import DIALECTS, in_sql, load_book, parse_book
@@ -216,6 +217,14 @@ def test_schema_allows_what_the_lifecycle_allows(dialect: str) -> None:
     jobs = {f"{source}>{target}" for source, targets in JOB_TRANSITIONS.items() for target in targets}
     assert allowed(schema, "lifecycle") == events
     assert allowed(schema, "job_lifecycle") == jobs | {f"new>{JobState.PENDING}"}
+
+
+def test_sessions_are_known_by_the_name_that_they_give() -> None:
+    """Whoever ends the stalled transactions of other daemons looks for the name that our connections go by."""
+    named = re.findall(
+        r"application_name = '([^']*)'", files("replayforge.stores").joinpath("sql/postgres.sql").read_text()
+    )
+    assert named == [postgres_link.NAME]
 
 
 def allowed(schema: str, constraint: str) -> set[str]:
