@@ -23,6 +23,8 @@ PAGES = {
     "/schedules": "/schedules",
     "/schedules/pause": "/schedules/pause?name=nightly",
     "/lanes": "/lanes",
+    "/in-doubt": "/in-doubt",
+    "/shadow/new": "/shadow/new?id={event}",
     "/runtime": "/runtime",
     "/send": "/send",
     "/confirm/{verb}": "/confirm/discard?id={event}",
@@ -30,12 +32,14 @@ PAGES = {
     "/guide": "/guide",
     "/guide/{name}": "/guide/contributing",
 }
-# Where there is nothing to look at: files, parts, what leads elsewhere, and what only a daemon with keys shows.
+# Where there is nothing to look at: files, parts, what leads elsewhere, what only a daemon with keys shows, and the
+# report of a comparison, which somebody has to make.
 BESIDE = {
     "/events/{id}/{part}",
     "/search",
     "/lookup",
     "/login",
+    "/shadow/{id}",
     "/guide/grafana.json",
     "/openapi.json",
     "/api/stream",
