@@ -4,7 +4,19 @@ import os
 import subprocess
 import sys
 
-ALL = ("end_to_end", "latency", "steps", "sources", "lanes", "recovery", "backlog", "growth", "append", "outages")
+ALL = (
+    "end_to_end",
+    "latency",
+    "steps",
+    "shadow",
+    "sources",
+    "lanes",
+    "recovery",
+    "backlog",
+    "growth",
+    "append",
+    "outages",
+)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from asyncio import sleep
+from asyncio import sleep, wait
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
@@ -25,6 +25,7 @@ from replayforge.telemetry import Telemetry
 
 NO_LIMITS = JournalLimits(result_bytes_max=1 << 40, steps_max=1 << 40, bytes_max=1 << 40)
 HALTED = Result(Outcome.INTERRUPTED, "The code goes no further than what is recorded.")
+THREAD_SECONDS = 1.0  # for a thread to end that was told to
 TURNS_TO_END = 3  # of the loop, for tasks that were cancelled
 
 
@@ -77,6 +78,7 @@ class Trial:
         self.effects = effects
         self.attempt: RunningAttempt | None = None
         self.findings: TrialFindings | None = None
+        self.refused: list[OutsideEffect] | None = None
         self.limit = TimeLimit()
         self.telemetry = Telemetry()
         loop.set_task_factory(make_task)
@@ -89,6 +91,7 @@ class Trial:
         if handler is None:
             return ReplayedRun(id=run.id, end=End.NO_HANDLER)
         self.effects.clear()
+        self.refused = None
         self.loop.moved.begin(run.started_at_us)
         random.seed(f"{self.job.world.random_seed} {run.id}")
         self.findings = TrialFindings(run, self.limit.end)
@@ -96,7 +99,8 @@ class Trial:
         seconds = handler.timeout_seconds or self.job.timeout_seconds
         try:
             result = await attempt.outcome(seconds, cast("Deadlines", self.limit))
-            return replayed(run, result, self.findings, self.effects[0] if self.effects else None)
+            refused = self.effects if self.refused is None else self.refused
+            return replayed(run, result, self.findings, refused[0] if refused else None)
         finally:
             await self.clear_away(attempt)
 
@@ -134,11 +138,11 @@ class Trial:
     # What the loop asks
 
     def is_busy(self) -> bool:
-        """Tell whether the thread of a plain handler is at work; one that goes no further waits for its journal."""
+        """Tell whether the thread of a plain handler is at work; one that goes no further waits until it is ended."""
         attempt, findings = self.attempt, self.findings
         if attempt is None or attempt.thread is None or findings is None:
             return False
-        return not attempt.thread.done() and not findings.has_halted
+        return not attempt.thread.done() and (attempt.is_ending or not findings.has_halted)
 
     def rest(self) -> bool:
         """End an attempt that goes no further; tells whether there is one."""
@@ -149,15 +153,18 @@ class Trial:
         return True
 
     def end(self, attempt: RunningAttempt) -> None:
-        """Have all of an attempt's code end."""
+        """Have all of an attempt's code end; what it reaches for on its way out is refused, and says nothing."""
+        self.refused = self.effects[:1]
         attempt.stop(HALTED)
         attempt.cancel_all()
         attempt.free_threads()
 
     async def clear_away(self, attempt: RunningAttempt) -> None:
         """End what an attempt has left behind, as far as it lets itself be ended."""
-        self.attempt = self.findings = None
         attempt.cancel_all()
+        if attempt.thread is not None and not attempt.thread.done():
+            await wait([attempt.thread], timeout=THREAD_SECONDS)
+        self.attempt = self.findings = None
         for _ in range(TURNS_TO_END if attempt.live_tasks() else 0):
             await sleep(0)
         attempt.let_go()

@@ -26,7 +26,10 @@ handlers.on("whole")(whole)
 @handlers.on("plain")
 def plain(event: Event, ctx: Context) -> Any:
     time.sleep(20)
-    return [ctx.step("double", doubled, number, key=str(number)) for number in (2, 1, 3)]
+    try:
+        return [ctx.step("double", doubled, number, key=str(number)) for number in (2, 1, 3)]
+    finally:
+        os.mkdir("on the way out")
 
 
 @handlers.on("order")
@@ -59,7 +62,10 @@ async def simple(event: Event, ctx: Context) -> Any:
 async def parked_same(event: Event, ctx: Context) -> Any:
     await ctx.step("double", doubled, 1)
     await ctx.now()
-    await ctx.wait_for("never")
+    try:
+        await ctx.wait_for("never")
+    finally:
+        os.mkdir("on the way out")
 
 
 @handlers.on("parked.inserted")
