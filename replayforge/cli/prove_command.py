@@ -83,6 +83,8 @@ def prove(
         with scratch(keep) as directory:
             prover = Prover(subject, directory, TrialLimits(timeout_seconds, passes, points or tuple(POINTS)), complain)
             rows = prover.prove(*sorted_out(samples, told, config), told)
+        if rows:
+            told = describe(modules, sorted({one for row in rows for one in (row.event_type, *row.reached)}))
     made_at = format_time(SystemClock().now_us())
     proof = Proof(modules, tuple(rows), without_sample(told), round(time.monotonic() - began, 3), made_at)
     for path, write in ((junit_file, junit), (html_file, page_of)):

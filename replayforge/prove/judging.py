@@ -12,7 +12,7 @@ from replayforge.prove.trial import CrashTrial, EndedEvent
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # have no effect
 IDEMPOTENT = frozenset({"PUT", "DELETE"})  # have it once, by what HTTP says of them, however often they come
-Effect = tuple[str, str, str]
+Effect = tuple[str, str]
 
 
 class CrashMark(StrEnum):
@@ -117,9 +117,22 @@ def ended_otherwise(trial: CrashTrial, usual: CrashTrial) -> Iterator[str]:
 
 def doubled_in(trial: CrashTrial, usual: CrashTrial) -> Iterator[Doubled]:
     """Yield the effects that the death has doubled."""
-    happened = effects_of(trial.calls)
-    for effect, times in (happened - effects_of(usual.calls)).items():
-        yield described(next(call for call in reversed(trial.calls) if effect_of(call) == effect), times)
+    for effect, times in (effects_of(trial.calls) - effects_of(usual.calls)).items():
+        happened = [call for call in distinct(trial.calls) if effect_of(call) == effect]
+        expected = Counter(place_of(call) for call in distinct(usual.calls) if effect_of(call) == effect)
+        yield described(too_often(happened, expected), times)
+
+
+def too_often(happened: Sequence[Call], expected: Counter[str]) -> Call:
+    """Return the call that was made more often than expected, by its line where that is known."""
+    places = Counter(map(place_of, happened)) - expected
+    known = [call for call in happened if call.sites]
+    return next((call for call in reversed(known) if place_of(call) in places), (known or happened)[-1])
+
+
+def place_of(call: Call) -> str:
+    """Return the line that a call comes from."""
+    return (call.sites[0].innermost or call.sites[0].place) if call.sites else ""
 
 
 def described(call: Call, times: int) -> Doubled:
@@ -160,9 +173,8 @@ def known_repeats(calls: Sequence[Call]) -> int:
 
 
 def effect_of(call: Call) -> Effect:
-    """Return by what an effect is told from others: which line calls whom; addresses may hold what differs."""
-    where = call.sites[0].innermost or call.sites[0].place if call.sites else call.url
-    return (call.method, call.origin, where)
+    """Return by what an effect is told from others: whom it reaches; the rest of an address may hold what differs."""
+    return (call.method, call.origin)
 
 
 def doubts_about(first: CrashTrial, second: CrashTrial) -> list[str]:

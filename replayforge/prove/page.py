@@ -96,7 +96,7 @@ def crashes(proof: Proof) -> Markup:
     rows: list[list[TableCell | Markup | str]] = [
         [
             row.name,
-            cell.name,
+            TableCell(cell.name, "muted"),
             TableCell(f"{GLYPHS[cell.mark]} {WORDS[cell.mark]}", LEVELS[cell.mark]),
             details_of(cell) if cell.mark is not CrashMark.CONVERGED else "",
             again(cell),

@@ -27,11 +27,15 @@ CLEAN, BAD, UNDECIDED = 0, 1, 2
 
 
 class Row(msgspec.Struct, frozen=True):
-    """What a sample proves: of which handlers, at which points, and what keeps it from proving more."""
+    """What a sample proves: of which handlers, at which points, and what keeps it from proving more.
+
+    `reached` are the types of all events that came of it.
+    """
 
     sample: str
     event_type: str
     handlers: tuple[str, ...]
+    reached: tuple[str, ...] = ()
     cells: tuple[CrashCell, ...] = ()
     doubts: tuple[str, ...] = ()
     effects: int = 0
@@ -167,6 +171,7 @@ def row_of(
         sample.name,
         sample.event_type,
         tuple(told.routes[sample.event_type]),
+        tuple(sorted({event.event_type for event in first.events})),
         tuple(cells),
         tuple(dict.fromkeys(doubts_about(first, second))),
         effects_of(first.calls).total(),
@@ -180,6 +185,6 @@ def step_at(steps: Sequence[str], point: str, nth: int) -> str:
 
 
 def without_sample(told: Described) -> dict[str, str]:
-    """Return the handlers that no sample goes to."""
+    """Return the handlers that get none of the events that there were."""
     tried_ones = {name for names in told.routes.values() for name in names}
     return {name: place for name, place in told.handlers.items() if name not in tried_ones}

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 import replayforge
+from replayforge.event_loop import Contained
 
 STEP = "StepRunner.tried"
 STEP_THREAD = "handler step "
@@ -74,8 +75,10 @@ def stack(frame: FrameType | None) -> Chain:
 
 
 def tasks() -> set["asyncio.Task[Any]"]:
-    """Return the tasks of every loop that runs, seen from another thread."""
-    loops = [one for one in gc.get_objects() if issubclass(type(one), asyncio.AbstractEventLoop) and one.is_running()]
+    """Return the tasks of every loop that runs in a thread, seen from another one."""
+    calls = [call for frame in sys._current_frames().values() for call in stack(frame)]  # noqa: SLF001 - as above
+    running = [frame.f_locals.get("self") for frame, _ in calls if frame.f_code.co_name == "run_forever"]
+    loops = {one for one in running if isinstance(one, asyncio.AbstractEventLoop)}
     return {task for loop in loops for task in asyncio.all_tasks(loop)}
 
 
@@ -98,6 +101,8 @@ def frame_and_inner(waiting: Any) -> tuple[FrameType | None, Any]:
         return waiting.gi_frame, waiting.gi_yieldfrom
     if isinstance(waiting, AsyncGeneratorType):
         return waiting.ag_frame, waiting.ag_await
+    if isinstance(waiting, Contained):
+        return None, waiting.coroutine
     if isinstance(waiting, asyncio.Future):
         return None, None
     kinds = (CoroutineType, GeneratorType, AsyncGeneratorType)

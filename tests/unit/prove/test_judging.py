@@ -71,6 +71,17 @@ def test_addresses_may_differ_and_a_loop_may_call_often() -> None:
     assert judged("attempt.started", 1, "", after_death(*again, again[0]), usual(*once)).doubled[0].times == 1
 
 
+def test_a_call_whose_line_was_not_seen_is_counted_all_the_same() -> None:
+    """By whom it reaches; the line that is named is one that called too often, or any that is known."""
+    calls = called(site=None), called()
+    assert judged("attempt.started", 1, "", after_death(*calls), usual(called(), called())).mark is CrashMark.CONVERGED
+    (doubled,) = judged("attempt.finished", 1, "", after_death(*calls), usual(called(site=None))).doubled
+    assert doubled.place == "/app/handlers.py:12"
+    other = msgspec.structs.replace(HANDLER, line=20, innermost="/app/bank.py:9")
+    twice = after_death(called(), called(site=other), called(site=other))
+    assert judged("x", 1, "", twice, usual(called(), called(site=other))).doubled[0].place == "/app/handlers.py:20"
+
+
 def test_an_event_that_is_held_is_neither_doubled_nor_lost() -> None:
     cell = judged("step.returned", 1, "charge", after_death(called(), events=(HELD,)), usual(called()))
     assert (cell.mark, cell.held) == (CrashMark.HELD, ("order.paid is held, in doubt: step charge",))

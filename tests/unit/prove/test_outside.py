@@ -1,18 +1,20 @@
 """What a proved daemon calls is seen, named by its line, answered, and let nowhere else."""
 
 import asyncio
+import gc
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from shutil import which
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from replayforge.domain.errors import Refused
+from replayforge.event_loop import Contained
 from replayforge.prove.certificates import Certificates
 from replayforge.prove.proxy import OutsideRules, Proxy
 from replayforge.prove.samples import sample_of, samples_in, with_signals
@@ -96,36 +98,51 @@ def test_a_host_that_is_forwarded_answers_itself(mock: str) -> None:
         assert len(proxy.calls) == 1
 
 
-def test_the_line_that_waits_is_found() -> None:
-    """A thread inside a library, and a task that waits for one, are found at their lines; who only waits for them is
-    not."""
-    never, begun = threading.Event(), threading.Event()
+def test_a_thread_inside_a_library_is_found_at_its_line() -> None:
+    never = threading.Event()
 
     def call_library() -> None:
         never.wait()
 
-    async def outer() -> None:
-        task = asyncio.create_task(inner())
-        await task
-
-    async def inner() -> None:
-        begun.set()
-        await asyncio.get_running_loop().run_in_executor(None, never.wait)
-
     thread = threading.Thread(target=call_library)
-    loop = threading.Thread(target=lambda: asyncio.run(outer()))
-    for one in (thread, loop):
-        one.start()
-    begun.wait()
+    thread.start()
     try:
         found = sites_of((str(HERE.parent),), threading.get_ident())
     finally:
         never.set()
-        for one in (thread, loop):
-            one.join()
-    assert {"call_library", "inner"} <= {site.function for site in found}
-    line = call_library.__code__.co_firstlineno + 1
-    assert f"{HERE}:{line}" in {site.place for site in found}
+        thread.join()
+    assert f"{HERE}:{call_library.__code__.co_firstlineno + 1}" in {site.place for site in found}
+
+
+def test_a_task_that_waits_is_found_at_its_line() -> None:
+    """One that a handler has made as well: the daemon wraps it."""
+    begun = threading.Event()
+    ends: list[Callable[[], object]] = []
+
+    async def outer() -> None:
+        await asyncio.get_running_loop().create_task(Contained(cast("Any", inner()), {}))
+
+    async def inner() -> None:
+        await called()
+
+    async def called() -> None:
+        never, loop = asyncio.Event(), asyncio.get_running_loop()
+        ends.append(lambda: loop.call_soon_threadsafe(never.set))
+        loop.call_soon(begun.set)
+        await never.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(outer(),))
+    thread.start()
+    begun.wait()
+    gc.freeze()  # as the daemon does: the collector knows nothing of its loop any more
+    try:
+        found = {site.function: site for site in sites_of((str(HERE.parent),), threading.get_ident())}
+    finally:
+        gc.unfreeze()
+        ends[0]()
+        thread.join()
+    assert found["inner"].place == f"{HERE}:{inner.__code__.co_firstlineno + 1}"
+    assert found["inner"].innermost == f"{HERE}:{called.__code__.co_firstlineno + 4}"
 
 
 def test_samples_are_events_as_the_api_takes_them(tmp_path: Path) -> None:

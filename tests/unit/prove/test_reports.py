@@ -19,12 +19,21 @@ CELLS = (
     CrashCell("settle.committed", 1, CrashMark.FAILED, objections=("3 acknowledged events are lost",)),
     CrashCell("publish.done", 1, CrashMark.NOT_REACHED),
 )
-ROW = Row("paid.json", "order.paid", ("order.*",), CELLS, ("order.paid waits: what comes after is not proved",), 1, 2)
+ROW = Row(
+    "paid.json",
+    "order.paid",
+    ("order.*",),
+    ("order.paid",),
+    CELLS,
+    ("order.paid waits: what comes after is not proved",),
+    1,
+    2,
+)
 PROOF = Proof(("handlers.py",), (ROW,), {"order.sent": "/app/handlers.py:40"}, 12.5, "2026-11-28T09:00:00Z")
 
 
 def proof(*cells: CrashCell, doubts: tuple[str, ...] = (), no_sample: tuple[str, ...] = ()) -> Proof:
-    rows = (Row("paid.json", "order.paid", ("order.*",), cells, doubts),)
+    rows = (Row("paid.json", "order.paid", ("order.*",), (), cells, doubts),)
     return Proof(("handlers.py",), rows, dict.fromkeys(no_sample, ""), 1, "")
 
 
