@@ -77,6 +77,7 @@ OF_POSTGRES = {InjuryKind.POSTGRES_STOP: Injured.POSTGRES, InjuryKind.POSTGRES_L
 OF_SERVERS = OF_REDIS | OF_POSTGRES
 KILLS = (InjuryKind.KILL, InjuryKind.KILL_STARTING)
 OF_DAEMON = tuple(kind for kind in InjuryKind if kind not in OF_SERVERS and kind not in KILLS)
+HANGS = (InjuryKind.HANDLER_HANG, InjuryKind.LOOP_HANG)
 LASTING = frozenset({*OF_SERVERS, InjuryKind.PAUSE} - {InjuryKind.REDIS_WIPE})
 
 
@@ -149,7 +150,7 @@ def injury_of(rng: random.Random, kind: InjuryKind) -> Injury:
         return replace(injury, lasts_seconds=rng.uniform(LASTS_SECONDS_MAX / 10, LASTS_SECONDS_MAX))
     if kind is InjuryKind.KILL_STARTING:
         return replace(injury, lasts_seconds=rng.uniform(0, START_SECONDS))
-    if kind in (InjuryKind.HANDLER_HANG, InjuryKind.LOOP_HANG):
+    if kind in HANGS:
         return replace(injury, lasts_seconds=HANG_SECONDS)
     return injury
 

@@ -1,7 +1,7 @@
 """The report of chaos as one HTML page: the timeline of injuries, the ledger, and what was lost or doubled."""
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from markupsafe import Markup
 
@@ -12,7 +12,8 @@ from replayforge.client.terminal import counted
 from replayforge.demo.story import span_in_words
 from replayforge.report_page import Cell, Figure, Section, Summary, items, note, render, table, tiles
 
-WIDTH, LEFT, TOP, ROW, BAR, LOAD = 960, 130, 8, 30, 12, 60
+WIDTH, LEFT, TOP, LOAD = 960, 130, 8, 60
+ROW, BAR, GAP = 9, 6, 10  # of one injury, and between targets
 TICKS_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 TICKS_MAX = 12
 SVG = Markup(
@@ -72,16 +73,36 @@ def figures(report: ChaosReport) -> Iterator[Figure]:
 
 def timeline(report: ChaosReport) -> Markup:
     """Draw when each injury struck, how long it lasted, and when everything ran again."""
-    targets = [target for target in Injured if any(one.target == target for one in report.injuries)]
-    height = TOP + LOAD + ROW * len(targets) + 24
-    scale = (WIDTH - LEFT - 10) / max(report.seconds, 1.0)
-    parts = [*ticks(report.seconds, scale, height - 20), *load(report.acknowledged_each_second, scale)]
-    for number, target in enumerate(targets):
-        y = TOP + LOAD + ROW * number + 8
-        parts.append(WORD.format(x=LEFT - 8, y=y + BAR - 2, anchor="end", words=target.value))
-        parts += [bar for one in report.injuries if one.target == target for bar in bars(one, scale, y)]
+    scale, y = (WIDTH - LEFT - 10) / max(report.seconds, 1.0), float(TOP + LOAD + GAP)
+    parts: list[Markup] = []
+    for target in Injured:
+        rows = side_by_side([one for one in report.injuries if one.target == target])
+        if rows:
+            parts.append(WORD.format(x=LEFT - 8, y=y + BAR + 2, anchor="end", words=target.value))
+        for row in rows:
+            parts += [bar for one in row for bar in bars(one, scale, y)]
+            y += ROW
+        y += GAP if rows else 0
+    below = [*ticks(report.seconds, scale, y), *load(report.acknowledged_each_second, scale)]
     label = "When each injury struck, and when everything ran again"
-    return SVG.format(label=label, width=WIDTH, height=height, inside=Markup().join(parts))
+    return SVG.format(label=label, width=WIDTH, height=y + 20, inside=Markup().join(below + parts))
+
+
+def side_by_side(injuries: Iterable[Struck]) -> list[list[Struck]]:
+    """Return injuries in as few rows as show each of them: none begins before the one to its left is over."""
+    rows: list[list[Struck]] = []
+    for one in injuries:
+        free = next((row for row in rows if over_at(row[-1]) < one.at_seconds), None)
+        if free is None:
+            rows.append([one])
+        else:
+            free.append(one)
+    return rows
+
+
+def over_at(one: Struck) -> float:
+    """Return when everything ran again after an injury, in seconds of the run."""
+    return one.at_seconds + max(one.lasted_seconds, one.ran_again_seconds or 0.0)
 
 
 def ticks(seconds: float, scale: float, bottom: float) -> Iterator[Markup]:
@@ -109,7 +130,7 @@ def bars(one: Struck, scale: float, y: float) -> Iterator[Markup]:
     """Yield what stands for an injury on the row of its target."""
     x, title = LEFT + one.at_seconds * scale, in_one_line(one)
     if one.ran_again_seconds is not None:
-        yield RECT.format(x=x, y=y + 4, width=one.ran_again_seconds * scale, height=BAR - 8, colour="warn", title=title)
+        yield RECT.format(x=x, y=y + 2, width=one.ran_again_seconds * scale, height=BAR - 4, colour="warn", title=title)
     yield RECT.format(x=x, y=y, width=max(one.lasted_seconds * scale, 2), height=BAR, colour="err", title=title)
 
 
@@ -123,6 +144,16 @@ def again(one: Struck) -> str:
     return "nobody knows" if one.ran_again_seconds is None else span_in_words(one.ran_again_seconds)
 
 
+def wide(words: str) -> Markup:
+    """Return words that are not broken into many lines where there is little room."""
+    return Markup('<span style="display:block;min-width:11rem">{}</span>').format(words)
+
+
+def to_the_right(heading: str) -> Markup:
+    """Return the heading of numbers."""
+    return Markup('<span style="display:block;text-align:right">{}</span>').format(heading)
+
+
 def kinds(report: ChaosReport) -> Markup:
     """Return what was done how often, and how soon everything ran again."""
     rows: list[Row] = []
@@ -130,8 +161,10 @@ def kinds(report: ChaosReport) -> Markup:
         spans = [one.ran_again_seconds for one in struck if one.ran_again_seconds is not None]
         found = [span_in_words(measure(spans)) if spans else "nobody knows" for measure in (statistics.median, max)]
         numbers = [Cell(text, is_number=True) for text in (f"{len(struck):,}", *found)]
-        rows.append([WORDS[InjuryKind(kind)], *numbers])
-    return table("Injuries by kind", ["What", "Times", "Everything ran again after (median)", "At most"], rows)
+        rows.append([wide(WORDS[InjuryKind(kind)]), *numbers])
+    return table(
+        "Injuries by kind", ["What", *map(to_the_right, ("Times", "Ran again after (median)", "At most"))], rows
+    )
 
 
 def ledger(report: ChaosReport) -> Markup:
@@ -139,18 +172,22 @@ def ledger(report: ChaosReport) -> Markup:
     rows: list[Row] = [
         [name.replace("_", " "), Cell(f"{count:,}", is_number=True)] for name, count in report.ledger.items()
     ]
-    return table("Ledger", ["Events", "Count"], rows) if rows else note("It was not read: not everything has ended.")
+    return (
+        table("Ledger", ["Events", to_the_right("Count")], rows)
+        if rows
+        else note("It was not read: not everything has ended.")
+    )
 
 
 def injuries(report: ChaosReport) -> Markup:
     """Return all injuries in their order."""
     rows: list[Row] = [
         [
-            Cell(str(one.number)), f"{one.at_seconds:.1f} s", one.words, Cell(f"{one.in_hand:,}", is_number=True),
+            Cell(str(one.number)), f"{one.at_seconds:.1f} s", wide(one.words), Cell(f"{one.in_hand:,}", is_number=True),
             Cell(span_in_words(one.lasted_seconds), is_number=True),
             Cell(again(one), "err" if one.ran_again_seconds is None else "", is_number=True),
         ]
         for one in report.injuries
     ]  # fmt: skip
-    headings = ["Number", "At", "What", "Events in hand", "Lasted", "Everything ran again after"]
+    headings = ["Number", "At", "What", *map(to_the_right, ("Events in hand", "Lasted", "Ran again after"))]
     return table("Every injury", headings, rows)

@@ -14,7 +14,7 @@ from typing import Any
 from replayforge.chaos.doubles import attempts_of, doubled, objections_to_doubles, suspects
 from replayforge.chaos.handlers import events_of
 from replayforge.chaos.injuries import CARRIED_OUT
-from replayforge.chaos.injury import LASTING, Injury, Plan, expected_seconds, kinds_for, planned
+from replayforge.chaos.injury import HANGS, LASTING, Injury, Plan, expected_seconds, kinds_for, planned
 from replayforge.chaos.probes import Probes, Struck
 from replayforge.chaos.report import ChaosReport
 from replayforge.chaos.scene import DAEMON_HANDLERS, Scene, Servers, running
@@ -142,7 +142,8 @@ class ChaosRun:
         if injury.kind in LASTING:
             causes.callback(lambda: struck.healed_after(time.monotonic() - at))
         causes.enter_context(CARRIED_OUT[injury.kind](self.scene, injury))
-        struck.healed_after(time.monotonic() - at)
+        hangs = injury.lasts_seconds if injury.kind in HANGS else 0.0
+        struck.healed_after(max(time.monotonic() - at, hangs))
 
     def converged(self) -> dict[str, Any]:
         """Return the ledger once everything is sent, has ended, and runs again; raises Unavailable in time."""

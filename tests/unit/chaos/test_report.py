@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from replayforge.chaos.doubles import doubled, suspects
-from replayforge.chaos.page import page
+from replayforge.chaos.page import page, side_by_side
 from replayforge.chaos.probes import Struck
 from replayforge.chaos.report import ChaosReport, in_words
 from replayforge.demo.oracle import Effects, effect_on
@@ -44,7 +44,13 @@ def test_the_page_shows_every_injury() -> None:
     assert html.count("<title>2. the line to Redis is reset, at 4.0 s; everything ran again after nobody knows") == 1
     assert re.findall(r'text-anchor="end"[^>]*>([^<]+)<', html)[2:] == ["daemon", "line to Redis"]
     assert "4 acknowledged in second 0" in html
-    assert "<td>the line to Redis is reset</td>" in html
+    assert ">the line to Redis is reset</span></td>" in html
+
+
+def test_injuries_that_overlap_are_drawn_one_below_the_other() -> None:
+    """One that strikes before everything runs again after another has a row of its own; a later one shares a row."""
+    first, second, third = (Struck(number, "kill", "daemon", "", at, 0.1, 3.0) for number, at in enumerate((1, 2, 4.5)))
+    assert side_by_side([first, second, third]) == [[first, third], [second]]
 
 
 def test_the_page_says_what_does_not_add_up() -> None:
