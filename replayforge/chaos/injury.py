@@ -20,6 +20,7 @@ HARMS = {
 }
 KILLED_WHILE_STARTING_SHARE = 0.25
 TOGETHER_SHARE = 0.25
+CALM_SHARE = 0.5
 WORK_SECONDS_MAX = 1.5
 START_SECONDS = 1.0
 HANG_SECONDS = 1.0
@@ -85,6 +86,7 @@ LASTING = frozenset({*OF_SERVERS, InjuryKind.PAUSE} - {InjuryKind.REDIS_WIPE})
 class Injury:
     """One injury: after how much work it strikes, how long what it does lasts, and its particulars.
 
+    With `after_calm` it waits until everything runs again after those before it, else it strikes into their recovery.
     `choice` is a number from 0 to 1 that decides among what is there when it strikes; `detail` names a crash point or
     what happens to a line.
     """
@@ -94,6 +96,7 @@ class Injury:
     lasts_seconds: float = 0.0
     detail: str = ""
     choice: float = 0.0
+    after_calm: bool = False
 
     @property
     def target(self) -> Injured:
@@ -141,7 +144,8 @@ def planned(rng: random.Random, kills: int, others: int, kinds: Sequence[InjuryK
 
 def injury_of(rng: random.Random, kind: InjuryKind) -> Injury:
     """Draw the particulars of an injury."""
-    injury = Injury(kind, rng.uniform(0, WORK_SECONDS_MAX), choice=rng.random())
+    calm = rng.random() < CALM_SHARE
+    injury = Injury(kind, rng.uniform(0, WORK_SECONDS_MAX), choice=rng.random(), after_calm=calm)
     if kind is InjuryKind.CRASH_POINT:
         return replace(injury, detail=rng.choice(POINTS_ON_THE_WAY))
     if kind in (InjuryKind.REDIS_LINE, InjuryKind.POSTGRES_LINE):

@@ -23,6 +23,7 @@ from replayforge.domain.lifecycle import TERMINAL, State
 APPLICATION = "chaos"
 POLL_SECONDS = 0.05
 CALL_SECONDS = 2.0
+COUNT_SECONDS = 0.5
 # States in which an event that was in a worker's hands has not been taken up again, or is just being.
 NOT_YET = frozenset({State.RECEIVED, State.QUEUED, State.PROCESSING})
 
@@ -63,7 +64,8 @@ class Probes(threading.Thread):
     """Sends events until each is acknowledged, and looks after injuries until everything runs again.
 
     A probe is sent when an injury strikes. Everything runs again when the probe has ended, and what was in workers'
-    hands as it struck has ended or was parked. `error` is set when it gave up.
+    hands as it struck has ended or was parked. `backlog` is how many events were due when last
+    seen, `error` is set when it gave up.
     """
 
     def __init__(self, url: str, batch: str, acks: AckFile) -> None:
@@ -78,6 +80,8 @@ class Probes(threading.Thread):
         self.stopping = threading.Event()
         self.error: Exception | None = None
         self.number = 0
+        self.backlog = 0
+        self.next_count = 0.0
 
     def send(self, event_type: str, payload: Mapping[str, Any]) -> str:
         """Send an event as soon as somebody takes it; returns its id."""
@@ -111,6 +115,7 @@ class Probes(threading.Thread):
                 with contextlib.suppress(Unreachable):
                     self.send_waiting()
                     self.look()
+                    self.look_at_backlog()
         except Exception as error:  # whatever it is, the main thread has to know
             self.error = error
         finally:
@@ -145,6 +150,14 @@ class Probes(threading.Thread):
             watch.struck.ran_again_after(time.monotonic() - watch.began)
             with self.lock:
                 self.watches.remove(watch)
+
+    def look_at_backlog(self) -> None:
+        """See now and then how many events are due, as long as somebody can tell."""
+        if time.monotonic() < self.next_count:
+            return
+        self.next_count = time.monotonic() + COUNT_SECONDS
+        with contextlib.suppress(Problem):
+            self.backlog = self.client.get("api", "convergence").document()["pending_events"]
 
     def runs_again(self, watch: RecoveryWatch) -> bool:
         """Tell whether everything that an injury held up has gone on."""

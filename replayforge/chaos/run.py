@@ -31,6 +31,9 @@ from replayforge.demo.workload import checkout_events
 from replayforge.domain.errors import Unavailable
 
 CALM_SECONDS = 1.5
+CALM_SECONDS_MAX = 15.0
+# So many events that are due hold the sender back: what an injury costs is to be seen, not how long a queue is.
+BACKLOG_MAX = 200
 START_SECONDS = 2.0
 LOOK_SECONDS = 0.2
 EVENTS_PER_SECOND_MIN = 20.0
@@ -92,7 +95,12 @@ class ChaosRun:
         rate = options.events / (CALM_SECONDS + expected_seconds(self.plan) + START_SECONDS * options.kills)
         lines = lines_of(checkout_events(options.events, str(options.seed)))
         self.sender = Sender(
-            self.daemon.url, lines, max(EVENTS_PER_SECOND_MIN, rate), say=say, on_acknowledged=self.acks.note
+            self.daemon.url,
+            lines,
+            max(EVENTS_PER_SECOND_MIN, rate),
+            say=say,
+            on_acknowledged=self.acks.note,
+            is_too_fast=lambda: self.probes.backlog > BACKLOG_MAX,
         )
         self.struck: list[Struck] = []
         self.numbers = count(1)
@@ -121,12 +129,20 @@ class ChaosRun:
         self.sender.start()
         self.probes.start()
         for group in self.plan:
+            if group[0].after_calm:
+                self.calm_down()
             with ExitStack() as causes:
                 for injury in group:
                     self.scene.work(injury.after_seconds)
                     self.injure(injury, causes)
                 self.scene.work(max(one.lasts_seconds for one in group if one.kind in LASTING or one == group[0]))
             self.scene.come_back()
+
+    def calm_down(self) -> None:
+        """Return once everything runs again, or after a while."""
+        until = time.monotonic() + CALM_SECONDS_MAX
+        while not self.probes.done and time.monotonic() < until:
+            self.scene.hear()
 
     def injure(self, injury: Injury, causes: ExitStack) -> None:
         """Carry out an injury, whose cause is there until the stack is unwound."""

@@ -43,8 +43,8 @@ class Names(msgspec.Struct):
 class Sender(threading.Thread):
     """Sends every line, at most `events_per_second`, and again after a broken connection; each line has a key.
 
-    `tally` counts the answers; `on_acknowledged` hears of each line that is safe, in this thread; `error` is set when
-    the sender gave up.
+    While it `is_too_fast` it sends nothing. `tally` counts the answers; `on_acknowledged` hears of each line that is
+    safe, in this thread; `error` is set when the sender gave up.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Sender(threading.Thread):
         *,
         say: Callable[[str], None],
         on_acknowledged: Callable[[Line], None] | None = None,
+        is_too_fast: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(name="sender", daemon=True)
         self.url = url
@@ -62,6 +63,7 @@ class Sender(threading.Thread):
         self.events_per_second = events_per_second
         self.say = say
         self.on_acknowledged = on_acknowledged
+        self.is_too_fast = is_too_fast
         self.tally = Tally()
         self.ack_times: list[float] = []
         self.error: Exception | None = None
@@ -75,6 +77,8 @@ class Sender(threading.Thread):
             with ClientConnection(self.url) as client:
                 bulk = Acknowledging(client, retry_budget, self.tally, Bar(ignore, self.say), self.acknowledged)
                 while piece := list(islice(self.lines, PIECE_LINES)):
+                    while self.is_too_fast():
+                        self.wait(RECONNECT_SECONDS)
                     bulk.send(piece)
                     next_at = max(next_at + len(piece) / self.events_per_second, time.monotonic() - BURST_SECONDS)
                     self.wait(next_at - time.monotonic())
