@@ -467,6 +467,16 @@ async def test_a_signal_taken_twice_or_by_nobody_is_named(store: Store) -> None:
     ]
 
 
+async def test_who_is_parked_for_what_has_come_is_named(store: Store) -> None:
+    """A parked event whose journal has already what it waits for would stand for ever, and the check says so."""
+    (one,) = await claimed(store)
+    await signal(store, "a")
+    await store.take_signal(commit(one.event), scan(one.event, state=StepState.DONE, recorded=5), None, now_us())
+    assert await inconsistent(store) == []
+    await park(store, one, "scan")
+    assert await inconsistent(store) == [("waits for what has come", one.event.seq, "scan")]
+
+
 async def test_what_is_remembered_for_nobody_is_named(store: Store) -> None:
     """Steps, journals and waits whose event is gone, and a step whose child never had a row."""
     (one,) = await claimed(store)

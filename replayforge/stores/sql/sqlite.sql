@@ -1481,7 +1481,8 @@ WHERE s.kind = 'call' AND s.state = 'pending' AND c.state IN ({answering_states}
 LIMIT :count
 
 -- check_journals --
--- Journals, steps and waits whose event is gone, and steps of open events whose child has no row.
+-- Journals, steps and waits whose event is gone, steps of open events whose child has no row, and parked events that
+-- wait for what their journal has already.
 SELECT 'without event', j.event_seq, j.number, '' FROM journals AS j
 WHERE NOT EXISTS (SELECT 1 FROM events AS e WHERE e.seq = j.event_seq)
 UNION ALL
@@ -1494,6 +1495,15 @@ UNION ALL
 SELECT 'without child', s.event_seq, s.journal, s.step FROM steps AS s JOIN events AS e ON e.seq = s.event_seq
 WHERE s.other_id IS NOT NULL AND s.kind <> 'wait_for' AND e.state IN ({open_states})
     AND NOT EXISTS (SELECT 1 FROM events AS c WHERE c.id = s.other_id)
+UNION ALL
+SELECT 'waits for what has come', w.event_seq, j.number, w.step
+FROM waits AS w JOIN events AS e ON e.seq = w.event_seq JOIN journals AS j ON j.event_seq = w.event_seq
+    JOIN steps AS s ON s.event_seq = w.event_seq AND s.journal = j.number AND s.kind = 'wait_for' AND s.step = w.step
+WHERE e.state = 'waiting' AND s.state <> 'pending' AND NOT EXISTS (
+    SELECT 1 FROM steps AS o
+    WHERE o.event_seq = s.event_seq AND o.journal = s.journal AND o.kind = s.kind AND o.step = s.step
+        AND o.generation > s.generation
+)
 LIMIT :count
 
 -- check_signals --
