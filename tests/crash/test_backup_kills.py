@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,8 +12,10 @@ import pytest
 
 from tests.crash.test_kill import Load
 from tests.support.daemon_process import DaemonProcess, until
+from tests.support.postgres_server import binaries, require_postgres, shared_server
 from tests.support.sink import QUICK, SINK_HANDLERS
 
+ENDED = "SELECT id, updated_at_us FROM {}.events WHERE state IN ('succeeded', 'dead_lettered')"
 SETTINGS = {**QUICK, "workers.count": 32}
 
 
@@ -39,6 +42,49 @@ def test_backup_under_kills(tmp_path: Path, rounds: int) -> None:
                 load.stop()
             assert done.code == 0, done
             judge(tmp_path, number, before)
+
+
+@pytest.mark.slow
+def test_backup_of_a_daemon_on_postgres(tmp_path: Path) -> None:
+    """As the guide says, under load: pg_dump, then the backup of the log. The pair, adopted, has all that was
+    acknowledged before, and what had ended before is not run again."""
+    require_postgres()
+    server, acknowledged = shared_server(), tmp_path / "acknowledged.txt"
+    url = server.new_schema()
+    schema, settings = url.partition("search_path=")[2], SETTINGS | {"store.url": url}
+    with DaemonProcess(tmp_path / "original", SINK_HANDLERS, settings=settings) as daemon:
+        daemon.start()
+        load = Load(daemon, acknowledged, 1)
+        load.start()
+        try:
+            until(lambda: len(acknowledged.read_text().split()) > 100)
+            ended = set(server.query(ENDED.format(schema)))
+            dump = postgres_tool("pg_dump", "-n", schema, server.url)
+            before = set(acknowledged.read_text().split())
+            done = daemon.run_command("backup", str(tmp_path / "backup"), *of(daemon))
+        finally:
+            load.stop()
+        assert done.code == 0, done
+    server.query(f"DROP SCHEMA {schema} CASCADE")
+    postgres_tool("psql", "-q", "-v", "ON_ERROR_STOP=1", server.url, given=dump)
+    with DaemonProcess(tmp_path / "restored", SINK_HANDLERS, settings=settings) as restored:
+        restored.directory.mkdir()
+        done = restored.run_command("restore", str(tmp_path / "backup"), *of(restored))
+        assert done.code == 0, done
+        restored.start("--adopt-store")
+        until(restored.converged, 300, "convergence")
+        assert restored.terminate() == 0
+        came_to = set(server.query(ENDED.format(schema)))
+        assert before <= {event_id for event_id, _ in came_to}
+        assert ended
+        assert ended <= came_to
+        assert restored.run_command("check", *of(restored)).code == 0
+
+
+def postgres_tool(name: str, *arguments: str, given: str = "") -> str:
+    """Run a program of PostgreSQL's own and return what it prints."""
+    command = [str(binaries() / name), *arguments]
+    return subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout
 
 
 class RoundLoad(Load):
