@@ -115,7 +115,7 @@ def command_lines() -> list[str]:
 def test_the_guide(tmp_path: Path) -> None:
     """The commands of the guide, at every point: one red, one green, and what is held."""
     write_files("prove", tmp_path, {})
-    assert run_commands("prove", DaemonProcess(tmp_path), {"8787": "8787"}) == []
+    assert run_commands("prove", DaemonProcess(tmp_path), {"8787": "8787"}, timeout_seconds=600) == []
     report = (tmp_path / "prove.html").read_text()
     assert "wrap it in ctx.step(...)" in report
 

@@ -60,7 +60,9 @@ def with_ports(text: str, ports: Mapping[str, str]) -> str:
     return re.sub("|".join(ports) or r"(?!)", lambda shown: ports[shown[0]], text)  # in one go: a port may hold another
 
 
-def run_commands(document: str, daemon: DaemonProcess, ports: Mapping[str, str]) -> list[str]:
+def run_commands(
+    document: str, daemon: DaemonProcess, ports: Mapping[str, str], timeout_seconds: float = 100
+) -> list[str]:
     """Run the commands of a document in the daemon's directory; every one exits 0, and prints what is said.
 
     Returns the programs that some of them need and that are not here.
@@ -71,7 +73,7 @@ def run_commands(document: str, daemon: DaemonProcess, ports: Mapping[str, str])
     script = "set -eu\n" + "".join(f"echo '{MARK} {number}'\n{block.text}" for number, block in run.items())
     done = subprocess.run(
         ["bash", "-c", with_ports(script, ports)], cwd=daemon.directory, env=shell_environment(daemon, ports["8787"]),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout_seconds, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:]
     printed = dict(re.findall(rf"^{MARK} (\d+)\n(.*?)(?=^{MARK}|\Z)", done.stdout, re.MULTILINE | re.DOTALL))
