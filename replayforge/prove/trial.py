@@ -102,7 +102,8 @@ class TrialRun:
             except Unreachable:
                 self.daemon.wait_dead(DYING_SECONDS_MAX)
                 self.note_death()
-            except EndedTooEarly as error:
+            except EndedTooEarly as error:  # its output has ended, which is a moment before it has
+                self.daemon.wait_dead(DYING_SECONDS_MAX)
                 self.note_death(str(error))
 
     def started(self) -> ClientConnection:
