@@ -14,6 +14,7 @@ from replayforge.building import (
     Foundation,
     build_caring,
     build_claiming,
+    build_gate,
     build_reporting,
     build_running,
     lanes_of,
@@ -74,6 +75,7 @@ from replayforge.opening import (
     open_stream,
     remember_log_id,
 )
+from replayforge.shadow.gate import DeployGate
 from replayforge.stores.store import Store
 from replayforge.streams.stream import Stream
 from replayforge.supervisor import Service, Supervisor
@@ -128,6 +130,7 @@ class Daemon:
     incarnation_file: IncarnationFile
     loop_watch: LoopWatch
     callbacks: Callbacks
+    gate: DeployGate | None
 
     @property
     def services(self) -> list[str]:
@@ -141,14 +144,16 @@ class Daemon:
         schedulers = [self.scheduler] if self.scheduler.by_name else []
         services: list[Service] = [*hearts, *schedulers, self.publisher, self.dispatcher, self.reader, self.janitor]
         alerters = [self.alerter] if self.alerter.by_name else []
-        self.begin([*services, *self.claimers, self.replay_runner, *alerters, *self.workers])
+        gates = [] if self.gate is None else [self.gate]
+        self.begin([*services, *gates, *self.claimers, self.replay_runner, *alerters, *self.workers])
 
     def start_without_clock(self) -> None:
         """Do so but for what goes by the time, the janitor, schedules, alerts and bulk replays.
 
         The caller has to give them their turns. Nobody watches the loop, which is the caller's.
         """
-        self.begin([self.publisher, self.dispatcher, self.reader, *self.claimers, *self.workers])
+        gates = [] if self.gate is None else [self.gate]
+        self.begin([self.publisher, self.dispatcher, self.reader, *gates, *self.claimers, *self.workers])
 
     @property
     def claimers(self) -> list[Service]:
@@ -176,7 +181,7 @@ class Daemon:
         self.stopping.begin()
         marking = ensure_future(self.mark_draining())
         timed = [self.scheduler.name, self.janitor.name, self.replay_runner.name, self.alerter.name]
-        claiming = [self.reader.name, *(one.name for one in self.claimers), *timed]
+        claiming = [self.reader.name, DeployGate.name, *(one.name for one in self.claimers), *timed]
         await self.supervisor.stop(claiming, DRAIN_SECONDS)
         unstarted = self.buffer.close()
         leases = [claimed.lease for claimed in unstarted]
@@ -254,7 +259,8 @@ async def opened(
         await check_copies(log, store, telemetry, adopt_store)
         cursor = await store.open_cursor(log.log_id, incarnation, 0, clock.now_us())
         await in_thread(remember_log_id, Path(config.data_dir), log.log_id)
-        await store.register_node(presence(node, incarnation, log, clock.now_us()))
+        labels: frozenset[str] = handlers.labels if store.shared else frozenset()
+        await store.register_node(presence(node, incarnation, log, clock.now_us(), labels))
         await in_thread(log.bind_store, store.store_id, cursor, reset=adopt_store)
         stream = open_stream(config, store.store_id, node, telemetry)
         stack.push_async_callback(stream.close)
@@ -329,6 +335,7 @@ async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
     running = build_running(base, claiming)
     caring = build_caring(base, claiming, running, restart.metrics_recorder)
     reporting = build_reporting(base, restart, claiming, running, caring)
+    gate = build_gate(base, claiming, running, reporting)
     return Daemon(
         config=base.config,
         clock=base.clock,
@@ -370,4 +377,5 @@ async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
         incarnation_file=restart.incarnation_file,
         loop_watch=running.loop_watch,
         callbacks=callbacks,
+        gate=gate,
     )

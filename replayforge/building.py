@@ -9,7 +9,7 @@ from msgspec.structs import asdict
 
 from replayforge import crashpoints
 from replayforge.config import Config
-from replayforge.domain.clock import Clock
+from replayforge.domain.clock import Clock, to_us
 from replayforge.domain.journal import WAITED_IN_PLACE_SECONDS
 from replayforge.domain.lane import LaneRule, Lanes
 from replayforge.domain.retry import RetryPolicy
@@ -59,6 +59,9 @@ from replayforge.engine.run.settler import Settler
 from replayforge.engine.run.strays import Strays
 from replayforge.engine.run.worker import Worker
 from replayforge.forgelog.log import ForgeLog
+from replayforge.shadow.deploy_check import Code
+from replayforge.shadow.gate import DeployGate
+from replayforge.shadow.replayed import Job
 from replayforge.stores.store import Store
 from replayforge.streams.stream import Stream
 from replayforge.supervisor import Supervisor
@@ -207,6 +210,7 @@ async def build_claiming(base: Foundation, incarnation_file: IncarnationFile) ->
     lease_seconds = workers.lease_seconds if store.shared else None
     buffer = ClaimBuffer(clock, workers=workers.count, lease_seconds=lease_seconds, left=limits.release)
     desk = ClaimDesk(store, buffer, limits, publisher, clock, telemetry)
+    desk.prefer_us = to_us(config.deploy.prefer_seconds)
     intake = Intake(base.log, store, window, clock, telemetry, keys_seconds=config.retention.keys_seconds)
     scheduler = Scheduler(base.schedules, store, intake.accept_slots, clock, telemetry)
     bytes_max = config.server.event_bytes_max
@@ -309,6 +313,7 @@ def build_caring(base: Foundation, claiming: Claiming, running: Running, metrics
         claiming.publisher,
         base.handlers,
         lambda: None if heartbeat is None else heartbeat.beating_since,
+        claiming.desk.see_labels,
         clock,
         telemetry,
         lease_seconds=config.workers.lease_seconds,
@@ -339,7 +344,8 @@ def build_heartbeat(base: Foundation, buffer: ClaimBuffer, workers: list[Worker]
     open_store = base.store.beside
     if open_store is None:
         return None
-    report = reporter(base.node, base.incarnation, base.log, workers, buffer, base.clock.now_us())
+    labels = base.handlers.labels
+    report = reporter(base.node, base.incarnation, base.log, workers, buffer, base.clock.now_us(), labels)
     chosen = base.config.workers
     pace = LeaseTimes(chosen.heartbeat_seconds, chosen.lease_seconds, chosen.handler_timeout_seconds)
     return Heartbeat(open_store, buffer, workers, base.handlers, report, base.clock, base.telemetry, pace)
@@ -464,3 +470,28 @@ def build_reporting(
     alerter = Alerter(base.alerts, base.store, convergence, status, base.clock, base.telemetry)
     why = WhyQuery(queries, claiming.handler_limits, status, claiming.dispatcher, base.clock)
     return Reporting(status, convergence, queries, why, reporter, alerter)
+
+
+def build_gate(base: Foundation, claiming: Claiming, running: Running, reporting: Reporting) -> DeployGate | None:
+    """Build what holds open runs against the code of this start, where there is any that can be tried apart."""
+    config = base.config
+    if config.deploy.gate == "off" or not config.handlers.modules:
+        return None
+    signals, seconds = config.handlers.signals, config.workers.handler_timeout_seconds
+    gate = DeployGate(
+        base.store,
+        Code(
+            Job(config.handlers.modules, signals=signals, timeout_seconds=seconds),
+            tuple(one.match for one in config.handlers.http),
+        ),
+        base.clock,
+        base.telemetry,
+        mode=config.deploy.gate,
+        lease_seconds=config.workers.lease_seconds,
+        report=reporting.status.note_deploy,
+        offer=claiming.publisher.offer,
+    )
+    if gate.holds:
+        for worker in running.workers:
+            worker.may_go_on = gate.may_go_on
+    return gate

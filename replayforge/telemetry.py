@@ -198,6 +198,12 @@ CATALOG: dict[str, Kind] = {
     "clock.jumped": Kind(
         "warning", "the wall clock was set; while it differs from that of the start, age removes nothing", "clock_jumps"
     ),
+    "deploy.checked": Kind("info", "open runs were held against the code, which goes on with all of them"),
+    "deploy.broke": Kind("warning", "open runs were held against the code, which does not go on with all of them"),
+    "deploy.held": Kind("warning", "open runs are held, since the code would not go on with them", "deploy_runs_held"),
+    "deploy.released": Kind(
+        "info", "runs that were held go on, since the code continues them again", "deploy_runs_released"
+    ),
     "action.taken": Kind("info", "somebody did something with an API key, by a request or on the pages"),
     "crash.simulated": Kind("warning", "a simulated crash was carried out"),
     "connection.refused": Kind(

@@ -1,4 +1,4 @@
-"""`deploy`: prints the files with which others run the daemon by these settings, and watch it."""
+"""`deploy`: checks new code, and prints the files with which others run the daemon and watch it."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from replayforge.cli.deploy_check_command import check_deploy
 from replayforge.cli.options import config_file
 from replayforge.client.terminal import complain
 from replayforge.config import load_config
@@ -16,7 +17,10 @@ from replayforge.deployment import Place, compose_file, dockerfile, doubts_about
 
 @click.group()
 def deploy() -> None:
-    """Print files that run the daemon under systemd, Docker, compose or Kubernetes, and watch it in Grafana."""
+    """Check new code against open runs; print files for systemd, Docker, compose, Kubernetes and Grafana."""
+
+
+deploy.add_command(check_deploy)
 
 
 def place_of(config_path: Path | None) -> Place:

@@ -13,6 +13,7 @@ from replayforge.cli.output import facts, relative, state, table, verbatim
 from replayforge.client.http import ClientConnection
 from replayforge.client.terminal import NOTHING, complain, first_line, plain, printable
 from replayforge.domain.lifecycle import REPLAYABLE, TERMINAL, TRANSITIONS, State
+from replayforge.domain.replay_plan import FROM_START, origin_of
 
 PAYLOAD_SHOWN_CHARACTERS = 16_384
 STEPS_SHOWN = 200
@@ -127,6 +128,7 @@ def relations(event: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what the event waits for, and its parent and children."""
     parent, children = event.get("parent"), event.get("children") or []
     return [
+        *((("code change", plain(change["sentence"])),) if (change := event.get("code_change")) else ()),
         *(("waits for", awaited(one)) for one in event.get("awaits") or []),
         *((("parent", relative_in_words(parent)),) if parent else ()),
         *(("child", relative_in_words(child)) for child in children),
@@ -309,10 +311,12 @@ def cancel(context: click.Context, /, client: ClientConnection, *, ids: tuple[st
 @click.option(
     "--as",
     "status",
-    required=True,
     type=click.Choice([state.value for state in State if state in TRANSITIONS[State.HELD]]),
     help="What it becomes: its effect has happened, it has failed, or it is to run again.",
 )
+@click.option("--as-is", is_flag=True, help="It goes on with code that does something else than it has recorded.")
+@click.option("--restart", is_flag=True, help="It begins anew with that code, and has all its effects again.")
+@click.option("--from", "begins_from", metavar="STEP", help="It goes on with that code from before this step.")
 @click.option("--reason", default="", help="Why, for those who look at it later.")
 @click.option("--step", help="The step in doubt that this is about: queued, it is done again unless it has a result.")
 @click.option("--result", metavar="JSON|@FILE|-", callback=document, help="What the step in doubt has come to.")
@@ -326,11 +330,19 @@ def resolve(
     *,
     ids: tuple[str, ...],
     dry_run: bool,
-    status: str,
+    status: str | None,
+    as_is: bool,
+    restart: bool,
+    begins_from: str | None,
     **given: Any,
 ) -> None:
-    """Decide about events that are held: they may have had their effect, and nobody but you can know."""
-    body = {"to": status} | {name: value for name, value in given.items() if value is not None}
+    """Decide about events that are held: whether they had their effect, or what changed code is to do with them."""
+    ways = [as_is, restart, begins_from is not None]
+    if sum(ways) > 1 or any(ways) is (status is not None):
+        raise click.UsageError("Say one of --as, --as-is, --restart and --from.")
+    origin = FROM_START if restart else None if begins_from is None else origin_of(begins_from)
+    said = given | {"from": origin, "to": status or State.QUEUED.value}
+    body = {name: value for name, value in said.items() if value is not None}
     act(context, client, "resolve", ids, body, dry_run=dry_run)
 
 

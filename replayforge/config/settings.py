@@ -288,6 +288,13 @@ class JournalConfig(Struct, frozen=True):
     bytes_max: Size = 16 * MEBIBYTE
 
 
+class DeployConfig(Struct, frozen=True):
+    """What is done about open runs that changed code would not go on with, and which daemon goes on with a run."""
+
+    gate: Literal["report", "hold", "off"] = "report"
+    prefer_seconds: Seconds = 60.0
+
+
 class ChaosConfig(Struct, frozen=True):
     """Simulated crashes: nothing here has an effect unless `enabled`."""
 
@@ -348,6 +355,7 @@ class Config(Struct, frozen=True):
     ] = ()
     retention: RetentionConfig = RetentionConfig()
     journal: JournalConfig = JournalConfig()
+    deploy: DeployConfig = DeployConfig()
     chaos: ChaosConfig = ChaosConfig()
     logging: LoggingConfig = LoggingConfig()
 

@@ -44,6 +44,14 @@ class Admission:
         return AdmissionCounter(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Runs that others go on with first, for a while: those that code with these labels has parked, which they run."""
+
+    labels: frozenset[str]
+    prefer_us: int
+
+
 class AdmissionCounter:
     """Counts events through to their handlers until there is no more room for them."""
 

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     JOURNAL_FULL = "journal_full"
     DEADLINE = "deadline"
     IN_DOUBT = "in_doubt"  # a step that is to run once had begun, and nobody knows whether it ended
+    CODE_CHANGED = "code_changed"  # the code would not go on as the journal of the run remembers
     OVERLAP = "overlap"  # a schedule's event whose predecessor was still open
     GIVEN_UP = "given_up"  # by a person, who decided so about an event that was held
 

@@ -133,8 +133,8 @@ class Node:
     """One daemon as it reported last, at its beat number `beat`; `silent_us` is how long ago that was.
 
     `durable_offset` is where its log ended, as far as anybody else knows, `projected_offset` how far the store has it.
-    `workers` is a JSON array of what its workers do. `stopped` says that it ended in order, `given_up` that its node
-    has begun another log since.
+    `workers` is a JSON array of what its workers do, `labels` one of the labels of its handlers' code.
+    `stopped` says that it ended in order, `given_up` that its node has begun another log since.
     """
 
     name: str
@@ -151,6 +151,7 @@ class Node:
     workers: str = "[]"
     given_up: bool = False
     beat: int = 0
+    labels: str = "[]"
 
     @property
     def unprojected(self) -> int:
@@ -160,6 +161,20 @@ class Node:
     def alive(self, silent_us_max: int) -> bool:
         """Tell whether the daemon was heard of lately."""
         return not self.stopped and not self.given_up and self.silent_us <= silent_us_max
+
+
+@dataclass(frozen=True, slots=True)
+class DeployFindings:
+    """How many open runs were held against the code that the daemon has begun with, and what becomes of them.
+
+    `breaking` of them would not go on. It is not `complete` where some were not looked at, for `error`.
+    """
+
+    runs: int
+    verdicts: dict[str, int]
+    breaking: int
+    complete: bool
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +252,5 @@ def dead_in_words(count: int) -> str:
 
 def held_in_words(count: int) -> str:
     """Say how many events are held, without a full stop."""
-    many = (
-        "1 event is held after a crash and waits" if count == 1 else f"{count:,} events are held after a crash and wait"
-    )
+    many = "1 event is held and waits" if count == 1 else f"{count:,} events are held and wait"
     return f"{many} for a decision"

@@ -7,12 +7,11 @@ output, each as its length in four bytes and then itself.
 import io
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.engine.handlers.loading import load_handlers
 from replayforge.engine.handlers.registry import Handlers
-from replayforge.shadow.guard import EffectGuard, EffectRefused, die_with_parent, leave_network
+from replayforge.shadow.guard import EffectGuard, EffectRefused, die_with_parent, leave_network, roots_of
 from replayforge.shadow.moved_time import MovedClock, SkippingLoop
 from replayforge.shadow.replayed import (
     Job,
@@ -49,11 +48,6 @@ def main() -> None:
     for frame in frames(given):
         tell(answers, TrialEnded(loop.run_until_complete(trial.replay(decode_run(frame)))))
     os._exit(0)  # whatever threads of users still do
-
-
-def roots_of(job: Job) -> tuple[str, ...]:
-    """Return below which directories the code lies that is tried."""
-    return (*(str(Path(name).resolve().parent) for name in job.handlers if name.endswith(".py")), str(Path.cwd()))
 
 
 def loaded(job: Job, effects: list[OutsideEffect]) -> Handlers | NotLoaded:

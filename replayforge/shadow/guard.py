@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from replayforge.shadow.replayed import OutsideEffect
+from replayforge.shadow.replayed import Job, OutsideEffect
 
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
@@ -123,6 +123,11 @@ def die_with_parent() -> None:
     """Have the kernel end this process when whoever started it ends: code that is tried may never end by itself."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def roots_of(job: Job) -> tuple[str, ...]:
+    """Return below which directories the code lies that is tried."""
+    return (*(str(Path(name).resolve().parent) for name in job.handlers if name.endswith(".py")), str(Path.cwd()))
 
 
 def leave_network() -> bool:

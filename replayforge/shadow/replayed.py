@@ -62,8 +62,9 @@ class ReplayedRun(msgspec.Struct, frozen=True, kw_only=True):
     words, with its trace, by `signature` errors of its kind are known. `asks` are the steps that it would begin, where
     it BEGINS; more than one where its tasks came to several at once. `stands` are the waits, and steps that are to be
     tried again or are in doubt, that it came to. `unreached` are recorded steps that it has not come to: where it
-    BEGINS, RAISED or was refused an EFFECT, what comes later is among them. `changed` are those that it came to with
-    other arguments. A step that is recorded answers whatever its arguments are.
+    BEGINS, RAISED or was refused an EFFECT, what comes later is among them; where it BEGINS, those are `unnamed` whose
+    names are nowhere in the code. `changed` are those that it came to with other arguments. A step that is recorded
+    answers whatever its arguments are.
     """
 
     id: str
@@ -75,6 +76,7 @@ class ReplayedRun(msgspec.Struct, frozen=True, kw_only=True):
     stands: tuple[NamedStep, ...] = ()
     effect: OutsideEffect | None = None
     unreached: tuple[NamedStep, ...] = ()
+    unnamed: tuple[NamedStep, ...] = ()
     changed: tuple[ChangedArguments, ...] = ()
 
 

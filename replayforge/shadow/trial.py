@@ -18,6 +18,8 @@ from replayforge.engine.run.attempt import RunningAttempt
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.engine.run.journal_records import JournalLimits, JournalTools
 from replayforge.event_loop import make_task
+from replayforge.shadow.code_names import CodeNames
+from replayforge.shadow.guard import FOREIGN, roots_of
 from replayforge.shadow.moved_time import SkippingLoop
 from replayforge.shadow.recorded_answers import RecordedJournaling, TrialFindings
 from replayforge.shadow.replayed import End, Job, OutsideEffect, ReplayedRun
@@ -80,6 +82,7 @@ class Trial:
         self.findings: TrialFindings | None = None
         self.refused: list[OutsideEffect] | None = None
         self.limit = TimeLimit()
+        self.names: dict[str, CodeNames] = {}
         self.telemetry = Telemetry()
         loop.set_task_factory(make_task)
         loop.set_default_executor(InlineThreads(1))
@@ -100,9 +103,20 @@ class Trial:
         try:
             result = await attempt.outcome(seconds, cast("Deadlines", self.limit))
             refused = self.effects if self.refused is None else self.refused
-            return replayed(run, result, self.findings, refused[0] if refused else None)
+            found = replayed(run, result, self.findings, refused[0] if refused else None)
+            return self.with_unnamed(found, handler)
         finally:
             await self.clear_away(attempt)
+
+    def with_unnamed(self, found: ReplayedRun, handler: Handler) -> ReplayedRun:
+        """Say of steps that may come yet which of them the code does not name at all."""
+        if found.end is not End.BEGINS or not found.unreached:
+            return found
+        names = self.names.get(handler.identity)
+        if names is None:
+            names = self.names[handler.identity] = CodeNames(handler.function, roots_of(self.job), FOREIGN)
+        gone = tuple(one for one in found.unreached if not names.hold(one.kind, one.step))
+        return msgspec.structs.replace(found, unnamed=gone)
 
     def attempt_of(self, run: RecordedRun, handler: Handler, findings: TrialFindings) -> RunningAttempt:
         """Return the attempt of a run."""

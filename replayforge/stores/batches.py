@@ -287,6 +287,14 @@ class JournalNote(BatchRow, frozen=True, kw_only=True):
     payload: bytes | None
     ended_by: str | None
     activation: int
+    label: str
+
+
+class NotedChange(BatchRow, frozen=True, kw_only=True):
+    """What other code would do otherwise than an event's journal remembers, as JSON; None for nothing."""
+
+    seq: int
+    code_change: str | None
 
 
 class RenewedJournal(BatchRow, frozen=True, kw_only=True):
@@ -353,6 +361,7 @@ class NodeReport(BatchRow, frozen=True, kw_only=True):
     started_at_us: int
     durable_offset: int
     workers: str
+    labels: str
     stopped: bool
     seen_at_us: int
 
@@ -554,6 +563,7 @@ BATCHES: dict[str, type[msgspec.Struct]] = {
     "write_steps": RecordedStep,
     "record_held_steps": HeldStep,
     "note_journals": JournalNote,
+    "note_code_changes": NotedChange,
     "end_steps": EndedStep,
     "take_signals": TakenSignal,
     "insert_waits": ParkedWait,

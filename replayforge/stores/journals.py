@@ -22,7 +22,8 @@ class StepCommit(msgspec.Struct, frozen=True):
     `run_started_at_us` is when the event's run began, for a journal that has no row yet; with `reset` the event owes
     nothing any more for its failed attempts and crashes. `payload` is what a restart leaves for the journal it begins,
     `ended_by` the steps whose failures have ended the run, if it has failed. `activation` is how many answers of its
-    endpoint are committed then. It is `noted` when an earlier commit has left the journal's row as it is to be.
+    endpoint are committed then, `label` names the code that takes them. It is `noted` when an earlier commit has left
+    the journal's row as it is to be.
     """
 
     event: StoredEvent
@@ -34,6 +35,7 @@ class StepCommit(msgspec.Struct, frozen=True):
     ended_by: tuple[str, ...] | None = None
     activation: int = 0
     noted: bool = False
+    label: str = ""
 
 
 class StepCommitted(msgspec.Struct, frozen=True):
@@ -188,6 +190,7 @@ def journal_note(commit: StepCommit, parked: Iterable[int]) -> JournalNote:
         payload=commit.payload,
         ended_by=None if commit.ended_by is None else msgspec.json.encode(commit.ended_by).decode(),
         activation=commit.activation,
+        label=commit.label,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import monotonic
 
 from replayforge.domain.acting import acting
-from replayforge.domain.admission import ALL_WELCOME, Admission, PatternOf, Pause
+from replayforge.domain.admission import ALL_WELCOME, Admission, PatternOf, Pause, Preference
 from replayforge.domain.alerts import Alert
 from replayforge.domain.bulk_replay import JobState, Preview, ReplayJob, ReplayOrder, Skip
 from replayforge.domain.errors import Refused, Unstorable
@@ -33,6 +33,7 @@ from replayforge.domain.replay_plan import PastJournal
 from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
 from replayforge.stores import (
     alerts,
+    code_changes,
     content_search,
     decisions,
     deferred,
@@ -63,6 +64,7 @@ from replayforge.stores.batches import (
     ScheduleNote,
 )
 from replayforge.stores.burial import ERROR_CHARACTERS_MAX, bury, narrowed, storable_text
+from replayforge.stores.code_changes import ChangedRun, OpenRun
 from replayforge.stores.content_search import SearchPage
 from replayforge.stores.decisions import CancelOutcome, Resolution
 from replayforge.stores.deferred import Recalled, Sorted
@@ -233,15 +235,23 @@ class Store:
             self.lanes_moved()
         return projected
 
-    async def claim(self, entries: Sequence[Entry], now_us: int, admission: Admission = ALL_WELCOME) -> ClaimResult:
+    async def claim(
+        self,
+        entries: Sequence[Entry],
+        now_us: int,
+        admission: Admission = ALL_WELCOME,
+        preference: Preference | None = None,
+    ) -> ClaimResult:
         """Take the queued ones of these entries; those that lost a race are simply not returned.
 
-        Those without admission wait for their handlers from now on. Where one can never be claimed, those before it
-        are, and the others are left; alone it is buried.
+        Those without admission wait for their handlers from now on, those that others are to go on with stay as they
+        are. Where one can never be claimed, those before it are, and the others are left; alone it is buried.
         """
 
         async def attempt(some: Sequence[Entry]) -> ClaimResult:
-            claim = await self.driver.write(lambda: transactions.claim(self.node, self.owner, some, admission, now_us))
+            claim = await self.driver.write(
+                lambda: transactions.claim(self.node, self.owner, some, admission, now_us, preference)
+            )
             claim.left.extend(entries[len(some) :])
             self.tell_lanes(one.event for one in claim.taken)
             return claim
@@ -503,6 +513,26 @@ class Store:
         return await self.write_and_tell(
             lambda: decisions.resolve_step(self.node, event, resolution, detail, now_us, by)
         )
+
+    async def open_runs(self, state: State, after_seq: int, count: int) -> list[OpenRun]:
+        """Return the next runs in this state that have a journal; of held ones those whose code has changed."""
+        return await self.driver.read(lambda: code_changes.open_runs(state, after_seq, count))
+
+    async def open_run(self, event: StoredEvent) -> OpenRun | None:
+        """Return the run of an event that was claimed just now, as it stood before; None where it has no journal."""
+        return await self.driver.read(lambda: code_changes.open_run(event))
+
+    async def hold_changed(self, changed: Sequence[ChangedRun], now_us: int) -> list[str]:
+        """Hold those of the runs that stand as they were looked at, with what is otherwise; returns their ids."""
+        return await self.write_and_tell(lambda: code_changes.hold(self.node, changed, now_us))
+
+    async def note_changes(self, changed: Sequence[ChangedRun]) -> None:
+        """Note anew with runs that are held what their code does otherwise."""
+        await self.driver.write(lambda: code_changes.note_changes(changed))
+
+    async def release_changed(self, events: Sequence[StoredEvent], words: str, now_us: int) -> list[Entry]:
+        """Queue those of the events that are held still, as their code continues them; returns their entries."""
+        return await self.write_and_tell(lambda: code_changes.release(self.node, events, words, now_us))
 
     async def request_cancel(
         self, event: StoredEvent, detail: str, now_us: int, *, compensates: bool = False

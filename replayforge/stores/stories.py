@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from replayforge.domain.code_change import CodeChange, decode_change
 from replayforge.domain.event import Action, Attempt, Content, StoredEvent
 from replayforge.domain.journal import StepKind, StepRecord, StepState
 from replayforge.domain.lifecycle import State
@@ -40,7 +41,8 @@ class Story:
     """What is remembered of an event: its current journal, and the newest of its `steps_count` steps, oldest first.
 
     Steps of older generations are among them. `earlier_steps` are those of earlier journals. `relatives` are its
-    parent and the children that these steps have made, by their ids; one that retention has removed is missing.
+    parent and the children that these steps have made, by their ids; one that retention has removed is missing. `label`
+    names the code that wrote the journal last, `change` is what other code does otherwise, if that was noted.
     """
 
     journal: int = 1
@@ -50,6 +52,8 @@ class Story:
     earlier_steps: int = 0
     steps: Sequence[ShownStep] = ()
     relatives: Sequence[Relative] = ()
+    label: str = ""
+    change: CodeChange | None = None
 
     @property
     def children(self) -> list[tuple[StepRecord, Relative | None]]:
@@ -108,7 +112,7 @@ def story(event: StoredEvent, result_bytes: int) -> Steps[Story]:
     rows = yield Fetch("story", {"seq": event.seq})
     if not rows and event.parent_id is None:
         return UNTOLD
-    number, wakes, cancel_requested, count, earlier = rows[0] if rows else (1, 0, 0, 0, 0)
+    number, wakes, cancel_requested, label, change, count, earlier = rows[0] if rows else (1, 0, 0, "", None, 0, 0)
     asked = {"seq": event.seq, "journal": number, "bytes": result_bytes, "count": STEPS_MAX}
     found = (yield Fetch("newest_steps", asked)) if count else []
     steps = [ShownStep(step_record(row[: len(STEP_COLUMNS)]), row[-1]) for row in reversed(found)]
@@ -123,6 +127,8 @@ def story(event: StoredEvent, result_bytes: int) -> Steps[Story]:
         earlier_steps=earlier,
         steps=steps,
         relatives=[Relative(row[0], row[1], State(row[2])) for row in relatives],
+        label=label,
+        change=None if change is None else decode_change(change),
     )
 
 
@@ -131,7 +137,7 @@ def steps_page(event: StoredEvent, after_place: int, limit: int) -> Steps[StepsP
     rows = yield Fetch("story", {"seq": event.seq})
     if not rows:
         return StepsPage(1, 0)
-    number, _, _, count, earlier = rows[0]
+    number, _, _, _, _, count, earlier = rows[0]
     asked = {"seq": event.seq, "journal": number, "after": after_place}
     sizes = yield Fetch("step_sizes", asked | {"count": limit})
     fit = fitting([row[0] for row in sizes], PAGE_BYTES_MAX)

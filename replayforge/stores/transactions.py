@@ -7,7 +7,7 @@ from itertools import starmap
 
 import msgspec
 
-from replayforge.domain.admission import Admission
+from replayforge.domain.admission import Admission, Preference
 from replayforge.domain.event import ClaimedEvent, Content, Entry, Lease, SeenLease, StoredEvent
 from replayforge.domain.journal import AwaitedEvent, StepRecord
 from replayforge.domain.lifecycle import OPEN, TIMED, Outcome, State
@@ -42,6 +42,7 @@ class Settlement(msgspec.Struct, frozen=True):
     `verdict.due_at_us`, for events that `waits` names, or for the children of its pending calls. `failed_steps` are
     those whose failures the exception carried that ended the attempt. With `restart` its event goes on at once with its
     next journal, for which that is the payload. `waited` says that its handler has waited for something outside.
+    `label` names the code of a handler that has used its journal.
     """
 
     event: StoredEvent
@@ -60,6 +61,7 @@ class Settlement(msgspec.Struct, frozen=True):
     failed_steps: tuple[str, ...] = ()
     waited: bool = False
     restart: bytes | None = None
+    label: str = ""
 
     @property
     def lease(self) -> Lease:
@@ -90,20 +92,35 @@ class ClaimResult:
     """The events that were claimed, and for each handler that had no room how many have to wait for it.
 
     `left` are entries that were left alone, because those taken are large enough together; `buried` are the (id, event
-    type) of events that nobody can ever be given.
+    type) of events that nobody can ever be given. `preferred` are left for daemons whose code has parked them.
     """
 
     taken: list[ClaimedEvent]
     deferred: dict[str, int]
     left: list[Entry] = field(default_factory=list)
     buried: list[tuple[str, str]] = field(default_factory=list)
+    preferred: list[Entry] = field(default_factory=list)
 
 
-def claim(node: str, owner: str, entries: Sequence[Entry], admission: Admission, now_us: int) -> Steps[ClaimResult]:
+def claim(
+    node: str,
+    owner: str,
+    entries: Sequence[Entry],
+    admission: Admission,
+    now_us: int,
+    preference: Preference | None = None,
+) -> Steps[ClaimResult]:
     """Take the queued ones of these entries under a lease; those without admission begin to wait."""
     lease = {"owner": owner, "now_us": now_us}
     rows = yield Fetch("claimable_events", {**lease, "entries": list(dict(entries).items())})
-    return (yield from admit(node, rows, admission, lease))
+    if preference is None or not rows:
+        return (yield from admit(node, rows, admission, lease))
+    asked = {"seqs": [row[0] for row in rows], "labels": sorted(preference.labels), "now_us": now_us}
+    found = yield Fetch("preferred_elsewhere", asked | {"prefer_us": preference.prefer_us})
+    preferred = {row[0] for row in found}
+    given = yield from admit(node, [row for row in rows if row[0] not in preferred], admission, lease)
+    given.preferred.extend(as_claimed(row).event.entry for row in rows if row[0] in preferred)
+    return given
 
 
 def claim_suspect(node: str, owner: str, admission: Admission, now_us: int) -> Steps[ClaimResult]:
@@ -294,11 +311,11 @@ def fenced_of(settlements: Sequence[Settlement], held: set[Lease]) -> Steps[list
 def keep_journals(settlements: Sequence[Settlement]) -> Steps[list[ParkedEvent]]:
     """Write what settled events remember, and what those of them wait for that are parked; returns these."""
     commits = [
-        StepCommit(one.event, one.journal, one.records, one.started_at_us, ended_by=ended_by(one))
+        StepCommit(one.event, one.journal, one.records, one.started_at_us, ended_by=ended_by(one), label=one.label)
         for one in settlements
     ]
     restarts = [
-        StepCommit(one.event, one.next_journal, (), one.started_at_us, payload=one.restart)
+        StepCommit(one.event, one.next_journal, (), one.started_at_us, payload=one.restart, label=one.label)
         for one in settlements
         if one.restart is not None
     ]
@@ -442,11 +459,16 @@ def reclaimed_event(decided: Reclaim, error: str, now_us: int) -> ReclaimedEvent
 @dataclass(frozen=True, slots=True)
 class Beats:
     """What an observer sees of the others: the beat at which each lease was renewed last, and the (incarnation, beat)
-    that the daemon of each log reported last. `now_us` is the store's time, None before the first report."""
+    that the daemon of each log reported last. `now_us` is the store's time, None before the first report. `labels` are
+    those of the code that each daemon runs, of those that have not stopped."""
 
     leases: dict[Lease, int]
     nodes: dict[str, tuple[str, int]]
     now_us: int | None
+    labels: dict[str, frozenset[str]]
+
+
+decode_labels = msgspec.json.Decoder(frozenset[str]).decode
 
 
 def beats(owner: str, now_us: int, limit: int) -> Steps[Beats]:
@@ -455,8 +477,9 @@ def beats(owner: str, now_us: int, limit: int) -> Steps[Beats]:
     nodes = yield Fetch("node_beats", {"now_us": now_us})
     return Beats(
         leases={Lease(seq, token): beat for seq, token, beat in leases},
-        nodes={log_id: (incarnation, beat) for log_id, incarnation, beat, _ in nodes},
+        nodes={row[0]: (row[1], row[2]) for row in nodes},
         now_us=nodes[0][3] if nodes else None,
+        labels={row[0]: decode_labels(row[4]) for row in nodes},
     )
 
 
@@ -523,6 +546,7 @@ def node_report(report: Node, now_us: int) -> NodeReport:
         started_at_us=report.started_at_us,
         durable_offset=report.durable_offset,
         workers=report.workers,
+        labels=report.labels,
         stopped=report.stopped,
         seen_at_us=now_us,
     )

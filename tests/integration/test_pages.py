@@ -217,7 +217,7 @@ async def test_a_held_event_is_decided_on_its_page(tmp_path: Path) -> None:
         event_id = await house.send("held")
         await house.reaches(event_id, "held")
         assert "It had succeeded" in (await page(house, f"/events/{event_id}"))[1]
-        assert "held after a crash" in (await page(house, "/"))[1]
+        assert "held for a decision" in (await page(house, "/"))[1]
         for status, expected in (("exploded", "held"), ("succeeded", "succeeded"), ("queued", "succeeded")):
             form = {"id": event_id, "status": status, "reason": "looked it up"}
             async with house.http.post("/actions/resolve", data=form, allow_redirects=False) as response:

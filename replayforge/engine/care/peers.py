@@ -50,7 +50,13 @@ decode_workers = msgspec.json.Decoder(list[WorkerReport]).decode
 
 
 def reporter(
-    node: str, incarnation: str, log: ForgeLog, workers: Sequence[Worker], buffer: ClaimBuffer, started_at_us: int
+    node: str,
+    incarnation: str,
+    log: ForgeLog,
+    workers: Sequence[Worker],
+    buffer: ClaimBuffer,
+    started_at_us: int,
+    labels: frozenset[str],
 ) -> Callable[[bool], Node]:
     """Return what tells how this daemon is, given whether it has stopped; any thread may ask."""
 
@@ -58,13 +64,13 @@ def reporter(
 
     def report(stopped: bool) -> Node:
         told = [worker_report(worker, buffer) for worker in workers] if not stopped else []
-        here = presence(node, incarnation, log, started_at_us)
+        here = presence(node, incarnation, log, started_at_us, labels)
         return replace(here, beat=next(beats), stopped=stopped, workers=msgspec.json.encode(told).decode())
 
     return report
 
 
-def presence(node: str, incarnation: str, log: ForgeLog, started_at_us: int) -> Node:
+def presence(node: str, incarnation: str, log: ForgeLog, started_at_us: int, labels: frozenset[str]) -> Node:
     """Return what can be said of this daemon before it has workers."""
     return Node(
         name=node,
@@ -74,6 +80,7 @@ def presence(node: str, incarnation: str, log: ForgeLog, started_at_us: int) -> 
         pid=os.getpid(),
         started_at_us=started_at_us,
         durable_offset=log.durable_offset,
+        labels=msgspec.json.encode(sorted(labels)).decode(),
     )
 
 
@@ -91,7 +98,7 @@ class Peers:
     """Looks after what other daemons left behind; each chore is safe on any number of daemons at once.
 
     `store_answers_since` says since when this daemon's own leases could be renewed without a break; while it says None
-    nothing is concluded from those of others.
+    nothing is concluded from those of others. `see_labels` is told of the code that living daemons run.
     """
 
     def __init__(
@@ -101,6 +108,7 @@ class Peers:
         publisher: Publisher,
         handlers: Handlers,
         store_answers_since: Callable[[], float | None],
+        see_labels: Callable[[frozenset[str]], None],
         clock: Clock,
         telemetry: Telemetry,
         *,
@@ -114,6 +122,7 @@ class Peers:
         self.store_answers_since = store_answers_since
         self.clock = clock
         self.telemetry = telemetry
+        self.see_labels = see_labels
         self.lease_seconds = lease_seconds
         self.lease_us = to_us(lease_seconds)
         self.beating_since: float | None = None
@@ -169,6 +178,8 @@ class Peers:
             self.look_at_clock(beats.now_us)
         self.node_beats.look(beats.nodes, now)
         self.lease_beats.look(beats.leases, now)
+        silent = set(self.node_beats.silent(self.lease_seconds))
+        self.see_labels(frozenset().union(*(own for log_id, own in beats.labels.items() if log_id not in silent)))
         lapsed = [SeenLease(*lease, beats.leases[lease]) for lease in self.lease_beats.silent(self.lease_seconds)]
         if not lapsed:
             return 0

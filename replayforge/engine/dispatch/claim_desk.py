@@ -1,9 +1,10 @@
 """The one desk where events are claimed: room first, then admission, then the store, then the buffer."""
 
+from asyncio import get_running_loop
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 
-from replayforge.domain.admission import Admission
+from replayforge.domain.admission import Admission, Preference
 from replayforge.domain.clock import Clock
 from replayforge.domain.event import ClaimedEvent, Entry, Lease
 from replayforge.domain.lifecycle import Reason
@@ -14,6 +15,7 @@ from replayforge.stores.store import Store
 from replayforge.telemetry import Telemetry
 
 DROPPED_AFTER_SECONDS = 4.0  # less than from one sweep to the next, so that the second look decides
+PREFERRED_SECONDS = 0.5  # a reader that waits for entries takes them before this one reads again, as a rule
 NONE_DEFERRED: Mapping[str, int] = {}
 
 
@@ -103,6 +105,8 @@ class ClaimDesk:
         self.suspects_first = True
         self.backlog_first = False
         self.paced_too = True  # whether the store may have released something by a rate
+        self.preference: Preference | None = None  # what other daemons go on with first
+        self.prefer_us = 0
         self.missing: dict[Lease, float] = {}  # since when, on the clock of the leases
 
     # Who goes first
@@ -132,6 +136,18 @@ class ClaimDesk:
         """Have the store asked for what a daemon has released by a rate that has ended since, or that was busy."""
         self.paced_too = True
         return 0
+
+    # Whose code goes on
+
+    def see_labels(self, living: frozenset[str]) -> None:
+        """Take in the labels of the code that living daemons run, this one among them."""
+        others = living - self.limits.handlers.labels
+        self.preference = Preference(others, self.prefer_us) if others else None
+
+    def hand_on_later(self, entries: Sequence[Entry]) -> None:
+        """Have entries published again, after a moment, that a daemon with other code is to take first."""
+        if entries:
+            get_running_loop().call_later(PREFERRED_SECONDS, self.publisher.offer, entries)
 
     # Claims
 

@@ -114,7 +114,9 @@ class Reader:
     async def claim_queued(self, entries: list[Entry]) -> list[ClaimedEvent]:
         """Claim what is admitted of the events of these entries."""
         with self.desk.claim_queued(len(entries)) as claim:
-            given = await self.given(self.store.claim(entries, self.clock.now_us(), claim.admission))
+            asking = self.store.claim(entries, self.clock.now_us(), claim.admission, self.desk.preference)
+            given = await self.given(asking)
+            self.desk.hand_on_later(given.preferred)
             await claim.take(given.taken, queued=given.left, deferred=given.deferred, buried=given.buried)
         return given.taken
 

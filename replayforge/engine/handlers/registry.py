@@ -307,6 +307,11 @@ class Handlers:
         found = max(matching, key=lambda one: one.specificity, default=None)
         return self.fan_out if found is None and subscriber is None and self.subscribers(event_type) else found
 
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels of the code of all handlers, as far as they have one."""
+        return frozenset(label for one in self.registered if (label := one.label))
+
     def matching(self, event_type: str) -> list[Handler]:
         """Return all handlers whose patterns match a type."""
         return [one for one in self.registered if fnmatch.fnmatchcase(event_type, one.glob)]

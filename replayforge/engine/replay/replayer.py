@@ -229,12 +229,20 @@ class Replayer:
         return event, done
 
     async def resolve(
-        self, event_id: str, target: State, reason: str, *, step: str | None = None, result: bytes | None = None
+        self,
+        event_id: str,
+        target: State,
+        reason: str,
+        *,
+        step: str | None = None,
+        result: bytes | None = None,
+        begins_from: str | None = None,
     ) -> StoredEvent:
         """Decide about an event that was held: run it again, or note that it succeeded, with a `result`, or failed.
 
         Of one that is held for a `step` in doubt, that step is decided about as well: queued with a `result` it has
-        ended with that, and without one it is done again; as a dead letter it has failed.
+        ended with that, and without one it is done again; as a dead letter it has failed. One that is held because its
+        code has changed goes on as it is, or, as a new run, `begins_from` its start or a step.
         """
         event, _ = await self.find(event_id)
         if event.state is not State.HELD:
@@ -243,6 +251,9 @@ class Replayer:
             named = ", ".join(sorted(TRANSITIONS[State.HELD]))
             raise Rejected(f"A held event can become {named}, not {target}.")
         self.check_resolution(event, target, step, result)
+        if begins_from is not None:
+            await self.release(event, target, reason, begins_from)
+            return event
         resolution = None if step is None else Resolution(target, step, result, reason)
         await self.carry_out(event, target, reason, result, resolution)
         return event
@@ -288,6 +299,17 @@ class Replayer:
         self.moved(event, moved)
         if target is State.QUEUED:
             self.publisher.offer([event.entry])
+
+    async def release(self, event: StoredEvent, target: State, reason: str, begins_from: str) -> None:
+        """Let an event whose code has changed run again from its start or a step, which is a replay of it."""
+        if target is not State.QUEUED:
+            raise Rejected("From where it goes on is said of an event that is queued.")
+        if event.reason != Reason.CODE_CHANGED:
+            raise Conflict(f"Event {event.id} is not held because its code has changed; it goes on where it was.")
+        done = await self.store.replay(event, self.clock.now_us(), reason, begins_from=begins_from)
+        if done is None:
+            raise Conflict(f"Event {event.id} was moved by somebody else a moment ago.")
+        self.publisher.offer([*done.entries, *done.woken])
 
     def check_resolution(self, event: StoredEvent, target: State, step: str | None, result: bytes | None) -> None:
         """Raise Conflict or Rejected for a decision that leaves open, or says, what it must not."""

@@ -12,7 +12,7 @@ from replayforge.domain.durations import Durations
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import State
-from replayforge.domain.reports import Node
+from replayforge.domain.reports import DeployFindings, Node
 from replayforge.engine.accept.intake import Intake
 from replayforge.engine.care.controls import Controls
 from replayforge.engine.care.janitor import Janitor
@@ -119,7 +119,7 @@ class DaemonStatus:
     """Looks at every part of the daemon; what it returns are values that change no more.
 
     `started_at_us` is when the process began, `recovered` what its start found, `alert_failures` says of alerts by name
-    why their receivers could not be told.
+    why their receivers could not be told, `deploy` what the gate has found of open runs, if there is one.
     """
 
     log: ForgeLog
@@ -143,12 +143,17 @@ class DaemonStatus:
     handler_threads: DaemonThreads
     faults: HandlerFaults
     alert_failures: Mapping[str, str] = field(default_factory=dict)
+    deploy: DeployFindings | None = None
     log_id: str = field(init=False)
     started: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.log_id = self.log.log_id
         self.started = self.clock.elapsed()
+
+    def note_deploy(self, findings: DeployFindings) -> None:
+        """Take in what the gate has found."""
+        self.deploy = findings
 
     # Whether it works
 

@@ -157,6 +157,8 @@ def why_not_queued(event: StoredEvent, story: Story) -> WaitReason | None:
 
 def why_held(event: StoredEvent) -> WaitReason:
     """Say what a person has to decide."""
+    if event.reason == Reason.CODE_CHANGED:
+        return WaitReason(Cause.DECISION, f"It waits for other code, or a person to decide: {event.last_error}")
     if event.reason == Reason.IN_DOUBT:
         doubt = "a step that is to run once had begun, and nobody knows whether it ended"
     else:

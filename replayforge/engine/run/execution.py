@@ -176,7 +176,7 @@ def with_open_journal(interrupted: Settlement, execution: Execution) -> Settleme
 
 def with_records(settled: Settlement, left: Left) -> Settlement:
     """Return what is to be committed together with what the journal holds that may not be durable."""
-    return structs.replace(settled, journal=left.number, records=left.records, waited=left.waited)
+    return structs.replace(settled, journal=left.number, records=left.records, waited=left.waited, label=left.label)
 
 
 def parked(execution: Execution, left: Left, park: Park, ended_at_us: int) -> Settlement:

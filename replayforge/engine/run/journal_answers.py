@@ -396,6 +396,7 @@ class JournalAnswers:
             in_doubt=next(started, None),
             parked=self.parked,
             restart=self.restarted_with,
+            label=self.attempt.handler.label,
         )
 
 

@@ -28,7 +28,7 @@ class Left(msgspec.Struct, frozen=True):
 
     `in_doubt` names a step that is to run once, has begun, and may or may not have ended; `cancelled` says that the
     code was told of a cancel, `waited` that it waits, or has waited, for something outside. `restart` is what the next
-    journal goes on with.
+    journal goes on with, `label` names the code.
     """
 
     number: int
@@ -39,6 +39,7 @@ class Left(msgspec.Struct, frozen=True):
     in_doubt: str | None
     parked: Park | None
     restart: bytes | None = None
+    label: str = ""
 
 
 def ended(reason: Reason, words: str) -> Result:

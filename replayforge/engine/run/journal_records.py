@@ -263,6 +263,7 @@ class JournalRecords:
             reset=spent and not self.progressed and any(one.state in RECORDED for one in riding),
             activation=self.activation,
             noted=self.noted >= self.activation,
+            label=self.attempt.handler.label,
         )
 
     def committed(self, commit: StepCommit, committed: StepCommitted | None) -> None:

@@ -1,7 +1,7 @@
 """A worker: takes one event at a time from the claim buffer, runs its handler, settles the outcome."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,8 @@ from replayforge.stores.store import Store
 from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
 
+MayGoOn = Callable[[ClaimedEvent], Awaitable[bool]]
+
 
 class Worker:
     """One of N coroutines that run handlers. `busy_since_us` is set while a handler runs."""
@@ -55,6 +57,7 @@ class Worker:
         chaos: Chaos | None = None,
     ) -> None:
         self.name = name
+        self.may_go_on: MayGoOn | None = None  # set where what changed code would break is held
         self.buffer = buffer
         self.handlers = handlers
         self.handler_limits = handler_limits
@@ -81,7 +84,9 @@ class Worker:
             claimed = await self.buffer.take(self.name)
             if claimed is None:
                 return
-            if self.handler_limits.blocks(claimed):
+            if self.handler_limits.blocks(claimed) or (
+                self.may_go_on is not None and not await self.may_go_on(claimed)
+            ):
                 await self.hand_back(claimed)
                 continue
             await self.work(claimed)

@@ -469,7 +469,9 @@ WHERE steps.recorded = 0 OR excluded.recorded > 0
 
 -- note_journals --
 -- The journals of events; nothing is written where that changes nothing.
-INSERT INTO journals (event_seq, number, run, run_started_at_us, parked_token, payload, ended_by, activation)
+INSERT INTO journals (
+    event_seq, number, run, run_started_at_us, parked_token, payload, ended_by, activation, label
+)
 SELECT * FROM {rows}
 ON CONFLICT (event_seq) DO UPDATE SET
     number = excluded.number, run = excluded.run, parked_token = greatest(journals.parked_token, excluded.parked_token),
@@ -477,7 +479,7 @@ ON CONFLICT (event_seq) DO UPDATE SET
         ELSE excluded.run_started_at_us END,
     payload = CASE excluded.number WHEN journals.number THEN journals.payload ELSE excluded.payload END,
     ended_by = coalesce(excluded.ended_by, journals.ended_by),
-    activation = greatest(journals.activation, excluded.activation)
+    activation = greatest(journals.activation, excluded.activation), label = excluded.label
 WHERE excluded.number > journals.number OR excluded.run > journals.run
     OR excluded.parked_token > journals.parked_token OR excluded.ended_by IS NOT NULL
     OR excluded.activation > journals.activation
@@ -653,6 +655,37 @@ RETURNING seq, id, run
 -- count_wakes --
 -- Count that events were woken.
 UPDATE journals SET wakes = wakes + 1 WHERE event_seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
+
+-- preferred_elsewhere --
+-- Those of these events that were woken a short while ago and were parked by code with one of these labels.
+SELECT e.seq FROM events AS e JOIN journals AS j ON j.event_seq = e.seq
+WHERE e.seq = ANY (ARRAY(SELECT jsonb_array_elements(:seqs::jsonb)::bigint))
+    AND j.label = ANY (ARRAY(SELECT jsonb_array_elements_text(:labels::jsonb)))
+    AND e.updated_at_us > :now_us::bigint - :prefer_us::bigint
+
+-- open_runs --
+-- The next events in a state that have a journal, with the label of the code that parked them, and what is noted of other
+-- code; with a reason those that are held for it.
+SELECT {event_columns}, label, code_change FROM (
+    SELECT e.*, j.label, j.code_change FROM events AS e JOIN journals AS j ON j.event_seq = e.seq
+    WHERE e.state = :state::text AND e.seq > :after_seq::bigint AND (:reason::text IS NULL OR e.reason = :reason::text)
+    ORDER BY e.seq LIMIT :count
+) AS open
+
+-- hold_events --
+-- Hold events, (row number, run, state, lease token, words), whose code has changed, if they stand as they were looked at.
+UPDATE events AS e
+SET previous_state = e.state, state = 'held', reason = 'code_changed', last_error = h.value ->> 4, due_at_us = NULL,
+    waits_for = NULL, lease_owner = NULL, updated_at_us = :now_us::bigint
+FROM jsonb_array_elements(:holds::jsonb) AS h
+WHERE e.seq = ANY (ARRAY(SELECT (value ->> 0)::bigint FROM jsonb_array_elements(:holds::jsonb)))
+    AND e.seq = (h.value ->> 0)::bigint AND e.run = (h.value ->> 1)::bigint AND e.state = h.value ->> 2
+    AND e.lease_token = (h.value ->> 3)::bigint
+RETURNING e.seq
+
+-- note_code_changes --
+-- Note with journals what other code would do otherwise, or that it would do nothing otherwise.
+UPDATE journals AS j SET code_change = g.code_change FROM {rows} WHERE j.event_seq = ANY (:seq) AND j.event_seq = g.seq
 
 -- lanes_with_news --
 -- The lanes in which something has happened, those of the oldest news, and those that are to be looked at by now.
@@ -999,27 +1032,27 @@ SELECT held_seq, (renewed_seq IS NOT NULL)::int FROM held LEFT JOIN renewed ON r
 -- report_node --
 -- What a daemon says of itself at each beat of its heart.
 INSERT INTO nodes (
-    node, log_id, incarnation, beat, host, pid, started_at_us, durable_offset, workers, stopped, seen_at_us
+    node, log_id, incarnation, beat, host, pid, started_at_us, durable_offset, workers, labels, stopped, seen_at_us
 )
-SELECT g.node, g.log_id, g.incarnation, g.beat, g.host, g.pid, g.started_at_us, g.durable_offset, g.workers, g.stopped,
+SELECT g.node, g.log_id, g.incarnation, g.beat, g.host, g.pid, g.started_at_us, g.durable_offset, g.workers, g.labels, g.stopped,
     {database_now_us}
 FROM {rows}
 ON CONFLICT (log_id) DO UPDATE SET
     node = excluded.node, given_up = 0, incarnation = excluded.incarnation, beat = excluded.beat,
     host = excluded.host, pid = excluded.pid, started_at_us = excluded.started_at_us,
-    durable_offset = excluded.durable_offset, workers = excluded.workers, stopped = excluded.stopped,
-    seen_at_us = excluded.seen_at_us
+    durable_offset = excluded.durable_offset, workers = excluded.workers, labels = excluded.labels,
+    stopped = excluded.stopped, seen_at_us = excluded.seen_at_us
 
 -- node_beats --
--- The beat that each daemon reported last, and by which incarnation, and the database's time.
-SELECT log_id, incarnation, beat, {database_now_us} FROM nodes
+-- The beat that each daemon reported last, and by which incarnation, the database's time, and the code of those that run.
+SELECT log_id, incarnation, beat, {database_now_us}, CASE WHEN stopped <> 0 OR given_up <> 0 THEN '[]' ELSE labels END FROM nodes
 
 -- nodes --
 -- Every daemon that ever reported, how long it has been silent, and how far its log was durable and is projected.
 SELECT n.node AS name, n.log_id, n.incarnation, n.host, n.pid, n.started_at_us, n.seen_at_us,
     {database_now_us} - n.seen_at_us AS silent_us, n.stopped,
     greatest(n.durable_offset, c.durable_offset) AS durable_offset, coalesce(c.log_offset, 0) AS projected_offset,
-    n.workers, n.given_up, n.beat
+    n.workers, n.given_up, n.beat, n.labels
 FROM nodes AS n LEFT JOIN cursors AS c ON c.log_id = n.log_id ORDER BY n.node, n.given_up, n.log_id
 
 -- forget_nodes --
@@ -1245,7 +1278,7 @@ ORDER BY s.event_seq DESC, s.begun LIMIT :count
 
 -- story --
 -- What is noted of one event's journal, how many steps it has, and how many earlier ones had.
-SELECT j.number, j.wakes, j.cancel_requested,
+SELECT j.number, j.wakes, j.cancel_requested, j.label, j.code_change,
     (SELECT count(*) FROM steps AS s WHERE s.event_seq = j.event_seq AND s.journal = j.number),
     (SELECT count(*) FROM steps AS s WHERE s.event_seq = j.event_seq AND s.journal < j.number)
 FROM journals AS j WHERE j.event_seq = :seq
@@ -1399,7 +1432,8 @@ ON CONFLICT (event_seq, journal, kind, step, generation) DO UPDATE SET
 -- renew_journals --
 -- Let events go on with a journal in a new run: nobody has asked them to end, and nothing has ended them. What an
 -- endpoint is asked next is none of what it was asked before.
-UPDATE journals AS j SET number = g.number, cancel_requested = 0, ended_by = NULL, activation = activation + 1
+UPDATE journals AS j
+SET number = g.number, cancel_requested = 0, ended_by = NULL, activation = activation + 1, code_change = NULL
 FROM {rows}
 WHERE j.event_seq = ANY (:seq) AND j.event_seq = g.seq
 

@@ -13,7 +13,14 @@ from replayforge.forgelog.stats import LogStats
 from replayforge.web.api.handlers import HandlerShape
 from replayforge.web.api.replays import ReplayShape
 from replayforge.web.api.shapes import PauseShape, RowShape, ShownEvent, Time
-from replayforge.web.api.step_shapes import AwaitedShape, ChildShape, RelativeShape, StepInBrief, StepShape
+from replayforge.web.api.step_shapes import (
+    AwaitedShape,
+    ChildShape,
+    CodeChangeShape,
+    RelativeShape,
+    StepInBrief,
+    StepShape,
+)
 
 Item = TypeVar("Item")
 Optional = UnsetType  # of a member that is left out where it does not apply
@@ -106,8 +113,9 @@ class EventHistory(ShownEvent, kw_only=True):
 
     `waits_for_turn`, `waits_for_event` and `waits_until` say what it waits for in its lane. `journal` is one more for
     each restart and each replay from the start; `wakes` counts how often it was woken after it was parked. `steps` are
-    the newest, oldest first, left out where there are none, and `steps_count` how many there are in all. `details` is
-    what its handler says while it runs, and `trace_id` the W3C trace that it came with.
+    the newest, oldest first, left out where there are none, and `steps_count` how many there are in all. `label` names
+    the code that wrote its journal last, `code_change` is what other code does otherwise, where that was found.
+    `details` is what its handler says while it runs, and `trace_id` the W3C trace that it came with.
     """
 
     journal: int
@@ -116,6 +124,8 @@ class EventHistory(ShownEvent, kw_only=True):
     awaits: list[AwaitedShape]
     parent: RelativeShape | None
     children: list[ChildShape]
+    label: str
+    code_change: CodeChangeShape | None
     steps: list[StepInBrief] | Optional = UNSET
     steps_count: int | Optional = UNSET
     waits_for_turn: str | None
@@ -520,8 +530,21 @@ class NodeShape(msgspec.Struct):
     waiting: int
 
 
+class DeployShape(msgspec.Struct):
+    """How many open runs were held against the code that the daemon has begun with, and how many would not go on."""
+
+    runs: int
+    verdicts: dict[str, int]
+    breaking: int
+    complete: bool
+    error: str
+
+
 class ConvergenceShape(msgspec.Struct):
-    """Whether everything accepted has ended, with the ledger that shows it, and what stands in the way, in words."""
+    """Whether everything accepted has ended, with the ledger that shows it, and what stands in the way, in words.
+
+    `deploy` is what was found as the daemon started, of runs that were open; null where nobody looks.
+    """
 
     converged: bool
     convergence_state: Literal["converged", "recovering", "degraded"]
@@ -544,6 +567,7 @@ class ConvergenceShape(msgspec.Struct):
     held_events: int
     paused_events: int
     blocked_events: int
+    deploy: DeployShape | None
     pauses: list[PauseShape]
     dead_lettered_events: int
     pending_events: int

@@ -95,7 +95,8 @@ class ResolveRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What a held event becomes, said as `to` or as `status`, and why.
 
     Of one that is held for a step in doubt `step` names that. Queued with a `result` the step has ended with that, and
-    without one it is done again. As a dead letter it has failed.
+    without one it is done again. As a dead letter it has failed. One that is held because its code has changed goes on
+    as it is, or `from` says from where: `start`, or the name of a step (`step:NAME` where it is called so).
     """
 
     to: Ending | None = None
@@ -103,6 +104,7 @@ class ResolveRequest(msgspec.Struct, forbid_unknown_fields=True):
     reason: Words = ""
     step: StepName | None = None
     result: msgspec.Raw = msgspec.Raw()
+    begins_from: StepName | None = msgspec.field(default=None, name="from")
 
 
 def event_filter(request: web.Request) -> EventFilter:
@@ -316,14 +318,14 @@ async def cancel_event(request: web.Request) -> web.Response:
 
 
 async def resolve_event(request: web.Request) -> web.Response:
-    """Decide about an event that was held after a crash."""
+    """Decide about an event that was held."""
     asked = await read_object(request, ResolveRequest)
     status = asked.to or asked.status
     if status is None or (asked.to is not None and asked.status not in (None, asked.to)):
         raise Unacceptable('Say what it becomes: "to" is "queued", "succeeded" or "dead_lettered".', "/to")
     target, result = State(status), bytes(asked.result) or None
     event = await context_of(request).replayer.resolve(
-        request.match_info["id"], target, asked.reason, step=asked.step, result=result
+        request.match_info["id"], target, asked.reason, step=asked.step, result=result, begins_from=asked.begins_from
     )
     return json_response({"id": event.id, "run": event.run, "status": target.value})
 

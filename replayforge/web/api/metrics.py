@@ -40,6 +40,7 @@ class DaemonCollector:
         yield from self.telemetry_counters()
         yield from self.source_figures()
         yield from self.waiting_figures()
+        yield from self.deploy_figures()
         events = GaugeMetricFamily("replayforge_events", "Events by state", labels=["state"])
         for state in State:
             events.add_metric([state.value], self.ledger.states.get(state, 0))
@@ -124,6 +125,14 @@ class DaemonCollector:
         for state, count in states.items():
             workers.add_metric([state], count)
         yield workers
+
+    def deploy_figures(self) -> Iterable[Metric]:
+        """Yield what becomes of open runs under the code that the daemon has begun with."""
+        words = "Open runs that were looked at as the daemon started, by what the code does with them"
+        runs = GaugeMetricFamily("replayforge_deploy_runs", words, labels=["verdict"])
+        for verdict, count in (self.status.deploy.verdicts if self.status.deploy else {}).items():
+            runs.add_metric([verdict], count)
+        yield runs
 
     def durations(self) -> Iterable[Metric]:
         """Yield how long what ended has taken, since this process began."""

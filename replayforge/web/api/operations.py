@@ -64,6 +64,7 @@ async def convergence_report(request: web.Request) -> dict[str, Any]:
         "held_events": states[State.HELD],
         "paused_events": report.paused,
         "blocked_events": report.blocked,
+        "deploy": context.status.deploy,
         "pauses": [shapes.pause_shape(pause) for pause in report.pauses],
         "dead_lettered_events": states[State.DEAD_LETTERED],
         "pending_events": report.backlog,

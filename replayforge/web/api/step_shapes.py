@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from replayforge.domain.clock import format_time
+from replayforge.domain.code_change import CodeChange, Fate
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.journal import StepKind, StepRecord, StepState
 from replayforge.domain.lifecycle import State
@@ -79,6 +80,17 @@ class StepShape(StepInBrief):
     label: str
 
 
+class CodeChangeShape(msgspec.Struct):
+    """What other code does otherwise than a journal remembers: why its event is held, or what was let pass."""
+
+    verdict: Fate
+    step: str
+    kind: str
+    before: str
+    after: str
+    sentence: str
+
+
 def step_shape(one: StepRecord) -> StepShape:
     """Show a step."""
     ended = one.ended_at_us
@@ -129,9 +141,16 @@ def story_shape(story: Story, awaited: Sequence[StepRecord], parent: RelativeSha
         "awaits": [awaited_shape(one) for one in awaited],
         "parent": parent,
         "children": [child_shape(step, child) for step, child in story.children],
+        "label": story.label,
+        "code_change": None if story.change is None else code_change_shape(story.change),
     }
     brief = [step_in_brief(one.record) for one in story.steps]
     return answer | ({"steps": brief, "steps_count": story.steps_count} if brief else {})
+
+
+def code_change_shape(change: CodeChange) -> CodeChangeShape:
+    """Show what code does otherwise."""
+    return CodeChangeShape(change.fate, change.step, change.kind, change.before, change.after, change.words)
 
 
 def awaited_shape(one: StepRecord) -> AwaitedShape:

@@ -11,6 +11,7 @@ from multidict import MultiMapping
 from replayforge.domain.errors import Conflict, NotFound, Rejected
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import TRANSITIONS, State
+from replayforge.domain.replay_plan import FROM_START, origin_of
 from replayforge.domain.signs import STATES
 from replayforge.engine.replay.replayer import Replay, Replayer
 from replayforge.web.api.demo import generate_workload
@@ -182,11 +183,14 @@ async def resolve(request: web.Request) -> web.Response:
         step, result = resolution_in(form)
     except msgspec.DecodeError as error:
         return see_other(request, back, Flash("err", f"The result of a step is JSON: {error}."))
-    status = "queued" if status == "again" else status
+    origin = origin_in(form)
+    status = "queued" if status in ("again", "restart", "from") else status
     if status not in TRANSITIONS[State.HELD]:
         return see_other(request, back, Flash("err", "Say whether it is to run again, had succeeded, or had failed."))
     try:
-        await context.replayer.resolve(event_id, State(status), reason_in(form), step=step, result=result)
+        await context.replayer.resolve(
+            event_id, State(status), reason_in(form), step=step, result=result, begins_from=origin
+        )
     except Rejected as error:
         return see_other(request, back, Flash("err", str(error)))
     return see_other(request, back, Flash("ok", f"Decided: {STATES[status].words}."))
@@ -198,6 +202,13 @@ def resolution_in(form: MultiMapping[str]) -> tuple[str | None, bytes | None]:
     if step is None or form.get("status") != "queued":
         return step, None
     return step, bytes(decode_anything((form.get("result") or "null").encode(errors="surrogatepass")))
+
+
+def origin_in(form: MultiMapping[str]) -> str | None:
+    """Return from where an event whose code has changed is to go on; None for where it stands."""
+    if form.get("status") == "restart":
+        return FROM_START
+    return origin_of(form.get("from", "")) if form.get("status") == "from" else None
 
 
 async def crash_worker(request: web.Request) -> web.Response:

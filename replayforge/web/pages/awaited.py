@@ -46,6 +46,17 @@ class AwaitedRow:
     child: RelativeRow | None
 
 
+@dataclass(frozen=True, slots=True)
+class CodeChangeRow:
+    """What other code does otherwise than a held run has recorded, and the steps from which it may go on."""
+
+    words: str
+    step: str
+    before: str
+    after: str
+    steps: list[str]
+
+
 def awaited_rows(event: StoredEvent, story: Story) -> list[AwaitedRow]:
     """Return what an event is parked for, and nothing of one that is not."""
     return [awaited_row(one, story) for one in story.awaited(event)]
@@ -98,3 +109,12 @@ def step_in_doubt(event: StoredEvent, story: Story) -> str:
     if event.reason != Reason.IN_DOUBT or event.state is not State.HELD:
         return ""
     return next((one.record.step for one in story.steps if one.record.state is StepState.STARTED), "")
+
+
+def code_change_row(event: StoredEvent, story: Story) -> CodeChangeRow | None:
+    """Return why an event is held whose code has changed; None for any other."""
+    change = story.change
+    if change is None or event.state is not State.HELD or event.reason != Reason.CODE_CHANGED:
+        return None
+    recorded = [one.record.step for one in story.steps if one.record.begun]
+    return CodeChangeRow(change.words, change.step, change.before, change.after, recorded)

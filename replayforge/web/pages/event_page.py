@@ -18,6 +18,7 @@ from replayforge.web.pages import rows, views
 from replayforge.web.pages.awaited import (
     RelativeRow,
     awaited_rows,
+    code_change_row,
     reason_to_stay,
     relative_row,
     step_in_doubt,
@@ -101,6 +102,7 @@ def received_view(receipt: Receipt, holds: views.HeldView) -> views.EventView:
         why="",
         turn=None,
         in_doubt="",
+        code_change=None,
         awaits=[],
         parent=None if receipt.record.parent_id is None else RelativeRow(receipt.record.parent_id, "", ""),
         waterfall=None,
@@ -133,6 +135,7 @@ def history_view(found: History, made: Shown, context: WebContext, reading: Read
         why=reason_to_stay(event, story),
         turn=None if event.state in TERMINAL else turn_row(made.why.sentence, made.why.event_id),
         in_doubt=step_in_doubt(event, story),
+        code_change=code_change_row(event, story),
         awaits=awaited_rows(event, story),
         parent=None if event.parent_id is None else relative_row(event.parent_id, story),
         waterfall=made.waterfall,

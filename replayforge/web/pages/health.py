@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from replayforge.domain.admission import EVERYTHING
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, format_time, to_us
 from replayforge.domain.lifecycle import State
-from replayforge.domain.reports import Group
+from replayforge.domain.reports import DeployFindings, Group
 from replayforge.engine.report.convergence import OLDEST_QUEUED_SECONDS_MAX, Convergence
 from replayforge.engine.report.daemon_status import HealthCheck, ServiceStatus
 from replayforge.web.pages.words import duration, plural
@@ -42,6 +42,7 @@ class Signs:
     unclean_start: bool
     started_at_us: int
     now_us: int
+    deploy: DeployFindings | None = None
 
 
 def judge(signs: Signs) -> Health:
@@ -121,7 +122,12 @@ def decisions(signs: Signs) -> Health | None:
         return Health("Attention", "err", cause, "/runtime#nodes")
     held = signs.report.ledger.states.get(State.HELD, 0)
     if held:
-        return Health("Attention", "warn", f"{plural(held, 'event')} held after a crash", "/in-doubt")
+        is_of_gate = signs.deploy is not None and signs.deploy.breaking
+        link = "/events?status=held" if is_of_gate else "/in-doubt"
+        return Health("Attention", "warn", f"{plural(held, 'event')} held for a decision", link)
+    if signs.deploy is not None and signs.deploy.breaking:
+        cause = f"{plural(signs.deploy.breaking, 'open run')} would not go on with the code that runs now"
+        return Health("Attention", "warn", cause, "/events?status=waiting")
     if signs.report.oldest_queued_seconds > OLDEST_QUEUED_SECONDS_MAX:
         cause = f"the oldest queued event has waited {duration(signs.report.oldest_queued_seconds)}"
         return Health("Attention", "warn", cause, "/events?status=queued")

@@ -259,5 +259,6 @@ async def judge_now(status: DaemonStatus, report: Convergence | None, groups: li
             unclean_start=not recovery.clean and recovery.last_offset > 0,
             started_at_us=status.started_at_us,
             now_us=now_us,
+            deploy=status.deploy,
         )
     )

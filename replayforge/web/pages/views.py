@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from replayforge.domain.bulk_replay import Skip
 from replayforge.engine.report.convergence import Convergence
 from replayforge.web.api.shapes import PauseShape
-from replayforge.web.pages.awaited import AwaitedRow, RelativeRow, TurnRow
+from replayforge.web.pages.awaited import AwaitedRow, CodeChangeRow, RelativeRow, TurnRow
 from replayforge.web.pages.charts import Timeline
 from replayforge.web.pages.handler_rows import HandlerRow, OrphanRow
 from replayforge.web.pages.replay_origins import ReplayOrigin
@@ -98,9 +98,9 @@ class EventView:
     """One event with its history; `verbs` are the actions its state allows, `why` says what has been decided about it,
     `turn` what it waits for.
 
-    `in_doubt` is the step that a held event waits for a decision about; `awaits` is what it is parked
-    for, `waterfall` its steps, `parent` the event whose handler has made it, `subscribers` who has a child of it,
-    `told` what its handler says of itself while it runs.
+    `in_doubt` is the step that a held event waits for a decision about, `code_change` what its code does otherwise, for
+    which it is held; `awaits` is what it is parked for, `waterfall` its steps, `parent` the event whose handler has
+    made it, `subscribers` who has a child of it, `told` what its handler says of itself while it runs.
     """
 
     event: EventRow
@@ -113,6 +113,7 @@ class EventView:
     why: str
     turn: TurnRow | None
     in_doubt: str
+    code_change: CodeChangeRow | None
     awaits: list[AwaitedRow]
     parent: RelativeRow | None
     waterfall: Waterfall | None

@@ -173,7 +173,11 @@ CREATE TABLE journals (
     -- The steps whose failures have ended the last run, a JSON array; NULL where nothing of the kind is known.
     ended_by TEXT,
     -- How many answers of an endpoint with steps were committed, whichever its journal was, and replays.
-    activation BIGINT NOT NULL DEFAULT 0
+    activation BIGINT NOT NULL DEFAULT 0,
+    -- The code that wrote this row last: by which the event was parked, where it is parked.
+    label TEXT COLLATE "C" NOT NULL DEFAULT '',
+    -- What other code would do otherwise, as JSON: why the event is held, or what somebody has let pass.
+    code_change TEXT
 );
 
 CREATE TABLE steps (
@@ -262,6 +266,8 @@ CREATE TABLE nodes (
     started_at_us BIGINT NOT NULL,
     durable_offset BIGINT NOT NULL,
     workers TEXT COLLATE "C" NOT NULL,
+    -- The labels of its handlers' code, as a JSON array.
+    labels TEXT COLLATE "C" NOT NULL,
     stopped BIGINT NOT NULL,
     seen_at_us BIGINT NOT NULL
 );

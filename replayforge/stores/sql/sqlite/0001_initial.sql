@@ -161,7 +161,11 @@ CREATE TABLE journals (
     -- The steps whose failures have ended the last run, a JSON array; NULL where nothing of the kind is known.
     ended_by TEXT,
     -- How many answers of an endpoint with steps were committed, whichever its journal was, and replays.
-    activation INTEGER NOT NULL DEFAULT 0
+    activation INTEGER NOT NULL DEFAULT 0,
+    -- The code that wrote this row last: by which the event was parked, where it is parked.
+    label TEXT NOT NULL DEFAULT '',
+    -- What other code would do otherwise, as JSON: why the event is held, or what somebody has let pass.
+    code_change TEXT
 ) STRICT;
 
 CREATE TABLE steps (
@@ -250,6 +254,8 @@ CREATE TABLE nodes (
     started_at_us INTEGER NOT NULL,
     durable_offset INTEGER NOT NULL,
     workers TEXT NOT NULL,
+    -- The labels of its handlers' code, as a JSON array.
+    labels TEXT NOT NULL,
     stopped INTEGER NOT NULL,
     seen_at_us INTEGER NOT NULL
 ) STRICT;

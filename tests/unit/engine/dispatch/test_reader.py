@@ -149,7 +149,7 @@ async def test_a_claim_that_has_begun_is_finished(
     """A reader that is told to stop while the store works on its claim ends with what it took in the buffer."""
     claim, asked, answer, stopping = parts.store.claim, asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def take_long(entries: Sequence[Entry], now_us: int, admission: Admission) -> ClaimResult:
+    async def take_long(entries: Sequence[Entry], now_us: int, admission: Admission, _: object) -> ClaimResult:
         asked.set()
         await answer.wait()
         return await claim(entries, now_us, admission)
