@@ -74,7 +74,7 @@ COMMANDS = {
     "deploy": Subcommand(
         "deploy_commands",
         "deploy",
-        "Print files that run the daemon under systemd, Docker, compose or Kubernetes, and watch it in Grafana.",
+        "Check new code against open runs; print files for systemd, Docker, compose, Kubernetes and Grafana.",
     ),
     "backup": Subcommand("backup_commands", "backup", "Copy log and store together, while the daemon runs or not."),
     "restore": Subcommand("backup_commands", "restore", "Bring a backup back into an empty data directory."),

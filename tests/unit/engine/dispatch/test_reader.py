@@ -111,7 +111,7 @@ async def test_what_a_crash_left_between_read_and_ack_comes_again(
 ) -> None:
     """Entries that were read before the reader died are handed back by the next one and claimed."""
 
-    async def break_down(entries: Sequence[Entry], now_us: int, admission: Admission) -> ClaimResult:
+    async def break_down(*_: object) -> ClaimResult:
         raise RuntimeError("defect")
 
     await fill(parts, 2)
@@ -130,7 +130,7 @@ async def test_an_outage_of_the_store_is_told_once(
 ) -> None:
     """The stream answers, so it is the store that is away; its return is told too."""
 
-    async def away(entries: Sequence[Entry], now_us: int, admission: Admission) -> ClaimResult:
+    async def away(*_: object) -> ClaimResult:
         raise Unavailable("away")
 
     await fill(parts, 1)
