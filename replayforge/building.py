@@ -210,7 +210,7 @@ async def build_claiming(base: Foundation, incarnation_file: IncarnationFile) ->
     lease_seconds = workers.lease_seconds if store.shared else None
     buffer = ClaimBuffer(clock, workers=workers.count, lease_seconds=lease_seconds, left=limits.release)
     desk = ClaimDesk(store, buffer, limits, publisher, clock, telemetry)
-    desk.prefer_us = to_us(config.deploy.prefer_seconds)
+    desk.prefer(to_us(config.deploy.prefer_seconds))
     intake = Intake(base.log, store, window, clock, telemetry, keys_seconds=config.retention.keys_seconds)
     scheduler = Scheduler(base.schedules, store, intake.accept_slots, clock, telemetry)
     bytes_max = config.server.event_bytes_max
@@ -493,5 +493,5 @@ def build_gate(base: Foundation, claiming: Claiming, running: Running, reporting
     )
     if gate.holds:
         for worker in running.workers:
-            worker.may_go_on = gate.may_go_on
+            worker.ask_first(gate.may_go_on)
     return gate

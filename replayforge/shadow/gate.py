@@ -151,8 +151,10 @@ class DeployGate:
         )
         self.report(findings)
         if findings.runs or error:
-            name = "deploy.broke" if findings.breaking or error else "deploy.checked"
-            self.telemetry.emit(name, findings.runs, **counts, error=error)
+            if findings.breaking or error:
+                self.telemetry.emit("deploy.broke", findings.runs, **counts, error=error)
+            else:
+                self.telemetry.emit("deploy.checked", findings.runs, **counts)
 
     async def labels_elsewhere(self) -> frozenset[str]:
         """Return the labels of the code that other daemons run, as far as they live."""

@@ -139,6 +139,10 @@ class ClaimDesk:
 
     # Whose code goes on
 
+    def prefer(self, prefer_us: int) -> None:
+        """Leave runs so long to those who have the code that parked them."""
+        self.prefer_us = prefer_us
+
     def see_labels(self, living: frozenset[str]) -> None:
         """Take in the labels of the code that living daemons run, this one among them."""
         others = living - self.limits.handlers.labels

@@ -155,6 +155,10 @@ class DaemonStatus:
         """Take in what the gate has found."""
         self.deploy = findings
 
+    def deploy_verdicts(self) -> Mapping[str, int]:
+        """Return how many open runs the gate has found to meet which fate."""
+        return {} if self.deploy is None else self.deploy.verdicts
+
     # Whether it works
 
     @property

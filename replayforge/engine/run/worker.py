@@ -78,6 +78,10 @@ class Worker:
         """What the handler that runs says of itself."""
         return self.execution.details if self.execution is not None else {}
 
+    def ask_first(self, may_go_on: MayGoOn) -> None:
+        """Ask before an event that was claimed is run."""
+        self.may_go_on = may_go_on
+
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until told to stop and the buffer is closed; the attempt that is running then may still finish."""
         while not stopping.is_set():

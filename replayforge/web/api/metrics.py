@@ -130,7 +130,7 @@ class DaemonCollector:
         """Yield what becomes of open runs under the code that the daemon has begun with."""
         words = "Open runs that were looked at as the daemon started, by what the code does with them"
         runs = GaugeMetricFamily("replayforge_deploy_runs", words, labels=["verdict"])
-        for verdict, count in (self.status.deploy.verdicts if self.status.deploy else {}).items():
+        for verdict, count in self.status.deploy_verdicts().items():
             runs.add_metric([verdict], count)
         yield runs
 
