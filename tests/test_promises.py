@@ -142,9 +142,9 @@ def test_every_statement_is_carried_out() -> None:
 
 COMMANDS = {
     "backup", "chaos", "check", "config check", "config show", "dead discard", "dead groups", "dead ls", "dead replay",
-    "demo", "deploy check", "endpoint check", "events cancel", "events ls", "events replay", "events resolve", "events show",
-    "forward", "log bench-fsync", "log dump", "log repair", "log stat", "log verify", "prove", "restore", "send",
-    "serve", "shadow", "status", "version",
+    "demo", "deploy check", "endpoint check", "events cancel", "events ls", "events replay", "events resolve",
+    "events show", "forward", "log bench-fsync", "log dump", "log repair", "log stat", "log verify", "prove", "restore",
+    "send", "serve", "shadow", "status", "version",
 }  # fmt: skip
 COMMANDS_BEYOND = {
     "deploy compose", "deploy docker", "deploy grafana", "deploy kubernetes", "deploy systemd",
