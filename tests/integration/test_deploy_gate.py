@@ -135,6 +135,7 @@ async def test_what_the_start_did_not_come_to_is_looked_at_when_it_wakes(
         await house.reaches(same, "succeeded")
         event = await house.reaches(renamed, "held")
         assert (event["code_change"]["verdict"], event["attempts"]) == ("vanished", [])
+        assert house.daemon.telemetry.counts["attempt.started"] == 1
 
 
 async def test_code_that_cannot_be_tried_holds_nothing(tmp_path: Path) -> None:
