@@ -77,6 +77,7 @@ def paths(ids: dict[str, str]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_every_page_is_quiet_at_home_and_fits(filled: Filled, look_around: Look) -> None:
     """No console message, no refused resource, no foreign request, no sideways scrolling at any width, one h1, a named
     main part, and either theme."""

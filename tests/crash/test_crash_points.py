@@ -36,6 +36,17 @@ BRIEF = {
     "janitor.mirror_seconds": 0.05,
 }
 ROUNDS_MAX = 400
+FAST = {
+    "embedded": {
+        "ingest.received",
+        "segment.sealed",
+        "claim.committed",
+        "step.started",
+        "park.committed",
+        "replay.created",
+    },
+    "shared": {"settle.committed"},
+}
 CALLED = "SELECT id, event_type, state, origin, subscriber FROM {}.events"
 ENDS = (
     "SELECT e.id, a.run FROM {}.attempts a JOIN {}.events e ON e.seq = a.event_seq"
@@ -43,17 +54,11 @@ ENDS = (
 )
 
 
-def kind_of(point: str) -> str:
-    return point.partition(".")[0]
-
-
 def matrix() -> Iterator[Any]:
-    """Yield every point on every store; of each kind one runs in the test command, and one on PostgreSQL and Redis."""
-    kinds: set[str] = set()
+    """Yield every point on every store; some of each part of the daemon run in the test command."""
     for place in PLACES:
         for point in POINTS:
-            fast = kind_of(point) not in kinds if place == PLACES[0] else point == "settle.committed"
-            kinds.add(kind_of(point))
+            fast = point in FAST[place]
             yield pytest.param(place, point, id=f"{place}-{point}", marks=[] if fast else [pytest.mark.slow])
 
 

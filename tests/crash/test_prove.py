@@ -45,6 +45,7 @@ def prove(directory: Path, *options: str) -> tuple[int, Any]:
     return report["exit_code"], report
 
 
+@pytest.mark.slow
 @needs_openssl
 def test_the_call_that_a_crash_doubles_is_named_with_its_line(handlers: Path) -> None:
     """Outside of a step it is; within one that hands on its key it is not, though the step's function ran again."""
