@@ -37,14 +37,7 @@ BRIEF = {
 }
 ROUNDS_MAX = 400
 FAST = {
-    "embedded": {
-        "ingest.received",
-        "segment.sealed",
-        "claim.committed",
-        "step.started",
-        "park.committed",
-        "replay.created",
-    },
+    "embedded": {"ingest.received", "segment.sealed", "claim.committed", "step.started", "park.committed"},
     "shared": {"settle.committed"},
 }
 CALLED = "SELECT id, event_type, state, origin, subscriber FROM {}.events"
@@ -52,6 +45,10 @@ ENDS = (
     "SELECT e.id, a.run FROM {}.attempts a JOIN {}.events e ON e.seq = a.event_seq"
     " WHERE a.ended_run = 1 OR a.outcome = 'succeeded'"
 )
+
+
+def kind_of(point: str) -> str:
+    return point.partition(".")[0]
 
 
 def matrix() -> Iterator[Any]:
