@@ -217,7 +217,7 @@ async def test_a_held_event_is_decided_on_its_page(tmp_path: Path) -> None:
         event_id = await house.send("held")
         await house.reaches(event_id, "held")
         assert "It had succeeded" in (await page(house, f"/events/{event_id}"))[1]
-        assert "held for a decision" in (await page(house, "/"))[1]
+        assert "1 event is held and waits" in (await page(house, "/"))[1]
         for status, expected in (("exploded", "held"), ("succeeded", "succeeded"), ("queued", "succeeded")):
             form = {"id": event_id, "status": status, "reason": "looked it up"}
             async with house.http.post("/actions/resolve", data=form, allow_redirects=False) as response:
@@ -450,7 +450,7 @@ async def test_the_described_api_is_the_served_one(house: House) -> None:
     resolve = described["paths"]["/api/events/{id}/resolve"]["post"]
     body = resolve["requestBody"]["content"]["application/json"]["schema"]["allOf"][0]["$ref"].rpartition("/")[2]
     assert described["components"]["schemas"][body]["properties"].keys() == {
-        "to", "status", "reason", "step", "result",
+        "to", "status", "reason", "step", "result", "from",
     }  # fmt: skip
     assert all(word in described["info"]["description"] for word in ("count_capped", "too-slow", "429", "session"))
     schemas = described["components"]["schemas"]
