@@ -215,6 +215,8 @@ class StoredEvent(msgspec.Struct, frozen=True):
     @property
     def route(self) -> str:
         """By what its handler is found."""
+        if self.subscriber is None and self.subscribers is None:  # most events, and each of them is asked some times
+            return self.event_type
         return route(self.event_type, self.subscriber, self.subscribers)
 
     @property

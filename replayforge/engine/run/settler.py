@@ -115,7 +115,7 @@ class Settler:
             else:
                 self.outage.over()
                 crashpoints.reach("settle.committed")
-                if any(settlement.parked for settlement in settlements):
+                if crashpoints.armed and any(settlement.parked for settlement in settlements):
                     crashpoints.reach("park.committed")
                 if settled.woken:
                     crashpoints.reach("wake.committed", len(settled.woken))

@@ -186,8 +186,10 @@ async def accept_pieces(
         else:
             envelopes.append((position, envelope))
     try:
-        told = cloud_event.trace_in if read is read_cloud_event else untold
-        traces = [trace(told(envelope)) for _, envelope in envelopes]
+        if read is read_cloud_event:  # each of these may name one of its own
+            traces = [trace(cloud_event.trace_in(envelope)) for _, envelope in envelopes]
+        else:
+            traces = [trace(None)] * len(envelopes)
         outcomes = await context.intake.accept_all([envelope for _, envelope in envelopes], traces)
     except Unavailable as error:
         if first_index == 0 and len(envelopes) == len(pieces):
@@ -196,10 +198,6 @@ async def accept_pieces(
     for (position, envelope), outcome in zip(envelopes, await once_stored(context, outcomes), strict=True):
         items[position] |= answer(outcome, envelope)
     return items
-
-
-def untold(_: Envelope) -> None:
-    """Our own events say nothing of a trace: their request does."""
 
 
 async def once_stored(
