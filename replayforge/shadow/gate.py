@@ -62,7 +62,9 @@ class DeployGate:
         self.is_over = False
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Look at all runs, and then at those that somebody asks for, until told to stop."""
+        """Look at all runs, and then at those that somebody asks for, until told to stop; anew after a crash."""
+        self.is_over = False
+        self.counts.clear()
         try:
             await self.sweep(stopping)
             while not stopping.is_set():

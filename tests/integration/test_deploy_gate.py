@@ -122,13 +122,14 @@ async def test_what_somebody_has_let_pass_is_not_held_again(tmp_path: Path) -> N
 async def test_what_the_start_did_not_come_to_is_looked_at_when_it_wakes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before its handler runs: it is held, or goes on."""
+    """Before its handler runs: it is held, or goes on; also when the gate has crashed meanwhile."""
     async with house_of(tmp_path, "", RECORDED, "hold") as house:
         events = await parked(house, 1, "order.renamed", "order.same")
     monkeypatch.setattr("replayforge.shadow.gate.SWEEP_SECONDS", 0.0)
     async with house_of(tmp_path, "", EDITED, "hold") as house:
         found = await looked(house)
         assert (found["complete"], found["runs"]) == (False, 0)
+        house.daemon.supervisor.crash("deploy_gate")
         for event_type in events.values():
             await house.send("scanned", {}, workflow_id=f"{event_type}-0")
         renamed, same = events
