@@ -185,6 +185,8 @@ async def site(daemon: Daemon, context: WebContext, listening: socket.socket) ->
     runner = await runner_of(build_app(context), limits=limits, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
     await web.SockSite(runner, listening, backlog=BACKLOG_MAX).start()
+    if daemon.store.shared:
+        daemon.janitor.add(Chore("look_at_sessions", daemon.config.janitor.refill_seconds, context.sessions.look))
     daemon.janitor.add(Chore("look_at_port", daemon.config.janitor.refill_seconds, port_check(listening)))
     try:
         yield origin(listening) + daemon.config.server.base_path
@@ -247,7 +249,7 @@ def web_context(daemon: Daemon) -> WebContext:
         chaos=daemon.chaos,
         metrics_recorder=daemon.metrics_recorder,
         stored=daemon.dispatcher.wait_projected if config.ingest.ack == "stored" else None,
-        sessions=Sessions(daemon.callbacks.key),
+        sessions=Sessions(daemon.callbacks.key, daemon.store),
         shadow=ShadowDesk(shadow_job(config)),
         base_path=server.base_path,
         public_url=server.public_url,

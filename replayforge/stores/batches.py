@@ -118,6 +118,13 @@ class RefusedDelivery(BatchRow, frozen=True, kw_only=True):
     size_bytes: int
 
 
+class EndedSession(BatchRow, frozen=True, kw_only=True):
+    """A session of pages that was signed out, and when it would have ended."""
+
+    value: str
+    ends_at_us: int
+
+
 class RemovedRefusal(BatchRow, frozen=True, kw_only=True):
     """A refused delivery that is kept no longer."""
 
@@ -547,6 +554,7 @@ BATCHES: dict[str, type[msgspec.Struct]] = {
     "delete_pause": ResumedPattern,
     "insert_source_pause": PausedSource,
     "delete_source_pause": ResumedSource,
+    "insert_ended_session": EndedSession,
     "insert_refusal": RefusedDelivery,
     "delete_refusals": RemovedRefusal,
     "insert_schedules": KnownSchedule,

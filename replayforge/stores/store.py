@@ -50,6 +50,7 @@ from replayforge.stores import (
     replays,
     retention,
     schedules,
+    sessions,
     stories,
     suspicions,
     transactions,
@@ -912,6 +913,16 @@ class Store:
     async def schedule_notes(self) -> dict[str, list[ScheduleNote]]:
         """Return what was noted of every schedule, newest first."""
         return await self.driver.look(schedules.notes)
+
+    # Sessions of pages
+
+    async def end_session(self, value: str, ends_at_us: int, now_us: int) -> None:
+        """Note, durably, that a session was signed out, until it would have ended."""
+        await self.driver.write(lambda: sessions.end(value, ends_at_us, now_us))
+
+    async def ended_sessions(self) -> dict[str, int]:
+        """Return value -> time of end of the sessions that were signed out."""
+        return await self.driver.read(sessions.ended)
 
     # Alerts
 

@@ -25,6 +25,7 @@ from replayforge.web.api import (
     step_callbacks,
 )
 from replayforge.web.api.openapi import parameters_of
+from replayforge.web.http import long_requests
 from replayforge.web.http.context import CONTEXT, PARAMETERS, WebContext
 from replayforge.web.http.guard import SOURCES_PATH, guard
 from replayforge.web.http.routes import (
@@ -57,6 +58,7 @@ def build_app(context: WebContext) -> web.Application:
     app[CONTEXT] = context
     add_routes(app, routes(context.tracer))
     app.on_shutdown.append(forgelog_api.let_readers_go)
+    long_requests.install(app)
     export.install(app)
     status_page.install(app, context)
     app[PARAMETERS] = parameters_of(app, context.base_path)

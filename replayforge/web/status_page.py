@@ -41,6 +41,7 @@ def install(app: web.Application, context: WebContext) -> None:
     app[metrics_history.HISTORIES] = metrics_history.HistoryCache(context.metrics_recorder, context.clock)
     add_routes(app, routes())
     live_updates.install(app, context)
+    app.on_startup.append(login.learn_of_ended)
 
 
 def routes() -> list[Route]:

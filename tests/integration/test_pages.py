@@ -292,6 +292,21 @@ async def test_a_session_is_a_random_token_that_can_be_taken_back(locked: House)
     assert [await status_with(locked, token) for token in (second, third)] == [401, 200]
 
 
+async def test_nobody_is_told_to_be_signed_out_who_is_not(locked: House) -> None:
+    """While the store takes no sign-out it is refused and the session goes on; a new one can begin all the same."""
+    token, driver = await sign_in(locked), locked.daemon.store.driver
+    cookie = {"Cookie": f"replayforge_session={token}"}
+    await driver.run_script("ALTER TABLE ended_sessions RENAME TO hidden;")
+    async with locked.http.post("/logout", headers=HTML | cookie, allow_redirects=False) as response:
+        assert (response.status, "Set-Cookie" in response.headers) == (503, False)
+        assert "Retry-After" in response.headers
+    assert await status_with(locked, await sign_in(locked, **cookie)) == await status_with(locked, token) == 200
+    await driver.run_script("ALTER TABLE hidden RENAME TO ended_sessions;")
+    async with locked.http.post("/logout", headers=HTML | cookie, allow_redirects=False) as response:
+        assert response.status == 303
+    assert await status_with(locked, token) == 401
+
+
 async def test_a_session_planted_by_somebody_else_is_not_taken_up(locked: House) -> None:
     """Signing in begins a session of its own, whatever cookie came along."""
     planted = "p" * 43
@@ -299,15 +314,16 @@ async def test_a_session_planted_by_somebody_else_is_not_taken_up(locked: House)
     assert [token == planted, await status_with(locked, planted)] == [False, 401]
 
 
-def test_sessions_end_with_their_key(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sessions_end_with_their_key(locked: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session holds on every daemon of a store, as long as its key is configured, at the longest for its time."""
     one, other = new_key("one", Role.READ)[1], new_key("other", Role.READ)[1]
     replaced, promoted = replace(one, digest=other.digest), replace(one, role=Role.ADMIN)
-    sessions, later = Sessions(b"store"), Sessions(b"store")
+    store = locked.daemon.store
+    sessions, later = Sessions(b"store", store), Sessions(b"store", store)
     token = sessions.begin(one)
     lists = ((one, other), (promoted,), (replaced,), (other,), ())
     assert [sessions.key_of(token, keys) for keys in lists] == [one, promoted, None, None, None]
-    assert (later.key_of(token, (one,)), Sessions(b"another store").key_of(token, (one,))) == (one, None)
+    assert (later.key_of(token, (one,)), Sessions(b"another store", store).key_of(token, (one,))) == (one, None)
     name, ends_at, value, signature = token.split(".")
     for forged in (
         f"other.{ends_at}.{value}.{signature}",

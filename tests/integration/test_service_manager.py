@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 from contextlib import suppress
+from http.client import IncompleteRead
 from pathlib import Path
 
 from replayforge.domain.api_keys import Role, new_key
@@ -54,8 +55,16 @@ def test_a_daemon_under_a_service_manager(tmp_path: Path) -> None:
             until(lambda: status(daemon, second) == 200)
             assert status(daemon, "first") == daemon.http.request("GET", "/api/events", headers=session).status == 200
 
+            stream = daemon.client()
+            stream.request("GET", "/health/live")
+            assert stream.connection is not None
+            stream.connection.request("GET", "/api/stream", headers=session)
+            hints = stream.connection.getresponse()
+            assert hints.readline() == b"retry: 1000\n"
             file.write_text(SETTINGS.format(key=key.entry(), level="debug") + "[workers]\ncount = 3\n")
             daemon.signal(signal.SIGHUP)
+            with suppress(IncompleteRead):
+                hints.read()  # until it ends, or the client's patience does
             until(lambda: status(daemon, "first") == 401 and status(daemon, second) == 200)
             assert daemon.http.request("GET", "/api/events", headers=session).status == 401
             until(lambda: '"needs_restart": ["workers.count"]' in daemon.stderr.read_text())

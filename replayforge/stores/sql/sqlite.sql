@@ -304,6 +304,18 @@ DELETE FROM schedule_notes WHERE schedule = :schedule AND seq <= (
 -- The notes of all schedules, newest first.
 SELECT schedule, at_us, why, from_us, through_us, slots, is_capped FROM schedule_notes ORDER BY seq DESC
 
+-- insert_ended_session --
+-- Note that a session was signed out.
+INSERT INTO ended_sessions (value, ends_at_us) VALUES {rows} ON CONFLICT (value) DO NOTHING
+
+-- forget_ended_sessions --
+-- Forget the sessions that are over by themselves.
+DELETE FROM ended_sessions WHERE ends_at_us <= :now_us RETURNING value
+
+-- ended_sessions --
+-- The sessions that were signed out.
+SELECT value, ends_at_us FROM ended_sessions
+
 -- alerts --
 -- What is written down of every alert.
 SELECT name, subject, version, id, owner, detail, began_at_us, ended_at_us, said, failures, due_at_us, last_error

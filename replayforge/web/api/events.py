@@ -26,8 +26,8 @@ from replayforge.web.api.ingest import with_header_key
 from replayforge.web.api.lanes import turn_shape
 from replayforge.web.api.shapes import Words, json_response
 from replayforge.web.api.step_shapes import relative_shape, step_in_brief, step_shape, stored_story, story_shape
-from replayforge.web.http.connection import given_up_with_client
 from replayforge.web.http.context import context_of
+from replayforge.web.http.long_requests import long_request
 from replayforge.web.http.reading import (
     bad_query,
     cut_page,
@@ -174,7 +174,7 @@ async def wait_for_end(request: web.Request, event_id: str, seconds: float) -> N
     """
     queries = context_of(request).queries
     await queries.find(event_id)
-    with given_up_with_client(request), request.config_dict[HUB].waiter() as hints, suppress(TimeoutError):
+    with long_request(request), request.config_dict[HUB].waiter() as hints, suppress(TimeoutError):
         async with timeout(seconds):
             while not any(one.state in TERMINAL for one in await queries.events_by_ids([event_id])):
                 if not await changed(hints, ENDS, LOOK_SECONDS):

@@ -13,9 +13,9 @@ from replayforge.domain.event import Content, StoredEvent
 from replayforge.engine.report.event_queries import EventQueries
 from replayforge.web.api import shapes
 from replayforge.web.api.events import event_filter
-from replayforge.web.http.connection import given_up_with_client
 from replayforge.web.http.context import REQUEST_ID, context_of
 from replayforge.web.http.guard import HEADERS
+from replayforge.web.http.long_requests import long_request
 from replayforge.web.http.reading import NDJSON
 
 # Events may be as large as a mebibyte: each export holds one step of them at a time.
@@ -62,10 +62,10 @@ def install(app: web.Application) -> None:
 async def export_events(request: web.Request) -> web.StreamResponse:
     """Answer with all events that pass the filters, one to a line, newest first.
 
-    An answer that is broken off, because the store or the daemon went away, ends without its last chunk.
+    An answer that is broken off, because the store, the daemon or the key went away, ends without its last chunk.
     """
     queries, wanted = context_of(request).queries, event_filter(request)
-    with request.config_dict[EXPORTS].one(), given_up_with_client(request):
+    with request.config_dict[EXPORTS].one(), long_request(request):
         # The first events are fetched before the answer begins, while a refusal can still be said.
         found = await queries.list_events(wanted, None, STEP)
         response = web.StreamResponse(headers=headers_of(request))

@@ -10,8 +10,8 @@ from replayforge.domain.document import decode_document
 from replayforge.turns import computed
 from replayforge.web.api.shapes import json_response
 from replayforge.web.http.bodies import read_body
-from replayforge.web.http.connection import given_up_with_client
 from replayforge.web.http.context import CONTEXT, context_of
+from replayforge.web.http.long_requests import long_request
 from replayforge.web.http.reading import JSON, check_type, query_float, query_int, read_object
 
 OFFSET_MAX = 2**53
@@ -42,7 +42,7 @@ async def read(request: web.Request) -> web.Response:
     after = query_int(request, "offset", 0, low=0, high=OFFSET_MAX)
     limit = query_int(request, "limit", 100, low=1, high=READ_LIMIT_MAX)
     wait_seconds = query_float(request, "wait_seconds", 0, low=0, high=30)
-    with given_up_with_client(request):
+    with long_request(request):
         found = await context_of(request).forgelog_service.read(after, limit, wait_seconds)
     events = [
         {"offset": offset, "appended_at": format_time(at_us), "event": as_json(payload)}

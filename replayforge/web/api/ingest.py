@@ -18,7 +18,7 @@ from replayforge.web.api.shapes import encode, json_response, receipt_event
 from replayforge.web.http import problems
 from replayforge.web.http.bodies import parsing, read_body, read_lines, too_large
 from replayforge.web.http.context import REQUEST_ID, WebContext, context_of
-from replayforge.web.http.guard import HEADERS
+from replayforge.web.http.guard import HEADERS, check_access
 from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import JSON, NDJSON, check_encoding, check_type, header_key, read_envelope
 from replayforge.web.http.traces import trace_of_request
@@ -142,7 +142,8 @@ async def read_array(request: web.Request, bytes_max: int, items_max: int) -> li
 async def stream_lines(request: web.Request) -> web.StreamResponse:
     """Accept NDJSON of any length: lines are taken as they come, and answered one line for each.
 
-    What ends a body in its midst, such as a line that is too long, is the last line of the answer.
+    What ends a body in its midst, such as a line that is too long, or a key that was taken back, is the last line of
+    the answer.
     """
     context = context_of(request)
     response = web.StreamResponse(headers=HEADERS | {"Content-Type": NDJSON, "X-Request-ID": request[REQUEST_ID]})
@@ -150,6 +151,7 @@ async def stream_lines(request: web.Request) -> web.StreamResponse:
     try:
         async for lines in read_lines(request, context.limits.event_bytes_max):
             for start in range(0, len(lines), LINES_PER_APPEND_MAX):
+                check_access(request)
                 items = await accept_pieces(context, lines[start : start + LINES_PER_APPEND_MAX], index, trace)
                 index += len(items)
                 # The headers wait for the first answers, so that a request that fails at once gets its own status.

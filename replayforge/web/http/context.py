@@ -43,14 +43,20 @@ class RequestLimits:
 
 @dataclass(slots=True)
 class Access:
-    """Who may speak to the daemon: API keys, none needed when empty, and the host names it answers to."""
+    """Who may speak to the daemon: API keys, none needed when empty, and the host names it answers to.
+
+    `listeners` are called, in whichever thread, once others may.
+    """
 
     keys: tuple[ApiKey, ...] = ()
     allowed_hosts: frozenset[str] = frozenset()
+    listeners: list[Callable[[], None]] = field(default_factory=list)
 
     def replace_keys(self, entries: tuple[str, ...]) -> None:
         """Let these keys in from now on, and no others; sessions end with the key they were begun with."""
         self.keys = parse_keys(entries)
+        for listener in self.listeners:
+            listener()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from aiohttp import web
 
 from replayforge.domain.errors import Unavailable
 from replayforge.telemetry import Telemetry
-from replayforge.web.http.connection import given_up_with_client
 from replayforge.web.http.context import REQUEST_ID, context_of
 from replayforge.web.http.guard import HEADERS
+from replayforge.web.http.long_requests import long_request
 
 CLIENTS_MAX = 64
 WAITERS_MAX = 256
@@ -195,10 +195,10 @@ HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
-    """Answer with hints for as long as the page is open."""
+    """Answer with hints for as long as the page is open, and whoever opened it may look."""
     hub = request.config_dict[HUB]
     wanted = topics_of(request)
-    with given_up_with_client(request), hub.client() as queue:
+    with long_request(request), hub.client() as queue:
         response = web.StreamResponse(headers=stream_headers(request))
         with contextlib.suppress(ConnectionResetError, TimeoutError):
             await response.prepare(request)

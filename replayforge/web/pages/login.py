@@ -1,9 +1,12 @@
 """A browser's session and taste: signing in with a key, signing out, the theme."""
 
+from contextlib import suppress
+
 from aiohttp import web
 
 from replayforge.domain.api_keys import matching_key
-from replayforge.web.http.context import context_of
+from replayforge.domain.errors import Unavailable
+from replayforge.web.http.context import CONTEXT, context_of
 from replayforge.web.http.guard import SESSION_COOKIE
 from replayforge.web.http.reading import FORM_BYTES_MAX, read_form
 from replayforge.web.http.routes import READ
@@ -33,7 +36,9 @@ async def login(request: web.Request) -> web.Response:
         refusal = "This key is none of ours." if key is None else f"Pages need the role read; this key has {key.role}."
         page = PageTemplate("login.html", "Sign in", status=401 if key is None else 403)
         return await show_bare(request, page, LoginView(target, refusal))
-    end_session(request)
+    # Nobody is kept from signing in by a store that is away: what came along goes on then until it is over by itself.
+    with suppress(Unavailable):
+        await end_session(request)
     response = see_other(request, target or f"{context.base_path}/")
     response.set_cookie(
         SESSION_COOKIE,
@@ -52,15 +57,20 @@ def wanted(target: str) -> str:
     return target if is_ours(target) else ""
 
 
-def end_session(request: web.Request) -> None:
-    """End the session that a request comes with, if there is one."""
+async def end_session(request: web.Request) -> None:
+    """End the session that a request comes with, if there is one; raises Unavailable, and then it has not ended."""
     if token := request.cookies.get(SESSION_COOKIE):
-        context_of(request).sessions.end(token, context_of(request).access.keys)
+        await context_of(request).sessions.end(token, context_of(request).access.keys)
+
+
+async def learn_of_ended(app: web.Application) -> None:
+    """Know who had signed out before this daemon started."""
+    await app[CONTEXT].sessions.look()
 
 
 async def logout(request: web.Request) -> web.Response:
-    """End the session, for whoever else has its cookie as well."""
-    end_session(request)
+    """End the session, for whoever else has its cookie as well, for good and on every daemon of the store."""
+    await end_session(request)
     response = see_other(request, f"{context_of(request).base_path}/login")
     response.del_cookie(SESSION_COOKIE, path=cookie_path(request))
     return response

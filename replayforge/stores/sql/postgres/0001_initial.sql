@@ -404,6 +404,12 @@ CREATE TABLE schedule_notes (
 );
 CREATE INDEX schedule_notes_by_schedule ON schedule_notes (schedule, seq);
 
+-- Sessions of pages that were signed out, by their random values, until they would have ended.
+CREATE TABLE ended_sessions (
+    value TEXT COLLATE "C" PRIMARY KEY,
+    ends_at_us BIGINT NOT NULL
+);
+
 -- Alerts that stand, or whose end was said lately: one row for each subject that one is about.
 CREATE TABLE alerts (
     name TEXT COLLATE "C" NOT NULL,

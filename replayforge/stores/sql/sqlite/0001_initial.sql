@@ -386,6 +386,12 @@ CREATE TABLE schedule_notes (
 ) STRICT;
 CREATE INDEX schedule_notes_by_schedule ON schedule_notes (schedule, seq);
 
+-- Sessions of pages that were signed out, by their random values, until they would have ended.
+CREATE TABLE ended_sessions (
+    value TEXT PRIMARY KEY,
+    ends_at_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- Alerts that stand, or whose end was said lately: one row for each subject that one is about.
 CREATE TABLE alerts (
     name TEXT NOT NULL,
