@@ -5,12 +5,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.sink import QUICK, SINK_HANDLERS
 
 COMMAND = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10))"
 
 
+@pytest.mark.slow
 def test_an_alert_that_stands_over_a_death_is_said_once_and_ends_once(tmp_path: Path) -> None:
     """Its receiver hears one beginning and one end of the same alert, however often the daemon was killed between."""
     heard = tmp_path / "heard.ndjson"

@@ -131,6 +131,7 @@ async def test_an_outage_in_the_middle_of_everything(tmp_path: Path) -> None:
         assert house.probe.counts["store.recovered"] >= 1
 
 
+@pytest.mark.slow
 async def test_write_lock_held_by_somebody_else(house: House, directory: Path) -> None:
     """While another connection holds the write lock beyond the busy time-out, events are accepted and end later."""
     with no_writes(directory):
