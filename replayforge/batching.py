@@ -30,44 +30,32 @@ async def gathered(items: Sequence[object], enough: int) -> None:
         quiet = quiet + 1 if len(items) == count else 0
 
 
-class Batcher(Generic[Item, Result]):
-    """Collects items from many callers and flushes them in batches, one batch at a time, with no timer.
+class Lots(Generic[Item]):
+    """Collects items and flushes them in lots, one lot at a time, with no timer; nobody waits for a single one.
 
-    An item waits while an earlier flush is running, and for a few turns of the loop if these bring it company. `flush`
-    gets the items in the order they came and returns one result for each, in that order. When it raises, every caller
-    of that batch gets the error. `items_max` bounds one flush, `pending_max` what may wait: beyond it `add` raises
-    Unavailable at once.
+    An item waits while an earlier lot is flushed, and for a few turns of the loop if these bring it company. `flush`
+    gets the items in the order they came, `items_max` at most, and answers for each of them, whatever happens.
+    `forsake` gets those that will never be flushed, with the error that has ended it all.
     """
 
     def __init__(
         self,
-        flush: Callable[[list[Item]], Awaitable[Sequence[Result]]],
+        flush: Callable[[list[Item]], Awaitable[None]],
+        forsake: Callable[[list[Item], BaseException], None],
         *,
         items_max: int = 500,
-        pending_max: int = 100_000,
     ) -> None:
         self.flush = flush
+        self.forsake = forsake
         self.items_max = items_max
-        self.pending_max = pending_max
-        self.pending: list[tuple[Item, asyncio.Future[Result]]] = []
+        self.pending: list[Item] = []
         self.runner: asyncio.Task[None] | None = None
 
-    async def add(self, item: Item) -> Result:
-        """Return the result for `item` after the flush that carried it.
-
-        A caller that is cancelled abandons its wait, never the item: what was handed in is flushed all the same.
-        """
-        return await shield(self.submit(item))
-
-    def submit(self, item: Item) -> asyncio.Future[Result]:
-        """Hand in `item` now; the future resolves after the flush that carries it."""
-        if len(self.pending) >= self.pending_max:
-            raise Unavailable(f"{self.pending_max:,} requests are waiting already; try again in a moment.")
-        future: asyncio.Future[Result] = get_running_loop().create_future()
-        self.pending.append((item, future))
+    def hand_in(self, item: Item) -> None:
+        """Have an item flushed."""
+        self.pending.append(item)
         if self.runner is None:
             self.runner = create_task(self.run(), name="batcher")
-        return future
 
     async def drain(self) -> None:
         """Return when everything handed in so far has been flushed."""
@@ -81,9 +69,9 @@ class Batcher(Generic[Item, Result]):
         try:
             while self.pending:
                 await gathered(self.pending, self.items_max)
-                batch = self.pending[: self.items_max]
+                lot = self.pending[: self.items_max]
                 del self.pending[: self.items_max]
-                await self.flush_batch(batch)
+                await self.flush(lot)
         except BaseException as error:
             self.give_up(error)
             raise
@@ -91,22 +79,66 @@ class Batcher(Generic[Item, Result]):
             self.runner = None
 
     def give_up(self, error: BaseException) -> None:
-        """Let nobody wait any more for what was not flushed; the next item begins anew."""
+        """Forsake what was not flushed; the next item begins anew."""
         self.runner = None
-        refuse(self.pending, error)
-        self.pending.clear()
+        left, self.pending[:] = self.pending.copy(), []
+        self.forsake(left, error)
 
-    async def flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
-        """Flush one batch and hand each caller its result, or all of them the error."""
+
+class Batcher(Generic[Item, Result]):
+    """Collects items from many callers and flushes them in lots, each caller with its own result.
+
+    `flush` gets the items in the order they came and returns one result for each, in that order. When it raises, every
+    caller of that lot gets the error. `items_max` bounds one lot, `pending_max` what may wait: beyond it `add` raises
+    Unavailable at once.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[list[Item]], Awaitable[Sequence[Result]]],
+        *,
+        items_max: int = 500,
+        pending_max: int = 100_000,
+    ) -> None:
+        self.flush = flush
+        self.pending_max = pending_max
+        self.lots: Lots[tuple[Item, asyncio.Future[Result]]] = Lots(self.flush_lot, refuse, items_max=items_max)
+
+    @property
+    def runner(self) -> "asyncio.Task[None] | None":
+        """The task that flushes, while there is something to flush."""
+        return self.lots.runner
+
+    async def add(self, item: Item) -> Result:
+        """Return the result for `item` after the flush that carried it.
+
+        A caller that is cancelled abandons its wait, never the item: what was handed in is flushed all the same.
+        """
+        return await shield(self.submit(item))
+
+    def submit(self, item: Item) -> asyncio.Future[Result]:
+        """Hand in `item` now; the future resolves after the flush that carries it."""
+        if len(self.lots.pending) >= self.pending_max:
+            raise Unavailable(f"{self.pending_max:,} requests are waiting already; try again in a moment.")
+        future: asyncio.Future[Result] = get_running_loop().create_future()
+        self.lots.hand_in((item, future))
+        return future
+
+    async def drain(self) -> None:
+        """Return when everything handed in so far has been flushed."""
+        await self.lots.drain()
+
+    async def flush_lot(self, lot: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        """Flush one lot and hand each caller its result, or all of them the error."""
         try:
-            results = await self.flush([item for item, _ in batch])
-            for (_, future), result in zip(batch, results, strict=True):
+            results = await self.flush([item for item, _ in lot])
+            for (_, future), result in zip(lot, results, strict=True):
                 if not future.done():
                     future.set_result(result)
         except Exception as error:
-            refuse(batch, error)
+            refuse(lot, error)
         except BaseException as error:
-            refuse(batch, error)
+            refuse(lot, error)
             raise
 
 

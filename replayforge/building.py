@@ -35,7 +35,7 @@ from replayforge.engine.dispatch.pause_controller import SORTED_PER_STEP_MAX, Pa
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.dispatch.reader import Reader
 from replayforge.engine.dispatch.releaser import Releaser
-from replayforge.engine.handlers.faults import HandlerFaults
+from replayforge.engine.handlers.faults import KINDS, HandlerFaults
 from replayforge.engine.handlers.registry import Handlers
 from replayforge.engine.replay.jobs import ReplayJobs
 from replayforge.engine.replay.runner import ReplayRunner
@@ -433,7 +433,7 @@ def build_reporting(
 ) -> Reporting:
     """Build what answers questions; it looks at all the rest and changes nothing."""
     faults = HandlerFaults(base.handlers)
-    base.telemetry.listen(faults.listen)
+    base.telemetry.listen(faults.listen, KINDS)
     status = DaemonStatus(
         log=base.log,
         store=base.store,

@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 
 from replayforge.line_sink import LineSink, SinkStream
-from replayforge.telemetry import CATALOG, Listener, Telemetry, attempt_context
+from replayforge.telemetry import CATALOG, LOUD, Telemetry, attempt_context
 from replayforge.tracebacks import formatted
 
 LINE_CHARACTERS_MAX = 64 * 1024
@@ -210,15 +210,14 @@ def leave(code: int) -> None:
 # Who writes lines
 
 
-def log_listener() -> Listener:
-    """Return the listener that writes telemetry events to the log at the level the catalog gives them."""
+def listen_to(telemetry: Telemetry) -> None:
+    """Write telemetry events to the log from now on at the level the catalog gives them, as far as any are wanted."""
+    telemetry.listen(write_event, CATALOG if output.writer.detailed else LOUD)
 
-    def listen(name: str, count: int, fields: dict[str, Any]) -> None:
-        level = CATALOG[name].level
-        if level != "debug" or output.writer.detailed:
-            output.writer.write(level, name, {**({"count": count} if count != 1 else {}), **fields})
 
-    return listen
+def write_event(name: str, count: int, fields: dict[str, Any]) -> None:
+    """Write one telemetry event."""
+    output.writer.write(CATALOG[name].level, name, {**({"count": count} if count != 1 else {}), **fields})
 
 
 class LineLogger:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from replayforge.config import Config
-from replayforge.daemon_log import log_listener
+from replayforge.daemon_log import listen_to
 from replayforge.domain.clock import Clock, SystemClock
 from replayforge.domain.errors import Refused
 from replayforge.engine.care.store_identity import StoreIdentity, check_course, check_log, check_store
@@ -170,5 +170,5 @@ def keep(path: Path, line: str) -> None:
 def logging_telemetry() -> Telemetry:
     """Return telemetry that is written to the log output."""
     telemetry = Telemetry()
-    telemetry.listen(log_listener())
+    listen_to(telemetry)
     return telemetry

@@ -1,7 +1,7 @@
 """Report once: every telemetry event has a name in one catalog, and listeners decide how it sounds."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -212,6 +212,9 @@ CATALOG: dict[str, Kind] = {
     "request.failed": Kind("error", "a request ended in an unexpected error", "requests_failed"),
 }
 
+# What is worth a line of its own.
+LOUD = frozenset(name for name, kind in CATALOG.items() if kind.level != "debug")
+
 Listener = Callable[[str, int, dict[str, Any]], None]
 
 # event_id, event_type, run and attempt while a handler's code runs, in its task and in its threads; else None.
@@ -219,7 +222,7 @@ attempt_context: ContextVar[Mapping[str, Any] | None] = ContextVar("attempt_cont
 
 
 class Telemetry:
-    """Hands each telemetry event to the counters and to every listener, in the caller's thread.
+    """Hands each telemetry event to the counters and to those who listen to its name, in the caller's thread.
 
     Listeners must be quick and must not raise. `counts` holds how often each name happened, and `counts_by_label` how
     often with each value of its label, for those that have one.
@@ -228,11 +231,12 @@ class Telemetry:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.counts_by_label: Counter[tuple[str, str]] = Counter()
-        self.listeners: list[Listener] = []
+        self.listeners: dict[str, list[Listener]] = {name: [] for name in CATALOG}
 
-    def listen(self, *listeners: Listener) -> None:
-        """Have these told of everything from now on."""
-        self.listeners += listeners
+    def listen(self, listener: Listener, names: Iterable[str] = CATALOG) -> None:
+        """Have a listener told of what has these names from now on; of everything, unless it says of what."""
+        for name in names:
+            self.listeners[name].append(listener)
 
     def emit(self, name: str, count: int = 1, **fields: Any) -> None:
         """Report that `name` happened `count` times; raises KeyError for a name outside the catalog."""
@@ -241,15 +245,15 @@ class Telemetry:
         self.counts[name] += count
         if kind.label is not None:
             self.counts_by_label[name, fields[kind.label]] += count
-        for listener in self.listeners:
+        for listener in self.listeners[name]:
             listener(name, count, fields)
 
     @contextmanager
-    def heard_by(self, *listeners: Listener) -> Iterator[None]:
-        """Let listeners hear what is reported meanwhile."""
-        self.listeners += listeners
+    def heard_by(self, listener: Listener, names: Iterable[str]) -> Iterator[None]:
+        """Let a listener hear what has these names and is reported meanwhile."""
+        self.listen(listener, names)
         try:
             yield
         finally:
-            for listener in listeners:
-                self.listeners.remove(listener)
+            for name in names:
+                self.listeners[name].remove(listener)

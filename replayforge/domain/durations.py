@@ -7,7 +7,7 @@ OTHER = "other"
 
 
 class Durations:
-    """How many durations fell into each bucket, and their sum. `note` returns the bucket."""
+    """How many durations fell into each bucket, and their sum."""
 
     __slots__ = ("counts", "sum_us")
 
@@ -15,12 +15,13 @@ class Durations:
         self.counts = [0] * BUCKETS
         self.sum_us = 0
 
-    def note(self, duration_us: int) -> int:
-        """Count one."""
-        bucket = bucket_of(duration_us)
-        self.counts[bucket] += 1
-        self.sum_us += duration_us
-        return bucket
+    def note(self, *durations_us: int) -> list[int]:
+        """Count some; returns their buckets."""
+        buckets = [bucket_of(duration_us) for duration_us in durations_us]
+        for bucket in buckets:
+            self.counts[bucket] += 1
+        self.sum_us += sum(durations_us)
+        return buckets
 
     def copy(self) -> "Durations":
         """Return the same, which changes no more."""
@@ -35,15 +36,15 @@ class DurationsByType:
     def __init__(self) -> None:
         self.by_type: dict[str, dict[str, Durations]] = {}
 
-    def note(self, event_type: str, outcome: str, duration_us: int) -> int:
-        """Count one; returns its bucket."""
+    def of(self, event_type: str, outcome: str) -> Durations:
+        """Return where those of a type and an outcome are counted."""
         by_outcome = self.by_type.get(event_type)
         if by_outcome is None:
             by_outcome = self.of_new_type(event_type)
         durations = by_outcome.get(outcome)
         if durations is None:
             durations = by_outcome[outcome] = Durations()
-        return durations.note(duration_us)
+        return durations
 
     def of_new_type(self, event_type: str) -> dict[str, Durations]:
         """Return where a type is counted that has no place of its own yet."""

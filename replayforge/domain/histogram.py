@@ -2,21 +2,17 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 # Six steps a decade from 1 ms to 19 h, in numbers that can be read on an axis; neighbours are a half apart.
 EDGES_US = tuple(step * 10**decade for decade in range(8) for step in (1000, 1500, 2000, 3000, 5000, 7000))
 BUCKETS = len(EDGES_US) + 1
+# Gives the number of the bucket of a duration: it holds what is longer than the edge before it, up to its own edge. The
+# first one begins at nothing, negative durations included, and the last one has no end. It is asked for every event.
+bucket_of: Callable[[int], int] = partial(bisect_left, EDGES_US)
 # Those that are shown, by name.
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-
-
-def bucket_of(duration_us: int) -> int:
-    """Return the number of the bucket: it holds what is longer than the edge before it, up to its own edge.
-
-    The first one begins at nothing, negative durations included, and the last one has no end.
-    """
-    return bisect_left(EDGES_US, duration_us)
 
 
 def bounds_us(bucket: int) -> tuple[int, int]:

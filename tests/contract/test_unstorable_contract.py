@@ -217,7 +217,7 @@ async def test_outcomes_that_cannot_be_stored_do_not_run_again(store: Store) -> 
         replace(success(taken[2]), outcome=Outcome.FAILED, verdict=replace(failed, due_at_us=2**70), error="far"),
         success(taken[3]),
     ]
-    assert await settler.commit(settlements) == [True] * 4
+    await settler.commit(settlements)
     rows = await store.events_by_ids([one.event.id for one in taken])
     states = [rows[one.event.id][0].state for one in taken]
     assert states == [State.SUCCEEDED, State.RETRYING, State.DEAD_LETTERED, State.SUCCEEDED]

@@ -133,11 +133,11 @@ class ClaimBuffer:
         self.changed.set()
         return claimed
 
-    def release(self, lease: Lease) -> None:
-        """Forget an event whose outcome, whatever it was, is committed."""
-        self.leases.forget(lease)
-        self.settling.discard(lease)
-        self.released_count += 1
+    def release(self, *leases: Lease) -> None:
+        """Forget events whose outcomes, whatever they were, are committed."""
+        self.leases.forget(*leases)
+        self.settling.difference_update(leases)
+        self.released_count += len(leases)
         self.changed.set()
 
     def holds(self, lease: Lease) -> bool:

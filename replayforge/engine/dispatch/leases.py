@@ -71,7 +71,7 @@ class Leases:
         """Note that the handler begins now; False when it must not, since somebody else may have the event by now."""
         hold = self.held.get(lease)
         now = self.clock.elapsed()
-        if hold is None or hold.lost or self.is_doubtful(hold, now):
+        if hold is None or hold.lost or (self.lease_seconds is not None and self.is_doubtful(hold, now)):
             return False
         hold.begun_at = now
         return True
@@ -86,9 +86,10 @@ class Leases:
         if (hold := self.held.get(lease)) is not None:
             hold.begun_at = self.clock.elapsed()
 
-    def forget(self, lease: Lease) -> None:
-        """Strike out a lease, once what became of it is committed, or left to the sweep."""
-        self.held.pop(lease, None)
+    def forget(self, *leases: Lease) -> None:
+        """Strike out leases, once what became of them is committed, or left to the sweep."""
+        for lease in leases:
+            self.held.pop(lease, None)
 
     def any_claim_since(self, at: float) -> bool:
         """Tell whether a claim that began by then is still under way, so that it may have taken what was seen then."""

@@ -44,8 +44,6 @@ class HandlerFaults:
 
     def listen(self, name: str, count: int, fields: dict[str, Any]) -> None:
         """Take in what happened; called in any thread."""
-        if name not in KINDS:
-            return
         handler = self.handler_of(fields)
         kind = KINDS[name] or str(fields["outcome"])
         self.counts[handler, kind] += count

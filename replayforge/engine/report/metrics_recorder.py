@@ -1,13 +1,14 @@
 """Keeps the metrics history: counts what happens in memory, and writes the sums to the store every few seconds."""
 
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.durations import Durations, DurationsByType
 from replayforge.domain.journal import StepKind
-from replayforge.domain.lifecycle import State
+from replayforge.domain.lifecycle import Outcome, State
 from replayforge.domain.metrics_history import (
     ACCEPTED,
     CRASHED,
@@ -26,6 +27,7 @@ from replayforge.domain.metrics_history import (
     start_of,
 )
 from replayforge.stores.store import Store
+from replayforge.stores.transactions import Settlement
 from replayforge.telemetry import Telemetry
 
 RETIRED_PER_STEP_MAX = 5000
@@ -88,21 +90,18 @@ class MetricsRecorder:
             "service.crashed": self.note_restart,
             "step.recorded": self.note_steps,
         }
-        telemetry.listen(self.listen)
+        telemetry.listen(self.listen, self.notes)
 
     # Counting
 
     def listen(self, name: str, count: int, fields: dict[str, Any]) -> None:
         """Count what belongs into the metrics history."""
-        note = self.notes.get(name)
-        if note is not None:
-            note(count, fields)
+        self.notes[name](count, fields)
 
     def note_accepted(self, _: int, fields: dict[str, Any]) -> None:
         """Count accepted records by type."""
-        index = INDEX[ACCEPTED]
-        for record in fields["records"]:
-            self.fresh.of(record.event_type)[index] += 1
+        for event_type, count in Counter(record.event_type for record in fields["records"]).items():
+            self.fresh.of(event_type)[INDEX[ACCEPTED]] += count
 
     def note_settled(self, _: int, fields: dict[str, Any]) -> None:
         """Count committed outcomes, how long handlers ran, and first runs took from acceptance to this commit.
@@ -110,17 +109,26 @@ class MetricsRecorder:
         Replays are not measured from acceptance: between the two lies what a person took to decide; nor are events that
         have waited for something outside.
         """
-        now_us = self.clock.now_us()
-        for settlement in fields["settlements"]:
-            event, state = settlement.event, settlement.verdict.state
-            counts = self.fresh.of(event.event_type)
-            outcome, ran_us = settlement.outcome, settlement.ended_at_us - settlement.started_at_us
-            self.handler_durations.note(event.event_type, outcome, ran_us)
+        groups: defaultdict[tuple[str, Outcome, State], list[Settlement]] = defaultdict(list)
+        for one in fields["settlements"]:
+            groups[one.event.event_type, one.outcome, one.verdict.state].append(one)
+        for (event_type, outcome, state), alike in groups.items():
+            ran_us = [one.ended_at_us - one.started_at_us for one in alike]
+            self.handler_durations.of(event_type, outcome).note(*ran_us)
+            counts = self.fresh.of(event_type)
             if state in COUNTED:
-                counts[COUNTED[state]] += 1
-            if event.run == 1 and state in ENDED and not settlement.waited:
-                latency_us = max(0, now_us - event.created_at_us)
-                counts[FIRST_LATENCY + self.latencies.note(event.event_type, state, latency_us)] += 1
+                counts[COUNTED[state]] += len(alike)
+            if state in ENDED:
+                self.note_latencies(counts, event_type, state, alike)
+
+    def note_latencies(self, counts: list[int], event_type: str, state: State, ended: Sequence[Settlement]) -> None:
+        """Count how long those first runs took that have waited for nothing."""
+        now_us = self.clock.now_us()
+        first = [one.event for one in ended if one.event.run == 1 and not one.waited]
+        if first:
+            latencies_us = [max(0, now_us - event.created_at_us) for event in first]
+            for bucket in self.latencies.of(event_type, state).note(*latencies_us):
+                counts[FIRST_LATENCY + bucket] += 1
 
     def note_reclaimed(self, _: int, fields: dict[str, Any]) -> None:
         """Count attempts that a crash ended, by type."""

@@ -42,9 +42,9 @@ class Pace:
         self.replays_succeeded = 0
         self.replay_spans_us: deque[int] = deque(maxlen=REPLAYS_MAX)
 
-    def listen(self, name: str, count: int, fields: dict[str, Any]) -> None:
+    def note_replay(self, _name: str, _count: int, fields: dict[str, Any]) -> None:
         """Remember when an event was replayed."""
-        if name == "event.replayed" and len(self.replayed_at) < REPLAYS_MAX and "event_id" in fields:
+        if len(self.replayed_at) < REPLAYS_MAX and "event_id" in fields:
             self.replayed_at[fields["event_id"]] = self.clock.monotonic()
 
     def note(self, settlements: Iterable[Settlement]) -> None:

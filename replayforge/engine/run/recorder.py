@@ -38,14 +38,13 @@ class Recorder:
         self.outage = Outage(telemetry)
         self.giving_up = asyncio.Event()
         self.asked_to_end: set[str] = set()
-        telemetry.listen(self.listen)
+        telemetry.listen(self.note_request, ["event.cancel_requested"])
 
-    def listen(self, name: str, _: int, fields: dict[str, Any]) -> None:
-        """Note the events that are asked to end, so that those which run here hear of it before their next commit."""
-        if name == "event.cancel_requested":
-            if len(self.asked_to_end) >= ASKED_MAX:  # the store knows of them all
-                self.asked_to_end.clear()
-            self.asked_to_end.add(fields["event_id"])
+    def note_request(self, _name: str, _count: int, fields: dict[str, Any]) -> None:
+        """Note an event that is asked to end, so that one which runs here hears of it before its next commit."""
+        if len(self.asked_to_end) >= ASKED_MAX:  # the store knows of them all
+            self.asked_to_end.clear()
+        self.asked_to_end.add(fields["event_id"])
 
     def forget_request(self, event_id: str) -> None:
         """Note that an event that was asked to end runs here no longer."""

@@ -1,14 +1,13 @@
-"""Commits outcomes in batches; what a handler finished is kept until the store has taken it."""
+"""Commits outcomes in lots; what a handler finished is kept until the store has taken it."""
 
 import asyncio
 import os
-from asyncio import wait
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from replayforge import crashpoints, forks
-from replayforge.batching import Batcher
+from replayforge.batching import Lots
 from replayforge.domain.errors import Unavailable, Unstorable
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.verdict import error_signature
@@ -34,8 +33,9 @@ class Settler:
         self.buffer = buffer
         self.telemetry = telemetry
         self.pace = Pace(buffer.clock)
-        telemetry.listen(self.pace.listen)
-        self.batcher: Batcher[Settlement, bool] = Batcher(self.commit)
+        telemetry.listen(self.pace.note_replay, ["event.replayed"])
+        self.lots = Lots(self.settle, self.forsake)
+        self.has_room = asyncio.Event()
         self.outage = Outage(telemetry)
         self.giving_up = asyncio.Event()
 
@@ -46,16 +46,10 @@ class Settler:
         """
         if forks.is_child():
             os._exit(0)
-        while len(self.batcher.pending) >= UNSETTLED_MAX:
-            await wait([self.batcher.pending[0][1]])
-        self.batcher.submit(settlement).add_done_callback(lambda future: self.settled(settlement, future))
-
-    def settled(self, settlement: Settlement, future: asyncio.Future[bool]) -> None:
-        """Forget the event once its outcome is committed; if it never can be, the sweep will have it run again."""
-        error = None if future.cancelled() else future.exception()
-        if error is not None and not isinstance(error, Unavailable):
-            self.telemetry.emit("attempt.unsettled", event_id=settlement.event.id, error=repr(error))
-        self.buffer.release(settlement.lease)
+        while len(self.lots.pending) >= UNSETTLED_MAX:
+            self.has_room.clear()
+            await self.has_room.wait()
+        self.lots.hand_in(settlement)
 
     def give_up(self) -> None:
         """Try no commit again from now on: the daemon ends, and what is not committed runs again."""
@@ -63,21 +57,44 @@ class Settler:
 
     async def finish(self) -> None:
         """Return when every outcome that was handed in is committed, or given up because the daemon ends."""
-        await self.batcher.drain()
+        await self.lots.drain()
 
-    async def commit(self, settlements: list[Settlement]) -> list[bool]:
-        """Commit one batch; an outcome that the store cannot take does not keep the others from being committed."""
+    async def settle(self, lot: list[Settlement]) -> None:
+        """Commit one lot, and forget its events once that is done."""
         try:
-            return await self.commit_patiently(settlements)
+            await self.commit(lot)
+        except Exception as error:
+            self.forsake(lot, error)
+        except BaseException as error:
+            self.forsake(lot, error)
+            raise
+        else:
+            self.forget(lot)
+
+    def forsake(self, lot: list[Settlement], error: BaseException) -> None:
+        """Forget events whose outcomes are not committed and never will be: the sweep will have them run again."""
+        if not isinstance(error, (Unavailable, asyncio.CancelledError)):
+            for settlement in lot:
+                self.telemetry.emit("attempt.unsettled", event_id=settlement.event.id, error=repr(error))
+        self.forget(lot)
+
+    def forget(self, lot: list[Settlement]) -> None:
+        """Note that nothing of these is in the hands of this process any more."""
+        self.buffer.release(*[settlement.lease for settlement in lot])
+        self.has_room.set()
+
+    async def commit(self, settlements: list[Settlement]) -> None:
+        """Commit one lot; an outcome that the store cannot take does not keep the others from being committed."""
+        try:
+            await self.commit_patiently(settlements)
         except Unavailable:
             raise
         except Exception:
-            if not settlements:
-                raise
-        return [await self.commit_alone(settlement) for settlement in settlements]
+            for settlement in settlements:
+                await self.commit_alone(settlement)
 
-    async def commit_alone(self, settlement: Settlement) -> bool:
-        """Commit one outcome of a batch that failed, and report it if it is the one that cannot be committed.
+    async def commit_alone(self, settlement: Settlement) -> None:
+        """Commit one outcome of a lot that failed, and report it if it is the one that cannot be committed.
 
         What the store can never take is tried with a text that it can, and in the end the event is buried: running it
         again would come to the same.
@@ -90,7 +107,7 @@ class Settler:
         )
         for form in forms:
             try:
-                (committed,) = await self.commit_patiently([form()])
+                await self.commit_patiently([form()])
             except Unavailable:
                 raise
             except Unstorable as error:
@@ -99,11 +116,10 @@ class Settler:
                 why = repr(error)
                 break
             else:
-                return committed
+                return
         self.telemetry.emit("attempt.unsettled", event_id=settlement.event.id, error=why)
-        return False
 
-    async def commit_patiently(self, settlements: list[Settlement]) -> list[bool]:
+    async def commit_patiently(self, settlements: list[Settlement]) -> None:
         """Commit, however long the store takes to answer; only a daemon that ends gives up."""
         while True:
             try:
@@ -121,14 +137,13 @@ class Settler:
                     crashpoints.reach("wake.committed", len(settled.woken))
                     self.publisher.offer(settled.woken)
                 lost = set(map(id, settled.fenced))
-                committed = [settlement for settlement in settlements if id(settlement) not in lost]
-                self.report(committed, settled.fenced)
-                self.pace.note(settlement for settlement in committed if not settlement.parked)
-                return [id(settlement) not in lost for settlement in settlements]
+                self.report([settlement for settlement in settlements if id(settlement) not in lost], settled.fenced)
+                return
 
     def report(self, committed: list[Settlement], fenced: list[Settlement]) -> None:
         """Tell what was committed and what was dropped."""
         ended = [settlement for settlement in committed if not settlement.parked]
+        self.pace.note(ended)
         self.telemetry.emit("attempt.settled", len(ended), settlements=ended)
         if len(ended) < len(committed):
             self.telemetry.emit("event.parked", len(committed) - len(ended))

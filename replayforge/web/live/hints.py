@@ -106,8 +106,7 @@ class Hub:
 
     def listen(self, name: str, count: int, fields: dict[str, Any]) -> None:
         """Note what a telemetry event changed; called in any thread, and nearly free while nobody looks."""
-        topics = TOPICS.get(name)
-        if topics is not None and (self.clients or self.waiters) and not topics <= self.dirty:
+        if (self.clients or self.waiters) and not (topics := TOPICS[name]) <= self.dirty:
             self.mark(topics)
 
     def mark(self, topics: frozenset[str]) -> None:

@@ -10,13 +10,14 @@ from aiohttp import web
 from replayforge.domain.clock import Clock
 from replayforge.domain.metrics_history import ACCEPTED, DEAD_LETTERED, INDEX, SUCCEEDED
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
-from replayforge.telemetry import CATALOG
+from replayforge.telemetry import CATALOG, LOUD
 
 SAMPLE_SECONDS = 5.0
 RATE_SECONDS = 10.0
 SAMPLES_MAX = 4  # enough for one that is older than the span of a rate
 TELEMETRY_EVENTS_MAX = 60
 QUIET = frozenset({"log.opened", "log.retained", "daemon.started", "service.restarted", "event.copied"})
+LINES = LOUD - QUIET
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,8 @@ class LiveRates:
         self.samples.append(self.now())
 
     def listen(self, name: str, count: int, fields: dict[str, Any]) -> None:
-        """Remember what is worth a line; called in any thread."""
-        level = CATALOG[name].level
-        if level != "debug" and name not in QUIET:
-            self.telemetry_events.append(TelemetryEvent(self.clock.now_us(), name, level, count, fields))
+        """Remember one of LINES, what is worth a line; called in any thread."""
+        self.telemetry_events.append(TelemetryEvent(self.clock.now_us(), name, CATALOG[name].level, count, fields))
 
     async def tick(self) -> None:
         """Wait for the next sample and take it."""

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from replayforge.engine.report.daemon_status import DaemonStatus
 from replayforge.web.http.context import CONTEXT, WebContext
-from replayforge.web.live.hints import HUB, Hub
-from replayforge.web.live.live_rates import LIVE_RATES, LiveRates
+from replayforge.web.live.hints import HUB, TOPICS, Hub
+from replayforge.web.live.live_rates import LINES, LIVE_RATES, LiveRates
 
 RATES, TIME, PARTS = frozenset({"rates"}), frozenset({"time"}), frozenset({"parts"})
 SAMPLES_PER_LOOK = 6
@@ -30,7 +30,7 @@ async def kept_alive(app: web.Application) -> AsyncIterator[None]:
     """Listen to telemetry and sample the rates for as long as the application runs."""
     hub, live_rates, telemetry = app[HUB], app[LIVE_RATES], app[CONTEXT].telemetry
     hub.open()
-    with telemetry.heard_by(live_rates.listen, hub.listen):
+    with telemetry.heard_by(live_rates.listen, LINES), telemetry.heard_by(hub.listen, TOPICS):
         sampling = create_task(sample(live_rates, hub, app[CONTEXT].status), name="live rates")
         yield
         sampling.cancel()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from replayforge.engine.handlers.faults import REMEMBERED_SECONDS, SHOWN_MAX, HandlerFaults
+from replayforge.engine.handlers.faults import KINDS, REMEMBERED_SECONDS, SHOWN_MAX, HandlerFaults
 from replayforge.engine.handlers.registry import Handlers
 from replayforge.telemetry import Telemetry
 
@@ -12,7 +12,7 @@ def made() -> tuple[HandlerFaults, Telemetry, list[float]]:
     for pattern in ("order.*", "*", *(f"many.{number}" for number in range(SHOWN_MAX + 2))):
         handlers.on(pattern)(lambda event, context: None)
     faults = HandlerFaults(handlers, lambda: now[0])
-    telemetry.listen(faults.listen)
+    telemetry.listen(faults.listen, KINDS)
     return faults, telemetry, now
 
 

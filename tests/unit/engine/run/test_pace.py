@@ -62,7 +62,7 @@ def test_the_rate_beyond_what_is_remembered(clock: FakeClock) -> None:
 def test_the_rate_and_the_replays_do_not_go_by_a_wall_clock_that_is_set(clock: FakeClock, seconds: float) -> None:
     """A wall clock that is set changes neither the rate of the last minute nor how long a replay took."""
     pace = Pace(clock)
-    pace.listen("event.replayed", 1, {"event_id": "event", "run": 2})
+    pace.note_replay("event.replayed", 1, {"event_id": "event", "run": 2})
     pace.note([attempt(clock)] * (ATTEMPTS_MAX - 1))
     clock.set_by(seconds)
     clock.advance(WINDOW_SECONDS + 1)
@@ -75,7 +75,7 @@ def test_the_rate_and_the_replays_do_not_go_by_a_wall_clock_that_is_set(clock: F
 def test_replays(clock: FakeClock) -> None:
     """A replay is measured from the moment it was asked for to its end; attempts in between end nothing."""
     pace = Pace(clock)
-    pace.listen("event.replayed", 1, {"event_id": "event", "run": 2})
+    pace.note_replay("event.replayed", 1, {"event_id": "event", "run": 2})
     clock.advance(1)
     pace.note([attempt(clock, State.RETRYING, run=2)])
     clock.advance(1)
