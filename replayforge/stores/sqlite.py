@@ -30,6 +30,7 @@ from replayforge.stores.driver import (
 )
 from replayforge.stores.queries import load_book
 from replayforge.stores.rows import Row
+from replayforge.stores.sqlite_batches import run_batch
 from replayforge.threads import in_thread as apart
 
 Returned = TypeVar("Returned")
@@ -43,8 +44,6 @@ WAL_BYTES_MAX = 64 << 20
 TRUNCATE_SECONDS = 0.2  # how long writers may be kept waiting by readers while the write-ahead file is emptied
 TRANSACTIONS_PER_COMMIT_MAX = 256
 STATEMENTS_CACHED = 512
-CHUNK_SIZES = (256, 64, 16, 4, 1)
-PARAMETERS_MAX = 32_766  # SQLITE_MAX_VARIABLE_NUMBER
 ROWS_AS_JSON = "SELECT json_group_array("
 # A value out of range, too long or of no kind that SQLite knows, and a row that breaks a rule of its table.
 UNSTORABLE = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
@@ -340,21 +339,6 @@ def decoded_rows(text: str) -> list[list[Any]]:
         return decode_rows(text)
     except msgspec.MsgspecError as error:
         raise Unstorable(f"What the store holds cannot be read: {error}.") from error
-
-
-def run_batch(raw: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> int:
-    """Run a statement over many rows and return how many rows it changed.
-
-    The rows are cut into chunks of a few fixed sizes, so that each size is prepared once and found again.
-    """
-    changed = start = 0
-    while start < len(rows):
-        size = next(size for size in CHUNK_SIZES if size <= len(rows) - start and size * len(rows[0]) <= PARAMETERS_MAX)
-        marks = ", ".join([f"({', '.join('?' * len(rows[0]))})"] * size)
-        parameters = [value for row in rows[start : start + size] for value in row]
-        changed += raw.execute(sql.replace("{rows}", marks), parameters).rowcount
-        start += size
-    return changed
 
 
 def encoded(statement: Fetch) -> dict[str, Any]:

@@ -1,0 +1,104 @@
+"""How SQLite is given the rows of a batch: few statements, and few values, for each value costs Python its lock."""
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any, NamedTuple
+
+from replayforge.stores.rows import Row
+
+ROWS = "VALUES {rows}"  # what stands for the rows in the statement of a batch
+READ_ROWS = f"FROM ({ROWS}) AS g"
+COLUMN = re.compile(r"\bg\.column(\d+)")
+CHUNK_SIZES = (256, 64, 16, 4, 1)
+PARAMETERS_MAX = 32_766  # SQLITE_MAX_VARIABLE_NUMBER
+SHARED_ROWS_MIN = 16  # of fewer rows too many columns are the same by chance, each time other ones
+COPIED_BYTES_MAX = 4096
+STATEMENTS_COMPOSED = 512
+
+
+class Composed(NamedTuple):
+    """A statement, and the columns whose one value it is given before its rows and after them."""
+
+    sql: str
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def run_batch(raw: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> int:
+    """Run a statement over many rows and return how many rows it changed.
+
+    The rows are cut into chunks of a few fixed sizes, so that each size is prepared once and found again. A column that
+    holds one value in all rows is given once for a chunk: most columns of most batches do, and a value is handed over
+    under Python's lock, None, bytes and members of enumerations at four times the price of a number.
+    """
+    if not rows:
+        return 0
+    columns = list(zip(*rows, strict=True))
+    shared = shared_columns(columns) if len(rows) >= SHARED_ROWS_MIN else (False,) * len(columns)
+    each = [as_given(column) for column, is_shared in zip(columns, shared, strict=True) if not is_shared]
+    values = list(chain.from_iterable(zip(*each, strict=True)))
+    first, width = rows[0], len(each)
+    changed = start = 0
+    while start < len(rows):
+        left = len(rows) - start
+        size = next(size for size in CHUNK_SIZES if size <= left and size * len(columns) <= PARAMETERS_MAX)
+        statement = composed(sql, size, shared)
+        own = values[start * width : (start + size) * width]
+        before, after = [first[place] for place in statement.before], [first[place] for place in statement.after]
+        changed += raw.execute(statement.sql, before + own + after).rowcount
+        start += size
+    return changed
+
+
+def shared_columns(columns: Sequence[Sequence[Any]]) -> tuple[bool, ...]:
+    """Say of each column whether it holds one value; one column is left for the rows, even if they are all the same."""
+    shared = tuple(map(is_one_value, columns))
+    return (False, *shared[1:]) if all(shared) else shared
+
+
+def is_one_value(column: Sequence[Any]) -> bool:
+    """Tell whether all rows have the same in a column."""
+    return bool(column[0] == column[-1]) and column.count(column[0]) == len(column)
+
+
+def as_given(column: Sequence[Any]) -> Sequence[Any]:
+    """Return a column in the types that are handed over fastest: for bytes Python looks for an adapter first.
+
+    Long ones are not copied, which would take longer.
+    """
+    if bytes not in set(map(type, column)):
+        return column
+    return [bytearray(value) if type(value) is bytes and len(value) <= COPIED_BYTES_MAX else value for value in column]
+
+
+@lru_cache(STATEMENTS_COMPOSED)
+def composed(sql: str, size: int, shared: tuple[bool, ...]) -> Composed:
+    """Return a batch's statement over so many rows, in which marks stand for the shared columns."""
+    if any(shared) and READ_ROWS not in sql:
+        columns = ", ".join(f"g.column{number}" for number in range(1, len(shared) + 1))
+        sql = sql.replace(ROWS, f"SELECT {columns} {READ_ROWS} WHERE true")
+    before, after = sql.split(ROWS)
+    row = f"({', '.join('?' * shared.count(False))})"
+    rows = f"VALUES {', '.join([row] * size)}"
+    return Composed(
+        marked(before, shared) + rows + marked(after, shared), shared_in(before, shared), shared_in(after, shared)
+    )
+
+
+def marked(text: str, shared: tuple[bool, ...]) -> str:
+    """Return a part of a statement with marks for shared columns, and the new numbers of the others."""
+
+    def column(found: re.Match[str]) -> str:
+        number = int(found[1])
+        return "?" if shared[number - 1] else f"g.column{shared[:number].count(False)}"
+
+    return COLUMN.sub(column, text)
+
+
+def shared_in(text: str, shared: tuple[bool, ...]) -> tuple[int, ...]:
+    """Return which shared columns a part of a statement names, in its order."""
+    places = [int(number) - 1 for number in COLUMN.findall(text)]
+    return tuple(place for place in places if shared[place])

@@ -1,0 +1,105 @@
+"""How the rows of a batch reach SQLite: all of them, exactly, whatever they have in common."""
+
+import random
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from replayforge.domain.lifecycle import State
+from replayforge.stores.sqlite_batches import SHARED_ROWS_MIN, composed, run_batch
+
+INSERT = """INSERT INTO kept (number, word, bytes, amount) VALUES {rows}
+ON CONFLICT (number) DO UPDATE SET word = 'twice'"""
+COPY = """INSERT INTO kept (word, number, bytes, amount)
+SELECT g.column2, g.column1, g.column3, g.column4 FROM (VALUES {rows}) AS g"""
+CHANGE = """UPDATE kept AS k SET word = g.column2 || g.column2, bytes = g.column3
+FROM (VALUES {rows}) AS g WHERE k.number = g.column1 AND k.amount IS g.column4"""
+REMOVE = "DELETE FROM kept WHERE number IN (VALUES {rows})"
+VALUES: Sequence[Any] = ["word", "", "\x00", "ø\U0001f525", None, State.QUEUED]
+BYTES: Sequence[Any] = [b"", b"null", b"\x00\xff", None, b"x" * 5000]
+AMOUNTS: Sequence[Any] = [0, -1, 2**63 - 1, -(2**63), True, False, None]
+
+
+class CountingConnection(sqlite3.Connection):
+    """Counts the values that it is given, and the statements that it is asked for."""
+
+    given = 0
+    statements: frozenset[str] = frozenset()
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        self.given += len(parameters)
+        self.statements |= {sql}
+        return super().execute(sql, parameters)
+
+
+@pytest.fixture
+def raw() -> Iterator[CountingConnection]:
+    connection = sqlite3.connect(":memory:", isolation_level=None, factory=CountingConnection)
+    connection.execute("CREATE TABLE kept (number INTEGER PRIMARY KEY, word TEXT, bytes BLOB, amount INTEGER) STRICT")
+    yield connection
+    connection.close()
+
+
+def kept(raw: sqlite3.Connection) -> list[Any]:
+    return raw.execute("SELECT number, word, bytes, amount FROM kept ORDER BY number").fetchall()
+
+
+def made(chance: random.Random, count: int) -> list[tuple[Any, ...]]:
+    """Return rows, some of whose columns hold one value."""
+    columns: list[Callable[[], Any]] = []
+    for values in (VALUES, BYTES, AMOUNTS):
+        one = chance.choice(values)
+        columns.append(chance.choice([lambda one=one: one, lambda values=values: chance.choice(values)]))
+    return [(number, *(column() for column in columns)) for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, SHARED_ROWS_MIN - 1, SHARED_ROWS_MIN, 59, 100, 300])
+@pytest.mark.parametrize("insert", [INSERT, COPY])
+def test_what_is_given_is_kept(raw: CountingConnection, insert: str, count: int) -> None:
+    """Texts, bytes, whole numbers and nothing: what was inserted and changed is there as one row at a time would be."""
+    chance = random.Random(count)
+    for _ in range(12):
+        rows = made(chance, count)
+        assert run_batch(raw, insert, rows) == count
+        assert kept(raw) == [tuple(map(plain, row)) for row in rows]
+        others = [(number, word or "-", bytes_, rows[number][3]) for number, word, bytes_, _ in made(chance, count)]
+        assert run_batch(raw, CHANGE, others) == count
+        assert kept(raw) == [
+            (number, plain(word) * 2, bytes_, plain(amount)) for number, word, bytes_, amount in others
+        ]
+        assert run_batch(raw, REMOVE, [(number,) for number in range(count)]) == count
+
+
+def plain(value: Any) -> Any:
+    """Return what SQLite gives back for a value."""
+    return str(value) if isinstance(value, str) else int(value) if isinstance(value, bool) else value
+
+
+def test_what_all_rows_share_is_given_once(raw: CountingConnection) -> None:
+    """A hundred rows that differ in their numbers cost a hundred values, and a few for each statement."""
+    rows = [(number, "word", None, 5) for number in range(100)]
+    before = raw.given
+    run_batch(raw, INSERT, rows)
+    assert raw.given - before == 100 + 4 * 3
+
+
+def test_rows_that_are_all_the_same_are_as_many(raw: CountingConnection) -> None:
+    """The same row, many times over, is inserted once and changed as often as it comes again."""
+    assert run_batch(raw, INSERT, [(7, "word", None, 5)] * 20) == 20
+    assert kept(raw) == [(7, "twice", None, 5)]
+
+
+def test_a_batch_meets_few_statements(raw: CountingConnection) -> None:
+    """Batches of any length that share the same columns need one statement for each size of a chunk."""
+    before = raw.statements
+    for count in range(SHARED_ROWS_MIN, 300):
+        run_batch(raw, INSERT, [(number, "word", b"%d" % number, 5) for number in range(count)])
+    assert len(raw.statements - before) == 5
+
+
+def test_a_statement_is_made_once() -> None:
+    """The text of a statement is the same object each time, which is found among the prepared ones without a look."""
+    first = composed(INSERT, 64, (False, True, False, True))
+    assert composed(INSERT, 64, (False, True, False, True)) is first
