@@ -1,6 +1,6 @@
 """The report of a comparison as one HTML file, which looks like the status page and needs nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -40,19 +40,27 @@ def sections(report: dict[str, Any]) -> Iterator[Section]:
     counts = report["verdicts"]
     shown = [one for one in ShadowVerdict if counts[one] or one is ShadowVerdict.SAME]
     yield Section("", tiles(Figure(f"{counts[one]:,}", words_of(one), LEVELS.get(one, "warn")) for one in shown))
-    groups = report["groups"]
-    if not groups:
+    differing = [one for one in report["groups"] if one["verdict"] != ShadowVerdict.SAME]
+    staying = [one for one in report["groups"] if one["verdict"] == ShadowVerdict.SAME]
+    if not differing:
         yield Section("Differences", note("None: this code does with the recorded runs what was done with them."))
-        return
-    rows = [row_of(group) for group in groups[:GROUPS_MAX]]
-    headings = ("Runs", "Verdict", "What differs", "First", "All of them")
-    left_out = len(groups) - len(rows)
-    yield Section("Differences", table("What differs, the gravest first", headings, rows), more_in_words(left_out))
+    else:
+        said = more_in_words(differing) or "a run stands in each group of what differs"
+        yield Section("Differences", table_of("What differs, the gravest first", "What differs", differing), said)
+    if staying:
+        letters = table_of("Dead letters that stay as they are", "Why", staying)
+        yield Section("Not cured", letters, more_in_words(staying))
 
 
-def more_in_words(count: int) -> str:
+def table_of(caption: str, what: str, groups: Sequence[dict[str, Any]]) -> Markup:
+    """Return groups as a table, as many as a page holds."""
+    return table(caption, ("Runs", "Verdict", what, "First", "All of them"), map(row_of, groups[:GROUPS_MAX]))
+
+
+def more_in_words(groups: Sequence[dict[str, Any]]) -> str:
     """Say how many groups are not shown."""
-    return f"and {count:,} groups more, which --json names" if count else "a run stands in each group of what differs"
+    left_out = len(groups) - GROUPS_MAX
+    return f"and {left_out:,} groups more, which --json names" if left_out > 0 else ""
 
 
 def row_of(group: dict[str, Any]) -> list[Cell | Markup | str]:

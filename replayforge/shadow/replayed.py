@@ -59,7 +59,8 @@ class ReplayedRun(msgspec.Struct, frozen=True, kw_only=True):
     """How code fared with one recorded run. No function of a step was called, and nothing was written anywhere.
 
     `end` says where it came to. `result` is the JSON that it returned, None for nothing; `error` what it raised in
-    words, with its trace, by `signature` errors of its kind are known. `asks` are the steps that it would begin, where
+    words, with its trace, by `signature` errors of its kind are known, `failed_steps` are those whose recorded failures
+    the error carries. `asks` are the steps that it would begin, where
     it BEGINS; more than one where its tasks came to several at once. `stands` are the waits, and steps that are to be
     tried again or are in doubt, that it came to. `unreached` are recorded steps that it has not come to: where it
     BEGINS, RAISED or was refused an EFFECT, what comes later is among them; where it BEGINS, those are `unnamed` whose
@@ -72,6 +73,7 @@ class ReplayedRun(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes | None = None
     error: str | None = None
     signature: str | None = None
+    failed_steps: tuple[NamedStep, ...] = ()
     asks: tuple[Asked, ...] = ()
     stands: tuple[NamedStep, ...] = ()
     effect: OutsideEffect | None = None

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from replayforge.shadow.comparing import Comparison
-from replayforge.shadow.verdicts import GRAVITY, UNDECIDABLE, Difference, ShadowVerdict, gravest
+from replayforge.shadow.verdicts import ERROR, GRAVITY, UNDECIDABLE, Difference, ShadowVerdict, gravest, step_of
 
 GROUPS_SHOWN = 20
 VALUE_CHARACTERS = 60
+ERROR_CHARACTERS = 200
 SAME_EXIT_CODE, CHANGED_EXIT_CODE, UNDECIDABLE_EXIT_CODE = 0, 1, 2
 WORDS = {
     ShadowVerdict.RESULT_CHANGED: "result changed",
@@ -25,7 +26,10 @@ WORDS = {
 
 
 def report_of(comparison: Comparison) -> dict[str, Any]:
-    """Return the report as JSON values: how many runs came to which verdict, and groups of what differs alike."""
+    """Return the report as JSON values: how many runs came to which verdict, and groups of what differs alike.
+
+    Dead letters that stay as they are make groups as well, by their errors: why they are not cured.
+    """
     counts = Counter(gravest(comparison.found[run.id]) for run in comparison.runs)
     return {
         "runs": len(comparison.runs),
@@ -38,7 +42,7 @@ def groups_of(comparison: Comparison) -> Iterator[dict[str, Any]]:
     """Yield the groups, the gravest and largest first; a run is in each group of what differs in it."""
     members: dict[Difference, list[int]] = {}
     for at, run in enumerate(comparison.runs):
-        for difference in comparison.found[run.id]:
+        for difference in comparison.told(run):
             members.setdefault(difference, []).append(at)
     order = sorted(members.items(), key=lambda item: (-GRAVITY.index(item[0].verdict), -len(item[1])))
     for difference, own in order:
@@ -91,29 +95,49 @@ def words_of(verdict: ShadowVerdict) -> str:
 def group_in_words(group: dict[str, Any]) -> str:
     """Return a group in one line."""
     count, first = group["count"], group["first"]
-    head = f"{count:,} run{'' if count == 1 else 's'}: {WORDS[group['verdict']]}"
-    return f"{head}: {change_in_words(group)}; first: {first['workflow_id']} ({first['id']})"
+    told = change_in_words(group)
+    if group["verdict"] != ShadowVerdict.SAME:
+        told = f"{WORDS[group['verdict']]}: {told}"
+    return f"{count:,} run{'' if count == 1 else 's'}: {told}; first: {first['workflow_id']} ({first['id']})"
 
 
 def change_in_words(group: dict[str, Any]) -> str:
     """Return where something differs, and how."""
     place, before, after = group["pointer"], short(group["before"]), short(group["after"])
     match group["verdict"]:
+        case ShadowVerdict.SAME:
+            return f"still {plain(group['after'])}{stop_in_words(place)}"
         case ShadowVerdict.NEW_STEP:
             return f"{place} would begin: {after}" + (f", recorded as {before}" if before else "")
         case ShadowVerdict.STEP_VANISHED:
             return f"{place} {before} is not asked for any more"
         case ShadowVerdict.CURED:
-            return f"{before} is over, as far as recorded"
+            return f"{plain(group['before'])} is over, as far as recorded"
         case ShadowVerdict.EFFECT | ShadowVerdict.NOT_REPRODUCIBLE:
-            return after
+            return plain(group["after"])
         case ShadowVerdict.RAISES:
-            return f"{before or 'no error'} -> {after}"
+            return f"{plain(group['before']) or 'no error'} -> {plain(group['after'])}"
         case _:
             return f"{place} {before or 'nothing'} -> {after or 'nothing'}"
 
 
+def stop_in_words(place: str) -> str:
+    """Say at which step a dead letter stays one, if it does at one, and why another function of it changes nothing."""
+    if place == ERROR:
+        return ""
+    return f": stopped at the step {step_of(place)}, recorded as failed; shadow does not call steps"
+
+
 def short(value: msgspec.Raw | None) -> str:
-    """Return JSON as far as it fits into a line; a text stands without its quotes where it says what is wrong."""
-    text = "" if value is None else bytes(value).decode()
-    return text if len(text) <= VALUE_CHARACTERS else f"{text[: VALUE_CHARACTERS - 1]}…"
+    """Return JSON as far as it fits into a line."""
+    return cut("" if value is None else bytes(value).decode(), VALUE_CHARACTERS)
+
+
+def plain(value: msgspec.Raw | None) -> str:
+    """Return what is wrong, as it was said."""
+    return "" if value is None else cut(str(msgspec.json.decode(value)), ERROR_CHARACTERS)
+
+
+def cut(text: str, characters: int) -> str:
+    """Return a text as far as it fits."""
+    return text if len(text) <= characters else f"{text[: characters - 1]}…"

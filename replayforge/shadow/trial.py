@@ -22,7 +22,7 @@ from replayforge.shadow.code_names import CodeNames
 from replayforge.shadow.guard import FOREIGN, roots_of
 from replayforge.shadow.moved_time import SkippingLoop
 from replayforge.shadow.recorded_answers import RecordedJournaling, TrialFindings
-from replayforge.shadow.replayed import End, Job, OutsideEffect, ReplayedRun
+from replayforge.shadow.replayed import End, Job, NamedStep, OutsideEffect, ReplayedRun
 from replayforge.telemetry import Telemetry
 
 NO_LIMITS = JournalLimits(result_bytes_max=1 << 40, steps_max=1 << 40, bytes_max=1 << 40)
@@ -201,4 +201,7 @@ def replayed(run: RecordedRun, result: Result, findings: TrialFindings, effect: 
     if result.outcome is Outcome.SUCCEEDED:
         return msgspec.structs.replace(found, result=result.value)
     error = result.error or "unknown error"
-    return msgspec.structs.replace(found, end=End.RAISED, error=error, signature=error_signature(error))
+    failed = tuple(NamedStep(one.kind, one.step) for one in run.expected if one.step in result.failed_steps)
+    return msgspec.structs.replace(
+        found, end=End.RAISED, error=error, signature=error_signature(error), failed_steps=failed
+    )

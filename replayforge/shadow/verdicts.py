@@ -104,6 +104,17 @@ def differences_at_end(run: RecordedRun, replayed: ReplayedRun) -> Iterator[Diff
             yield from returned(run, replayed)
 
 
+def staying(run: RecordedRun, stopped_at: NamedStep | None) -> Difference:
+    """Return what there is to say of a dead letter that stays one: by which error, and at which step that is recorded
+    as failed, where its code comes to an end by that.
+
+    It is no difference, but is told like one.
+    """
+    pointer = ERROR if stopped_at is None else step_pointer(stopped_at.step)
+    error = error_of(run)
+    return Difference(ShadowVerdict.SAME, pointer, error, error)
+
+
 def begun(run: RecordedRun, replayed: ReplayedRun) -> Iterator[Difference]:
     """Yield the steps that would begin; a dead letter that gets beyond all that is recorded of it is cured so far."""
     if is_dead(run) and not replayed.unreached:
@@ -165,6 +176,11 @@ def vanished(step: NamedStep) -> Difference:
 def step_pointer(step: str) -> str:
     """Return where a step stands in the report."""
     return f"/steps/{escaped(step)}"
+
+
+def step_of(pointer: str) -> str:
+    """Return the step that stands at a pointer."""
+    return pointer.removeprefix("/steps/").replace("~1", "/").replace("~0", "~")
 
 
 # What counts of that

@@ -179,6 +179,15 @@ def test_a_recorded_failure_is_heard_before_anything_new_begins(as_changed: dict
     assert "ValueError: no" in (as_changed["group"].error or "")
 
 
+def test_the_step_is_named_whose_recorded_failure_ends_a_run(
+    as_recorded: dict[str, ReplayedRun], as_changed: dict[str, ReplayedRun]
+) -> None:
+    """Also out of a group of errors; an error of the code's own names none."""
+    for one in (as_recorded["group"], as_changed["group"]):
+        assert one.failed_steps == (NamedStep("step", "refuse"),)
+    assert as_changed["parked.raises"].failed_steps == ()
+
+
 def test_a_type_that_nobody_handles_any_more_is_named(as_changed: dict[str, ReplayedRun]) -> None:
     assert as_changed["removed"].end is End.NO_HANDLER
 

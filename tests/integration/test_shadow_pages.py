@@ -48,6 +48,12 @@ async def test_from_a_group_to_the_replay_of_the_cured(fixed: tuple[House, list[
     assert "Replay the 2 that are cured" in text
     assert order["ids"].split() == ids[:2]
 
+    _, other = await hidden(house, "/shadow/new?group_by=error&group=ValueError: too many")
+    _, there, _ = await submit(house, "/shadow", other | {"handlers": FIXED})
+    _, text = await page(house, there)
+    assert "Not cured, and why" in text
+    assert "still ValueError: too many" in text
+
     status, target, message = await submit(house, "/replays", order | {"reason": "cured"})
     assert message == "Bulk replay rpl_1 of 2 events was made; it goes on by itself."
     await job_in(house, {"id": "rpl_1"}, "done", ended=True)

@@ -53,13 +53,16 @@ async def report(request: web.Request) -> web.Response:
     context = context_of(request)
     kept = context.shadow.find(request.match_info["id"])
     reading = Reading(context.masked_names)
-    groups = kept.report["groups"]
+    differing = [group for group in kept.report["groups"] if group["verdict"] != ShadowVerdict.SAME]
+    staying = [group for group in kept.report["groups"] if group["verdict"] == ShadowVerdict.SAME]
     view = views.ShadowView(
         handlers=kept.handlers,
         level=LEVELS[exit_code(kept.report)],
         summary=summary_in_words(kept.report),
-        rows=[shadow_row(group, reading) for group in groups[:GROUPS_MAX]],
-        groups_left=max(0, len(groups) - GROUPS_MAX),
+        tables=[
+            shadow_table("What differs, the gravest first", differing, reading),
+            shadow_table("Not cured, and why", staying, reading),
+        ],
         cured=len(kept.cured),
         hidden=[
             ("ids", " ".join(kept.cured)),
@@ -68,6 +71,12 @@ async def report(request: web.Request) -> web.Response:
         ],
     )
     return await show(request, PageTemplate("shadow.html", "Shadow", "dead"), view)
+
+
+def shadow_table(caption: str, groups: list[dict[str, Any]], reading: Reading) -> views.ShadowTable:
+    """Return groups as a table, as many as a page holds."""
+    rows = [shadow_row(group, reading) for group in groups[:GROUPS_MAX]]
+    return views.ShadowTable(caption, rows, len(groups) - len(rows))
 
 
 def shadow_row(group: dict[str, Any], reading: Reading) -> views.ShadowRow:
@@ -88,7 +97,10 @@ def without_secrets(group: dict[str, Any], reading: Reading) -> dict[str, Any]:
     def masked(value: msgspec.Raw | None) -> msgspec.Raw | None:
         if value is None:
             return None
-        text = MASK if is_hidden else hidden(shown(bytes(value), reading).text, reading)
-        return msgspec.Raw(text.encode())
+        if is_hidden:
+            return msgspec.Raw(MASK.encode())
+        if bytes(value).startswith(b'"'):  # a text, which is one afterwards as well
+            return msgspec.Raw(msgspec.json.encode(hidden(msgspec.json.decode(value, type=str), reading)))
+        return msgspec.Raw(hidden(shown(bytes(value), reading).text, reading).encode())
 
     return group | {"before": masked(group["before"]), "after": masked(group["after"])}

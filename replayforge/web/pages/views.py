@@ -232,14 +232,22 @@ class ShadowRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowTable:
+    """Groups of runs of one sort, and how many groups more there are."""
+
+    caption: str
+    rows: list[ShadowRow]
+    groups_left: int
+
+
+@dataclass(frozen=True, slots=True)
 class ShadowView:
     """What came of a comparison; `hidden` is what the form carries along that has the cured ones replayed."""
 
     handlers: str
     level: str
     summary: str
-    rows: list[ShadowRow]
-    groups_left: int
+    tables: list[ShadowTable]
     cured: int
     hidden: list[tuple[str, str]]
 
