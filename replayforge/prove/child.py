@@ -1,8 +1,10 @@
-"""The daemon that is proved: it tells whoever asks where its handlers stand, and lets nothing out past the proxy.
+"""The daemons that are proved: each tells whoever asks where its handlers stand, and lets nothing out past the proxy.
 
-All of that is done here, in a process of its own; a daemon that serves knows nothing of it.
+All of that is done here, in processes of their own; a daemon that serves knows nothing of it. They are forks of one
+process that has loaded the program, but no code of the user's.
 """
 
+import importlib
 import os
 import runpy
 import signal
@@ -16,11 +18,12 @@ import msgspec
 
 from replayforge import crashpoints
 from replayforge.crashpoints import STEP_BEGAN
+from replayforge.fork_server import FIRST_HANDLE, serve
 from replayforge.prove.whereabouts import Site, site_in, sites_of, stack
 
-LINE_VARIABLE = "REPLAYFORGE_PROVE_LINE"
 RULES_VARIABLE = "REPLAYFORGE_PROVE_RULES"
 OWN_CALLS = 2  # of this module, on top of whoever connects
+LOADED = ("cli.main", "cli.serve_command")
 
 
 class ChildRules(msgspec.Struct, frozen=True):
@@ -93,15 +96,23 @@ class Observer:
         raise PermissionError(f"replayforge prove lets nothing out past its proxy: {address} (--forward opens it)")
 
 
+def load() -> None:
+    """Load what every daemon would."""
+    sys.modules["uvloop"] = None  # type: ignore[assignment]  # its connections are not to be heard of
+    for module in LOADED:
+        importlib.import_module(f"replayforge.{module}")
+
+
 def main() -> None:
-    """Become the daemon that the command line asks for."""
+    """Load, and in each fork be the daemon that is asked for."""
+    load()
+    serve(socket.socket(fileno=int(sys.argv[1])))
     rules = msgspec.json.decode(os.environ.pop(RULES_VARIABLE), type=ChildRules)
-    line = socket.socket(fileno=int(os.environ.pop(LINE_VARIABLE)))
+    line = socket.socket(fileno=FIRST_HANDLE)
     line.set_inheritable(False)
     observer = Observer(rules, line)
     threading.Thread(target=observer.answer, name="prove", daemon=True).start()
     sys.addaudithook(observer.hear)
-    sys.modules["uvloop"] = None  # type: ignore[assignment]  # its connections are not to be heard of
     sys.path.insert(0, str(Path.cwd()))
     runpy.run_module("replayforge", run_name="__main__")
 

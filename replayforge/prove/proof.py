@@ -1,8 +1,10 @@
-"""The whole proof: which trials there are, two of them at a time, and what all of them come to."""
+"""The whole proof: which trials there are, some of them at a time, and what all of them come to."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,16 @@ from typing import Any
 import msgspec
 
 from replayforge.crashpoints import POINTS
+from replayforge.forked_process import ForkServer
 from replayforge.prove.certificates import Certificates
 from replayforge.prove.described import Described
 from replayforge.prove.judging import RED, CrashCell, CrashMark, doubts_about, effects_of, judged
-from replayforge.prove.proved_daemon import Subject
+from replayforge.prove.proved_daemon import Subject, inherited
 from replayforge.prove.samples import SampleEvent, with_signals
 from replayforge.prove.trial import CrashTrial, tried
 
-AT_ONCE = 2
+CHILD = "replayforge.prove.child"
+AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # half of what a trial takes is waiting for disks and for time
 # Points that a handler comes to by what it does: each pass is one more place to die. Others say all at the first.
 OF_HANDLERS = ("attempt.", "step.", "child.", "park.", "signal.", "wake.", "settle.")
 OF_STEPS = ("step.started", "step.returned")
@@ -93,14 +97,16 @@ class Prover:
 
     def prove(self, samples: Sequence[SampleEvent], signals: Sequence[SampleEvent], told: Described) -> list[Row]:
         """Try every sample at every point on its road, and return a row for each."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        if not samples:
+            return []
+        with closing(ForkServer(CHILD, Path.cwd(), inherited())) as server, ThreadPoolExecutor(AT_ONCE) as pool:
             try:
                 sent = [with_signals(sample, signals) for sample in samples]
-                trials = [pool.submit(self.try_once, bodies, "") for bodies in sent for _ in range(2)]
+                trials = [pool.submit(self.try_once, server, bodies, "") for bodies in sent for _ in range(2)]
                 usual = in_pairs(self.awaited(trials))
                 planned = [points_of(*pair, self.limits) for pair in usual]
                 dying = [
-                    [pool.submit(self.try_once, bodies, f"{point}:{nth}") for point, nth in points]
+                    [pool.submit(self.try_once, server, bodies, f"{point}:{nth}") for point, nth in points]
                     for bodies, points in zip(sent, planned, strict=True)
                 ]
                 self.awaited([trial for row in dying for trial in row])
@@ -113,11 +119,12 @@ class Prover:
             for sample, pair, points, row in zip(samples, usual, planned, dying, strict=True)
         ]
 
-    def try_once(self, bodies: Sequence[Mapping[str, Any]], crash_at: str) -> CrashTrial:
+    def try_once(self, server: ForkServer, bodies: Sequence[Mapping[str, Any]], crash_at: str) -> CrashTrial:
         """Carry out one trial."""
         directory = self.directory / f"trial-{next(self.numbers)}"
         seconds = self.limits.trial_seconds
-        return tried(directory, self.subject, self.certificates, bodies, crash_at, seconds, self.stopping)
+        made_of = directory, self.subject, self.certificates, server
+        return tried(*made_of, bodies, crash_at, seconds, self.stopping)
 
     def awaited(self, trials: Sequence["Future[CrashTrial]"]) -> list[CrashTrial]:
         """Return what came of trials once all have ended, and say now and then how far they are; Ctrl-C is heard."""

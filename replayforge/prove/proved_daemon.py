@@ -4,7 +4,6 @@ import contextlib
 import os
 import queue
 import socket
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic, sleep
@@ -17,13 +16,13 @@ from replayforge.client.http import ClientConnection
 from replayforge.config import LoadedConfig, load_config
 from replayforge.config.sources import ENVIRONMENT_PREFIX, environment_of
 from replayforge.crashpoints import POINTS
+from replayforge.forked_process import ForkServer
 from replayforge.prove.certificates import Certificates
-from replayforge.prove.child import LINE_VARIABLE, RULES_VARIABLE, ChildRules, DaemonAnswer, Noted
+from replayforge.prove.child import RULES_VARIABLE, ChildRules, DaemonAnswer, Noted
 from replayforge.prove.proxy import OutsideRules, Proxy, line_to
 from replayforge.prove.whereabouts import Site
-from replayforge.serve_process import ServeProcess, python_module, serve_arguments
+from replayforge.serve_process import ServeProcess, serve_arguments
 
-CHILD = "replayforge.prove.child"
 ARMED_TIMES = 1_000_000_000  # never reached: it tells how often a point was passed
 START_SECONDS_MAX = 30.0
 WORDS_MAX = 20
@@ -58,9 +57,10 @@ class ProvedDaemon:
     Call `start` and the rest from one thread.
     """
 
-    def __init__(self, directory: Path, subject: Subject, certificates: Certificates) -> None:
+    def __init__(self, directory: Path, subject: Subject, certificates: Certificates, server: ForkServer) -> None:
         self.directory = directory
         self.subject = subject
+        self.server = server
         self.proxy = Proxy(subject.outside, certificates, self.sites)
         self.process: ServeProcess | None = None
         self.line: socket.socket | None = None
@@ -89,29 +89,26 @@ class ProvedDaemon:
         ours, theirs = socket.socketpair()
         self.line, self.ask = ours, line_to(ours)
         with theirs:
-            process = subprocess.Popen(  # noqa: S603  (this very program)
-                self.command(crash_at), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                env=self.environment(theirs.fileno()), pass_fds=[theirs.fileno()], start_new_session=True,
-            )  # fmt: skip
+            process = self.server.start_heard(
+                self.arguments(crash_at), Path.cwd(), self.environment(), [theirs.fileno()]
+            )
         self.process = ServeProcess(process, hear_error=self.words.put)
         return ClientConnection(self.process.wait_listening(START_SECONDS_MAX))
 
-    def command(self, crash_at: Sequence[str]) -> list[str]:
+    def arguments(self, crash_at: Sequence[str]) -> list[str]:
         """Return the command line: no configuration file, the user's handlers, and every point armed."""
         dying = [point.partition(":")[0] for point in crash_at]
         armed = [*crash_at, *(f"{point}:{ARMED_TIMES}" for point in POINTS if point not in dying)]
         options = [part for one in self.subject.modules for part in ("--handlers", one)]
         options += [part for one in armed for part in ("--crash-at", one)]
-        arguments = serve_arguments(self.directory / "data", "--config", os.devnull, "--simulate-crashes", *options)
-        return python_module(CHILD, *arguments)
+        return serve_arguments(self.directory / "data", "--config", os.devnull, "--simulate-crashes", *options)
 
-    def environment(self, line: int) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """Return the environment: the user's, with the proxy in it and without settings of a daemon."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
         open_to = (self.proxy.address, *self.subject.outside.forwarded)
         rules = ChildRules(self.subject.roots, open_to, str(self.notes), ARMED_TIMES)
-        own = {LINE_VARIABLE: str(line), RULES_VARIABLE: msgspec.json.encode(rules).decode()}
-        return {**self.proxy.environment(inherited), **environment_of(self.settings), **own}
+        own = {RULES_VARIABLE: msgspec.json.encode(rules).decode()}
+        return {**self.proxy.environment(inherited()), **environment_of(self.settings), **own}
 
     def configuration(self) -> LoadedConfig:
         """Return the configuration it runs with."""
@@ -163,3 +160,8 @@ class ProvedDaemon:
     ) -> None:
         self.kill()
         self.exit_stack.close()
+
+
+def inherited() -> dict[str, str]:
+    """Return the environment of the user, without settings of a daemon."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}

@@ -15,6 +15,7 @@ from replayforge.crashpoints import EXIT_CODE
 from replayforge.demo.proof import objections_to_check
 from replayforge.domain.journal import StepState
 from replayforge.domain.lifecycle import State
+from replayforge.forked_process import ForkServer
 from replayforge.prove.certificates import Certificates
 from replayforge.prove.proved_daemon import ProvedDaemon, Subject
 from replayforge.prove.proxy import Call
@@ -193,6 +194,7 @@ def tried(
     directory: Path,
     subject: Subject,
     certificates: Certificates,
+    server: ForkServer,
     bodies: Sequence[Mapping[str, Any]],
     crash_at: str,
     seconds: float,
@@ -200,5 +202,5 @@ def tried(
 ) -> CrashTrial:
     """Carry out one trial in a directory of its own."""
     directory.mkdir()
-    with ProvedDaemon(directory, subject, certificates) as daemon:
+    with ProvedDaemon(directory, subject, certificates, server) as daemon:
         return TrialRun(daemon, crash_at, monotonic() + seconds, stopping).carry_out(bodies)
