@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from replayforge.domain.admission import EVERYTHING, Pause
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, to_us
 from replayforge.domain.lifecycle import State
-from replayforge.domain.reports import Group, Ledger, dead_in_words, held_in_words
+from replayforge.domain.reports import Ledger, NewError, dead_in_words, held_in_words
 
 NEW_SECONDS = 3600.0  # for so long an error signature is new
 SUBJECTS_MAX = 20  # of one alert; further ones follow as those end
@@ -49,15 +49,18 @@ class AlertRule:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """How the daemon and its store are at a moment. `groups` are dead letters by error, None where nobody asked for
-    them or they could not be told; `accepts_for_disk` is false while the disk is too full to accept anything."""
+    """How the daemon and its store are at a moment.
+
+    `new_errors` are the first of those that no dead letter had so many seconds ago, by these seconds, for which a rule
+    asks; None where they could not be told. `accepts_for_disk` is false while the disk is too full to accept anything.
+    """
 
     node: str
     now_us: int
     ledger: Ledger
     oldest_queued_seconds: float
     pauses: Sequence[Pause]
-    groups: Sequence[Group] | None
+    new_errors: Mapping[float, Sequence[NewError] | None]
     disk_free_bytes: int
     accepts_for_disk: bool
 
@@ -111,11 +114,8 @@ def dead_letters(threshold: float, sight: Sight) -> dict[str, str]:
 
 def new_error_signature(threshold: float, sight: Sight) -> dict[str, str] | None:
     """Name the errors of dead letters that none of those that are there had so many seconds ago."""
-    if sight.groups is None:
-        return None
-    since_us = sight.now_us - to_us(threshold)
-    new = sorted((one for one in sight.groups if one.first_at_us > since_us), key=lambda one: one.first_at_us)
-    return {one.name: f"A new error, {one.count:,} times so far: {one.name}" for one in new[:SUBJECTS_MAX]}
+    new = sight.new_errors[threshold]
+    return None if new is None else {one.name: f"A new error, {one.count:,} times so far: {one.name}" for one in new}
 
 
 def oldest_waiting(threshold: float, sight: Sight) -> dict[str, str]:

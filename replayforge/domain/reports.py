@@ -114,6 +114,15 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class NewError:
+    """An error that dead letters have, none of which had it before: how many, 1,000 at most, and since when."""
+
+    name: str
+    count: int
+    first_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class LogCursor:
     """How far one log has been projected into the store, and what became of its records."""
 

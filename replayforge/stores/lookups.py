@@ -9,7 +9,7 @@ from msgspec import structs
 from replayforge.domain.event import Action, Attempt, Content, Entry, Lease, Meaning, StoredEvent
 from replayforge.domain.identity import event_id_for_key
 from replayforge.domain.lifecycle import State
-from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
+from replayforge.domain.reports import EventFilter, Group, LogCursor, NewError, Node, WorkflowSummary
 from replayforge.stores.driver import Fetch, Steps
 from replayforge.stores.lanes import all_problems
 from replayforge.stores.rows import Row, attempt, group, node, stored_event
@@ -54,6 +54,7 @@ WORKFLOW_EVENTS_MAX = 10_000  # of one workflow, how many of its newest events a
 COUNTED_MAX = 100_000  # events that are counted for one workflow alone, and after which a page of them ends
 GONE = Content(b"null", b"{}")  # what is shown where somebody removed what came with an event
 SCAN_MAX = 10_000
+NEW_LETTERS_MAX = 1_000  # of one new error no more are counted
 LIKE_ESCAPES = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
 
 # Conditions for the `{filters}` place of list queries; the same in both dialects, each served by an index.
@@ -321,6 +322,13 @@ def dead_letter_groups(group_by: str, limit: int) -> Steps[list[Group]]:
     """Fetch the newest 10,000 dead letters gathered by `error`, `type`, `service` or `reason`."""
     rows = yield Fetch("dead_letter_groups", {"group_by": group_by, "scan_max": SCAN_MAX, "count": limit})
     return [group(row) for row in rows]
+
+
+def new_errors(since_us: int, limit: int) -> Steps[list[NewError]]:
+    """Fetch the errors of dead letters that none had up to a time, of 10,000 different ones, the first ones first."""
+    asked = {"since_us": since_us, "count": limit, "scan_max": SCAN_MAX, "letters_max": NEW_LETTERS_MAX}
+    rows = yield Fetch("new_errors", asked)
+    return [NewError(*row) for row in rows]
 
 
 def handlerless(limit: int) -> Steps[list[Group]]:

@@ -30,7 +30,7 @@ from replayforge.domain.poison import Suspicion
 from replayforge.domain.reclaim import InFlight, Reclaim
 from replayforge.domain.recorded_run import RecordedRun
 from replayforge.domain.replay_plan import PastJournal
-from replayforge.domain.reports import EventFilter, Group, LogCursor, Node, WorkflowSummary
+from replayforge.domain.reports import EventFilter, Group, LogCursor, NewError, Node, WorkflowSummary
 from replayforge.stores import (
     alerts,
     code_changes,
@@ -783,6 +783,10 @@ class Store:
     async def dead_letter_groups(self, group_by: str, limit: int = 100) -> list[Group]:
         """Return the newest dead letters gathered by error, type, service or reason."""
         return await self.driver.look(lambda: lookups.dead_letter_groups(group_by, limit))
+
+    async def new_errors(self, since_us: int, limit: int) -> list[NewError]:
+        """Return the errors of dead letters that none had up to a time, the first ones, of 10,000 different ones."""
+        return await self.driver.look(lambda: lookups.new_errors(since_us, limit))
 
     async def handlerless(self, limit: int = 20) -> list[Group]:
         """Return the newest dead letters that found no handler, gathered by type."""

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ def handlers() -> Handlers:
     async def fails(event: Event, context: Context) -> None:
         raise RuntimeError("no money")
 
+    @handlers.on("fails.somehow", max_attempts=1)
+    async def fails_somehow(event: Event, context: Context) -> None:
+        raise RuntimeError(event.payload)
+
     @handlers.on("charge", on_crash="hold")
     async def charge(event: Event, context: Context) -> None: ...
 
@@ -108,6 +113,24 @@ async def test_dead_letters_are_told_once_when_they_begin_and_once_when_they_end
         assert ids[0] == message["id"].partition(".")[0]
         assert receiver.messages[0]["ended_at"] > receiver.messages[0]["began_at"]
         assert receiver.told() == ["dead-letters ended", "new-error-signature ended RuntimeError: no money"]
+
+
+async def test_a_rare_new_error_is_told_among_many_frequent_ones(receiver: Receiver) -> None:
+    """Those that are not new may be as many, and as frequent, as they like; of many new ones the first 20 are told."""
+    words = ["".join(letters) for letters in product("abcdefgh", repeat=3)]
+    async with Forge(handlers(), settings={"alerts": [receiver.alert("new_error_signature")]}) as forge:
+        for word in words[:101] * 2:
+            await forge.send("fails.somehow", word)
+        await forge.advance(seconds=3700)
+        await look(forge)
+        assert receiver.told() == []
+        await forge.send("fails.somehow", "rare")
+        await look(forge)
+        assert receiver.told() == ["new-error-signature began RuntimeError: rare"]
+        for word in words[101:141]:
+            await forge.send("fails.somehow", word)
+        await look(forge)
+        assert receiver.told() == [f"new-error-signature began RuntimeError: {word}" for word in words[101:120]]
 
 
 async def test_what_is_held_or_was_forgotten_is_told(receiver: Receiver) -> None:

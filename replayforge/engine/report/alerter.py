@@ -10,6 +10,7 @@ import msgspec
 
 from replayforge import crashpoints
 from replayforge.domain.alerts import (
+    SUBJECTS_MAX,
     Alert,
     Condition,
     Here,
@@ -23,7 +24,7 @@ from replayforge.domain.alerts import (
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock, format_time, to_us
 from replayforge.domain.errors import NotFound, Unavailable
 from replayforge.domain.identity import new_event_id
-from replayforge.domain.reports import Group
+from replayforge.domain.reports import NewError
 from replayforge.engine.report.alert_delivery import ConfiguredAlert, Undelivered
 from replayforge.engine.report.convergence import Convergence, ConvergenceQuery
 from replayforge.engine.report.daemon_status import DaemonStatus
@@ -78,7 +79,8 @@ class Alerter:
         telemetry: Telemetry,
     ) -> None:
         self.by_name = {one.rule.name: one for one in configured}
-        self.asks_for_groups = any(one.rule.condition is Condition.NEW_ERROR_SIGNATURE for one in configured)
+        new_errors = [one.rule for one in configured if one.rule.condition is Condition.NEW_ERROR_SIGNATURE]
+        self.new_for_seconds = sorted({rule.threshold for rule in new_errors})
         self.store = store
         self.convergence = convergence
         self.status = status
@@ -137,21 +139,22 @@ class Alerter:
 
     async def sight(self, report: Convergence) -> Sight:
         """Return what the conditions are judged by."""
+        now_us = self.clock.now_us()
         return Sight(
             node=self.store.node,
-            now_us=self.clock.now_us(),
+            now_us=now_us,
             ledger=report.ledger,
             oldest_queued_seconds=report.oldest_queued_seconds,
             pauses=report.pauses,
-            groups=await self.groups() if self.asks_for_groups else None,
+            new_errors={seconds: await self.new_errors(now_us - to_us(seconds)) for seconds in self.new_for_seconds},
             disk_free_bytes=self.status.disk_free_bytes(),
             accepts_for_disk=not self.status.intake.disk_low,
         )
 
-    async def groups(self) -> list[Group] | None:
-        """Return dead letters by error; None where there are so many that the answer takes too long."""
+    async def new_errors(self, since_us: int) -> list[NewError] | None:
+        """Return the errors that no dead letter had before; None where there are so many that it takes too long."""
         try:
-            return await self.store.dead_letter_groups("error")
+            return await self.store.new_errors(since_us, SUBJECTS_MAX)
         except Unavailable:
             return None
 

@@ -1383,6 +1383,39 @@ FROM (
     FROM events WHERE state = 'dead_lettered' ORDER BY seq DESC LIMIT :scan_max
 ) AS newest GROUP BY kind ORDER BY count(*) DESC LIMIT :count
 
+-- new_errors --
+-- The errors of dead letters that none had up to a time: from one error to the next, each by its first dead letter.
+WITH RECURSIVE errors (name, nth) AS (
+    SELECT (
+        SELECT coalesce(error_signature, reason) FROM events
+        WHERE state = 'dead_lettered' AND coalesce(error_signature, reason) >= ''
+        ORDER BY coalesce(error_signature, reason) LIMIT 1
+    ), 1
+    UNION ALL
+    SELECT (
+        SELECT coalesce(error_signature, reason) FROM events
+        WHERE state = 'dead_lettered' AND coalesce(error_signature, reason) > errors.name
+        ORDER BY coalesce(error_signature, reason) LIMIT 1
+    ), nth + 1
+    FROM errors WHERE errors.name IS NOT NULL AND nth < :scan_max
+)
+SELECT name, (
+    SELECT count(*) FROM (
+        SELECT 1 FROM events
+        WHERE state = 'dead_lettered' AND coalesce(error_signature, reason) = fresh.name LIMIT :letters_max
+    ) AS counted
+), first_at_us
+FROM (
+    SELECT name, first_at_us FROM (
+        SELECT name, (
+            SELECT updated_at_us FROM events
+            WHERE state = 'dead_lettered' AND coalesce(error_signature, reason) = errors.name
+            ORDER BY updated_at_us LIMIT 1
+        ) AS first_at_us
+        FROM errors WHERE name IS NOT NULL
+    ) AS dated WHERE first_at_us > :since_us ORDER BY first_at_us, name LIMIT :count
+) AS fresh
+
 -- handlerless --
 -- Those of the newest dead letters that found no handler, gathered by type.
 SELECT event_type, count(*), min(updated_at_us), max(updated_at_us), 1, max(id),

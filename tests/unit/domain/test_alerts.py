@@ -7,7 +7,6 @@ from msgspec.structs import replace as changed
 
 from replayforge.domain.admission import EVERYTHING, Pause
 from replayforge.domain.alerts import (
-    SUBJECTS_MAX,
     Alert,
     AlertRule,
     Condition,
@@ -20,7 +19,7 @@ from replayforge.domain.alerts import (
     undelivered,
 )
 from replayforge.domain.lifecycle import State
-from replayforge.domain.reports import Group, Ledger
+from replayforge.domain.reports import Ledger, NewError
 
 NOW_US = 10_000_000_000
 HERE = Here("here", {"here", "peer"}, NOW_US)
@@ -37,14 +36,10 @@ def ledger(inserted: int = 3, unreadable: int = 0, gaps: int = 0, **states: int)
 
 def sight(**options: Any) -> Sight:
     given: dict[str, Any] = {
-        "node": "here", "now_us": NOW_US, "ledger": ledger(), "oldest_queued_seconds": 0.0, "pauses": (), "groups": (),
-        "disk_free_bytes": 100, "accepts_for_disk": True,
+        "node": "here", "now_us": NOW_US, "ledger": ledger(), "oldest_queued_seconds": 0.0, "pauses": (),
+        "new_errors": {60: ()}, "disk_free_bytes": 100, "accepts_for_disk": True,
     }  # fmt: skip
     return Sight(**given | options)
-
-
-def group(name: str, first_at_us: int) -> Group:
-    return Group(name, 2, first_at_us, NOW_US, 1, "sample")
 
 
 def pause(pattern: str, seconds_ago: int) -> Pause:
@@ -71,8 +66,8 @@ LOST = Ledger(records=3, unprojected=0, not_events=0, copies=0, inserted=2, stat
         (Condition.DISK_LOW, 0, sight(accepts_for_disk=False), ["here"]),
         (Condition.HANDLER_PAUSED, 60, sight(pauses=[pause("a", 61), pause("b", 60)]), ["a"]),
         (Condition.HANDLER_PAUSED, 60, sight(pauses=[pause(EVERYTHING, 61)]), [EVERYTHING]),
-        (Condition.NEW_ERROR_SIGNATURE, 60, sight(groups=[group("new", NOW_US), group("old", 1)]), ["new"]),
-        (Condition.NEW_ERROR_SIGNATURE, 60, sight(groups=None), None),
+        (Condition.NEW_ERROR_SIGNATURE, 60, sight(new_errors={60: [NewError("new", 2, NOW_US)], 70: []}), ["new"]),
+        (Condition.NEW_ERROR_SIGNATURE, 60, sight(new_errors={60: None}), None),
     ],
 )
 def test_when_each_stands(condition: Condition, threshold: float, seen: Sight, subjects: list[str] | None) -> None:
@@ -80,13 +75,6 @@ def test_when_each_stands(condition: Condition, threshold: float, seen: Sight, s
     found = standing(AlertRule("one", condition, threshold), seen)
     assert (found if found is None else list(found)) == subjects
     assert all(words.endswith((".", "new", "down")) for words in (found or {}).values())
-
-
-def test_no_more_subjects_than_a_receiver_can_bear() -> None:
-    """Of many new errors those that came first are told, whichever is the most frequent."""
-    groups = [group(f"error {number}", NOW_US - number) for number in range(SUBJECTS_MAX + 5)]
-    found = standing(AlertRule("one", Condition.NEW_ERROR_SIGNATURE, 60), sight(groups=groups))
-    assert list(found or ()) == [f"error {number}" for number in range(SUBJECTS_MAX + 4, 4, -1)]
 
 
 RULE = AlertRule("one", Condition.DEAD_LETTERS, 0)

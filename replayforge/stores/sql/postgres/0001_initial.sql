@@ -90,6 +90,8 @@ CREATE INDEX events_processing ON events (seq) WHERE state = 'processing';
 CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying', 'waiting');
 CREATE INDEX events_aside ON events (state, seq)
     WHERE state IN ('scheduled', 'retrying', 'waiting', 'kept', 'held', 'dead_lettered', 'discarded', 'cancelled');
+-- Dead letters by their errors: what an alert asks for, whether an error is new, is the first one of each.
+CREATE INDEX events_dead_by_error ON events (coalesce(error_signature, reason), updated_at_us) WHERE state = 'dead_lettered';
 -- What a person has to decide about after a crash.
 CREATE INDEX events_undecided ON events (seq)
     WHERE state = 'held' AND (reason IS NULL OR reason IN ('suspected_poison', 'in_doubt'));

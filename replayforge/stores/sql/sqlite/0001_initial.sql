@@ -73,6 +73,8 @@ CREATE TABLE events (
 ) STRICT;
 
 CREATE INDEX events_by_state ON events (state, seq);
+-- Dead letters by their errors: what an alert asks for, whether an error is new, is the first one of each.
+CREATE INDEX events_dead_by_error ON events (coalesce(error_signature, reason), updated_at_us) WHERE state = 'dead_lettered';
 -- What a person has to decide about after a crash.
 CREATE INDEX events_undecided ON events (seq)
     WHERE state = 'held' AND (reason IS NULL OR reason IN ('suspected_poison', 'in_doubt'));
