@@ -1071,7 +1071,8 @@ RETURNING id, run, previous_state, event_type, seq
 
 -- next_due --
 -- When the next waiting event falls due, by the clock of who asks.
-SELECT min(due_at_us) FROM events INDEXED BY events_waiting WHERE state IN ({timed_states})
+SELECT min(due_at_us) FROM events INDEXED BY events_waiting
+WHERE due_at_us IS NOT NULL AND state IN ({timed_states})
 
 -- due_soon --
 -- Of how many waiting events, counted up to a number, the time has come, or comes soon for those that are tried again.

@@ -1,7 +1,10 @@
 """The SQL books against what they speak of: the columns of batches and of rows, and the lifecycle."""
 
 import re
+import sqlite3
+from contextlib import closing
 from dataclasses import fields
+from enum import Enum
 from importlib.resources import files
 
 import pytest
@@ -9,7 +12,9 @@ import pytest
 from replayforge.domain.admission import Pause
 from replayforge.domain.bulk_replay import JOB_TRANSITIONS, JobState, Member, ReplayJob
 from replayforge.domain.event import Action, Attempt, Entry, Lease, RetiredKey, StoredEvent
-from replayforge.domain.lifecycle import TIMED, TRANSITIONS, State, sources_of
+from replayforge.domain.journal import StepKind, StepState
+from replayforge.domain.lifecycle import TIMED, TRANSITIONS, Outcome, State, sources_of
+from replayforge.domain.poison import Isolation
 from replayforge.domain.reports import LogCursor
 from replayforge.stores import postgres_link
 from replayforge.stores.batches import BATCHES, StoredContent, TallyChange
@@ -206,7 +211,32 @@ def test_no_book_lists_states_of_its_own(dialect: str) -> None:
     text = files("replayforge.stores").joinpath("sql", f"{dialect}.sql").read_text()
     assert not re.findall(r"\b(?:state|outcome)(?: \|\| '')? IN \('", text)
     schema = files("replayforge.stores").joinpath("sql", dialect, "0001_initial.sql").read_text()
-    assert f"ON events (due_at_us) WHERE state IN ({in_sql(TIMED)})" in schema
+    assert re.search(rf"ON events \(due_at_us\) WHERE .*state IN \({re.escape(in_sql(TIMED))}\)", schema)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "members"),
+    [
+        ("attempts", "outcome", Outcome),
+        ("steps", "kind", StepKind),
+        ("steps", "state", StepState),
+        ("events", "suspect", Isolation),
+    ],
+    ids=["outcomes", "kinds of steps", "states of steps", "isolation"],
+)
+def test_schema_of_sqlite_allows_what_the_domain_knows(table: str, column: str, members: type[Enum]) -> None:
+    """A rule of a table allows exactly the members of an enumeration: none is missing, and nothing else passes."""
+    schema = files("replayforge.stores").joinpath("sql/sqlite/0001_initial.sql").read_text()
+    found = re.search(rf"CREATE TABLE {table} \(.*?\n    {column} [A-Z ]*CHECK \(([^)]*)\)", schema, re.DOTALL)
+    assert found is not None
+    other = 3 if issubclass(members, int) else "other"
+    with closing(sqlite3.connect(":memory:")) as database:
+        allowed = [
+            value
+            for value in [*(member.value for member in members), other]
+            if database.execute(f"SELECT {found[1]} FROM (SELECT ? AS {column})", [value]).fetchone()[0]
+        ]
+    assert allowed == [member.value for member in members]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -24,7 +24,7 @@ CREATE TABLE events (
     attempt_count INTEGER NOT NULL,
     starts INTEGER NOT NULL,
     crashes INTEGER NOT NULL,
-    suspect INTEGER NOT NULL CHECK (suspect IN (0, 1, 2)),
+    suspect INTEGER NOT NULL CHECK (suspect BETWEEN 0 AND 2),
     lease_owner TEXT,
     lease_token INTEGER NOT NULL,
     -- Grows with each renewal. A lease lapses when whoever looks has seen the same beat for a lease on its own clock.
@@ -87,7 +87,8 @@ CREATE INDEX events_paced ON events (seq)
     WHERE state = 'queued' AND waits_for IS NULL AND blocked = 0 AND paced = 1;
 CREATE INDEX events_by_handler ON events (waits_for, seq) WHERE waits_for IS NOT NULL;
 CREATE INDEX events_suspect ON events (suspect, seq) WHERE suspicion IS NOT NULL;
-CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying', 'waiting');
+-- The condition of an index is looked at for every row that is written: what nearly always fails comes first.
+CREATE INDEX events_waiting ON events (due_at_us) WHERE due_at_us IS NOT NULL AND state IN ('scheduled', 'retrying', 'waiting');
 
 -- Lanes: who holds a place, who has none yet, who is not released, who is, each found by its lane.
 CREATE INDEX events_in_lane ON events (lane, lane_place)
@@ -112,12 +113,15 @@ CREATE TABLE contents (
     metadata BLOB NOT NULL
 ) STRICT;
 
+-- The rules of tables that are written often hold no lists: SQLite makes one of more than two anew for every row.
 CREATE TABLE attempts (
     event_seq INTEGER NOT NULL,
     token INTEGER NOT NULL,
     run INTEGER NOT NULL,
     number INTEGER NOT NULL,
-    outcome TEXT NOT NULL CHECK (outcome IN ('succeeded', 'failed', 'timed_out', 'crashed', 'interrupted')),
+    outcome TEXT NOT NULL CHECK (
+        outcome = 'succeeded' OR outcome = 'failed' OR outcome = 'timed_out' OR outcome = 'crashed' OR outcome = 'interrupted'
+    ),
     ended_run INTEGER NOT NULL,
     owner TEXT NOT NULL,
     worker TEXT NOT NULL,
@@ -173,10 +177,15 @@ CREATE TABLE journals (
 CREATE TABLE steps (
     event_seq INTEGER NOT NULL,
     journal INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('step', 'sleep', 'wait_for', 'send', 'call', 'first', 'now')),
+    kind TEXT NOT NULL CHECK (
+        kind = 'step' OR kind = 'sleep' OR kind = 'wait_for' OR kind = 'send'
+        OR kind = 'call' OR kind = 'first' OR kind = 'now'
+    ),
     step TEXT NOT NULL,
     generation INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('started', 'pending', 'done', 'failed')),
+    state TEXT NOT NULL CHECK (
+        state = 'started' OR state = 'pending' OR state = 'done' OR state = 'failed'
+    ),
     token INTEGER NOT NULL,
     run INTEGER NOT NULL,
     begun INTEGER NOT NULL,
