@@ -14,7 +14,8 @@ the body, needs no private name at all. The one below, `set_match_info`, is for 
 with a `web.BaseRequest` and the daemon's own context handed in it would not be needed.
 
 What aiohttp does not offer: to see a request when it comes in rather than when its turn has come, to answer an error
-in its turn, to know whether a connection rests, and to have the answers of endpoints read by a protocol of ours.
+in its turn, to know whether a connection rests, to go on reading only where reading was held, and to have the answers
+of endpoints read by a protocol of ours.
 """
 
 import functools
@@ -50,6 +51,14 @@ class ServerConnection(RequestHandler):
     def holds_reading(self) -> bool:
         """Tell whether it is we who keep the client waiting, because what it sent has not been used yet."""
         return self._reading_paused or self._buffer_paused
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  # as aiohttp calls it
+        """Read on, if it is for a body that reading was held; aiohttp asks for it at each piece and each end of one.
+
+        Where nothing was held, the parser has nothing left to be fed and the transport reads already.
+        """
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     def is_closing(self) -> bool:
         """Tell whether nothing more is taken in, because the connection closes after its next answer."""

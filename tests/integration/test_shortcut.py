@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient
 
 from replayforge.web.http.shortcut import SHORT_WAYS
@@ -30,6 +31,21 @@ async def test_both_ways_answer_alike(house: House, monkeypatch: pytest.MonkeyPa
     short = await answer(house.http, request_)
     monkeypatch.delitem(house.http.app[SHORT_WAYS], "/api/events")
     assert await answer(house.http, request_) == short
+
+
+async def test_a_route_is_looked_for_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All requests for a path share what was found for the first one."""
+    looked: list[str] = []
+    resolve = web.UrlDispatcher.resolve
+
+    async def counted(router: web.UrlDispatcher, request: web.Request) -> web.UrlMappingMatchInfo:
+        looked.append(request.path)
+        return await resolve(router, request)
+
+    monkeypatch.setattr(web.UrlDispatcher, "resolve", counted)
+    for _ in range(3):
+        await house.post("/api/events", {"workflow_id": "w", "event_type": "t"})
+    assert len(looked) == 1
 
 
 async def answer(client: TestClient[Any, Any], request: dict[str, Any]) -> tuple[int, dict[str, str], Any]:

@@ -28,6 +28,7 @@ REPLACED = {
         "pause_writing", "resume_writing", "shutdown", "start",
     },
     Port: set(),
+    ServerConnection: {"resume_reading"},
     Runner: {"cleanup", "shutdown"},
     AnswerProtocol: {"data_received", "feed_data", "set_response_params"},
 }  # fmt: skip
@@ -182,6 +183,18 @@ async def test_reading_is_held_for_a_body_that_nobody_reads() -> None:
     await body.readany()
     assert not connection.holds_reading()
     assert not line.paused
+    connection.force_close()
+    await settle()
+
+
+async def test_reading_goes_on_only_where_it_was_held_for_a_body() -> None:
+    """Whoever reads a body has nothing more read from a line that was paused for another reason."""
+    connection, line = await connected()
+    line.pause_reading()
+    connection.data_received(POST % 9 + b"the whole")
+    (_, body), *_ = connection.queued
+    assert await body.readany() == b"the whole"
+    assert line.paused
     connection.force_close()
     await settle()
 

@@ -32,7 +32,10 @@ class Shortcut:
         handler = self.handlers.get(path)
         if handler is None or request.method != hdrs.METH_POST or hdrs.EXPECT in request.headers:
             return await self.handle(request)
-        set_match_info(request, self.matches.get(path) or await self.found(request, path))
+        match = self.matches.get(path)
+        if match is None:  # one of a path without parameters is empty, and so false
+            match = await self.found(request, path)
+        set_match_info(request, match)
         return await guard(request, handler)
 
     async def found(self, request: web.Request, path: str) -> web.UrlMappingMatchInfo:
