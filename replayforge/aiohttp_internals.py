@@ -52,7 +52,7 @@ class ServerConnection(RequestHandler):
         """Tell whether it is we who keep the client waiting, because what it sent has not been used yet."""
         return self._reading_paused or self._buffer_paused
 
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  # as aiohttp calls it
+    def resume_reading(self, resume_parser: bool = True) -> None:  # as aiohttp calls it
         """Read on, if it is for a body that reading was held; aiohttp asks for it at each piece and each end of one.
 
         Where nothing was held, the parser has nothing left to be fed and the transport reads already.

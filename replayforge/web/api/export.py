@@ -13,8 +13,8 @@ from replayforge.domain.event import Content, StoredEvent
 from replayforge.engine.report.event_queries import EventQueries
 from replayforge.web.api import shapes
 from replayforge.web.api.events import event_filter
+from replayforge.web.http.answers import HEADERS
 from replayforge.web.http.context import REQUEST_ID, context_of
-from replayforge.web.http.guard import HEADERS
 from replayforge.web.http.long_requests import long_request
 from replayforge.web.http.reading import NDJSON
 

@@ -14,11 +14,12 @@ from replayforge.domain.event import Envelope
 from replayforge.domain.identity import event_id_for_key
 from replayforge.engine.accept.intake import Receipt
 from replayforge.turns import Turns, computed
-from replayforge.web.api.shapes import encode, json_response, receipt_event
+from replayforge.web.api.shapes import encode, json_answer, json_response, receipt_event
 from replayforge.web.http import problems
+from replayforge.web.http.answers import HEADERS
 from replayforge.web.http.bodies import parsing, read_body, read_lines, too_large
 from replayforge.web.http.context import REQUEST_ID, WebContext, context_of
-from replayforge.web.http.guard import HEADERS, check_access
+from replayforge.web.http.guard import check_access
 from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.reading import JSON, NDJSON, check_encoding, check_type, header_key, read_envelope
 from replayforge.web.http.traces import trace_of_request
@@ -36,7 +37,7 @@ class ReadEvent(Protocol):
         """Return the event."""
 
 
-async def post_event(request: web.Request) -> web.Response:
+async def post_event(request: web.Request) -> web.StreamResponse:
     """Accept one event: 201 after the fsync that covers it, 200 when it was known before.
 
     The same idempotency key with the same workflow, type and payload is the same event, whatever its metadata; with
@@ -50,9 +51,11 @@ async def post_event(request: web.Request) -> web.Response:
     context = context_of(request)
     if request.content_type == CLOUD_EVENTS:
         return await post_array(request, read_cloud_event)
-    envelope = with_header_key(request, await read_event(request, context.limits.event_bytes_max))
+    is_cloud_event = request.content_type == CLOUD_EVENT or MARK_HEADER in request.headers
+    read = read_posted_cloud_event if is_cloud_event else read_posted_event
+    envelope = with_header_key(request, await read(request, context.limits.event_bytes_max))
     try:
-        told = cloud_event.trace_in(envelope) if is_cloud_event(request) else None
+        told = cloud_event.trace_in(envelope) if is_cloud_event else None
         receipt = await context.intake.accept(envelope, trace=trace_of_request(request, told))
     except OutcomeUnknown as error:
         return problems.respond(request, error, **named(envelope))
@@ -64,25 +67,23 @@ async def post_event(request: web.Request) -> web.Response:
     headers = {"Location": location}
     if event.idempotency_key is not None:
         headers["Idempotency-Key-Remembered"] = f"as long as its event is kept, and {context.intake.key_memory}"
-    return json_response(event, status=200 if receipt.duplicate else 201, headers=headers)
+    return json_answer(event, status=200 if receipt.duplicate else 201, headers=headers)
 
 
-async def read_event(request: web.Request, bytes_max: int) -> Envelope:
-    """Return the event that a request brings: our own JSON, or a CloudEvent in either of its modes."""
-    if not is_cloud_event(request):
-        check_type(request, JSON)
-        return await read_envelope(await read_body(request, bytes_max), event_bytes_max=bytes_max)
+async def read_posted_event(request: web.Request, bytes_max: int) -> Envelope:
+    """Return the event that a request brings as our own JSON."""
+    check_type(request, JSON)
+    return await read_envelope(await read_body(request, bytes_max), event_bytes_max=bytes_max)
+
+
+async def read_posted_cloud_event(request: web.Request, bytes_max: int) -> Envelope:
+    """Return the event that a request brings as a CloudEvent, in either of its modes."""
     if request.content_type == CLOUD_EVENT:
         check_type(request, JSON)
         return await read_cloud_event(await read_body(request, bytes_max), event_bytes_max=bytes_max)
     check_encoding(request)
     body, given = await read_body(request, bytes_max), request.headers.get(hdrs.CONTENT_TYPE, "")
     return await computed(cloud_event.from_headers, list(request.headers.items()), given, body, size=len(body))
-
-
-def is_cloud_event(request: web.Request) -> bool:
-    """Tell whether a request brings one CloudEvent, in either of its modes."""
-    return request.content_type == CLOUD_EVENT or MARK_HEADER in request.headers
 
 
 async def read_cloud_event(body: bytes, *, event_bytes_max: int) -> Envelope:
@@ -151,7 +152,7 @@ async def stream_lines(request: web.Request) -> web.StreamResponse:
     try:
         async for lines in read_lines(request, context.limits.event_bytes_max):
             for start in range(0, len(lines), LINES_PER_APPEND_MAX):
-                check_access(request)
+                check_access(request, context)
                 items = await accept_pieces(context, lines[start : start + LINES_PER_APPEND_MAX], index, trace)
                 index += len(items)
                 # The headers wait for the first answers, so that a request that fails at once gets its own status.
@@ -206,8 +207,10 @@ async def once_stored(
     context: WebContext, outcomes: Sequence[Receipt | ReplayForgeError]
 ) -> Sequence[Receipt | ReplayForgeError]:
     """With ack = "stored", return the outcomes once every fresh event has its row; one that takes too long says so."""
+    if context.stored is None:
+        return outcomes
     fresh = [outcome.log_offset for outcome in outcomes if is_fresh(outcome)]
-    if context.stored is None or not fresh:
+    if not fresh:
         return outcomes
     try:
         await context.stored(max(fresh))

@@ -15,6 +15,7 @@ from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.care.peers import WorkerReport
 from replayforge.engine.report.daemon_status import WorkerStatus
 from replayforge.stores.suspicions import Suspect
+from replayforge.web.http.answers import Answer
 from replayforge.web.http.reading import REASON_CHARACTERS_MAX
 
 NOTHING = msgspec.Raw(b"{}")
@@ -47,6 +48,7 @@ SAID_TWICE = {
     "MetricsShape": "Convergence",
 }
 
+RECEIVED = State.RECEIVED.value
 encode = msgspec.json.Encoder().encode
 Words = Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX)]
 NeededWords = Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS_MAX, pattern=r"\S")]
@@ -129,6 +131,11 @@ def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | No
     return web.Response(body=encode(value), status=status, content_type="application/json", headers=headers)
 
 
+def json_answer(value: Any, *, status: int, headers: dict[str, str]) -> Answer:
+    """Answer with a value written as JSON, where an answer more or less is felt."""
+    return Answer(encode(value), status=status, headers=headers | {"Content-Type": "application/json"})
+
+
 def received_event(receipt: Receipt, log_id: str, max_attempts: int) -> ShownEvent:
     """Show an event that is durable and has no row yet."""
     return shown(received_shape(receipt, log_id, max_attempts))
@@ -160,7 +167,7 @@ def received_shape(receipt: Receipt, log_id: str, max_attempts: int) -> EventSha
         event_type=record.event_type,
         service_name=record.service_name,
         idempotency_key=record.idempotency_key,
-        status=State.RECEIVED.value,
+        status=RECEIVED,
         duplicate=receipt.duplicate,
         log_id=log_id,
         log_offset=receipt.log_offset,

@@ -20,7 +20,8 @@ async def read_body(request: web.Request, bytes_max: int) -> bytes:
 
     It counts until the request has been dealt with, whatever becomes of it meanwhile.
     """
-    if (request.content_length or 0) > bytes_max:
+    length = request.content_length
+    if (length or 0) > bytes_max:
         raise too_large(bytes_max)
     share, body = request[SHARE], bytearray()
     try:
@@ -28,7 +29,7 @@ async def read_body(request: web.Request, bytes_max: int) -> bytes:
             if len(body) + len(piece) > bytes_max:
                 raise too_large(bytes_max)
             share.take(len(piece))
-            if len(piece) == request.content_length:
+            if len(piece) == length:
                 return piece
             body += piece
         return bytes(body)

@@ -20,8 +20,8 @@ from replayforge.domain.errors import Unavailable
 from replayforge.domain.identity import new_request_id
 from replayforge.telemetry import Telemetry
 from replayforge.web.http import malformed, problems
+from replayforge.web.http.answers import HEADERS, REQUEST_ID_HEADER, Answer
 from replayforge.web.http.context import CONTEXT, REQUEST_ID
-from replayforge.web.http.guard import HEADERS
 from replayforge.web.http.idle_connections import AddressConnections, IdleConnections, address_of
 from replayforge.web.http.problems import FinalProblem
 from replayforge.web.http.shortcut import Shortcut
@@ -349,7 +349,7 @@ class Connection(ServerConnection):
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer and let go of it; aiohttp would keep it until the next one, which may never come."""
         finished = await super().finish_response(request, resp, start_time)
-        if isinstance(resp, web.Response):
+        if not isinstance(resp, Answer) and isinstance(resp, web.Response):
             resp.body = None
         if not self.queued and self.line is not None:
             self.rests()
@@ -432,7 +432,7 @@ class Connection(ServerConnection):
         self.note(exc)
         request[REQUEST_ID] = new_request_id()
         response = problems.respond(request, exc)
-        response.headers.update(HEADERS | {"X-Request-ID": request[REQUEST_ID]})
+        response.headers.update(HEADERS | {REQUEST_ID_HEADER: request[REQUEST_ID]})
         return response
 
     def note(self, reason: Exception | str) -> None:

@@ -13,13 +13,15 @@ from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.identity import new_request_id
 from replayforge.tracebacks import formatted
 from replayforge.web.http import problems
+from replayforge.web.http.answers import REQUEST_ID_HEADER, complete
 from replayforge.web.http.bodies import SHARE
 from replayforge.web.http.body_budget import Share
-from replayforge.web.http.context import BASE_PATH, CALLER, CONTEXT, PARAMETERS, REQUEST_ID, context_of
+from replayforge.web.http.context import BASE_PATH, CALLER, CONTEXT, PARAMETERS, REQUEST_ID, WebContext, context_of
 from replayforge.web.http.problems import HttpProblem
 from replayforge.web.http.routes import ADMIN, EVERYBODY, OPERATE, need_of
 
 SESSION_COOKIE = "replayforge_session"
+PORT = re.compile(r":\d+$")
 REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # What needs one of these is done by somebody; an event that is sent says by itself where it comes from.
@@ -46,31 +48,19 @@ LISTED_PARAMETERS = frozenset({"id"})
 # The problems that aiohttp's own errors are; it raises no others for what we use of it.
 OF_AIOHTTP = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 417: "expectation-failed"}
 
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
-        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-}
-
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Check the request, let it through, and see that every answer has an id and every error a form."""
-    given = request.headers.get("X-Request-ID", "")
-    # Below a base path the guard stands twice, around the whole and around what lies below; the first names it.
-    request_id = request.get(REQUEST_ID) or (given if REQUEST_ID_FORM.fullmatch(given) else new_request_id())
-    request[REQUEST_ID] = request_id
     context = request.app[CONTEXT]
+    request_id = request[REQUEST_ID] = request_id_of(request, context)
     request[BASE_PATH] = context.base_path
     share = request[SHARE] = Share(context.bodies)
     try:
         check_headers(request)
-        check_access(request)
+        key = check_access(request, context)
         check_query(request)
-        response = await (acted(request, handler) if is_action(request) else handler(request))
+        response = await (handler(request) if key is None or not is_action(request) else acted(request, handler, key))
     except (ReplayForgeError, HttpProblem) as error:
         response = problems.respond(request, error)
     except web.HTTPException as error:
@@ -82,29 +72,36 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         share.give_back(share.held)
     if not response.prepared:
-        response.headers["X-Request-ID"] = request_id
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
+        complete(response, request_id)
     return response
+
+
+def request_id_of(request: web.Request, context: WebContext) -> str:
+    """Return what a request goes by: the id that it brings, if that is well formed, or a new one."""
+    # Below a base path the guard stands twice, around the whole and around what lies below; the first names it.
+    named: str | None = request.get(REQUEST_ID) if context.base_path else None
+    if named is not None:
+        return named
+    given = request.headers.get(REQUEST_ID_HEADER, "")
+    return given if REQUEST_ID_FORM.fullmatch(given) else new_request_id()
 
 
 def is_action(request: web.Request) -> bool:
     """Tell whether a request that was let in with a key may change what becomes of events."""
     innermost = request.match_info.apps[-1] is request.app
-    return CALLER in request and request.method not in SAFE_METHODS and innermost and need_of(request) in ACTED_BY_NAME
+    return request.method not in SAFE_METHODS and innermost and need_of(request) in ACTED_BY_NAME
 
 
-async def acted(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def acted(request: web.Request, handler: Handler, key: ApiKey) -> web.StreamResponse:
     """Carry out a request in the name of its key: what records anything finds that, and the log says who did what."""
-    name = request[CALLER].name
-    token = acting.set(name)
+    token = acting.set(key.name)
     try:
         response = await handler(request)
     finally:
         acting.reset(token)
     if response.status < 400:
         request.app[CONTEXT].telemetry.emit(
-            "action.taken", key=name, what=f"{request.method} {request.path}", request_id=request[REQUEST_ID]
+            "action.taken", key=key.name, what=f"{request.method} {request.path}", request_id=request[REQUEST_ID]
         )
     return response
 
@@ -158,28 +155,28 @@ def known_parameters(request: web.Request) -> frozenset[str] | None:
     return request.config_dict.get(PARAMETERS, {}).get(f"{method} {path}")
 
 
-def check_access(request: web.Request) -> None:
-    """Raise the problem of a request that may not come in."""
-    if is_signed_by_its_sender(request):
-        return
-    access = request.app[CONTEXT].access
-    if access.allowed_hosts and host_name(request.host) not in access.allowed_hosts and not is_probe(request):
+def check_access(request: web.Request, context: WebContext) -> ApiKey | None:
+    """Raise the problem of a request that may not come in; returns the key that lets it in, where one is needed."""
+    if is_signed_by_its_sender(request, context):
+        return None
+    access = context.access
+    if access.allowed_hosts and host_name(request.host) not in access.allowed_hosts and not is_probe(request, context):
         detail = f"The daemon does not answer to the host {request.host!r}; add it to [server] allowed_hosts."
         raise HttpProblem("wrong-host", detail)
     shown = given_key(request) if access.keys else None
     key = None if shown is None else matching_key(shown, access.keys)
-    if access.keys:
-        check_role(request, key or session_key(request))
+    caller = check_role(request, key or session_key(request)) if access.keys else None
     if request.method not in SAFE_METHODS and key is None:
         check_same_origin(request)
+    return caller
 
 
-def is_probe(request: web.Request) -> bool:
+def is_probe(request: web.Request, context: WebContext) -> bool:
     """Tell whether somebody asks whether the daemon lives, which probes do by whatever address they know."""
-    return request.path.removeprefix(request.app[CONTEXT].base_path).startswith("/health")
+    return request.path.removeprefix(context.base_path).startswith("/health")
 
 
-def check_role(request: web.Request, key: ApiKey | None) -> None:
+def check_role(request: web.Request, key: ApiKey | None) -> ApiKey | None:
     """Raise the problem of a request whose key does not include the role that it needs, and note whose request it is.
 
     What leads nowhere needs a key as well, of whatever role: who has none learns of nothing what there is.
@@ -187,18 +184,18 @@ def check_role(request: web.Request, key: ApiKey | None) -> None:
     leads_nowhere = request.match_info.http_exception is not None
     needed = None if leads_nowhere else need_of(request)
     if needed is EVERYBODY and not leads_nowhere:
-        return
+        return None
     if key is None:
         raise HttpProblem("unauthorized", "Send one of the configured keys in X-API-Key.")
     if needed is not None and not key.may(needed):
         detail = f"This needs a key with the role {needed}; the key {key.name!r} has the role {key.role}."
         raise HttpProblem("role-needed", detail)
     request[CALLER] = key
+    return key
 
 
-def is_signed_by_its_sender(request: web.Request) -> bool:
+def is_signed_by_its_sender(request: web.Request, context: WebContext) -> bool:
     """Tell whether a request is for a source whose deliveries are verified, and by nothing else."""
-    context = request.app[CONTEXT]
     path = request.path.removeprefix(context.base_path)
     return path.startswith(SOURCES_PATH) and context.sources.is_signed(path.removeprefix(SOURCES_PATH))
 
@@ -230,7 +227,7 @@ def check_same_origin(request: web.Request) -> None:
 
 def host_name(host: str) -> str:
     """Return the name of a Host header without its port."""
-    return (host.rpartition(":")[0] if re.search(r":\d+$", host) else host).strip("[]").lower()
+    return (host.rpartition(":")[0] if PORT.search(host) else host).strip("[]").lower()
 
 
 def from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamResponse:

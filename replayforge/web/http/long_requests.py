@@ -47,7 +47,7 @@ class LongRequests:
         """End those that would not be let in now."""
         for one in [one for one in self.open if one.refusal is None]:
             try:
-                check_access(one.request)
+                check_access(one.request, one.request.app[CONTEXT])
             except HttpProblem as refusal:
                 one.refusal = refusal
                 one.task.cancel()

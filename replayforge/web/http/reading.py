@@ -45,7 +45,9 @@ def check_type(request: web.Request, *accepted: str) -> str:
     Raises 415 for another one, for text in anything but UTF-8, and for any content encoding.
     """
     check_encoding(request)
-    given = JSON if JSON_SUFFIX.fullmatch(request.content_type) else request.content_type
+    given = request.content_type
+    if given != JSON and JSON_SUFFIX.fullmatch(given):
+        given = JSON
     if given not in accepted:
         named = " or ".join(accepted)
         raise unsupported(f"The body has type {given!r}; send {named} and say so in Content-Type.")

@@ -11,8 +11,8 @@ from aiohttp import web
 
 from replayforge.domain.errors import Unavailable
 from replayforge.telemetry import Telemetry
+from replayforge.web.http.answers import HEADERS
 from replayforge.web.http.context import REQUEST_ID, context_of
-from replayforge.web.http.guard import HEADERS
 from replayforge.web.http.long_requests import long_request
 
 CLIENTS_MAX = 64
