@@ -15,9 +15,10 @@ SHORT_WAYS: web.AppKey[dict[str, Handler]] = web.AppKey("short_ways", dict)
 class Shortcut:
     """Answers requests as an application does.
 
-    An event is checked and answered by the same functions on either way; what it is spared is the search for its route
-    and the middleware that shows problems to people as pages. What is not quite as usual takes the long way: a daemon
-    below a base path, a client that waits for leave to send its body.
+    An event is checked and answered by the same functions on either way, `guard` and the handler; what it is spared is
+    the search for its route and the middleware that shows problems to people as pages. What is not quite as usual takes
+    the long way: a daemon below a base path, a client that waits for leave to send its body.
+    `tests/integration/test_shortcut.py` sends one table of requests both ways.
     """
 
     def __init__(self, app: web.Application, handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
