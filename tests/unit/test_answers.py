@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from replayforge.aiohttp_internals import ServerConnection
-from replayforge.web.http.answers import Answer, complete
+from replayforge.web.http.answers import WholeAnswer, complete
 from tests.support.memory_transport import MemoryTransport, settle
 
 DATE = re.compile(rb"Date: [A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT")
@@ -43,7 +43,7 @@ async def said(version: str, connection_header: str, response: web.StreamRespons
 async def test_it_says_what_aiohttp_says(version: str, connection_header: str, status: int) -> None:
     """Both versions, whether or not the connection stays, and it does so or not as it says."""
     theirs = web.Response(body=b'{"a":1}', status=status, headers=HEADERS)
-    ours = Answer(b'{"a":1}', status=status, headers=HEADERS)
+    ours = WholeAnswer(b'{"a":1}', status=status, headers=HEADERS)
     heard = await said(version, connection_header, ours)
     assert heard == await said(version, connection_header, theirs)
     assert b"the-request" in heard[0]
@@ -51,7 +51,7 @@ async def test_it_says_what_aiohttp_says(version: str, connection_header: str, s
 
 async def test_it_is_said_once() -> None:
     """Further headers come too late, and it keeps nothing."""
-    answer = Answer(b"body", status=200, headers={})
+    answer = WholeAnswer(b"body", status=200, headers={})
     assert not answer.prepared
     heard, _ = await said("1.1", "", answer)
     assert heard.endswith(b"\r\n\r\nbody")
@@ -63,4 +63,4 @@ async def test_it_is_said_once() -> None:
 def test_no_value_begins_another_line(value: str) -> None:
     """Whatever would be read as another header is refused."""
     with pytest.raises(ValueError, match="X-Name"):
-        Answer(b"", status=200, headers={"X-Name": value}).head((1, 1), 0)
+        WholeAnswer(b"", status=200, headers={"X-Name": value}).head((1, 1), 0)

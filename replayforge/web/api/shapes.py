@@ -15,7 +15,7 @@ from replayforge.engine.accept.intake import Receipt
 from replayforge.engine.care.peers import WorkerReport
 from replayforge.engine.report.daemon_status import WorkerStatus
 from replayforge.stores.suspicions import Suspect
-from replayforge.web.http.answers import Answer
+from replayforge.web.http.answers import WholeAnswer
 from replayforge.web.http.reading import REASON_CHARACTERS_MAX
 
 NOTHING = msgspec.Raw(b"{}")
@@ -127,13 +127,13 @@ class PauseShape(msgspec.Struct):
 
 
 def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """Answer with a value written as JSON."""
+    """WholeAnswer with a value written as JSON."""
     return web.Response(body=encode(value), status=status, content_type="application/json", headers=headers)
 
 
-def json_answer(value: Any, *, status: int, headers: dict[str, str]) -> Answer:
-    """Answer with a value written as JSON, where an answer more or less is felt."""
-    return Answer(encode(value), status=status, headers=headers | {"Content-Type": "application/json"})
+def json_answer(value: Any, *, status: int, headers: dict[str, str]) -> WholeAnswer:
+    """WholeAnswer with a value written as JSON, where an answer more or less is felt."""
+    return WholeAnswer(encode(value), status=status, headers=headers | {"Content-Type": "application/json"})
 
 
 def received_event(receipt: Receipt, log_id: str, max_attempts: int) -> ShownEvent:

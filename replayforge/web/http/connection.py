@@ -20,7 +20,7 @@ from replayforge.domain.errors import Unavailable
 from replayforge.domain.identity import new_request_id
 from replayforge.telemetry import Telemetry
 from replayforge.web.http import malformed, problems
-from replayforge.web.http.answers import HEADERS, REQUEST_ID_HEADER, Answer
+from replayforge.web.http.answers import HEADERS, REQUEST_ID_HEADER, WholeAnswer
 from replayforge.web.http.context import CONTEXT, REQUEST_ID
 from replayforge.web.http.idle_connections import AddressConnections, IdleConnections, address_of
 from replayforge.web.http.problems import FinalProblem
@@ -349,14 +349,14 @@ class Connection(ServerConnection):
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer and let go of it; aiohttp would keep it until the next one, which may never come."""
         finished = await super().finish_response(request, resp, start_time)
-        if not isinstance(resp, Answer) and isinstance(resp, web.Response):
+        if not isinstance(resp, WholeAnswer) and isinstance(resp, web.Response):
             resp.body = None
         if not self.queued and self.line is not None:
             self.rests()
         return finished
 
     async def start(self) -> None:
-        """Answer requests for as long as there are any, and see that the last answers are taken as well."""
+        """WholeAnswer requests for as long as there are any, and see that the last answers are taken as well."""
         await super().start()
         self.see_out()
 
@@ -424,7 +424,7 @@ class Connection(ServerConnection):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what never became a request; what came is not repeated."""
+        """WholeAnswer what never became a request; what came is not repeated."""
         if isinstance(exc, HttpProcessingError):
             exc = malformed.problem_of(exc)
         if not isinstance(exc, FinalProblem | Unavailable):
