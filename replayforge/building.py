@@ -57,7 +57,7 @@ from replayforge.engine.run.loop_watch import LoopWatch
 from replayforge.engine.run.recorder import Recorder
 from replayforge.engine.run.settler import Settler
 from replayforge.engine.run.strays import Strays
-from replayforge.engine.run.worker import Worker
+from replayforge.engine.run.worker import MayGoOn, Worker
 from replayforge.forgelog.log import ForgeLog
 from replayforge.shadow.deploy_check import Code
 from replayforge.shadow.gate import DeployGate
@@ -478,7 +478,12 @@ def build_gate(base: Foundation, claiming: Claiming, running: Running, reporting
     if config.deploy.gate == "off" or not config.handlers.modules:
         return None
     signals, seconds = config.handlers.signals, config.workers.handler_timeout_seconds
-    gate = DeployGate(
+
+    def ask_first(may_go_on: MayGoOn | None) -> None:
+        for worker in running.workers:
+            worker.ask_first(may_go_on)
+
+    return DeployGate(
         base.store,
         Code(
             Job(config.handlers.modules, signals=signals, timeout_seconds=seconds),
@@ -490,8 +495,5 @@ def build_gate(base: Foundation, claiming: Claiming, running: Running, reporting
         lease_seconds=config.workers.lease_seconds,
         report=reporting.status.note_deploy,
         offer=claiming.publisher.offer,
+        ask_first=ask_first,
     )
-    if gate.holds:
-        for worker in running.workers:
-            worker.ask_first(gate.may_go_on)
-    return gate

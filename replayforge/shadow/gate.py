@@ -4,6 +4,7 @@ import asyncio
 from asyncio import ensure_future, get_running_loop, timeout, wait
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from replayforge.domain.code_change import BREAKING, CodeChange, Fate
 from replayforge.domain.errors import Refused, Unavailable
 from replayforge.domain.event import ClaimedEvent, Entry, StoredEvent
 from replayforge.domain.reports import DeployFindings
+from replayforge.engine.run.worker import MayGoOn
 from replayforge.shadow.deploy_check import Code, check
 from replayforge.shadow.fates import GRAVITY
 from replayforge.stores.code_changes import OPEN_RUNS, ChangedRun, OpenRun
@@ -21,15 +23,17 @@ from replayforge.telemetry import Telemetry
 
 SWEEP_SECONDS = 10.0
 PAGE_RUNS = 500
+AS_THEY_WOKE = "some were looked at only as they woke"
 CONTINUED = "The code that the daemon runs now continues it."
 
 
 class DeployGate:
     """Looks at every open run once, for at most ten seconds; what it did not come to is looked at when it wakes.
 
-    With `holds` those are held that the code would break; without, they are only reported, and nobody waits. In either
-    case what an earlier start has held is let go where this code continues it. `report` is told what was found,
-    `offer` of what is queued.
+    With `holds` those are held that the code would break; without, they are only reported, and nobody waits: one that
+    wakes goes on, and is looked at as it stood before. In either case what an earlier start has held is let go where
+    this code continues it. `report` is told what was found, `offer` of what is queued, `ask_first` is given what is to
+    be asked before an event that was claimed is run, and None once there is nothing to be asked any more.
     """
 
     name = "deploy_gate"
@@ -45,6 +49,7 @@ class DeployGate:
         lease_seconds: float,
         report: Callable[[DeployFindings], None],
         offer: Callable[[Sequence[Entry]], None],
+        ask_first: Callable[[MayGoOn | None], None],
     ) -> None:
         self.store = store
         self.code = code
@@ -54,17 +59,21 @@ class DeployGate:
         self.lease_us = to_us(lease_seconds)
         self.report = report
         self.offer = offer
+        self.ask_first = ask_first
         self.counts: Counter[Fate] = Counter()
-        self.is_complete = not self.holds
+        self.is_complete = False
         self.passed: set[int] = set()
         self.asked: dict[StoredEvent, asyncio.Future[bool]] = {}
+        self.woken: dict[int, OpenRun] = {}
         self.news = asyncio.Event()
         self.is_over = False
+        ask_first(self.may_go_on)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Look at all runs, and then at those that somebody asks for, until told to stop; anew after a crash."""
         self.is_over = False
         self.counts.clear()
+        self.passed.clear()
         try:
             await self.sweep(stopping)
             while not stopping.is_set():
@@ -90,14 +99,20 @@ class DeployGate:
         try:
             async with timeout(SWEEP_SECONDS):
                 await self.look_at_all(stopping)
-            self.is_complete = True
+            self.complete()
         except TimeoutError:
             error = f"not all could be looked at within {SWEEP_SECONDS:g} s"
         except Unavailable as unavailable:
             error = str(unavailable)
         except Refused as refused:  # code that cannot be tried at all says nothing of any run
-            error, self.is_complete = str(refused), True
+            error = str(refused)
+            self.complete()
         self.tell(error)
+
+    def complete(self) -> None:
+        """Take note that nothing is left to be looked at."""
+        self.is_complete = True
+        self.ask_first(None)
 
     async def look_at_all(self, stopping: asyncio.Event) -> None:
         """Look at the open runs page by page, those that are held first."""
@@ -107,7 +122,8 @@ class DeployGate:
                 page = await self.store.open_runs(state, after, PAGE_RUNS)
                 if not page:
                     break
-                await self.look_at(page)
+                if fresh := [run for run in page if run.event.seq not in self.passed]:
+                    await self.look_at(fresh)
                 await self.answer()
                 after = page[-1].event.seq
 
@@ -176,6 +192,9 @@ class DeployGate:
         event = claimed.event
         if self.is_complete or event.lease_token <= 1 or event.seq in self.passed:
             return True
+        if not self.holds:
+            await self.note(event)
+            return True
         if self.is_over:
             return False
         future = get_running_loop().create_future()
@@ -183,8 +202,21 @@ class DeployGate:
         self.news.set()
         return bool(await future)
 
+    async def note(self, event: StoredEvent) -> None:
+        """Keep what is recorded of an event that goes on now, to be looked at."""
+        with suppress(Unavailable):
+            run = await self.store.open_run(event)
+            if run is not None:
+                self.woken.setdefault(event.seq, run)
+                self.news.set()
+
     async def answer(self) -> None:
         """Look at the runs that were asked for; about those nothing is known while the store is away."""
+        woken, self.woken = self.woken, {}
+        if fresh := [run for seq, run in woken.items() if seq not in self.passed]:
+            self.count(fresh, await check(self.code, fresh), [], 0)
+            self.passed.update(woken)
+            self.tell(AS_THEY_WOKE)
         asked, self.asked = self.asked, {}
         refused = set(asked)
         try:
@@ -213,7 +245,7 @@ class DeployGate:
         refused = {one.event for one in broken}
         self.passed.update(event.seq for event, _ in runs if event not in refused)
         self.count([run for _, run in runs], changes, held, 0)
-        self.tell("some were not looked at before they woke")
+        self.tell(AS_THEY_WOKE)
         return refused
 
     def answer_all(self, may: bool) -> None:

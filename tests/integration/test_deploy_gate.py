@@ -11,6 +11,7 @@ from tests.integration.test_deploy_check import EDITED, RECORDED, parked
 from tests.support.house import House, open_house
 from tests.support.polling import persist
 from tests.support.postgres_server import require_postgres, shared_server
+from tests.support.slow import the_rest_slow
 
 RUNS = 50
 
@@ -76,10 +77,11 @@ async def test_exactly_what_an_edit_breaks_is_held_until_it_is_reverted(tmp_path
     await breaks_and_reverts(tmp_path / "data", "", RUNS)
 
 
-async def test_it_is_so_on_postgresql(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", the_rest_slow((10, RUNS)))
+async def test_it_is_so_on_postgresql(count: int, tmp_path: Path) -> None:
     """The same, with the runs in a database that others share."""
     require_postgres()
-    await breaks_and_reverts(tmp_path / "data", shared_server().new_schema(), 10)
+    await breaks_and_reverts(tmp_path / "data", shared_server().new_schema(), count)
 
 
 @pytest.mark.slow
@@ -137,6 +139,31 @@ async def test_what_the_start_did_not_come_to_is_looked_at_when_it_wakes(
         event = await house.reaches(renamed, "held")
         assert (event["code_change"]["verdict"], event["attempts"]) == ("vanished", [])
         assert house.daemon.telemetry.counts["attempt.started"] == 1
+
+
+async def test_what_the_start_did_not_come_to_is_reported_when_it_wakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what it had recorded before it woke, though it does not wait for that; nobody asks after a whole look."""
+    async with house_of(tmp_path, "", RECORDED, "report") as house:
+        events = await parked(house, 1, "order.renamed", "order.same")
+        assert {worker.may_go_on for worker in house.daemon.workers} == {None}
+    monkeypatch.setattr("replayforge.shadow.gate.SWEEP_SECONDS", 0.0)
+    async with house_of(tmp_path, "", EDITED, "report") as house:
+        assert (await looked(house))["runs"] == 0
+        for event_id, event_type in events.items():
+            await house.send("scanned", {}, workflow_id=f"{event_type}-0")
+            await house.reaches(event_id, "succeeded")
+
+        async def told() -> dict[str, Any] | None:
+            found = await looked(house)
+            return found if found["runs"] == 2 else None
+
+        found = await persist(told)
+        assert found is not None
+        assert (found["verdicts"], found["breaking"], found["complete"]) == (
+            {"inserted": 1, "vanished": 1}, 1, False,
+        )  # fmt: skip
 
 
 async def test_code_that_cannot_be_tried_holds_nothing(tmp_path: Path) -> None:

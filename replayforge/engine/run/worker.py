@@ -78,8 +78,8 @@ class Worker:
         """What the handler that runs says of itself."""
         return self.execution.details if self.execution is not None else {}
 
-    def ask_first(self, may_go_on: MayGoOn) -> None:
-        """Ask before an event that was claimed is run."""
+    def ask_first(self, may_go_on: MayGoOn | None) -> None:
+        """Ask before an event that was claimed is run; None: nobody is asked."""
         self.may_go_on = may_go_on
 
     async def run(self, stopping: asyncio.Event) -> None:
