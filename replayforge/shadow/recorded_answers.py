@@ -2,7 +2,6 @@
 
 from asyncio import wait as wait_for
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any, NoReturn
 
 import msgspec
@@ -130,33 +129,21 @@ class RecordedAnswers(JournalAnswers):
                 await self.halt_at(wait.kind, step, record, arguments_of(wait))
             return answer(record, None)
 
-    async def take_first(self, waits: dict[str, DurableWait]) -> tuple[str, Any]:
-        """Answer which wait came true first; where that is not decided, the waits stand, or new ones begin."""
-        for wait in waits.values():
-            check(wait)
-        with ExitStack() as names:
-            step = names.enter_context(self.named(StepKind.FIRST, ",".join(waits)))
-            record = await self.recorded(StepKind.FIRST, step)
-            steps = {
-                name: names.enter_context(self.named(wait.kind, wait.name, wait.key)) for name, wait in waits.items()
-            }
-            known = {name: await self.recorded(wait.kind, steps[name]) for name, wait in waits.items()}
-            for name, wait in waits.items():
-                self.compare_call(wait, known[name])
-            won = None if record is None else self.winner(waits, steps, str(answer(record, str)))
-            if record is None or won is None:
-                await self.halt(lambda: self.undecided(waits, steps, known))
-            return str(answer(record, str)), answer(won, None)
+    async def come_to(self, wait: DurableWait, step: str) -> None:
+        """Note a wait among several."""
+        self.compare_call(wait, await self.recorded(wait.kind, step))
 
-    def undecided(
-        self, waits: dict[str, DurableWait], steps: dict[str, str], known: dict[str, StepRecord | None]
-    ) -> None:
-        """Note the waits of which none has come true first."""
-        for name, wait in waits.items():
-            if known[name] is None:
-                self.findings.ask(wait.kind, steps[name], arguments_of(wait))
-            else:
-                self.findings.stand(wait.kind, steps[name])
+    async def decide(self, waits: dict[str, DurableWait], step: str, steps: dict[str, str]) -> NoReturn:
+        """Go no further: which of several waits comes true first is not decided."""
+
+        def undecided() -> None:
+            for name, wait in waits.items():
+                if (wait.kind, steps[name]) in self.records.known:
+                    self.findings.stand(wait.kind, steps[name])
+                else:
+                    self.findings.ask(wait.kind, steps[name], arguments_of(wait))
+
+        await self.halt(undecided)
 
     async def take_send(self, child: ChildEvent) -> str:
         """Answer with the id of the child event that was sent."""

@@ -135,25 +135,34 @@ class JournalAnswers:
         with ExitStack() as names:
             step = names.enter_context(self.named(StepKind.FIRST, ",".join(waits)))
             record = await self.recorded(StepKind.FIRST, step)
-            steps = {}
+            steps = {
+                name: names.enter_context(self.named(wait.kind, wait.name, wait.key)) for name, wait in waits.items()
+            }
             for name, wait in waits.items():
-                steps[name] = names.enter_context(self.named(wait.kind, wait.name, wait.key))
-                await self.check_end(wait.kind, steps[name])
+                await self.come_to(wait, steps[name])
             won = None if record is None else self.winner(waits, steps, str(answer(record, str)))
             if record is None or won is None:
-                await self.records.reentry.wait()
-                pending = {
-                    name: self.records.heard(wait.kind, steps[name]) or await wait.begin(steps[name])
-                    for name, wait in waits.items()
-                }
-                begun = self.records.begun(StepKind.FIRST, step)
-                winner = await self.came_first(waits, pending)
-                record = self.records.ended(begun, StepState.DONE, result=msgspec.json.encode(winner))
-                self.records.ride(record)
-            name = str(answer(record, str))
-            won = won or self.winner(waits, steps, name)
+                record = await self.decide(waits, step, steps)
+                won = self.winner(waits, steps, str(answer(record, str)))
             assert won is not None
-            return name, answer(won, None)
+            return str(answer(record, str)), answer(won, None)
+
+    async def come_to(self, wait: DurableWait, step: str) -> None:
+        """End the attempt at a wait among several if it is not to go on."""
+        await self.check_end(wait.kind, step)
+
+    async def decide(self, waits: dict[str, DurableWait], step: str, steps: dict[str, str]) -> StepRecord:
+        """Return the record of which wait came true first, once one has."""
+        await self.records.reentry.wait()
+        pending = {
+            name: self.records.heard(wait.kind, steps[name]) or await wait.begin(steps[name])
+            for name, wait in waits.items()
+        }
+        begun = self.records.begun(StepKind.FIRST, step)
+        winner = await self.came_first(waits, pending)
+        record = self.records.ended(begun, StepState.DONE, result=msgspec.json.encode(winner))
+        self.records.ride(record)
+        return record
 
     def winner(self, waits: dict[str, DurableWait], steps: dict[str, str], name: str) -> StepRecord | None:
         """Return what the wait came to that won; None where a replay has cleared it, so that it is decided anew."""
