@@ -209,7 +209,7 @@ ROUTES_BEYOND = {
     "GET /api/schedules", "POST /api/schedules/{}/pause", "POST /api/schedules/{}/resume", "POST /api/schedules/{}/run",
     "POST /api/sources/{}/refusals/verify", "POST /api/sources/{}/resume",
     "POST /in/{}", "GET /api/lanes", "GET /api/alerts", "POST /api/alerts/{}/test", "GET /api/events/{}/why",
-    "GET /api/indoubt", "POST /api/indoubt/{}/resolve",
+    "GET /api/indoubt", "POST /api/indoubt/{}/resolve", "POST /api/shadow",
 }  # fmt: skip
 
 

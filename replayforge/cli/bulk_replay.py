@@ -69,16 +69,26 @@ def replay_matching(
 
 
 def carry_out(
-    client: ClientConnection, what: str, order: Mapping[str, Any], *, json_wanted: bool, detach: bool, wait: bool
+    client: ClientConnection,
+    what: str,
+    order: Mapping[str, Any],
+    *,
+    json_wanted: bool,
+    detach: bool,
+    wait: bool,
+    say: Callable[[str], None] = click.echo,
 ) -> int:
-    """Make a bulk replay, follow it unless it is to be left alone, and return the exit code."""
+    """Make a bulk replay, follow it unless it is to be left alone, and return the exit code.
+
+    `say` is told in words how it stands.
+    """
     reply = client.post("api", "replays", document=order)
     job = reply.document()
     if not detach:
         complain(f"Bulk replay {job['id']} of {counted(job['total'], what)} goes on in the daemon.")
-        return follow(client, job["id"], to_every_end=wait, json_wanted=json_wanted)
+        return follow(client, job["id"], to_every_end=wait, json_wanted=json_wanted, say=say)
     if json_wanted:
         verbatim(reply.body)
     else:
-        click.echo(f"{job['id']} of {counted(job['total'], what)}; see `replays watch {job['id']}`")
+        say(f"{job['id']} of {counted(job['total'], what)}; see `replays watch {job['id']}`")
     return 0

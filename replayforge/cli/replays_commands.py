@@ -1,7 +1,7 @@
 """`replays`: look at bulk replays, follow one to its end, pause, resume or cancel it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -103,7 +103,14 @@ def watch(
     context.exit(follow(client, replay_id, to_every_end=wait, json_wanted=json_wanted))
 
 
-def follow(client: ClientConnection, replay_id: str, *, to_every_end: bool, json_wanted: bool) -> int:
+def follow(
+    client: ClientConnection,
+    replay_id: str,
+    *,
+    to_every_end: bool,
+    json_wanted: bool,
+    say: Callable[[str], None] = click.echo,
+) -> int:
     """Show how a bulk replay goes on until it rests, say how it stands then, and return the exit code."""
     reply = client.get("api", "replays", replay_id)
     job = reply.document()
@@ -118,7 +125,7 @@ def follow(client: ClientConnection, replay_id: str, *, to_every_end: bool, json
     if json_wanted:
         verbatim(reply.body)
     else:
-        click.echo(in_words(job))
+        say(in_words(job))
     return 0 if job["status"] == "done" else 1
 
 

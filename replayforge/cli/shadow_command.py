@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,6 @@ def shadow(
     outside of steps are refused. Exit code 0: all the same; 1: something is another; 2: undecidable, or importing the
     handlers has an effect.
     """
-    if replay_cured and json_wanted:
-        raise click.UsageError("Who is asked whether to replay reads words: say either --json or --replay-cured.")
     config = load_config(config_path, os.environ, {"data_dir": data_dir}).config
     question = Question(job_of(handlers, config), against, ignored)
     try:
@@ -96,7 +94,8 @@ def shadow(
     else:
         click.echo("\n".join(in_words(report)))
     if replay_cured:
-        context.exit(replay(comparison.cured, handlers, options))
+        say = complain if json_wanted else click.echo
+        context.exit(replay(comparison.cured, handlers, options, say))
     context.exit(exit_code(report))
 
 
@@ -124,7 +123,7 @@ async def compared(config: Config, question: Question, which: EventFilter, state
         return await compare(question, runs, lambda _: bar.advance(1))
 
 
-def replay(cured: list[str], handlers: tuple[str, ...], options: Mapping[str, Any]) -> int:
+def replay(cured: list[str], handlers: tuple[str, ...], options: Mapping[str, Any], say: Callable[[str], None]) -> int:
     """Have exactly the cured dead letters replayed, once their number was confirmed; returns the exit code."""
     if not cured:
         complain("None is cured, so nothing is replayed.")
@@ -135,7 +134,7 @@ def replay(cured: list[str], handlers: tuple[str, ...], options: Mapping[str, An
     address = find_address(options["url"], options["api_key"], os.environ)
     with ClientConnection(address.url, address.api_key) as client, understood(address.url):
         return max(
-            carry_out(client, "cured dead letter", order, json_wanted=False, detach=False, wait=True)
+            carry_out(client, "cured dead letter", order, json_wanted=False, detach=False, wait=True, say=say)
             for start in range(0, len(cured), IDS_MAX)
             if (order := {"ids": cured[start : start + IDS_MAX], "reason": reason})
         )

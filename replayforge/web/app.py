@@ -21,6 +21,7 @@ from replayforge.web.api import (
     operations,
     replays,
     schedules,
+    shadow,
     sources,
     step_callbacks,
 )
@@ -105,6 +106,7 @@ def routes(tracer: Tracer | None = None) -> list[Route]:
         post("/api/replays/{id:[^/]+}/pause", replays.pause_replay, OPERATE),
         post("/api/replays/{id:[^/]+}/resume", replays.resume_replay, OPERATE),
         post("/api/replays/{id:[^/]+}/cancel", replays.cancel_replay, OPERATE),
+        post("/api/shadow", shadow.shadow_runs, ADMIN),
         get("/api/handlers", handlers.list_handlers, READ),
         post("/api/handlers/{pattern:[^/]+}/pause", handlers.pause_handler, OPERATE),
         post("/api/handlers/{pattern:[^/]+}/resume", handlers.resume_handler, OPERATE),

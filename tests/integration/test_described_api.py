@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from subprocess import PIPE, STDOUT
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ FITTING = (
     "resolve_event",
     "decide_in_doubt",
     "create_replay",
+    "shadow_runs",
     "commit_offset",
 )
 SCHEMATHESIS = f"""
@@ -50,6 +52,15 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 405]
 [[operations]]  # each line of NDJSON is refused by itself, whatever it is
 include-operation-id = "post_bulk"
 checks.negative_data_rejection.expected-statuses = ["2xx", 400, 413, 415, 422]
+"""
+
+FIXED = """
+from replayforge import Handlers
+handlers = Handlers()
+
+@handlers.on("order.fails")
+async def mended(event, ctx):
+    return "done"
 """
 
 LINES_ARE_TEXT = """
@@ -198,8 +209,15 @@ async def busy_with(client: DescribedClient, event_id: str) -> str:
 
 
 async def dead_letters_and_replays(client: DescribedClient) -> None:
-    """Replay and discard dead letters, one by one and many at once."""
+    """Replay and discard dead letters, one by one and many at once, and see before what a fix would do with them."""
     call = client.call
+    with NamedTemporaryFile("w", suffix=".py") as fixed:
+        fixed.write(FIXED)
+        fixed.flush()
+        found = await call("shadow_runs", {"handlers": fixed.name, "filter": {"event_type": "order.fails"}})
+        assert found["verdicts"]["cured"] == found["runs"] == len(found["cured"]) > 1
+        again = await call("shadow_runs", {"handlers": fixed.name, "ids": found["cured"][:1]})
+        assert (again["cured"], again["groups"][0]["before"]) == (found["cured"][:1], "Permanent: declined")
     first, second, *_ = [one["id"] for one in (await call("list_dead_letters", limit=5))["items"]]
     assert (await call("list_dead_letters", group_by="error"))["items"]
     assert (await call("list_error_groups", window_seconds=60))["items"]

@@ -52,6 +52,7 @@ TABLE = {
     "A": """
         POST /forgelog/append  POST /forgelog/commit  POST /api/demo/generate-workload  POST /api/chaos/crash
         POST /api/chaos/workers/{}/crash  POST /actions/crash-worker  POST /actions/demo-load  POST /shadow
+        POST /api/shadow
     """,
 }
 WHO = {

@@ -142,6 +142,22 @@ async def test_exactly_the_cured_dead_letters_are_replayed_and_all_succeed(
     ]  # fmt: skip
 
 
+async def test_json_is_all_of_the_output_while_the_cured_are_replayed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How the bulk replay goes is said beside it."""
+    billing = Billing("sqlite", tmp_path, monkeypatch)
+    async with billing.house(BILLING) as house:
+        ids = await send(house, "invoice", AMOUNTS)
+    async with billing.house(FIXED) as house:
+        command = ("--handlers", FIXED, "--state", "dead_lettered", "--replay-cured", "--yes", "--json")
+        assert await billing.shadow(*command, "--url", str(house.http.make_url("/"))) == 0
+        out, err = capsys.readouterr()
+        (cured,) = [group["ids"] for group in json.loads(out)["groups"] if group["verdict"] == "cured"]
+        assert cured == ids[:2]
+        assert "is done: replayed 2 of 2 · 2 succeeded" in err
+
+
 async def stood(house: House, ids: Sequence[str]) -> dict[str, tuple[str, int]]:
     """Return state and run of each event."""
     events = await house.daemon.store.events_by_ids(ids)

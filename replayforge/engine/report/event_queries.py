@@ -18,7 +18,7 @@ from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.stores.content_search import SearchPage
 from replayforge.stores.doubts import DoubtPage
 from replayforge.stores.lookups import EventPage, WorkflowPage
-from replayforge.stores.recordings import was_handled
+from replayforge.stores.recordings import COMPARABLE, was_handled
 from replayforge.stores.store import Store
 from replayforge.stores.stories import StepsPage, Story
 from replayforge.stores.suspicions import Suspect
@@ -101,8 +101,9 @@ class EventQueries:
         return [found[event_id][0] for event_id in event_ids if event_id in found]
 
     async def runs_of(self, events: Sequence[StoredEvent]) -> list[RecordedRun]:
-        """Return what is recorded of events that a handler was given, the oldest first."""
-        return await self.store.runs_of(sorted(filter(was_handled, events), key=lambda event: event.seq))
+        """Return what is recorded of those events that code can be held against, the oldest first."""
+        compared = [event for event in events if event.state in COMPARABLE and was_handled(event)]
+        return await self.store.runs_of(sorted(compared, key=lambda event: event.seq))
 
     async def runs_elsewhere(self, event_id: str, token: int) -> bool:
         """Tell whether an event whose lease of a token is not used here may be running in another daemon."""

@@ -32,6 +32,7 @@ from replayforge.web.api.lanes import LaneShape
 from replayforge.web.api.operations import WINDOW_SECONDS_MAX, CrashRequest
 from replayforge.web.api.replays import BulkReplayRequest, ReplayShape
 from replayforge.web.api.schedules import ScheduleShape
+from replayforge.web.api.shadow import ShadowRequest, ShadowShape
 from replayforge.web.api.shapes import EventShape, PauseShape, RetiredShape, ShownEvent
 from replayforge.web.api.sources import RefusalShape, SourceShape
 from replayforge.web.http.reading import JSON, LIST_LIMIT_MAX, NDJSON
@@ -311,6 +312,14 @@ OPERATIONS: dict[str, Operation] = {
     "POST /api/replays/{id}/pause": Operation(answers=ok(ReplayShape)),
     "POST /api/replays/{id}/resume": Operation(answers=ok(ReplayShape)),
     "POST /api/replays/{id}/cancel": Operation(answers=ok(ReplayShape)),
+    "POST /api/shadow": Operation(
+        body=RequestBody(
+            ShadowRequest,
+            schema={"oneOf": [either("ids", "array", "filter"), either("filter", "object", "ids")]},
+            example={"handlers": "fixed.py", "filter": {"event_type": "order.*"}},
+        ),
+        answers=ok(ShadowShape),
+    ),
     "GET /api/handlers": Operation(answers=ok(answers.HandlerList)),
     "POST /api/handlers/{pattern}/pause": Operation(body=PAUSE, answers=ok(PauseShape)),
     "POST /api/handlers/{pattern}/resume": Operation(answers=ok(ResumedHandler)),

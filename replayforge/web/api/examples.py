@@ -126,6 +126,16 @@ VALUES: dict[str, Any] = {
     "ReplayPreview.would_replay": 12,
     "ReplayPreview.sample": [EVENT_ID],
     "PreviewGroup.count": 12,
+    # shadow
+    "ShadowShape.handlers": "fixed.py",
+    "ShadowShape.runs": 12,
+    "ShadowShape.verdicts": {"same": 2, "cured": 10},
+    "ShadowShape.cured": [EVENT_ID],
+    "ShadowGroup.verdict": "cured",
+    "ShadowGroup.pointer": "/error",
+    "ShadowGroup.before": ERROR,
+    "ShadowGroup.count": 10,
+    "ShadowGroup.ids": [EVENT_ID],
     # handlers, lanes, sources, schedules, alerts
     "pattern": "order.*",
     "HandlerShape.event_types": "order.*",

@@ -42,6 +42,7 @@ GROUPS = frozenset(
         "deadletters",
         "indoubt",
         "replays",
+        "shadow",
         "handlers",
         "sources",
         "schedules",
