@@ -31,6 +31,7 @@ from replayforge.stores.postgres_link import NAME, Connections, PostgresAddress
 from replayforge.stores.postgres_start import usable
 from replayforge.stores.queries import GIVEN_AS_JSON, load_book, text_columns
 from replayforge.stores.rows import Row
+from replayforge.stores.shared_columns import shared_columns
 from replayforge.turns import computed
 
 CONNECTIONS = 8
@@ -262,10 +263,11 @@ async def run_batch(connection: Any, sql: str, batch: Batch) -> int:
 
 
 def in_arrays(batch: Batch) -> list[Sequence[Any]]:
-    """Return the rows column by column."""
-    columns = zip(*batch.values(), strict=True)
+    """Return the rows column by column; of a column that holds one value only that, for asyncpg looks at each."""
+    columns = list(zip(*batch.values(), strict=True))
     are_texts = text_columns(BATCHES[batch.name])
-    return [storable_texts(column) if is_text else column for column, is_text in zip(columns, are_texts, strict=True)]
+    given = [column[:1] if is_one else column for column, is_one in zip(columns, shared_columns(columns), strict=True)]
+    return [storable_texts(column) if is_text else column for column, is_text in zip(given, are_texts, strict=True)]
 
 
 def in_json(rows: Sequence[msgspec.Struct]) -> str:

@@ -105,11 +105,18 @@ def with_values(sql: str, row: type[Struct]) -> str:
 
 
 def with_arrays(sql: str, row: type[Struct]) -> str:
-    """Let a batch for PostgreSQL read its rows from typed arrays, one for each column; `:name` is one of them alone."""
+    """Let a batch for PostgreSQL read its rows from typed arrays, one for each column; `:name` is one of them alone.
+
+    An array of one value holds that of all rows. Where the plan is made it is known which arrays these are.
+    """
     names = row.__struct_fields__
     hints = get_type_hints(row)
     array = {name: f"${number}::{sql_type(hints[name])}[]" for number, name in enumerate(names, start=1)}
-    rows = f"FROM unnest({', '.join(array.values())}) AS g ({', '.join(names)})"
+    columns = ", ".join(
+        f"CASE cardinality({given}) WHEN 1 THEN ({given})[1] ELSE r.{name} END AS {name}"
+        for name, given in array.items()
+    )
+    rows = f"FROM (SELECT {columns} FROM unnest({', '.join(array.values())}) AS r ({', '.join(names)})) AS g"  # noqa: S608
     return COLUMN_ARRAY.sub(lambda found: array[found[1]], sql).replace(ROWS, rows)
 
 

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from replayforge.stores.rows import Row
+from replayforge.stores.shared_columns import shared_columns
 
 ROWS = "VALUES {rows}"  # what stands for the rows in the statement of a batch
 READ_ROWS = f"FROM ({ROWS}) AS g"
@@ -51,17 +52,6 @@ def run_batch(raw: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> int:
         changed += raw.execute(statement.sql, before + own + after).rowcount
         start += size
     return changed
-
-
-def shared_columns(columns: Sequence[Sequence[Any]]) -> tuple[bool, ...]:
-    """Say of each column whether it holds one value; one column is left for the rows, even if they are all the same."""
-    shared = tuple(map(is_one_value, columns))
-    return (False, *shared[1:]) if all(shared) else shared
-
-
-def is_one_value(column: Sequence[Any]) -> bool:
-    """Tell whether all rows have the same in a column."""
-    return bool(column[0] == column[-1]) and column.count(column[0]) == len(column)
 
 
 def as_given(column: Sequence[Any]) -> Sequence[Any]:

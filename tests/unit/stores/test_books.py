@@ -158,11 +158,12 @@ def test_rows_of_another_batch_are_refused() -> None:
 
 
 def test_each_dialect_reads_the_rows_its_own_way() -> None:
-    """SQLite is given numbered columns, PostgreSQL typed arrays, in the order of the batch's fields."""
+    """SQLite is given numbered columns, PostgreSQL typed arrays, or one value, in the order of the batch's fields."""
     sqlite = load_book("sqlite")["let_wait"]
     assert "SET waits_for = g.column2 FROM (VALUES {rows}) AS g WHERE e.seq = g.column1" in sqlite
     postgres = load_book("postgres")["let_wait"]
-    assert "FROM unnest($1::bigint[], $2::text[]) AS g (seq, waits_for)" in postgres
+    assert "FROM unnest($1::bigint[], $2::text[]) AS r (seq, waits_for)) AS g" in postgres
+    assert "CASE cardinality($2::text[]) WHEN 1 THEN ($2::text[])[1] ELSE r.waits_for END AS waits_for" in postgres
     assert "e.seq = ANY ($1::bigint[])" in postgres
 
 
