@@ -90,8 +90,8 @@ def make_task(
     if type(coroutine) is CoroutineType:
         coroutine = Contained(coroutine, attempt)
     task = asyncio.Task(coroutine, loop=loop, context=context, **options)
-    if (tasks := getattr(attempt, "tasks", None)) is not None:
-        tasks.add(task)
+    if (take := getattr(attempt, "take", None)) is not None:
+        take(task)
     return task
 
 

@@ -21,7 +21,7 @@ from replayforge.domain.journal import RECORDED, StepKind, StepRecord, StepState
 from replayforge.domain.retry import Permanent, Retry
 from replayforge.domain.step_errors import Cancelled
 from replayforge.engine.handlers.callbacks import CALLBACK_PATHS, Callbacks, Report
-from replayforge.engine.handlers.context import Calls, ChildEvent, Context, Signal
+from replayforge.engine.handlers.context import Calls, ChildEvent, Context, NoAttempt, Signal
 from replayforge.engine.handlers.conversation import Conversation
 from replayforge.engine.handlers.endpoint_handlers import endpoint_for
 from replayforge.engine.handlers.endpoints import WebhookClient
@@ -197,6 +197,17 @@ class Rehearsed:
     wrong: tuple[str, ...]
 
 
+class Rehearsing(NoAttempt):
+    """Stands behind the context of a rehearsal."""
+
+    def __init__(self, rehearsal: Rehearsal) -> None:
+        self.rehearsal = rehearsal
+
+    def opened_calls(self) -> Calls:
+        """Return what answers calls here."""
+        return cast("Calls", self.rehearsal)
+
+
 async def rehearse(settings: HttpEndpoint, scenario: Scenario, host: str, tell: Callable[[str], None]) -> Rehearsed:
     """Lead a conversation to its end, and once more from there; say what came of it."""
     callbacks, client = Callbacks(), WebhookClient(SystemClock())
@@ -205,7 +216,7 @@ async def rehearse(settings: HttpEndpoint, scenario: Scenario, host: str, tell: 
     now_us = SystemClock().now_us()
     event_id, event_type, payload = new_event_id(now_us), scenario.event_type, scenario.payload
     event = Event(event_id, "default", "rehearsal", event_type, "", None, payload, b"{}", now_us, 1, 1)
-    context = Context(event, TOKEN, 0.0, open_calls=lambda: cast("Calls", rehearsal))
+    context = Context(event, TOKEN, 0.0, behind=Rehearsing(rehearsal))
     conversation = Conversation(endpoint_for(settings, client), callbacks, settings.timeout_seconds)
     result = None
     try:

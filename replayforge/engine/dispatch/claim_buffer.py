@@ -3,8 +3,7 @@
 import asyncio
 from asyncio import get_running_loop
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
 
 from replayforge.domain.clock import Clock
 from replayforge.domain.event import ClaimedEvent, Lease
@@ -38,7 +37,7 @@ class ClaimBuffer:
         self.settling: set[Lease] = set()
         self.stuck_threads = 0  # attempts that were settled while code of theirs runs on
         self.idle: deque[tuple[str, asyncio.Future[ClaimedEvent | None]]] = deque()
-        self.changed = asyncio.Event()
+        self.watching: list[asyncio.Future[None]] = []
         self.closed = False
         self.released_count = 0
         self.window_started = 0.0
@@ -58,7 +57,7 @@ class ClaimBuffer:
     def unreserve(self, count: int) -> None:
         """Give up room that was reserved, once the events lie in the buffer or will not come."""
         self.reserved -= count
-        self.changed.set()
+        self.tell()
 
     def put(self, claimed: Iterable[ClaimedEvent], claim: ClaimUnderWay | None = None) -> None:
         """Lay down what a claim has taken; idle workers get theirs at once."""
@@ -106,7 +105,7 @@ class ClaimBuffer:
             self.leases.forget(one.lease)
             self.left(one.lease)
         self.hand_out()
-        self.changed.set()
+        self.tell()
         return withdrawn
 
     def withdraw(self, leases: Collection[Lease]) -> int:
@@ -120,7 +119,7 @@ class ClaimBuffer:
             self.leases.forget(one.lease)
             self.left(one.lease)
         self.leases.lose(leases)
-        self.changed.set()
+        self.tell()
         return len(dropped)
 
     def detach(self, worker: str) -> ClaimedEvent | None:
@@ -130,7 +129,7 @@ class ClaimBuffer:
             self.settling.add(claimed.lease)
             self.leases.end(claimed.lease)
             self.left(claimed.lease)
-        self.changed.set()
+        self.tell()
         return claimed
 
     def release(self, *leases: Lease) -> None:
@@ -138,7 +137,7 @@ class ClaimBuffer:
         self.leases.forget(*leases)
         self.settling.difference_update(leases)
         self.released_count += len(leases)
-        self.changed.set()
+        self.tell()
 
     def holds(self, lease: Lease) -> bool:
         """Tell whether the event with this lease is in this process's hands."""
@@ -159,10 +158,19 @@ class ClaimBuffer:
             self.prefetch = min(PREFETCH_MAX, int(done * PREFETCH_WINDOW_SECONDS / elapsed))
             self.window_started, self.window_count = now, self.released_count
 
-    def next_change(self) -> Coroutine[Any, Any, Any]:
-        """Return what ends with the next change from now on of what is waiting, held or reserved."""
-        self.changed.clear()
-        return self.changed.wait()
+    def next_change(self) -> "asyncio.Future[None]":
+        """Return what is done with the next change from now on of what is waiting, held or reserved."""
+        watch: asyncio.Future[None] = get_running_loop().create_future()
+        self.watching = [*(one for one in self.watching if not one.done()), watch]
+        return watch
+
+    def tell(self) -> None:
+        """Tell whoever watches of a change."""
+        if self.watching:
+            watching, self.watching = self.watching, []
+            for watch in watching:
+                if not watch.done():
+                    watch.set_result(None)
 
     async def wait_for_room(self) -> int:
         """Return how many events may be claimed, once that is worth a claim.
@@ -176,7 +184,7 @@ class ClaimBuffer:
     def note_stuck(self, count: int) -> None:
         """Note that so many more, or fewer, attempts run on after they were settled."""
         self.stuck_threads += count
-        self.changed.set()
+        self.tell()
 
     @property
     def idle_now(self) -> bool:

@@ -120,9 +120,41 @@ class Calls(Protocol):
         """Record steps that were taken elsewhere, and that an answer has come; gives how many are new."""
 
 
-def no_calls() -> Calls:
-    """Stand in for the journal of a context that no attempt has made."""
-    raise RuntimeError("This context belongs to no attempt, so there is no journal.")
+class Behind(Protocol):
+    """What stands behind a context: the attempt that it was made for."""
+
+    def note(self, details: Mapping[str, Any]) -> None:
+        """Keep what the handler says of itself."""
+
+    def opened_calls(self) -> Calls:
+        """Return what answers its code's calls to the journal."""
+
+    def stopping_event(self) -> Any:
+        """Return what tells its code that the daemon drains."""
+
+    def current_trace(self) -> str | None:
+        """Return the trace that is handed on from here."""
+
+
+class NoAttempt:
+    """Stands behind a context that no attempt has made."""
+
+    def note(self, _details: Mapping[str, Any]) -> None:
+        """Forget them."""
+
+    def opened_calls(self) -> Calls:
+        """Refuse."""
+        raise RuntimeError("This context belongs to no attempt, so there is no journal.")
+
+    def stopping_event(self) -> asyncio.Event:
+        """Return what nobody will set."""
+        return asyncio.Event()
+
+    def current_trace(self) -> None:
+        """There is none."""
+
+
+NO_ATTEMPT = NoAttempt()
 
 
 @dataclass(eq=False)
@@ -140,10 +172,7 @@ class Context:
     lease_token: int
     deadline: float
     details: Mapping[str, Any] = field(default_factory=dict)
-    tell: Callable[[Mapping[str, Any]], None] = field(default=lambda details: None, repr=False)
-    open_calls: Callable[[], Calls] = field(default=no_calls, repr=False)
-    stopping_event: Callable[[], Any] = field(default=asyncio.Event, repr=False)
-    current_trace: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    behind: Behind = field(default=NO_ATTEMPT, repr=False)
 
     @property
     def idempotency_key(self) -> str:
@@ -163,7 +192,7 @@ class Context:
     @property
     def trace_headers(self) -> dict[str, str]:
         """The headers `traceparent` and `tracestate` that hand the trace of the event on; empty for one without."""
-        return trace_headers(self.current_trace())
+        return trace_headers(self.behind.current_trace())
 
     @cached_property
     def log(self) -> Any:
@@ -181,19 +210,19 @@ class Context:
         A long handler that looks at it, or waits for it, can come to an end within the grace period: return, or raise
         Retry(after=0, counts=False) to go on after the restart.
         """
-        return self.stopping_event()
+        return self.behind.stopping_event()
 
     def heartbeat(self, **details: Any) -> None:
         """Say how far the handler is; people see it on the status page. What is not JSON is shown to them as text."""
         self.details = {**self.details, **shown_details(details)}
-        self.tell(self.details)
+        self.behind.note(self.details)
 
     # The journal
 
     @cached_property
     def calls(self) -> Calls:
         """What carries the calls out; an attempt that makes none has none."""
-        return self.open_calls()
+        return self.behind.opened_calls()
 
     @overload
     def step(self, name: str, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any: ...

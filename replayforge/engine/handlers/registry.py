@@ -336,12 +336,8 @@ class Handlers:
         return listed
 
     def policy(self, route: str, own_max_attempts: int | None, default: RetryPolicy) -> RetryPolicy:
-        """Return the retry policy of an event: its own number of attempts, else its handler's, else the default."""
-        handler = self.find(route)
-        attempts = own_max_attempts or (handler.max_attempts if handler else None) or default.max_attempts
-        if attempts == default.max_attempts:
-            return default
-        return RetryPolicy(attempts, default.base_seconds, default.factor, default.max_seconds, default.jitter)
+        """Return the retry policy of an event, see policy_of."""
+        return policy_of(self.find(route), own_max_attempts, default)
 
     def compensates(self, route: str) -> bool:
         """Tell whether events with this route go on when they are cancelled, to undo what has to be undone."""
@@ -352,6 +348,14 @@ class Handlers:
         """Tell whether a person must look at an event with this route after a crash in the middle of its handler."""
         handler = self.find(route)
         return handler is not None and handler.on_crash == "hold"
+
+
+def policy_of(handler: Handler | None, own_max_attempts: int | None, default: RetryPolicy) -> RetryPolicy:
+    """Return the retry policy of an event: its own number of attempts, else its handler's, else the default."""
+    attempts = own_max_attempts or (handler.max_attempts if handler else None) or default.max_attempts
+    if attempts == default.max_attempts:
+        return default
+    return RetryPolicy(attempts, default.base_seconds, default.factor, default.max_seconds, default.jitter)
 
 
 def objection_to_schedule(schedule: Schedule) -> str:

@@ -15,7 +15,7 @@ from replayforge.domain.event import Event
 from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.step_errors import Parking
 from replayforge.domain.verdict import Result
-from replayforge.engine.handlers.context import Calls, Context, no_calls
+from replayforge.engine.handlers.context import NO_ATTEMPT, Calls, Context
 from replayforge.engine.handlers.registry import Handler
 from replayforge.engine.handlers.results import raised, returned
 from replayforge.engine.run.chaos import Chaos
@@ -25,13 +25,14 @@ from replayforge.engine.run.user_threads import call_in_thread
 from replayforge.event_loop import OwnTask
 from replayforge.supervisor import SimulatedCrash
 from replayforge.telemetry import attempt_context
-from replayforge.tracing import Attributes, Tracer
+from replayforge.tracing import Attributes, Tracer, TraceSpan
 
 # How long user code has to end after it was cancelled; then it is left to itself and the attempt is settled without it.
 GRACE_SECONDS = 0.5
 AWAITABLES_MAX = 8  # how many awaitables may come out of one another
 PARKED = Result(Outcome.INTERRUPTED, "The event was parked.")
 PLAIN_TYPES = frozenset({type(None), bool, int, float, str, dict, list})
+NO_DETAILS: Mapping[str, Any] = {}
 
 
 class AttemptTask(OwnTask):
@@ -46,11 +47,15 @@ class AttemptTask(OwnTask):
 
 
 class Identity(dict[str, Any]):
-    """What `attempt_context` holds while an attempt runs: who it is, and the tasks that its code has made."""
+    """What `attempt_context` holds while an attempt runs: who it is, and the tasks that its code has made, if any."""
 
-    def __init__(self, **known: Any) -> None:
-        super().__init__(known)
-        self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+    tasks: WeakSet[asyncio.Task[Any]] | None = None
+
+    def take(self, task: "asyncio.Task[Any]") -> None:
+        """Take note of a task."""
+        if self.tasks is None:
+            self.tasks = WeakSet()
+        self.tasks.add(task)
 
 
 class OpenCalls(Calls, Protocol):
@@ -73,6 +78,10 @@ class NotBegun(Exception):
     """The handler was not called: by then somebody else may have had the event."""
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 class RunningAttempt:
     """One run of a handler for one event.
 
@@ -81,6 +90,18 @@ class RunningAttempt:
     are those that its code makes to its journal, None until it makes one. One that `is_parked` has ended to go on
     later, and nothing that its code said in the end counts.
     """
+
+    # What most attempts never have stands here, since to make one is to set all else.
+    begun = is_parked = is_stopped = False
+    task: AttemptTask | None = None
+    thread: "asyncio.Future[Result | Pending] | None" = None
+    calls: OpenCalls | None = None
+    details: Mapping[str, Any] = NO_DETAILS
+    result: Result | None = None
+    cut_short: Result | None = None
+    simulated: SimulatedCrash | None = None
+    grace: asyncio.TimerHandle | None = None
+    timeout_seconds = deadline = 0.0
 
     def __init__(
         self,
@@ -92,6 +113,7 @@ class RunningAttempt:
         open_journal: OpenJournal | None = None,
         stopping: Stopping | None = None,
         *,
+        restore: Callable[[], object] = nothing,
         trace: str | None = None,
         tracer: Tracer | None = None,
     ) -> None:
@@ -102,30 +124,13 @@ class RunningAttempt:
         self.handler = handler
         self.chaos = chaos
         self.may_begin = may_begin  # asked last of all: whatever ran before may have taken longer than a lease
-        self.restore: Callable[[], object] = lambda: None
-        self.begun = False
+        self.restore = restore  # puts right what user code changed, before anything else runs
         self.identity = Identity(event_id=event.id, event_type=event.event_type, run=event.run, attempt=event.attempt)
         self.open_journal = open_journal
         self.stopping = stopping
-        self.calls: OpenCalls | None = None
-        self.is_parked = False
-        self.is_stopped = False
-        self.details: Mapping[str, Any] = {}
-        self.result: Result | None = None
-        self.cut_short: Result | None = None
-        self.simulated: SimulatedCrash | None = None
         self.loop = get_running_loop()
         self.loop_thread = get_ident()
         self.ended: asyncio.Future[None] = self.loop.create_future()
-        self.task: AttemptTask | None = None
-        self.thread: asyncio.Future[Result | Pending] | None = None
-        self.grace: asyncio.TimerHandle | None = None
-        self.timeout_seconds = 0.0
-        self.deadline = 0.0
-
-    def restore_by(self, restore: Callable[[], object]) -> None:
-        """Have what user code changed put right by a function, before anything else runs."""
-        self.restore = restore
 
     async def outcome(self, timeout_seconds: float, deadlines: Deadlines) -> Result:
         """Run the handler and return how it ended, soon after its time is over at the latest, whatever it does.
@@ -134,17 +139,38 @@ class RunningAttempt:
         """
         variables = Variables()
         variables.run(attempt_context.set, self.identity)
-        if self.tracer is None:
-            return await self.outcome_in(variables, timeout_seconds, deadlines)
-        span = self.tracer.begin(f"attempt {self.event.event_type}", "consumer", self.trace, self.attributes)
-        variables.run(span.make_current)
+        span = None if self.tracer is None else self.begin_span(self.tracer, variables)
+        self.timeout_seconds, self.deadline = timeout_seconds, self.loop.time() + timeout_seconds
+        self.task = AttemptTask(self.guarded(), loop=self.loop, name=f"attempt {self.event.id}", context=variables)
+        self.task.identity = self.identity
+        deadlines.begin(self, self.deadline, self.loop)
         try:
-            result = await self.outcome_in(variables, timeout_seconds, deadlines)
+            await self.ended
+            if self.is_parked:
+                await self.all_ended()
         except asyncio.CancelledError:
-            span.end(Outcome.INTERRUPTED)
+            self.is_stopped = True
+            self.task.cancel()
+            await wait([self.task], timeout=GRACE_SECONDS)
+            if span is not None:
+                span.end(Outcome.INTERRUPTED)
             raise
-        span.end("parked" if self.is_parked else result.outcome, result.error)
+        finally:
+            if self.calls is not None:
+                self.calls.close()
+            deadlines.end(self)
+            if self.grace is not None:
+                self.grace.cancel()
+        result = self.concluded()
+        if span is not None:
+            span.end("parked" if self.is_parked else result.outcome, result.error)
         return result
+
+    def begin_span(self, tracer: Tracer, variables: Variables) -> TraceSpan:
+        """Begin the attempt's span, which is the current one where its code runs."""
+        span = tracer.begin(f"attempt {self.event.event_type}", "consumer", self.trace, self.attributes)
+        variables.run(span.make_current)
+        return span
 
     @property
     def attributes(self) -> Attributes:
@@ -161,29 +187,6 @@ class RunningAttempt:
     def current_trace(self) -> str | None:
         """Return the trace that is handed on from here: that of the current span, or else the event's own."""
         return (None if self.tracer is None else self.tracer.current()) or self.trace
-
-    async def outcome_in(self, variables: Variables, timeout_seconds: float, deadlines: Deadlines) -> Result:
-        """Run the handler with these context variables."""
-        self.timeout_seconds, self.deadline = timeout_seconds, self.loop.time() + timeout_seconds
-        self.task = AttemptTask(self.guarded(), loop=self.loop, name=f"attempt {self.event.id}", context=variables)
-        self.task.identity = self.identity
-        deadlines.begin(self, self.deadline, self.loop)
-        try:
-            await self.ended
-            if self.is_parked:
-                await self.all_ended()
-        except asyncio.CancelledError:
-            self.is_stopped = True
-            self.task.cancel()
-            await wait([self.task], timeout=GRACE_SECONDS)
-            raise
-        finally:
-            if self.calls is not None:
-                self.calls.close()
-            deadlines.end(self)
-            if self.grace is not None:
-                self.grace.cancel()
-        return self.concluded()
 
     def time_out(self) -> None:
         """Have the attempt end, since its time is over; one that does not end to be parked is not parked."""
@@ -203,7 +206,7 @@ class RunningAttempt:
     def live_tasks(self) -> list["asyncio.Task[Any]"]:
         """Return the tasks of its code that have not ended."""
         own = [] if self.task is None else [self.task]
-        return [task for task in (*own, *self.identity.tasks) if not task.done()]
+        return [task for task in (*own, *(self.identity.tasks or ())) if not task.done()]
 
     @property
     def thread_waiter(self) -> "asyncio.Task[Any] | None":
@@ -281,15 +284,7 @@ class RunningAttempt:
                 return
             if self.chaos is not None:
                 await self.chaos.inject(self.event)
-            context = Context(
-                self.event,
-                self.lease_token,
-                self.deadline,
-                tell=self.note,
-                open_calls=self.opened_calls,
-                stopping_event=self.stopping_event,
-                current_trace=self.current_trace,
-            )
+            context = Context(self.event, self.lease_token, self.deadline, NO_DETAILS, self)
             self.result = await self.called(context)
         except SimulatedCrash as crash:
             self.simulated = crash
@@ -333,7 +328,7 @@ class RunningAttempt:
     def opened_calls(self) -> Calls:
         """Return what answers its code's calls to the journal."""
         if self.open_journal is None:
-            return no_calls()
+            return NO_ATTEMPT.opened_calls()
         self.calls = self.open_journal(self)
         return self.calls
 

@@ -15,7 +15,7 @@ from replayforge.domain.event import ClaimedEvent, StoredEvent
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.retry import RetryPolicy
 from replayforge.domain.verdict import Result, Verdict, error_signature, judge
-from replayforge.engine.handlers.registry import Handler, Handlers
+from replayforge.engine.handlers.registry import Handler, Handlers, policy_of
 from replayforge.engine.run.attempt import NotBegun, RunningAttempt
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.deadlines import Deadlines
@@ -71,9 +71,13 @@ def begin(
     handlers: Handlers,
     rules: Rules,
     chaos: Chaos | None,
-    may_begin: Callable[[], bool] = lambda: True,
+    may_begin: Callable[[], bool],
+    restore: Callable[[], object],
 ) -> Execution:
-    """Decode the event and find its handler, which is called only if it may begin when all is ready."""
+    """Decode the event and find its handler, which is called only if it may begin when all is ready.
+
+    `restore` puts right what its code has changed for all.
+    """
     row, handler = claimed.event, handlers.find(claimed.event.route)
     attempt = None
     if handler is not None:
@@ -100,6 +104,7 @@ def begin(
             may_begin,
             open_journal,
             rules.stopping,
+            restore=restore,
             trace=row.trace,
             tracer=rules.tracer,
         )
@@ -111,29 +116,39 @@ def opened(row: StoredEvent, handlers: Handlers, rules: Rules, attempt: RunningA
     return Journaling(attempt, row, handlers.policy(row.route, row.max_attempts, rules.retry), rules.journals)
 
 
-async def execute(execution: Execution, handlers: Handlers, rules: Rules) -> Settlement:
+async def execute(execution: Execution, rules: Rules) -> Settlement:
     """Run one attempt to its end and return what to settle.
 
     Raises WorkerCrashed or SimulatedCrash when the worker must die with the event in its hands, CancelledError when the
     worker is told to stop, and NotBegun when the handler was not called and is not to be.
     """
     crashpoints.reach("attempt.started")
-    result = await run(execution, rules)
+    handler, attempt = execution.handler, execution.attempt
+    if handler is None or attempt is None:
+        result = without_handler(execution.claimed.event)
+    else:
+        result = await attempt.outcome(handler.timeout_seconds or rules.timeout_seconds, rules.deadlines)
+        if not attempt.begun:
+            raise NotBegun
+        if attempt.simulated is not None:
+            raise attempt.simulated
+        if result.outcome is Outcome.CRASHED:
+            raise WorkerCrashed(f"The handler ended with {result.error}")
     crashpoints.reach("attempt.finished")
-    return settle(execution, result, handlers, rules)
+    return settle(execution, result, rules)
 
 
-def settle(execution: Execution, result: Result, handlers: Handlers, rules: Rules) -> Settlement:
+def settle(execution: Execution, result: Result, rules: Rules) -> Settlement:
     """Judge the result of an attempt that has just ended and return what to settle."""
     ended_at_us = execution.started_at_us + to_us(rules.clock.monotonic() - execution.started)
     attempt, left = execution.attempt, left_by(execution)
     if left is None:
-        return settlement(execution, result, verdict(execution, result, handlers, rules, ended_at_us), ended_at_us)
+        return settlement(execution, result, verdict(execution, result, rules, ended_at_us), ended_at_us)
     execution = with_progress(execution, left)
     if left.parked is not None and attempt is not None and attempt.is_parked:
         return parked(execution, left, left.parked, ended_at_us)
     result = with_journal(result, left)
-    decided = verdict(execution, result, handlers, rules, ended_at_us)
+    decided = verdict(execution, result, rules, ended_at_us)
     return with_records(settlement(execution, result, decided, ended_at_us), left)
 
 
@@ -192,24 +207,13 @@ def parked(execution: Execution, left: Left, park: Park, ended_at_us: int) -> Se
     )
 
 
-async def run(execution: Execution, rules: Rules) -> Result:
-    """Call the handler under its time limit and say how it ended."""
-    handler, attempt = execution.handler, execution.attempt
-    if handler is None or attempt is None:
-        event = execution.claimed.event
-        whose = "" if event.subscriber is None else f" and subscriber {event.subscriber!r}"
-        return Result(Outcome.FAILED, f"No handler is registered for events of type {event.event_type!r}{whose}.")
-    result = await attempt.outcome(handler.timeout_seconds or rules.timeout_seconds, rules.deadlines)
-    if not attempt.begun:
-        raise NotBegun
-    if attempt.simulated is not None:
-        raise attempt.simulated
-    if result.outcome is Outcome.CRASHED:
-        raise WorkerCrashed(f"The handler ended with {result.error}")
-    return result
+def without_handler(event: StoredEvent) -> Result:
+    """Return what an attempt comes to that there is no handler for."""
+    whose = "" if event.subscriber is None else f" and subscriber {event.subscriber!r}"
+    return Result(Outcome.FAILED, f"No handler is registered for events of type {event.event_type!r}{whose}.")
 
 
-def verdict(execution: Execution, result: Result, handlers: Handlers, rules: Rules, ended_at_us: int) -> Verdict:
+def verdict(execution: Execution, result: Result, rules: Rules, ended_at_us: int) -> Verdict:
     """Decide what follows from the result."""
     row = execution.claimed.event
     if execution.handler is None:
@@ -218,7 +222,7 @@ def verdict(execution: Execution, result: Result, handlers: Handlers, rules: Rul
         result,
         attempt_count=row.attempt_count,
         crashes=row.crashes,
-        policy=handlers.policy(row.route, row.max_attempts, rules.retry),
+        policy=policy_of(execution.handler, row.max_attempts, rules.retry),
         now_us=ended_at_us,
         rng=rules.rng,
     )

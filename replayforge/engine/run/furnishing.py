@@ -72,7 +72,7 @@ class Furnishing:
         self.telemetry = telemetry
         self.runs_handlers = runs_handlers
         self.shared = shared_by_all(loop)
-        self.look = all_at_once([one.look for one in self.shared])
+        self.look: Callable[[], tuple[Any, ...]] = tuple  # nothing is looked at yet
         self.kept: tuple[Any, ...] = ()
         self.process: ProcessState | None = None
         self.process_due = math.inf
@@ -84,17 +84,24 @@ class Furnishing:
         """Give the loop what it needs."""
         self.loop.set_default_executor(self.threads)
         self.loop.set_task_factory(make_task)
-        self.kept = self.look()
+        self.keep()
 
     def remember(self) -> None:
         """Keep how everything is, that of the process included: so it is to be, whatever attempts do."""
-        self.kept = self.look()
+        self.keep()
         self.process, self.process_due = ProcessState(), 0.0
+
+    def keep(self) -> None:
+        """Keep how that is which is looked at after each attempt."""
+        self.look = all_at_once([one.look for one in self.shared])
+        self.kept = self.look()
 
     def restore(self, event: StoredEvent) -> None:
         """Take back what has changed by the end of an attempt for this event, and report it."""
-        self.last, changed = event, []
-        if self.process is not None and (now := monotonic()) >= self.process_due:
+        self.last, now, changed = event, monotonic(), []
+        if now < self.process_due and self.is_as_it_was():
+            return
+        if self.process is not None:
             self.process_due = now + PROCESS_EVERY_SECONDS
             if now >= self.all_due:
                 self.all_due = now + LOOK_SECONDS
@@ -124,7 +131,7 @@ class Furnishing:
 
     def changed(self) -> list[str]:
         """Put back what is looked at after each attempt; returns the names of what had changed."""
-        return [] if not self.kept or self.is_as_it_was() else put_back(zip(self.shared, self.kept, strict=True))
+        return [] if self.is_as_it_was() else put_back(zip(self.shared, self.kept, strict=True))
 
     def latest_type(self) -> str:
         """Return the type of the event whose attempt ended last, "" before the first one."""
@@ -165,7 +172,7 @@ def all_at_once(looks: Sequence[Callable[[], Any]]) -> Callable[[], tuple[Any, .
     for number, look in enumerate(looks):
         if isinstance(look, Attribute):
             names[look.module.__name__] = look.module
-            words.append(f"{look.module.__name__}.{look.name}")
+            words.append(look.words)
         else:
             names[f"look{number}"] = look
             words.append(f"look{number}()")
@@ -179,9 +186,27 @@ class Attribute:
     module: ModuleType
     name: str
 
+    @property
+    def words(self) -> str:
+        """What does the same as a call, written down."""
+        return f"{self.module.__name__}.{self.name}"
+
     def __call__(self) -> Any:
         """Return it as it is now."""
         return getattr(self.module, self.name, MISSING)
+
+
+class Contents(Attribute):
+    """Looks at what is in a list that a module has."""
+
+    @property
+    def words(self) -> str:
+        """See Attribute."""
+        return f"[*{self.module.__name__}.{self.name}]"
+
+    def __call__(self) -> Any:
+        """Return that as it is now."""
+        return [*getattr(self.module, self.name)]
 
 
 def shared_by_all(loop: asyncio.AbstractEventLoop) -> list[Shared]:
@@ -198,12 +223,12 @@ def shared_by_all(loop: asyncio.AbstractEventLoop) -> list[Shared]:
         Shared("switch interval", sys.getswitchinterval, sys.setswitchinterval),
         Shared("trace function", sys.gettrace, sys.settrace),
         Shared("profile function", sys.getprofile, sys.setprofile),
-        Shared("trace function of threads", threading.gettrace, threading.settrace),
-        Shared("profile function of threads", threading.getprofile, threading.setprofile),
+        Shared("trace function of threads", Attribute(threading, "_trace_hook"), threading.settrace),
+        Shared("profile function of threads", Attribute(threading, "_profile_hook"), threading.setprofile),
         Shared("default time-out of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout),
         Shared("stack size of threads", threading.stack_size, threading.stack_size),
         Shared("decimal.DefaultContext", partial(getattr, decimal.DefaultContext, "prec"), set_precision),
-        Shared("warning filters", lambda: [*warnings.filters], filter_warnings),
+        Shared("warning filters", Contents(warnings, "filters"), filter_warnings),
         *[Shared(number.name, partial(signal_action, number), partial(heed, number)) for number in SIGNALS],
         *[
             Shared(f"{module.__name__}.{name}", Attribute(module, name), partial(setattr, module, name))

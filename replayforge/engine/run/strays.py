@@ -49,10 +49,8 @@ class Strays:
         self.telemetry = telemetry
         self.left: set[Stray] = set()
 
-    def take(self, attempt: RunningAttempt | None) -> None:
-        """Note what an attempt has left running, if it was cut short."""
-        if attempt is None or attempt.cut_short is None:
-            return
+    def take(self, attempt: RunningAttempt) -> None:
+        """Note what an attempt that was cut short has left running."""
         running: dict[Any, str] = dict.fromkeys(self.threads.unfinished(attempt.identity), "thread")
         if attempt.task is not None and not attempt.task.done():
             running[attempt.task] = "task"

@@ -99,34 +99,34 @@ class Worker:
         """Run one attempt and hand its outcome in; the next event may be taken while that one is being committed."""
         # A lease that could not be renewed in time may be somebody else's by now, whatever kept us from looking.
         may_begin = partial(self.buffer.leases.begin, claimed.lease)
-        execution = begin(claimed, self.name, self.handlers, self.rules, self.chaos, may_begin)
+        restore = partial(self.furnishing.restore, claimed.event)
+        execution = begin(claimed, self.name, self.handlers, self.rules, self.chaos, may_begin, restore)
         self.execution, self.busy_since_us = execution, execution.started_at_us
         self.telemetry.emit("attempt.started")
         self.furnishing.attend()
-        if execution.attempt is not None:
-            execution.attempt.restore_by(partial(self.furnishing.restore, claimed.event))
         try:
-            settlement = await execute(execution, self.handlers, self.rules)
+            settlement = await execute(execution, self.rules)
         except NotBegun:
             self.execution = self.busy_since_us = None
             await self.hand_back(claimed)
-        else:
-            await self.conclude(execution, settlement)
-
-    async def conclude(self, execution: Execution, settlement: Settlement) -> None:
-        """Hand in what an attempt came to, and what it has left running."""
-        self.execution = self.busy_since_us = None
-        if settlement.parked:
-            self.report_park(execution)
-        else:
-            self.report(settlement)
-        self.strays.take(execution.attempt)
-        if execution.attempt is not None:
-            execution.attempt.let_go()
-        self.handler_limits.note(settlement)
+            return
+        self.conclude(execution, settlement)
         await self.settler.hand_in(settlement)
         self.settled_count += 1
         self.buffer.detach(self.name)
+
+    def conclude(self, execution: Execution, settlement: Settlement) -> None:
+        """Tell what an attempt came to, and what it has left running."""
+        self.execution = self.busy_since_us = None
+        if settlement.parked:
+            self.report_park(execution)
+        elif settlement.outcome in ATTEMPT_SPENDING:
+            self.report(settlement)
+        if (attempt := execution.attempt) is not None:
+            if attempt.cut_short is not None:
+                self.strays.take(attempt)
+            attempt.let_go()
+        self.handler_limits.note(settlement)
 
     def report_park(self, execution: Execution) -> None:
         """Tell of what a parked handler has lost, by no fault of the daemon."""
@@ -138,8 +138,6 @@ class Worker:
 
     def report(self, settlement: Settlement) -> None:
         """Tell of an attempt that failed: what, why, and when it goes on."""
-        if settlement.outcome not in ATTEMPT_SPENDING:
-            return
         row, verdict, error = settlement.event, settlement.verdict, settlement.error or ""
         message, _, trace = error.partition("\n\n")
         due_at_us = verdict.due_at_us
@@ -174,7 +172,7 @@ class Worker:
         if claimed is None:
             return
         if execution is not None and execution.attempt is not None and execution.attempt.succeeded:
-            settlement = settle(execution, execution.attempt.concluded(), self.handlers, self.rules)
+            settlement = settle(execution, execution.attempt.concluded(), self.rules)
         else:
             settlement = self.cut_short(claimed)
         self.buffer.detach(self.name)

@@ -416,7 +416,7 @@ async def test_what_it_changed_is_put_right_before_anything_else_runs() -> None:
         raise Rude
 
     attempt = attempt_of(change)
-    attempt.restore_by(restore)
+    attempt.restore = restore
     assert (await attempt.outcome(5.0, Deadlines())).outcome is Outcome.SUCCEEDED
     assert order == ["change", "restore", "others"]
     assert attempt.task is not None
