@@ -3,6 +3,7 @@
 import random
 from asyncio import get_running_loop
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import asdict
@@ -47,10 +48,11 @@ from replayforge.engine.report.event_queries import EventQueries
 from replayforge.engine.report.handler_report import HandlerReporter
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
 from replayforge.engine.report.why import WhyQuery
+from replayforge.engine.run.attempt import Surroundings
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.children import Children
 from replayforge.engine.run.deadlines import Deadlines
-from replayforge.engine.run.execution import Rules
+from replayforge.engine.run.execution import Rules, opened
 from replayforge.engine.run.furnishing import Furnishing
 from replayforge.engine.run.journal_records import JournalLimits, JournalTools
 from replayforge.engine.run.loop_watch import LoopWatch
@@ -135,7 +137,7 @@ class Running:
     furnishing: Furnishing
     strays: Strays
     loop_watch: LoopWatch
-    chaos: Chaos | None
+    surroundings: Surroundings
     workers: list[Worker]
 
 
@@ -269,10 +271,16 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
         telemetry,
     )
     seconds = config.workers.handler_timeout_seconds
-    rules = Rules(policy, seconds, base.clock, base.rng, deadlines, journals, tracer=base.tracer)
+    rules = Rules(policy, seconds, base.clock, base.rng, deadlines, journals)
     settler = Settler(base.store, buffer, claiming.publisher, telemetry)
     strays = Strays(buffer, limits, threads, base.clock, telemetry)
-    chaos = build_chaos(config, telemetry, base.rng)
+    surroundings = Surroundings(
+        may_begin=buffer.leases.begin,
+        restore=furnishing.restore,
+        open_journal=partial(opened, rules),
+        tracer=base.tracer,
+        chaos=build_chaos(config, telemetry, base.rng),
+    )
     workers = [
         Worker(
             f"worker-{number}",
@@ -286,12 +294,20 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
             telemetry,
             strays,
             furnishing,
-            chaos,
+            surroundings,
         )
         for number in range(1, config.workers.count + 1)
     ]
     return Running(
-        rules, recorder, children, settler, furnishing, strays, LoopWatch(base.handlers, telemetry), chaos, workers
+        rules,
+        recorder,
+        children,
+        settler,
+        furnishing,
+        strays,
+        LoopWatch(base.handlers, telemetry),
+        surroundings,
+        workers,
     )
 
 

@@ -68,6 +68,7 @@ class Belongings:
 belongings: Belongings | None = None
 loops: set[int] = set()  # the descriptors of event loops that threads of the daemon's own run
 parent = os.getpid()
+process = parent  # the one that runs; known, since to ask the system after each attempt takes long
 
 
 def link_of(descriptor: int) -> str:
@@ -115,11 +116,13 @@ def kept_loop(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 def is_child() -> bool:
     """Tell whether this is a forked child of the process that loaded the module."""
-    return os.getpid() != parent
+    return process != parent
 
 
 def begin_child() -> None:
     """In a forked child: let go of all that is the parent's, and be an ordinary process to signals."""
+    global process
+    process = os.getpid()
     if belongings is None:
         return
     for name, action in (

@@ -9,12 +9,13 @@ from typing import Any, cast
 
 import msgspec
 
+from replayforge.domain.event import ClaimedEvent
 from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.recorded_run import RecordedRun
 from replayforge.domain.retry import RetryPolicy
 from replayforge.domain.verdict import Result, error_signature
 from replayforge.engine.handlers.registry import Handler, Handlers
-from replayforge.engine.run.attempt import RunningAttempt
+from replayforge.engine.run.attempt import RunningAttempt, Surroundings
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.engine.run.journal_records import JournalLimits, JournalTools
 from replayforge.event_loop import make_task
@@ -119,17 +120,12 @@ class Trial:
         return msgspec.structs.replace(found, unnamed=gone)
 
     def attempt_of(self, run: RecordedRun, handler: Handler, findings: TrialFindings) -> RunningAttempt:
-        """Return the attempt of a run."""
-        row, content = run.event, run.content
-        event = handler.event_class(
-            id=row.id, application=row.application_name, workflow_id=row.workflow_id, event_type=row.event_type,
-            service=row.service_name, idempotency_key=row.idempotency_key, payload_bytes=content.payload,
-            metadata_bytes=content.metadata, created_at_us=row.created_at_us, run=row.run,
-            attempt=row.attempt_count + run.is_open, subscriber=row.subscriber,
-        )  # fmt: skip
+        """Return the attempt of a run; the row of one that has ended counts its last attempt already."""
+        attempts_before = run.event.attempt_count + run.is_open - 1
+        event = msgspec.structs.replace(run.event, attempt_count=attempts_before)
         tools = self.tools(run)
         open_journal = lambda attempt: RecordedJournaling(attempt, findings, RetryPolicy(), tools)  # noqa: E731
-        return RunningAttempt(event, row.lease_token, handler, None, open_journal=open_journal, trace=row.trace)
+        return RunningAttempt(ClaimedEvent.of(event, run.content), handler, Surroundings(open_journal=open_journal))
 
     def tools(self, run: RecordedRun) -> JournalTools:
         """Return what a journal that is only read needs."""

@@ -11,7 +11,7 @@ from threading import get_ident
 from typing import Any, Protocol
 from weakref import WeakSet
 
-from replayforge.domain.event import Event
+from replayforge.domain.event import ClaimedEvent, Lease, StoredEvent
 from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.step_errors import Parking
 from replayforge.domain.verdict import Result
@@ -71,15 +71,44 @@ class OpenCalls(Calls, Protocol):
         """Return what is to be committed with the attempt's end."""
 
 
-OpenJournal = Callable[["RunningAttempt"], OpenCalls]
-
-
 class NotBegun(Exception):
     """The handler was not called: by then somebody else may have had the event."""
 
 
-def nothing() -> None:
-    """Do nothing."""
+def begins(_lease: Lease) -> bool:
+    """Let every handler begin."""
+    return True
+
+
+def nothing_restored(_event: StoredEvent) -> None:
+    """Put nothing right."""
+
+
+class Surroundings:
+    """What all attempts of a daemon have in common: the loop that runs here, and what is done before and after each.
+
+    `may_begin` is asked last of all before a handler is called: whatever ran before may have taken longer than a lease.
+    `restore` puts right what its code has changed for all, before anything else runs.
+    """
+
+    def __init__(
+        self,
+        *,
+        may_begin: Callable[[Lease], bool] = begins,
+        restore: Callable[[StoredEvent], object] = nothing_restored,
+        open_journal: "Callable[[RunningAttempt], OpenCalls] | None" = None,
+        stopping: Stopping | None = None,
+        tracer: Tracer | None = None,
+        chaos: Chaos | None = None,
+    ) -> None:
+        self.loop = get_running_loop()
+        self.loop_thread = get_ident()
+        self.may_begin = may_begin
+        self.restore = restore
+        self.open_journal = open_journal
+        self.stopping = stopping or Stopping()
+        self.tracer = tracer
+        self.chaos = chaos
 
 
 class RunningAttempt:
@@ -103,33 +132,28 @@ class RunningAttempt:
     grace: asyncio.TimerHandle | None = None
     timeout_seconds = deadline = 0.0
 
-    def __init__(
-        self,
-        event: Event,
-        lease_token: int,
-        handler: Handler,
-        chaos: Chaos | None,
-        may_begin: Callable[[], bool] = lambda: True,
-        open_journal: OpenJournal | None = None,
-        stopping: Stopping | None = None,
-        *,
-        restore: Callable[[], object] = nothing,
-        trace: str | None = None,
-        tracer: Tracer | None = None,
-    ) -> None:
-        self.event = event
-        self.trace = trace
-        self.tracer = tracer
-        self.lease_token = lease_token
+    def __init__(self, claimed: ClaimedEvent, handler: Handler, surroundings: Surroundings) -> None:
+        row = claimed.event
+        self.claimed = claimed
         self.handler = handler
-        self.chaos = chaos
-        self.may_begin = may_begin  # asked last of all: whatever ran before may have taken longer than a lease
-        self.restore = restore  # puts right what user code changed, before anything else runs
-        self.identity = Identity(event_id=event.id, event_type=event.event_type, run=event.run, attempt=event.attempt)
-        self.open_journal = open_journal
-        self.stopping = stopping
-        self.loop = get_running_loop()
-        self.loop_thread = get_ident()
+        self.surroundings = surroundings
+        self.event = handler.event_class(
+            id=row.id,
+            application=row.application_name,
+            workflow_id=row.workflow_id,
+            event_type=row.event_type,
+            service=row.service_name,
+            idempotency_key=row.idempotency_key,
+            payload_bytes=claimed.content.payload,
+            metadata_bytes=claimed.content.metadata,
+            created_at_us=row.created_at_us,
+            run=row.run,
+            attempt=row.attempt_count + 1,
+            subscriber=row.subscriber,
+        )
+        number = row.attempt_count + 1
+        self.identity = Identity(event_id=row.id, event_type=row.event_type, run=row.run, attempt=number)
+        self.loop = surroundings.loop
         self.ended: asyncio.Future[None] = self.loop.create_future()
 
     async def outcome(self, timeout_seconds: float, deadlines: Deadlines) -> Result:
@@ -139,7 +163,8 @@ class RunningAttempt:
         """
         variables = Variables()
         variables.run(attempt_context.set, self.identity)
-        span = None if self.tracer is None else self.begin_span(self.tracer, variables)
+        tracer = self.surroundings.tracer
+        span = None if tracer is None else self.begin_span(tracer, variables)
         self.timeout_seconds, self.deadline = timeout_seconds, self.loop.time() + timeout_seconds
         self.task = AttemptTask(self.guarded(), loop=self.loop, name=f"attempt {self.event.id}", context=variables)
         self.task.identity = self.identity
@@ -168,7 +193,7 @@ class RunningAttempt:
 
     def begin_span(self, tracer: Tracer, variables: Variables) -> TraceSpan:
         """Begin the attempt's span, which is the current one where its code runs."""
-        span = tracer.begin(f"attempt {self.event.event_type}", "consumer", self.trace, self.attributes)
+        span = tracer.begin(f"attempt {self.event.event_type}", "consumer", self.claimed.event.trace, self.attributes)
         variables.run(span.make_current)
         return span
 
@@ -186,7 +211,8 @@ class RunningAttempt:
 
     def current_trace(self) -> str | None:
         """Return the trace that is handed on from here: that of the current span, or else the event's own."""
-        return (None if self.tracer is None else self.tracer.current()) or self.trace
+        tracer = self.surroundings.tracer
+        return (None if tracer is None else tracer.current()) or self.claimed.event.trace
 
     def time_out(self) -> None:
         """Have the attempt end, since its time is over; one that does not end to be parked is not parked."""
@@ -279,12 +305,13 @@ class RunningAttempt:
     async def guarded(self) -> None:
         """Run user code and keep how it ended; nothing that it raises or returns gets any further."""
         try:
-            self.begun = self.may_begin()
+            surroundings, lease = self.surroundings, self.claimed.lease
+            self.begun = surroundings.may_begin(lease)
             if not self.begun:
                 return
-            if self.chaos is not None:
-                await self.chaos.inject(self.event)
-            context = Context(self.event, self.lease_token, self.deadline, NO_DETAILS, self)
+            if surroundings.chaos is not None:
+                await surroundings.chaos.inject(self.event)
+            context = Context(self.event, lease.token, self.deadline, NO_DETAILS, self)
             self.result = await self.called(context)
         except SimulatedCrash as crash:
             self.simulated = crash
@@ -296,7 +323,7 @@ class RunningAttempt:
             self.result = raised(error)
         finally:
             try:
-                self.restore()
+                self.surroundings.restore(self.claimed.event)
             finally:
                 self.complete()
 
@@ -327,14 +354,14 @@ class RunningAttempt:
 
     def opened_calls(self) -> Calls:
         """Return what answers its code's calls to the journal."""
-        if self.open_journal is None:
+        if self.surroundings.open_journal is None:
             return NO_ATTEMPT.opened_calls()
-        self.calls = self.open_journal(self)
+        self.calls = self.surroundings.open_journal(self)
         return self.calls
 
     def stopping_event(self) -> asyncio.Event | threading.Event:
         """Return what tells its code that the daemon drains."""
-        return (self.stopping or Stopping()).event(is_async=self.handler.is_async)
+        return self.surroundings.stopping.event(is_async=self.handler.is_async)
 
     def free_threads(self) -> None:
         """Have its threads that wait for an answer to a call go on with what ends them."""

@@ -1,9 +1,8 @@
 """One attempt, as a value that walks through its life: find the handler, run it, judge, describe what to settle."""
 
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -16,15 +15,12 @@ from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.retry import RetryPolicy
 from replayforge.domain.verdict import Result, Verdict, error_signature, judge
 from replayforge.engine.handlers.registry import Handler, Handlers, policy_of
-from replayforge.engine.run.attempt import NotBegun, RunningAttempt
-from replayforge.engine.run.chaos import Chaos
+from replayforge.engine.run.attempt import NotBegun, RunningAttempt, Surroundings
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.engine.run.journal_ends import Left, Park, in_doubt
 from replayforge.engine.run.journal_records import JournalTools
 from replayforge.engine.run.journaling import Journaling
-from replayforge.engine.run.stopping import Stopping
 from replayforge.stores.transactions import Settlement
-from replayforge.tracing import Tracer
 
 UNFINISHED = frozenset({Outcome.TIMED_OUT, Outcome.INTERRUPTED, Outcome.CRASHED})
 
@@ -35,8 +31,7 @@ class WorkerCrashed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for every execution: the defaults, the clock, where chance comes from, deadlines, journals, and
-    whether the daemon drains; `tracer` makes spans, where anybody wants them."""
+    """What holds for every execution: the defaults, the clock, where chance comes from, deadlines and journals."""
 
     retry: RetryPolicy
     timeout_seconds: float
@@ -44,8 +39,6 @@ class Rules:
     rng: random.Random
     deadlines: Deadlines
     journals: JournalTools
-    stopping: Stopping = field(default_factory=Stopping)
-    tracer: Tracer | None = None
 
 
 class Execution(msgspec.Struct, frozen=True):
@@ -66,54 +59,18 @@ class Execution(msgspec.Struct, frozen=True):
 
 
 def begin(
-    claimed: ClaimedEvent,
-    worker: str,
-    handlers: Handlers,
-    rules: Rules,
-    chaos: Chaos | None,
-    may_begin: Callable[[], bool],
-    restore: Callable[[], object],
+    claimed: ClaimedEvent, worker: str, handlers: Handlers, rules: Rules, surroundings: Surroundings
 ) -> Execution:
-    """Decode the event and find its handler, which is called only if it may begin when all is ready.
-
-    `restore` puts right what its code has changed for all.
-    """
-    row, handler = claimed.event, handlers.find(claimed.event.route)
-    attempt = None
-    if handler is not None:
-        event = handler.event_class(
-            id=row.id,
-            application=row.application_name,
-            workflow_id=row.workflow_id,
-            event_type=row.event_type,
-            service=row.service_name,
-            idempotency_key=row.idempotency_key,
-            payload_bytes=claimed.content.payload,
-            metadata_bytes=claimed.content.metadata,
-            created_at_us=row.created_at_us,
-            run=row.run,
-            attempt=row.attempt_count + 1,
-            subscriber=row.subscriber,
-        )
-        open_journal = partial(opened, row, handlers, rules)
-        attempt = RunningAttempt(
-            event,
-            row.lease_token,
-            handler,
-            chaos,
-            may_begin,
-            open_journal,
-            rules.stopping,
-            restore=restore,
-            trace=row.trace,
-            tracer=rules.tracer,
-        )
+    """Find the handler of an event and make its attempt ready."""
+    handler = handlers.find(claimed.event.route)
+    attempt = None if handler is None else RunningAttempt(claimed, handler, surroundings)
     return Execution(claimed, worker, handler, attempt, rules.clock.now_us(), rules.clock.monotonic())
 
 
-def opened(row: StoredEvent, handlers: Handlers, rules: Rules, attempt: RunningAttempt) -> Journaling:
+def opened(rules: Rules, attempt: RunningAttempt) -> Journaling:
     """Return the journal of an attempt whose code makes its first call to it."""
-    return Journaling(attempt, row, handlers.policy(row.route, row.max_attempts, rules.retry), rules.journals)
+    row = attempt.claimed.event
+    return Journaling(attempt, row, policy_of(attempt.handler, row.max_attempts, rules.retry), rules.journals)
 
 
 async def execute(execution: Execution, rules: Rules) -> Settlement:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any
 
 from replayforge.domain.clock import format_time
@@ -15,8 +14,7 @@ from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.handlers.registry import Handlers
-from replayforge.engine.run.attempt import NotBegun
-from replayforge.engine.run.chaos import Chaos
+from replayforge.engine.run.attempt import NotBegun, Surroundings
 from replayforge.engine.run.execution import (
     Execution,
     Rules,
@@ -54,7 +52,7 @@ class Worker:
         telemetry: Telemetry,
         strays: Strays,
         furnishing: Furnishing,
-        chaos: Chaos | None = None,
+        surroundings: Surroundings,
     ) -> None:
         self.name = name
         self.may_go_on: MayGoOn | None = None  # set where what changed code would break is held
@@ -68,7 +66,7 @@ class Worker:
         self.telemetry = telemetry
         self.strays = strays
         self.furnishing = furnishing
-        self.chaos = chaos
+        self.surroundings = surroundings
         self.busy_since_us: int | None = None
         self.execution: Execution | None = None
         self.settled_count = 0
@@ -97,10 +95,7 @@ class Worker:
 
     async def work(self, claimed: ClaimedEvent) -> None:
         """Run one attempt and hand its outcome in; the next event may be taken while that one is being committed."""
-        # A lease that could not be renewed in time may be somebody else's by now, whatever kept us from looking.
-        may_begin = partial(self.buffer.leases.begin, claimed.lease)
-        restore = partial(self.furnishing.restore, claimed.event)
-        execution = begin(claimed, self.name, self.handlers, self.rules, self.chaos, may_begin, restore)
+        execution = begin(claimed, self.name, self.handlers, self.rules, self.surroundings)
         self.execution, self.busy_since_us = execution, execution.started_at_us
         self.telemetry.emit("attempt.started")
         self.furnishing.attend()

@@ -12,22 +12,24 @@ import pytest
 import structlog
 
 from replayforge import Context, Event, Handlers, Permanent, Retry
+from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.verdict import Result
-from replayforge.engine.run.attempt import RunningAttempt
+from replayforge.engine.run.attempt import RunningAttempt, Surroundings
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.event_loop import HandlerExited, make_task
 from replayforge.telemetry import attempt_context
+from tests.support.builders import claimed_event
 
 MARK: ContextVar[str] = ContextVar("mark", default="")
 
 
-def attempt_of(function: Any, number: int = 1) -> RunningAttempt:
+def attempt_of(function: Any, number: int = 1, **options: Any) -> RunningAttempt:
     """Return an attempt of a handler that the function is registered as."""
     handlers = Handlers()
     handlers.on("test")(function)
-    event = Event(f"event-{number}", "app", "flow", "test", "", None, b"{}", b"{}", 0, 1, number)
-    return RunningAttempt(event, 1, handlers.registered[0], None)
+    claimed = claimed_event(number, attempt_count=number - 1)
+    return RunningAttempt(claimed, handlers.registered[0], Surroundings(**options))
 
 
 async def result_of(function: Any, seconds: float = 5.0) -> Result:
@@ -396,8 +398,7 @@ async def test_a_handler_is_not_called_when_it_may_not_begin_any_more() -> None:
         calls.append(event.id)
 
     for answer in (True, False):
-        attempt = attempt_of(handle)
-        attempt.may_begin = lambda answer=answer: answer  # type: ignore[misc]
+        attempt = attempt_of(handle, may_begin=lambda _, answer=answer: answer)
         await attempt.outcome(5, Deadlines())
         assert attempt.begun is answer
     assert len(calls) == 1
@@ -411,12 +412,11 @@ async def test_what_it_changed_is_put_right_before_anything_else_runs() -> None:
         asyncio.get_running_loop().call_soon(order.append, "others")
         order.append("change")
 
-    def restore() -> None:
+    def restore(event: StoredEvent) -> None:
         order.append("restore")
         raise Rude
 
-    attempt = attempt_of(change)
-    attempt.restore = restore
+    attempt = attempt_of(change, restore=restore)
     assert (await attempt.outcome(5.0, Deadlines())).outcome is Outcome.SUCCEEDED
     assert order == ["change", "restore", "others"]
     assert attempt.task is not None
