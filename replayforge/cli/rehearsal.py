@@ -216,7 +216,7 @@ async def rehearse(settings: HttpEndpoint, scenario: Scenario, host: str, tell: 
     now_us = SystemClock().now_us()
     event_id, event_type, payload = new_event_id(now_us), scenario.event_type, scenario.payload
     event = Event(event_id, "default", "rehearsal", event_type, "", None, payload, b"{}", now_us, 1, 1)
-    context = Context(event, TOKEN, 0.0, behind=Rehearsing(rehearsal))
+    context = Context(event, TOKEN, 0.0, backing=Rehearsing(rehearsal))
     conversation = Conversation(endpoint_for(settings, client), callbacks, settings.timeout_seconds)
     result = None
     try:

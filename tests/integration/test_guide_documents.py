@@ -46,7 +46,7 @@ DOCUMENTS = [
 ]
 
 # What the daemon alone uses of what a handler gets.
-INTERNAL = {"behind", "calls", "details", "event", "step_key"}
+INTERNAL = {"backing", "calls", "details", "event", "step_key"}
 
 
 NGINX = """daemon off; pid {folder}/nginx.pid; error_log stderr; events {{}}

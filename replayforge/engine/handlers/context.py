@@ -120,7 +120,7 @@ class Calls(Protocol):
         """Record steps that were taken elsewhere, and that an answer has come; gives how many are new."""
 
 
-class Behind(Protocol):
+class Backing(Protocol):
     """What stands behind a context: the attempt that it was made for."""
 
     def note(self, details: Mapping[str, Any]) -> None:
@@ -172,7 +172,7 @@ class Context:
     lease_token: int
     deadline: float
     details: Mapping[str, Any] = field(default_factory=dict)
-    behind: Behind = field(default=NO_ATTEMPT, repr=False)
+    backing: Backing = field(default=NO_ATTEMPT, repr=False)
 
     @property
     def idempotency_key(self) -> str:
@@ -192,7 +192,7 @@ class Context:
     @property
     def trace_headers(self) -> dict[str, str]:
         """The headers `traceparent` and `tracestate` that hand the trace of the event on; empty for one without."""
-        return trace_headers(self.behind.current_trace())
+        return trace_headers(self.backing.current_trace())
 
     @cached_property
     def log(self) -> Any:
@@ -210,19 +210,19 @@ class Context:
         A long handler that looks at it, or waits for it, can come to an end within the grace period: return, or raise
         Retry(after=0, counts=False) to go on after the restart.
         """
-        return self.behind.stopping_event()
+        return self.backing.stopping_event()
 
     def heartbeat(self, **details: Any) -> None:
         """Say how far the handler is; people see it on the status page. What is not JSON is shown to them as text."""
         self.details = {**self.details, **shown_details(details)}
-        self.behind.note(self.details)
+        self.backing.note(self.details)
 
     # The journal
 
     @cached_property
     def calls(self) -> Calls:
         """What carries the calls out; an attempt that makes none has none."""
-        return self.behind.opened_calls()
+        return self.backing.opened_calls()
 
     @overload
     def step(self, name: str, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any: ...
