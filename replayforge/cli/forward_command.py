@@ -2,7 +2,7 @@
 
 import click
 
-from replayforge.cli.options import moment, with_client
+from replayforge.cli.options import moment, with_impatient_client
 from replayforge.client.forwarding import LogFollower, Receiver, is_wanted, outgoing
 from replayforge.client.http import ClientConnection
 from replayforge.client.terminal import complain, plain
@@ -16,7 +16,7 @@ from replayforge.domain.clock import parse_time
 @click.option("--type", "event_type", help='Only events of this type, with "*".')
 @click.option("--since", callback=moment, help='Begin with those of then: RFC 3339, or "1h".  [default: only new ones]')
 @click.option("--once", is_flag=True, help="End after those that are there, and do not wait for new ones.")
-@with_client
+@with_impatient_client
 def forward(client: ClientConnection, *, target: str, event_type: str | None, since: str | None, once: bool) -> None:
     """Send events of a daemon on to an address of your own, as they came.
 

@@ -14,11 +14,14 @@ import msgspec
 
 from replayforge.cli.address import find_address
 from replayforge.client.http import DEFAULT_URL, ClientConnection, Misunderstood
+from replayforge.client.patience import PatientConnection
+from replayforge.client.retry_budget import RetryBudget
 from replayforge.client.terminal import printable
 from replayforge.domain.clock import SystemClock, format_time, to_us
 from replayforge.domain.document import Malformed, text_of
 from replayforge.domain.reports import FILTER_NAMES
 
+RETRY_SECONDS = 5.0
 UNIT_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
 Command = Callable[..., Any]
 
@@ -36,7 +39,25 @@ handler_modules = click.option(
 
 
 def with_client(command: Command) -> Command:
-    """Add --url and --api-key to a command, and hand it the client they make as its first argument."""
+    """Add --url and --api-key to a command, and hand it the client they make as its first argument.
+
+    It waits a little for a daemon that starts, or that refuses for now.
+    """
+    return connected(command, patient)
+
+
+def patient(url: str, api_key: str | None) -> ClientConnection:
+    """Return a connection that waits so long for the daemon at an address."""
+    return PatientConnection(url, api_key, RetryBudget(RETRY_SECONDS))
+
+
+def with_impatient_client(command: Command) -> Command:
+    """Do so for a command that has a way of its own to wait for a daemon, or is to say at once that there is none."""
+    return connected(command, ClientConnection)
+
+
+def connected(command: Command, connection: Callable[[str, str | None], ClientConnection]) -> Command:
+    """Add --url and --api-key to a command, and hand it the connection to the daemon that they name."""
 
     @click.option(
         "--url",
@@ -49,7 +70,7 @@ def with_client(command: Command) -> Command:
     @functools.wraps(command)
     def with_url(*, url: str | None, api_key: str | None, **arguments: Any) -> Any:
         address = find_address(url, api_key, os.environ)
-        with ClientConnection(address.url, address.api_key) as client, understood(address.url):
+        with connection(address.url, address.api_key) as client, understood(address.url):
             return command(client, **arguments)
 
     return with_url

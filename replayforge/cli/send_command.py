@@ -8,7 +8,7 @@ from typing import BinaryIO
 import click
 import msgspec
 
-from replayforge.cli.options import as_json, document, moment_to_come, with_client
+from replayforge.cli.options import as_json, document, moment_to_come, with_impatient_client
 from replayforge.cli.output import state, verbatim
 from replayforge.client.bulk import BulkSender, Tally, read_lines
 from replayforge.client.http import ClientConnection, Problem, Reply, Unreachable
@@ -34,7 +34,7 @@ from replayforge.client.terminal import complain, plain
 @click.option("--bulk", metavar="FILE.ndjson", type=click.File("rb"), help="Send a file, one event a line; - is stdin.")
 @click.option("--retry-seconds", default=60.0, show_default=True, help="How long to wait for a daemon that refuses.")
 @as_json
-@with_client
+@with_impatient_client
 @click.pass_context
 def send(
     context: click.Context,

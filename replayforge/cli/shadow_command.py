@@ -12,8 +12,7 @@ import msgspec
 from replayforge.cli.actions import confirm
 from replayforge.cli.address import find_address
 from replayforge.cli.bulk_replay import carry_out
-from replayforge.cli.options import as_json, config_file, moment, understood
-from replayforge.client.http import ClientConnection
+from replayforge.cli.options import as_json, config_file, moment, patient, understood
 from replayforge.client.progress import progress_bar
 from replayforge.client.terminal import complain, counted
 from replayforge.config import Config, load_config
@@ -132,7 +131,7 @@ def replay(cured: list[str], handlers: tuple[str, ...], options: Mapping[str, An
         confirm(f"Replay {counted(len(cured), 'cured dead letter')}?")
     reason = options["reason"] or f"cured by {', '.join(handlers)}, as shadow says"
     address = find_address(options["url"], options["api_key"], os.environ)
-    with ClientConnection(address.url, address.api_key) as client, understood(address.url):
+    with patient(address.url, address.api_key) as client, understood(address.url):
         return max(
             carry_out(client, "cured dead letter", order, json_wanted=False, detach=False, wait=True, say=say)
             for start in range(0, len(cured), IDS_MAX)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from replayforge.cli.options import as_json, with_client
+from replayforge.cli.options import as_json, with_impatient_client
 from replayforge.cli.output import verbatim
 from replayforge.client.http import ClientConnection, Problem, Reply, Unreachable
 from replayforge.client.terminal import complain, plain, with_way_in
@@ -29,7 +29,7 @@ APART = {
 @click.command()
 @click.option("--wait", "wait_seconds", type=float, default=0.0, help="Wait up to so many seconds for convergence.")
 @as_json
-@with_client
+@with_impatient_client
 @click.pass_context
 def status(context: click.Context, /, client: ClientConnection, *, wait_seconds: float, json_wanted: bool) -> None:
     """Say whether everything accepted that is due has come to its end.

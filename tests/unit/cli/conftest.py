@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from replayforge.cli import options
 from replayforge.cli.main import run
 from tests.unit.cli.fake_api import FakeApi
 
@@ -30,7 +31,8 @@ def api() -> Iterator[FakeApi]:
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    """Runs a command line in an empty directory, without the environment of whoever runs the tests."""
+    """Runs a command line in an empty directory, without the environment of whoever runs the tests, and at once."""
+    monkeypatch.setattr(options, "RETRY_SECONDS", 0.0)
     monkeypatch.chdir(tmp_path)
     for name in ("REPLAYFORGE_URL", "REPLAYFORGE_API_KEY", "REPLAYFORGE_CONFIG", "DATABASE_URL", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)

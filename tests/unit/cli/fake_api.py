@@ -36,6 +36,7 @@ class FakeApi:
         self.converged = True
         self.apart: dict[str, int] = {}
         self.url = ""
+        self.port = 0
         self.loop = asyncio.new_event_loop()
         self.ready = threading.Event()
         self.thread = threading.Thread(target=self.serve, daemon=True)
@@ -53,7 +54,7 @@ class FakeApi:
         asyncio.set_event_loop(self.loop)
         runner = web.AppRunner(self.app())
         self.loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", self.port)
         self.loop.run_until_complete(site.start())
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         self.ready.set()
