@@ -127,12 +127,12 @@ class PauseShape(msgspec.Struct):
 
 
 def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """WholeAnswer with a value written as JSON."""
+    """Answer with a value written as JSON."""
     return web.Response(body=encode(value), status=status, content_type="application/json", headers=headers)
 
 
 def json_answer(value: Any, *, status: int, headers: dict[str, str]) -> WholeAnswer:
-    """WholeAnswer with a value written as JSON, where an answer more or less is felt."""
+    """Answer with a value written as JSON, where an answer more or less is felt."""
     return WholeAnswer(encode(value), status=status, headers=headers | {"Content-Type": "application/json"})
 
 

@@ -356,7 +356,7 @@ class Connection(ServerConnection):
         return finished
 
     async def start(self) -> None:
-        """WholeAnswer requests for as long as there are any, and see that the last answers are taken as well."""
+        """Answer requests for as long as there are any, and see that the last answers are taken as well."""
         await super().start()
         self.see_out()
 
@@ -424,7 +424,7 @@ class Connection(ServerConnection):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """WholeAnswer what never became a request; what came is not repeated."""
+        """Answer what never became a request; what came is not repeated."""
         if isinstance(exc, HttpProcessingError):
             exc = malformed.problem_of(exc)
         if not isinstance(exc, FinalProblem | Unavailable):
