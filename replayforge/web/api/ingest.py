@@ -21,7 +21,7 @@ from replayforge.web.http.bodies import parsing, read_body, read_lines, too_larg
 from replayforge.web.http.context import REQUEST_ID, WebContext, context_of
 from replayforge.web.http.guard import check_access
 from replayforge.web.http.problems import HttpProblem
-from replayforge.web.http.reading import JSON, NDJSON, check_encoding, check_type, header_key, read_envelope
+from replayforge.web.http.reading import JSON, NDJSON, check_encoding, check_type, header_key, media_type, read_envelope
 from replayforge.web.http.traces import trace_of_request
 
 LINES_PER_APPEND_MAX = 500
@@ -49,9 +49,10 @@ async def post_event(request: web.Request) -> web.StreamResponse:
     `application/cloudevents-batch+json`, which is answered as in bulk.
     """
     context = context_of(request)
-    if request.content_type == CLOUD_EVENTS:
+    kind = media_type(request)
+    if kind == CLOUD_EVENTS:
         return await post_array(request, read_cloud_event)
-    is_cloud_event = request.content_type == CLOUD_EVENT or MARK_HEADER in request.headers
+    is_cloud_event = kind == CLOUD_EVENT or MARK_HEADER in request.headers
     read = read_posted_cloud_event if is_cloud_event else read_posted_event
     envelope = with_header_key(request, await read(request, context.limits.event_bytes_max))
     try:

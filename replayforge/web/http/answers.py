@@ -58,20 +58,16 @@ class WholeAnswer(web.StreamResponse):
         """Do nothing: it has been written."""
 
     def head(self, version: tuple[int, int], body_bytes: int) -> bytes:
-        """Return everything before the body."""
-        lines = "".join([line(name, value) for name, value in self.headers.items()])
+        """Return everything before the body; raises ValueError for a header that would not be one line."""
+        headers = self.headers
+        if not "".join(headers.values()).isprintable():  # a line feed would begin another header
+            raise ValueError(f"one of these headers cannot have such a value: {dict(headers)}")
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         return (
             f"HTTP/{version[0]}.{version[1]} {self.status} {self.reason}\r\n{lines}{HEADER_LINES}"
             f"Content-Length: {body_bytes}\r\n{date_and_server(int(time()))}"
             f"{connection_line(version, keeps=self.keeps_connection)}\r\n"
         ).encode()
-
-
-def line(name: str, value: str) -> str:
-    """Return one line of a head; raises ValueError for a value that would end it."""
-    if not value.isprintable():
-        raise ValueError(f"the header {name} cannot have the value {value!r}")
-    return f"{name}: {value}\r\n"
 
 
 def connection_line(version: tuple[int, int], *, keeps: bool) -> str:

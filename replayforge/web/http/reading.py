@@ -1,12 +1,11 @@
 """Reading what a request brings: bodies within their limits, query parameters within their ranges."""
 
 import re
-from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 from multidict import MultiDict, MultiMapping
 
 from replayforge.domain.clock import parse_time
@@ -45,16 +44,26 @@ def check_type(request: web.Request, *accepted: str) -> str:
     Raises 415 for another one, for text in anything but UTF-8, and for any content encoding.
     """
     check_encoding(request)
-    given = request.content_type
+    given = media_type(request)
     if given != JSON and JSON_SUFFIX.fullmatch(given):
         given = JSON
     if given not in accepted:
         named = " or ".join(accepted)
         raise unsupported(f"The body has type {given!r}; send {named} and say so in Content-Type.")
-    charset = request.charset
+    charset = None if is_plain_json(request) else request.charset
     if charset is not None and charset.lower() not in CHARSETS:
         raise unsupported(f"The body is said to be {charset[:40]!r}; send UTF-8.")
     return given
+
+
+def media_type(request: web.Request) -> str:
+    """Return the media type of the body, without its parameters; the one that comes most often is not taken apart."""
+    return JSON if is_plain_json(request) else request.content_type
+
+
+def is_plain_json(request: web.Request) -> bool:
+    """Tell whether the body is said to be JSON, and nothing else is said of it."""
+    return request.headers.get(hdrs.CONTENT_TYPE) == JSON
 
 
 def check_encoding(request: web.Request) -> None:
@@ -94,10 +103,10 @@ def unsupported(detail: str) -> HttpProblem:
 
 async def read_envelope(body: bytes, *, event_bytes_max: int) -> Envelope:
     """Return the event that a piece of JSON is, looked at in a thread when it is large; raises as decode_envelope."""
-    return await computed(partial(decode_envelope, body, event_bytes_max=event_bytes_max), size=len(body))
+    return await computed(decode_envelope, body, event_bytes_max, size=len(body))
 
 
-def decode_envelope(body: bytes, *, event_bytes_max: int) -> Envelope:
+def decode_envelope(body: bytes, event_bytes_max: int) -> Envelope:
     """Return the event that a piece of JSON is; raises Malformed or Unacceptable with the place."""
     if len(body) > event_bytes_max:
         raise too_large(event_bytes_max)
