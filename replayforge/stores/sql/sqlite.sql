@@ -339,7 +339,7 @@ DELETE FROM alerts WHERE said = 'ended' AND ended_at_us < :before_us RETURNING n
 
 -- open_of_schedules --
 -- The open events of schedules, by their origins.
-SELECT e.origin, e.id FROM events AS e
+SELECT e.origin, e.id FROM events AS e INDEXED BY events_of_schedules
 WHERE e.origin >= 'schedule:' AND e.origin < 'schedule;' AND e.state IN ({open_states}) AND e.origin IN (SELECT value FROM json_each(:origins))
 
 -- contents --
@@ -1726,7 +1726,7 @@ FROM (
 -- Replayed members of a bulk replay whose end is not known yet, after a row number.
 SELECT json_group_array(json_array(event_seq, event_id, run, state))
 FROM (
-    SELECT event_seq, event_id, run, state FROM replay_members
+    SELECT event_seq, event_id, run, state FROM replay_members INDEXED BY replay_members_open
     WHERE replay_seq = :replay_seq AND outcome = 'replayed' AND event_seq > :after_seq
     ORDER BY event_seq LIMIT :count
 )

@@ -34,6 +34,8 @@ INDEXES = {
     "new_errors": "events_dead_by_error",
     "seqs_undecided": "events_undecided",
     "seqs_in_doubt": "attempts_cut_short",
+    "open_of_schedules": "events_of_schedules",
+    "open_members": "replay_members_open",
 }
 
 
