@@ -14,6 +14,7 @@ ALL = (
     "recovery",
     "backlog",
     "growth",
+    "pages",
     "append",
     "outages",
 )

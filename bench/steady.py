@@ -2,7 +2,7 @@
 
 Every event is a line of the output: when it was due (by the clock that all processes share), the seconds from then
 until its answer had come, the status (0 for none), whether it had an idempotency key, as every second one has if asked,
-and its id (- where there was no answer).
+and its id (- where there was no answer). With `workflows` every eighth event begins another workflow.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import json
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 
 import aiohttp
 
@@ -18,7 +19,7 @@ from bench.load import EVENT
 SECONDS_MAX = 60.0
 
 
-async def send_on(url: str, per_second: float, *, keys: bool) -> None:
+async def send_on(url: str, per_second: float, *, keys: bool, workflows: bool) -> None:
     """Send until the process is ended; what is sent late counts as late, as it would for whoever waits."""
     limit = aiohttp.ClientTimeout(total=SECONDS_MAX)
     connector = aiohttp.TCPConnector(limit=0)
@@ -28,13 +29,14 @@ async def send_on(url: str, per_second: float, *, keys: bool) -> None:
         while True:
             due = started + number / per_second
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            group.create_task(send(session, due, keyed=keys and bool(number % 2)))
+            event = EVENT | {"workflow_id": f"bench-{number // 8}"} if workflows else EVENT
+            group.create_task(send(session, event, due, keyed=keys and bool(number % 2)))
             number += 1
 
 
-async def send(session: aiohttp.ClientSession, due: float, *, keyed: bool) -> None:
+async def send(session: aiohttp.ClientSession, event: Mapping[str, object], due: float, *, keyed: bool) -> None:
     """Send one event and write down how it went."""
-    event = EVENT | {"idempotency_key": uuid.uuid4().hex} if keyed else EVENT
+    event = {**event, "idempotency_key": uuid.uuid4().hex} if keyed else event
     headers = {"Content-Type": "application/json"}
     try:
         async with session.post("/api/events", data=json.dumps(event), headers=headers) as answer:
@@ -47,4 +49,4 @@ async def send(session: aiohttp.ClientSession, due: float, *, keyed: bool) -> No
 
 
 if __name__ == "__main__":
-    asyncio.run(send_on(sys.argv[1], float(sys.argv[2]), keys=sys.argv[3:] == ["keys"]))
+    asyncio.run(send_on(sys.argv[1], float(sys.argv[2]), keys="keys" in sys.argv, workflows="workflows" in sys.argv))
