@@ -7,7 +7,7 @@ from functools import partial
 from replayforge.domain.event import Content, StoredEvent
 from replayforge.domain.reports import EventFilter
 from replayforge.stores.driver import Driver, Fetch, Steps
-from replayforge.stores.lookups import SEQ_MAX, EventPage, conditions, filled_page, fitting
+from replayforge.stores.lookups import SEQ_MAX, TEXT_IN_ROW, EventPage, RowPage, conditions, filled_page, fitting
 from replayforge.stores.rows import stored_event
 
 # No index serves a search, so one request looks at so much at most, and one statement at far less.
@@ -52,8 +52,8 @@ async def search(driver: Driver, wanted: EventFilter, sought: bytes, before_seq:
         found += one.found
         searched, size, goes_on = searched + one.searched, size + one.size, one.next_seq
     page = await driver.look(partial(found_events, found[:limit]))
-    if page.more:
-        goes_on = page.events[-1][0].seq
+    if page.next_seq is not None:
+        goes_on = page.next_seq
     elif len(found) > limit:
         goes_on = found[limit - 1]
     return SearchPage(page.events, searched, goes_on is None or len(found) >= limit, goes_on)
@@ -61,7 +61,7 @@ async def search(driver: Driver, wanted: EventFilter, sought: bytes, before_seq:
 
 def look(wanted: EventFilter, sought: bytes, before_seq: int, most: tuple[int, int]) -> Steps[SearchLook]:
     """Look at events that pass the filter, at most so many, and of so many bytes where it is more than one."""
-    filters, parameters = conditions(wanted)
+    filters, parameters = conditions(wanted, TEXT_IN_ROW)
     events_max, bytes_max = most
     rows = yield Fetch("content_sizes", parameters | {"before_seq": before_seq, "count": events_max + 1}, filters)
     sizes = [row[1] for row in rows[:events_max]]
@@ -73,5 +73,5 @@ def look(wanted: EventFilter, sought: bytes, before_seq: int, most: tuple[int, i
 
 def found_events(seqs: Sequence[int]) -> Steps[EventPage]:
     """Fetch the events of these row numbers, newest first, as many as fit into a page."""
-    rows = (yield Fetch("listed_by_seqs", {"seqs": seqs})) if seqs else []
-    return (yield from filled_page([stored_event(row) for row in rows], len(seqs)))
+    rows = (yield Fetch("listed_by_seqs", {"seqs": seqs, "count": len(seqs)})) if seqs else []
+    return (yield from filled_page(RowPage([stored_event(row) for row in rows], None)))

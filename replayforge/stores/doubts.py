@@ -31,7 +31,7 @@ def list_in_doubt(before_seq: int | None, limit: int, *, undecided: bool) -> Ste
 
 def told(seqs: list[int]) -> Steps[list[EventInDoubt]]:
     """Fetch what is known of events in doubt, in their order."""
-    rows = yield Fetch("listed_by_seqs", {"seqs": seqs})
+    rows = yield Fetch("listed_by_seqs", {"seqs": seqs, "count": len(seqs)})
     attempts, decisions, steps = defaultdict(list), {}, defaultdict(list)
     for row in (yield Fetch("attempts_in_doubt", {"seqs": seqs, "each": ATTEMPTS_EACH})):
         attempts[row[0]].append(attempt(row))

@@ -1,7 +1,7 @@
 """What only looks into the store, each as one transaction on one snapshot."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from msgspec import structs
@@ -17,10 +17,21 @@ from replayforge.stores.rows import Row, attempt, group, node, stored_event
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """A page of a list of events, which ends early where more would be too large; `more` tells that others follow."""
+    """A page of a list of events, which ends early where more would be too large; it goes on before `next_seq`."""
 
     events: list[tuple[StoredEvent, Content]]
-    more: bool
+    next_seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowPage:
+    """Events without what came with them, newest first; the list goes on before the row number `next_seq`, if it does.
+
+    A page ends, and may be empty, where LOOKED_AT_MAX events were looked at to find those that pass the filter.
+    """
+
+    events: list[StoredEvent]
+    next_seq: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +62,13 @@ NEWEST_MAX = 5_000  # of the newest events, how many are looked at for the workf
 LOOKS_BACK_MAX = 40  # how often one page looks at as many rows further back
 WORKFLOWS_MAX = 10_000  # how many workflows are found by going from name to name
 WORKFLOW_EVENTS_MAX = 10_000  # of one workflow, how many of its newest events a list counts
-COUNTED_MAX = 100_000  # events that are counted for one workflow alone, and after which a page of them ends
+ALONE_EVENTS_MAX = 20_000  # the same of a workflow that is looked at alone
+COUNTED_MAX = 50_000  # events after which a page of workflows ends
 GONE = Content(b"null", b"{}")  # what is shown where somebody removed what came with an event
 SCAN_MAX = 10_000
 NEW_LETTERS_MAX = 1_000  # of one new error no more are counted
+LOOKED_AT_MAX = 250_000  # events that one page looks at where no index tells which of them pass its filter
+BEGINNING_MAX = 10_000  # events whose ids, workflows or keys begin with a text, up to which all of them are gathered
 LIKE_ESCAPES = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
 
 # Conditions for the `{filters}` place of list queries; the same in both dialects, each served by an index.
@@ -71,6 +85,9 @@ FILTERS = {
     "awaits": "AND state = 'waiting' AND seq IN (SELECT event_seq FROM waits WHERE event_type = :awaits)",
     "idempotency_key": "AND idempotency_key = :idempotency_key",
 }
+# The indexes that lists go down, the one that names fewest events first; and what is found before a list is gone down.
+NAMED_BY_INDEX = ("workflow_id", "event_type", "state")
+FOUND_BEFORE = frozenset({"awaits", "idempotency_key", "text"})
 TYPE_PATTERN = "AND event_type LIKE :event_type ESCAPE '\\'"
 TEXT = (
     "AND seq IN (SELECT seq FROM events WHERE id = :text UNION SELECT seq FROM events WHERE id = :key_id"
@@ -78,14 +95,11 @@ TEXT = (
     " UNION SELECT seq FROM events WHERE idempotency_key >= :text AND idempotency_key < :text_end"
     " UNION SELECT seq FROM events WHERE id >= :text AND id < :text_end)"
 )
-# The same for whoever is still typing: a few of each kind, since nearly every event may begin with so little.
-BEGINNING = (
-    "AND seq IN (SELECT seq FROM (SELECT seq FROM events WHERE id >= :text AND id < :text_end"
-    " ORDER BY id LIMIT :each) AS by_id"
-    " UNION SELECT seq FROM (SELECT seq FROM events WHERE workflow_id >= :text AND workflow_id < :text_end"
-    " ORDER BY workflow_id LIMIT :each) AS by_workflow"
-    " UNION SELECT seq FROM (SELECT seq FROM events WHERE idempotency_key >= :text AND idempotency_key < :text_end"
-    " ORDER BY idempotency_key LIMIT :each) AS by_key)"
+# The same row by row, where very many events begin so: no index is asked.
+TEXT_IN_ROW = (
+    "AND (id = :text OR id = :key_id OR (workflow_id || '' >= :text AND workflow_id || '' < :text_end)"
+    " OR (idempotency_key || '' >= :text AND idempotency_key || '' < :text_end)"
+    " OR (id || '' >= :text AND id || '' < :text_end))"
 )
 TEXT_END = "\U0010ffff"
 
@@ -166,21 +180,22 @@ def history(event_id: str) -> Steps[tuple[StoredEvent, Content, list[Attempt], l
 
 def list_events(wanted: EventFilter, before_seq: int | None, limit: int) -> Steps[EventPage]:
     """Fetch events that pass the filter, newest first, with their contents and results, as many as fit into a page."""
-    rows = yield from list_rows(wanted, before_seq, limit + 1)
-    return (yield from filled_page(rows, limit))
+    return (yield from filled_page((yield from page_of_rows(wanted, before_seq, limit))))
 
 
-def filled_page(rows: Sequence[StoredEvent], limit: int) -> Steps[EventPage]:
-    """Fetch the contents and results of the first of some events, as many as fit into a page, at most so many."""
+def filled_page(page: RowPage) -> Steps[EventPage]:
+    """Fetch the contents and results of the first events of a page, as many as fit into one."""
+    rows = page.events
     seqs = [event.seq for event in rows]
     rows_of_sizes = (yield Fetch("sizes", {"seqs": seqs})) if seqs else []
     sizes: dict[int, int] = {row[0]: row[1] for row in rows_of_sizes}
-    count = fitting([sizes[seq] for seq in seqs[:limit]], PAGE_BYTES_MAX)
+    count = fitting([sizes[seq] for seq in seqs], PAGE_BYTES_MAX)
     results = (yield Fetch("results", {"seqs": seqs[:count]})) if count else []
     result_of = {seq: None if result is None else bytes(result) for seq, result in results}
     events = [structs.replace(event, result=result_of[event.seq]) for event in rows[:count]]
     contents = yield from contents_of(events)
-    return EventPage([(event, contents[event.seq]) for event in events], more=len(rows) > count)
+    next_seq = page.next_seq if count == len(rows) else seqs[count - 1]
+    return EventPage([(event, contents[event.seq]) for event in events], next_seq)
 
 
 def fitting(sizes: Sequence[int], bytes_max: int) -> int:
@@ -193,39 +208,85 @@ def fitting(sizes: Sequence[int], bytes_max: int) -> int:
     return len(sizes)
 
 
-def list_rows(wanted: EventFilter, before_seq: int | None, limit: int) -> Steps[list[StoredEvent]]:
-    """Fetch events that pass the filter, newest first, without their contents and results, which may be large."""
-    filters, parameters = conditions(wanted)
-    parameters |= {"before_seq": before_seq or SEQ_MAX, "count": limit}
+def page_of_rows(wanted: EventFilter, before_seq: int | None, limit: int) -> Steps[RowPage]:
+    """Fetch a page of the events that pass the filter, without their contents and results."""
+    goes_on = yield from end_of_look(wanted, before_seq or SEQ_MAX)
+    rows = yield from list_rows(wanted, before_seq, limit + 1, goes_on or 0)
+    return RowPage(rows[:limit], rows[limit - 1].seq if len(rows) > limit else goes_on)
+
+
+def end_of_look(wanted: EventFilter, before_seq: int) -> Steps[int | None]:
+    """Fetch the row number at which a page ends that has looked at enough; None where it need not end before the list.
+
+    An index names the events of a workflow, a type or a state: all that a page can find among so many of those.
+    """
+    given = {name for name in FILTERS if getattr(wanted, name) is not None} | ({"text"} if wanted.text else set())
+    named = next((name for name in NAMED_BY_INDEX if name in given), None)
+    if wanted.event_type is not None and "*" in wanted.event_type and named == "event_type":
+        named = "state" if "state" in given else None
+    if not given - {named} or given & FOUND_BEFORE:
+        return None
+    filters, parameters = ("", {}) if named is None else (FILTERS[named], {named: getattr(wanted, named)})
+    asked = {**parameters, "before_seq": before_seq, "count": LOOKED_AT_MAX}
+    behind = yield Fetch("seq_behind", asked, filters)
+    return behind[0][0] if behind else None
+
+
+def list_rows(wanted: EventFilter, before_seq: int | None, limit: int, from_seq: int = 0) -> Steps[list[StoredEvent]]:
+    """Fetch events that pass the filter, newest first, without their contents and results, which may be large.
+
+    However many have to be looked at for that: for people there are pages. Where few events begin with a text, indexes
+    find all of them; where many do, some of the newest will be among them, and to gather all would take far longer.
+    """
+    if wanted.text:
+        seqs = yield from seqs_beginning(wanted, wanted.text, BEGINNING_MAX)
+        if len(seqs) < BEGINNING_MAX:
+            filters, parameters = conditions(replace(wanted, text=None))
+            looked_at = sorted(seq for seq in seqs if from_seq <= seq < (before_seq or SEQ_MAX))
+            rows = yield Fetch("listed_by_seqs", parameters | {"seqs": looked_at, "count": limit}, filters)
+            return [stored_event(row) for row in rows]
+    filters, parameters = conditions(wanted, TEXT_IN_ROW)
+    parameters |= {"before_seq": before_seq or SEQ_MAX, "from_seq": from_seq, "count": limit}
     rows = yield Fetch("list_events", parameters, filters)
     return [stored_event(row) for row in rows]
 
 
+def seqs_beginning(wanted: EventFilter, text: str, each: int) -> Steps[list[int]]:
+    """Fetch the row numbers of events whose id, workflow or key is or begins with a text, so many for each of these."""
+    rows = yield Fetch("seqs_beginning", text_parameters(wanted, text) | {"each": each})
+    return [row[0] for row in rows]
+
+
+def text_parameters(wanted: EventFilter, text: str) -> dict[str, Any]:
+    """Return the parameters of a search for a text, among them the id that an event with this key has."""
+    key_id = event_id_for_key(wanted.application_name or "default", text)
+    return {"text": text, "key_id": key_id, "text_end": text + TEXT_END}
+
+
 def look_up(text: str, limit: int) -> Steps[list[StoredEvent]]:
     """Fetch events whose id, workflow or key begins with a text, newest first, at most `limit` for each."""
-    parameters = {"text": text, "text_end": text + TEXT_END, "each": limit, "before_seq": SEQ_MAX, "count": 3 * limit}
-    rows = yield Fetch("list_events", parameters, BEGINNING)
+    seqs = yield from seqs_beginning(EventFilter(), text, limit)
+    rows = (yield Fetch("listed_by_seqs", {"seqs": seqs, "count": len(seqs)})) if seqs else []
     return [stored_event(row) for row in rows]
 
 
 def count_newest(wanted: EventFilter, scan_max: int) -> Steps[int]:
     """Count those of the newest events that pass the filter."""
-    filters, parameters = conditions(wanted)
+    filters, parameters = conditions(wanted, TEXT_IN_ROW)
     rows = yield Fetch("count_newest", parameters | {"scan_max": scan_max}, filters)
     return int(rows[0][0])
 
 
-def conditions(wanted: EventFilter) -> tuple[str, dict[str, Any]]:
-    """Return the SQL conditions of a filter and their parameters."""
+def conditions(wanted: EventFilter, text: str = TEXT) -> tuple[str, dict[str, Any]]:
+    """Return the SQL conditions of a filter, with this one for its text, and their parameters."""
     parameters = {name: getattr(wanted, name) for name in FILTERS if getattr(wanted, name) is not None}
     fragments = [FILTERS[name] for name in parameters]
     if wanted.event_type is not None and "*" in wanted.event_type:
         fragments[fragments.index(FILTERS["event_type"])] = TYPE_PATTERN
         parameters["event_type"] = wanted.event_type.translate(LIKE_ESCAPES).replace("*", "%")
     if wanted.text:
-        fragments.append(TEXT)
-        key_id = event_id_for_key(wanted.application_name or "default", wanted.text)
-        parameters |= {"text": wanted.text, "key_id": key_id, "text_end": wanted.text + TEXT_END}
+        fragments.append(text)
+        parameters |= text_parameters(wanted, wanted.text)
     return " ".join(fragments), parameters
 
 
@@ -237,7 +298,7 @@ def of_application(application: str | None) -> tuple[dict[str, Any], str]:
 def workflow(workflow_id: str, application: str | None) -> Steps[WorkflowSummary | None]:
     """Fetch how the events of a workflow stand, those of one application or of all."""
     given, filters = of_application(application)
-    rows = yield Fetch("workflow_totals", given | {"workflow_id": workflow_id, "count": COUNTED_MAX}, filters)
+    rows = yield Fetch("workflow_totals", given | {"workflow_id": workflow_id, "count": ALONE_EVENTS_MAX}, filters)
     return summary(workflow_id, 0, rows) if rows else None
 
 
@@ -331,6 +392,18 @@ def new_errors(since_us: int, limit: int) -> Steps[list[NewError]]:
     return [NewError(*row) for row in rows]
 
 
+def dead_letters_of(
+    group_by: str, belongs: Callable[[str], bool], before_seq: int | None, limit: int
+) -> Steps[list[StoredEvent]]:
+    """Fetch those of the newest 10,000 dead letters before a row number whose group belongs to what is looked for."""
+    asked = {"group_by": group_by, "before_seq": before_seq or SEQ_MAX, "scan_max": SCAN_MAX}
+    kinds = yield Fetch("dead_letter_kinds", asked)
+    judged = {kind: belongs(str(kind)) for kind in {row[1] for row in kinds}}
+    seqs = [row[0] for row in kinds if judged[row[1]]][:limit]
+    rows = (yield Fetch("listed_by_seqs", {"seqs": seqs, "count": limit})) if seqs else []
+    return [stored_event(row) for row in rows]
+
+
 def handlerless(limit: int) -> Steps[list[Group]]:
     """Fetch those of the newest 10,000 dead letters that found no handler, gathered by type."""
     rows = yield Fetch("handlerless", {"scan_max": SCAN_MAX, "count": limit})
@@ -338,7 +411,7 @@ def handlerless(limit: int) -> Steps[list[Group]]:
 
 
 def error_insights(since_us: int, limit: int) -> Steps[list[Group]]:
-    """Fetch failed attempts since a time, of the newest 10,000 events' worth, gathered by error."""
+    """Fetch the newest 10,000 failed attempts since a time gathered by error."""
     rows = yield Fetch("error_insights", {"since_us": since_us, "scan_max": SCAN_MAX, "count": limit})
     return [Group(str(row[0]), row[1], row[2], row[3], 0, str(row[4]), bool(row[5])) for row in rows]
 

@@ -37,7 +37,7 @@ from replayforge.stores.batches import (
     SizedReplay,
 )
 from replayforge.stores.driver import Batch, Fetch, Steps
-from replayforge.stores.lookups import SEQ_MAX, conditions
+from replayforge.stores.lookups import SEQ_MAX, TEXT_IN_ROW, conditions
 from replayforge.stores.replaying import Replayed, Wanted
 from replayforge.stores.rows import NamedEvent, Row, member, named_event, replay_job
 
@@ -152,20 +152,22 @@ def named_events(ids: Sequence[str], states: frozenset[State]) -> Steps[list[Nam
 
 def preview_matching(wanted: EventFilter, begins_from: str | None) -> Steps[Preview]:
     """Fetch what a bulk replay of this filter would take."""
-    filters, parameters = conditions(wanted)
-    counted = yield Fetch("count_matching", {**parameters, "count": COUNT_MAX}, filters)
-    sample = yield Fetch("sample_matching", {**parameters, "count": SAMPLE_MAX}, filters)
-    groups = yield Fetch("groups_matching", {**parameters, "scan_max": SCAN_MAX, "count": GROUPS_MAX}, filters)
-    from_start = begins_from == FROM_START
-    effects = (yield Fetch("effects_matching", {**parameters, "scan_max": SCAN_MAX}, filters)) if from_start else [[0]]
-    matched = int(counted[0][0])
+    filters, parameters = conditions(wanted, TEXT_IN_ROW)
+    most = {"scan_max": SCAN_MAX, "samples": SAMPLE_MAX, "groups": GROUPS_MAX}
+    asked = {**parameters, **most, "with_effects": int(begins_from == FROM_START)}
+    found: dict[str, list[tuple[str, int]]] = {}
+    for what, name, number in (yield Fetch("preview_matching", asked, filters)):
+        found.setdefault(what, []).append((name, int(number)))
+    ((_, matched),), ((_, effects),) = found["total"], found["effects"]
+    if matched == SCAN_MAX:
+        ((matched,),) = yield Fetch("count_matching", {**parameters, "count": COUNT_MAX}, filters)
     return Preview(
         matched=matched,
         more=matched == COUNT_MAX,
-        sample=[row[0] for row in sample],
-        groups=[(row[0], row[1]) for row in groups],
+        sample=[name for name, _ in found.get("sample", ())],
+        groups=found.get("group", []),
         groups_capped=matched > SCAN_MAX,
-        effects=int(effects[0][0]),
+        effects=effects,
     )
 
 

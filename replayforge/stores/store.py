@@ -72,7 +72,7 @@ from replayforge.stores.deferred import Recalled, Sorted
 from replayforge.stores.doubts import DoubtPage
 from replayforge.stores.driver import Batch, Driver, Result, Steps, Transaction
 from replayforge.stores.journals import SignalTaken, StepCommit, StepCommitted
-from replayforge.stores.lookups import Discrepancies, EventPage, WorkflowPage
+from replayforge.stores.lookups import Discrepancies, EventPage, RowPage, WorkflowPage
 from replayforge.stores.metrics_history import Amount, StepAmount
 from replayforge.stores.migrations import migrate
 from replayforge.stores.projection import Projected, Projection, project
@@ -746,6 +746,10 @@ class Store:
         """Return the same without what came with the events, or of them, which may be large."""
         return await self.driver.look(lambda: lookups.list_rows(wanted, before_seq, limit))
 
+    async def page_of_rows(self, wanted: EventFilter, *, before_seq: int | None, limit: int) -> RowPage:
+        """Return a page of them, which may end early where few of very many pass the filter."""
+        return await self.driver.look(lambda: lookups.page_of_rows(wanted, before_seq, limit))
+
     async def look_up(self, text: str, limit: int) -> list[StoredEvent]:
         """Return events whose id, workflow or key begins with a text, newest first, a few for each of the three."""
         return await self.driver.look(lambda: lookups.look_up(text, limit))
@@ -787,6 +791,12 @@ class Store:
     async def new_errors(self, since_us: int, limit: int) -> list[NewError]:
         """Return the errors of dead letters that none had up to a time, the first ones, of 10,000 different ones."""
         return await self.driver.look(lambda: lookups.new_errors(since_us, limit))
+
+    async def dead_letters_of(
+        self, group_by: str, belongs: Callable[[str], bool], *, before_seq: int | None, limit: int
+    ) -> list[StoredEvent]:
+        """Return those of the newest dead letters whose group, judged once for each, belongs to what is looked for."""
+        return await self.driver.look(lambda: lookups.dead_letters_of(group_by, belongs, before_seq, limit))
 
     async def handlerless(self, limit: int = 20) -> list[Group]:
         """Return the newest dead letters that found no handler, gathered by type."""

@@ -650,17 +650,18 @@ async def test_a_page_of_large_events_ends_early(store: Store, monkeypatch: pyte
     result = b'"' + b"r" * 60_000 + b'"'
     await store.settle([replace(success(one), result=result) for one in taken[:3]])
     seen: list[StoredEvent] = []
-    before, sizes, more = None, [], True
-    while more:
+    before: int | None = None
+    sizes: list[int] = []
+    while not sizes or before is not None:
         page = await store.list_events(ANY, before_seq=before, limit=200)
         seen += [event for event, _ in page.events]
-        before, more = page.events[-1][0].seq, page.more
+        before = page.next_seq
         sizes.append(len(page.events))
     assert sizes == [3, 1, 1, 1]
     assert [event.id for event in seen] == [f"event-{number}" for number in reversed(range(6))]
     assert [event.result for event in seen] == [None] * 3 + [result] * 3
-    assert (await store.list_events(ANY, before_seq=None, limit=2)).more
-    assert not (await store.list_events(EventFilter(text="nobody"), before_seq=None, limit=2)).more
+    assert (await store.list_events(ANY, before_seq=None, limit=2)).next_seq is not None
+    assert (await store.list_events(EventFilter(text="nobody"), before_seq=None, limit=2)).next_seq is None
 
 
 async def test_only_a_write_that_changed_something_shows_that_the_store_can_be_written(store: Store) -> None:

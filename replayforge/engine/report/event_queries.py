@@ -1,6 +1,6 @@
 """What can be asked of events, workflows and dead letters: answered from the store, and from what has no row yet."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
@@ -17,7 +17,7 @@ from replayforge.engine.accept.intake import Intake, Receipt
 from replayforge.engine.handlers.registry import Handler, Handlers
 from replayforge.stores.content_search import SearchPage
 from replayforge.stores.doubts import DoubtPage
-from replayforge.stores.lookups import EventPage, WorkflowPage
+from replayforge.stores.lookups import EventPage, RowPage, WorkflowPage
 from replayforge.stores.recordings import COMPARABLE, was_handled
 from replayforge.stores.store import Store
 from replayforge.stores.stories import StepsPage, Story
@@ -126,6 +126,10 @@ class EventQueries:
         """Return the same without what came with the events, which may be large."""
         return await self.store.list_rows(wanted, before_seq=before_seq, limit=limit)
 
+    async def page_of_rows(self, wanted: EventFilter, before_seq: int | None, limit: int) -> RowPage:
+        """Return a page of them, which may end early where few of very many pass the filter."""
+        return await self.store.page_of_rows(wanted, before_seq=before_seq, limit=limit)
+
     async def list_in_doubt(self, before_seq: int | None, limit: int, *, undecided: bool) -> DoubtPage:
         """Return events of which attempts or steps may have had an effect that nobody recorded, newest first."""
         return await self.store.list_in_doubt(before_seq, limit, undecided=undecided)
@@ -173,6 +177,12 @@ class EventQueries:
     async def dead_letter_groups(self, group_by: str) -> list[Group]:
         """Return dead letters gathered by error, type, service or reason."""
         return await self.store.dead_letter_groups(group_by)
+
+    async def dead_letters_of(
+        self, group_by: str, belongs: Callable[[str], bool], before_seq: int | None, limit: int
+    ) -> list[StoredEvent]:
+        """Return those of the newest dead letters whose group belongs to what is looked for, newest first."""
+        return await self.store.dead_letters_of(group_by, belongs, before_seq=before_seq, limit=limit)
 
     async def error_insights(self, window_seconds: float) -> list[Group]:
         """Return the failed attempts of the last so many seconds gathered by error."""

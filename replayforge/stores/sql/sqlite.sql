@@ -1144,12 +1144,12 @@ SELECT {event_columns} FROM events WHERE id = :id
 SELECT {event_columns} FROM events WHERE id IN (SELECT value FROM json_each(:ids))
 
 -- list_events --
--- Events that pass the filters, newest first, before a row number.
-SELECT {listed_columns} FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT :count
+-- Events that pass the filters, newest first, before a row number and not before another one.
+SELECT {listed_columns} FROM events WHERE seq < :before_seq AND seq >= :from_seq {filters} ORDER BY seq DESC LIMIT :count
 
 -- listed_by_seqs --
--- The events of these row numbers, newest first.
-SELECT {listed_columns} FROM events WHERE seq IN (SELECT value FROM json_each(:seqs)) ORDER BY seq DESC
+-- The events of these row numbers that pass the filters, newest first.
+SELECT {listed_columns} FROM events WHERE seq IN (SELECT value FROM json_each(:seqs)) {filters} ORDER BY seq DESC LIMIT :count
 
 -- content_sizes --
 -- How many bytes came with the events that pass the filters, newest first, before a row number.
@@ -1165,6 +1165,19 @@ AND (instr(payload, :sought) > 0 OR instr(metadata, :sought) > 0) ORDER BY seq D
 -- count_newest --
 -- How many of the newest events pass the filters.
 SELECT count(*) FROM (SELECT * FROM events ORDER BY seq DESC LIMIT :scan_max) AS newest WHERE seq > 0 {filters}
+
+-- seqs_beginning --
+-- The row numbers of the event of an idempotency key, and of those that begin with a text by their ids, workflows and keys: the
+-- first ones of each, for nearly every event may begin with so little.
+SELECT seq FROM events WHERE id = :key_id
+UNION
+SELECT seq FROM (SELECT seq FROM events WHERE id >= :text AND id < :text_end ORDER BY id LIMIT :each) AS by_id
+UNION
+SELECT seq FROM (SELECT seq FROM events WHERE workflow_id >= :text AND workflow_id < :text_end ORDER BY workflow_id LIMIT :each) AS by_workflow
+UNION
+SELECT seq FROM (
+    SELECT seq FROM events WHERE idempotency_key >= :text AND idempotency_key < :text_end ORDER BY idempotency_key LIMIT :each
+) AS by_key
 
 -- event_attempts --
 -- The attempts of one event, newest first.
@@ -1287,8 +1300,8 @@ FROM (
 ) AS newest GROUP BY state
 
 -- seq_behind --
--- The row number that lies so many rows before another one.
-SELECT seq FROM events WHERE seq < :before_seq ORDER BY seq DESC LIMIT 1 OFFSET :count
+-- The row number that lies so many rows before another one, of those that pass the filters.
+SELECT seq FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT 1 OFFSET :count
 
 -- newest_workflows --
 -- The workflows of a range of events whose newest events lie in it, newest first.
@@ -1355,6 +1368,13 @@ FROM (
     ) AS dated WHERE first_at_us > :since_us ORDER BY first_at_us, name LIMIT :count
 ) AS fresh
 
+-- dead_letter_kinds --
+-- What the newest dead letters before a row number have in common with others, one by one.
+SELECT seq, CASE :group_by
+    WHEN 'type' THEN event_type WHEN 'service' THEN service_name WHEN 'reason' THEN reason
+    ELSE coalesce(error_signature, reason) END
+FROM events WHERE state = 'dead_lettered' AND seq < :before_seq ORDER BY seq DESC LIMIT :scan_max
+
 -- handlerless --
 -- Those of the newest dead letters that found no handler, gathered by type.
 SELECT event_type, count(*), min(updated_at_us), max(updated_at_us), 1, max(id),
@@ -1368,13 +1388,13 @@ FROM (
 -- The newest failed attempts gathered by error.
 SELECT error_signature, count(*), min(ended_at_us), max(ended_at_us), max(error),
     (SELECT count(*) > :scan_max FROM (
-        SELECT 1 FROM attempts
+        SELECT 1 FROM attempts INDEXED BY attempts_failed
         WHERE outcome IN ({unsuccessful_outcomes}) AND ended_at_us >= :since_us LIMIT :scan_max + 1
     ) AS counted)
 FROM (
-    SELECT error_signature, ended_at_us, error FROM attempts
+    SELECT error_signature, ended_at_us, error FROM attempts INDEXED BY attempts_failed
     WHERE outcome IN ({unsuccessful_outcomes}) AND ended_at_us >= :since_us
-    ORDER BY event_seq DESC LIMIT :scan_max
+    ORDER BY ended_at_us DESC LIMIT :scan_max
 ) GROUP BY error_signature ORDER BY count(*) DESC LIMIT :count
 
 -- oldest_queued --
@@ -1659,27 +1679,27 @@ UPDATE replays AS r SET matched = g.matched, total = g.total FROM {rows} WHERE r
 -- How many events pass the filters, counted up to a number.
 SELECT count(*) FROM (SELECT seq FROM events WHERE seq > 0 {filters} LIMIT :count) AS matching
 
--- sample_matching --
--- The oldest events that pass the filters.
-SELECT id FROM events WHERE seq > 0 {filters} ORDER BY seq LIMIT :count
-
--- groups_matching --
--- The oldest events that pass the filters gathered by their error.
-SELECT kind, count(*)
-FROM (
-    SELECT coalesce(error_signature, reason, '') AS kind FROM events
+-- preview_matching --
+-- Of the oldest events that pass the filters: how many there are, the ids of the first, how many have each kind of error,
+-- and how many effects their current journals have recorded, if that is asked for.
+WITH matching AS MATERIALIZED (
+    SELECT seq, id, coalesce(error_signature, reason, '') AS kind FROM events
     WHERE seq > 0 {filters} ORDER BY seq LIMIT :scan_max
-) AS matching GROUP BY kind ORDER BY count(*) DESC, kind LIMIT :count
-
--- effects_matching --
--- How many effects the current journals have recorded of the oldest events that pass the filters.
-SELECT count(*)
+)
+SELECT 'total', '', count(*) FROM matching
+UNION ALL
+SELECT 'sample', id, seq FROM (SELECT id, seq FROM matching ORDER BY seq LIMIT :samples) AS oldest
+UNION ALL
+SELECT 'group', kind, number
+FROM (SELECT kind, count(*) AS number FROM matching GROUP BY kind ORDER BY count(*) DESC, kind LIMIT :groups) AS largest
+UNION ALL
+SELECT 'effects', '', count(*)
 FROM (
     SELECT DISTINCT s.event_seq, s.kind, s.step
-    FROM (SELECT seq FROM events WHERE seq > 0 {filters} ORDER BY seq LIMIT :scan_max) AS matching
+    FROM matching
         JOIN journals AS j ON j.event_seq = matching.seq
         JOIN steps AS s ON s.event_seq = j.event_seq AND s.journal = j.number
-    WHERE s.state = 'done' AND s.kind IN ({kinds_of_effects})
+    WHERE s.state = 'done' AND s.kind IN ({kinds_of_effects}) AND :with_effects = 1
 ) AS effects
 
 -- events_named --

@@ -13,7 +13,15 @@ from replayforge.web.api import shapes
 from replayforge.web.api.events import ReasonRequest, StepName, replayed
 from replayforge.web.api.shapes import NeededWords, json_response
 from replayforge.web.http.context import context_of
-from replayforge.web.http.reading import bad_query, header_key, page, query_cursor, query_limit, query_time, read_object
+from replayforge.web.http.reading import (
+    bad_query,
+    cut_page,
+    header_key,
+    query_cursor,
+    query_limit,
+    query_time,
+    read_object,
+)
 
 
 class DeadLetterReplayRequest(ReasonRequest, forbid_unknown_fields=True):
@@ -47,9 +55,8 @@ async def list_dead_letters(request: web.Request) -> web.Response:
         error_signature=request.query.get("error") or None,
         failed_since_us=query_time(request, "failed_since"),
     )
-    found = await context.queries.list_rows(wanted, cursor, limit + 1)
-    items = [dead_letter(event) for event in found]
-    return json_response(page(items, [event.seq for event in found], limit))
+    found = await context.queries.page_of_rows(wanted, cursor, limit)
+    return json_response(cut_page([dead_letter(event) for event in found.events], found.next_seq))
 
 
 def dead_letter(event: StoredEvent) -> dict[str, Any]:

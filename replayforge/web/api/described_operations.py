@@ -12,6 +12,7 @@ from replayforge.domain.reports import FILTER_NAMES
 from replayforge.engine.accept.sources import Verified
 from replayforge.engine.handlers.step_messages import SCHEMA_DIALECT, Checkpoint, JournalEntry
 from replayforge.stores.content_search import SEARCHED_BYTES_MAX, SEARCHED_MAX
+from replayforge.stores.lookups import LOOKED_AT_MAX, PAGE_BYTES_MAX
 from replayforge.streams.stream import StreamStats
 from replayforge.web.api import answers
 from replayforge.web.api.alerts import AlertShape, AlertTestShape
@@ -53,7 +54,11 @@ PARAMETERS: dict[str, tuple[dict[str, Any], str, Any]] = {
     ),
     "cursor": (
         {"type": "string", "pattern": "^[0-9]{1,18}$"},
-        "Where to go on: next_cursor of the page before.",
+        (
+            "Where to go on: next_cursor of the page before. A page may have fewer items than the limit, or none, and"
+            f" still has_more: a list of events ends one after {PAGE_BYTES_MAX >> 20} MiB of what came with them and"
+            f" their results, and where {LOOKED_AT_MAX:,} were looked at for a filter that no index serves."
+        ),
         "9000000",
     ),
     "status": ({"enum": [state.value for state in State]}, "The state that events stand in.", "dead_lettered"),

@@ -136,7 +136,7 @@ async def event_page(request: web.Request, wanted: EventFilter) -> dict[str, Any
     found = await context.queries.list_events(wanted, query_cursor(request), limit)
     attempts_max = context.queries.attempts_max
     items = [shapes.stored_event(event, content, attempts_max(event)) for event, content in found.events]
-    return cut_page(items, found.events[-1][0].seq if found.more else None)
+    return cut_page(items, found.next_seq)
 
 
 async def search_page(request: web.Request, wanted: EventFilter, sought: str) -> dict[str, Any]:

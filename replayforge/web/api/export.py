@@ -73,9 +73,9 @@ async def export_events(request: web.Request) -> web.StreamResponse:
             await response.prepare(request)
             while True:
                 await response.write(lines(found.events, queries))
-                if not found.more:
+                if found.next_seq is None:
                     break
-                found = await queries.list_events(wanted, found.events[-1][0].seq, STEP)
+                found = await queries.list_events(wanted, found.next_seq, STEP)
             await response.write_eof()
     return response
 

@@ -14,7 +14,7 @@ from replayforge.web.api.snapshot import convergence_of
 from replayforge.web.http.context import context_of
 from replayforge.web.http.reading import bad_query, query_cursor
 from replayforge.web.pages import rows, views, words
-from replayforge.web.pages.paging import PAGE_SIZE, goes_on_at, older
+from replayforge.web.pages.paging import PAGE_SIZE, goes_on_at
 from replayforge.web.pages.rendering import PageTemplate, show
 
 COUNTED_MAX = 10_000
@@ -41,9 +41,9 @@ async def events(request: web.Request) -> web.Response:
         listed, number = [event for event, _ in found.events], searched_in_words(found)
         goes_on = goes_on_at(request, found.next_seq) if found.next_seq is not None else ""
     else:
-        listed = await context.queries.list_rows(wanted, cursor, PAGE_SIZE + 1)
-        number = await matching(context.queries, filters, wanted, report)
-        goes_on = older(request, [event.seq for event in listed])
+        page = await context.queries.page_of_rows(wanted, cursor, PAGE_SIZE)
+        listed, number = page.events, await matching(context.queries, filters, wanted, report)
+        goes_on = goes_on_at(request, page.next_seq) if page.next_seq is not None else ""
     view = views.EventsView(
         filters=filters,
         filtered=filters != views.Filters(),
@@ -52,7 +52,7 @@ async def events(request: web.Request) -> web.Response:
         replayable="" if filters.text else replayable(filters.status),
         states=views.state_counts(report),
         since_choices=SINCE_CHOICES,
-        rows=rows.event_rows(listed[:PAGE_SIZE], context),
+        rows=rows.event_rows(listed, context),
         first_page=cursor is None,
         older=goes_on,
     )

@@ -1,6 +1,5 @@
 """Which events an action is meant for: named ones, a group of dead letters, or those of a workflow."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from multidict import MultiMapping
@@ -8,7 +7,6 @@ from multidict import MultiMapping
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter
-from replayforge.engine.report.event_queries import EventQueries
 from replayforge.web.api.dead_letters import GROUPINGS
 from replayforge.web.http.context import WebContext
 from replayforge.web.http.problems import HttpProblem
@@ -17,8 +15,7 @@ from replayforge.web.pages.documents import Reading, hidden
 
 IDS_MAX = 200
 GROUP_EVENTS_MAX = 1000
-STEP = 100
-SCANNED_MAX = 10_000
+NAMED_AS_STORED = frozenset({"type", "service", "reason"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,42 +59,15 @@ async def selected(context: WebContext, selection: Selection) -> list[StoredEven
 async def group_letters(
     context: WebContext, group_by: str, group: str | None, before_seq: int | None, limit: int
 ) -> list[StoredEvent]:
-    """Return dead letters of a group, or with None of every group, newest first."""
-    letters: list[StoredEvent] = []
+    """Return dead letters of a group, or with None of every group, newest first.
+
+    A group has the name that pages show, in which values may be hidden: several of the store's may be one.
+    """
+    if group is None:
+        return await context.queries.list_rows(EventFilter(state=State.DEAD_LETTERED), before_seq, limit)
     reading = Reading(context.masked_names)
-    async for event in scan(context.queries, group_by, group, before_seq):
-        if group is None or grouping(event, group_by, reading) == group:
-            letters.append(event)
-        if len(letters) == limit:
-            break
-    return letters
 
+    def belongs(name: str) -> bool:
+        return (name if group_by in NAMED_AS_STORED else hidden(name, reading)) == group
 
-async def scan(
-    queries: EventQueries, group_by: str, group: str | None, before_seq: int | None
-) -> AsyncIterator[StoredEvent]:
-    """Yield the newest dead letters that may belong to a group, step by step."""
-    wanted = EventFilter(
-        state=State.DEAD_LETTERED,
-        event_type=group if group_by == "type" and group and "*" not in group else None,
-        service_name=group if group_by == "service" and group else None,
-    )
-    for _ in range(SCANNED_MAX // STEP):
-        found = await queries.list_rows(wanted, before_seq, STEP)
-        for event in found:
-            yield event
-        if len(found) < STEP:
-            return
-        before_seq = found[-1].seq
-
-
-def grouping(event: StoredEvent, group_by: str, reading: Reading) -> str:
-    """Return the group a dead letter belongs to, as the store groups them and pages show them."""
-    match group_by:
-        case "type":
-            return event.event_type
-        case "service":
-            return event.service_name
-        case "reason":
-            return str(event.reason)
-    return hidden(str(event.error_signature or event.reason), reading)
+    return await context.queries.dead_letters_of(group_by, belongs, before_seq, limit)

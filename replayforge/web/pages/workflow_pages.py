@@ -39,12 +39,12 @@ async def workflow(request: web.Request) -> web.Response:
     only_failed, idle_shown = request.query.get("only") == "failed", request.query.get("idle") == "shown"
     failed = [event for event in events if event.state in charts.TROUBLED]
     found = failed if only_failed else events
-    of_event: dict[str, list[rows.AttemptRow]] = {event.id: [] for event in found}
+    shown, now_us = charts.shown_events(found), context.clock.now_us()
+    of_event: dict[str, list[rows.AttemptRow]] = {event.id: [] for event in shown}
     reading = Reading(context.masked_names)
     listed = [one for one in attempts if one.event_id in of_event]
     for one, row in zip(listed, await rows.attempt_rows(listed, reading), strict=True):
         of_event[one.event_id].append(row)
-    shown, now_us = charts.shown_events(found), context.clock.now_us()
     view = views.WorkflowView(
         workflow_id=workflow_id,
         application=application or "",

@@ -36,6 +36,7 @@ INDEXES = {
     "seqs_in_doubt": "attempts_cut_short",
     "open_of_schedules": "events_of_schedules",
     "open_members": "replay_members_open",
+    "error_insights": "attempts_failed",
 }
 
 

@@ -146,6 +146,8 @@ CREATE TABLE actions (
 ) STRICT;
 
 CREATE INDEX actions_by_event ON actions (event_seq, seq);
+-- What has failed lately: an attempt that succeeds costs this index nothing.
+CREATE INDEX attempts_failed ON attempts (ended_at_us) WHERE outcome IN ('failed', 'timed_out', 'crashed');
 -- Of which nobody knows what they did. What a person cancelled was interrupted as well, and its code was told.
 CREATE INDEX attempts_cut_short ON attempts (event_seq, token)
     WHERE outcome IN ('crashed', 'interrupted') AND (outcome = 'crashed' OR ended_run = 0);
