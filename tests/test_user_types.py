@@ -10,6 +10,7 @@ pytestmark = pytest.mark.style  # mypy reads the package anew for it
 
 RIGHT = """
 import asyncio
+from functools import partial
 
 import msgspec
 
@@ -44,7 +45,7 @@ async def pay(event: Event[Payment], ctx: Context) -> dict[str, str]:
     receipt: Receipt = await ctx.step("charge", charge, event.payload.amount, attempts=3, type=Receipt)
     await ctx.step("charge more", charge, 3, "USD")
     await ctx.step("charge less", charge, 3, currency="USD")
-    await ctx.step("charge again", charge, 3, currency="USD", attempts=2)
+    await ctx.step("charge again", partial(charge, 3, currency="USD"), attempts=2)
     await ctx.step("one", lambda: 1)
     await ctx.step("two", lambda: 1, once=True)
     booked: str = await ctx.step("book", book, receipt, ledger="sales")
@@ -95,6 +96,8 @@ if __name__ == "__main__":
 
 # Each line with a mark is wrong, and no other is.
 WRONG = """
+from functools import partial
+
 import msgspec
 
 from replayforge import AsyncClient, Client, Context, Event, Handlers
@@ -117,6 +120,10 @@ async def pay(event: Event[Payment], ctx: Context) -> None:
     await ctx.step("text for a number", charge, event.payload.order)  # WRONG
     await ctx.step("the same with options", charge, "twelve", attempts=3)  # WRONG
     await ctx.step("one too many", charge, 1, "EUR", 2)  # WRONG
+    await ctx.step("a number for text", charge, 1, currency=2)  # WRONG
+    await ctx.step("by name beside options", charge, 1, currency=2, attempts=3)  # WRONG
+    await ctx.step("the same in one", partial(charge, 1, currency=2), attempts=3)  # WRONG
+    await ctx.step("no name of it", charge, 1, currenzy="EUR")  # WRONG
     print(event.payload.amuont)  # WRONG
     print(event.attemt)  # WRONG
     await ctx.sleep("a while", "5")  # WRONG

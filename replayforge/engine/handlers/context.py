@@ -240,10 +240,10 @@ class Context:
         once: bool = False,
         pure: bool = False,
         type: Any = None,
-        **kwargs: Any,
     ) -> Any: ...
 
-    def step(  # type: ignore[misc]  # options and what the function takes by name stand side by side
+    # For type checkers what the function takes by name goes without options: side by side nothing could check it.
+    def step(  # type: ignore[misc]
         self,
         name: str,
         function: Callable[..., Any],
