@@ -3,7 +3,7 @@
 import re
 import time
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import clock_gettime, monotonic, time_ns
 from typing import Protocol
 
@@ -34,19 +34,14 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own clocks."""
+    """The machine's own clocks, read without a call of ours where that can be: each event asks some times."""
+
+    monotonic = staticmethod(monotonic)
+    elapsed = staticmethod(partial(clock_gettime, ELAPSED_CLOCK))
 
     def now_us(self) -> int:
         """Return the wall-clock time in microseconds since the Unix epoch, UTC."""
         return time_ns() // 1000
-
-    def monotonic(self) -> float:
-        """Return seconds on a clock that never runs backwards."""
-        return monotonic()
-
-    def elapsed(self) -> float:
-        """Return seconds on a clock that never runs backwards and goes on while the machine sleeps."""
-        return clock_gettime(ELAPSED_CLOCK)
 
 
 class SteadyClock:

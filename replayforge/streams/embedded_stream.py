@@ -77,7 +77,7 @@ class EmbeddedStream:
     def hold(self, deliveries: Sequence[Delivery]) -> None:
         """Keep the deliveries as pending from now on."""
         now = monotonic()
-        self.pending.update((delivery.handle, (delivery, now)) for delivery in deliveries)
+        self.pending.update([(delivery.handle, (delivery, now)) for delivery in deliveries])
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """See Stream.ack."""

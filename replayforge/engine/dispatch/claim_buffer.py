@@ -129,7 +129,8 @@ class ClaimBuffer:
             self.settling.add(claimed.lease)
             self.leases.end(claimed.lease)
             self.left(claimed.lease)
-        self.tell()
+        if self.watching:
+            self.tell()
         return claimed
 
     def release(self, *leases: Lease) -> None:
@@ -166,11 +167,10 @@ class ClaimBuffer:
 
     def tell(self) -> None:
         """Tell whoever watches of a change."""
-        if self.watching:
-            watching, self.watching = self.watching, []
-            for watch in watching:
-                if not watch.done():
-                    watch.set_result(None)
+        watching, self.watching = self.watching, []
+        for watch in watching:
+            if not watch.done():
+                watch.set_result(None)
 
     async def wait_for_room(self) -> int:
         """Return how many events may be claimed, once that is worth a claim.

@@ -98,11 +98,12 @@ async def execute(execution: Execution, rules: Rules) -> Settlement:
 def settle(execution: Execution, result: Result, rules: Rules) -> Settlement:
     """Judge the result of an attempt that has just ended and return what to settle."""
     ended_at_us = execution.started_at_us + to_us(rules.clock.monotonic() - execution.started)
-    attempt, left = execution.attempt, left_by(execution)
-    if left is None:
+    attempt = execution.attempt
+    if attempt is None or attempt.calls is None:  # as most
         return settlement(execution, result, verdict(execution, result, rules, ended_at_us), ended_at_us)
+    left = attempt.calls.left_behind()
     execution = with_progress(execution, left)
-    if left.parked is not None and attempt is not None and attempt.is_parked:
+    if left.parked is not None and attempt.is_parked:
         return parked(execution, left, left.parked, ended_at_us)
     result = with_journal(result, left)
     decided = verdict(execution, result, rules, ended_at_us)

@@ -80,7 +80,7 @@ class Settler:
 
     def forget(self, lot: list[Settlement]) -> None:
         """Note that nothing of these is in the hands of this process any more."""
-        self.buffer.release(*[settlement.lease for settlement in lot])
+        self.buffer.release(*[settlement.event.lease for settlement in lot])
         self.has_room.set()
 
     async def commit(self, settlements: list[Settlement]) -> None:
