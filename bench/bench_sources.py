@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 
 from bench.bench_end_to_end import Round, measure
-from bench.load import EVENT, wrk_requests_per_second
+from bench.load import EVENT, Sent, wrk
 from bench.processes import Running, daemon, directory
 
 ROUNDS = 3
@@ -30,13 +30,9 @@ class Way:
     headers: dict[str, str] = field(default_factory=dict)
     key_header: str = ""
 
-    def __call__(self, url: str) -> None:
+    def __call__(self, url: str) -> Sent:
         """Drive load through it."""
-        driven = wrk_requests_per_second(
-            url, SECONDS, self.body, self.path, headers=self.headers, key_header=self.key_header
-        )
-        if driven is None:
-            raise RuntimeError("There is no wrk; apt-get install wrk.")
+        return wrk(url, SECONDS, self.body, self.path, headers=self.headers, key_header=self.key_header)
 
 
 PAIRS = {

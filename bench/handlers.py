@@ -1,4 +1,7 @@
-"""The handlers that are measured: they do nothing, at once or after BENCH_SECONDS, in ten steps, or parked."""
+"""The handlers that are measured: they do nothing, at once or after BENCH_SECONDS, slowly, in ten steps, or parked.
+
+Where BENCH_STARTS names a file, each start of one of "bench.*" is a line in it: the event, and when.
+"""
 
 import asyncio
 import os
@@ -8,7 +11,10 @@ from contextlib import suppress
 from replayforge import Context, Event, Handlers, WaitTimedOut
 
 SECONDS = float(os.environ.get("BENCH_SECONDS", "0"))
+STARTS = os.environ.get("BENCH_STARTS", "")
+SLOW_SECONDS = 2.0
 
+starts = os.open(STARTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if STARTS else None
 handlers = Handlers()
 handlers.signal("wake")
 
@@ -16,8 +22,16 @@ handlers.signal("wake")
 @handlers.on("bench.*")
 async def nothing(event: Event, context: Context) -> None:
     """Return at once, or after a while."""
+    if starts is not None:
+        os.write(starts, f"{event.id} {time.monotonic()}\n".encode())
     if SECONDS:
         await asyncio.sleep(SECONDS)
+
+
+@handlers.on("slow.*")
+async def slow(event: Event, ctx: Context) -> None:
+    """Hold a worker for long."""
+    await asyncio.sleep(SLOW_SECONDS)
 
 
 async def no_effect() -> None:

@@ -50,17 +50,32 @@ class Running:
         """Return the resident memory."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE_BYTES / 2**20
 
+    def descriptors(self) -> int:
+        """Return how many descriptors are open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def threads(self) -> int:
+        """Return how many threads it has."""
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
+
 
 @contextlib.contextmanager
 def daemon(
-    data_dir: Path, *flags: str, handler_seconds: float = 0, settings: Mapping[str, Any] | None = None
+    data_dir: Path,
+    *flags: str,
+    handler_seconds: float = 0,
+    starts: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Running]:
     """Run the daemon on a free port until the block ends; its handler takes `handler_seconds`.
 
-    `settings` are keys such as "store.url".
+    `starts` is a file for the starts of the handler, see handlers.py; `settings` are keys such as "store.url".
     """
     arguments = serve_arguments(data_dir, "--handlers", str(HANDLERS), *flags)
-    environment = environment_of(settings or {}) | {"BENCH_SECONDS": str(handler_seconds)}
+    environment = environment_of(settings or {}) | {
+        "BENCH_SECONDS": str(handler_seconds),
+        "BENCH_STARTS": str(starts or ""),
+    }
     with started("replayforge", arguments, environment) as running:
         yield running
 

@@ -111,17 +111,20 @@ class Server(ABC):
 
 
 class Redis(Server):
-    """A redis-server with nothing on disk, but for what it is made to load, or with its usual log of a second."""
+    """A redis-server with nothing on disk, but for what it is made to load, or with a log.
+
+    `synced` is how often the log is synced: "everysec", which is usual, or "always"; empty for none.
+    """
 
     load_seconds_per_key = 0.0
-    logged = False
+    synced = ""
 
     def command(self) -> list[str]:
         """See Server."""
         server = str(program("redis-server", "apt-get install redis-server (7 or newer)"))
         delay = ("--key-load-delay", str(int(self.load_seconds_per_key * 1e6)))
         answers = ("--loading-process-events-interval-bytes", "1024")  # while it loads, too
-        log = ("--appendonly", "yes", "--appendfsync", "everysec") if self.logged else ()
+        log = ("--appendonly", "yes", "--appendfsync", self.synced) if self.synced else ()
         return [server, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *delay, *answers, *log]
 
     def say(self, *words: str | int) -> bytes:
@@ -243,7 +246,7 @@ def settings(folder: Path) -> Iterator[dict[str, str]]:
     """Run a Redis that syncs its log every second and a PostgreSQL; give the settings of a daemon that uses them."""
     folder.chmod(0o711)  # for whoever runs PostgreSQL
     redis = Redis(folder / "redis")
-    redis.logged = True
+    redis.synced = "everysec"
     with redis, Postgres(folder / "postgres") as postgres:
         yield {
             "redis.url": f"redis://127.0.0.1:{redis.port}/0",

@@ -2,7 +2,8 @@
 
 Every event is a line of the output: when it was due (by the clock that all processes share), the seconds from then
 until its answer had come, the status (0 for none), whether it had an idempotency key, as every second one has if asked,
-and its id (- where there was no answer). With `workflows` every eighth event begins another workflow.
+and its id (- where there was no answer). With `workflows` every eighth event begins another workflow, with
+`slow` one of a hundred is of a type whose handler is slow.
 """
 
 import asyncio
@@ -17,9 +18,11 @@ import aiohttp
 from bench.load import EVENT
 
 SECONDS_MAX = 60.0
+SLOW_ONE_IN = 100
+SLOW = EVENT | {"event_type": "slow.one"}
 
 
-async def send_on(url: str, per_second: float, *, keys: bool, workflows: bool) -> None:
+async def send_on(url: str, per_second: float, *, keys: bool, workflows: bool, slow: bool) -> None:
     """Send until the process is ended; what is sent late counts as late, as it would for whoever waits."""
     limit = aiohttp.ClientTimeout(total=SECONDS_MAX)
     connector = aiohttp.TCPConnector(limit=0)
@@ -30,6 +33,8 @@ async def send_on(url: str, per_second: float, *, keys: bool, workflows: bool) -
             due = started + number / per_second
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             event = EVENT | {"workflow_id": f"bench-{number // 8}"} if workflows else EVENT
+            if slow and number % SLOW_ONE_IN == 0:
+                event = SLOW
             group.create_task(send(session, event, due, keyed=keys and bool(number % 2)))
             number += 1
 
@@ -49,4 +54,5 @@ async def send(session: aiohttp.ClientSession, event: Mapping[str, object], due:
 
 
 if __name__ == "__main__":
-    asyncio.run(send_on(sys.argv[1], float(sys.argv[2]), keys="keys" in sys.argv, workflows="workflows" in sys.argv))
+    options = {name: name in sys.argv for name in ("keys", "workflows", "slow")}
+    asyncio.run(send_on(sys.argv[1], float(sys.argv[2]), **options))
