@@ -3,6 +3,8 @@
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -11,7 +13,7 @@ import msgspec
 from replayforge.chaos.page import page
 from replayforge.chaos.report import in_words
 from replayforge.chaos.run import ChaosOptions, wreak
-from replayforge.chaos.scene import find_servers
+from replayforge.chaos.scene import Servers, find_servers
 from replayforge.cli.options import as_json
 from replayforge.client.terminal import complain
 from replayforge.demo.session import data_directory, told_to_end
@@ -69,7 +71,8 @@ def chaos(
     with told_to_end(), data_directory(data_dir) as data:
         make_private_directory(data)
         servers = find_servers(data, redis=redis, postgres=postgres)
-        report = wreak(options, servers, data, say)
+        with removed_if_told_to_end(servers):
+            report = wreak(options, servers, data, say)
         if html is not None:
             html.write_text(page(report, time.strftime("%Y-%m-%d %H:%M")), encoding="utf-8")
         if json_wanted:
@@ -83,3 +86,14 @@ def chaos(
             context.exit(1)
         if data_dir is None and servers.postgres:
             shutil.rmtree(servers.postgres.directory, ignore_errors=True)
+
+
+@contextmanager
+def removed_if_told_to_end(servers: Servers) -> Iterator[None]:
+    """Leave nothing of a PostgreSQL that was stopped for Ctrl-C: root has its files outside of the data directory."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if servers.postgres:
+            shutil.rmtree(servers.postgres.directory, ignore_errors=True)
+        raise

@@ -11,13 +11,19 @@ from types import FrameType
 
 @contextlib.contextmanager
 def data_directory(data_dir: Path | None) -> Iterator[Path]:
-    """Return the data directory; one that nobody named is removed at the end, but for what a failed run left in it."""
+    """Return the data directory; one that nobody named is removed at the end, but for what a failed run left in it.
+
+    A run that was told to end has not failed.
+    """
     if data_dir is not None:
         yield data_dir
         return
     made = Path(tempfile.mkdtemp(prefix="replayforge-demo-"))
     try:
         yield made
+    except KeyboardInterrupt:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
     except BaseException:
         with contextlib.suppress(OSError):
             made.rmdir()  # only an empty one

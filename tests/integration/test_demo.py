@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ from replayforge.web.http.reading import decode_envelope
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, Ended, until
 from tests.support.house import House, open_house
 from tests.support.ports import free_port
+from tests.support.postgres_server import require_postgres
 from tests.support.slow import the_rest_slow
 
 ENDS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
@@ -426,6 +428,26 @@ def test_chaos_injures_everything_and_proves(tmp_path: Path, servers: list[str])
     assert report["steps"] > 2 * (300 // 7)
     assert len((data / "acknowledged.txt").read_text().split()) >= 300
     assert "Everything adds up" in page.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_chaos_that_is_told_to_end_leaves_nothing(number: int) -> None:
+    """No data, and nothing of PostgreSQL either, which has its files elsewhere where root has started it."""
+    require_postgres()
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        scratch.chmod(0o755)  # for whoever runs the server
+        command = [sys.executable, "-m", "replayforge", "chaos", "--postgres"]
+        environment = DaemonProcess(scratch).environment() | {"TMPDIR": name}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert any("injury 1 of" in line for line in process.stdout)
+            assert list(scratch.glob("*/**/postgresql.log")) != []
+            process.send_signal(number)
+            process.stdout.read()
+        assert process.returncode == 130
+        assert list(scratch.iterdir()) == []
 
 
 def test_a_demo_that_cannot_end_in_time_fails(tmp_path: Path) -> None:
