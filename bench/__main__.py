@@ -12,6 +12,7 @@ ALL = (
     "slow_handlers",
     "steps",
     "shadow",
+    "crash_points",
     "sources",
     "lanes",
     "recovery",
