@@ -41,6 +41,7 @@ POINTS = {
     "recall.committed": "events that had waited for their handler are claimed and no worker has them",
     "lane.released": "events may run whose turn came in their lanes, and nothing was published",
     "promote.committed": "a due event is queued and nothing was published",
+    "takeover.committed": "what a daemon that is gone held is taken back by another, and nothing was published",
     "retention.unlinked": "segments of the log that nobody needs are gone",
     "retention.committed": "rows of events that have served their time are gone, and their keys are remembered",
     "shutdown.begun": "the daemon was told to end, and that is on its disk",

@@ -83,10 +83,11 @@ def prove(
         with scratch(keep) as directory:
             prover = Prover(subject, directory, TrialLimits(timeout_seconds, passes, points or tuple(POINTS)), complain)
             rows = prover.prove(*sorted_out(samples, told, config), told)
-        if rows:
-            told = describe(modules, sorted({one for row in rows for one in (row.event_type, *row.reached)}))
+        reached = {one for row in rows for one in (row.event_type, *row.reached)}
+        if not reached <= told.routes.keys():
+            told = describe(modules, sorted(reached))
     made_at = format_time(SystemClock().now_us())
-    proof = Proof(modules, tuple(rows), without_sample(told), round(time.monotonic() - began, 3), made_at)
+    proof = Proof(modules, tuple(rows), without_sample(told, reached), round(time.monotonic() - began, 3), made_at)
     for path, write in ((junit_file, junit), (html_file, page_of)):
         if path is not None:
             path.write_text(write(proof), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from itertools import count
@@ -191,7 +191,7 @@ def step_at(steps: Sequence[str], point: str, nth: int) -> str:
     return steps[nth - 1] if point in OF_STEPS and nth <= len(steps) else ""
 
 
-def without_sample(told: Described) -> dict[str, str]:
-    """Return the handlers that get none of the events that there were."""
-    tried_ones = {name for names in told.routes.values() for name in names}
+def without_sample(told: Described, reached: Collection[str]) -> dict[str, str]:
+    """Return the handlers that get none of the events that there were, by their types."""
+    tried_ones = {name for event_type in reached for name in told.routes[event_type]}
     return {name: place for name, place in told.handlers.items() if name not in tried_ones}

@@ -14,6 +14,8 @@ import pytest
 
 from tests.support.daemon_process import REPOSITORY, DaemonProcess
 from tests.support.guide import run_commands, write_files
+from tests.support.slow import the_rest_slow
+from tests.support.storm import PLACES, daemons_at
 
 needs_openssl = pytest.mark.skipif(which("openssl") is None, reason="the handlers of the guide call by TLS: no openssl")
 
@@ -131,16 +133,18 @@ def take(event, ctx):
 """
 
 
-def test_history_has_samples(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", the_rest_slow(PLACES))
+def test_history_has_samples(place: str, tmp_path: Path) -> None:
     """The latest event of a type that succeeded is tried; the daemon that recorded it goes on."""
     (tmp_path / "handlers.py").write_text(RECORDED)
-    with DaemonProcess(tmp_path, tmp_path / "handlers.py") as daemon:
-        daemon.start()
+    with daemons_at(place, tmp_path, tmp_path / "handlers.py") as recording:
+        daemon = recording.daemons[-1]
         for total in (12, 13):
             body = {"event_type": "order.placed", "workflow_id": "w", "payload": {"total": total}}
             sent = daemon.http.post("/api/events", body).json()
             assert daemon.http.get(f"/api/events/{sent['id']}?wait=20")["status"] == "succeeded"
-        (tmp_path / "replayforge.toml").write_text(f'data_dir = "{daemon.data_dir}"\n')
+        url = f'[store]\nurl = "{daemon.settings["store.url"]}"\n' if place == "shared" else ""
+        (tmp_path / "replayforge.toml").write_text(f'data_dir = "{daemon.data_dir}"\n{url}')
         code, report = prove(tmp_path, "--from-history", "--point", "settle.committed")
         assert daemon.http.get(f"/api/events/{sent['id']}")["status"] == "succeeded"
     (row,) = report["rows"]

@@ -192,6 +192,7 @@ async def test_a_daemon_dies_within_a_step(point: str, calls: int) -> None:
 
 # What this workflow does not come to, or a daemon inside a test: it neither drains nor rolls its log.
 ELSEWHERE = (
+    "takeover.",
     "replay.",
     "recall.",
     "schedule.",

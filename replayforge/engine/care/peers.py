@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from replayforge import crashpoints
 from replayforge.domain.clock import DRIFT_SECONDS_MAX, MICROSECONDS_PER_SECOND, Clock, SampledClock, to_us
 from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Lease, SeenLease
@@ -188,6 +189,7 @@ class Peers:
             lapsed[:TAKEN_OVER_MAX], lambda left: self.decide(left, draining), LAPSED, self.clock.now_us()
         )
         if taken:
+            crashpoints.reach("takeover.committed", len(taken))
             report_reclaimed(self.telemetry, taken, LAPSED)
             self.publisher.fall_behind()
         return len(taken)
