@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from asyncio import (
     IncompleteReadError,
@@ -84,9 +85,13 @@ class TrialProcess:
             self.given.close()
 
     async def end(self) -> int:
-        """Be sure that it is gone; returns its exit status."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+        """Be sure that it is gone; returns its exit status.
+
+        `Process.kill` would look whether it has ended, and so keep that from asyncio, which warns of it.
+        """
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
         return await self.process.wait()
 
 
