@@ -143,6 +143,28 @@ async def test_waiting_for_idleness_and_for_one_event() -> None:
     await asyncio.wait_for(idle, 10)
 
 
+async def test_a_change_is_told_to_all_who_watch() -> None:
+    """Once: who watches again waits for the next one. One that gave up watching keeps nobody from hearing."""
+    buffer = ClaimBuffer(FakeClock(), workers=1)
+    gave_up, first, second = buffer.next_change(), buffer.next_change(), buffer.next_change()
+    gave_up.cancel()
+    buffer.note_stuck(1)
+    assert first.done()
+    assert second.done()
+    again = buffer.next_change()
+    assert not again.done()
+    buffer.put(rows(1))
+    assert seq_of(await buffer.take("one")) == 1
+    buffer.detach("one")
+    assert again.done()
+    later = buffer.next_change()
+    buffer.release(Lease(1, 1))
+    assert later.done()
+    for _ in range(100):
+        buffer.next_change().cancel()
+    assert len(buffer.watching) <= 2, "those that gave up are forgotten without a change"
+
+
 async def test_window_holds_from_the_reservation_to_the_row() -> None:
     """An event is found from its reservation until the cursor has passed its offset."""
     window = Window(10)
