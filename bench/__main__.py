@@ -11,6 +11,7 @@ ALL = (
     "latency",
     "slow_handlers",
     "steps",
+    "batches",
     "shadow",
     "crash_points",
     "sources",
