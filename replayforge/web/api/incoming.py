@@ -7,6 +7,7 @@ from replayforge.domain.trace import trace_headers
 from replayforge.domain.webhook_presets import Challenge
 from replayforge.domain.webhook_signature import WebhookDelivery, echoed
 from replayforge.engine.accept.sources import SignatureRefused
+from replayforge.web.http.answers import WholeAnswer
 from replayforge.web.http.bodies import read_body
 from replayforge.web.http.context import WebContext, context_of
 from replayforge.web.http.problems import HttpProblem, describe
@@ -17,7 +18,7 @@ EVENT_HEADER = "ReplayForge-Event-Id"
 DUPLICATE_HEADER = "ReplayForge-Duplicate"
 
 
-async def receive(request: web.Request) -> web.Response:
+async def receive(request: web.Request) -> web.StreamResponse:
     """Accept a delivery as its provider sends it: 200 after the fsync that covers it.
 
     Its signature is checked over the raw bytes, and needs no key of this API; a wrong one is 401. The same delivery id
@@ -40,7 +41,7 @@ async def receive(request: web.Request) -> web.Response:
     headers = {EVENT_HEADER: received.event_id}
     if received.duplicate:
         headers[DUPLICATE_HEADER] = "true"
-    return web.Response(body=source.preset.answer, content_type=source.preset.answer_type, headers=headers)
+    return WholeAnswer(source.preset.answer, status=200, headers=headers | {"Content-Type": source.preset.answer_type})
 
 
 async def read_delivery(request: web.Request, context: WebContext) -> WebhookDelivery:
