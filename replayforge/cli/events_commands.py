@@ -107,6 +107,7 @@ def show(client: ClientConnection, *, event_id: str, json_wanted: bool) -> None:
             *((name, f"{plain(event.get(f'{name}_at'))}  ({relative(event.get(f'{name}_at'))})") for name in TIMES),
             ("log", f"offset {plain(event.get('log_offset'))} of {plain(event.get('log_id'))}"),
             *relations(event),
+            *(("replayed as", plain(one)) for one in event.get("edited_replays") or ()),
             *((name, shortened(untouched[name])) for name in CONTENT if bytes(untouched.get(name, b"null")) != b"null"),
         ]
     )

@@ -13,6 +13,7 @@ from replayforge.stores.driver import Fetch, Steps
 from replayforge.stores.lookups import PAGE_BYTES_MAX, fitting
 from replayforge.stores.rows import STEP_COLUMNS, step_record
 
+EDITED_MAX = 20  # replays with another payload that are named with an event
 STEPS_MAX = 200  # how many of the newest steps are shown with an event
 WORKFLOW_STEPS_MAX = 2000  # of all events of a workflow together
 MAKING_CHILDREN = frozenset({StepKind.SEND, StepKind.CALL})
@@ -85,6 +86,7 @@ class StoredHistory(NamedTuple):
     attempts: list[Attempt]
     actions: list[Action]
     story: Story
+    edited_replays: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ def history(event_id: str, step_bytes: int) -> Steps[StoredHistory | None]:
         return None
     event, content, attempts, actions = found
     told = yield from story(event, step_bytes)
-    return StoredHistory(event, content, attempts, actions, told)
+    edited = yield Fetch("edited_replays", {"event_id": event.id, "count": EDITED_MAX})
+    return StoredHistory(event, content, attempts, actions, told, [row[0] for row in edited])
 
 
 def story(event: StoredEvent, result_bytes: int) -> Steps[Story]:

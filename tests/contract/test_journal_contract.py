@@ -245,7 +245,7 @@ async def test_the_story_of_an_event(store: Store) -> None:
     waits = pending(one.event, "scan", StepKind.WAIT, event_type="scan", begun=5)
     await store.record_steps([commit(one.event, replace(lost, token=0), made, again, large)])
     await store.settle([parked(one.event, waits, waits=(AwaitedEvent("scan", "scan"),))])
-    event, _, _, _, story = await found(store, one.event.id, 10)
+    event, *_, story, _ = await found(store, one.event.id, 10)
     assert [(shown.record.step, shown.record.generation) for shown in story.steps] == [
         ("charge", 0), ("late", 0), ("mail", 0), ("scan", 0), ("charge", 1),
     ]  # fmt: skip

@@ -302,7 +302,7 @@ async def test_a_held_event_is_decided_about_once(store: Store, target: State) -
     assert await store.move(held, target, "decided", "I looked, too", now_us()) is None
     history = await store.history(held.id)
     assert history is not None
-    event, _, _, actions, _ = history
+    event, _, _, actions, *_ = history
     assert (event.state, event.run) == (target, held.run)
     assert [(action.action, action.detail) for action in actions] == [("decided", "I looked")]
     assert (await store.queued_entries(10) == [(held.id, held.run)]) is (target is State.QUEUED)

@@ -77,7 +77,7 @@ async def test_lapsed_lease_is_taken_over(store: Store, other: Store) -> None:
     assert await take_over(store) == []
     history = await other.history("event-0")
     assert history is not None
-    event, _, attempts, _, _ = history
+    event, _, attempts, *_ = history
     assert (event.state, event.starts, event.attempt_count) == (State.QUEUED, 1, 0)
     assert [(attempt.outcome, attempt.owner) for attempt in attempts] == [(Outcome.CRASHED, "node-1/first")]
     assert await store.next_suspect() is None

@@ -1,6 +1,7 @@
 """What people do to events: replay, retry, cancel, discard, schedule, whole workflows; and who wins when two do."""
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -113,6 +114,9 @@ async def test_edited_replay_is_a_new_event(house: House) -> None:
     assert (status, answer["replay_of"]) == (202, event_id)
     edited = await house.reaches(answer["id"], "succeeded")
     assert (edited["payload"], edited["metadata"], edited["replay_of"]) == ({"a": 2}, {"m": 1}, event_id)
+    assert ((await house.event(event_id))["edited_replays"], edited["edited_replays"]) == ([answer["id"]], [])
+    async with house.http.get(f"/events/{event_id}", headers={"Accept": "text/html"}) as response:
+        assert re.search(f"Replayed with another payload as <a href=./events/{answer['id']}.>", await response.text())
     assert edited["idempotency_key"] is None
     assert (await house.event(event_id))["payload"] == {"a": 1}
     _, answer = await house.post(f"/api/events/{event_id}/replay", {"payload": None})

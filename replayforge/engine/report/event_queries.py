@@ -27,13 +27,15 @@ from replayforge.stores.suspicions import Suspect
 @dataclass(frozen=True, slots=True)
 class History:
     """One event with all that happened to it; `content` are the bytes it came with, `story` what its handler remembers,
-    `suspect` what deaths say of it, `turn` what it waits for in its lane."""
+    `edited_replays` the first events that replay it with another payload, `suspect` what deaths say of it, `turn` what
+    it waits for in its lane."""
 
     event: StoredEvent
     content: Content
     attempts: list[Attempt]
     actions: list[Action]
     story: Story
+    edited_replays: list[str]
     suspect: Suspect | None = None
     turn: Turn | None = None
 

@@ -1396,6 +1396,10 @@ FROM (
     FROM events WHERE state = 'dead_lettered' ORDER BY seq DESC LIMIT :scan_max
 ) AS newest GROUP BY kind ORDER BY count(*) DESC LIMIT :count
 
+-- edited_replays --
+-- The events that replay this one with another payload, in the order in which they came.
+SELECT id FROM events WHERE replay_of = :event_id ORDER BY seq LIMIT :count
+
 -- new_errors --
 -- The errors of dead letters that none had up to a time: from one error to the next, each by its first dead letter.
 WITH RECURSIVE errors (name, nth) AS (

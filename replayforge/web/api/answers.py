@@ -115,7 +115,8 @@ class EventHistory(ShownEvent, kw_only=True):
     each restart and each replay from the start; `wakes` counts how often it was woken after it was parked. `steps` are
     the newest, oldest first, left out where there are none, and `steps_count` how many there are in all. `label` names
     the code that wrote its journal last, `code_change` is what other code does otherwise, where that was found.
-    `details` is what its handler says while it runs, and `trace_id` the W3C trace that it came with.
+    `edited_replays` are the first 20 events that replay it with another payload, `details` is what its handler says
+    while it runs, and `trace_id` the W3C trace that it came with.
     """
 
     journal: int
@@ -134,6 +135,7 @@ class EventHistory(ShownEvent, kw_only=True):
     attempts: list[AttemptShape]
     runs: list[RunShape]
     actions: list[ActionShape]
+    edited_replays: list[str]
     suspicion: SuspicionShape | Optional | None = UNSET
     details: dict[str, Any]
     trace_id: str | None

@@ -159,7 +159,7 @@ async def show_event(request: web.Request) -> web.Response:
     if isinstance(found, Receipt):
         event = shapes.received_event(found, context.status.log_id, context.queries.attempts_max(found.record))
         story = story_shape(UNTOLD, (), relative_shape(found.record.parent_id, None))
-        nothing: dict[str, Any] = {"details": {}, "attempts": [], "runs": [], "actions": []}
+        nothing: dict[str, Any] = {"details": {}, "attempts": [], "runs": [], "actions": [], "edited_replays": []}
         nothing["trace_id"] = trace_id(found.record.trace)
         return json_response(asdict(event) | story | turn_shape(None) | nothing)
     details = await context.status.details_of(found.event)
@@ -193,7 +193,8 @@ def history_shape(found: History, max_attempts: int) -> dict[str, Any]:
     actions = [shapes.action(one) for one in found.actions]
     suspicion = None if found.suspect is None else shapes.suspicion(found.suspect)
     event |= turn_shape(found.turn) | {"trace_id": trace_id(found.event.trace)}
-    return event | {"attempts": attempts, "runs": runs, "actions": actions, "suspicion": suspicion}
+    event |= {"attempts": attempts, "runs": runs, "actions": actions, "edited_replays": found.edited_replays}
+    return event | {"suspicion": suspicion}
 
 
 async def list_steps(request: web.Request) -> web.Response:

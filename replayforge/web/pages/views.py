@@ -110,6 +110,7 @@ class EventView:
     actions: list[ActionRow]
     holds: HeldView
     replay_of: str
+    edited_replays: list[str]
     why: str
     turn: TurnRow | None
     in_doubt: str

@@ -31,6 +31,7 @@ INDEXES = {
     "lanes_by_backlog": "events_blocked",
     "lane_figures": "events_in_lane",
     "lane_problems": "events_released",
+    "edited_replays": "events_replaying",
     "new_errors": "events_dead_by_error",
     "seqs_undecided": "events_undecided",
     "seqs_in_doubt": "attempts_cut_short",

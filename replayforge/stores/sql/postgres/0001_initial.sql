@@ -90,6 +90,8 @@ CREATE INDEX events_processing ON events (seq) WHERE state = 'processing';
 CREATE INDEX events_waiting ON events (due_at_us) WHERE state IN ('scheduled', 'retrying', 'waiting');
 CREATE INDEX events_aside ON events (state, seq)
     WHERE state IN ('scheduled', 'retrying', 'waiting', 'kept', 'held', 'dead_lettered', 'discarded', 'cancelled');
+-- Replays with another payload, by the event that they replay.
+CREATE INDEX events_replaying ON events (replay_of, seq) WHERE replay_of IS NOT NULL;
 -- Dead letters by their errors: what an alert asks for, whether an error is new, is the first one of each.
 CREATE INDEX events_dead_by_error ON events (coalesce(error_signature, reason), updated_at_us) WHERE state = 'dead_lettered';
 -- What a person has to decide about after a crash.

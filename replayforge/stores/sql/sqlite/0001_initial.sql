@@ -73,6 +73,8 @@ CREATE TABLE events (
 ) STRICT;
 
 CREATE INDEX events_by_state ON events (state, seq);
+-- Replays with another payload, by the event that they replay.
+CREATE INDEX events_replaying ON events (replay_of, seq) WHERE replay_of IS NOT NULL;
 -- Dead letters by their errors: what an alert asks for, whether an error is new, is the first one of each.
 CREATE INDEX events_dead_by_error ON events (coalesce(error_signature, reason), updated_at_us) WHERE state = 'dead_lettered';
 -- What a person has to decide about after a crash.
