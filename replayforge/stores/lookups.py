@@ -60,7 +60,7 @@ SEQ_MAX = 2**62
 PAGE_BYTES_MAX = 4 << 20  # of contents and results on one page; the API shows each payload under two names
 NEWEST_MAX = 5_000  # of the newest events, how many are looked at for the workflows they name
 LOOKS_BACK_MAX = 40  # how often one page looks at as many rows further back
-WORKFLOWS_MAX = 10_000  # how many workflows are found by going from name to name
+WORKFLOWS_MAX = 2_000  # how many workflows are found by going from name to name
 WORKFLOW_EVENTS_MAX = 10_000  # of one workflow, how many of its newest events a list counts
 ALONE_EVENTS_MAX = 20_000  # the same of a workflow that is looked at alone
 COUNTED_MAX = 50_000  # events after which a page of workflows ends
@@ -335,8 +335,10 @@ def newest_workflows(
     found, from_seq = yield from look_back(before_seq, limit, application)
     if from_seq is None or len(found) > limit:
         return found, None
-    rows = yield Fetch("workflow_ends", given | {"count": WORKFLOWS_MAX + 1}, filters)
-    if len(rows) <= WORKFLOWS_MAX:
+    counted = yield Fetch("count_workflows", {"count": WORKFLOWS_MAX + 1})
+    if counted[0][0] <= WORKFLOWS_MAX:
+        # Only now: where none of its events passes, a workflow is gone through to its beginning.
+        rows = yield Fetch("workflow_ends", given | {"count": WORKFLOWS_MAX}, filters)
         named = [(row[0], row[1]) for row in rows if row[1] is not None and row[1] < before_seq]
         ends = sorted(named, key=lambda end: -end[1])
         return ends[: limit + 1], None

@@ -1373,6 +1373,16 @@ SELECT workflow_id, newest_seq FROM (
 WHERE NOT EXISTS (SELECT 1 FROM events AS n WHERE n.workflow_id = found.workflow_id AND n.seq >= :before_seq {filters})
 ORDER BY newest_seq DESC LIMIT :count
 
+-- count_workflows --
+-- How many workflows there are, counted up to a number: one step down the index for each.
+WITH RECURSIVE named (workflow_id) AS (
+    SELECT min(workflow_id) FROM events
+    UNION ALL
+    SELECT (SELECT min(e.workflow_id) FROM events AS e WHERE e.workflow_id > named.workflow_id)
+    FROM named WHERE named.workflow_id IS NOT NULL
+)
+SELECT count(*) FROM (SELECT 1 FROM named WHERE named.workflow_id IS NOT NULL LIMIT :count) AS counted
+
 -- workflow_ends --
 -- Workflows in the order of their names, each with its newest event: one step down the index for each, however many
 -- events it has.
