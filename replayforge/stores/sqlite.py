@@ -30,7 +30,7 @@ from replayforge.stores.driver import (
 )
 from replayforge.stores.queries import load_book
 from replayforge.stores.rows import Row
-from replayforge.stores.sqlite_batches import run_batch
+from replayforge.stores.sqlite_batches import Shapes, run_batch
 from replayforge.threads import in_thread as apart
 
 Returned = TypeVar("Returned")
@@ -73,6 +73,7 @@ class Statements:
 
     def __init__(self) -> None:
         self.book = load_book(self.dialect)
+        self.shapes = Shapes()
 
     def in_snapshot(self, raw: sqlite3.Connection, transaction: Transaction[Result]) -> Result:
         """Carry out a reading transaction on one snapshot."""
@@ -98,7 +99,7 @@ class Statements:
             return [[statement.work()]]
         sql = self.book[statement.name]
         if isinstance(statement, Batch):
-            return [[run_batch(raw, sql, statement.values())]]
+            return [[run_batch(raw, sql, statement.values(), self.shapes)]]
         rows = raw.execute(sql.replace("{filters}", statement.filters), encoded(statement)).fetchall()
         if ROWS_AS_JSON in sql:
             return decoded_rows(rows[0][0])

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
+from operator import le
 from typing import Any, NamedTuple
 
 from replayforge.stores.rows import Row
@@ -16,8 +17,11 @@ COLUMN = re.compile(r"\bg\.column(\d+)")
 CHUNK_SIZES = (256, 64, 16, 4, 1)
 PARAMETERS_MAX = 32_766  # SQLITE_MAX_VARIABLE_NUMBER
 SHARED_ROWS_MIN = 16  # of fewer rows too many columns are the same by chance, each time other ones
+SHAPES_MAX = 8  # of each statement
 COPIED_BYTES_MAX = 4096
 STATEMENTS_COMPOSED = 512
+
+Shape = tuple[bool, ...]
 
 
 class Composed(NamedTuple):
@@ -28,7 +32,29 @@ class Composed(NamedTuple):
     after: tuple[int, ...]
 
 
-def run_batch(raw: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> int:
+class Shapes:
+    """Which columns the batches of each statement share, in a few ways: each way is a statement to be prepared.
+
+    A batch beyond these is written in the way that suits it best.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, set[Shape]] = {}
+
+    def fitting(self, sql: str, shared: Shape) -> Shape:
+        """Return the columns that a batch is given once, which are some of those that it shares."""
+        known = self.known.setdefault(sql, {(False,) * len(shared)})
+        if shared not in known and len(known) < SHAPES_MAX:
+            known.add(shared)
+        return shared if shared in known else max((one for one in known if is_within(one, shared)), key=sum)
+
+
+def is_within(shape: Shape, shared: Shape) -> bool:
+    """Tell whether all that a shape shares is shared."""
+    return all(map(le, shape, shared))
+
+
+def run_batch(raw: sqlite3.Connection, sql: str, rows: Sequence[Row], shapes: Shapes) -> int:
     """Run a statement over many rows and return how many rows it changed.
 
     The rows are cut into chunks of a few fixed sizes, so that each size is prepared once and found again. A column that
@@ -38,7 +64,9 @@ def run_batch(raw: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> int:
     if not rows:
         return 0
     columns = list(zip(*rows, strict=True))
-    shared = shared_columns(columns) if len(rows) >= SHARED_ROWS_MIN else (False,) * len(columns)
+    shared = (False,) * len(columns)
+    if len(rows) >= SHARED_ROWS_MIN:
+        shared = shapes.fitting(sql, shared_columns(columns))
     each = [as_given(column) for column, is_shared in zip(columns, shared, strict=True) if not is_shared]
     values = list(chain.from_iterable(zip(*each, strict=True)))
     first, width = rows[0], len(each)
@@ -65,7 +93,7 @@ def as_given(column: Sequence[Any]) -> Sequence[Any]:
 
 
 @lru_cache(STATEMENTS_COMPOSED)
-def composed(sql: str, size: int, shared: tuple[bool, ...]) -> Composed:
+def composed(sql: str, size: int, shared: Shape) -> Composed:
     """Return a batch's statement over so many rows, in which marks stand for the shared columns."""
     if any(shared) and READ_ROWS not in sql:
         columns = ", ".join(f"g.column{number}" for number in range(1, len(shared) + 1))
@@ -78,7 +106,7 @@ def composed(sql: str, size: int, shared: tuple[bool, ...]) -> Composed:
     )
 
 
-def marked(text: str, shared: tuple[bool, ...]) -> str:
+def marked(text: str, shared: Shape) -> str:
     """Return a part of a statement with marks for shared columns, and the new numbers of the others."""
 
     def column(found: re.Match[str]) -> str:
@@ -88,7 +116,7 @@ def marked(text: str, shared: tuple[bool, ...]) -> str:
     return COLUMN.sub(column, text)
 
 
-def shared_in(text: str, shared: tuple[bool, ...]) -> tuple[int, ...]:
+def shared_in(text: str, shared: Shape) -> tuple[int, ...]:
     """Return which shared columns a part of a statement names, in its order."""
     places = [int(number) - 1 for number in COLUMN.findall(text)]
     return tuple(place for place in places if shared[place])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from replayforge.domain.lifecycle import State
-from replayforge.stores.sqlite_batches import SHARED_ROWS_MIN, composed, run_batch
+from replayforge.stores.sqlite_batches import CHUNK_SIZES, SHAPES_MAX, SHARED_ROWS_MIN, Shapes, composed, run_batch
 
 INSERT = """INSERT INTO kept (number, word, bytes, amount) VALUES {rows}
 ON CONFLICT (number) DO UPDATE SET word = 'twice'"""
@@ -22,14 +22,20 @@ BYTES: Sequence[Any] = [b"", b"null", b"\x00\xff", None, b"x" * 5000]
 AMOUNTS: Sequence[Any] = [0, -1, 2**63 - 1, -(2**63), True, False, None]
 
 
+WIDE = "abcdef"
+INSERT_WIDE = f"INSERT INTO wide ({', '.join(WIDE)}, same) VALUES {{rows}}"
+
+
 class CountingConnection(sqlite3.Connection):
     """Counts the values that it is given, and the statements that it is asked for."""
 
-    given = 0
+    given = asked = 0
     statements: frozenset[str] = frozenset()
+    shapes = Shapes()
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         self.given += len(parameters)
+        self.asked += 1
         self.statements |= {sql}
         return super().execute(sql, parameters)
 
@@ -38,8 +44,14 @@ class CountingConnection(sqlite3.Connection):
 def raw() -> Iterator[CountingConnection]:
     connection = sqlite3.connect(":memory:", isolation_level=None, factory=CountingConnection)
     connection.execute("CREATE TABLE kept (number INTEGER PRIMARY KEY, word TEXT, bytes BLOB, amount INTEGER) STRICT")
+    connection.execute(f"CREATE TABLE wide ({', '.join(WIDE)}, same)")
+    connection.shapes = Shapes()
     yield connection
     connection.close()
+
+
+def write(raw: CountingConnection, sql: str, rows: Sequence[tuple[Any, ...]]) -> int:
+    return run_batch(raw, sql, rows, raw.shapes)
 
 
 def kept(raw: sqlite3.Connection) -> list[Any]:
@@ -62,14 +74,14 @@ def test_what_is_given_is_kept(raw: CountingConnection, insert: str, count: int)
     chance = random.Random(count)
     for _ in range(12):
         rows = made(chance, count)
-        assert run_batch(raw, insert, rows) == count
+        assert write(raw, insert, rows) == count
         assert kept(raw) == [tuple(map(plain, row)) for row in rows]
         others = [(number, word or "-", bytes_, rows[number][3]) for number, word, bytes_, _ in made(chance, count)]
-        assert run_batch(raw, CHANGE, others) == count
+        assert write(raw, CHANGE, others) == count
         assert kept(raw) == [
             (number, plain(word) * 2, bytes_, plain(amount)) for number, word, bytes_, amount in others
         ]
-        assert run_batch(raw, REMOVE, [(number,) for number in range(count)]) == count
+        assert write(raw, REMOVE, [(number,) for number in range(count)]) == count
 
 
 def plain(value: Any) -> Any:
@@ -81,13 +93,13 @@ def test_what_all_rows_share_is_given_once(raw: CountingConnection) -> None:
     """A hundred rows that differ in their numbers cost a hundred values, and a few for each statement."""
     rows = [(number, "word", None, 5) for number in range(100)]
     before = raw.given
-    run_batch(raw, INSERT, rows)
+    write(raw, INSERT, rows)
     assert raw.given - before == 100 + 4 * 3
 
 
 def test_rows_that_are_all_the_same_are_as_many(raw: CountingConnection) -> None:
     """The same row, many times over, is inserted once and changed as often as it comes again."""
-    assert run_batch(raw, INSERT, [(7, "word", None, 5)] * 20) == 20
+    assert write(raw, INSERT, [(7, "word", None, 5)] * 20) == 20
     assert kept(raw) == [(7, "twice", None, 5)]
 
 
@@ -95,8 +107,23 @@ def test_a_batch_meets_few_statements(raw: CountingConnection) -> None:
     """Batches of any length that share the same columns need one statement for each size of a chunk."""
     before = raw.statements
     for count in range(SHARED_ROWS_MIN, 300):
-        run_batch(raw, INSERT, [(number, "word", b"%d" % number, 5) for number in range(count)])
+        write(raw, INSERT, [(number, "word", b"%d" % number, 5) for number in range(count)])
     assert len(raw.statements - before) == 5
+
+
+def test_batches_of_all_kinds_meet_few_statements(raw: CountingConnection) -> None:
+    """Whichever columns differ now and then, a few ways are prepared; what is the same in all rows is given once."""
+    before = raw.statements
+    chance = random.Random(1)
+    for _ in range(200):
+        differs = [chance.random() < 0.5 for _ in WIDE]
+        rows = [(*(number * one for one in differs), "same") for number in range(20)]
+        asked, given = raw.asked, raw.given
+        assert write(raw, INSERT_WIDE, rows) == 20
+        assert raw.given - given <= 20 * len(WIDE) + raw.asked - asked
+        assert raw.execute("SELECT * FROM wide").fetchall() == rows
+        raw.execute("DELETE FROM wide")
+    assert len(raw.statements - before) <= SHAPES_MAX * len(CHUNK_SIZES) + 2
 
 
 def test_a_statement_is_made_once() -> None:
