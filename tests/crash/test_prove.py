@@ -14,7 +14,6 @@ import pytest
 
 from tests.support.daemon_process import REPOSITORY, DaemonProcess
 from tests.support.guide import run_commands, write_files
-from tests.support.slow import the_rest_slow
 from tests.support.storm import PLACES, daemons_at
 
 needs_openssl = pytest.mark.skipif(which("openssl") is None, reason="the handlers of the guide call by TLS: no openssl")
@@ -133,7 +132,8 @@ def take(event, ctx):
 """
 
 
-@pytest.mark.parametrize("place", the_rest_slow(PLACES))
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
 def test_history_has_samples(place: str, tmp_path: Path) -> None:
     """The latest event of a type that succeeded is tried; the daemon that recorded it goes on."""
     (tmp_path / "handlers.py").write_text(RECORDED)
