@@ -13,6 +13,7 @@ import pytest
 
 from replayforge.domain.api_keys import Role, new_key
 from replayforge.domain.errors import Unavailable
+from replayforge.stores import lookups
 from replayforge.web.api.openapi import api_routes
 from replayforge.web.api.shapes import ORIGINAL_NAMES, SAID_TWICE, RowShape
 from replayforge.web.http.sessions import Sessions
@@ -182,6 +183,28 @@ async def test_pages_say_so_while_the_store_is_away(house: House, monkeypatch: p
     status, text = await page(house, "/")
     assert status == 503
     assert re.search(r"Attention</strong>: <bdi>the store", text)
+
+
+async def test_a_list_that_was_not_looked_through_says_so_and_goes_on(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no index tells what passes a filter, an empty page is not the end: page and API lead to the next one."""
+    monkeypatch.setattr(lookups, "LOOKED_AT_MAX", 3)
+    await house.post("/api/events", {"workflow_id": "w", "event_type": "test", "service_name": "rare"})
+    await house.send_many(5)
+    await house.converges()
+    answer = await house.get("/api/events?service_name=rare")
+    assert (answer["items"], answer["has_more"]) == ([], True)
+    path = "/events?service=rare"
+    async with house.http.get(path, headers=HTML) as response:
+        text = await response.text()
+    assert "None of the events looked at passes these filters" in text
+    link = f"{path}&amp;cursor={answer['next_cursor']}"
+    assert f'href="{link}"' in text
+    async with house.http.get(link.replace("&amp;", "&"), headers=HTML) as response:
+        text = await response.text()
+    assert "looked at" not in text
+    assert len((await house.get(f"/api/events?service_name=rare&cursor={answer['next_cursor']}"))["items"]) == 1
 
 
 async def test_forms_go_back_only_to_pages_of_ours(house: House) -> None:
