@@ -27,6 +27,7 @@ from replayforge.domain.event import (
 )
 from replayforge.domain.identity import event_id_for_key, new_event_id, to_bytes
 from replayforge.domain.lifecycle import State
+from replayforge.engine.accept.entrance import Entrance
 from replayforge.engine.accept.known_events import KnownEvents
 from replayforge.engine.accept.window import Window, WindowEntry
 from replayforge.forgelog.log import ForgeLog
@@ -111,6 +112,7 @@ class Intake:
         self.telemetry = telemetry
         self.key_memory = remembered_in_words(keys_seconds)
         self.known = KnownEvents(store)
+        self.entrance = Entrance()
         self.arriving: list[tuple[EventRecord, NewRecord]] = []
         self.handing_over: asyncio.Task[None] | None = None
         self.accepting = False
@@ -152,7 +154,7 @@ class Intake:
 
     async def accept_record(self, record: EventRecord) -> Receipt:
         """Have one record made durable, or find the event that its id names already."""
-        if record.idempotency_key is None and self.window.find(record.id) is None:
+        if record.idempotency_key is None and self.window.find(record.id) is None and self.entrance.enter(1):
             # A fresh id cannot be known to anybody, so there is nothing to look up and nobody to wait for.
             place = self.window.reserve(record)
             self.append([record])
@@ -170,6 +172,7 @@ class Intake:
         place = self.window.find(record.id)
         if place is None:
             place = self.window.reserve(record)
+            self.entrance.enter_first(1)
             self.append([record])
         return await shield(place.offset)
 
@@ -255,6 +258,9 @@ class Intake:
         """Hand the records to the log that the store does not know; every place in the window is resolved later."""
         try:
             known = await self.known.find([record.id for record in records if record.idempotency_key is not None])
+            fresh = [record for record in records if record.id not in known]
+            if fresh and not self.entrance.enter(len(fresh)):
+                await self.entrance.stand_in_line(len(fresh))
         except BaseException as error:
             for record in records:
                 self.window.abandon(record.id, Unavailable(f"The request that led was ended: {error!r}."))
@@ -262,12 +268,11 @@ class Intake:
         for record in records:
             if record.id in known:
                 self.window.abandon(record.id, AlreadyStored(known[record.id]))
-        fresh = [record for record in records if record.id not in known]
         if fresh:
             self.append(fresh)
 
     def append(self, records: list[EventRecord]) -> None:
-        """Hand the records to the log, together with what others bring in the same turns of the loop.
+        """Hand the records, which have been let in, to the log, together with what others bring in the same turns.
 
         The window learns the outcome even if the caller goes away meanwhile.
         """
@@ -296,13 +301,15 @@ class Intake:
         try:
             durable = self.log.append([encoded for _, encoded in pairs])
         except Exception as error:  # whatever it is, those who wait must hear of it
+            self.entrance.leave(len(records))
             for record in records:
                 self.window.abandon(record.id, error)
             return
         durable.add_done_callback(lambda future: self.resolve(records, future))
 
     def resolve(self, records: list[EventRecord], durable: asyncio.Future[int]) -> None:
-        """Tell the window what the log said of these records."""
+        """Tell the window what the log said of these records, and let the next ones in."""
+        self.entrance.leave(len(records))
         error = OutcomeUnknown() if durable.cancelled() else durable.exception()
         if error is not None:
             for record in records:

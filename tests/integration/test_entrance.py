@@ -1,0 +1,79 @@
+"""Many who send at once: so many of their events are on their way into the log, the others in line, and all end."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from replayforge.domain.errors import Overloaded, Unavailable
+from replayforge.domain.event import Envelope
+from replayforge.engine.accept.entrance import EVENTS_AT_ONCE
+from tests.integration.conftest import echo_handlers
+from tests.support.house import open_house
+
+SENDERS = 4 * EVENTS_AT_ONCE
+
+
+@pytest.mark.parametrize("keyed", [False, True], ids=["without keys", "with keys"])
+async def test_of_many_senders_so_many_come_in_at_once(tmp_path: Path, keyed: bool) -> None:
+    """Never are more events within than may be, and the entrance is empty once all are durable."""
+    async with open_house(tmp_path, echo_handlers()) as house:
+        intake = house.daemon.intake
+        within: list[int] = []
+        hand_over = intake.append
+
+        def append(records: list) -> None:  # type: ignore[type-arg]
+            within.append(intake.entrance.within)
+            hand_over(records)
+
+        intake.append = append  # type: ignore[method-assign]
+        envelopes = [
+            Envelope(workflow_id="many", event_type="test", idempotency_key=f"key-{number}" if keyed else None)
+            for number in range(SENDERS)
+        ]
+        receipts = await asyncio.gather(*(intake.accept(envelope) for envelope in envelopes))
+        assert len({receipt.log_offset for receipt in receipts}) == SENDERS
+        assert max(within) == EVENTS_AT_ONCE
+        assert (intake.entrance.within, intake.entrance.in_line) == (0, 0)
+        ledger = await house.converges()
+        assert (ledger["accepted"], ledger["succeeded"]) == (SENDERS, SENDERS)
+
+
+async def test_a_sender_who_goes_away_in_line_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Its event is not accepted, its key names nothing, and who stood behind it comes in."""
+    async with open_house(tmp_path, echo_handlers()) as house:
+        intake = house.daemon.intake
+        intake.entrance.enter_first(EVENTS_AT_ONCE)
+        envelope = Envelope(workflow_id="gone", event_type="test", idempotency_key="key")
+        gone = asyncio.create_task(intake.accept(envelope))
+        while not intake.entrance.in_line:  # noqa: ASYNC110  # the turns of the loop are what passes
+            await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert len(intake.window) == 0
+        behind = asyncio.create_task(intake.accept(envelope))
+        intake.entrance.leave(EVENTS_AT_ONCE)
+        assert not (await behind).duplicate
+
+
+async def test_a_line_that_is_too_long_is_told_to_come_again(tmp_path: Path) -> None:
+    """An event that finds the line at its end is refused, and nothing of it is kept."""
+    async with open_house(tmp_path, echo_handlers()) as house:
+        intake = house.daemon.intake
+        intake.entrance.enter_first(EVENTS_AT_ONCE)
+        intake.entrance.line_max = 0
+        with pytest.raises(Overloaded):
+            await intake.accept(Envelope(workflow_id="late", event_type="test"))
+        assert len(intake.window) == 0
+        intake.entrance.leave(EVENTS_AT_ONCE)
+
+
+async def test_what_the_log_refuses_leaves_the_entrance(tmp_path: Path) -> None:
+    """Events that did not become durable hold nobody up."""
+    async with open_house(tmp_path, echo_handlers()) as house:
+        intake = house.daemon.intake
+        await house.daemon.log.close()
+        with pytest.raises(Unavailable):
+            await intake.accept(Envelope(workflow_id="late", event_type="test"))
+        assert intake.entrance.within == 0
