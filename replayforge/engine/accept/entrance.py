@@ -24,6 +24,11 @@ class Entrance:
         self.in_line = 0
         self.line: deque[tuple[int, Future[None]]] = deque()
 
+    def check_line(self) -> None:
+        """Raise Overloaded where the line is too long."""
+        if self.in_line >= self.line_max:
+            raise Overloaded(f"{self.in_line:,} events wait to be accepted; send it again in a moment.")
+
     def enter(self, count: int) -> bool:
         """Let so many events in now; False where they have to stand in line."""
         if self.line or self.within >= self.events_max:
@@ -37,8 +42,7 @@ class Entrance:
 
     async def stand_in_line(self, count: int) -> None:
         """Return when so many events have been let in; raises Overloaded where the line is too long."""
-        if self.in_line >= self.line_max:
-            raise Overloaded(f"{self.in_line:,} events wait to be accepted; send it again in a moment.")
+        self.check_line()
         place: Future[None] = get_running_loop().create_future()
         self.line.append((count, place))
         self.in_line += count

@@ -197,6 +197,10 @@ class Intake:
             results[index] = outcome
         return [result for result in results if result is not None]
 
+    def check_line(self) -> None:
+        """Raise Overloaded where so many stand in line that whoever comes now is refused."""
+        self.entrance.check_line()
+
     def check_room(self, count: int) -> None:
         """Raise Unavailable when so many events cannot be accepted now."""
         if not self.accepting:
