@@ -141,6 +141,18 @@ async def test_write_lock_held_by_somebody_else(house: House, directory: Path) -
     assert (await house.converges())["succeeded"] == 50
 
 
+async def test_an_event_without_a_row_is_found_by_its_key(house: House, directory: Path) -> None:
+    """Who has just sent it finds it by its key alone, once; a further filter asks for what its row says."""
+    with no_writes(directory):
+        event_id = await house.send("t", idempotency_key="k")
+        (found,) = (await house.get("/api/events?idempotency_key=k"))["items"]
+        assert (found["id"], found["status"]) == (event_id, "received")
+        assert (await house.get("/api/events?idempotency_key=k&status=succeeded"))["items"] == []
+    await house.reaches(event_id, "succeeded")
+    (found,) = (await house.get("/api/events?idempotency_key=k"))["items"]
+    assert (found["id"], found["status"]) == (event_id, "succeeded")
+
+
 async def test_stop_during_an_outage(tmp_path: Path) -> None:
     """A daemon that is stopped while the store is away ends in time; the next one brings everything to its end."""
     directory = tmp_path / "data"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
 from replayforge.domain.errors import NotFound
 from replayforge.domain.event import Action, Attempt, Content, EventRecord, StoredEvent
+from replayforge.domain.identity import event_id_for_key
 from replayforge.domain.journal import StepRecord
 from replayforge.domain.lane import LaneReport, Turn, turn_of
 from replayforge.domain.lifecycle import State
@@ -119,6 +120,16 @@ class EventQueries:
     async def list_events(self, wanted: EventFilter, before_seq: int | None, limit: int) -> EventPage:
         """Return events that pass the filter, newest first, as many as fit into one page."""
         return await self.store.list_events(wanted, before_seq=before_seq, limit=limit)
+
+    async def find_unprojected_by_key(self, wanted: EventFilter) -> Receipt | None:
+        """Return the event that is asked for by its key alone, if it is durable and has no row yet.
+
+        Ask before its row is looked for: it has one once it is found here no more.
+        """
+        key, application = wanted.idempotency_key, wanted.application_name
+        if key is None or wanted != EventFilter(idempotency_key=key, application_name=application):
+            return None
+        return await self.intake.find_unprojected(event_id_for_key(application or "default", key))
 
     async def search(self, wanted: EventFilter, sought: str, before_seq: int | None, limit: int) -> SearchPage:
         """Return those of these events whose payload or metadata holds a text, as far as one search goes."""

@@ -131,11 +131,14 @@ async def recent_events(request: web.Request) -> web.Response:
 
 
 async def event_page(request: web.Request, wanted: EventFilter) -> dict[str, Any]:
-    """Return one page of events that pass a filter."""
+    """Return one page of events that pass a filter; who has just sent an event finds it by its key."""
     context, limit = context_of(request), query_limit(request)
-    found = await context.queries.list_events(wanted, query_cursor(request), limit)
     attempts_max = context.queries.attempts_max
+    received = await context.queries.find_unprojected_by_key(wanted)
+    found = await context.queries.list_events(wanted, query_cursor(request), limit)
     items = [shapes.stored_event(event, content, attempts_max(event)) for event, content in found.events]
+    if received is not None and all(item.id != received.record.id for item in items):
+        items.insert(0, shapes.received_event(received, context.status.log_id, attempts_max(received.record)))
     return cut_page(items, found.next_seq)
 
 
