@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from replayforge.domain.errors import Unavailable
 from replayforge.domain.event import Entry
 from replayforge.streams.redis_link import parse_sentinel_url
 from tests.integration.redis_stream.conftest import OpenStream
@@ -57,7 +58,7 @@ def started_with_tls(directory: Path, certificate: tuple[Path, Path]) -> tuple[R
         server = RedisServer(binary, directory / name, *flags)
         try:
             server.start()
-        except AssertionError:
+        except Unavailable:
             continue
         return server, port
     pytest.skip("no redis-server at hand was built with TLS")
