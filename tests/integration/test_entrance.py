@@ -7,16 +7,16 @@ import pytest
 
 from replayforge.domain.errors import Overloaded, Unavailable
 from replayforge.domain.event import Envelope
-from replayforge.engine.accept.entrance import EVENTS_AT_ONCE
+from replayforge.engine.accept.entrance import CALLERS_AT_ONCE, EVENTS_AT_ONCE
 from tests.integration.conftest import echo_handlers
 from tests.support.house import open_house
 
-SENDERS = 4 * EVENTS_AT_ONCE
+SENDERS = 2 * CALLERS_AT_ONCE
 
 
 @pytest.mark.parametrize("keyed", [False, True], ids=["without keys", "with keys"])
 async def test_of_many_senders_so_many_come_in_at_once(tmp_path: Path, keyed: bool) -> None:
-    """Never are more events within than may be, and the entrance is empty once all are durable."""
+    """Never are more callers within than may be, and the entrance is empty once all are durable."""
     async with open_house(tmp_path, echo_handlers()) as house:
         intake = house.daemon.intake
         within: list[int] = []
@@ -33,7 +33,7 @@ async def test_of_many_senders_so_many_come_in_at_once(tmp_path: Path, keyed: bo
         ]
         receipts = await asyncio.gather(*(intake.accept(envelope) for envelope in envelopes))
         assert len({receipt.log_offset for receipt in receipts}) == SENDERS
-        assert max(within) == EVENTS_AT_ONCE
+        assert max(within) == CALLERS_AT_ONCE
         assert (intake.entrance.within, intake.entrance.in_line) == (0, 0)
         ledger = await house.converges()
         assert (ledger["accepted"], ledger["succeeded"]) == (SENDERS, SENDERS)
@@ -43,6 +43,7 @@ async def test_a_sender_who_goes_away_in_line_leaves_nothing_behind(tmp_path: Pa
     """Its event is not accepted, its key names nothing, and who stood behind it comes in."""
     async with open_house(tmp_path, echo_handlers()) as house:
         intake = house.daemon.intake
+        intake.entrance.callers_max = 1
         intake.entrance.enter_first(EVENTS_AT_ONCE)
         envelope = Envelope(workflow_id="gone", event_type="test", idempotency_key="key")
         gone = asyncio.create_task(intake.accept(envelope))
@@ -61,6 +62,7 @@ async def test_a_line_that_is_too_long_is_told_to_come_again(tmp_path: Path) -> 
     """An event that finds the line at its end is refused, and nothing of it is kept."""
     async with open_house(tmp_path, echo_handlers()) as house:
         intake = house.daemon.intake
+        intake.entrance.callers_max = 1
         intake.entrance.enter_first(EVENTS_AT_ONCE)
         intake.entrance.line_max = 0
         with pytest.raises(Overloaded):
