@@ -29,7 +29,7 @@ async def test_who_finds_it_full_comes_in_when_somebody_leaves() -> None:
 
 
 async def test_a_few_callers_need_no_limit() -> None:
-    """Who is one of few comes in whatever they bring; they are counted as callers until all they brought is in the log."""
+    """Who is one of few comes in whatever they bring; each counts until all it brought is in the log."""
     entrance = Entrance(2, callers_max=3)
     assert all(entrance.enter(100) for _ in range(3))
     assert not entrance.enter(1)
