@@ -6,8 +6,8 @@ from collections import deque
 from replayforge.domain.errors import Overloaded
 
 # The more come in at once, the longer is each turn of the loop, and a worker needs a few turns for an event: without a
-# limit, workers did a tenth beside 256 clients, who all wait for their answers, of what they do beside 64. So few at once
-# cost a fifth where there are no more than 64, who need no limit (see bench/).
+# limit, workers did a tenth beside 256 clients, who all wait for their answers, of what they do beside 64. So few
+# at once cost a fifth where there are no more than 64, who need no limit (see bench/).
 CALLERS_AT_ONCE = 96
 EVENTS_AT_ONCE = 32
 EVENTS_IN_LINE_MAX = 10_000
