@@ -233,8 +233,7 @@ class HandlerLimits:
 
     def note(self, settlement: Settlement) -> None:
         """Note how an attempt went; an endpoint that fails in a row has its breaker opened."""
-        handler = self.handlers.find(settlement.event.route)
-        limit = self.by_pattern[handler.identity if handler else NO_HANDLER]
+        limit = self.by_pattern[self.pattern_of(settlement.event.route)]
         succeeded = settlement.outcome is Outcome.SUCCEEDED
         failed = settlement.outcome in ATTEMPT_SPENDING
         limit.successes += succeeded

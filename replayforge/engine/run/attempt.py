@@ -311,7 +311,7 @@ class RunningAttempt:
                 return
             if surroundings.chaos is not None:
                 await surroundings.chaos.inject(self.event)
-            context = Context(self.event, lease.token, self.deadline, NO_DETAILS, self)
+            context = Context(self.event, lease.token, self.deadline, backing=self)
             self.result = await self.called(context)
         except SimulatedCrash as crash:
             self.simulated = crash

@@ -422,3 +422,16 @@ async def test_what_it_changed_is_put_right_before_anything_else_runs() -> None:
     assert attempt.task is not None
     with pytest.raises(Rude):
         await attempt.task
+
+
+async def test_what_a_handler_writes_into_its_details_is_its_own() -> None:
+    """A handler that changes the mapping it is given changes nothing that other attempts see."""
+
+    async def scribbles(event: Event, context: Context) -> dict[str, Any]:
+        seen = dict(context.details)
+        context.details["mine"] = event.id  # type: ignore[index]  # as those do who check no types
+        return seen
+
+    for _ in range(2):
+        assert (await result_of(scribbles)).value == b"{}"
+    assert attempt_of(scribbles).details == {}
