@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from replayforge.domain.identity import event_id_for_key
 from replayforge.domain.lifecycle import OPEN, TERMINAL, State
 
 # What a filter of events is called outside: in queries, in the bodies of bulk replays, on the command line.
@@ -68,6 +69,10 @@ class EventFilter:
             awaits=given.get("awaits") or None,
             idempotency_key=given.get("idempotency_key") or None,
         )
+
+    def id_of_key(self, key: str) -> str:
+        """Return the id that an event with this key has in the application that is meant."""
+        return event_id_for_key(self.application_name or "default", key)
 
 
 @dataclass(frozen=True, slots=True)

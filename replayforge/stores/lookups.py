@@ -7,7 +7,6 @@ from typing import Any
 from msgspec import structs
 
 from replayforge.domain.event import Action, Attempt, Content, Entry, Lease, Meaning, StoredEvent
-from replayforge.domain.identity import event_id_for_key
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter, Group, LogCursor, NewError, Node, WorkflowSummary
 from replayforge.stores.driver import Fetch, Steps
@@ -259,8 +258,7 @@ def seqs_beginning(wanted: EventFilter, text: str, each: int) -> Steps[list[int]
 
 def text_parameters(wanted: EventFilter, text: str) -> dict[str, Any]:
     """Return the parameters of a search for a text, among them the id that an event with this key has."""
-    key_id = event_id_for_key(wanted.application_name or "default", text)
-    return {"text": text, "key_id": key_id, "text_end": text + TEXT_END}
+    return {"text": text, "key_id": wanted.id_of_key(text), "text_end": text + TEXT_END}
 
 
 def look_up(text: str, limit: int) -> Steps[list[StoredEvent]]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from replayforge.domain.clock import MICROSECONDS_PER_SECOND, Clock
 from replayforge.domain.errors import NotFound
 from replayforge.domain.event import Action, Attempt, Content, EventRecord, StoredEvent
-from replayforge.domain.identity import event_id_for_key
 from replayforge.domain.journal import StepRecord
 from replayforge.domain.lane import LaneReport, Turn, turn_of
 from replayforge.domain.lifecycle import State
@@ -126,10 +125,10 @@ class EventQueries:
 
         Ask before its row is looked for: it has one once it is found here no more.
         """
-        key, application = wanted.idempotency_key, wanted.application_name
-        if key is None or wanted != EventFilter(idempotency_key=key, application_name=application):
+        key = wanted.idempotency_key
+        if key is None or wanted != EventFilter(idempotency_key=key, application_name=wanted.application_name):
             return None
-        return await self.intake.find_unprojected(event_id_for_key(application or "default", key))
+        return await self.intake.find_unprojected(wanted.id_of_key(key))
 
     async def search(self, wanted: EventFilter, sought: str, before_seq: int | None, limit: int) -> SearchPage:
         """Return those of these events whose payload or metadata holds a text, as far as one search goes."""
