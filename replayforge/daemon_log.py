@@ -211,8 +211,11 @@ def leave(code: int) -> None:
 
 
 def listen_to(telemetry: Telemetry) -> None:
-    """Write telemetry events to the log from now on at the level the catalog gives them, as far as any are wanted."""
-    telemetry.listen(write_event, CATALOG if output.writer.detailed else LOUD)
+    """Write telemetry events to the log from now on at the level the catalog gives them, as far as any are wanted.
+
+    Which these are is asked once, not for each event: say so again when the level has changed.
+    """
+    telemetry.listen_only(write_event, CATALOG if output.writer.detailed else LOUD)
 
 
 def write_event(name: str, count: int, fields: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from replayforge.config import LoadedConfig
 from replayforge.config.settings import values_by_key
-from replayforge.daemon_log import output
+from replayforge.daemon_log import listen_to, output
 from replayforge.domain.errors import ReplayForgeError
 from replayforge.start_rules import check_exposure
 from replayforge.telemetry import Telemetry
@@ -34,6 +34,7 @@ class Reloader:
         found = values_by_key(config)
         changed = [key for key, value in found.items() if value != self.in_force[key]]
         output.begin(config.logging.format, config.logging.level)
+        listen_to(self.telemetry)
         self.replace_keys(config.server.api_keys)
         self.in_force |= {key: found[key] for key in TAKEN_OVER}
         self.telemetry.emit(

@@ -238,6 +238,13 @@ class Telemetry:
         for name in names:
             self.listeners[name].append(listener)
 
+    def listen_only(self, listener: Listener, names: Iterable[str]) -> None:
+        """Have a listener told of what has these names, and no more of what else it has listened to; in any thread."""
+        wanted = frozenset(names)
+        for name, listeners in self.listeners.items():
+            others = [one for one in listeners if one != listener]
+            self.listeners[name] = [*others, listener] if name in wanted else others
+
     def emit(self, name: str, count: int = 1, **fields: Any) -> None:
         """Report that `name` happened `count` times; raises KeyError for a name outside the catalog."""
         if (kind := CATALOG.get(name)) is None:

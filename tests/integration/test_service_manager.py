@@ -70,6 +70,16 @@ def test_a_daemon_under_a_service_manager(tmp_path: Path) -> None:
             until(lambda: '"needs_restart": ["workers.count"]' in daemon.stderr.read_text())
             daemon.http.post("/api/events", event, {"X-API-Key": second})
             until(lambda: '"looked"' in daemon.stderr.read_text())
+            until(lambda: begun(daemon) > 0, what="what is told in detail")
+
+            reread = daemon.stderr.read_text().count("config.reread")
+            file.write_text(SETTINGS.format(key=key.entry(), level="info"))
+            daemon.signal(signal.SIGHUP)
+            until(lambda: daemon.stderr.read_text().count("config.reread") > reread, what="the next level")
+            told = begun(daemon)
+            quiet = daemon.http.post("/api/events", event, {"X-API-Key": second}).json()
+            daemon.http.request("GET", f"/api/events/{quiet['id']}?wait=20", headers={"X-API-Key": second})
+            assert begun(daemon) == told
 
             for wrong in ("[server\n", SETTINGS.format(key="third", level="loud")):
                 file.write_text(wrong)
@@ -82,6 +92,11 @@ def test_a_daemon_under_a_service_manager(tmp_path: Path) -> None:
             daemon.signal(signal.SIGTERM)
             until(lambda: any(one.startswith(b"STOPPING=1\n") for one in said), what="the word that it stops")
             assert daemon.wait() == 0
+
+
+def begun(daemon: DaemonProcess) -> int:
+    """Return of how many attempts the log tells that they have begun, which it does where it tells all."""
+    return daemon.stderr.read_text().count('"attempt.started"')
 
 
 def hear(manager: socket.socket, said: list[bytes]) -> None:
