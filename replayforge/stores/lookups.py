@@ -67,6 +67,7 @@ GONE = Content(b"null", b"{}")  # what is shown where somebody removed what came
 SCAN_MAX = 10_000
 NEW_LETTERS_MAX = 1_000  # of one new error no more are counted
 LOOKED_AT_MAX = 250_000  # events that one page looks at where no index tells which of them pass its filter
+NEAR_MAX = 5_000  # events among which it looks first: to count off all the others takes longer than most pages
 BEGINNING_MAX = 10_000  # events whose ids, workflows or keys begin with a text, up to which all of them are gathered
 LIKE_ESCAPES = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
 
@@ -209,13 +210,18 @@ def fitting(sizes: Sequence[int], bytes_max: int) -> int:
 
 def page_of_rows(wanted: EventFilter, before_seq: int | None, limit: int) -> Steps[RowPage]:
     """Fetch a page of the events that pass the filter, without their contents and results."""
-    goes_on = yield from end_of_look(wanted, before_seq or SEQ_MAX)
-    rows = yield from list_rows(wanted, before_seq, limit + 1, goes_on or 0)
+    rows: list[StoredEvent] = []
+    goes_on: int | None = None
+    for looked_at in (min(NEAR_MAX, LOOKED_AT_MAX), LOOKED_AT_MAX):
+        goes_on = yield from end_of_look(wanted, before_seq or SEQ_MAX, looked_at)
+        rows = yield from list_rows(wanted, before_seq, limit + 1, goes_on or 0)
+        if goes_on is None or len(rows) > limit:
+            break
     return RowPage(rows[:limit], rows[limit - 1].seq if len(rows) > limit else goes_on)
 
 
-def end_of_look(wanted: EventFilter, before_seq: int) -> Steps[int | None]:
-    """Fetch the row number at which a page ends that has looked at enough; None where it need not end before the list.
+def end_of_look(wanted: EventFilter, before_seq: int, count: int) -> Steps[int | None]:
+    """Fetch the row number at which a look at so many events ends; None where it need not end before the list.
 
     An index names the events of a workflow, a type or a state: all that a page can find among so many of those.
     """
@@ -226,7 +232,7 @@ def end_of_look(wanted: EventFilter, before_seq: int) -> Steps[int | None]:
     if not given - {named} or given & FOUND_BEFORE:
         return None
     filters, parameters = ("", {}) if named is None else (FILTERS[named], {named: getattr(wanted, named)})
-    asked = {**parameters, "before_seq": before_seq, "count": LOOKED_AT_MAX}
+    asked = {**parameters, "before_seq": before_seq, "count": count}
     behind = yield Fetch("seq_behind", asked, filters)
     return behind[0][0] if behind else None
 

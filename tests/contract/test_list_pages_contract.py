@@ -2,12 +2,16 @@
 
 import random
 import tracemalloc
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter
 from replayforge.stores import lookups
+from replayforge.stores.driver import Fetch
 from replayforge.stores.store import Store
 from tests.contract.store_backends import claimed, put
 from tests.support.builders import record, settlement
@@ -47,6 +51,25 @@ async def test_a_page_looks_at_so_many_events(store: Store, monkeypatch: pytest.
     assert (await walk(store, EventFilter(service_name="nobody"), limit))[0] == []
     listed = await store.list_events(EventFilter(service_name="rare"), before_seq=None, limit=limit)
     assert (listed.events, listed.next_seq is None) == ([], False)
+
+
+async def test_far_events_are_counted_off_only_where_the_near_ones_do_not_fill_the_page(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To find where 250,000 events end takes longer than most pages do."""
+    looks: list[int] = []
+
+    def asked(name: str, parameters: Mapping[str, Any] = MappingProxyType({}), filters: str = "") -> Fetch:
+        looks.extend([parameters["count"]] if name == "seq_behind" else [])
+        return Fetch(name, dict(parameters), filters)
+
+    monkeypatch.setattr(lookups, "Fetch", asked)
+    monkeypatch.setattr(lookups, "NEAR_MAX", 5)
+    await put(store, [record(f"e{n}", service_name="common" if n else "rare") for n in range(12)])
+    page = await store.page_of_rows(EventFilter(service_name="common"), before_seq=None, limit=2)
+    assert ([event.id for event in page.events], looks) == (["e11", "e10"], [5])
+    page = await store.page_of_rows(EventFilter(service_name="rare"), before_seq=None, limit=2)
+    assert ([event.id for event in page.events], looks) == (["e0"], [5, 5, lookups.LOOKED_AT_MAX])
 
 
 async def test_what_an_index_names_is_found_on_the_first_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
