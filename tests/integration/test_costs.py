@@ -22,7 +22,7 @@ import replayforge
 from replayforge.domain.event import EventRecord
 from replayforge.engine.accept.intake import Intake, Receipt
 from replayforge.web.http.connection import Connection, Port
-from tests.support.daemon_process import DaemonProcess, until
+from tests.support.daemon_process import REPOSITORY, DaemonProcess, until
 from tests.support.house import open_house
 from tests.support.memory_transport import MemoryTransport, settle
 
@@ -79,7 +79,7 @@ class CountedDaemon:
         (directory / "sitecustomize.py").write_text(COUNTING)
         handlers = directory / "handlers.py"
         handlers.write_text(HANDLERS)
-        path = os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])
+        path = f"{directory}{os.pathsep}{REPOSITORY}"
         variables = {"PYTHONPATH": path, "CALLS_COUNTED_IN": str(counter)}
         self.process = DaemonProcess(directory, handlers, variables=variables, forked=False)
         with counter.open("r+b") as file:
