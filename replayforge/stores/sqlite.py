@@ -357,7 +357,8 @@ async def connect(path: Path, pragmas: list[str]) -> aiosqlite.Connection:
     )
     try:
         for pragma in pragmas:
-            await connection.execute(f"PRAGMA {pragma}")
+            # To its end: while a statement that may write has rows left to give, nothing can be committed.
+            await connection.execute_fetchall(f"PRAGMA {pragma}")
     except BaseException:
         await connection.close()
         raise

@@ -1,8 +1,12 @@
 """The write-ahead file of SQLite: it is emptied once it is long, however closely pages follow each other."""
 
 import asyncio
+import functools
+import sqlite3
 from pathlib import Path
+from typing import Any, ClassVar
 
+import aiosqlite
 import pytest
 
 from replayforge.domain.reports import EventFilter
@@ -52,6 +56,36 @@ async def test_a_long_file_is_emptied_while_pages_are_read(tmp_path: Path, monke
         await asyncio.gather(*looks)
         await driver.close()
     assert driver.wal_bytes() == 0
+
+
+class Keeping(sqlite3.Connection):
+    """A connection whose cursors outlive whoever asked, as they do where a frame or a traceback is kept for a while."""
+
+    kept: ClassVar[list[sqlite3.Cursor]] = []
+
+    def execute(self, *given: Any) -> sqlite3.Cursor:
+        """Keep what the connection gives."""
+        self.kept.append(super().execute(*given))
+        return self.kept[-1]
+
+
+async def test_no_cursor_has_rows_left_that_would_hold_up_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened, migrated, written and emptied with every cursor kept: nothing waits for one to be forgotten."""
+    monkeypatch.setattr(Keeping, "kept", [])
+    monkeypatch.setattr(aiosqlite, "connect", functools.partial(aiosqlite.connect, factory=Keeping))
+    driver = await SqliteDriver.open(tmp_path / "store.db")
+    try:
+        await migrate(driver)
+        await driver.write(lambda: fill(1))
+        await driver.look(lambda: list_rows(EventFilter(), None, 100))
+        await driver.empty_wal()
+        assert driver.wal_bytes() == 0
+        await driver.write(lambda: fill(2))
+    finally:
+        await driver.close()
+    assert Keeping.kept
 
 
 async def test_it_may_be_closed_while_the_file_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
