@@ -10,6 +10,7 @@ from replayforge.client.bulk import Line
 from replayforge.demo.orders import SCANNED
 from replayforge.demo.sender import event_id_of
 from replayforge.domain.lifecycle import TERMINAL, State
+from replayforge.whole_lines import whole_lines
 
 NAMED_MAX = 5
 
@@ -71,9 +72,8 @@ class Effects:
 
 
 def read_effects(path: Path) -> Effects:
-    """Read the file that the handlers wrote."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return Effects(tuple(effect_on(line) for line in lines))
+    """Read the file that the handlers write."""
+    return Effects(tuple(effect_on(line) for line in whole_lines(path)))
 
 
 def effect_on(line: str) -> Effect:

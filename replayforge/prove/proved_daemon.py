@@ -22,6 +22,7 @@ from replayforge.prove.child import RULES_VARIABLE, ChildRules, DaemonAnswer, No
 from replayforge.prove.proxy import OutsideRules, Proxy, line_to
 from replayforge.prove.whereabouts import Site
 from replayforge.serve_process import ServeProcess, serve_arguments
+from replayforge.whole_lines import whole_lines
 
 ARMED_TIMES = 1_000_000_000  # never reached: it tells how often a point was passed
 START_SECONDS_MAX = 30.0
@@ -126,8 +127,7 @@ class ProvedDaemon:
 
     def noted(self) -> list[Noted]:
         """Return what the processes have noted."""
-        lines = self.notes.read_bytes().splitlines() if self.notes.exists() else []
-        return [msgspec.json.decode(line, type=Noted) for line in lines]
+        return [msgspec.json.decode(line, type=Noted) for line in whole_lines(self.notes)]
 
     def last_words(self) -> str:
         """Return what the processes have said on standard error, the end of it."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from replayforge.whole_lines import whole_lines
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.fleet import SHORT, node_of
 from tests.support.postgres_server import require_postgres, shared_server
@@ -23,7 +24,7 @@ ALERTS = {"dead": "dead_letters", "new": "new_error_signature"}
 
 def messages(heard: Path) -> list[dict[str, Any]]:
     """Return what the receiver was told, whichever daemon told it."""
-    return [json.loads(line) for line in heard.read_text().splitlines()] if heard.exists() else []
+    return [json.loads(line) for line in whole_lines(heard)]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from replayforge.whole_lines import whole_lines
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.sink import QUICK, SINK_HANDLERS
 
@@ -20,7 +21,7 @@ def test_an_alert_that_stands_over_a_death_is_said_once_and_ends_once(tmp_path: 
     alert = {"name": "dead", "when": "dead_letters", "command": [sys.executable, "-c", COMMAND, str(heard)]}
 
     def messages() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in heard.read_text().splitlines()] if heard.exists() else []
+        return [json.loads(line) for line in whole_lines(heard)]
 
     def said() -> list[str]:
         """Return how much of each of its subjects the daemon knows to have been said."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from replayforge.whole_lines import whole_lines
 from tests.crash.test_kill import Load
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.postgres_server import binaries, require_postgres, shared_server
@@ -33,9 +34,9 @@ def test_backup_under_kills(tmp_path: Path, rounds: int) -> None:
             load.number = number
             load.start()
             try:
-                known = len(acknowledged.read_text().split())
-                until(lambda known=known: len(acknowledged.read_text().split()) > known + 20)  # type: ignore[misc]
-                before = set(acknowledged.read_text().split())
+                known = len(whole_lines(acknowledged))
+                until(lambda known=known: len(whole_lines(acknowledged)) > known + 20)  # type: ignore[misc]
+                before = set(whole_lines(acknowledged))
                 with killed(daemon, rng):
                     done = daemon.run_command("backup", str(tmp_path / f"backup-{number}"), *of(daemon))
             finally:
@@ -57,10 +58,10 @@ def test_backup_of_a_daemon_on_postgres(tmp_path: Path) -> None:
         load = Load(daemon, acknowledged, 1)
         load.start()
         try:
-            until(lambda: len(acknowledged.read_text().split()) > 100)
+            until(lambda: len(whole_lines(acknowledged)) > 100)
             ended = set(server.query(ENDED.format(schema)))
             dump = postgres_tool("pg_dump", "-n", schema, server.url)
-            before = set(acknowledged.read_text().split())
+            before = set(whole_lines(acknowledged))
             done = daemon.run_command("backup", str(tmp_path / "backup"), *of(daemon))
         finally:
             load.stop()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from replayforge.whole_lines import whole_lines
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.fleet import Fleet
 from tests.support.postgres_server import require_postgres, shared_server
@@ -26,7 +27,7 @@ def runs_begun(*directories: Path) -> dict[str, Counter[int]]:
     """Return event id -> run -> how often its handler was started, as the handlers of each daemon have noted it."""
     runs: dict[str, Counter[int]] = {}
     for path in (directory / "runs.txt" for directory in directories):
-        for line in path.read_text().splitlines() if path.exists() else ():
+        for line in whole_lines(path):
             event_id, run, _ = line.split("\t")
             runs.setdefault(event_id, Counter())[int(run)] += 1
     return runs

@@ -13,6 +13,7 @@ import pytest
 
 from replayforge.domain.event import decode_record
 from replayforge.forgelog.log import ForgeLog, Record
+from replayforge.whole_lines import whole_lines
 from tests.support.clock_jumps import JumpingDaemon, library
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.fleet import SHORT, Fleet, bulk, event
@@ -46,8 +47,7 @@ TERMINAL = {"succeeded", "dead_lettered"}
 
 def telemetry_events(daemon: DaemonProcess, name: str) -> list[dict[str, Any]]:
     """Return what the daemon has logged under a name."""
-    lines = daemon.stderr.read_text().splitlines()
-    return [json.loads(line) for line in lines if f'"{name}"' in line]
+    return [json.loads(line) for line in whole_lines(daemon.stderr) if f'"{name}"' in line]
 
 
 def send(daemon: DaemonProcess, number: object, shift_seconds: float, *, seconds: float = 0.5) -> dict[str, str]:

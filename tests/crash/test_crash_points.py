@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from replayforge.crashpoints import EXIT_CODE, POINTS
+from replayforge.whole_lines import whole_lines
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.fleet import Fleet
 from tests.support.postgres_server import require_postgres, shared_server
@@ -186,7 +187,7 @@ def test_death_at_a_point(place: str, point: str, tmp_path: Path) -> None:
 
 def judge(client: Client, sink: Path, select: Callable[[str], list[tuple[Any, ...]]], *, kept: bool) -> None:
     """Hold acknowledgements, effects outside and the store against each other; unless it was `kept`, rows are gone."""
-    effects = Counter(tuple(line.split("\t")) for line in sink.read_text().splitlines())
+    effects = Counter(tuple(line.split("\t")) for line in whole_lines(sink))
     rows = {row[0]: row[1:] for row in select(CALLED)}
     lost = client.acknowledged.keys() - rows.keys()
     assert not lost or not kept, "acknowledged and lost"

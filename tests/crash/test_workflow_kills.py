@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import pytest
 
 from replayforge.testing import Forge
+from replayforge.whole_lines import whole_lines
 from tests.data import everything_handlers
 from tests.data.everything_handlers import EDITED, PREPARED
 from tests.support.daemon_process import DaemonProcess, HttpClient, until
@@ -63,8 +64,7 @@ class Storm:
 
 def effects(directory: Path) -> Counter[Effect]:
     """Count the effects of the steps of a daemon, by event and name."""
-    path = directory / "effects.txt"
-    lines = path.read_text().splitlines() if path.exists() else ()
+    lines = whole_lines(directory / "effects.txt")
     return Counter((event_id, name) for event_id, name in (line.split("\t") for line in lines))
 
 

@@ -14,6 +14,7 @@ from typing import IO, Any
 import pytest
 
 from replayforge.telemetry import CATALOG
+from replayforge.whole_lines import whole_lines
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, HttpClient, until
 from tests.support.ports import free_port
 
@@ -214,7 +215,7 @@ STRAYS = {
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in whole_lines(path) if line.startswith("{")]
 
 
 def send(http: HttpClient, event_type: str, **payload: Any) -> str:

@@ -9,6 +9,7 @@ from threading import Thread
 import msgspec
 import pytest
 
+from replayforge.whole_lines import whole_lines
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.sink import QUICK
 
@@ -62,7 +63,7 @@ def test_an_address_subscribes_and_is_replayed_alone(tmp_path: Path, partner: HT
             return {one["subscriber"]: one["status"] for one in items if one.get("subscriber")}
 
         def called() -> Counter[str]:
-            noted = Counter(line.split("\t")[0] for line in (tmp_path / "notes.txt").read_text().splitlines())
+            noted = Counter(line.split("\t")[0] for line in whole_lines(tmp_path / "notes.txt"))
             return noted + Counter(partner=len(asked))
 
         assert states() == {"crm": "succeeded", "mail": "succeeded", "partner": "dead_lettered"}

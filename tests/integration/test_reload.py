@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from replayforge.whole_lines import whole_lines
 from tests.support.daemon_process import DaemonProcess, until
 from tests.support.ports import free_port
 
@@ -27,7 +28,7 @@ def test_other_code_runs_once_it_loads_and_until_then_the_old_one(tmp_path: Path
         daemon.start()
 
         def told(name: str) -> dict[str, Any] | None:
-            lines = [json.loads(line) for line in daemon.stderr.read_text().splitlines() if line.startswith("{")]
+            lines = [json.loads(line) for line in whole_lines(daemon.stderr) if line.startswith("{")]
             return next((line for line in lines if line["event"] == name), None)
 
         def said(number: int) -> Any:

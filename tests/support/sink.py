@@ -5,6 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from replayforge.whole_lines import whole_lines
+
 SINK_HANDLERS = Path(__file__).parents[1] / "data" / "sink_handlers.py"
 
 QUICK = {
@@ -32,9 +34,8 @@ class Line:
 
 def lines_of(directory: Path) -> list[Line]:
     """Return everything the handlers of a daemon's process have noted."""
-    path = directory / "sink.txt"
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else ():
+    for text in whole_lines(directory / "sink.txt"):
         word, event_id, run, attempt, token, at_seconds, payload = text.split("\t")
         lines.append(
             Line(word, event_id, int(run), int(attempt), int(token), float(at_seconds), base64.b64decode(payload))

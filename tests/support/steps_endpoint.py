@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from replayforge.whole_lines import whole_lines
 from tests.support.daemon_process import REPOSITORY, until
 from tests.support.ports import free_port
 
@@ -78,8 +79,7 @@ class EndpointProcess:
 
     def effects(self) -> list[Effect]:
         """Return all effects in their order; only of a process that has ended is there none to come."""
-        lines = self.sink.read_text().splitlines() if self.sink.exists() else ()
-        return [Effect(**json.loads(line)) for line in lines]
+        return [Effect(**json.loads(line)) for line in whole_lines(self.sink)]
 
     def forget(self) -> None:
         """Begin anew."""
