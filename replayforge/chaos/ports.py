@@ -8,15 +8,20 @@ LOWEST, HIGHEST = 10_000, 32_000  # below those that Linux gives to whoever asks
 
 unused = list(range(LOWEST, HIGHEST))
 random.Random(os.getpid()).shuffle(unused)  # processes side by side go their own ways
+signs: list[int] = []  # descriptors of the datagram ports of the same numbers: they tell others while this one lives
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens, another one each time."""
+    """Return a port on which nobody listens, another one each time, and to no two processes the same."""
     while True:
         port = unused.pop()
-        with socket.socket() as listener:
-            try:
+        sign = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            sign.bind(("127.0.0.1", port))
+            with socket.socket() as listener:
                 listener.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        except OSError:
+            sign.close()
+            continue
+        signs.append(sign.detach())
         return port
