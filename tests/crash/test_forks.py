@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from replayforge.whole_lines import whole_lines
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, until
 from tests.support.sink import QUICK
 from tests.support.slow import the_rest_slow
@@ -50,8 +51,7 @@ class Forking(DaemonProcess):
         return state if state in ("succeeded", "dead_lettered") else None
 
     def children(self) -> list[int]:
-        path = self.directory / "children.txt"
-        return [int(line) for line in path.read_text().split()] if path.exists() else []
+        return [int(line) for line in whole_lines(self.directory / "children.txt")]
 
 
 @pytest.fixture(params=the_rest_slow(["uvloop", "asyncio"]))
@@ -77,17 +77,22 @@ def forked(daemon: Forking, kind: str) -> int:
 def gone(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter when it goes between the opening and the reading
         return True
+
+
+def open_files(process: int) -> list[str]:
+    """Return what a process that goes on has open; what it closes meanwhile is none of it."""
+    links = []
+    for path in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            links.append(os.readlink(path))
+    return links
 
 
 def belongings(daemon: Forking, child: int) -> list[str]:
     """Return what a child has open that is the daemon's."""
-    links = []
-    for path in Path(f"/proc/{child}/fd").iterdir():
-        with suppress(OSError):
-            links.append(os.readlink(path))
-    ours = {os.readlink(path) for path in Path(f"/proc/{daemon.pid}/fd").iterdir() if os.path.islink(path)}
+    links, ours = open_files(child), set(open_files(daemon.pid))
     shared = [link for link in links if link in ours and (str(daemon.data_dir) in link or "[" in link)]
     # Pipes may be what the handler has to its child, but the daemon's output is not: who reads that waits for its end.
     output = {os.readlink(f"/proc/{daemon.pid}/fd/{number}") for number in (1, 2)}
