@@ -166,13 +166,14 @@ async def test_a_claim_that_has_begun_is_finished(
     assert parts.idle
 
 
-async def test_a_reader_that_waits_ends_at_once(parts: Parts, reader: Reader) -> None:
+async def test_a_reader_that_waits_ends_at_once(parts: Parts, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither an empty stream nor a full buffer holds up the end."""
+    monkeypatch.setattr(reader_module, "READ_WAIT_SECONDS", 3600)
     stopping = asyncio.Event()
     running = asyncio.create_task(reader.run(stopping))
     await asyncio.sleep(0)
     stopping.set()
-    await asyncio.wait_for(running, 1.5)
+    await asyncio.wait_for(running, 10)
 
 
 async def test_suspects_run_first_and_alone(parts: Parts, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
