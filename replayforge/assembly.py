@@ -132,11 +132,6 @@ class Daemon:
     callbacks: Callbacks
     gate: DeployGate | None
 
-    @property
-    def services(self) -> list[str]:
-        """The names of the services beside the workers."""
-        return [self.dispatcher.name, self.publisher.name, self.reader.name, self.janitor.name, self.replay_runner.name]
-
     def start(self) -> None:
         """Let every service run and ingest open."""
         self.loop_watch.start()

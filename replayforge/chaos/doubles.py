@@ -1,4 +1,4 @@
-"""Whether any outcome was committed twice: effects that were had again, held against the attempts that had them."""
+"""Finds outcomes committed twice: compares repeated effects with the attempts that caused them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping

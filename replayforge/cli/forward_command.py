@@ -18,7 +18,7 @@ from replayforge.domain.clock import parse_time
 @click.option("--once", is_flag=True, help="End after those that are there, and do not wait for new ones.")
 @with_impatient_client
 def forward(client: ClientConnection, *, target: str, event_type: str | None, since: str | None, once: bool) -> None:
-    """Send events of a daemon on to an address of your own, as they came.
+    """Forward a daemon's events to a URL of your own, unchanged.
 
     Those that come from now on, and with --since earlier ones before them, in their order. A webhook is sent with its
     raw body and the headers that were kept, any other event with its payload. What the daemon makes of them is not

@@ -1,4 +1,4 @@
-"""`indoubt`: what may have had an effect that nobody recorded, and saying what became of it."""
+"""`indoubt`: lists attempts and steps whose effect was not recorded, and decides what becomes of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ of_step = click.option("--step", help="The step that is meant, where several of 
 
 @click.group()
 def indoubt() -> None:
-    """Look at what may have had an effect that nobody recorded, and say what became of it."""
+    """List attempts and steps whose effect was not recorded, and decide what becomes of them."""
 
 
 @indoubt.command("ls")

@@ -44,7 +44,7 @@ COMMANDS = {
     "indoubt": Subcommand(
         "indoubt_commands",
         "indoubt",
-        "Look at what may have had an effect that nobody recorded, and say what became of it.",
+        "List attempts and steps whose effect was not recorded, and decide what becomes of them.",
     ),
     "replays": Subcommand("replays_commands", "replays", "Look at bulk replays, pause, resume or cancel them."),
     "schedules": Subcommand(
@@ -56,9 +56,7 @@ COMMANDS = {
     "sources": Subcommand(
         "sources_commands", "sources", "Look at sources of webhooks, try them, and verify again what they sent."
     ),
-    "forward": Subcommand(
-        "forward_command", "forward", "Send events of a daemon on to an address of your own, as they came."
-    ),
+    "forward": Subcommand("forward_command", "forward", "Forward a daemon's events to a URL of your own, unchanged."),
     "endpoint": Subcommand("endpoint_commands", "endpoint", "Try HTTP endpoints with steps."),
     "workflows": Subcommand("workflows_commands", "workflows", "Look at workflows."),
     "status": Subcommand(
@@ -68,7 +66,7 @@ COMMANDS = {
         "check_command", "check", "Compare the log with the store, event by event, while no daemon runs."
     ),
     "shadow": Subcommand(
-        "shadow_command", "shadow", "Run recorded history against other handlers and say what would be another."
+        "shadow_command", "shadow", "Run recorded history against other handlers and report what would change."
     ),
     "keys": Subcommand("keys_commands", "keys", "Make API keys."),
     "deploy": Subcommand(

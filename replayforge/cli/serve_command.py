@@ -16,7 +16,7 @@ from replayforge.daemon import check, run
 @config_file
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
-@click.option("--data-dir", help="Where everything lies that must survive.")
+@click.option("--data-dir", help="Data directory: log, store, state.")
 @click.option("--workers", type=int, help="How many events are handled at once.")
 @handler_modules
 @click.option("--simulate-crashes", is_flag=True, help="Let payload flags and rates cause real crashes.")
@@ -31,7 +31,11 @@ from replayforge.daemon import check, run
 @click.option(
     "--allow-network-fs", is_flag=True, default=None, help="Keep the log on NFS, CIFS or FUSE: its fsync must hold."
 )
-@click.option("--adopt-store", is_flag=True, help="Go on with a store that does not fit the log, come what may.")
+@click.option(
+    "--adopt-store",
+    is_flag=True,
+    help="Start even if log and store do not match; what is given up or runs again is named.",
+)
 @click.option("--reload", is_flag=True, help="Begin anew when files of handlers change; for development.")
 @click.option(CHECK_ONLY, is_flag=True, hidden=True, help="Say whether it would start.")
 @click.pass_context

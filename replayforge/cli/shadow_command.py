@@ -71,7 +71,7 @@ def shadow(
     against: tuple[str, ...], ignored: tuple[str, ...], limit: int, json_wanted: bool, html_path: Path | None,
     replay_cured: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Run recorded history against other handlers and say what would be another.
+    """Run recorded history against other handlers and report what would change.
 
     Field by field. Reads one snapshot of the store, beside a running daemon. No step's function is called, and effects
     outside of steps are refused. Exit code 0: all the same; 1: something is another; 2: undecidable, or importing the

@@ -55,7 +55,7 @@ def settings_of_file(path: Path) -> Iterator[Setting]:
 
 
 def settings_of_environment(environment: Mapping[str, str]) -> Iterator[Setting]:
-    """Yield what the variables say: first those of the original, then REPLAYFORGE__SECTION__KEY, which win."""
+    """Yield what the variables say: first those with legacy names, then REPLAYFORGE__SECTION__KEY, which win."""
     for variable, key in VARIABLES_OF_THE_ORIGINAL.items():
         if environment.get(variable):
             yield Setting(key, environment[variable], f"environment {variable}", is_text=True)

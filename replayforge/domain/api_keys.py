@@ -60,8 +60,8 @@ class ApiKey:
 def parse_keys(entries: Iterable[str]) -> tuple[ApiKey, ...]:
     """Return the keys that a list of entries names; raises ValueError with a sentence that holds nothing of a key.
 
-    An entry is `NAME:ROLE:sha256-` and a digest in hexadecimal, or a key in plain text, as the original has them: it
-    is called `key-` and its place in the list, and may do everything.
+    An entry is `NAME:ROLE:sha256-` and a digest in hexadecimal, or, for earlier clients, a key in plain text: it is
+    called `key-` and its place in the list, and may do everything.
     """
     keys = tuple(parse_key(entry, place) for place, entry in enumerate(entries, 1))
     if len({key.digest for key in keys}) < len(keys):

@@ -1,4 +1,4 @@
-"""What may have had an effect that nobody recorded, and what a person decides about it."""
+"""In doubt: effects that may have happened unrecorded, and the decisions that a person can make about them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,8 +100,8 @@ def resolved_step(
         raise Conflict(f"Say which step is meant: {', '.join(steps_in_doubt(records))} are in doubt.")
     known = doubtful[0] if doubtful else None
     if known is None:
-        doubts = ", ".join(steps_in_doubt(records)) or "none of its steps"
-        raise Conflict(f"The step {step!r} is not in doubt; {doubts} is.")
+        which = "No step of this event is" if step is None else f"The step {step!r} is not"
+        raise Conflict(f"{which} in doubt. In doubt: {', '.join(steps_in_doubt(records)) or 'none'}.")
     ended = {"recorded": max(max(one.begun, one.recorded) for one in records) + 1, "ended_at_us": now_us}
     if result is not None:
         return msgspec.structs.replace(known, state=StepState.DONE, result=result, **ended)

@@ -1,4 +1,4 @@
-"""The settings of one log, with the defaults of FORGELOG.md."""
+"""The settings of one log, with their defaults."""
 
 from dataclasses import dataclass, field
 

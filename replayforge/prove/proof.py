@@ -22,7 +22,7 @@ from replayforge.prove.trial import CrashTrial, tried
 
 CHILD = "replayforge.prove.child"
 AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # half of what a trial takes is waiting for disks and for time
-# Points that a handler comes to by what it does: each pass is one more place to die. Others say all at the first.
+# Points that a handler's own actions reach: every pass is tried. Of all others the first pass is enough.
 OF_HANDLERS = ("attempt.", "step.", "child.", "park.", "signal.", "wake.", "settle.")
 OF_STEPS = ("step.started", "step.returned")
 PATIENCE_SECONDS = 0.2
@@ -69,7 +69,7 @@ class Proof(msgspec.Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """0: nothing is doubled and everything converges; 1: something is, or does not; 2: nobody can say of all."""
+        """0: no observed effect was doubled, all converged; 1: one was, or something did not; 2: not all was judged."""
         if any(cell.mark in RED for row in self.rows for cell in row.cells):
             return BAD
         return UNDECIDED if self.no_sample or not self.rows or any(row.doubts for row in self.rows) else CLEAN

@@ -1,4 +1,4 @@
-"""Compares code with history: replays it as often as it takes to say only what is so on every pass."""
+"""Compares code with recorded runs, again and again, until only differences that every pass shows are left."""
 
 import os
 from asyncio import Semaphore, gather

@@ -1,4 +1,4 @@
-"""What may have had an effect that nobody recorded: attempts that were cut short, and the steps they had reached."""
+"""In doubt, in the store: attempts that were cut short, and the steps that they may have begun."""
 
 from collections import defaultdict
 from typing import NamedTuple

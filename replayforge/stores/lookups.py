@@ -1,4 +1,4 @@
-"""What only looks into the store, each as one transaction on one snapshot."""
+"""Read-only queries of the store, each one transaction on one snapshot."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

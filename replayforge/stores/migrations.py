@@ -40,7 +40,10 @@ def check_seen(done: dict[int, str], dialect: str) -> list[str]:
         if version > len(known):
             raise Refused(f"The store has schema version {version}; this ReplayForge knows {len(known)}. Upgrade it.")
         if digest(known[version - 1]) != checksum:
-            raise Refused(f"Schema migration {version} is not the one that this store was made with.")
+            raise Refused(
+                f"This store was made by another development version: schema migration {version} differs. Go back to"
+                " that version, or move the data directory away and begin with an empty one: what it holds is given up."
+            )
     return known
 
 

@@ -1,4 +1,4 @@
-"""Which columns of a batch hold one value in all rows: most do, and a driver need not hand it over with each."""
+"""Finds the columns that hold one value in every row of a batch, so that a driver passes it once."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""How SQLite is given the rows of a batch: few statements, and few values, for each value costs Python its lock."""
+"""Binds the rows of a batch with few statements and few values: each is bound under the interpreter's lock."""
 
 import re
 import sqlite3

@@ -1,4 +1,4 @@
-"""Claims, outcomes, leases and what people do to events, each as one transaction: fetch, decide, write."""
+"""Claims, outcomes, leases and due times, each as one transaction: fetch, decide, write."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

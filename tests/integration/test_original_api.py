@@ -9,7 +9,7 @@ from replayforge.domain.clock import parse_time
 from replayforge.domain.event import Event
 from replayforge.engine.handlers.context import Context
 from replayforge.engine.handlers.registry import Handlers
-from replayforge.web.api.shapes import ORIGINAL_NAMES
+from replayforge.web.api.shapes import LEGACY_NAMES
 from tests.support.house import House
 
 EVENT = {
@@ -133,7 +133,7 @@ async def test_an_event_is_shown_with_its_attempts(house: House) -> None:
     await house.converges()
     event = await house.event(event_id)
     assert event.keys() >= EVENT
-    assert all(event[original] == event[ours] for original, ours in ORIGINAL_NAMES["ShownEvent"].items())
+    assert all(event[original] == event[ours] for original, ours in LEGACY_NAMES["ShownEvent"].items())
     assert (event["application_id"], event["status"], event["attempt_count"]) == ("shop", "succeeded", 1)
     assert (event["payload_json"], event["metadata_json"]) == ({"amount": 1, "failures": 1}, BODY["metadata"])
     attempts = sorted(event["attempts"], key=lambda attempt: int(attempt["attempt_number"]))
@@ -265,7 +265,7 @@ async def test_convergence(house: House) -> None:
     assert report.keys() >= CONVERGENCE
     assert (report["total_events"], report["processed_events"], report["dead_lettered_events"]) == (3, 3, 1)
     assert (report["converged"], report["convergence_state"]) == (True, "converged")
-    assert all(report[original] == report[ours] for original, ours in ORIGINAL_NAMES["Convergence"].items())
+    assert all(report[original] == report[ours] for original, ours in LEGACY_NAMES["Convergence"].items())
     assert parse_time(report["verified_at"]) > 0
 
 

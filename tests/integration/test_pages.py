@@ -15,7 +15,7 @@ from replayforge.domain.api_keys import Role, new_key
 from replayforge.domain.errors import Unavailable
 from replayforge.stores import lookups
 from replayforge.web.api.openapi import api_routes
-from replayforge.web.api.shapes import ORIGINAL_NAMES, SAID_TWICE, RowShape
+from replayforge.web.api.shapes import CONSTANTS, LEGACY_NAMES, SAID_TWICE, RowShape
 from replayforge.web.http.sessions import Sessions
 from replayforge.web.live.hints import ALL_TOPICS, HINT_SECONDS, happened
 from replayforge.web.pages import (
@@ -499,17 +499,18 @@ async def test_the_described_api_is_the_served_one(house: House) -> None:
     assert schemas["Envelope"]["required"] == ["workflow_id", "event_type"]
 
 
-async def test_what_only_the_original_calls_so_is_deprecated(house: House) -> None:
-    """Of two names for one thing the original's is marked in OpenAPI and names ours, and nothing else is marked."""
+async def test_legacy_names_and_constants_are_deprecated(house: House) -> None:
+    """What a legacy name says again is marked in OpenAPI and names ours; so is what never changes, and nothing else."""
     schemas = (await house.get("/openapi.json"))["components"]["schemas"]
     marked = {
         kind: {name for name, shape in schema.get("properties", {}).items() if shape.get("deprecated")}
         for kind, schema in schemas.items()
     }
     assert {kind: names for kind, names in marked.items() if names} == {
-        kind: set(ORIGINAL_NAMES[said]) for kind, said in SAID_TWICE.items()
+        kind: LEGACY_NAMES[said].keys() | (CONSTANTS.keys() if said == "Convergence" else set())
+        for kind, said in SAID_TWICE.items()
     }
-    for kind, names in ((kind, ORIGINAL_NAMES[said]) for kind, said in SAID_TWICE.items()):
+    for kind, names in ((kind, LEGACY_NAMES[said]) for kind, said in SAID_TWICE.items()):
         assert all(f" {ours}," in schemas[kind]["properties"][name]["description"] for name, ours in names.items())
         assert not {ours for ours in names.values() if schemas[kind]["properties"][ours].get("deprecated")}
 

@@ -498,7 +498,7 @@ async def test_append_obeys_ingest(house: House, body: bytes, status: int) -> No
 
 
 async def test_log_health(house: House) -> None:
-    """The log says that it can be written, and its figures carry the original's names."""
+    """The log says that it can be written, and its figures carry their legacy names."""
     assert (await house.get("/forgelog/health"))["status"] == "ok"
     stats = await house.get("/forgelog/stats")
     assert stats["raft_state"] == "standalone"

@@ -14,7 +14,7 @@ PREFETCH_WINDOW_SECONDS = 0.1
 
 
 class ClaimBuffer:
-    """Shared by the reader, which puts claimed events down, and the workers, which take one each.
+    """Filled by every claim, emptied by the workers, who take one event each.
 
     Every claimed event of this process is waiting here, or in the hands of exactly one worker, or on its way to the
     store with an outcome, until it is put away. Any free worker takes the next event, so a slow handler holds up nobody

@@ -82,8 +82,8 @@ class ClaimDesk:
     """Opens every claim of this process, and knows who goes before whom.
 
     While there may be suspects, events that were in flight when a process died, nobody claims but the reader, which
-    runs them alone. Fresh events give way to a backlog, else a steady stream of them would starve it. What a rate has
-    released takes turns with a backlog, behind all of which it would lose its rate.
+    runs them alone. Fresh events give way to a backlog, else a steady stream of them would starve it. Events that
+    a rate has released alternate with the backlog: queued behind all of it they would miss their rate.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Projects the log into the store: rows and cursor in one transaction; what no worker is free for is published."""
+"""The dispatcher: projects the log into the store, and hands what no worker is free for to the publisher."""
 
 import asyncio
 import contextlib

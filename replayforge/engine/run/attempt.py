@@ -1,4 +1,4 @@
-"""Runs user code: a task and a context of its own for each attempt, and one completion that nothing can skip."""
+"""Runs user code: one task and context for each call of a handler, its time-out, and an end that nothing can skip."""
 
 import asyncio
 import inspect
@@ -112,7 +112,7 @@ class Surroundings:
 
 
 class RunningAttempt:
-    """One run of a handler for one event.
+    """One call of a handler for one event.
 
     `result` is how user code ended by itself, `cut_short` what stands instead once it was told to end. `identity` is
     what `attempt_context` holds while it runs. `thread` is done when the thread of a plain function has ended. `calls`

@@ -1,4 +1,4 @@
-"""One attempt, as a value that walks through its life: find the handler, run it, judge, describe what to settle."""
+"""From a claimed event to what is to be settled: finds the handler, has it run, judges the result."""
 
 import random
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The order of re-entry: nothing new is begun before the code has heard all that is recorded for it."""
+"""Re-entry order: new steps are held back until recorded answers have taken effect and the handler is quiet."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -13,7 +13,8 @@ class Reentry:
     """Holds steps without a record back while recorded answers are still at work in the handler's tasks.
 
     A recorded failure in a task group must cancel its siblings before one of them has its effect again. `unheard` are
-    the records that the code has not asked for; it may never do so, since code changes.
+    the records that the code has not asked for; it may never do so, since code changes. So a task that waits for
+    something outside the journal counts as quiet, and a failure that it has yet to ask for holds nobody back.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, tasks: Callable[[], Iterable["asyncio.Task[Any]"]]) -> None:

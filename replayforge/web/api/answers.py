@@ -397,7 +397,7 @@ class ReadRecords(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class LogStatistics(LogStats):
-    """The figures of the log, those of the original among them."""
+    """The figures of the log, their legacy names among them."""
 
     committed_offset: int
     wal_size: int

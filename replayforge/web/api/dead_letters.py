@@ -60,7 +60,7 @@ async def list_dead_letters(request: web.Request) -> web.Response:
 
 
 def dead_letter(event: StoredEvent) -> dict[str, Any]:
-    """Show a dead letter with the original's names: it has no id but its event's."""
+    """Show a dead letter with its legacy names: it has no id but its event's."""
     answer = {
         "id": event.id,
         "application_name": event.application_name,
@@ -76,7 +76,7 @@ def dead_letter(event: StoredEvent) -> dict[str, Any]:
         "replayed_at": None,
         "replay_status": None,
     }
-    return shapes.with_original_names("DeadLetter", answer)
+    return shapes.with_legacy_names("DeadLetter", answer)
 
 
 async def replay_dead_letter(request: web.Request) -> web.Response:

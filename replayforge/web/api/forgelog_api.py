@@ -76,7 +76,7 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def statistics(request: web.Request) -> web.Response:
-    """Answer with the figures of the log, those of the original among them."""
+    """Answer with the figures of the log, their legacy names among them."""
     stats = context_of(request).forgelog_service.stats()
     figures: dict[str, Any] = {name: getattr(stats, name) for name in stats.__dataclass_fields__}
     consumers = figures["consumers"]

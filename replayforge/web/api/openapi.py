@@ -23,7 +23,7 @@ from replayforge.web.api.described_operations import (
     RequestBody,
 )
 from replayforge.web.api.examples import example_of
-from replayforge.web.api.shapes import ORIGINAL_NAMES, SAID_TWICE, json_response
+from replayforge.web.api.shapes import CONSTANTS, LEGACY_NAMES, SAID_TWICE, json_response
 from replayforge.web.http.context import context_of
 from replayforge.web.http.problem_types import PROBLEM_TYPES
 from replayforge.web.http.problems import CONTENT_TYPE
@@ -200,13 +200,17 @@ def rewritten(schema: Any, key: str = "") -> Any:
 
 
 def with_deprecations(schemas: dict[str, Any]) -> dict[str, Any]:
-    """Mark what is said for clients of the original only."""
+    """Mark what is said under a legacy name only for earlier clients."""
     described = dict(schemas)
     for kind, said in SAID_TWICE.items():
         properties = dict(described[kind]["properties"])
-        for original, ours in ORIGINAL_NAMES[said].items():
-            note = {"deprecated": True, "description": f"The original's name for {ours}, which new clients use."}
-            properties[original] = properties[original] | note
+        notes = {
+            legacy: f"Legacy name of {ours}, which new clients use." for legacy, ours in LEGACY_NAMES[said].items()
+        }
+        if said == "Convergence":
+            notes |= {name: f"Always {value}; for earlier clients only." for name, value in CONSTANTS.items()}
+        for name, note in notes.items():
+            properties[name] = properties[name] | {"deprecated": True, "description": note}
         described[kind] = described[kind] | {"properties": properties}
     return described
 

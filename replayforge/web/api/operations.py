@@ -35,7 +35,7 @@ async def convergence(request: web.Request) -> web.Response:
 
 
 async def convergence_report(request: web.Request) -> dict[str, Any]:
-    """Return the original's report and, beside it, the ledger."""
+    """Return the report, legacy names included, and the ledger."""
     context = context_of(request)
     report = await convergence_of(request)
     failures = await context.queries.error_insights(FAILURES_WINDOW_SECONDS)
@@ -69,7 +69,6 @@ async def convergence_report(request: web.Request) -> dict[str, Any]:
         "dead_lettered_events": states[State.DEAD_LETTERED],
         "pending_events": report.backlog,
         "oldest_queued_seconds": report.oldest_queued_seconds,
-        "retry_stream_depth": 0,
         "stream_backlog": stream.depth,
         "orphaned_records": ledger.lost,
         "duplicate_deliveries": context.telemetry.counts["event.copied"],
@@ -81,9 +80,9 @@ async def convergence_report(request: web.Request) -> dict[str, Any]:
         "recent_failures_capped": any(group.capped for group in failures),
         "active_workers": sum(worker.state in ("busy", "idle") for worker in workers),
         "stale_workers": sum(worker.state not in ("busy", "idle") for worker in workers),
-        "worker_heartbeat_age_seconds": 0.0,
+        **shapes.CONSTANTS,
     }
-    return shapes.with_original_names("Convergence", answer)
+    return shapes.with_legacy_names("Convergence", answer)
 
 
 def state_of(report: Convergence) -> str:
@@ -122,7 +121,7 @@ def service(status: ServiceStatus) -> dict[str, Any]:
 
 
 async def metrics_json(request: web.Request) -> web.Response:
-    """Answer with the original's metrics."""
+    """Answer with the metrics under their legacy names."""
     context = context_of(request)
     report = await convergence_report(request)
     counts, states = context.telemetry.counts, (await convergence_of(request)).ledger.states

@@ -1,4 +1,4 @@
-"""The shapes of the API's answers, with the names that API.md fixes."""
+"""The shapes of the API's answers, some of whose members are said again under a legacy name."""
 
 from typing import Annotated, Any
 
@@ -19,8 +19,8 @@ from replayforge.web.http.answers import WholeAnswer
 from replayforge.web.http.reading import REASON_CHARACTERS_MAX
 
 NOTHING = msgspec.Raw(b"{}")
-# What answers say twice, because clients of the original know it by another name: its name -> ours, by kind of answer.
-ORIGINAL_NAMES: dict[str, dict[str, str]] = {
+# What answers say twice, for clients of an earlier API: its name -> ours, by kind of answer.
+LEGACY_NAMES: dict[str, dict[str, str]] = {
     "ShownEvent": {
         "application_id": "application_name",
         "payload_json": "payload",
@@ -38,6 +38,8 @@ ORIGINAL_NAMES: dict[str, dict[str, str]] = {
     },
 }
 
+# What earlier clients read of a convergence report and this product has nothing to say by.
+CONSTANTS = {"retry_stream_depth": 0, "worker_heartbeat_age_seconds": 0.0}
 # Which schemas of the API's description hold such an answer.
 SAID_TWICE = {
     "ShownEvent": "ShownEvent",
@@ -102,7 +104,7 @@ class EventShape(RowShape):
 
 
 class ShownEvent(EventShape):
-    """An event as the answers to GET show it: beside our own names stand those of the original."""
+    """An event as the answers to GET show it: beside our own names stand the legacy ones."""
 
     application_id: str
     payload_json: msgspec.Raw
@@ -147,13 +149,13 @@ def stored_event(event: StoredEvent, content: Content, max_attempts: int) -> Sho
 
 
 def shown(event: EventShape) -> ShownEvent:
-    """Set the names of the original beside our own."""
-    return ShownEvent(**with_original_names("ShownEvent", asdict(event)))
+    """Set the legacy names beside our own."""
+    return ShownEvent(**with_legacy_names("ShownEvent", asdict(event)))
 
 
-def with_original_names(kind: str, answer: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer of this kind that says it by the names of the original, too."""
-    return answer | {original: answer[ours] for original, ours in ORIGINAL_NAMES[kind].items()}
+def with_legacy_names(kind: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer of this kind that says it by its legacy names, too."""
+    return answer | {legacy: answer[ours] for legacy, ours in LEGACY_NAMES[kind].items()}
 
 
 def received_shape(receipt: Receipt, log_id: str, max_attempts: int) -> EventShape:
@@ -261,7 +263,7 @@ def receipt_event(receipt: Receipt, log_id: str, max_attempts: int) -> EventShap
 
 
 def attempt(one: Attempt) -> dict[str, Any]:
-    """Show an attempt; beside our own names stand those of the original."""
+    """Show an attempt; beside our own names stand the legacy ones."""
     answer = {
         "id": f"{one.event_id}:{one.token}",
         "run": one.run,
@@ -277,7 +279,7 @@ def attempt(one: Attempt) -> dict[str, Any]:
         "metadata_json": {},
         "error_signature": one.error_signature,
     }
-    return with_original_names("Attempt", answer)
+    return with_legacy_names("Attempt", answer)
 
 
 def action(one: Action) -> dict[str, Any]:
@@ -301,7 +303,7 @@ def suspicion(suspect: Suspect) -> dict[str, Any]:
 
 
 def workflow(summary: WorkflowSummary) -> dict[str, Any]:
-    """Show the totals of a workflow, as in the original."""
+    """Show the totals of a workflow."""
     dead = summary.totals.get(State.DEAD_LETTERED, 0)
     return {
         "workflow_id": summary.workflow_id,

@@ -1,4 +1,4 @@
-"""Stands before every handler: who may speak, which host is meant, and how errors and headers leave the house."""
+"""Middleware before every handler: authentication, host and origin, query names, errors as problems, headers."""
 
 import difflib
 import re
@@ -37,7 +37,7 @@ DECISIVE_HEADERS = (
     "Origin",
     "Sec-Fetch-Site",
 )
-# The names of the original beside ours; and the one name of which a page takes several.
+# Legacy names beside ours; and the one name of which a page takes several.
 SHORT_PARAMETERS = {
     "type": "event_type",
     "service": "service_name",

@@ -1,4 +1,4 @@
-"""Who is signed in to the pages: signed random tokens that hold no key and end with the one they were begun with."""
+"""Sessions of the pages: signed random tokens that contain no key and expire when their key is removed."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""The short way of what comes most often, single events and webhooks: from the connection to the guard, past routes."""
+"""A fast path for the most frequent requests, events and webhooks: past routing and pages, not past the guard."""
 
 from collections.abc import Awaitable, Callable
 
