@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from replayforge.chaos.tcp_proxy import TcpProxy
+from tests.support.polling import persist
 
 
 class CommitBreaker(TcpProxy):
@@ -26,6 +27,14 @@ class CommitBreaker(TcpProxy):
     def break_commits(self, count: int, *, after: int = 0) -> None:
         """Break the answers of so many COMMITs, once `after` others have passed."""
         self.breaks_left, self.passes_left = count, after
+
+    async def has_broken(self, count: int) -> None:
+        """Return once it has broken so many; a daemon goes on to commit, if only the beats of its heart."""
+
+        async def look() -> bool:
+            return self.broken >= count
+
+        await persist(look, 60)
 
     async def pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, gate: asyncio.Event) -> None:
         try:
