@@ -238,7 +238,7 @@ async def test_two_steps_of_one_name_at_once_are_refused_and_in_order_they_are_n
         assert event.result == ["one-0 done", "one-1 done", "one-2 done"]
 
 
-async def test_a_recorded_failure_cancels_its_siblings_before_they_begin_anew() -> None:
+async def test_a_failure_cancels_its_siblings_and_so_they_are_recorded() -> None:
     async def handler(event: Event, ctx: Context) -> Any:
         try:
             async with asyncio.TaskGroup() as group:
@@ -255,6 +255,42 @@ async def test_a_recorded_failure_cancels_its_siblings_before_they_begin_anew() 
         assert event.status == "succeeded"
     assert calls == {"fails": 1, "slow": 1}
     assert seen == ["failed", "failed"]
+
+
+async def nested(step: Any) -> None:
+    """A step whose failure passes through two groups and a gather before it cancels its siblings."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(gathered(step))
+
+
+async def gathered(step: Any) -> None:
+    await asyncio.gather(step, asyncio.sleep(0))
+
+
+@pytest.mark.parametrize("around", [asyncio.ensure_future, gathered, nested])
+async def test_a_recorded_failure_cancels_its_siblings_before_they_begin_anew(around: Any) -> None:
+    """The process dies once the failure is recorded, and before its siblings hear of it: they have no record."""
+
+    async def handler(event: Event, ctx: Context) -> Any:
+        async def fail() -> None:
+            await around(ctx.step("fails", effect, "fails", 99, attempts=1))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(ctx.step("slow", hangs, "slow"))
+                group.create_task(fail())
+        except* StepFailed:
+            seen.append("failed")
+
+    async with forge(handler) as daemon:
+        daemon.crash_at("step.committed")
+        event = await daemon.send("test", {})
+        await daemon.crashed()
+        assert calls == {"fails": 1, "slow": 1}
+        await daemon.restart()
+        await daemon.settled()
+        assert event.status == "succeeded"
+    assert calls == {"fails": 1, "slow": 1}
 
 
 async def test_plain_handlers_use_the_same_calls() -> None:
