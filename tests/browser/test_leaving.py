@@ -1,15 +1,13 @@
 """A daemon that stops while pages are open."""
 
-import contextlib
-import os
 import time
-from pathlib import Path
 
 from playwright.sync_api import expect
 
 from replayforge.assembly import DRAIN_SECONDS
 from tests.browser.tabs import Look
 from tests.support.daemon_process import DaemonProcess, until
+from tests.support.processes import open_files
 
 
 def test_sigterm_with_open_tabs_ends_at_once(daemon: DaemonProcess, look: Look) -> None:
@@ -51,8 +49,4 @@ def test_tabs_that_outlived_a_restart_hold_no_connection_once_they_are_gone(daem
 def sockets(daemon: DaemonProcess) -> int:
     """Return how many sockets the daemon holds, the one that has just been used for asking included."""
     daemon.http.get("/health")
-    count = 0
-    for handle in Path(f"/proc/{daemon.pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
-            count += os.readlink(handle).startswith("socket:")
-    return count
+    return sum(link.startswith("socket:") for link in open_files(daemon.pid))

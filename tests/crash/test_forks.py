@@ -12,6 +12,7 @@ import pytest
 
 from replayforge.whole_lines import whole_lines
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, until
+from tests.support.processes import lives, open_files
 from tests.support.sink import QUICK
 from tests.support.slow import the_rest_slow
 
@@ -74,22 +75,6 @@ def forked(daemon: Forking, kind: str) -> int:
     return child
 
 
-def gone(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):  # the latter when it goes between the opening and the reading
-        return True
-
-
-def open_files(process: int) -> list[str]:
-    """Return what a process that goes on has open; what it closes meanwhile is none of it."""
-    links = []
-    for path in Path(f"/proc/{process}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            links.append(os.readlink(path))
-    return links
-
-
 def belongings(daemon: Forking, child: int) -> list[str]:
     """Return what a child has open that is the daemon's."""
     links, ours = open_files(child), set(open_files(daemon.pid))
@@ -109,7 +94,7 @@ def test_children_of_handlers(daemon: Forking) -> None:
         child = forked(daemon, kind)
         assert belongings(daemon, child) == [], kind
         os.kill(child, signal.SIGTERM)
-        until(lambda child=child: gone(child), what=f"the end of {kind}")  # type: ignore[misc]
+        until(lambda child=child: not lives(child), what=f"the end of {kind}")  # type: ignore[misc]
     assert daemon.http.get("/health/ready")["status"] == "ok"
     children = [forked(daemon, kind) for kind in KINDS]
     client = socket.create_connection(("127.0.0.1", port))
@@ -119,7 +104,7 @@ def test_children_of_handlers(daemon: Forking) -> None:
     daemon.kill()
     with suppress(ConnectionResetError):
         assert client.recv(65536) == b"", "an orphan keeps the connection open"
-    assert not any(map(gone, children))
+    assert all(map(lives, children))
     daemon.start("--port", str(port))
     until(daemon.converged)
     assert daemon.terminate() == 0

@@ -19,7 +19,9 @@ import pytest
 
 from replayforge.chaos.private_postgres import MISSING, PrivatePostgres, initialise, postgres_bin
 from replayforge.chaos.private_server import unprivileged
+from tests.support.daemon_process import until
 from tests.support.ports import free_port
+from tests.support.processes import lives
 
 SCHEMAS_IN_STOCK = 8  # a session costs more than eight schemas
 MEMORY_BYTES_MIN = 4 << 30
@@ -85,10 +87,14 @@ class PostgresServer(PrivatePostgres):
         return True
 
     def kill(self) -> None:
-        """kill -9 the server and all that serves for it; safe twice."""
+        """kill -9 the server and all that serves for it, and return once nobody is left of them; safe twice."""
         if self.process:
-            for pid in (*self.children(), self.process.pid):
+            self.process.send_signal(signal.SIGSTOP)  # it has no more children than those that are killed
+            children = self.children()
+            for pid in children:
                 with_signal(pid, signal.SIGKILL)
+            until(lambda: not any(map(lives, children)), what="the children to let go of the shared memory")
+            self.process.kill()
             self.process.wait()
             self.process = None
             (self.data / "postmaster.pid").unlink(missing_ok=True)
@@ -103,7 +109,8 @@ class PostgresServer(PrivatePostgres):
     def pause(self) -> None:
         """SIGSTOP the server and all that serves for it: the port stays open and nothing answers."""
         assert self.process is not None
-        for pid in (self.process.pid, *self.children()):
+        self.process.send_signal(signal.SIGSTOP)  # first, so that nobody is added to those who serve
+        for pid in self.children():
             with_signal(pid, signal.SIGSTOP)
 
     def resume(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 from replayforge.forked_process import ForkServer
 from replayforge.serve_process import ServeProcess, serve_arguments
 from tests.support.forked_process import REPOSITORY
+from tests.support.processes import open_files
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
 
@@ -34,8 +35,7 @@ def test_what_is_handed_in_is_open_in_it_alone_until_the_server_ends(server: For
     with closing(os.fdopen(read)), closing(os.fdopen(write, "w")):
         daemon = ServeProcess(server.start_heard(serve_arguments(tmp_path), tmp_path, ENVIRONMENT, [write]))
         assert daemon.wait_listening(30)
-    handles = [os.readlink(path) for path in Path(f"/proc/{daemon.pid}/fd").iterdir()]
-    assert any(one.startswith("pipe:") for one in handles)
+    assert any(one.startswith("pipe:") for one in open_files(daemon.pid))
     with closing(os.fdopen(os.pidfd_open(daemon.pid))) as living:
         assert select.select([living], [], [], 0)[0] == []
         server.close()
