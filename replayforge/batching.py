@@ -1,7 +1,7 @@
 """Join the open batch: callers hand in work and wait, one flush serves all who came while the last one ran."""
 
 import asyncio
-from asyncio import create_task, get_running_loop, shield, sleep, wait
+from asyncio import create_task, get_running_loop, sleep, wait
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -15,27 +15,44 @@ TURNS_MAX = 16
 QUIET_TURNS = 2
 
 
-async def gathered(items: Sequence[object], enough: int) -> None:
-    """Let the loop turn while that brings more items, so that what arrives together is handled together.
+class Company:
+    """What arrives together is handled together: says how long the first items of a lot wait for further ones.
 
-    Two turns that bring nothing end the wait (a request needs one from the socket to its handler), and so do
-    `enough` items, or `TURNS_MAX` turns. A turn of a loop that has nothing to do costs microseconds.
+    Where one item came alone, the next one that is alone waits for nobody: there is nothing to be gained.
     """
-    quiet = 0
-    for _ in range(TURNS_MAX):
-        count = len(items)
-        if count >= enough or quiet == QUIET_TURNS:
-            return
-        await sleep(0)
-        quiet = quiet + 1 if len(items) == count else 0
+
+    def __init__(self, enough: int) -> None:
+        self.enough = enough
+        self.expected = True
+
+    async def come(self, items: Sequence[object]) -> None:
+        """Let the loop turn while that brings more items.
+
+        Two turns that bring nothing end the wait (a request needs one from the socket to its handler), and so do
+        `enough` items, or `TURNS_MAX` turns. A turn of a loop that has nothing to do costs microseconds.
+        """
+        if self.expected or len(items) > 1:
+            await self.gather(items)
+        self.expected = len(items) > 1
+
+    async def gather(self, items: Sequence[object]) -> None:
+        """Let the loop turn while that brings more items."""
+        quiet = 0
+        for _ in range(TURNS_MAX):
+            count = len(items)
+            if count >= self.enough or quiet == QUIET_TURNS:
+                return
+            await sleep(0)
+            quiet = quiet + 1 if len(items) == count else 0
 
 
 class Lots(Generic[Item]):
     """Collects items and flushes them in lots, one lot at a time, with no timer; nobody waits for a single one.
 
-    An item waits while an earlier lot is flushed, and for a few turns of the loop if these bring it company. `flush`
-    gets the items in the order they came, `items_max` at most, and answers for each of them, whatever happens.
-    `forsake` gets those that will never be flushed, with the error that has ended it all.
+    An item waits while an earlier lot is flushed, and for a few turns of the loop if these bring it company; where the
+    last item went alone, one that is alone does not wait for it. `flush` gets the items in the order they came,
+    `items_max` at most, and answers for each of them, whatever happens. `forsake` gets those that will never be
+    flushed, with the error that has ended it all.
     """
 
     def __init__(
@@ -49,6 +66,7 @@ class Lots(Generic[Item]):
         self.forsake = forsake
         self.items_max = items_max
         self.pending: list[Item] = []
+        self.company = Company(items_max)
         self.runner: asyncio.Task[None] | None = None
 
     def hand_in(self, item: Item) -> None:
@@ -68,7 +86,7 @@ class Lots(Generic[Item]):
         """Flush until nothing waits. Whatever ends that before, nobody waits in vain, and the next item begins anew."""
         try:
             while self.pending:
-                await gathered(self.pending, self.items_max)
+                await self.company.come(self.pending)
                 lot = self.pending[: self.items_max]
                 del self.pending[: self.items_max]
                 await self.flush(lot)
@@ -114,7 +132,7 @@ class Batcher(Generic[Item, Result]):
 
         A caller that is cancelled abandons its wait, never the item: what was handed in is flushed all the same.
         """
-        return await shield(self.submit(item))
+        return await self.submit(item)
 
     def submit(self, item: Item) -> asyncio.Future[Result]:
         """Hand in `item` now; the future resolves after the flush that carries it."""

@@ -6,8 +6,9 @@ import fcntl
 import os
 import sqlite3
 import stat
-from asyncio import create_task, ensure_future, shield, timeout, wait
+from asyncio import create_task, ensure_future, get_running_loop, shield, timeout, wait
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
@@ -389,10 +390,12 @@ async def check_encoding(path: Path, connection: aiosqlite.Connection) -> None:
 
 async def in_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Connection], Returned]) -> Returned:
     """Run `work` on the connection's own thread in one hop; when the caller is cancelled the work still ends."""
-    # aiosqlite offers one hop per statement; a whole transaction in one hop needs the method beneath its public ones.
-    hop = ensure_future(connection._execute(lambda: work(connection._conn)))  # type: ignore[no-untyped-call]  # noqa: SLF001
-    returned: Returned = await shield(hop)
-    return returned
+    # aiosqlite offers one hop per statement. A whole transaction in one hop is put where its methods put theirs, and a
+    # future that was cancelled meanwhile is left alone there; a task for it would cost three turns of the loop.
+    hop: asyncio.Future[Returned] = get_running_loop().create_future()
+    raw = connection._conn  # noqa: SLF001
+    connection._tx.put_nowait((hop, partial(work, raw)))  # noqa: SLF001
+    return await hop
 
 
 def examined(path: Path) -> Path:

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from replayforge import batching
 from replayforge.batching import TURNS_MAX, Batcher
 from replayforge.domain.errors import Unavailable
 
@@ -66,6 +65,30 @@ async def test_those_who_come_in_neighbouring_turns_share_one_flush() -> None:
     assert flushes.batches == [list(range(0, 2 * TURNS_MAX // 3, 2))]
 
 
+@pytest.mark.parametrize("company", [1, 2, 3])
+async def test_who_was_alone_is_not_kept_waiting_again(company: int) -> None:
+    """After a lone item the next one waits for nobody; once some have come together, it waits for company again."""
+    flushes = Flushes()
+    batcher = Batcher(flushes.flush)
+    await batcher.add(0)
+    first, turns = batcher.submit(1), 0
+    while not flushes.batches[1:]:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns == 1
+    flushes.gate.clear()
+    together = [batcher.submit(item) for item in range(company)]
+    flushes.gate.set()
+    await asyncio.gather(first, *together)
+    flushes.begun.clear()
+    later, turns = batcher.submit(5), 0
+    while not flushes.begun.is_set():
+        await asyncio.sleep(0)
+        turns += 1
+    await later
+    assert (turns == 1) is (company == 1)
+
+
 async def test_a_burst_without_end_does_not_put_a_flush_off_for_ever() -> None:
     """While every turn brings one more item, a flush begins all the same."""
     flushes = Flushes()
@@ -121,7 +144,7 @@ async def test_a_runner_that_dies_leaves_nobody_waiting(monkeypatch: pytest.Monk
     async def die(*_: object) -> None:
         raise error
 
-    places: list[tuple[object, str]] = [(batching, "gathered"), (batcher, "flush")]
+    places: list[tuple[object, str]] = [(batcher.lots.company, "come"), (batcher, "flush")]
     for owner, name in places:
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, die)

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from replayforge import crashpoints
-from replayforge.batching import gathered
+from replayforge.batching import Company
 from replayforge.domain.clock import Clock, parse_time
 from replayforge.domain.document import Unacceptable
 from replayforge.domain.errors import Full, OutcomeUnknown, Overloaded, Rejected, ReplayForgeError, Unavailable
@@ -115,6 +115,7 @@ class Intake:
         self.entrance = Entrance()
         self.arriving: list[tuple[EventRecord, NewRecord]] = []
         self.handing_over: asyncio.Task[None] | None = None
+        self.company = Company(log.options.limits.batch_records_max)
         self.accepting = False
         self.draining = False
         self.disk_low = False
@@ -287,7 +288,7 @@ class Intake:
     async def hand_over(self) -> None:
         """Cut what arrived into pieces that each fit one batch of the log, so durable as a whole or not at all."""
         limits = self.log.options.limits
-        await gathered(self.arriving, limits.batch_records_max)
+        await self.company.come(self.arriving)
         arrived, self.arriving, self.handing_over = self.arriving, [], None
         batch: list[tuple[EventRecord, NewRecord]] = []
         size = 0
