@@ -7,6 +7,7 @@ The generator decides between statements without doing I/O, so one source serves
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
@@ -18,21 +19,21 @@ from replayforge.stores.rows import Row
 
 Result = TypeVar("Result")
 
+NONE_GIVEN: Mapping[str, Any] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+
+class Fetch(Struct, frozen=True):
     """A named query with named parameters; yields its rows. List parameters travel as one JSON array.
 
     `filters` are further conditions, already in SQL, for the query's `{filters}` place.
     """
 
     name: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = NONE_GIVEN
     filters: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """A named statement over many rows, of the kind that BATCHES names, in one step; yields [[rows changed in all]].
 
     One that is `alone` comes first, and may be committed though nothing of what follows it is: a driver may spare it a

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
+from msgspec.structs import replace
 
 from replayforge.domain.admission import ALL_WELCOME, Admission
 from replayforge.domain.errors import Fatal, Unstorable
@@ -24,8 +24,7 @@ class CursorMoved(Fatal):
     """The dispatch cursor was moved by somebody else; two daemons with one cloned log, or a store that fell back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Projection:
+class Projection(msgspec.Struct, frozen=True):
     """A stretch of a log, (after, through], on its way into the store; `durable` is where the log ends by now.
 
     The first `claims_max` events of it that are due and have admission are claimed as they are inserted; those without
@@ -70,8 +69,7 @@ class Projection:
         return replace(self.first(1), bad=str(error), keep_content=keep_content, claims_max=0)
 
 
-@dataclass(frozen=True, slots=True)
-class Projected:
+class Projected(msgspec.Struct, frozen=True):
     """What became of a stretch of a log: what was claimed, the entries of what can be published, and the counts.
 
     The cursor stands at `through` now. `buried` are the (id, event type) of records that the store could not take.
@@ -240,7 +238,7 @@ def without_company(projection: Projection, fresh: list[NewEvent]) -> Steps[list
         origin = new.record.origin
         if origin in projection.exclusive and new.first_id is None and new.bad is None:
             beside = open_ids.setdefault(origin, new.id)
-            noted.append(new if beside == new.id else msgspec.structs.replace(new, beside=beside))
+            noted.append(new if beside == new.id else replace(new, beside=beside))
         else:
             noted.append(new)
     return noted
@@ -289,9 +287,9 @@ def new_rows(projection: Projection, owner: str, seqs: Sequence[int], fresh: Seq
             counter.admit(taken)
         event = new_event(projection, owner, seq, new, state, waits_for)
         if subscribers is not None:
-            event = msgspec.structs.replace(event, subscribers=subscribers)
+            event = replace(event, subscribers=subscribers)
         if lane is not None:
-            event = msgspec.structs.replace(event, lane=lane, blocked=int(state is State.QUEUED))
+            event = replace(event, lane=lane, blocked=int(state is State.QUEUED))
         rows.append(ClaimedEvent.of(event, new.record.content))
     return rows
 

@@ -14,6 +14,7 @@ from replayforge.stores.shared_columns import shared_columns
 ROWS = "VALUES {rows}"  # what stands for the rows in the statement of a batch
 READ_ROWS = f"FROM ({ROWS}) AS g"
 COLUMN = re.compile(r"\bg\.column(\d+)")
+OTHER_TABLE = re.compile(r"\s*(,|[A-Z]+\s+JOIN\b)")
 CHUNK_SIZES = (256, 64, 16, 4, 1)
 PARAMETERS_MAX = 32_766  # SQLITE_MAX_VARIABLE_NUMBER
 SHARED_ROWS_MIN = 16  # of fewer rows too many columns are the same by chance, each time other ones
@@ -57,12 +58,16 @@ def is_within(shape: Shape, shared: Shape) -> bool:
 def run_batch(raw: sqlite3.Connection, sql: str, rows: Sequence[Row], shapes: Shapes) -> int:
     """Run a statement over many rows and return how many rows it changed.
 
-    The rows are cut into chunks of a few fixed sizes, so that each size is prepared once and found again. A column that
+    A single row, which is what most batches are while little happens, has a statement of its own. More of them are cut
+    into chunks of a few fixed sizes, so that each size is prepared once and found again. A column that
     holds one value in all rows is given once for a chunk: most columns of most batches do, and a value is handed over
     under Python's lock, None, bytes and members of enumerations at four times the price of a number.
     """
     if not rows:
         return 0
+    if len(rows) == 1:
+        alone = of_one_row(sql, len(rows[0]))
+        return raw.execute(alone.sql, [rows[0][place] for place in alone.before]).rowcount
     columns = list(zip(*rows, strict=True))
     shared = (False,) * len(columns)
     if len(rows) >= SHARED_ROWS_MIN:
@@ -104,6 +109,18 @@ def composed(sql: str, size: int, shared: Shape) -> Composed:
     return Composed(
         marked(before, shared) + rows + marked(after, shared), shared_in(before, shared), shared_in(after, shared)
     )
+
+
+@lru_cache(STATEMENTS_COMPOSED)
+def of_one_row(sql: str, width: int) -> Composed:
+    """Return a batch's statement over a single row, with marks for its values where it would read them from rows.
+
+    A table of one row to read from costs an update more than the update itself.
+    """
+    before, reads, after = sql.partition(READ_ROWS)
+    if not reads or OTHER_TABLE.match(after):
+        return Composed(composed(sql, 1, (False,) * width).sql, tuple(range(width)), ())
+    return Composed(marked(before + after, (True,) * width), shared_in(before + after, (True,) * width), ())
 
 
 def marked(text: str, shared: Shape) -> str:

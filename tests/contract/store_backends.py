@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from replayforge.domain.event import ClaimedEvent, EventRecord, StoredEvent
 from replayforge.domain.lane import Lanes

@@ -1,6 +1,6 @@
 """What one daemon may expect of its store where events have subscribers: the list is kept, and routes decide."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from replayforge.domain.admission import Admission
 from replayforge.domain.event import route

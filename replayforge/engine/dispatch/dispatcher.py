@@ -5,9 +5,9 @@ import contextlib
 from asyncio import timeout
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from replayforge import crashpoints
 from replayforge.domain.admission import ALL_WELCOME, Admission

@@ -3,12 +3,23 @@
 import random
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
 from typing import Any
 
 import pytest
 
 from replayforge.domain.lifecycle import State
-from replayforge.stores.sqlite_batches import CHUNK_SIZES, SHAPES_MAX, SHARED_ROWS_MIN, Shapes, composed, run_batch
+from replayforge.stores.batches import BATCHES
+from replayforge.stores.queries import load_book
+from replayforge.stores.sqlite_batches import (
+    CHUNK_SIZES,
+    SHAPES_MAX,
+    SHARED_ROWS_MIN,
+    Shapes,
+    composed,
+    of_one_row,
+    run_batch,
+)
 
 INSERT = """INSERT INTO kept (number, word, bytes, amount) VALUES {rows}
 ON CONFLICT (number) DO UPDATE SET word = 'twice'"""
@@ -16,6 +27,9 @@ COPY = """INSERT INTO kept (word, number, bytes, amount)
 SELECT g.column2, g.column1, g.column3, g.column4 FROM (VALUES {rows}) AS g"""
 CHANGE = """UPDATE kept AS k SET word = g.column2 || g.column2, bytes = g.column3
 FROM (VALUES {rows}) AS g WHERE k.number = g.column1 AND k.amount IS g.column4"""
+JOIN = """INSERT INTO kept (number, word)
+SELECT (SELECT max(number) FROM kept) + 1, g.column2 || k.word
+FROM (VALUES {rows}) AS g CROSS JOIN kept AS k ON k.number = g.column1"""
 REMOVE = "DELETE FROM kept WHERE number IN (VALUES {rows})"
 VALUES: Sequence[Any] = ["word", "", "\x00", "ø\U0001f525", None, State.QUEUED]
 BYTES: Sequence[Any] = [b"", b"null", b"\x00\xff", None, b"x" * 5000]
@@ -130,3 +144,24 @@ def test_a_statement_is_made_once() -> None:
     """The text of a statement is the same object each time, which is found among the prepared ones without a look."""
     first = composed(INSERT, 64, (False, True, False, True))
     assert composed(INSERT, 64, (False, True, False, True)) is first
+    assert of_one_row(COPY, 4) is of_one_row(COPY, 4)
+
+
+def test_a_single_row_is_read_from_no_table(raw: CountingConnection) -> None:
+    """Its values stand in the statement itself, as often as it names them, unless it joins them with a table."""
+    write(raw, COPY, [(1, "word", b"bytes", 5)])
+    write(raw, CHANGE, [(1, "twice", b"more", 5)])
+    assert not any("AS g" in sql for sql in raw.statements)
+    assert kept(raw) == [(1, "twicetwice", b"more", 5)]
+    write(raw, JOIN, [(1, "+")])
+    assert kept(raw)[1:] == [(2, "+twicetwice", None, None)]
+
+
+@pytest.mark.parametrize("name", sorted(BATCHES))
+def test_every_batch_can_be_of_one_row(name: str) -> None:
+    """Each statement of the book is one that SQLite can prepare over a single row as well."""
+    raw = sqlite3.connect(":memory:", isolation_level=None)
+    raw.executescript(resources.files("replayforge.stores").joinpath("sql/sqlite/0001_initial.sql").read_text())
+    alone = of_one_row(load_book("sqlite")[name], len(BATCHES[name].__struct_fields__))
+    raw.execute(f"EXPLAIN {alone.sql}", [None] * len(alone.before)).fetchall()
+    raw.close()
