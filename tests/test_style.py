@@ -51,7 +51,7 @@ PRIVATE = {
     "forks.py": {"_selector"},  # asyncio: what a loop polls
     "furnishing.py": {"_get_running_loop", "_set_running_loop", "_signal"},  # asyncio and signal: what handlers break
     "process_state.py": {"_data", "_signal"},  # os.environ and signal: the same
-    "sqlite.py": {"_conn", "_execute", "_thread"},  # aiosqlite: a whole transaction in one hop, and its end
+    "sqlite.py": {"_conn", "_tx", "_thread"},  # aiosqlite: a whole transaction in one hop, and its end
 }  # fmt: skip
 
 
