@@ -330,6 +330,7 @@ def build_caring(base: Foundation, claiming: Claiming, running: Running, metrics
         base.handlers,
         lambda: None if heartbeat is None else heartbeat.beating_since,
         claiming.desk.see_labels,
+        claiming.desk.note_others,
         clock,
         telemetry,
         lease_seconds=config.workers.lease_seconds,

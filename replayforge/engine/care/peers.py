@@ -99,7 +99,8 @@ class Peers:
     """Looks after what other daemons left behind; each chore is safe on any number of daemons at once.
 
     `store_answers_since` says since when this daemon's own leases could be renewed without a break; while it says None
-    nothing is concluded from those of others. `see_labels` is told of the code that living daemons run.
+    nothing is concluded from those of others. `see_labels` is told of the code that living daemons run,
+    `note_others` whether any but this one lives.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Peers:
         handlers: Handlers,
         store_answers_since: Callable[[], float | None],
         see_labels: Callable[[frozenset[str]], None],
+        note_others: Callable[..., None],
         clock: Clock,
         telemetry: Telemetry,
         *,
@@ -124,6 +126,7 @@ class Peers:
         self.clock = clock
         self.telemetry = telemetry
         self.see_labels = see_labels
+        self.note_others = note_others
         self.lease_seconds = lease_seconds
         self.lease_us = to_us(lease_seconds)
         self.beating_since: float | None = None
@@ -180,7 +183,9 @@ class Peers:
         self.node_beats.look(beats.nodes, now)
         self.lease_beats.look(beats.leases, now)
         silent = set(self.node_beats.silent(self.lease_seconds))
-        self.see_labels(frozenset().union(*(own for log_id, own in beats.labels.items() if log_id not in silent)))
+        living = {log_id: labels for log_id, labels in beats.labels.items() if log_id not in silent}
+        self.see_labels(frozenset().union(*living.values()))
+        self.note_others(living=bool(living.keys() - {self.store.node}))
         lapsed = [SeenLease(*lease, beats.leases[lease]) for lease in self.lease_beats.silent(self.lease_seconds)]
         if not lapsed:
             return 0

@@ -38,6 +38,7 @@ class ClaimBuffer:
         self.stuck_threads = 0  # attempts that were settled while code of theirs runs on
         self.idle: deque[tuple[str, asyncio.Future[ClaimedEvent | None]]] = deque()
         self.watching: list[asyncio.Future[None]] = []
+        self.seeking: list[asyncio.Future[None]] = []  # who waits for room and no other change
         self.closed = False
         self.released_count = 0
         self.window_started = 0.0
@@ -105,7 +106,7 @@ class ClaimBuffer:
             self.leases.forget(one.lease)
             self.left(one.lease)
         self.hand_out()
-        self.tell()
+        self.look_again()
         return withdrawn
 
     def withdraw(self, leases: Collection[Lease]) -> int:
@@ -129,7 +130,7 @@ class ClaimBuffer:
             self.settling.add(claimed.lease)
             self.leases.end(claimed.lease)
             self.left(claimed.lease)
-        if self.watching:
+        if self.watching or self.seeking:
             self.tell()
         return claimed
 
@@ -166,19 +167,36 @@ class ClaimBuffer:
         return watch
 
     def tell(self) -> None:
-        """Tell whoever watches of a change."""
-        watching, self.watching = self.watching, []
-        for watch in watching:
-            if not watch.done():
-                watch.set_result(None)
+        """Tell whoever watches of a change, and whoever seeks room if there is some."""
+        if self.watching:
+            watching, self.watching = self.watching, []
+            resolve(watching)
+        if self.seeking and self.worthwhile_room():
+            self.look_again()
 
-    async def wait_for_room(self) -> int:
-        """Return how many events may be claimed, once that is worth a claim.
+    def look_again(self) -> None:
+        """Have all who watch or seek room look again at what they wait for."""
+        waiting, self.watching, self.seeking = [*self.watching, *self.seeking], [], []
+        resolve(waiting)
+
+    def next_room(self) -> "asyncio.Future[None]":
+        """Return what is done once there is room that is worth a claim, or something else may have changed."""
+        sought: asyncio.Future[None] = get_running_loop().create_future()
+        self.seeking = [*(one for one in self.seeking if not one.done()), sought]
+        return sought
+
+    def worthwhile_room(self) -> int:
+        """Return how many events may be claimed, if that is worth a claim; else 0.
 
         While workers still find events to begin, half of what is fetched ahead is: one lot is claimed as another runs.
         """
-        while (room := self.room()) <= 0 or (self.unstarted and room < self.prefetch // 2):
-            await self.next_change()
+        room = self.room()
+        return 0 if room <= 0 or (self.unstarted and room < self.prefetch // 2) else room
+
+    async def wait_for_room(self) -> int:
+        """Return how many events may be claimed, once that is worth a claim."""
+        while not (room := self.worthwhile_room()):
+            await self.next_room()
         return room
 
     def note_stuck(self, count: int) -> None:
@@ -200,3 +218,10 @@ class ClaimBuffer:
         """Return when the event with this lease is no longer in this process's hands."""
         while lease in self.leases.held:
             await self.next_change()
+
+
+def resolve(waiting: Iterable["asyncio.Future[None]"]) -> None:
+    """Have those go on who still wait."""
+    for one in waiting:
+        if not one.done():
+            one.set_result(None)

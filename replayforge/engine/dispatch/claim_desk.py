@@ -104,6 +104,7 @@ class ClaimDesk:
         self.leases = buffer.leases
         self.suspects_first = True
         self.backlog_first = False
+        self.others_too = store.shared  # whether other daemons may have workers that are free
         self.paced_too = True  # whether the store may have released something by a rate
         self.preference: Preference | None = None  # what other daemons go on with first
         self.prefer_us = 0
@@ -122,6 +123,15 @@ class ClaimDesk:
     def note_backlog(self, *, more: bool) -> None:
         """Note how the stream was left: with `more` entries, or emptied while rows may be without one."""
         self.backlog_first = more or self.publisher.behind
+
+    def note_others(self, *, living: bool) -> None:
+        """Note whether any other daemon lives that takes from the same queue."""
+        self.others_too = living
+
+    @property
+    def fresh_first(self) -> bool:
+        """Whether what comes next out of the log goes before all that waits, and to no other daemon."""
+        return not (self.suspects_first or self.backlog_first or self.others_too or self.buffer.closed)
 
     async def take_paced(self, count: int) -> list[Entry]:
         """Fetch the entries of up to so many events that a rate has released; they may lie on the stream as well."""

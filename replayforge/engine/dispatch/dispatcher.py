@@ -17,6 +17,7 @@ from replayforge.domain.event import EVENT_RECORD_TYPE, EventRecord, Lease, deco
 from replayforge.domain.lifecycle import Reason
 from replayforge.engine.accept.window import Window
 from replayforge.engine.dispatch.claim_desk import ClaimDesk
+from replayforge.engine.dispatch.patience import Patience
 from replayforge.engine.service_loop import UNTIL_WOKEN, Outage, run_until
 from replayforge.forgelog.errors import GapError, LogClosed, LogPoisoned
 from replayforge.forgelog.log import ForgeLog
@@ -33,7 +34,8 @@ class Dispatcher:
     """Follows the log from the store's cursor. `projected` is the offset up to which rows are committed.
 
     While workers are free and the reader sees no backlog, an event is claimed in the transaction that inserts it, and
-    needs no entry on the stream. A few may so overtake others; a backlog that the reader sees is worked off first.
+    needs no entry on the stream. Where workers are soon free again the next ones wait for that in the log. A few may so
+    overtake others; a backlog that the reader sees is worked off first.
     """
 
     name = "dispatcher"
@@ -58,6 +60,7 @@ class Dispatcher:
         self.store = store
         self.window = window
         self.desk = desk
+        self.patience = Patience(desk, window)
         self.clock = clock
         self.telemetry = telemetry
         self.incarnation = incarnation
@@ -66,6 +69,7 @@ class Dispatcher:
         self.lane_of = lane_of
         self.subscribers = subscribers
         self.exclusive = exclusive
+        self.ahead: list[Record] = []  # read from the log, and not projected yet
         self.certain = False
         self.moved = asyncio.Condition()
         self.wake = asyncio.Event()
@@ -101,14 +105,23 @@ class Dispatcher:
 
     async def project_stretch(self) -> None:
         """Project the next records beyond the cursor."""
+        room = await self.patience.room()
         try:
-            records = self.log.read(self.projected, records_max=RECORDS_MAX)
+            records = self.next_records(RECORDS_MAX if room is None else room)
         except GapError as gap:
             await self.pass_over(gap)
             return
         if records:
             crashpoints.reach("dispatch.read")
             await self.project(records)
+
+    def next_records(self, count: int) -> list[Record]:
+        """Return up to so many records beyond the cursor; what is left over from the last read is not read again."""
+        ahead = self.ahead
+        if not ahead or ahead[0].offset != self.projected + 1:
+            ahead = self.log.read(self.projected, records_max=RECORDS_MAX)
+        self.ahead = ahead[count:]
+        return ahead[:count]
 
     async def project(self, records: list[Record]) -> None:
         """Commit one stretch, claiming what there is room for; the publisher has the rest."""
@@ -194,7 +207,8 @@ class Dispatcher:
         """Return once the record at `offset` has its row; raises OutcomeUnknown when the store takes too long."""
         try:
             async with timeout(STORED_SECONDS_MAX), self.moved:
-                await self.moved.wait_for(lambda: self.projected >= offset)
+                with self.patience.none():
+                    await self.moved.wait_for(lambda: self.projected >= offset)
         except TimeoutError:
             raise OutcomeUnknown(
                 "The event is durable in the log of this node, but the store did not take it in time; send it again"
@@ -205,7 +219,8 @@ class Dispatcher:
         """Return once everything that was accepted has its row, or when the time is over."""
         with contextlib.suppress(TimeoutError):
             async with timeout(timeout_seconds), self.moved:
-                await self.moved.wait_for(lambda: len(self.window) == 0 or self.log.poisoned is not None)
+                with self.patience.none():
+                    await self.moved.wait_for(lambda: len(self.window) == 0 or self.log.poisoned is not None)
 
     def events_of(self, records: list[Record]) -> list[tuple[int, EventRecord]]:
         """Read a stretch of the log as events, each with its offset; records that are none are passed over."""

@@ -70,8 +70,11 @@ async def test_fresh_events_queue_up_behind_a_backlog(parts: Parts, dispatcher: 
     assert (parts.lying_ready, parts.publisher.offered) == ([], [(event_id, 1) for event_id in ids])
 
 
-async def test_a_stretch_is_no_longer_than_its_limit(dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stretch_is_no_longer_than_its_limit(
+    parts: Parts, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One tick projects so many records and asks for the next tick at once."""
+    parts.desk.note_others(living=True)
     monkeypatch.setattr("replayforge.engine.dispatch.dispatcher.RECORDS_MAX", 3)
     await accept(dispatcher, 5)
     assert [await dispatcher.tick() for _ in range(3)] == [0.0] * 3
@@ -126,6 +129,7 @@ async def test_a_commit_without_an_answer_is_found_again(
     parts: Parts, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cursor says that it was committed: nothing is inserted twice, and what it claimed is handed back at once."""
+    parts.desk.note_others(living=True)
     ids = await accept(dispatcher, 3)
     await dispatcher.tick()
     lose_next_answer(parts, monkeypatch)

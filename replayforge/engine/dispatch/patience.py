@@ -1,0 +1,73 @@
+"""Whether fresh events wait in the log for workers that are soon free: then they are claimed as their rows are made."""
+
+from asyncio import sleep, wait
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from replayforge.engine.accept.window import Window
+from replayforge.engine.dispatch.claim_desk import ClaimDesk
+
+WAIT_SECONDS_MAX = 0.05
+WAIT_TURNS_MAX = 10  # of the loop: what takes no time ends in them, however much else the loop has to do
+SLOW_SECONDS = 1.0  # so long none waits after one that waited in vain
+BEHIND_SECONDS_MAX = 5.0  # so long rows may be behind the log because of this
+CAUGHT_UP_EVENTS = 500  # so few are no backlog of the log
+
+
+class Patience:
+    """Says for how many fresh events it is time.
+
+    One that is queued first is written a second time, published, read, and looked up again to be claimed. So it stays
+    in the log until a worker is free, if that is soon: where handlers are slow, where a backlog goes first, where other
+    daemons may be free, and where somebody waits for a row, none waits.
+    """
+
+    def __init__(self, desk: ClaimDesk, window: Window) -> None:
+        self.desk = desk
+        self.buffer = desk.buffer
+        self.window = window
+        self.rows_awaited = 0
+        self.slow_until = 0.0
+        self.behind_since: float | None = None
+
+    async def room(self) -> int | None:
+        """Return how many fresh events workers are free for, once there are any; None where none is to wait."""
+        while self.pays(monotonic()):
+            if room := self.buffer.worthwhile_room():
+                return room
+            if not await self.room_again():
+                self.slow_until = monotonic() + SLOW_SECONDS
+        return None
+
+    def pays(self, now: float) -> bool:
+        """Tell whether it is worth while to wait."""
+        if len(self.window) <= CAUGHT_UP_EVENTS:
+            self.behind_since = None
+        elif self.behind_since is None:
+            self.behind_since = now
+        is_behind = self.behind_since is not None and now - self.behind_since > BEHIND_SECONDS_MAX
+        return self.desk.fresh_first and not (is_behind or self.rows_awaited or now < self.slow_until)
+
+    async def room_again(self) -> bool:
+        """Return once there is room, or something else may have changed; False where nothing has, in its time.
+
+        A reader that waits for the same room hears of it some turns before.
+        """
+        change = self.buffer.next_room()
+        await wait((change,), timeout=WAIT_SECONDS_MAX)
+        for _ in range(WAIT_TURNS_MAX):
+            if change.done():
+                break
+            await sleep(0)
+        return change.done()
+
+    @contextmanager
+    def none(self) -> Iterator[None]:
+        """Have none wait meanwhile, since somebody waits for a row."""
+        self.rows_awaited += 1
+        self.buffer.look_again()
+        try:
+            yield
+        finally:
+            self.rows_awaited -= 1

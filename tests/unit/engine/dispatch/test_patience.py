@@ -1,0 +1,129 @@
+"""Patience: fresh events wait in the log for workers that are soon free, and for nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from replayforge.domain.lifecycle import State
+from replayforge.engine.dispatch import patience
+from replayforge.engine.dispatch.dispatcher import Dispatcher
+from tests.support.dispatch_parts import Parts, accept, catch_up, dispatch_parts, dispatching
+
+NEVER_SECONDS = 60.0
+
+
+@pytest.fixture
+async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
+    async with dispatch_parts(tmp_path, workers=2) as parts:
+        yield parts
+
+
+@pytest.fixture
+async def dispatcher(parts: Parts) -> AsyncIterator[Dispatcher]:
+    async with dispatching(parts) as dispatcher:
+        await dispatcher.tick()
+        yield dispatcher
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing wait in vain while a test lasts."""
+    monkeypatch.setattr(patience, "WAIT_SECONDS_MAX", NEVER_SECONDS)
+
+
+async def begun(dispatcher: Dispatcher) -> "asyncio.Task[None]":
+    """Have events projected until all are, as far as that goes without a worker."""
+    work = asyncio.create_task(catch_up(dispatcher))
+    await until(lambda: work.done() or bool(dispatcher.desk.buffer.seeking))
+    return work
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once something is so."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110  # nobody says so
+            await asyncio.sleep(0)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_fresh_events_wait_for_workers_and_are_claimed_with_their_rows(
+    parts: Parts, dispatcher: Dispatcher
+) -> None:
+    """None of them is ever queued or published, and none overtakes another."""
+    ids = await accept(dispatcher, 5)
+    work = await begun(dispatcher)
+    assert (parts.lying_ready, dispatcher.projected) == (ids[:2], 2)
+    done = [await parts.finish() for _ in range(2)]
+    await until(lambda: bool(parts.lying_ready))
+    while len(done) < 5:
+        await until(lambda: bool(parts.lying_ready))
+        done.append(await parts.finish())
+    await work
+    assert (done, parts.publisher.offered) == (ids, [])
+    assert await parts.states(ids) == [State.PROCESSING] * 5
+
+
+async def test_what_has_waited_in_vain_is_queued_and_the_next_do_not_wait(
+    parts: Parts, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow handlers hold no row up for longer than the one wait."""
+    ids = await accept(dispatcher, 5)
+    await catch_up(dispatcher)
+    assert await parts.states(ids) == [State.PROCESSING] * 2 + [State.QUEUED] * 3
+    monkeypatch.setattr(patience, "WAIT_SECONDS_MAX", NEVER_SECONDS)
+    later = await accept(dispatcher, 2)
+    await asyncio.wait_for(catch_up(dispatcher), 20)
+    assert await parts.states(later) == [State.QUEUED] * 2
+
+
+@pytest.mark.usefixtures("patient")
+async def test_who_waits_for_a_row_does_not_wait_for_a_worker(parts: Parts, dispatcher: Dispatcher) -> None:
+    """A handler that has sent a child may hold the very worker that is waited for."""
+    await accept(dispatcher, 3)
+    work = await begun(dispatcher)
+    assert dispatcher.projected == 2
+    await asyncio.wait_for(dispatcher.wait_projected(3), 20)
+    await work
+    assert len(parts.publisher.offered) == 1
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("why", ["suspects", "backlog", "others", "closed", "behind"])
+async def test_where_something_else_goes_first_none_waits(
+    parts: Parts, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """Rows are made at once, whoever will run them."""
+    reasons: dict[str, Callable[[], object]] = {
+        "suspects": parts.desk.look_for_suspects,
+        "backlog": lambda: parts.desk.note_backlog(more=True),
+        "others": lambda: parts.desk.note_others(living=True),
+        "closed": parts.buffer.close,
+        "behind": lambda: monkeypatch.setattr(patience, "BEHIND_SECONDS_MAX", -1.0),
+    }
+    monkeypatch.setattr(patience, "CAUGHT_UP_EVENTS", 0)
+    await accept(dispatcher, 5)
+    work = await begun(dispatcher) if why != "behind" else None
+    assert why == "behind" or dispatcher.projected == 2
+    reasons[why]()
+    parts.buffer.look_again()
+    await asyncio.wait_for(work or catch_up(dispatcher), 20)
+    assert dispatcher.projected == 5
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_reader_that_waits_for_room_goes_first(parts: Parts, dispatcher: Dispatcher) -> None:
+    """Else a steady stream of fresh events would keep from it what lies on the stream."""
+    await accept(dispatcher, 5)
+    work = await begun(dispatcher)
+    reading = asyncio.create_task(parts.buffer.wait_for_room())
+    await until(lambda: len(parts.buffer.seeking) == 2)
+    await parts.finish()
+    await until(reading.done)
+    assert (await reading, parts.buffer.reserved) == (1, 0)
+    await until(lambda: dispatcher.projected == 3)
+    await parts.finish()
+    await until(lambda: dispatcher.projected == 4)
+    await parts.finish()
+    await work
