@@ -20,9 +20,10 @@ from replayforge.chaos.report import ChaosReport
 from replayforge.chaos.scene import DAEMON_HANDLERS, Scene, Servers, running
 from replayforge.client.bulk import Tally
 from replayforge.client.http import ClientConnection, Problem, Unreachable
-from replayforge.demo.child_daemon import ChildDaemon, port_for
+from replayforge.demo.child_daemon import ChildDaemon
 from replayforge.demo.intake_proof import look_at_intake
 from replayforge.demo.oracle import AckFile, Effects, objections, read_effects
+from replayforge.demo.ports import free_port
 from replayforge.demo.proof import objections_to_check, objections_to_ledger
 from replayforge.demo.sender import Sender, lines_of
 from replayforge.demo.simulated_work import append_line
@@ -84,7 +85,7 @@ class ChaosRun:
         self.own_acks = AckFile(data / "acknowledged-own.txt")
         self.daemon = ChildDaemon(
             data / "data",
-            port_for(0, 0),
+            free_port(),
             options.workers,
             servers.settings(),
             handlers=DAEMON_HANDLERS,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from replayforge.chaos.injury import Injured
-from replayforge.chaos.ports import free_port
 from replayforge.chaos.private_postgres import MISSING as POSTGRES_MISSING
 from replayforge.chaos.private_postgres import PrivatePostgres, postgres_bin, postgres_directory
 from replayforge.chaos.private_redis import MISSING as REDIS_MISSING
@@ -20,6 +19,7 @@ from replayforge.chaos.proxy_thread import ProxyThread
 from replayforge.chaos.tcp_proxy import TcpProxy
 from replayforge.client.http import ClientConnection, Problem, Unreachable
 from replayforge.demo.child_daemon import HANDLERS, RECOVERED, ChildDaemon
+from replayforge.demo.ports import free_port
 from replayforge.demo.story import span_in_words
 from replayforge.domain.errors import Refused, Unavailable
 from replayforge.forgelog.files import make_private_directory

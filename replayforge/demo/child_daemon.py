@@ -19,6 +19,7 @@ import replayforge
 from replayforge.config import LoadedConfig, load_config
 from replayforge.config.sources import ENVIRONMENT_PREFIX, environment_of
 from replayforge.demo import intake_proof
+from replayforge.demo.ports import free_port
 from replayforge.demo.simulated_work import EFFECTS_VARIABLE
 from replayforge.domain.clock import parse_time
 from replayforge.domain.errors import Refused
@@ -209,9 +210,18 @@ def logged(line: str) -> LogLine:
 
 def port_for(wanted: int | None, preferred: int) -> int:
     """Return the wanted port, else the preferred one if it is free, else any free one; raises Refused when taken."""
-    for port in (preferred, 0) if wanted is None else (wanted,):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise Refused(f"Port {wanted} is in use; choose another one with --port.")
+    named = preferred if wanted is None else wanted
+    if named and may_be_bound(named):
+        return named
+    if wanted:
+        raise Refused(f"Port {wanted} is in use; choose another one with --port.")
+    return free_port()
+
+
+def may_be_bound(port: int) -> bool:
+    """Tell whether a daemon can listen on a port."""
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False

@@ -6,12 +6,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from replayforge.whole_lines import whole_lines
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, until
+from tests.support.ports import free_port
 from tests.support.processes import lives, open_files
 from tests.support.sink import QUICK
 from tests.support.slow import the_rest_slow
@@ -87,9 +87,8 @@ def belongings(daemon: Forking, child: int) -> list[str]:
 def test_children_of_handlers(daemon: Forking) -> None:
     """SIGTERM ends a child and not the daemon; a child holds nothing of the daemon's, so that a daemon that is killed
     frees its clients, its port and its locks at once, and starts again while all its children live."""
-    daemon.start()
-    port = urlsplit(daemon.url).port
-    assert port is not None
+    port = free_port()
+    daemon.start("--port", str(port))
     for kind in KINDS:
         child = forked(daemon, kind)
         assert belongings(daemon, child) == [], kind

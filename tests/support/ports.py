@@ -1,3 +1,3 @@
-"""Free ports, as chaos takes them."""
+"""Free ports, as the demo and chaos take them."""
 
-from replayforge.chaos.ports import free_port as free_port
+from replayforge.demo.ports import free_port as free_port

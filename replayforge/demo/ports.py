@@ -1,4 +1,8 @@
-"""Ports for servers that must be told theirs, and that nobody else is given, not even while they are down."""
+"""Ports for servers that must be told theirs, and that nobody else is given, not even while they are down.
+
+Of the ports that Linux gives to whoever asks for any, one may be gone when its server is started again: another program
+has it, or a client that tried to reach the server from that very port has reached itself.
+"""
 
 import os
 import random

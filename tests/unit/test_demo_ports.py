@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
-from replayforge.chaos import ports
+from replayforge.demo import ports
+from replayforge.demo.child_daemon import port_for
+from replayforge.domain.errors import Refused
 
-ANOTHER = "from replayforge.chaos.ports import free_port; print(free_port(), flush=True); input()"
+ANOTHER = "from replayforge.demo.ports import free_port; print(free_port(), flush=True); input()"
 
 
 @pytest.fixture
@@ -39,3 +41,15 @@ def test_a_port_on_which_somebody_listens_is_passed_over(order: list[int]) -> No
     with socket.create_server(("127.0.0.1", order[-1])):
         free = order[0]
         assert ports.free_port() == free
+
+
+def test_a_demo_listens_where_it_is_told_or_where_nobody_comes_by_chance() -> None:
+    """Without a wish it takes the usual port if it can; any other is none that Linux gives to whoever asks."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        theirs, free = taken.getsockname()[1], ports.free_port()
+        assert (port_for(free, theirs), port_for(None, free)) == (free, free)
+        for found in (port_for(None, theirs), port_for(0, free), port_for(0, theirs)):
+            assert ports.LOWEST <= found < ports.HIGHEST
+            assert found != free
+        with pytest.raises(Refused, match=f"Port {theirs} is in use"):
+            port_for(theirs, free)
