@@ -147,7 +147,7 @@ def read_samples(path: Path) -> list[Sample]:
     """Return what the load generator wrote; its last line may have been cut off."""
     lines = path.read_text().rpartition("\n")[0].splitlines()
     fields = (line.split() for line in lines)
-    return [Sample(float(due), float(seconds), int(status), keyed == "1") for due, seconds, status, keyed in fields]
+    return [Sample(float(due), float(seconds), int(status), keyed == "1") for due, seconds, status, keyed, *_ in fields]
 
 
 def print_table(phases: list[Phase], samples: list[Sample]) -> None:
