@@ -29,7 +29,7 @@ from replayforge.stores.migrations import migrate
 from replayforge.stores.projection import Projection, project
 from replayforge.stores.rows import Row
 from replayforge.stores.sqlite import SqliteDriver, Statements, in_thread
-from replayforge.stores.transactions import Settlement, settle
+from replayforge.stores.transactions import Settlement, settle_all
 
 LOG, NODE, OWNER = "log", "node-1", "node-1/first"
 PAYLOAD = msgspec.Raw(b'{"text":"' + b"x" * 150 + b'"}')
@@ -85,7 +85,7 @@ def measure(raw: sqlite3.Connection, size: int, batches: int) -> TimedStatements
             commits = [step_of(one, step) for one in claimed]
             statements.commit("steps recorded", size, partial(record_steps, OWNER, commits))
         outcomes = [outcome_of(one) for one in claimed]
-        statements.commit("outcomes settled", size, partial(settle, NODE, OWNER, outcomes))
+        statements.commit("outcomes settled", size, partial(settle_all, NODE, OWNER, outcomes))
     return statements
 
 

@@ -14,7 +14,7 @@ import asyncpg
 import msgspec
 from msgspec.structs import asdict
 
-from replayforge.domain.errors import TooSlow, Unavailable
+from replayforge.domain.errors import ReplayForgeError, TooSlow, Unavailable
 from replayforge.stores.batches import BATCHES
 from replayforge.stores.driver import (
     LOOK_SECONDS,
@@ -218,11 +218,11 @@ class PostgresDriver:
         async with self.connections.lend() as connection:
             try:
                 result = await self.carry_out(connection, begin, transaction())
-            except asyncpg.PostgresError as error:
+            except (asyncpg.PostgresError, ReplayForgeError) as error:
                 if not connection.is_in_transaction():
                     raise
                 await connection.execute("ROLLBACK")
-                failure = error
+                failure: Exception = error
             else:
                 if connection.is_in_transaction():
                     await connection.execute("COMMIT")

@@ -298,7 +298,10 @@ class Store:
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """Commit outcomes and parks; returns those that came after their lease was lost, and what they have woken."""
-        settled = await self.driver.write(lambda: transactions.settle(self.node, self.owner, settlements))
+        try:
+            settled = await self.driver.write(lambda: transactions.settle_all(self.node, self.owner, settlements))
+        except transactions.LeaseLost:
+            settled = await self.driver.write(lambda: transactions.settle_held(self.node, self.owner, settlements))
         self.tell_lanes(one.event for one in settlements)
         return settled
 

@@ -8,6 +8,7 @@ from itertools import starmap
 import msgspec
 
 from replayforge.domain.admission import Admission, Preference
+from replayforge.domain.errors import ReplayForgeError
 from replayforge.domain.event import ClaimedEvent, Content, Entry, Lease, SeenLease, StoredEvent
 from replayforge.domain.journal import AwaitedEvent, StepRecord
 from replayforge.domain.lifecycle import OPEN, TIMED, Outcome, State
@@ -225,26 +226,49 @@ def as_claimed(row: Row) -> ClaimedEvent:
     return ClaimedEvent(event, content, event.lease, bool(is_restarted))
 
 
-def settle(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[Settled]:
+class LeaseLost(ReplayForgeError):
+    """Not all of the leases stood, so nothing was written."""
+
+
+def settle_all(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[Settled]:
+    """Commit the outcomes without a look at their leases, as nearly all stand; raises LeaseLost where one does not."""
+    related = yield from locked(settlements)
+    ((changed,),) = yield Batch("settle_events", [settled_event(settlement, owner) for settlement in settlements])
+    if changed < len(settlements):
+        raise LeaseLost
+    return Settled([], (yield from recorded(node, owner, settlements, related)))
+
+
+def settle_held(node: str, owner: str, settlements: Sequence[Settlement]) -> Steps[Settled]:
     """Commit the outcomes whose lease still stands.
 
     An outcome that an earlier commit already recorded, whose answer was lost on the way, is neither committed again
     nor called fenced.
     """
+    related = yield from locked(settlements)
+    rows = yield Fetch("held_leases", {"leases": [settlement.lease for settlement in settlements], "owner": owner})
+    held = set(starmap(Lease, rows))
+    valid = [settlement for settlement in settlements if settlement.lease in held]
+    yield Batch("settle_events", [settled_event(settlement, owner) for settlement in valid])
+    woken = yield from recorded(node, owner, valid, [one for one in related if one.lease in held])
+    return Settled((yield from fenced_of(settlements, held)), woken)
+
+
+def locked(settlements: Sequence[Settlement]) -> Steps[list[Settlement]]:
+    """Return those that concern others than their own events, once what they touch is locked."""
     related = [one for one in settlements if one.journal or one.event.origin is not None]
     if related:
         yield from lock_before(related)
-    leases = [settlement.lease for settlement in settlements]
-    rows = yield Fetch("held_leases", {"leases": leases, "owner": owner})
-    held = set(starmap(Lease, rows))
-    valid = [one for one, lease in zip(settlements, leases, strict=True) if lease in held]
-    attempts = [ended_attempt(settlement, owner) for settlement in valid if not settlement.parked]
-    yield Batch("insert_attempts", attempts)
-    yield Batch("settle_events", [settled_event(settlement, owner) for settlement in valid])
-    yield tally(node, moves(State.PROCESSING, (settlement.verdict.state for settlement in valid)))
-    woken = (yield from go_on(node, [one for one in related if one.lease in held])) if related else []
-    fenced = (yield from fenced_of(settlements, held)) if len(valid) < len(settlements) else []
-    return Settled(fenced, woken)
+    return related
+
+
+def recorded(
+    node: str, owner: str, settlements: Sequence[Settlement], related: Sequence[Settlement]
+) -> Steps[list[Entry]]:
+    """Write what belongs to outcomes whose events have moved; returns the entries of those that are woken."""
+    yield Batch("insert_attempts", [ended_attempt(one, owner) for one in settlements if not one.parked])
+    yield tally(node, moves(State.PROCESSING, (settlement.verdict.state for settlement in settlements)))
+    return (yield from go_on(node, related)) if related else []
 
 
 def lock_before(settlements: Sequence[Settlement]) -> Steps[None]:

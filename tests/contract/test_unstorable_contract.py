@@ -290,4 +290,4 @@ async def test_the_way_of_an_event_takes_so_many_statements(store: Store, monkey
     await store.settle([success(one) for one in taken])
     projection = ["known_contents", "advance_cursor", "reserve_seqs", "insert_events", "insert_contents", "add_tallies"]
     claim = ["claimable_events", "claim_events", "add_tallies"]
-    assert names == [*projection, *claim, "held_leases", "insert_attempts", "settle_events", "add_tallies"]
+    assert names == [*projection, *claim, "settle_events", "insert_attempts", "add_tallies"]

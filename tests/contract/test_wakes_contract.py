@@ -212,7 +212,7 @@ async def test_a_signal_and_a_park_that_do_not_see_each_other_wait_for_each_othe
     stretch = Projection(LOG, "incarnation", 1, 2, [(2, come)], 0, now_us(), signals=[SCANNED])
     waits = parked(one.event, scan(one.event), waits=(AwaitedEvent("scan", SCANNED),))
     projection = partial(project, store.node, store.owner, stretch)
-    parking = partial(transactions.settle, store.node, store.owner, [waits])
+    parking = partial(transactions.settle_all, store.node, store.owner, [waits])
     before, after = (projection, parking) if first == "signal" else (parking, projection)
     second_waits = threading.Event()
     if not store.shared:  # there the second begins when the first has ended

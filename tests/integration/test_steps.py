@@ -687,7 +687,7 @@ async def test_an_event_without_steps_costs_the_statements_it_always_did(monkeyp
         monkeypatch.undo()
         assert event.status == "succeeded"
     of_projection = ["known_contents", "advance_cursor", "reserve_seqs", "insert_events", "insert_contents"]
-    of_outcome = ["held_leases", "insert_attempts", "settle_events"]
+    of_outcome = ["settle_events", "insert_attempts"]
     of_looks = {"cursor", "cursors", "tallies", "nodes", "due_soon", "oldest_queued", "active_replays", "next_suspect"}
     of_looks |= {"paced_entries"}  # once a second
     # The first event after a start may have to wait until it is known that there are no suspects.

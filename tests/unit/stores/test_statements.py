@@ -14,7 +14,7 @@ from replayforge.stores.transactions import Settlement
 from tests.support.builders import claimed_event, record, success
 
 Rows = Mapping[str, Sequence[Sequence[Any]]]
-PLAIN = ["held_leases", "insert_attempts", "settle_events", "add_tallies"]
+PLAIN = ["settle_events", "insert_attempts", "add_tallies"]
 
 
 def statements(steps: Steps[Any], answers: Rows) -> list[str]:
@@ -33,14 +33,20 @@ def statements(steps: Steps[Any], answers: Rows) -> list[str]:
 
 def settled(settlements: Sequence[Settlement]) -> list[str]:
     """Return the statements that settling these takes, which are all held."""
-    held = [[*settlement.lease] for settlement in settlements]
-    steps = transactions.settle("node-1", "node-1/first", settlements)
-    return statements(steps, {"held_leases": held, "pending_calls": (), "events_named": ()})
+    steps = transactions.settle_all("node-1", "node-1/first", settlements)
+    return statements(steps, {"settle_events": [[len(settlements)]], "pending_calls": (), "events_named": ()})
 
 
 def test_a_handler_without_steps_is_settled_by_the_same_statements_as_ever() -> None:
     """Neither journals nor steps nor waits are looked at, however many settle at once."""
     assert settled([success(claimed_event(seq)) for seq in range(1, 50)]) == PLAIN
+
+
+def test_an_outcome_whose_lease_is_lost_lets_nothing_be_written_beside_it() -> None:
+    """One of two events has moved, and nobody knows which: that is found out in a transaction of its own."""
+    steps = transactions.settle_all("node-1", "node-1/first", [success(claimed_event(seq)) for seq in (1, 2)])
+    with pytest.raises(transactions.LeaseLost):
+        statements(steps, {"settle_events": [[1]]})
 
 
 def test_a_neighbour_with_a_journal_costs_only_itself() -> None:
