@@ -58,6 +58,24 @@ async def test_a_sender_who_goes_away_in_line_leaves_nothing_behind(tmp_path: Pa
         assert not (await behind).duplicate
 
 
+@pytest.mark.parametrize("gone", [0, 1, 2])
+async def test_a_sender_who_goes_away_takes_nobody_along(tmp_path: Path, gone: int) -> None:
+    """What it has handed in is accepted all the same, and those whose events went into the log with it hear of it."""
+    async with open_house(tmp_path, echo_handlers()) as house:
+        intake = house.daemon.intake
+        envelope = Envelope(workflow_id="three", event_type="test")
+        senders = [asyncio.create_task(intake.accept(envelope)) for _ in range(3)]
+        while intake.entrance.within < len(senders):  # noqa: ASYNC110  # the turns of the loop are what passes
+            await asyncio.sleep(0)
+        senders[gone].cancel()
+        async with asyncio.timeout(20):
+            others = await asyncio.gather(*senders, return_exceptions=True)
+        assert isinstance(others.pop(gone), asyncio.CancelledError)
+        assert not any(isinstance(receipt, BaseException) for receipt in others)
+        ledger = await house.converges()
+        assert (ledger["accepted"], ledger["succeeded"]) == (3, 3)
+
+
 async def test_a_line_that_is_too_long_is_told_to_come_again(tmp_path: Path) -> None:
     """An event that finds the line at its end is refused, and nothing of it is kept."""
     async with open_house(tmp_path, echo_handlers()) as house:

@@ -12,11 +12,13 @@ from replayforge.domain.event import EventRecord
 class WindowEntry:
     """An event on its way from ingest to its row. `offset` resolves once it is durable in the log.
 
-    `record` is kept only until then; afterwards it is read from the log by whoever needs it.
+    `record` is kept only until then; afterwards it is read from the log by whoever needs it. `leader` resolves with the
+    other, for a caller who waits for it alone and may cancel it: a shield would cost a turn of the loop.
     """
 
     offset: asyncio.Future[int]
     record: EventRecord | None
+    leader: asyncio.Future[int] | None = None
 
 
 class Window:
@@ -52,12 +54,17 @@ class Window:
         place = self.entries.pop(event_id)
         place.offset.set_exception(error)
         place.offset.exception()
+        if place.leader is not None and not place.leader.done():
+            place.leader.set_exception(error)
+            place.leader.exception()
 
     def became_durable(self, event_id: str, offset: int) -> None:
         """Note that the event is in the log."""
         place = self.entries[event_id]
         place.record = None
         place.offset.set_result(offset)
+        if place.leader is not None and not place.leader.done():
+            place.leader.set_result(offset)
         self.in_log_order.append((offset, event_id))
 
     def rebuild(self, event_id: str, offset: int) -> None:
