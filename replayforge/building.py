@@ -333,6 +333,7 @@ def build_caring(base: Foundation, claiming: Claiming, running: Running, metrics
         claiming.desk.note_others,
         clock,
         telemetry,
+        log_id=base.log.log_id,
         lease_seconds=config.workers.lease_seconds,
         sweep_seconds=config.janitor.sweep_seconds,
     )

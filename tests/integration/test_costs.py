@@ -117,7 +117,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedDaemon]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("event_type", "count", "at_once", "calls_max"),
-    [("nothing", 200, False, 600), ("nothing", 1000, True, 124), ("steps", 100, True, 1220)],
+    [("nothing", 200, False, 600), ("nothing", 1000, True, 119), ("steps", 100, True, 1220)],
     ids=["alone", "in bulk", "ten steps"],
 )
 def test_calls(daemon: CountedDaemon, event_type: str, count: int, at_once: bool, calls_max: int) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import os
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -115,10 +115,12 @@ class Peers:
         clock: Clock,
         telemetry: Telemetry,
         *,
+        log_id: str,
         lease_seconds: float,
         sweep_seconds: float,
     ) -> None:
         self.store = store
+        self.log_id = log_id
         self.stream = stream
         self.publisher = publisher
         self.handlers = handlers
@@ -185,7 +187,7 @@ class Peers:
         silent = set(self.node_beats.silent(self.lease_seconds))
         living = {log_id: labels for log_id, labels in beats.labels.items() if log_id not in silent}
         self.see_labels(frozenset().union(*living.values()))
-        self.note_others(living=bool(living.keys() - {self.store.node}))
+        self.note_others(living=has_others(living, self.log_id))
         lapsed = [SeenLease(*lease, beats.leases[lease]) for lease in self.lease_beats.silent(self.lease_seconds)]
         if not lapsed:
             return 0
@@ -286,3 +288,8 @@ def in_words(node: Node) -> str:
     offsets = f"offsets {node.projected_offset + 1:,} to {node.durable_offset:,}"
     later = "" if node.stopped else ", and perhaps later ones"
     return f"{gone}: {node.unprojected:,} accepted records ({offsets}{later}) wait on its disk; start it there again."
+
+
+def has_others(living: Mapping[str, frozenset[str]], own: str) -> bool:
+    """Tell whether any daemon but that of the own log runs code, by the labels of each; one that has stopped has none."""
+    return any(labels and log_id != own for log_id, labels in living.items())

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from replayforge.domain.lifecycle import State
-from replayforge.engine.care.peers import decode_workers, worker_report
+from replayforge.engine.care.peers import decode_workers, has_others, worker_report
 from replayforge.engine.report.daemon_status import DaemonStatus
 
 
@@ -29,3 +29,10 @@ async def test_what_a_handler_says_goes_with_the_heartbeat_of_its_daemon() -> No
     assert await DaemonStatus.details_of(elsewhere, event) == {"rows": 1300}
     event.id = "another"
     assert await DaemonStatus.details_of(elsewhere, event) == {}
+
+
+def test_who_has_stopped_and_who_asks_are_no_others() -> None:
+    """Only for another daemon that runs code are events published although workers are about to be free here."""
+    code = frozenset({"label"})
+    assert not has_others({"own": code, "stopped": frozenset()}, "own")
+    assert has_others({"own": code, "other": code}, "own")
