@@ -291,5 +291,5 @@ def in_words(node: Node) -> str:
 
 
 def has_others(living: Mapping[str, frozenset[str]], own: str) -> bool:
-    """Tell whether any daemon but that of the own log runs code, by the labels of each; one that has stopped has none."""
+    """Tell whether any daemon but that of the own log runs code, by their labels; one that has stopped has none."""
     return any(labels and log_id != own for log_id, labels in living.items())
