@@ -8,9 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from replayforge.domain.clock import Clock
 from replayforge.domain.event import ClaimedEvent, Lease
 from replayforge.engine.dispatch.leases import ClaimUnderWay, Leases
-
-PREFETCH_MAX = 256
-PREFETCH_WINDOW_SECONDS = 0.1
+from replayforge.engine.dispatch.prefetch import PREFETCH_SECONDS, Prefetch
 
 
 class ClaimBuffer:
@@ -36,14 +34,11 @@ class ClaimBuffer:
         self.leases = Leases(clock, lease_seconds)
         self.settling: set[Lease] = set()
         self.stuck_threads = 0  # attempts that were settled while code of theirs runs on
-        self.idle: deque[tuple[str, asyncio.Future[ClaimedEvent | None]]] = deque()
+        self.idle: deque[tuple[str, asyncio.Future[ClaimedEvent | None], float]] = deque()  # and since when
         self.watching: list[asyncio.Future[None]] = []
         self.seeking: list[asyncio.Future[None]] = []  # who waits for room and no other change
         self.closed = False
-        self.released_count = 0
-        self.window_started = 0.0
-        self.window_count = 0
-        self.prefetch = 0
+        self.prefetch = Prefetch(workers)
         self.reserved = 0
         self.left = left
 
@@ -69,8 +64,12 @@ class ClaimBuffer:
 
     def hand_out(self) -> None:
         """Give waiting events to idle workers, first come first served; once closed, send the idle ones home."""
+        if not self.idle:
+            return
+        now = self.clock.monotonic()
         while self.idle and (self.unstarted or self.closed):
-            worker, future = self.idle.popleft()
+            worker, future, since = self.idle.popleft()
+            self.prefetch.note_wait(since, now)
             if not future.done():
                 future.set_result(self.hand_to(worker) if self.unstarted else None)
 
@@ -88,7 +87,7 @@ class ClaimBuffer:
         if self.closed:
             return None
         future: asyncio.Future[ClaimedEvent | None] = get_running_loop().create_future()
-        self.idle.append((worker, future))
+        self.idle.append((worker, future, self.clock.monotonic()))
         try:
             return await future
         except asyncio.CancelledError:
@@ -128,6 +127,7 @@ class ClaimBuffer:
         claimed = self.running.pop(worker, None)
         if claimed is not None:
             self.settling.add(claimed.lease)
+            self.prefetch.note_end()
             self.leases.end(claimed.lease)
             self.left(claimed.lease)
         if self.watching or self.seeking:
@@ -138,7 +138,6 @@ class ClaimBuffer:
         """Forget events whose outcomes, whatever they were, are committed."""
         self.leases.forget(*leases)
         self.settling.difference_update(leases)
-        self.released_count += len(leases)
         self.tell()
 
     def holds(self, lease: Lease) -> bool:
@@ -146,19 +145,11 @@ class ClaimBuffer:
         return lease in self.leases.held
 
     def room(self) -> int:
-        """Return how many more events may be claimed: one for each free worker, and as many as are sure to be begun
-        within a tenth of a second at the present rate."""
-        self.measure()
-        return self.workers + self.prefetch - self.reserved - len(self.leases.held) + len(self.settling)
-
-    def measure(self) -> None:
-        """Set the prefetch to what was put away within the last measuring window."""
+        """Return how many more events may be claimed: one for each free worker, and what is fetched ahead."""
         now = self.clock.monotonic()
-        elapsed = now - self.window_started
-        if elapsed >= PREFETCH_WINDOW_SECONDS:
-            done = self.released_count - self.window_count
-            self.prefetch = min(PREFETCH_MAX, int(done * PREFETCH_WINDOW_SECONDS / elapsed))
-            self.window_started, self.window_count = now, self.released_count
+        if now - self.prefetch.started >= PREFETCH_SECONDS:  # asked here, since room is looked for very often
+            self.prefetch.measure(now, [since for _, _, since in self.idle])
+        return self.workers + self.prefetch.count - self.reserved - len(self.leases.held) + len(self.settling)
 
     def next_change(self) -> "asyncio.Future[None]":
         """Return what is done with the next change from now on of what is waiting, held or reserved."""
@@ -191,7 +182,7 @@ class ClaimBuffer:
         While workers still find events to begin, half of what is fetched ahead is: one lot is claimed as another runs.
         """
         room = self.room()
-        return 0 if room <= 0 or (self.unstarted and room < self.prefetch // 2) else room
+        return 0 if room <= 0 or (self.unstarted and room < self.prefetch.count // 2) else room
 
     async def wait_for_room(self) -> int:
         """Return how many events may be claimed, once that is worth a claim."""

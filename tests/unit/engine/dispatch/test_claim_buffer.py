@@ -77,7 +77,7 @@ async def test_room_is_offered_by_halves_while_enough_waits() -> None:
     """While workers find events to begin, the next lot is worth a claim when it is half of what is fetched ahead."""
     clock = FakeClock()
     buffer = ClaimBuffer(clock, workers=1)
-    buffer.prefetch, buffer.window_started = 8, clock.monotonic()
+    buffer.prefetch.count, buffer.prefetch.started = 8, clock.monotonic()
     buffer.put(rows(*range(1, 10)))
     waiting = asyncio.create_task(buffer.wait_for_room())
     for _ in range(3):
