@@ -16,7 +16,7 @@ QUIET_TURNS = 2
 
 
 class Company:
-    """What arrives together is handled together: says how long the first items of a lot wait for further ones.
+    """What arrives together is handled together: says how long the first items of a batch wait for further ones.
 
     Where one item came alone, the next one that is alone waits for nobody: there is nothing to be gained.
     """
@@ -46,11 +46,11 @@ class Company:
             quiet = quiet + 1 if len(items) == count else 0
 
 
-class Lots(Generic[Item]):
-    """Collects items and flushes them in lots, one lot at a time, with no timer; nobody waits for a single one.
+class BatchQueue(Generic[Item]):
+    """Collects items and flushes them in batches, one batch at a time, with no timer; nobody waits for a single one.
 
-    An item waits while an earlier lot is flushed, and for a few turns of the loop if these bring it company; where the
-    last item went alone, one that is alone does not wait for it. `flush` gets the items in the order they came,
+    An item waits while an earlier batch is flushed, and for a few turns of the loop if these bring it company; where
+    the last item went alone, one that is alone does not wait for it. `flush` gets the items in the order they came,
     `items_max` at most, and answers for each of them, whatever happens. `forsake` gets those that will never be
     flushed, with the error that has ended it all.
     """
@@ -87,9 +87,9 @@ class Lots(Generic[Item]):
         try:
             while self.pending:
                 await self.company.come(self.pending)
-                lot = self.pending[: self.items_max]
+                batch = self.pending[: self.items_max]
                 del self.pending[: self.items_max]
-                await self.flush(lot)
+                await self.flush(batch)
         except BaseException as error:
             self.give_up(error)
             raise
@@ -104,11 +104,11 @@ class Lots(Generic[Item]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Collects items from many callers and flushes them in lots, each caller with its own result.
+    """Collects items from many callers and flushes them in batches, each caller with its own result.
 
     `flush` gets the items in the order they came and returns one result for each, in that order. When it raises, every
-    caller of that lot gets the error. `items_max` bounds one lot, `pending_max` what may wait: beyond it `add` raises
-    Unavailable at once.
+    caller of that batch gets the error. `items_max` bounds one batch, `pending_max` what may wait: beyond it `add`
+    raises Unavailable at once.
     """
 
     def __init__(
@@ -120,12 +120,14 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self.flush = flush
         self.pending_max = pending_max
-        self.lots: Lots[tuple[Item, asyncio.Future[Result]]] = Lots(self.flush_lot, refuse, items_max=items_max)
+        self.queue: BatchQueue[tuple[Item, asyncio.Future[Result]]] = BatchQueue(
+            self.flush_batch, refuse, items_max=items_max
+        )
 
     @property
     def runner(self) -> "asyncio.Task[None] | None":
         """The task that flushes, while there is something to flush."""
-        return self.lots.runner
+        return self.queue.runner
 
     async def add(self, item: Item) -> Result:
         """Return the result for `item` after the flush that carried it.
@@ -136,27 +138,27 @@ class Batcher(Generic[Item, Result]):
 
     def submit(self, item: Item) -> asyncio.Future[Result]:
         """Hand in `item` now; the future resolves after the flush that carries it."""
-        if len(self.lots.pending) >= self.pending_max:
+        if len(self.queue.pending) >= self.pending_max:
             raise Unavailable(f"{self.pending_max:,} requests are waiting already; try again in a moment.")
         future: asyncio.Future[Result] = get_running_loop().create_future()
-        self.lots.hand_in((item, future))
+        self.queue.hand_in((item, future))
         return future
 
     async def drain(self) -> None:
         """Return when everything handed in so far has been flushed."""
-        await self.lots.drain()
+        await self.queue.drain()
 
-    async def flush_lot(self, lot: list[tuple[Item, asyncio.Future[Result]]]) -> None:
-        """Flush one lot and hand each caller its result, or all of them the error."""
+    async def flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        """Flush one batch and hand each caller its result, or all of them the error."""
         try:
-            results = await self.flush([item for item, _ in lot])
-            for (_, future), result in zip(lot, results, strict=True):
+            results = await self.flush([item for item, _ in batch])
+            for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
         except Exception as error:
-            refuse(lot, error)
+            refuse(batch, error)
         except BaseException as error:
-            refuse(lot, error)
+            refuse(batch, error)
             raise
 
 

@@ -1,4 +1,4 @@
-"""What workers may expect of the settler: outcomes are committed in lots, and nothing stays in hand in the end."""
+"""What workers may expect of the settler: outcomes are committed in batches, and nothing stays in hand in the end."""
 
 import asyncio
 
@@ -64,8 +64,8 @@ async def test_a_settler_whose_task_is_cancelled_holds_nothing(store: Store) -> 
     lost, kept = await claimed(store, 2)
     settler.buffer.put([lost, kept])
     await settler.hand_in(success(lost))
-    assert settler.lots.runner is not None
-    settler.lots.runner.cancel()
+    assert settler.queue.runner is not None
+    settler.queue.runner.cancel()
     await settler.finish()
     assert list(settler.buffer.leases.held) == [kept.lease]
     await settler.hand_in(success(kept))

@@ -144,7 +144,7 @@ async def test_a_runner_that_dies_leaves_nobody_waiting(monkeypatch: pytest.Monk
     async def die(*_: object) -> None:
         raise error
 
-    places: list[tuple[object, str]] = [(batcher.lots.company, "come"), (batcher, "flush")]
+    places: list[tuple[object, str]] = [(batcher.queue.company, "come"), (batcher, "flush")]
     for owner, name in places:
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, die)

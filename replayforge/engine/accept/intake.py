@@ -27,7 +27,7 @@ from replayforge.domain.event import (
 )
 from replayforge.domain.identity import event_id_for_key, new_event_id, to_bytes
 from replayforge.domain.lifecycle import State
-from replayforge.engine.accept.entrance import Entrance
+from replayforge.engine.accept.ingest_limiter import IngestLimiter
 from replayforge.engine.accept.known_events import KnownEvents
 from replayforge.engine.accept.window import Window, WindowEntry
 from replayforge.forgelog.log import ForgeLog
@@ -112,7 +112,7 @@ class Intake:
         self.telemetry = telemetry
         self.key_memory = remembered_in_words(keys_seconds)
         self.known = KnownEvents(store)
-        self.entrance = Entrance()
+        self.limiter = IngestLimiter()
         self.arriving: list[tuple[EventRecord, NewRecord]] = []
         self.handing_over: asyncio.Task[None] | None = None
         self.company = Company(log.options.limits.batch_records_max)
@@ -155,7 +155,7 @@ class Intake:
 
     async def accept_record(self, record: EventRecord) -> Receipt:
         """Have one record made durable, or find the event that its id names already."""
-        if record.idempotency_key is None and self.window.find(record.id) is None and self.entrance.enter(1):
+        if record.idempotency_key is None and self.window.find(record.id) is None and self.limiter.admit(1):
             # A fresh id cannot be known to anybody, so there is nothing to look up and nobody to wait for.
             place = self.window.reserve(record)
             leader = place.leader = get_running_loop().create_future()
@@ -174,7 +174,7 @@ class Intake:
         place = self.window.find(record.id)
         if place is None:
             place = self.window.reserve(record)
-            self.entrance.enter_first(1)
+            self.limiter.admit_first(1)
             self.append([record])
         return await shield(place.offset)
 
@@ -199,9 +199,14 @@ class Intake:
             results[index] = outcome
         return [result for result in results if result is not None]
 
-    def check_line(self) -> None:
-        """Raise Overloaded where so many stand in line that whoever comes now is refused."""
-        self.entrance.check_line()
+    @property
+    def queued_events(self) -> int:
+        """How many events wait to be let into the log."""
+        return self.limiter.queued_events
+
+    def check_queue(self) -> None:
+        """Raise Overloaded where so many events are queued that whoever comes now is refused."""
+        self.limiter.check_queue()
 
     def check_room(self, count: int) -> None:
         """Raise Unavailable when so many events cannot be accepted now."""
@@ -265,8 +270,8 @@ class Intake:
         try:
             known = await self.known.find([record.id for record in records if record.idempotency_key is not None])
             fresh = [record for record in records if record.id not in known]
-            if fresh and not self.entrance.enter(len(fresh)):
-                await self.entrance.stand_in_line(len(fresh))
+            if fresh and not self.limiter.admit(len(fresh)):
+                await self.limiter.wait_turn(len(fresh))
         except BaseException as error:
             for record in records:
                 self.window.abandon(record.id, Unavailable(f"The request that led was ended: {error!r}."))
@@ -278,7 +283,7 @@ class Intake:
             self.append(fresh)
 
     def append(self, records: list[EventRecord]) -> None:
-        """Hand the records, which have been let in, to the log, together with what others bring in the same turns.
+        """Hand the records, which have been admitted, to the log, together with what others bring in the same turns.
 
         The window learns the outcome even if the caller goes away meanwhile.
         """
@@ -307,15 +312,15 @@ class Intake:
         try:
             durable = self.log.append([encoded for _, encoded in pairs])
         except Exception as error:  # whatever it is, those who wait must hear of it
-            self.entrance.leave(len(records))
+            self.limiter.release(len(records))
             for record in records:
                 self.window.abandon(record.id, error)
             return
         durable.add_done_callback(lambda future: self.resolve(records, future))
 
     def resolve(self, records: list[EventRecord], durable: asyncio.Future[int]) -> None:
-        """Tell the window what the log said of these records, and let the next ones in."""
-        self.entrance.leave(len(records))
+        """Tell the window what the log said of these records, and admit the next ones."""
+        self.limiter.release(len(records))
         error = OutcomeUnknown() if durable.cancelled() else durable.exception()
         if error is not None:
             for record in records:

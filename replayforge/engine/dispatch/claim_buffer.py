@@ -179,7 +179,8 @@ class ClaimBuffer:
     def worthwhile_room(self) -> int:
         """Return how many events may be claimed, if that is worth a claim; else 0.
 
-        While workers still find events to begin, half of what is fetched ahead is: one lot is claimed as another runs.
+        While workers still find events to begin, half of what is fetched ahead is worth one: a batch is claimed while
+        another runs.
         """
         room = self.room()
         return 0 if room <= 0 or (self.unstarted and room < self.prefetch.count // 2) else room

@@ -17,7 +17,7 @@ from replayforge.domain.event import EVENT_RECORD_TYPE, EventRecord, Lease, deco
 from replayforge.domain.lifecycle import Reason
 from replayforge.engine.accept.window import Window
 from replayforge.engine.dispatch.claim_desk import ClaimDesk
-from replayforge.engine.dispatch.patience import Patience
+from replayforge.engine.dispatch.worker_wait import WorkerWait
 from replayforge.engine.service_loop import UNTIL_WOKEN, Outage, run_until
 from replayforge.forgelog.errors import GapError, LogClosed, LogPoisoned
 from replayforge.forgelog.log import ForgeLog
@@ -60,7 +60,7 @@ class Dispatcher:
         self.store = store
         self.window = window
         self.desk = desk
-        self.patience = Patience(desk, window)
+        self.worker_wait = WorkerWait(desk, window)
         self.clock = clock
         self.telemetry = telemetry
         self.incarnation = incarnation
@@ -105,7 +105,7 @@ class Dispatcher:
 
     async def project_stretch(self) -> None:
         """Project the next records beyond the cursor."""
-        room = await self.patience.room()
+        room = await self.worker_wait.room()
         try:
             records = self.next_records(RECORDS_MAX if room is None else room)
         except GapError as gap:
@@ -207,7 +207,7 @@ class Dispatcher:
         """Return once the record at `offset` has its row; raises OutcomeUnknown when the store takes too long."""
         try:
             async with timeout(STORED_SECONDS_MAX), self.moved:
-                with self.patience.none():
+                with self.worker_wait.suspended():
                     await self.moved.wait_for(lambda: self.projected >= offset)
         except TimeoutError:
             raise OutcomeUnknown(
@@ -219,7 +219,7 @@ class Dispatcher:
         """Return once everything that was accepted has its row, or when the time is over."""
         with contextlib.suppress(TimeoutError):
             async with timeout(timeout_seconds), self.moved:
-                with self.patience.none():
+                with self.worker_wait.suspended():
                     await self.moved.wait_for(lambda: len(self.window) == 0 or self.log.poisoned is not None)
 
     def events_of(self, records: list[Record]) -> list[tuple[int, EventRecord]]:

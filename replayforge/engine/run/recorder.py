@@ -80,17 +80,17 @@ class Recorder:
 
         return await shield(own_task(self.outage.outlast(take, self.giving_up)))
 
-    async def commit(self, lot: list[Handed]) -> list[StepCommitted]:
+    async def commit(self, batch: list[Handed]) -> list[StepCommitted]:
         """Commit, however long the store takes to answer; only a daemon that ends gives up."""
-        commits = [commit for commit, _ in lot]
+        commits = [commit for commit, _ in batch]
         try:
             committed = await self.outage.outlast(lambda: self.store.record_steps(commits), self.giving_up)
             crashpoints.reach("step.committed", len(commits))
         except BaseException:
-            for commit, told in lot:
+            for commit, told in batch:
                 told(commit, None)
             raise
-        for (commit, told), said in zip(lot, committed, strict=True):
+        for (commit, told), said in zip(batch, committed, strict=True):
             told(commit, said)
         self.report(commits, committed)
         return committed

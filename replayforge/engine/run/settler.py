@@ -1,4 +1,4 @@
-"""Commits outcomes in lots; what a handler finished is kept until the store has taken it."""
+"""Commits outcomes in batches; what a handler finished is kept until the store has taken it."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from replayforge import crashpoints, forks
-from replayforge.batching import Lots
+from replayforge.batching import BatchQueue
 from replayforge.domain.errors import Unavailable, Unstorable
 from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.verdict import error_signature
@@ -34,7 +34,7 @@ class Settler:
         self.telemetry = telemetry
         self.pace = Pace(buffer.clock)
         telemetry.listen(self.pace.note_replay, ["event.replayed"])
-        self.lots = Lots(self.settle, self.forsake)
+        self.queue = BatchQueue(self.settle, self.forsake)
         self.has_room = asyncio.Event()
         self.outage = Outage(telemetry)
         self.giving_up = asyncio.Event()
@@ -46,10 +46,10 @@ class Settler:
         """
         if forks.is_child():
             os._exit(0)
-        while len(self.lots.pending) >= UNSETTLED_MAX:
+        while len(self.queue.pending) >= UNSETTLED_MAX:
             self.has_room.clear()
             await self.has_room.wait()
-        self.lots.hand_in(settlement)
+        self.queue.hand_in(settlement)
 
     def give_up(self) -> None:
         """Try no commit again from now on: the daemon ends, and what is not committed runs again."""
@@ -57,34 +57,34 @@ class Settler:
 
     async def finish(self) -> None:
         """Return when every outcome that was handed in is committed, or given up because the daemon ends."""
-        await self.lots.drain()
+        await self.queue.drain()
 
-    async def settle(self, lot: list[Settlement]) -> None:
-        """Commit one lot, and forget its events once that is done."""
+    async def settle(self, batch: list[Settlement]) -> None:
+        """Commit one batch, and forget its events once that is done."""
         try:
-            await self.commit(lot)
+            await self.commit(batch)
         except Exception as error:
-            self.forsake(lot, error)
+            self.forsake(batch, error)
         except BaseException as error:
-            self.forsake(lot, error)
+            self.forsake(batch, error)
             raise
         else:
-            self.forget(lot)
+            self.forget(batch)
 
-    def forsake(self, lot: list[Settlement], error: BaseException) -> None:
+    def forsake(self, batch: list[Settlement], error: BaseException) -> None:
         """Forget events whose outcomes are not committed and never will be: the sweep will have them run again."""
         if not isinstance(error, (Unavailable, asyncio.CancelledError)):
-            for settlement in lot:
+            for settlement in batch:
                 self.telemetry.emit("attempt.unsettled", event_id=settlement.event.id, error=repr(error))
-        self.forget(lot)
+        self.forget(batch)
 
-    def forget(self, lot: list[Settlement]) -> None:
+    def forget(self, batch: list[Settlement]) -> None:
         """Note that nothing of these is in the hands of this process any more."""
-        self.buffer.release(*[settlement.event.lease for settlement in lot])
+        self.buffer.release(*[settlement.event.lease for settlement in batch])
         self.has_room.set()
 
     async def commit(self, settlements: list[Settlement]) -> None:
-        """Commit one lot; an outcome that the store cannot take does not keep the others from being committed."""
+        """Commit one batch; an outcome that the store cannot take does not keep the others from being committed."""
         try:
             await self.commit_patiently(settlements)
         except Unavailable:
@@ -94,7 +94,7 @@ class Settler:
                 await self.commit_alone(settlement)
 
     async def commit_alone(self, settlement: Settlement) -> None:
-        """Commit one outcome of a lot that failed, and report it if it is the one that cannot be committed.
+        """Commit one outcome of a batch that failed, and report it if it is the one that cannot be committed.
 
         What the store can never take is tried with a text that it can, and in the end the event is buried: running it
         again would come to the same.
@@ -121,24 +121,15 @@ class Settler:
 
     async def commit_patiently(self, settlements: list[Settlement]) -> None:
         """Commit, however long the store takes to answer; only a daemon that ends gives up."""
-        while True:
-            try:
-                settled = await self.store.settle(settlements)
-            except Unavailable as error:
-                if self.giving_up.is_set():
-                    raise
-                await self.outage.wait(error, self.giving_up)
-            else:
-                self.outage.over()
-                crashpoints.reach("settle.committed")
-                if crashpoints.armed and any(settlement.parked for settlement in settlements):
-                    crashpoints.reach("park.committed")
-                if settled.woken:
-                    crashpoints.reach("wake.committed", len(settled.woken))
-                    self.publisher.offer(settled.woken)
-                lost = set(map(id, settled.fenced))
-                self.report([settlement for settlement in settlements if id(settlement) not in lost], settled.fenced)
-                return
+        settled = await self.outage.outlast(lambda: self.store.settle(settlements), self.giving_up)
+        crashpoints.reach("settle.committed")
+        if crashpoints.armed and any(settlement.parked for settlement in settlements):
+            crashpoints.reach("park.committed")
+        if settled.woken:
+            crashpoints.reach("wake.committed", len(settled.woken))
+            self.publisher.offer(settled.woken)
+        lost = set(map(id, settled.fenced))
+        self.report([settlement for settlement in settlements if id(settlement) not in lost], settled.fenced)
 
     def report(self, committed: list[Settlement], fenced: list[Settlement]) -> None:
         """Tell what was committed and what was dropped."""

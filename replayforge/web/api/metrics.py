@@ -47,6 +47,8 @@ class DaemonCollector:
         yield events
         yield GaugeMetricFamily("replayforge_accepted", "Events acknowledged", value=self.ledger.accepted)
         yield GaugeMetricFamily("replayforge_lost", "Acknowledged events without a row", value=self.ledger.lost)
+        queued = self.context.intake.queued_events
+        yield GaugeMetricFamily("replayforge_ingest_queued_events", "Events that wait to be accepted", value=queued)
         yield GaugeMetricFamily(
             "replayforge_unprojected", "Accepted events without a row yet", value=self.ledger.unprojected
         )

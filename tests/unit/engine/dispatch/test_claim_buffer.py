@@ -74,7 +74,7 @@ async def test_nothing_is_reserved_after_closing() -> None:
 
 
 async def test_room_is_offered_by_halves_while_enough_waits() -> None:
-    """While workers find events to begin, the next lot is worth a claim when it is half of what is fetched ahead."""
+    """While workers find events to begin, the next batch is worth a claim when it is half of what is fetched ahead."""
     clock = FakeClock()
     buffer = ClaimBuffer(clock, workers=1)
     buffer.prefetch.count, buffer.prefetch.started = 8, clock.monotonic()

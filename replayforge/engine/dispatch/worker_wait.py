@@ -15,8 +15,8 @@ BEHIND_SECONDS_MAX = 5.0  # so long rows may be behind the log because of this
 CAUGHT_UP_EVENTS = 500  # so few are no backlog of the log
 
 
-class Patience:
-    """Says for how many fresh events it is time.
+class WorkerWait:
+    """Says how many fresh events get their rows now.
 
     One that is queued first is written a second time, published, read, and looked up again to be claimed. So it stays
     in the log until a worker is free, if that is soon: where handlers are slow, where a backlog goes first, where other
@@ -63,7 +63,7 @@ class Patience:
         return change.done()
 
     @contextmanager
-    def none(self) -> Iterator[None]:
+    def suspended(self) -> Iterator[None]:
         """Have none wait meanwhile, since somebody waits for a row."""
         self.rows_awaited += 1
         self.buffer.look_again()

@@ -1,4 +1,4 @@
-"""Patience: fresh events wait in the log for workers that are soon free, and for nothing else."""
+"""WorkerWait: fresh events wait in the log for workers that are soon free, and for nothing else."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from replayforge.domain.lifecycle import State
-from replayforge.engine.dispatch import patience
+from replayforge.engine.dispatch import worker_wait
 from replayforge.engine.dispatch.dispatcher import Dispatcher
 from tests.support.dispatch_parts import Parts, accept, catch_up, dispatch_parts, dispatching
 
@@ -30,7 +30,7 @@ async def dispatcher(parts: Parts) -> AsyncIterator[Dispatcher]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing wait in vain while a test lasts."""
-    monkeypatch.setattr(patience, "WAIT_SECONDS_MAX", NEVER_SECONDS)
+    monkeypatch.setattr(worker_wait, "WAIT_SECONDS_MAX", NEVER_SECONDS)
 
 
 async def begun(dispatcher: Dispatcher) -> "asyncio.Task[None]":
@@ -72,7 +72,7 @@ async def test_what_has_waited_in_vain_is_queued_and_the_next_do_not_wait(
     ids = await accept(dispatcher, 5)
     await catch_up(dispatcher)
     assert await parts.states(ids) == [State.PROCESSING] * 2 + [State.QUEUED] * 3
-    monkeypatch.setattr(patience, "WAIT_SECONDS_MAX", NEVER_SECONDS)
+    monkeypatch.setattr(worker_wait, "WAIT_SECONDS_MAX", NEVER_SECONDS)
     later = await accept(dispatcher, 2)
     await asyncio.wait_for(catch_up(dispatcher), 20)
     assert await parts.states(later) == [State.QUEUED] * 2
@@ -100,9 +100,9 @@ async def test_where_something_else_goes_first_none_waits(
         "backlog": lambda: parts.desk.note_backlog(more=True),
         "others": lambda: parts.desk.note_others(living=True),
         "closed": parts.buffer.close,
-        "behind": lambda: monkeypatch.setattr(patience, "BEHIND_SECONDS_MAX", -1.0),
+        "behind": lambda: monkeypatch.setattr(worker_wait, "BEHIND_SECONDS_MAX", -1.0),
     }
-    monkeypatch.setattr(patience, "CAUGHT_UP_EVENTS", 0)
+    monkeypatch.setattr(worker_wait, "CAUGHT_UP_EVENTS", 0)
     await accept(dispatcher, 5)
     work = await begun(dispatcher) if why != "behind" else None
     assert why == "behind" or dispatcher.projected == 2
