@@ -62,9 +62,9 @@ async def test_hanging_handler_is_timed_out_and_retried(tmp_path: Path, kind: st
     handlers.on("*", timeout_seconds=0.2)(hang if kind == "coroutine" else hang_thread)
     async with open_house(tmp_path, handlers) as house:
         event = await house.reaches(await house.send(), "succeeded")
-        assert [attempt["outcome"] for attempt in event["attempts"]] == ["succeeded", "timed_out"]
-        assert event["attempt_count"] == 1
-        assert "0.2 s" in event["attempts"][1]["error"]
+        last, *before = [attempt["outcome"] for attempt in event["attempts"]]
+        assert (last, {*before}, event["attempt_count"]) == ("succeeded", {"timed_out"}, len(before))
+        assert "0.2 s" in event["attempts"][-1]["error"]
 
 
 async def test_hanging_for_ever_is_a_dead_letter() -> None:

@@ -189,7 +189,6 @@ async def test_what_a_daemon_holds_that_stands_still_in_the_middle_of_a_statemen
 
     What a stopped daemon had locked went on being locked for as long as it was stopped.
     """
-    monkeypatch.setattr(nodes, "STALLED_SECONDS", 0.2)
     schema = url.partition("search_path=")[2].partition("&")[0]
     stopped = await asyncpg.connect(url.partition("?")[0], server_settings={"application_name": "replayforge"})
     process = stopped.get_server_pid()
@@ -204,6 +203,7 @@ async def test_what_a_daemon_holds_that_stands_still_in_the_middle_of_a_statemen
         assert [tuple(row) for row in await sessions()] == [("active", "ClientRead")]
         await house.daemon.store.end_stalled_transactions(60)
         assert await sessions() != []
+    monkeypatch.setattr(nodes, "STALLED_SECONDS", 0.2)
     async with open_daemon(url, **{"janitor.sweep_seconds": 0.2}) as house:
 
         async def gone() -> bool:
