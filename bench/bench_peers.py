@@ -284,9 +284,10 @@ def fate(file: Path, open_jobs: int, left: int, seconds: float) -> str:
     )
 
 
-def line(name: str, accepted: float, ended: float, cpu_ms: float) -> str:
+def line(name: str, accepted: float | None, ended: float, cpu_ms: float) -> str:
     """Return a line of the table."""
-    return f"{name:52} {accepted:10,.0f} {ended:9,.0f} {cpu_ms:9.2f}"
+    taken_in = "" if accepted is None else f"{accepted:,.0f}"
+    return f"{name:52} {taken_in:>10} {ended:9,.0f} {cpu_ms:9.2f}"
 
 
 @contextlib.contextmanager
@@ -337,7 +338,7 @@ def measure_replayforge(name: str, folder: Path, chosen: dict[str, Any]) -> None
     with daemon(folder / "steps", settings=chosen | {"workers.count": str(bench_steps.AT_ONCE)}) as running:
         steps = [bench_steps.rate(running) for _ in range(ROUNDS)]
         rate, cpu = (statistics.median(one[index] for one in steps) for index in (0, 1))
-        print(line(f"ReplayForge, {name}, ten steps, steps/s", float("nan"), rate, cpu / 1000), flush=True)
+        print(line(f"ReplayForge, {name}, ten steps, steps/s", None, rate, cpu / 1000), flush=True)
     print(f"    {replayforge_killed(folder, chosen)}", flush=True)
 
 

@@ -204,9 +204,15 @@ class Intake:
         """How many events wait to be let into the log."""
         return self.limiter.queued_events
 
-    def check_queue(self) -> None:
-        """Raise Overloaded where so many events are queued that whoever comes now is refused."""
+    def check_load(self) -> None:
+        """Raise Overloaded where so many events wait that whoever comes now is refused."""
         self.limiter.check_queue()
+        self.check_window(1)
+
+    def check_window(self, count: int) -> None:
+        """Raise Overloaded where so many more events may not wait for their rows."""
+        if not self.window.has_room(count):
+            raise Overloaded(f"{len(self.window):,} accepted events wait for the store; send it again in a moment.")
 
     def check_room(self, count: int) -> None:
         """Raise Unavailable when so many events cannot be accepted now."""
@@ -214,8 +220,7 @@ class Intake:
             raise Unavailable("The daemon is recovering or stopping; send it again in a moment.")
         if self.disk_low:
             raise Full
-        if not self.window.has_room(count):
-            raise Overloaded(f"{len(self.window):,} accepted events wait for the store; send it again in a moment.")
+        self.check_window(count)
         crashpoints.reach("ingest.received")
 
     def record(self, envelope: Envelope, now_us: int, replay_of: StoredEvent | None, trace: str | None) -> EventRecord:

@@ -24,11 +24,12 @@ class WindowEntry:
 class Window:
     """Holds each event id from its reservation at ingest until its row is committed.
 
-    At most `events_max` at a time; the caller asks `has_room` before it reserves.
+    At most `events_max` at a time, and fewer while it is narrowed; the caller asks `has_room` before it reserves.
     """
 
     def __init__(self, events_max: int) -> None:
-        self.events_max = events_max
+        self.events_max = self.narrowed_to = events_max
+        self.released = 0
         self.entries: dict[str, WindowEntry] = {}
         self.in_log_order: deque[tuple[int, str]] = deque()
 
@@ -37,7 +38,15 @@ class Window:
 
     def has_room(self, count: int) -> bool:
         """Tell whether `count` more events may come in."""
-        return len(self.entries) + count <= self.events_max
+        return len(self.entries) + count <= self.narrowed_to
+
+    def narrow(self, events_max: int) -> None:
+        """Let in no more than so many until it is told otherwise, or is empty."""
+        self.narrowed_to = min(self.events_max, events_max)
+
+    def widen(self) -> None:
+        """Let in as many as ever."""
+        self.narrowed_to = self.events_max
 
     def find(self, event_id: str) -> WindowEntry | None:
         """Return the event's place in the window, if it is there."""
@@ -80,3 +89,6 @@ class Window:
         while self.in_log_order and self.in_log_order[0][0] <= offset:
             _, event_id = self.in_log_order.popleft()
             self.entries.pop(event_id, None)
+            self.released += 1
+        if not self.entries:
+            self.widen()

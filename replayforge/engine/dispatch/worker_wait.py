@@ -7,12 +7,14 @@ from time import monotonic
 
 from replayforge.engine.accept.window import Window
 from replayforge.engine.dispatch.claim_desk import ClaimDesk
+from replayforge.engine.dispatch.saturation import Saturation
 
 WAIT_SECONDS_MAX = 0.05
 WAIT_TURNS_MAX = 10  # of the loop: what takes no time ends in them, however much else the loop has to do
 SLOW_SECONDS = 1.0  # so long none waits after one that waited in vain
-BEHIND_SECONDS_MAX = 5.0  # so long rows may be behind the log because of this
+BEHIND_SECONDS_MAX = 5.0  # so long rows may be behind the log because of this, and longer in a saturated process
 CAUGHT_UP_EVENTS = 500  # so few are no backlog of the log
+WINDOW_EVENTS_MIN = 10_000  # to which ingest is narrowed at most
 
 
 class WorkerWait:
@@ -21,6 +23,9 @@ class WorkerWait:
     One that is queued first is written a second time, published, read, and looked up again to be claimed. So it stays
     in the log until a worker is free, if that is soon: where handlers are slow, where a backlog goes first, where other
     daemons may be free, and where somebody waits for a row, none waits.
+
+    Nor does any once rows have been behind the log for `BEHIND_SECONDS_MAX`, unless the process is out of processor
+    time: then rows that are written twice would be paid for with outcomes, so ingest refuses what would take longer.
     """
 
     def __init__(self, desk: ClaimDesk, window: Window) -> None:
@@ -30,6 +35,7 @@ class WorkerWait:
         self.rows_awaited = 0
         self.slow_until = 0.0
         self.behind_since: float | None = None
+        self.saturation = Saturation()
 
     async def room(self) -> int | None:
         """Return how many fresh events workers are free for, once there are any; None where none is to wait."""
@@ -41,13 +47,20 @@ class WorkerWait:
         return None
 
     def pays(self, now: float) -> bool:
-        """Tell whether it is worth while to wait."""
+        """Tell whether it is worth while to wait, and have ingest refuse what would wait for too long."""
         if len(self.window) <= CAUGHT_UP_EVENTS:
             self.behind_since = None
         elif self.behind_since is None:
             self.behind_since = now
+        is_saturated = self.saturation.measure(now, self.window.released)
         is_behind = self.behind_since is not None and now - self.behind_since > BEHIND_SECONDS_MAX
-        return self.desk.fresh_first and not (is_behind or self.rows_awaited or now < self.slow_until)
+        may_wait = self.desk.fresh_first and not self.rows_awaited and now >= self.slow_until
+        if may_wait and is_behind and is_saturated:
+            in_time = int(self.saturation.rows_per_second * BEHIND_SECONDS_MAX)
+            self.window.narrow(max(WINDOW_EVENTS_MIN, in_time))
+        else:
+            self.window.widen()
+        return may_wait and (is_saturated or not is_behind)
 
     async def room_again(self) -> bool:
         """Return once there is room, or something else may have changed; False where nothing has, in its time.

@@ -124,7 +124,7 @@ async def post_array(request: web.Request, read: ReadEvent) -> web.Response:
     check_type(request, JSON)
     context = context_of(request)
     limits = context.limits
-    context.intake.check_queue()  # what would be refused is not taken apart first
+    context.intake.check_load()  # what would be refused is not taken apart first
     pieces = await read_array(request, limits.bulk_bytes_max, limits.bulk_events_max)
     trace_of_each = partial(trace_of_request, request)
     items = await accept_pieces(context, pieces, 0, trace_of_each, read)

@@ -1,13 +1,14 @@
 """WorkerWait: fresh events wait in the log for workers that are soon free, and for nothing else."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from replayforge.domain.lifecycle import State
-from replayforge.engine.dispatch import worker_wait
+from replayforge.engine.dispatch import saturation, worker_wait
 from replayforge.engine.dispatch.dispatcher import Dispatcher
 from tests.support.dispatch_parts import Parts, accept, catch_up, dispatch_parts, dispatching
 
@@ -102,6 +103,7 @@ async def test_where_something_else_goes_first_none_waits(
         "closed": parts.buffer.close,
         "behind": lambda: monkeypatch.setattr(worker_wait, "BEHIND_SECONDS_MAX", -1.0),
     }
+    monkeypatch.setattr(saturation, "MEASURED_SECONDS", math.inf)
     monkeypatch.setattr(worker_wait, "CAUGHT_UP_EVENTS", 0)
     await accept(dispatcher, 5)
     work = await begun(dispatcher) if why != "behind" else None
@@ -110,6 +112,26 @@ async def test_where_something_else_goes_first_none_waits(
     parts.buffer.look_again()
     await asyncio.wait_for(work or catch_up(dispatcher), 20)
     assert dispatcher.projected == 5
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(("is_saturated", "projected"), [(False, 5), (True, 2)])
+async def test_rows_stay_behind_while_the_process_is_out_of_processor_time(
+    parts: Parts, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch, is_saturated: bool, projected: int
+) -> None:
+    """However long; ingest lets in what gets its row in time, and as much as ever once that is over."""
+    monkeypatch.setattr(worker_wait, "BEHIND_SECONDS_MAX", -1.0)
+    monkeypatch.setattr(worker_wait, "CAUGHT_UP_EVENTS", 0)
+    monkeypatch.setattr(saturation, "MEASURED_SECONDS", math.inf)
+    monkeypatch.setattr(worker_wait, "WINDOW_EVENTS_MIN", 4)
+    dispatcher.worker_wait.saturation.is_there = is_saturated
+    await accept(dispatcher, 5)
+    work = await begun(dispatcher)
+    assert (dispatcher.projected, dispatcher.window.has_room(2)) == (projected, not is_saturated)
+    for _ in range(5 - projected):
+        await parts.finish()
+    await asyncio.wait_for(work, 20)
+    assert (dispatcher.projected, dispatcher.window.has_room(1_000)) == (5, True)
 
 
 @pytest.mark.usefixtures("patient")
