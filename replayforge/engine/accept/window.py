@@ -28,7 +28,8 @@ class Window:
     """
 
     def __init__(self, events_max: int) -> None:
-        self.events_max = self.narrowed_to = events_max
+        self.events_max = events_max
+        self.narrowed_to: int | None = None
         self.released = 0
         self.entries: dict[str, WindowEntry] = {}
         self.in_log_order: deque[tuple[int, str]] = deque()
@@ -38,15 +39,15 @@ class Window:
 
     def has_room(self, count: int) -> bool:
         """Tell whether `count` more events may come in."""
-        return len(self.entries) + count <= self.narrowed_to
+        return len(self.entries) + count <= min(self.events_max, self.narrowed_to or self.events_max)
 
     def narrow(self, events_max: int) -> None:
         """Let in no more than so many until it is told otherwise, or is empty."""
-        self.narrowed_to = min(self.events_max, events_max)
+        self.narrowed_to = events_max
 
     def widen(self) -> None:
         """Let in as many as ever."""
-        self.narrowed_to = self.events_max
+        self.narrowed_to = None
 
     def find(self, event_id: str) -> WindowEntry | None:
         """Return the event's place in the window, if it is there."""
