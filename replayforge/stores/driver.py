@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from replayforge.domain.errors import Unavailable
+from replayforge.domain.errors import Unavailable, Unstorable
 from replayforge.stores.batches import BATCHES
 from replayforge.stores.rows import Row
 
@@ -92,9 +92,10 @@ class Writes:
     def note(self, error: Exception | None, *, changed: bool = True) -> None:
         """Note the end of a write; one that the database refused for what it was has reached the database.
 
-        One that found nothing to change says nothing of the next: a database that is read-only lets it pass.
+        One that found nothing to change says nothing of the next, nor does one that we gave up ourselves, as where a
+        lease is lost: a database that is read-only, or full, lets both pass.
         """
-        if changed or error is not None:
+        if (changed and error is None) or isinstance(error, (Unavailable, Unstorable)):
             self.error = str(error) if isinstance(error, Unavailable) else None
             self.ended = monotonic()
         for listener in self.listeners:

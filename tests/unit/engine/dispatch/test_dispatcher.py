@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -14,19 +12,7 @@ from replayforge.engine.dispatch.dispatcher import Dispatcher
 from replayforge.engine.service_loop import UNTIL_WOKEN
 from replayforge.forgelog.log import LogOptions, NewRecord
 from replayforge.stores.projection import CursorMoved, Projected, Projection
-from tests.support.dispatch_parts import INCARNATION, Parts, accept, catch_up, dispatch_parts, dispatching
-
-
-@pytest.fixture
-async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
-    async with dispatch_parts(tmp_path, workers=2) as parts:
-        yield parts
-
-
-@pytest.fixture
-async def dispatcher(parts: Parts) -> AsyncIterator[Dispatcher]:
-    async with dispatching(parts) as dispatcher:
-        yield dispatcher
+from tests.support.dispatch_parts import INCARNATION, Parts, accept, catch_up, dispatching
 
 
 def lose_next_answer(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,30 +2,23 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from replayforge.domain.lifecycle import State
 from replayforge.engine.dispatch import saturation, worker_wait
 from replayforge.engine.dispatch.dispatcher import Dispatcher
-from tests.support.dispatch_parts import Parts, accept, catch_up, dispatch_parts, dispatching
+from tests.support.dispatch_parts import Parts, accept, catch_up
 
 NEVER_SECONDS = 60.0
 
 
 @pytest.fixture
-async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
-    async with dispatch_parts(tmp_path, workers=2) as parts:
-        yield parts
-
-
-@pytest.fixture
-async def dispatcher(parts: Parts) -> AsyncIterator[Dispatcher]:
-    async with dispatching(parts) as dispatcher:
-        await dispatcher.tick()
-        yield dispatcher
+async def dispatcher(dispatcher: Dispatcher) -> Dispatcher:
+    """One that has found its place."""
+    await dispatcher.tick()
+    return dispatcher
 
 
 @pytest.fixture
