@@ -24,13 +24,14 @@ class WindowEntry:
 class Window:
     """Holds each event id from its reservation at ingest until its row is committed.
 
-    At most `events_max` at a time, and fewer while it is narrowed; the caller asks `has_room` before it reserves.
+    At most `events_max` at a time, and fewer while it is narrowed; the caller asks `has_room` before it reserves. A
+    narrowed one is exceeded by no more than one request, so that a large one comes in as well.
     """
 
     def __init__(self, events_max: int) -> None:
         self.events_max = events_max
         self.narrowed_to: int | None = None
-        self.released = 0
+        self.accepted = 0  # in all
         self.entries: dict[str, WindowEntry] = {}
         self.in_log_order: deque[tuple[int, str]] = deque()
 
@@ -39,10 +40,16 @@ class Window:
 
     def has_room(self, count: int) -> bool:
         """Tell whether `count` more events may come in."""
-        return len(self.entries) + count <= min(self.events_max, self.narrowed_to or self.events_max)
+        is_narrow = self.narrowed_to is not None and len(self.entries) >= self.narrowed_to
+        return not is_narrow and len(self.entries) + count <= self.events_max
+
+    @property
+    def durable_count(self) -> int:
+        """How many of the events are in the log."""
+        return len(self.in_log_order)
 
     def narrow(self, events_max: int) -> None:
-        """Let in no more than so many until it is told otherwise, or is empty."""
+        """Let nobody in while so many are there, until it is told otherwise."""
         self.narrowed_to = events_max
 
     def widen(self) -> None:
@@ -76,6 +83,7 @@ class Window:
         if place.leader is not None and not place.leader.done():
             place.leader.set_result(offset)
         self.in_log_order.append((offset, event_id))
+        self.accepted += 1
 
     def rebuild(self, event_id: str, offset: int) -> None:
         """Enter an event found in the log behind the cursor at start-up."""
@@ -90,6 +98,3 @@ class Window:
         while self.in_log_order and self.in_log_order[0][0] <= offset:
             _, event_id = self.in_log_order.popleft()
             self.entries.pop(event_id, None)
-            self.released += 1
-        if not self.entries:
-            self.widen()

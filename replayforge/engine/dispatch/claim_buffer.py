@@ -39,6 +39,7 @@ class ClaimBuffer:
         self.seeking: list[asyncio.Future[None]] = []  # who waits for room and no other change
         self.closed = False
         self.prefetch = Prefetch(workers)
+        self.ended = 0  # how many events workers were through with, in all
         self.reserved = 0
         self.left = left
 
@@ -128,6 +129,7 @@ class ClaimBuffer:
         if claimed is not None:
             self.settling.add(claimed.lease)
             self.prefetch.note_end()
+            self.ended += 1
             self.leases.end(claimed.lease)
             self.left(claimed.lease)
         if self.watching or self.seeking:

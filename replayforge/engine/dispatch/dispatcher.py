@@ -100,6 +100,7 @@ class Dispatcher:
                 await self.find_place()
         except Unavailable:
             self.certain = False  # nobody knows whether a commit without an answer happened
+            self.window.widen()  # while the store is away, the log takes what it can
             raise
         return 0.0
 

@@ -14,7 +14,8 @@ WAIT_TURNS_MAX = 10  # of the loop: what takes no time ends in them, however muc
 SLOW_SECONDS = 1.0  # so long none waits after one that waited in vain
 BEHIND_SECONDS_MAX = 5.0  # so long rows may be behind the log because of this, and longer in a saturated process
 CAUGHT_UP_EVENTS = 500  # so few are no backlog of the log
-WINDOW_EVENTS_MIN = 10_000  # to which ingest is narrowed at most
+EVENTS_PER_PROCESSOR_SECOND_MIN = 2_000  # fewer that are written twice take less than a fifth of the time
+WINDOW_EVENTS_MIN = 2_500  # to which ingest is narrowed at most
 
 
 class WorkerWait:
@@ -25,7 +26,8 @@ class WorkerWait:
     daemons may be free, and where somebody waits for a row, none waits.
 
     Nor does any once rows have been behind the log for `BEHIND_SECONDS_MAX`, unless the process is out of processor
-    time: then rows that are written twice would be paid for with outcomes, so ingest refuses what would take longer.
+    time, and much of that goes to what comes in: then rows that are written twice would be paid for with outcomes, so
+    ingest refuses what would take longer. Where handlers take it, nothing is refused.
     """
 
     def __init__(self, desk: ClaimDesk, window: Window) -> None:
@@ -48,19 +50,22 @@ class WorkerWait:
 
     def pays(self, now: float) -> bool:
         """Tell whether it is worth while to wait, and have ingest refuse what would wait for too long."""
-        if len(self.window) <= CAUGHT_UP_EVENTS:
+        if self.window.durable_count <= CAUGHT_UP_EVENTS:
             self.behind_since = None
         elif self.behind_since is None:
             self.behind_since = now
-        is_saturated = self.saturation.measure(now, self.window.released)
+        rows_cost_outcomes = (
+            self.saturation.measure(now, self.window.accepted, self.buffer.ended)
+            and self.saturation.events_per_processor_second >= EVENTS_PER_PROCESSOR_SECOND_MIN
+        )
         is_behind = self.behind_since is not None and now - self.behind_since > BEHIND_SECONDS_MAX
         may_wait = self.desk.fresh_first and not self.rows_awaited and now >= self.slow_until
-        if may_wait and is_behind and is_saturated:
-            in_time = int(self.saturation.rows_per_second * BEHIND_SECONDS_MAX)
+        if may_wait and is_behind and rows_cost_outcomes:
+            in_time = int(self.saturation.ended_per_second * BEHIND_SECONDS_MAX)
             self.window.narrow(max(WINDOW_EVENTS_MIN, in_time))
         else:
             self.window.widen()
-        return may_wait and (is_saturated or not is_behind)
+        return may_wait and (rows_cost_outcomes or not is_behind)
 
     async def room_again(self) -> bool:
         """Return once there is room, or something else may have changed; False where nothing has, in its time.

@@ -4,23 +4,18 @@ from functools import wraps
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from multidict import istr
 
 from replayforge.domain.trace import trace_of
 from replayforge.tracing import Tracer
 
-TRACEPARENT = istr("traceparent")
 TRACE: web.RequestKey[str] = web.RequestKey("trace", str)  # that of its span, if it has one
 
 
-def trace_of_request(request: web.Request, tracer: Tracer | None, told: str | None = None) -> str | None:
+def trace_of_request(request: web.Request, told: str | None = None) -> str | None:
     """Return the trace of what the request brings: that of its headers, else what its body has `told` of one."""
-    brings_one = TRACEPARENT in request.headers
-    if told is not None and not brings_one:
+    if told is not None and "traceparent" not in request.headers:
         return told
-    # Without a tracer no request has a span, and to ask for a key that is not there costs an exception.
-    span = None if tracer is None else request.get(TRACE)
-    return span or (trace_of(request.headers) if brings_one else None)
+    return request.get(TRACE) or trace_of(request.headers)
 
 
 def traced(tracer: Tracer | None, name: str, handler: Handler) -> Handler:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from replayforge.domain.errors import Unavailable
 from replayforge.domain.lifecycle import State
 from replayforge.engine.dispatch import saturation, worker_wait
 from replayforge.engine.dispatch.dispatcher import Dispatcher
+from tests.support.builders import record
 from tests.support.dispatch_parts import Parts, accept, catch_up
 
 NEVER_SECONDS = 60.0
@@ -107,24 +109,65 @@ async def test_where_something_else_goes_first_none_waits(
     assert dispatcher.projected == 5
 
 
+@pytest.fixture
+def behind(dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> Dispatcher:
+    """One whose rows have been behind the log for long, where one event a second is much; nothing is measured."""
+    monkeypatch.setattr(worker_wait, "CAUGHT_UP_EVENTS", 0)
+    monkeypatch.setattr(worker_wait, "EVENTS_PER_PROCESSOR_SECOND_MIN", 1.0)
+    monkeypatch.setattr(worker_wait, "WINDOW_EVENTS_MIN", 2)
+    monkeypatch.setattr(saturation, "MEASURED_SECONDS", math.inf)
+    dispatcher.worker_wait.behind_since = -math.inf
+    return dispatcher
+
+
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize(("is_saturated", "projected"), [(False, 5), (True, 2)])
+@pytest.mark.parametrize(
+    ("is_saturated", "events_per_processor_second", "projected"),
+    [(False, 1.0, 5), (True, 1.0, 2), pytest.param(True, 0.5, 5, id="handlers-take-the-time")],
+)
 async def test_rows_stay_behind_while_the_process_is_out_of_processor_time(
-    parts: Parts, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch, is_saturated: bool, projected: int
+    parts: Parts, behind: Dispatcher, is_saturated: bool, events_per_processor_second: float, projected: int
 ) -> None:
     """However long; ingest lets in what gets its row in time, and as much as ever once that is over."""
-    monkeypatch.setattr(worker_wait, "BEHIND_SECONDS_MAX", -1.0)
-    monkeypatch.setattr(worker_wait, "CAUGHT_UP_EVENTS", 0)
-    monkeypatch.setattr(saturation, "MEASURED_SECONDS", math.inf)
-    monkeypatch.setattr(worker_wait, "WINDOW_EVENTS_MIN", 4)
-    dispatcher.worker_wait.saturation.is_there = is_saturated
-    await accept(dispatcher, 5)
-    work = await begun(dispatcher)
-    assert (dispatcher.projected, dispatcher.window.has_room(2)) == (projected, not is_saturated)
+    behind.worker_wait.saturation.is_there = is_saturated
+    behind.worker_wait.saturation.events_per_processor_second = events_per_processor_second
+    await accept(behind, 5)
+    work = await begun(behind)
+    assert (behind.projected, behind.window.has_room(1)) == (projected, projected == 5)
     for _ in range(5 - projected):
         await parts.finish()
     await asyncio.wait_for(work, 20)
-    assert (dispatcher.projected, dispatcher.window.has_room(1_000)) == (5, True)
+    assert (behind.projected, behind.window.has_room(1_000)) == (5, True)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_while_the_store_is_away_the_log_takes_what_it_can(parts: Parts, behind: Dispatcher) -> None:
+    """Also where it goes away while ingest refuses what would wait for too long."""
+    behind.worker_wait.saturation.is_there = True
+    behind.worker_wait.saturation.events_per_processor_second = 1.0
+    await accept(behind, 5)
+    work = await begun(behind)
+    assert not behind.window.has_room(1)
+    await parts.store.close()
+    await parts.finish()
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(work, 20)
+    assert behind.window.has_room(900)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_what_waits_to_be_let_into_the_log_has_no_row_that_is_behind(
+    behind: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many clients at once are no backlog of the log."""
+    monkeypatch.setattr(worker_wait, "CAUGHT_UP_EVENTS", 5)
+    for number in range(10):
+        behind.window.reserve(record(f"queued-{number}"))
+    await accept(behind, 5)
+    work = await begun(behind)
+    assert (behind.projected, behind.worker_wait.behind_since) == (2, None)
+    behind.desk.buffer.close()
+    await asyncio.wait_for(work, 20)
 
 
 @pytest.mark.usefixtures("patient")
