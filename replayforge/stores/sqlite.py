@@ -10,6 +10,7 @@ from asyncio import create_task, ensure_future, get_running_loop, shield, timeou
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ SQLITE_VERSION_MIN = (3, 38, 0)  # ->> and RETURNING
 BUSY_TIMEOUT_SECONDS = 5
 READERS = 2  # of the engine: keys, claims, cursors
 LOOKERS = 2  # of pages and lists
-LOOK_STEPS = 10_000  # of SQLite's machine, less than a millisecond: so often it is asked whether a look may go on
+INTERRUPT_AGAIN_SECONDS = 0.05  # between two statements nothing hears an interrupt
 WAL_BYTES_MAX = 64 << 20
 TRUNCATE_SECONDS = 0.2  # how long writers may be kept waiting by readers while the write-ahead file is emptied
 TRANSACTIONS_PER_COMMIT_MAX = 256
@@ -105,6 +106,36 @@ class Statements:
         if ROWS_AS_JSON in sql:
             return decoded_rows(rows[0][0])
         return rows
+
+
+class Look:
+    """One reading transaction of somebody who looks; from outside it can be given up while it is under way.
+
+    Nothing is called between SQLite's steps: that would take the interpreter's lock, for which a long look would wait
+    hundreds of times while events arrive.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.raw: sqlite3.Connection | None = None
+
+    def carry_out(self, raw: sqlite3.Connection, work: Callable[[], Returned]) -> Returned:
+        """Do the work on one snapshot; in its thread."""
+        with self.lock:
+            self.raw = raw
+        raw.execute("BEGIN")
+        try:
+            return work()
+        finally:
+            with self.lock:  # what ends the snapshot is not to be interrupted
+                self.raw = None
+            raw.execute("ROLLBACK")
+
+    def interrupt(self) -> None:
+        """Have SQLite give up the statement that is under way, if one is."""
+        with self.lock:
+            if self.raw is not None:
+                self.raw.interrupt()
 
 
 class SqliteDriver(Statements):
@@ -192,27 +223,32 @@ class SqliteDriver(Statements):
                 connection = await self.free_lookers.get()
         except TimeoutError:
             raise TooSlow from None
-        hop = ensure_future(in_thread(connection, lambda raw: self.look_until(raw, deadline, transaction)))
+        hop = ensure_future(in_thread(connection, partial(self.looked, look := Look(), transaction)))
         # Whoever asked may be gone before the answer; the connection is free only when its thread is.
         hop.add_done_callback(lambda done: self.end_look(connection, done))
+        self.give_up_after(max(0.0, deadline - monotonic()), look, hop)
         with mapped_errors(self.path):
             return await shield(hop)
+
+    def looked(self, look: "Look", transaction: Transaction[Result], raw: sqlite3.Connection) -> Result:
+        """Carry out what somebody looks for; in the connection's thread."""
+        return look.carry_out(raw, lambda: self.carry_out(raw, transaction))
+
+    def give_up_after(self, seconds: float, look: "Look", hop: asyncio.Future[Any]) -> None:
+        """Give a look up after a time, unless it has ended by then."""
+
+        def give_up() -> None:
+            look.interrupt()
+            self.give_up_after(INTERRUPT_AGAIN_SECONDS, look, hop)
+
+        timer = get_running_loop().call_later(seconds, give_up)
+        hop.add_done_callback(lambda _: timer.cancel())
 
     def end_look(self, connection: aiosqlite.Connection, done: asyncio.Future[Any]) -> None:
         """Give a connection to the next one who looks; an error that nobody waits for is let go."""
         self.free_lookers.put_nowait(connection)
         if not done.cancelled():
             done.exception()
-
-    def look_until(self, raw: sqlite3.Connection, deadline: float, transaction: Transaction[Result]) -> Result:
-        """Carry out a reading transaction on one snapshot, and have SQLite give it up after a time."""
-        raw.execute("BEGIN")
-        raw.set_progress_handler(lambda: monotonic() > deadline, LOOK_STEPS)
-        try:
-            return self.carry_out(raw, transaction)
-        finally:
-            raw.set_progress_handler(None, 0)
-            raw.execute("ROLLBACK")
 
     def wal_bytes(self) -> int:
         """See Driver.wal_bytes."""
