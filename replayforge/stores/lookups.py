@@ -60,13 +60,14 @@ PAGE_BYTES_MAX = 4 << 20  # of contents and results on one page; the API shows e
 NEWEST_MAX = 5_000  # of the newest events, how many are looked at for the workflows they name
 LOOKS_BACK_MAX = 40  # how often one page looks at as many rows further back
 WORKFLOWS_MAX = 2_000  # how many workflows are found by going from name to name
-WORKFLOW_EVENTS_MAX = 10_000  # of one workflow, how many of its newest events a list counts
-ALONE_EVENTS_MAX = 20_000  # the same of a workflow that is looked at alone
+WORKFLOW_EVENTS_MAX = 1_000  # of one workflow, how many of its newest events a list counts
+ALONE_EVENTS_MAX = 10_000  # the same of a workflow that is looked at alone
 COUNTED_MAX = 50_000  # events after which a page of workflows ends
+COUNTED_AT_ONCE = 50  # workflows
 GONE = Content(b"null", b"{}")  # what is shown where somebody removed what came with an event
 SCAN_MAX = 10_000
 NEW_LETTERS_MAX = 1_000  # of one new error no more are counted
-LOOKED_AT_MAX = 250_000  # events that one page looks at where no index tells which of them pass its filter
+LOOKED_AT_MAX = 100_000  # events that one page looks at where no index tells which of them pass its filter
 NEAR_MAX = 5_000  # events among which it looks first: to count off all the others takes longer than most pages
 BEGINNING_MAX = 10_000  # events whose ids, workflows or keys begin with a text, up to which all of them are gathered
 LIKE_ESCAPES = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
@@ -86,7 +87,7 @@ FILTERS = {
     "idempotency_key": "AND idempotency_key = :idempotency_key",
 }
 # The indexes that lists go down, the one that names fewest events first; and what is found before a list is gone down.
-NAMED_BY_INDEX = ("workflow_id", "event_type", "state")
+NAMED_BY_INDEX = ("workflow_id", "error_signature", "event_type", "state")
 FOUND_BEFORE = frozenset({"awaits", "idempotency_key", "text"})
 TYPE_PATTERN = "AND event_type LIKE :event_type ESCAPE '\\'"
 TEXT = (
@@ -223,7 +224,8 @@ def page_of_rows(wanted: EventFilter, before_seq: int | None, limit: int) -> Ste
 def end_of_look(wanted: EventFilter, before_seq: int, count: int) -> Steps[int | None]:
     """Fetch the row number at which a look at so many events ends; None where it need not end before the list.
 
-    An index names the events of a workflow, a type or a state: all that a page can find among so many of those.
+    An index names the events of a workflow, an error, a type or a state: all that a page can find among so many of
+    those.
     """
     given = {name for name in FILTERS if getattr(wanted, name) is not None} | ({"text"} if wanted.text else set())
     named = next((name for name in NAMED_BY_INDEX if name in given), None)
@@ -312,19 +314,28 @@ def list_workflows(before_seq: int | None, limit: int, application: str | None) 
     With an application only its events count. There is no row for each workflow: one kept in every transaction that
     moves an event would cost each of them a statement, and a lock that every transaction of the workflow waits for.
     """
-    given, filters = of_application(application)
     ends, next_seq = yield from newest_workflows(before_seq or SEQ_MAX, limit, application)
     summaries: list[WorkflowSummary] = []
     counted = 0
-    for workflow_id, seq in ends:
-        if len(summaries) == limit or counted >= COUNTED_MAX:
-            next_seq = summaries[-1].cursor
-            break
-        asked = given | {"workflow_id": workflow_id, "count": WORKFLOW_EVENTS_MAX}
-        totals = yield Fetch("workflow_totals", asked, filters)
-        summaries.append(summary(workflow_id, seq, totals))
-        counted += summaries[-1].total
+    while counted < COUNTED_MAX and len(summaries) < min(limit, len(ends)):
+        some = ends[len(summaries) : min(limit, len(summaries) + COUNTED_AT_ONCE)]
+        for one in (yield from summaries_of(some, application)):
+            if counted < COUNTED_MAX:
+                summaries.append(one)
+                counted += one.total
+    if len(summaries) < len(ends):
+        next_seq = summaries[-1].cursor
     return WorkflowPage(summaries, next_seq)
+
+
+def summaries_of(ends: Sequence[tuple[str, int]], application: str | None) -> Steps[list[WorkflowSummary]]:
+    """Fetch how the newest events of some workflows stand, in one statement."""
+    given, filters = of_application(application)
+    asked = given | {"workflow_ids": [workflow_id for workflow_id, _ in ends], "count": WORKFLOW_EVENTS_MAX}
+    rows_of: dict[str, list[Row]] = {}
+    for workflow_id, *row in (yield Fetch("totals_of_workflows", asked, filters)):
+        rows_of.setdefault(workflow_id, []).append(row)
+    return [summary(workflow_id, seq, rows_of[workflow_id]) for workflow_id, seq in ends]
 
 
 def newest_workflows(

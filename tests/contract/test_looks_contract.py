@@ -1,6 +1,9 @@
 """What one daemon may expect where people look at much: the engine never waits, and no look goes on for long."""
 
 import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -100,3 +103,32 @@ async def test_a_page_of_workflows_counts_so_many_events(store: Store, monkeypat
     large = await store.workflow("large")
     assert large is not None
     assert (large.total, large.capped) == (11, False)
+
+
+async def test_a_page_of_workflows_is_counted_in_few_statements(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in one for each workflow: each of them would be a way to the database and back."""
+    names: list[str] = []
+
+    def asked(name: str, parameters: Mapping[str, Any] = MappingProxyType({}), filters: str = "") -> Fetch:
+        names.append(name)
+        return Fetch(name, dict(parameters), filters)
+
+    monkeypatch.setattr(lookups, "Fetch", asked)
+    monkeypatch.setattr(lookups, "COUNTED_AT_ONCE", 5)
+    ids = [f"w{number % 12}" for number in range(30)]
+    shops = ["shop" if number % 2 else "" for number in range(30)]
+    await put(
+        store,
+        [
+            record(f"event-{number}", workflow_id=one, application_name=shop or "default")
+            for number, (one, shop) in enumerate(zip(ids, shops, strict=True))
+        ],
+    )
+    names.clear()
+    page = await store.list_workflows(before_seq=None, limit=11)
+    assert [(one.workflow_id, one.total) for one in page.workflows] == [
+        (f"w{number % 12}", 3 if number % 12 < 6 else 2) for number in range(29, 18, -1)
+    ]
+    assert names == ["seq_behind", "newest_workflows", *3 * ["totals_of_workflows"]]
+    page = await store.list_workflows(before_seq=None, limit=3, application="shop")
+    assert [(one.workflow_id, one.total) for one in page.workflows] == [("w5", 3), ("w3", 3), ("w1", 3)]

@@ -1360,6 +1360,17 @@ FROM (
     WHERE workflow_id = :workflow_id {filters} ORDER BY seq DESC LIMIT :count
 ) AS newest GROUP BY state
 
+-- totals_of_workflows --
+-- The same of the newest events of each of some workflows.
+SELECT w.workflow_id, newest.state, count(*), max(newest.updated_at_us), min(newest.created_at_us), (
+    SELECT count(*) > :count FROM (SELECT 1 FROM events AS e WHERE e.workflow_id = w.workflow_id {filters} LIMIT :count + 1) AS counted
+)
+FROM jsonb_array_elements_text(:workflow_ids::jsonb) AS w (workflow_id) CROSS JOIN LATERAL (
+    SELECT e.state, e.updated_at_us, e.created_at_us FROM events AS e
+    WHERE e.workflow_id = w.workflow_id {filters} ORDER BY e.seq DESC LIMIT :count
+) AS newest
+GROUP BY w.workflow_id, newest.state
+
 -- seq_behind --
 -- The row number that lies so many rows before another one, of those that pass the filters.
 SELECT seq FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT 1 OFFSET :count

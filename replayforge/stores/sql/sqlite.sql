@@ -1299,6 +1299,15 @@ FROM (
     WHERE workflow_id = :workflow_id {filters} ORDER BY seq DESC LIMIT :count
 ) AS newest GROUP BY state
 
+-- totals_of_workflows --
+-- The same of the newest events of each of some workflows.
+SELECT w.value, e.state, count(*), max(e.updated_at_us), min(e.created_at_us), (
+    SELECT count(*) > :count FROM (SELECT 1 FROM events WHERE workflow_id = w.value {filters} LIMIT :count + 1) AS counted
+)
+FROM json_each(:workflow_ids) AS w CROSS JOIN events AS e
+WHERE e.seq IN (SELECT seq FROM events WHERE workflow_id = w.value {filters} ORDER BY seq DESC LIMIT :count)
+GROUP BY w.key, e.state
+
 -- seq_behind --
 -- The row number that lies so many rows before another one, of those that pass the filters.
 SELECT seq FROM events WHERE seq < :before_seq {filters} ORDER BY seq DESC LIMIT 1 OFFSET :count

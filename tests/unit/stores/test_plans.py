@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import pytest
 
+from replayforge.stores.lookups import FILTERS
 from replayforge.stores.queries import load_book
 
 BOOK = load_book("sqlite")
@@ -51,3 +52,16 @@ def test_next_events_are_found_by_an_index_of_their_own(name: str, index: str) -
         steps = [step for *_, step in plan]
     assert any(step.endswith(f"INDEX {index}") or f"INDEX {index} " in step for step in steps), steps
     assert not any("events_by_state" in step for step in steps), steps
+
+
+@pytest.mark.parametrize("name", ["list_events", "seq_behind", "preview_matching"])
+@pytest.mark.parametrize("filters", [("error_signature",), ("error_signature", "state")], ids=" and ".join)
+def test_events_of_one_error_are_found_by_it(name: str, filters: tuple[str, ...]) -> None:
+    """Few events have an error, and of these a page reads those alone that have the one that is asked for."""
+    sql = BOOK[name].replace("{filters}", " ".join(FILTERS[one] for one in filters))
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(SCHEMA)
+        plan = database.execute(f"EXPLAIN QUERY PLAN {sql}", dict.fromkeys(re.findall(r":([a-z_]+)", sql), 0))
+        steps = [step for *_, step in plan]
+    assert any("INDEX events_by_error (error_signature=?" in step for step in steps), steps
+    assert not any("events_by_state" in step or step == "SCAN events" for step in steps), steps

@@ -94,6 +94,8 @@ CREATE INDEX events_aside ON events (state, seq)
 CREATE INDEX events_replaying ON events (replay_of, seq) WHERE replay_of IS NOT NULL;
 -- Dead letters by their errors: what an alert asks for, whether an error is new, is the first one of each.
 CREATE INDEX events_dead_by_error ON events (coalesce(error_signature, reason), updated_at_us) WHERE state = 'dead_lettered';
+-- What a list of the events of one error goes down. Few events have one, and those that succeed write nothing here.
+CREATE INDEX events_by_error ON events (error_signature, seq) WHERE error_signature IS NOT NULL;
 -- What a person has to decide about after a crash.
 CREATE INDEX events_undecided ON events (seq)
     WHERE state = 'held' AND (reason IS NULL OR reason IN ('suspected_poison', 'in_doubt'));
