@@ -185,14 +185,17 @@ def advanced_cursor(projection: Projection, inserted: int, copies: int) -> Advan
 
 
 def meanings(records: Sequence[EventRecord]) -> Steps[dict[str, Meaning | str]]:
-    """Fetch what must be equal for a record to be a copy: the content of rows, the digest of what was removed."""
+    """Fetch what must be equal for a record to be a copy: the content of rows, the digest of what was removed.
+
+    Nearly all are new, so payloads are looked for only where there are rows.
+    """
     keyed = [record.id for record in records if record.idempotency_key is not None]
     rows = yield Fetch("known_contents", {"ids": [record.id for record in records], "keyed": keyed})
     known = [KnownContent(*row) for row in rows]
-    left_out = [one.seq for one in known if one.digest is None and one.payload is None]
+    kept = [one.seq for one in known if one.digest is None]
     contents: dict[int | None, bytes] = {}
-    if left_out:
-        fetched = yield Fetch("contents", {"seqs": left_out})
+    if kept:
+        fetched = yield Fetch("contents", {"seqs": kept})
         contents = {seq: payload for seq, payload, _ in fetched}
     # An event whose content is gone is equal to nothing.
     return {one.id: one.digest or one.meaning(contents.get(one.seq, b"")) for one in known}

@@ -19,23 +19,18 @@ Row = Sequence[Any]
 
 
 class KnownContent(NamedTuple):
-    """What must be equal for a record to be a copy of a known event, or only its digest where retention removed it.
-
-    A large payload is left out; what there is may be text, since rows travel as JSON.
-    """
+    """What must be equal for a record to be a copy of a known event, but for its payload, or only the digest of it all
+    where retention removed it."""
 
     id: str
     workflow_id: str
     event_type: str
     seq: int | None
-    payload: str | bytes | None
-    metadata: str | bytes | None
-    size_bytes: int | None
     digest: str | None
 
-    def meaning(self, fetched: bytes) -> Meaning:
-        """Return what must be equal; `fetched` is the payload where it was left out."""
-        return (self.workflow_id, self.event_type, as_bytes(fetched if self.payload is None else self.payload))
+    def meaning(self, payload: bytes) -> Meaning:
+        """Return what must be equal, given the payload."""
+        return (self.workflow_id, self.event_type, as_bytes(payload))
 
 
 class WaitingEntry(NamedTuple):

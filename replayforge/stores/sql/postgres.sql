@@ -109,11 +109,10 @@ SELECT name, sum(amount)::bigint FROM tallies GROUP BY name
 -- known_contents --
 -- Those of the given ids that have a row, with what must be equal for a record to be a copy, and those of events that
 -- retention has removed, with its digest; only a key makes an id that can come again.
-SELECT e.id, e.workflow_id, e.event_type, e.seq, {content_columns}, NULL::text
-FROM events AS e LEFT JOIN contents AS c ON c.seq = e.seq
-WHERE e.id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
+SELECT id, workflow_id, event_type, seq, NULL::text FROM events
+WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:ids::jsonb)))
 UNION ALL
-SELECT id, NULL, NULL, NULL, NULL, NULL, NULL, digest FROM retired_keys
+SELECT id, NULL, NULL, NULL, digest FROM retired_keys
 WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(:keyed::jsonb)))
 
 -- reserve_seqs --

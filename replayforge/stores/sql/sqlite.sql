@@ -104,11 +104,10 @@ SELECT name, sum(amount) FROM tallies GROUP BY name
 -- retention has removed, with its digest; only a key makes an id that can come again.
 SELECT json_group_array(json(known))
 FROM (
-    SELECT json_array(e.id, e.workflow_id, e.event_type, e.seq, {content_columns}, NULL) AS known
+    SELECT json_array(e.id, e.workflow_id, e.event_type, e.seq, NULL) AS known
     FROM json_each(:ids) AS wanted CROSS JOIN events AS e ON e.id = wanted.value
-        LEFT JOIN contents AS c ON c.seq = e.seq
     UNION ALL
-    SELECT json_array(k.id, NULL, NULL, NULL, NULL, NULL, NULL, k.digest)
+    SELECT json_array(k.id, NULL, NULL, NULL, k.digest)
     FROM json_each(:keyed) AS wanted CROSS JOIN retired_keys AS k ON k.id = wanted.value
 )
 
