@@ -27,9 +27,9 @@ from replayforge.stores.driver import (
     Writes,
 )
 from replayforge.stores.postgres_errors import Rivalled, mapped_errors
-from replayforge.stores.postgres_link import NAME, Connections, PostgresAddress
+from replayforge.stores.postgres_link import Connections, PostgresAddress
 from replayforge.stores.postgres_start import usable
-from replayforge.stores.queries import GIVEN_AS_JSON, load_book, text_columns
+from replayforge.stores.queries import GIVEN_AS_JSON, PLANNED_ONCE, load_book, text_columns
 from replayforge.stores.rows import Row
 from replayforge.stores.shared_columns import shared_columns
 from replayforge.turns import computed
@@ -40,16 +40,18 @@ TRIES_MAX = 8
 READ_AGAIN_SECONDS = 0.5
 MIGRATION_LOCK = 0x7265706C61796672  # "replayfr"
 PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+# A plan made for an empty table must not be used when it has grown, so most plans are made for each call.
+PLANS_ANEW = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_nestloop = on"
 CHANGING = re.compile(r"\b(INSERT INTO|DELETE FROM|(?<!FOR )(?<!KEY )UPDATE)\b")
 
 
 class PostgresDriver:
     """A PostgreSQL database, or a schema of one, that several daemons may share.
 
-    What a transaction needs of the session is set inside it, so a transaction pooler may stand between; what stands
-    alone, where none does, finds it set since the connection was made. Whether a
-    transaction whose COMMIT got no answer has happened is not known: `write` then raises Unavailable, and every caller
-    looks again before it acts.
+    What a transaction needs of its session is set since the connection was made, or, where a transaction pooler stands
+    between, inside the transaction; that a commit waits for the disk is set inside each. Whether a transaction whose
+    COMMIT got no answer has happened is not known: `write` then raises Unavailable, and every caller looks again before
+    it acts.
     """
 
     dialect = "postgres"
@@ -68,22 +70,14 @@ class PostgresDriver:
         )  # of its own: a handler may seed that of the module, here and in every other daemon
         self.look_seconds = LOOK_SECONDS
         self.looks = asyncio.Semaphore(max(1, connections // 2))
-        milliseconds = int(address.call_seconds * 1000)
-        # A plan made for an empty table must not be used when it has grown, so plans are made for each call.
-        # Compiling them never pays, and that is said by the price: asyncpg switches `jit` itself while it asks for a
-        # type, and puts back for good what it found, which must not be what was meant for one transaction.
-        self.begin = (
-            "BEGIN ISOLATION LEVEL {};"
-            f" SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds // 2};"
-            f" SET LOCAL idle_in_transaction_session_timeout = {milliseconds};"
-            " SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit_above_cost = -1"
+        self.planned_once = frozenset[str]() if address.pooler else PLANNED_ONCE
+        # Behind a pooler no session is ours for longer than a transaction.
+        settings = address.session_settings if address.pooler else {}
+        self.begin = "BEGIN ISOLATION LEVEL {}" + "".join(
+            f"; SET LOCAL {name} = '{settings[name]}'" for name in settings
         )
-        if address.pooler:  # elsewhere the connection has its name for good
-            self.begin += f"; SET LOCAL application_name = '{NAME}'"
         # Not READ WRITE: who makes a database read-only by default means us as well.
-        self.begin_write = (
-            self.begin.format("READ COMMITTED") + "; SET LOCAL synchronous_commit = on; SET LOCAL enable_seqscan = off"
-        )
+        self.begin_write = self.begin.format("READ COMMITTED") + "; SET LOCAL synchronous_commit = on"
         # Every list has an index in its order; before the first ANALYZE the planner would rather read it all and sort.
         self.begin_read = self.begin.format("REPEATABLE READ READ ONLY") + "; SET LOCAL enable_sort = off"
 
@@ -155,7 +149,9 @@ class PostgresDriver:
         """Run statements of schema definition in one transaction, one daemon at a time."""
         with mapped_errors(self.address.place):
             async with self.connections.lend() as connection:
-                await connection.execute(f"{self.begin_write}; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+                await connection.execute(
+                    f"{self.begin_write}; {PLANS_ANEW}; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
+                )
                 if not unless or not await connection.fetch(unless):
                     await connection.execute(script)
                 await connection.execute("COMMIT")
@@ -235,11 +231,21 @@ class PostgresDriver:
             statement = next(steps)
             if isinstance(statement, Batch) and statement.alone and not self.address.pooler:
                 statement = steps.send(await self.run_statement(connection, statement))
-            await connection.execute(begin)
+            anew = self.is_planned_anew(statement)
+            await connection.execute(f"{begin}; {PLANS_ANEW}" if anew else begin)
             while True:
                 statement = steps.send(await self.run_statement(connection, statement))
+                if not anew and self.is_planned_anew(statement):
+                    anew = True
+                    await connection.execute(PLANS_ANEW)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]  # StopIteration carries the generator's return value
+
+    def is_planned_anew(self, statement: Statement) -> bool:
+        """Tell whether from this statement on a transaction needs plans that are made for each call."""
+        if isinstance(statement, Computation) or (isinstance(statement, Batch) and not statement.rows):
+            return False
+        return statement.name not in self.planned_once
 
     async def run_statement(self, connection: Any, statement: Statement) -> Sequence[Row]:
         """Run one statement and return its rows."""

@@ -55,24 +55,29 @@ class PostgresAddress:
                 # The server gives a statement up first, so that its own word comes before our impatience.
                 command_timeout=self.call_seconds * 1.5,
                 statement_cache_size=0 if self.pooler else STATEMENTS_CACHED,
-                server_settings=None if self.pooler else self.for_single_statements,
+                server_settings=None if self.pooler else self.session_settings,
             )
 
     @property
-    def for_single_statements(self) -> dict[str, str]:
-        """What holds for statements outside of transactions; these set it for themselves, and differently.
+    def session_settings(self) -> dict[str, str]:
+        """What holds for each statement, unless a transaction sets it differently for itself.
 
-        A plan is made once for each connection: every such statement finds its rows by keys alone, whatever the size
-        of its tables, if none is read whole.
+        A plan is made once for each connection (`PLANNED_ONCE`): whatever the size of their tables by then, rows are
+        found by keys alone if no table is read whole, and in a time that grows as their number if these are not looked
+        through anew for each.
+        Compiling never pays, and that is said by the price: asyncpg switches `jit` itself while it asks for a type, and
+        puts back for good what it found.
         """
         milliseconds = int(self.call_seconds * 1000)
         return {
             "application_name": NAME,
             "statement_timeout": str(milliseconds),
             "lock_timeout": str(milliseconds // 2),
+            "idle_in_transaction_session_timeout": str(milliseconds),
             "synchronous_commit": "on",
             "plan_cache_mode": "force_generic_plan",
             "enable_seqscan": "off",
+            "enable_nestloop": "off",
             "jit_above_cost": "-1",
         }
 

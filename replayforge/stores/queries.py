@@ -34,6 +34,24 @@ COLUMN = re.compile(r"\bg\.([a-z_]+)")
 COLUMN_ARRAY = re.compile(r"(?<!:):([a-z_]+)")
 # Many columns of small rows go to PostgreSQL as one text: as many arrays take far longer to put together.
 GIVEN_AS_JSON = frozenset({"record_held_steps"})
+# PostgreSQL plans these once for each connection, which would else take a third of its time. They insert, or find their
+# rows by keys that are given, so that a plan made for empty tables is as good when these have grown.
+PLANNED_ONCE = frozenset(
+    {
+        "known_contents",
+        "advance_cursor",
+        "reserve_seqs",
+        "insert_events",
+        "insert_contents",
+        "add_tallies",
+        "settle_events",
+        "insert_attempts",
+        "record_held_steps",
+        "write_steps",
+        "note_journals",
+        "delete_waits",
+    }
+)
 SQL_TYPES: tuple[tuple[type, str], ...] = ((int, "bigint"), (str, "text"), (bytes, "bytea"))
 
 

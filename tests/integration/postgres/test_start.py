@@ -1,6 +1,7 @@
 """What the driver asks of a server before it trusts it, and what it leaves behind on a connection: nothing."""
 
 import asyncio
+import itertools
 import re
 import subprocess
 from collections.abc import Iterator
@@ -11,11 +12,13 @@ import pytest
 
 from replayforge.chaos.private_server import unprivileged
 from replayforge.domain.errors import Refused, Unavailable
+from replayforge.domain.lifecycle import State
 from replayforge.stores.driver import Fetch, Steps
 from replayforge.stores.lookups import ping
 from replayforge.stores.postgres import PostgresDriver, with_numbers
-from replayforge.stores.queries import load_book
+from replayforge.stores.queries import PLANNED_ONCE, load_book
 from replayforge.stores.store import Store
+from replayforge.stores.transactions import LeaseLost, settle_all
 from replayforge.stores.trial import try_store
 from tests.contract.store_backends import claimed, put
 from tests.integration.postgres.conftest import OpenHouse
@@ -107,6 +110,82 @@ async def test_rows_are_found_by_their_keys(url: str, server: PostgresServer) ->
     await store.close()
 
 
+@pytest.mark.parametrize("name", sorted(PLANNED_ONCE))
+async def test_plans_made_for_empty_tables_are_good_for_full_ones(name: str, url: str, server: PostgresServer) -> None:
+    """What is planned once goes down an index by what it is given, never through a table or once for each row; only
+    cursors are so few, one for each log, that they may be read whole."""
+    store = await Store.open(url, node="node", owner="node/first")
+    driver = store.driver
+    assert isinstance(driver, PostgresDriver)
+    sql = with_numbers(driver.book[name])[0]
+    count = max(map(int, re.findall(r"\$(\d+)", sql)))
+    async with driver.connections.lend() as connection:
+        await connection.execute(f"PREPARE one AS {sql}")
+        rows = await connection.fetch(f"EXPLAIN EXECUTE one ({', '.join(['NULL'] * count)})")
+        await connection.execute("DEALLOCATE one")
+    await store.close()
+    lines = [row[0].strip() for row in rows]
+    for line, following in itertools.pairwise([*lines, ""]):
+        assert "Seq Scan" not in line, lines
+        assert "Nested Loop" not in line, lines
+        is_index = "Index Scan" in line and "cursors_pkey" not in line
+        assert not is_index or following.startswith("Index Cond"), lines
+
+
+async def test_only_what_is_planned_once_has_a_plan_that_is_kept(url: str, server: PostgresServer) -> None:
+    """A transaction begins with plans that are kept, and has every one made anew from its first statement on that needs
+    it; the next one begins as it did."""
+    store = await Store.open(url, node="node", owner="node/first")
+    driver = store.driver
+    assert isinstance(driver, PostgresDriver)
+    setting = "SELECT current_setting('plan_cache_mode'), current_setting('enable_nestloop')"
+    driver.book = driver.book | {"kept": setting, "anew": setting}
+    driver.planned_once |= {"kept"}
+    seen: list[tuple[str, ...]] = []
+
+    def steps(*names: str) -> Steps[None]:
+        for name in names:
+            seen.extend((yield Fetch(name)))  # type: ignore[arg-type]  # rows of texts
+
+    kept, anew = ("force_generic_plan", "off"), ("force_custom_plan", "on")
+    await driver.write(lambda: steps("kept", "kept", "anew", "kept"))
+    await driver.write(lambda: steps("kept"))
+    await driver.write(lambda: steps("anew"))
+    await driver.read(lambda: steps("anew"))
+    assert seen == [kept, kept, anew, anew, kept, anew, anew]
+    await store.close()
+
+
+async def test_a_refusal_of_ours_leaves_the_connection_in_use(url: str, server: PostgresServer) -> None:
+    """Where a lease is lost nothing is written, the connection stays, and what stood in the way of writes before still
+    does: that nothing was committed says nothing of the next commit."""
+    store = await Store.open(url, node="node", owner="node/first")
+    first, second = await claimed(store, 2)
+    await store.settle([success(first)])
+    driver = store.driver
+    assert isinstance(driver, PostgresDriver)
+    driver.writes.note(Unavailable("The disk is full."))
+    (connection,) = driver.connections.idle
+
+    both = [success(first), success(second)]
+    with pytest.raises(LeaseLost):
+        await driver.write(lambda: settle_all("node", "node/first", both))
+
+    assert driver.connections.idle == [connection]
+    assert not connection.is_closed()
+    assert not connection.is_in_transaction()
+    assert driver.writes.error == "The disk is full."
+    states = {
+        event.id: event.state for event, _ in (await store.events_by_ids([first.event.id, second.event.id])).values()
+    }
+    assert states == {first.event.id: State.SUCCEEDED, second.event.id: State.PROCESSING}
+
+    await store.settle([success(second)])
+    assert driver.connections.idle == [connection]
+    assert driver.writes.error is None
+    await store.close()
+
+
 async def test_nothing_stays_on_a_connection(url: str, server: PostgresServer) -> None:
     """Behind a transaction pooler nothing is prepared or set on a connection beyond its transaction."""
     store = await Store.open(f"{url}&pgbouncer=true", node="node", owner="node/first")
@@ -118,7 +197,8 @@ async def test_nothing_stays_on_a_connection(url: str, server: PostgresServer) -
         assert await connection.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE NOT from_sql") <= 1
         settings = await connection.fetch(
             "SELECT name FROM pg_settings WHERE source = 'session' AND name IN"
-            " ('statement_timeout', 'lock_timeout', 'plan_cache_mode', 'synchronous_commit')"
+            " ('statement_timeout', 'lock_timeout', 'plan_cache_mode', 'synchronous_commit', 'enable_nestloop',"
+            " 'enable_seqscan', 'idle_in_transaction_session_timeout')"
         )
         assert settings == []
         assert await connection.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
