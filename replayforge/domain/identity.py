@@ -9,6 +9,9 @@ SUBSCRIBER_NAMESPACE = b"replayforge/subscriber/1"
 SOURCE_NAMESPACE = b"replayforge/source/1"
 SCHEDULE_NAMESPACE = b"replayforge/schedule/1"
 
+# Where an RFC 9562 UUID says what kind it is, among what is random in it.
+VERSION_7, VARIANT, VARIANT_MASK = 7 << 76, 1 << 63, 3 << 62
+
 # Seeded once from the system's entropy. Asking the system for each id gives the interpreter's lock away, and the loop
 # then waits for the writer threads to return it: a tenth of a millisecond an event under load.
 chance = random.Random()
@@ -41,8 +44,8 @@ def schedule_event_id(schedule: str, slot: str) -> str:
 
 def new_event_id(now_us: int) -> str:
     """Return a fresh UUIDv7 (RFC 9562): 48 bits of milliseconds, then 74 random bits."""
-    digits = f"{now_us // 1000:012x}7{chance.getrandbits(12):03x}{chance.getrandbits(62) | 1 << 63:016x}"
-    return hyphenated(digits)
+    random = chance.getrandbits(76) & ~VARIANT_MASK
+    return hyphenated(f"{now_us // 1000 << 80 | VERSION_7 | random | VARIANT:032x}")
 
 
 def new_request_id() -> str:

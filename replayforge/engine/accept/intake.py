@@ -1,7 +1,7 @@
 """The way in: gives each event its id, finds duplicates, and returns once the log has made it durable."""
 
 import asyncio
-from asyncio import create_task, get_running_loop, shield
+from asyncio import create_task, shield
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -158,7 +158,7 @@ class Intake:
         if record.idempotency_key is None and self.window.find(record.id) is None and self.limiter.admit(1):
             # A fresh id cannot be known to anybody, so there is nothing to look up and nobody to wait for.
             place = self.window.reserve(record)
-            leader = place.leader = get_running_loop().create_future()
+            leader = place.leader = place.offset.get_loop().create_future()
             self.append([record])
             return Receipt(record, await leader, duplicate=False)
         (receipt,) = await self.accept_records([record])
