@@ -30,8 +30,11 @@ class Turns:
     def __init__(self) -> None:
         self.began = perf_counter()
 
+    def is_over(self) -> bool:
+        """Tell whether it is the turn of others; apart from `pass_on`, since many small steps ask and few wait."""
+        return perf_counter() - self.began > TURN_SECONDS
+
     async def pass_on(self) -> None:
-        """Give the loop a turn when the last one is long enough ago."""
-        if perf_counter() - self.began > TURN_SECONDS:
-            await sleep(0)
-            self.began = perf_counter()
+        """Give the loop a turn."""
+        await sleep(0)
+        self.began = perf_counter()

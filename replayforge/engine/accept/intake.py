@@ -267,7 +267,8 @@ class Intake:
         receipts, turns = [], Turns()
         for record, place, first in zip(records, followed, brought, strict=True):
             receipts.append(await self.receipt(record, place, first, led=record.id in leaders and first is record))
-            await turns.pass_on()
+            if turns.is_over():
+                await turns.pass_on()
         return receipts
 
     async def lead(self, records: list[EventRecord]) -> None:
@@ -341,7 +342,8 @@ class Intake:
     ) -> Receipt | ReplayForgeError:
         """Return what came of one record: its own durability, or that of the event its key already names."""
         try:
-            offset = await shield(place.offset)
+            # Of a batch one is waited for; a shield around those that are there by then would be for nothing.
+            offset = place.offset.result() if place.offset.done() else await shield(place.offset)
         except AlreadyStored as already:
             if isinstance(already.known, RetiredKey):
                 compared = await self.compared(record, already.known.log_offset, already.known.digest)

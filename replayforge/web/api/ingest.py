@@ -183,7 +183,8 @@ async def accept_pieces(
     items: list[dict[str, Any]] = [{"index": first_index + position} for position in range(len(pieces))]
     turns = Turns()
     for position, piece in enumerate(pieces):
-        await turns.pass_on()
+        if turns.is_over():
+            await turns.pass_on()
         try:
             envelope = await read(piece, event_bytes_max=context.limits.event_bytes_max)
         except (ReplayForgeError, HttpProblem) as error:
@@ -229,7 +230,7 @@ def is_fresh(outcome: Receipt | ReplayForgeError) -> TypeGuard[Receipt]:
 def answer(outcome: Receipt | ReplayForgeError, envelope: Envelope) -> dict[str, Any]:
     """Return what is said of one event of many."""
     if isinstance(outcome, Receipt):
-        return {"id": outcome.record.id, "status": outcome.state.value, "duplicate": outcome.duplicate}
+        return {"id": outcome.record.id, "status": outcome.state, "duplicate": outcome.duplicate}
     members = named(envelope) if isinstance(outcome, OutcomeUnknown) else {}
     return {"problem": problems.describe(outcome, **members)}
 
