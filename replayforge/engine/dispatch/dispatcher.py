@@ -133,6 +133,7 @@ class Dispatcher:
                 stretch = self.stretch(records[-1].offset, events, claim.admission, claims_max=claim.count)
                 projected = await self.store.project(replace(stretch, unreadable=unreadable(records, events)))
                 crashpoints.reach("dispatch.committed")
+                self.worker_wait.note_taken(claim.count, len(projected.claimed))
                 if projected.woken:
                     crashpoints.reach("signal.matched", projected.woken)
                 queued, deferred, buried = projected.queued, projected.deferred, projected.buried

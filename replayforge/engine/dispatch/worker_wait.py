@@ -23,7 +23,7 @@ class WorkerWait:
 
     One that is queued first is written a second time, published, read, and looked up again to be claimed. So it stays
     in the log until a worker is free, if that is soon: where handlers are slow, where a backlog goes first, where other
-    daemons may be free, and where somebody waits for a row, none waits.
+    daemons may be free, where somebody waits for a row, and where no worker may have what comes, none waits.
 
     Nor does any once rows have been behind the log for `BEHIND_SECONDS_MAX`, unless the process is out of processor
     time, and much of that goes to what comes in: then rows that are written twice would be paid for with outcomes, so
@@ -35,6 +35,7 @@ class WorkerWait:
         self.buffer = desk.buffer
         self.window = window
         self.rows_awaited = 0
+        self.none_taken = False
         self.slow_until = 0.0
         self.behind_since: float | None = None
         self.saturation = Saturation()
@@ -59,13 +60,21 @@ class WorkerWait:
             and self.saturation.events_per_processor_second >= EVENTS_PER_PROCESSOR_SECOND_MIN
         )
         is_behind = self.behind_since is not None and now - self.behind_since > BEHIND_SECONDS_MAX
-        may_wait = self.desk.fresh_first and not self.rows_awaited and now >= self.slow_until
+        may_wait = self.desk.fresh_first and not (self.rows_awaited or self.none_taken) and now >= self.slow_until
         if may_wait and is_behind and rows_cost_outcomes:
             in_time = int(self.saturation.ended_per_second * BEHIND_SECONDS_MAX)
             self.window.narrow(max(WINDOW_EVENTS_MIN, in_time))
         else:
             self.window.widen()
         return may_wait and (rows_cost_outcomes or not is_behind)
+
+    def note_taken(self, room: int, taken: int) -> None:
+        """Note how many events of a stretch were claimed, of as many as there was room for.
+
+        Where none was, they are signals, due later, in lanes, copies, or for handlers that are paused or busy: what
+        comes next is likely to be like them, and is no less of a stretch for want of workers.
+        """
+        self.none_taken = room > 0 and not taken
 
     async def room_again(self) -> bool:
         """Return once there is room, or something else may have changed; False where nothing has, in its time.

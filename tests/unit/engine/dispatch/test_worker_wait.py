@@ -171,6 +171,24 @@ async def test_what_waits_to_be_let_into_the_log_has_no_row_that_is_behind(
 
 
 @pytest.mark.usefixtures("patient")
+async def test_what_no_worker_may_have_comes_in_stretches_as_long_as_ever(parts: Parts, dispatcher: Dispatcher) -> None:
+    """Each stretch is a commit. What follows waits again, as soon as workers are seen to take it."""
+    dispatcher.signals = {"test"}
+    await accept(dispatcher, 9)
+    await catch_up(dispatcher)
+    dispatcher.signals = ()
+    await accept(dispatcher, 1)
+    await catch_up(dispatcher)
+    await accept(dispatcher, 3)
+    work = await begun(dispatcher)
+    assert [count for name, count, _ in parts.probe.telemetry_events if name == "event.dispatched"] == [2, 7, 1, 1]
+    await parts.finish()
+    await until(lambda: dispatcher.projected == 12)
+    await parts.finish()
+    await work
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_reader_that_waits_for_room_goes_first(parts: Parts, dispatcher: Dispatcher) -> None:
     """Else a steady stream of fresh events would keep from it what lies on the stream."""
     await accept(dispatcher, 5)
