@@ -13,7 +13,7 @@ from replayforge.web.pages.words import duration
 
 TIME_WIDTH, ROW_HEIGHT, STEP_HEIGHT, AXIS_HEIGHT = 1000, 28, 18, 28
 BAR_WIDTH_MIN, LABEL_WIDTH_MIN = 3.0, 70.0
-ROWS_MAX = 200
+ROWS_MAX = 100
 STEP_ROWS_MAX = 12  # of each event; its own page shows more
 TROUBLED = frozenset({State.DEAD_LETTERED, State.HELD, State.RETRYING})
 GAP_SHARE_MIN, GAP_SECONDS_MIN, GAP_WIDTH = 0.12, 1.0, 44.0
@@ -163,7 +163,8 @@ def timeline(
 
 
 def shown_events(events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
-    """Return the events that a picture can show: of too many the first and last hundred, and what failed between."""
+    """Return the events that a picture can show: of too many the first and last fifty, and as many that failed
+    between."""
     if len(events) <= ROWS_MAX:
         return events
     half = ROWS_MAX // 2
