@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import structs
 
@@ -10,7 +10,7 @@ from replayforge.domain.event import Action, Attempt, Content, Entry, Lease, Mea
 from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import EventFilter, Group, LogCursor, NewError, Node, WorkflowSummary
 from replayforge.stores.driver import Fetch, Steps
-from replayforge.stores.lanes import all_problems
+from replayforge.stores.lanes import Behind, all_problems, behind
 from replayforge.stores.rows import Row, attempt, group, node, stored_event
 
 
@@ -39,6 +39,17 @@ class WorkflowPage:
 
     workflows: list[WorkflowSummary]
     next_seq: int | None
+
+
+class Standing(NamedTuple):
+    """What is known of the work that there is, all of one moment: the cursors of all logs, the tallies, how many
+    waiting events are due soon, when the longest waiting queued event was last touched, and what waits in lanes."""
+
+    cursors: list[LogCursor]
+    tallies: dict[str, int]
+    soon: dict[State, int]
+    oldest_queued_us: int | None
+    behind: list[Behind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,6 +493,13 @@ def ledger_and_due(now_us: int, soon_us: int) -> Steps[tuple[list[LogCursor], di
     cursors, tallies = yield from ledger_snapshot()
     soon = yield from due_soon(now_us, soon_us)
     return cursors, tallies, soon
+
+
+def standing(now_us: int, soon_us: int) -> Steps[Standing]:
+    """Fetch all that tells whether everything due has ended: nearly every page shows it, so it is one transaction."""
+    ledger = yield from ledger_and_due(now_us, soon_us)
+    oldest_us = yield from oldest_queued()
+    return Standing(*ledger, oldest_us, (yield from behind(now_us, soon_us)))
 
 
 def ping() -> Steps[None]:

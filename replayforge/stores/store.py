@@ -72,7 +72,7 @@ from replayforge.stores.deferred import Recalled, Sorted
 from replayforge.stores.doubts import DoubtPage
 from replayforge.stores.driver import Batch, Driver, Result, Steps, Transaction
 from replayforge.stores.journals import SignalTaken, StepCommit, StepCommitted
-from replayforge.stores.lookups import Discrepancies, EventPage, RowPage, WorkflowPage
+from replayforge.stores.lookups import Discrepancies, EventPage, RowPage, Standing, WorkflowPage
 from replayforge.stores.metrics_history import Amount, StepAmount
 from replayforge.stores.migrations import migrate
 from replayforge.stores.projection import Projected, Projection, project
@@ -575,10 +575,6 @@ class Store:
         """Return how a lane stands; None for one in which nobody is known yet."""
         return await self.driver.look(lambda: lanes.one_lane(name, now_us))
 
-    async def behind(self, now_us: int, soon_us: int) -> list[lanes.Behind]:
-        """Return how many events wait in strict lanes, by how those stand that they wait for."""
-        return await self.driver.read(lambda: lanes.behind(now_us, soon_us))
-
     async def blocked_by(self, matches: Sequence[str]) -> dict[str, int]:
         """Return how many events wait for their turn in the lanes of each pattern, up to a number."""
         return await self.driver.look(lambda: lanes.blocked_by(matches))
@@ -813,16 +809,16 @@ class Store:
         """Return how many events of each type are queued, counting no more than so many in all."""
         return await self.driver.look(lambda: metrics_history.queued_types(count_max))
 
-    async def oldest_queued(self) -> int | None:
-        """Return when the longest waiting queued event was last touched."""
-        return await self.driver.read(lookups.oldest_queued)
-
     async def ledger_and_due(
         self, now_us: int, soon_us: int
     ) -> tuple[list[LogCursor], dict[str, int], dict[State, int]]:
         """Return the same as `ledger_snapshot` and, of the same moment, how many scheduled events are due, and how many
         retries are or will be within `soon_us`; of more than 10,000 no more are counted."""
         return await self.driver.read(lambda: lookups.ledger_and_due(now_us, soon_us))
+
+    async def standing(self, now_us: int, soon_us: int) -> Standing:
+        """Return the same and, of the same moment, the oldest queued event and what waits in strict lanes."""
+        return await self.driver.read(lambda: lookups.standing(now_us, soon_us))
 
     async def ledger_snapshot(self) -> tuple[list[LogCursor], dict[str, int]]:
         """Return every log's cursor and how many events stand in each state."""

@@ -70,7 +70,7 @@ async def test_what_waits_is_out_of_the_way(store: Store) -> None:
     assert await store.queued_entries(10) == [("event-1", 1)]
     again = await store.claim(entries, now_us())
     assert [one.event.id for one in again.taken] == ["event-1"]
-    assert await store.oldest_queued() is None
+    assert (await store.standing(now_us(), 0)).oldest_queued_us is None
     listed = (await store.list_events(EventFilter(state=State.QUEUED), before_seq=None, limit=10)).events
     assert [event.id for event, _ in listed] == ["event-0"]
 

@@ -429,4 +429,4 @@ async def test_what_is_stuck_is_counted_by_its_head(yard: Yard, state: State) ->
     await yard.arrive("a", "b", "c")
     await yard.bring("a", state)
     await yard.ready()
-    assert await yard.store.behind(now_us(), 0) == [(state, None, False, 2)]
+    assert (await yard.store.standing(now_us(), 0)).behind == [(state, None, False, 2)]

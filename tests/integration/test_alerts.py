@@ -172,7 +172,11 @@ async def test_an_event_that_waits_for_a_worker_is_told(receiver: Receiver) -> N
     async with Forge(handlers, settings={"alerts": [alert], "workers.count": 1}) as forge:
         for _ in range(20):  # more than are claimed beforehand
             await forge.send("slow")
-        await persist(forge.daemon.store.oldest_queued)
+
+        async def one_waits() -> bool:
+            return (await forge.daemon.store.standing(forge.clock.now_us(), 0)).oldest_queued_us is not None
+
+        assert await persist(one_waits)
         forge.clock.move_to(forge.clock.now_us() + 40_000_000)
         await forge.do(forge.daemon.alerter.tick())
         assert receiver.told() == ["oldest-waiting began"]

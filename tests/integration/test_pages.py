@@ -178,7 +178,7 @@ async def test_pages_say_so_while_the_store_is_away(house: House, monkeypatch: p
     async def away(*_: object) -> None:
         raise Unavailable("The store does not answer.")
 
-    for name in ("ledger_and_due", "ping", "list_events"):
+    for name in ("standing", "ping", "list_events"):
         monkeypatch.setattr(house.daemon.store, name, away)
     status, text = await page(house, "/")
     assert status == 503

@@ -9,6 +9,7 @@ import pytest
 
 from replayforge.domain.errors import Unavailable
 from replayforge.engine.report.convergence import Convergence
+from replayforge.stores.driver import Steps, Transaction
 from tests.support.house import House
 from tests.support.polling import persist
 
@@ -28,7 +29,7 @@ class CountedReads:
     meanwhile: Callable[[], Awaitable[object]] | None = None  # is done once, after a read of the ledger
 
     async def __call__(self, transaction: Any) -> Any:
-        if "ledger_and_due" not in transaction.__qualname__:
+        if "Store.standing" not in transaction.__qualname__:
             return await self.read(transaction)
         self.count += 1
         await self.opened.wait()
@@ -106,3 +107,28 @@ async def test_what_is_due_is_counted_at_the_moment_of_the_ledger(house: House, 
     ledger_reads.count, ledger_reads.meanwhile = 0, lambda: house.daemon.replayer.cancel(event_id, "no more")
     assert not (await house.daemon.convergence.read()).converged
     assert (await house.daemon.convergence.read()).converged
+
+
+async def test_what_every_page_shows_is_one_transaction(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each further one is a way to the database and back, or to another thread, while events arrive."""
+    asked: list[list[str]] = []
+    read = house.daemon.store.driver.read
+
+    def written_down(transaction: Transaction[Any], names: list[str]) -> Steps[Any]:
+        steps = transaction()
+        try:
+            statement = next(steps)
+            while True:
+                names.append(getattr(statement, "name", ""))
+                statement = steps.send((yield statement))
+        except StopIteration as end:
+            return end.value
+
+    async def noted(transaction: Transaction[Any]) -> Any:
+        names: list[str] = []
+        asked.append(names)
+        return await read(lambda: written_down(transaction, names))
+
+    monkeypatch.setattr(house.daemon.store.driver, "read", noted)
+    await house.daemon.convergence.read()
+    assert ["cursors", "tallies", "due_soon", "oldest_queued", "blocked_behind"] in asked

@@ -91,18 +91,16 @@ class ConvergenceQuery:
         # The end of the log is read after the ledger: what is accepted meanwhile counts as not yet projected, never as
         # lost.
         now_us = self.clock.now_us()
-        cursors, booked, soon = await self.store.ledger_and_due(now_us, to_us(SOON_SECONDS))
+        cursors, booked, soon, queued_at_us, behind = await self.store.standing(now_us, to_us(SOON_SECONDS))
         tallies = await self.recount.corrected(booked)
         living, gone = await self.peers.others()
         ends = {node.log_id: node.durable_offset for node in (*living, *gone)}
         ledger = compute_ledger(self.log.log_id, self.log.durable_offset, cursors, tallies, ends)
-        queued_at_us = await self.store.oldest_queued()
         oldest = 0.0 if queued_at_us is None else (self.clock.now_us() - queued_at_us) / MICROSECONDS_PER_SECOND
         deferred = deferred_of(tallies)
         paused = {pattern: count for pattern, count in deferred.items() if self.handler_limits.is_paused(pattern)}
         pauses = sorted(self.handler_limits.pauses.values(), key=lambda pause: pause.since_us)
         broken = [pattern for pattern, limit in self.handler_limits.guarded.items() if limit.breaker.tripped]
-        behind = await self.store.behind(now_us, to_us(SOON_SECONDS))
         blocked = [one for one in behind if is_stuck(one, paused)]
         backlog, stuck = backlog_of(ledger, soon, paused, blocked), self.status.stuck()
         return Convergence(
