@@ -1,6 +1,6 @@
 """Read-only queries of the store, each one transaction on one snapshot."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -77,6 +77,7 @@ COUNTED_MAX = 50_000  # events after which a page of workflows ends
 COUNTED_AT_ONCE = 50  # workflows
 GONE = Content(b"null", b"{}")  # what is shown where somebody removed what came with an event
 SCAN_MAX = 10_000
+ERRORS_JUDGED_MAX = 1_000  # one by one; of more, those of the newest dead letters are looked for instead
 NEW_LETTERS_MAX = 1_000  # of one new error no more are counted
 LOOKED_AT_MAX = 100_000  # events that one page looks at where no index tells which of them pass its filter
 NEAR_MAX = 5_000  # events among which it looks first: to count off all the others takes longer than most pages
@@ -424,12 +425,31 @@ def dead_letters_of(
     group_by: str, belongs: Callable[[str], bool], before_seq: int | None, limit: int
 ) -> Steps[list[StoredEvent]]:
     """Fetch those of the newest 10,000 dead letters before a row number whose group belongs to what is looked for."""
-    asked = {"group_by": group_by, "before_seq": before_seq or SEQ_MAX, "scan_max": SCAN_MAX}
-    kinds = yield Fetch("dead_letter_kinds", asked)
-    judged = {kind: belongs(str(kind)) for kind in {row[1] for row in kinds}}
-    seqs = [row[0] for row in kinds if judged[row[1]]][:limit]
+    asked = {"before_seq": before_seq or SEQ_MAX, "scan_max": SCAN_MAX}
+    seqs = (yield from seqs_of_errors(belongs, asked | {"count": limit})) if group_by == "error" else None
+    if seqs is None:
+        kinds = yield Fetch("dead_letter_kinds", asked | {"group_by": group_by})
+        judged = {kind: belongs(str(kind)) for kind in {row[1] for row in kinds}}
+        seqs = [row[0] for row in kinds if judged[row[1]]][:limit]
     rows = (yield Fetch("listed_by_seqs", {"seqs": seqs, "count": limit})) if seqs else []
     return [stored_event(row) for row in rows]
+
+
+def seqs_of_errors(belongs: Callable[[str], bool], asked: Mapping[str, Any]) -> Steps[list[int] | None]:
+    """Fetch the row numbers of the same by the index of errors, without a look at the others.
+
+    None where there are many errors, or many dead letters with them: then the others are hardly more.
+    """
+    names = [row[0] for row in (yield Fetch("errors_of_letters", {"count": ERRORS_JUDGED_MAX}))]
+    if len(names) == ERRORS_JUDGED_MAX:
+        return None
+    chosen = {"errors": [name for name in names if belongs(name)]}
+    if not chosen["errors"]:
+        return []
+    counted = yield Fetch("count_letters", chosen | {"count": SCAN_MAX})
+    if counted[0][0] >= SCAN_MAX:
+        return None
+    return [row[0] for row in (yield Fetch("letters_with_errors", {**asked, **chosen}))]
 
 
 def handlerless(limit: int) -> Steps[list[Group]]:

@@ -106,10 +106,12 @@ async def test_a_text_means_the_same_however_many_events_begin_with_it(
         assert await store.count_newest(EventFilter(text=text), 1000) == len(expected), text
 
 
+@pytest.mark.parametrize("errors_max", [3, 1000], ids=["many errors", "few errors"])
 async def test_dead_letters_of_a_group_are_picked_from_the_newest(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, errors_max: int
 ) -> None:
     """As `belongs` judges the names of groups, each once; before a row number, and no more than asked for."""
+    monkeypatch.setattr(lookups, "ERRORS_JUDGED_MAX", errors_max)
     taken = await claimed(store, 12)
     await store.settle(
         [
@@ -126,10 +128,37 @@ async def test_dead_letters_of_a_group_are_picked_from_the_newest(
     found = await store.dead_letters_of("error", belongs, before_seq=None, limit=5)
     assert [event.id for event in found] == [f"event-{n}" for n in (11, 10, 8, 7, 5)]
     assert sorted(judged) == ["one", "three", "two"]
+    assert await store.dead_letters_of("error", lambda _: False, before_seq=None, limit=5) == []
     older = await store.dead_letters_of("error", belongs, before_seq=found[-1].seq, limit=5)
     assert [event.id for event in older] == ["event-4", "event-2", "event-1"]
     monkeypatch.setattr(lookups, "SCAN_MAX", 2)
     assert len(await store.dead_letters_of("type", lambda name: name == "test", before_seq=None, limit=5)) == 2
+    monkeypatch.setattr(lookups, "SCAN_MAX", 5)
+    for name, expected in (("three", [11, 8]), ("two", [10, 7]), ("one", [9])):
+        newest = await store.dead_letters_of("error", lambda one, name=name: one == name, before_seq=None, limit=5)
+        assert [event.id for event in newest] == [f"event-{number}" for number in expected]
+    newest = await store.dead_letters_of("error", lambda _: True, before_seq=found[0].seq, limit=9)
+    assert [event.id for event in newest] == [f"event-{number}" for number in (10, 9, 8, 7, 6)]
+
+
+async def test_dead_letters_of_an_error_are_found_without_the_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 10,000 dead letters the kind would be read otherwise, though few have the error that is asked for."""
+    names: list[str] = []
+
+    def asked(name: str, parameters: Mapping[str, Any] = MappingProxyType({}), filters: str = "") -> Fetch:
+        names.append(name)
+        return Fetch(name, dict(parameters), filters)
+
+    (taken,) = await claimed(store, 1)
+    await store.settle([settlement(taken.event, State.DEAD_LETTERED, error="one", error_signature="one")])
+    monkeypatch.setattr(lookups, "Fetch", asked)
+    assert len(await store.dead_letters_of("error", lambda name: name == "one", before_seq=None, limit=5)) == 1
+    assert names == ["errors_of_letters", "count_letters", "letters_with_errors", "listed_by_seqs"]
+    names.clear()
+    assert await store.dead_letters_of("error", lambda name: name == "two", before_seq=None, limit=5) == []
+    assert names == ["errors_of_letters"]
 
 
 @pytest.mark.slow

@@ -1397,6 +1397,40 @@ SELECT seq, CASE :group_by
     ELSE coalesce(error_signature, reason) END
 FROM events WHERE state = 'dead_lettered' AND seq < :before_seq ORDER BY seq DESC LIMIT :scan_max
 
+-- errors_of_letters --
+-- The errors of dead letters, up to a number: one step down their index for each.
+WITH RECURSIVE errors (name) AS (
+    SELECT (
+        SELECT coalesce(error_signature, reason) FROM events INDEXED BY events_dead_by_error
+        WHERE state = 'dead_lettered' AND coalesce(error_signature, reason) >= ''
+        ORDER BY coalesce(error_signature, reason) LIMIT 1
+    )
+    UNION ALL
+    SELECT (
+        SELECT coalesce(error_signature, reason) FROM events INDEXED BY events_dead_by_error
+        WHERE state = 'dead_lettered' AND coalesce(error_signature, reason) > errors.name
+        ORDER BY coalesce(error_signature, reason) LIMIT 1
+    ) FROM errors WHERE errors.name IS NOT NULL
+)
+SELECT name FROM errors WHERE name IS NOT NULL LIMIT :count
+
+-- count_letters --
+-- How many dead letters have one of these errors, counted up to a number.
+SELECT count(*) FROM (
+    SELECT 1 FROM events INDEXED BY events_dead_by_error
+    WHERE state = 'dead_lettered' AND coalesce(error_signature, reason) IN (SELECT value FROM json_each(:errors)) LIMIT :count
+) AS counted
+
+-- letters_with_errors --
+-- Those of so many of the newest dead letters before a row number that have one of these errors, newest first.
+SELECT seq FROM events INDEXED BY events_dead_by_error
+WHERE state = 'dead_lettered' AND coalesce(error_signature, reason) IN (SELECT value FROM json_each(:errors))
+    AND seq < :before_seq AND seq >= coalesce((
+        SELECT n.seq FROM events AS n WHERE n.state = 'dead_lettered' AND n.seq < :before_seq
+        ORDER BY n.seq DESC LIMIT 1 OFFSET :scan_max - 1
+    ), 0)
+ORDER BY seq DESC LIMIT :count
+
 -- handlerless --
 -- Those of the newest dead letters that found no handler, gathered by type.
 SELECT event_type, count(*), min(updated_at_us), max(updated_at_us), 1, max(id),

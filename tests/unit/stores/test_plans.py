@@ -34,6 +34,8 @@ INDEXES = {
     "lane_problems": "events_released",
     "edited_replays": "events_replaying",
     "new_errors": "events_dead_by_error",
+    "errors_of_letters": "events_dead_by_error",
+    "count_letters": "events_dead_by_error",
     "seqs_undecided": "events_undecided",
     "seqs_in_doubt": "attempts_cut_short",
     "open_of_schedules": "events_of_schedules",
