@@ -41,7 +41,7 @@ class WorkflowPage:
     next_seq: int | None
 
 
-class Standing(NamedTuple):
+class Outstanding(NamedTuple):
     """What is known of the work that there is, all of one moment: the cursors of all logs, the tallies, how many
     waiting events are due soon, when the longest waiting queued event was last touched, and what waits in lanes."""
 
@@ -515,11 +515,11 @@ def ledger_and_due(now_us: int, soon_us: int) -> Steps[tuple[list[LogCursor], di
     return cursors, tallies, soon
 
 
-def standing(now_us: int, soon_us: int) -> Steps[Standing]:
+def standing(now_us: int, soon_us: int) -> Steps[Outstanding]:
     """Fetch all that tells whether everything due has ended: nearly every page shows it, so it is one transaction."""
     ledger = yield from ledger_and_due(now_us, soon_us)
     oldest_us = yield from oldest_queued()
-    return Standing(*ledger, oldest_us, (yield from behind(now_us, soon_us)))
+    return Outstanding(*ledger, oldest_us, (yield from behind(now_us, soon_us)))
 
 
 def ping() -> Steps[None]:

@@ -72,7 +72,7 @@ from replayforge.stores.deferred import Recalled, Sorted
 from replayforge.stores.doubts import DoubtPage
 from replayforge.stores.driver import Batch, Driver, Result, Steps, Transaction
 from replayforge.stores.journals import SignalTaken, StepCommit, StepCommitted
-from replayforge.stores.lookups import Discrepancies, EventPage, RowPage, Standing, WorkflowPage
+from replayforge.stores.lookups import Discrepancies, EventPage, Outstanding, RowPage, WorkflowPage
 from replayforge.stores.metrics_history import Amount, StepAmount
 from replayforge.stores.migrations import migrate
 from replayforge.stores.projection import Projected, Projection, project
@@ -816,7 +816,7 @@ class Store:
         retries are or will be within `soon_us`; of more than 10,000 no more are counted."""
         return await self.driver.read(lambda: lookups.ledger_and_due(now_us, soon_us))
 
-    async def standing(self, now_us: int, soon_us: int) -> Standing:
+    async def standing(self, now_us: int, soon_us: int) -> Outstanding:
         """Return the same and, of the same moment, the oldest queued event and what waits in strict lanes."""
         return await self.driver.read(lambda: lookups.standing(now_us, soon_us))
 

@@ -3,6 +3,8 @@
 import random
 import tracemalloc
 from collections.abc import Mapping
+from functools import partial
+from operator import eq
 from types import MappingProxyType
 from typing import Any
 
@@ -135,7 +137,7 @@ async def test_dead_letters_of_a_group_are_picked_from_the_newest(
     assert len(await store.dead_letters_of("type", lambda name: name == "test", before_seq=None, limit=5)) == 2
     monkeypatch.setattr(lookups, "SCAN_MAX", 5)
     for name, expected in (("three", [11, 8]), ("two", [10, 7]), ("one", [9])):
-        newest = await store.dead_letters_of("error", lambda one, name=name: one == name, before_seq=None, limit=5)
+        newest = await store.dead_letters_of("error", partial(eq, name), before_seq=None, limit=5)
         assert [event.id for event in newest] == [f"event-{number}" for number in expected]
     newest = await store.dead_letters_of("error", lambda _: True, before_seq=found[0].seq, limit=9)
     assert [event.id for event in newest] == [f"event-{number}" for number in (10, 9, 8, 7, 6)]

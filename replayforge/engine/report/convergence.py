@@ -91,24 +91,25 @@ class ConvergenceQuery:
         # The end of the log is read after the ledger: what is accepted meanwhile counts as not yet projected, never as
         # lost.
         now_us = self.clock.now_us()
-        cursors, booked, soon, queued_at_us, behind = await self.store.standing(now_us, to_us(SOON_SECONDS))
-        tallies = await self.recount.corrected(booked)
+        found = await self.store.standing(now_us, to_us(SOON_SECONDS))
+        tallies = await self.recount.corrected(found.tallies)
         living, gone = await self.peers.others()
         ends = {node.log_id: node.durable_offset for node in (*living, *gone)}
-        ledger = compute_ledger(self.log.log_id, self.log.durable_offset, cursors, tallies, ends)
+        ledger = compute_ledger(self.log.log_id, self.log.durable_offset, found.cursors, tallies, ends)
+        queued_at_us = found.oldest_queued_us
         oldest = 0.0 if queued_at_us is None else (self.clock.now_us() - queued_at_us) / MICROSECONDS_PER_SECOND
         deferred = deferred_of(tallies)
         paused = {pattern: count for pattern, count in deferred.items() if self.handler_limits.is_paused(pattern)}
         pauses = sorted(self.handler_limits.pauses.values(), key=lambda pause: pause.since_us)
         broken = [pattern for pattern, limit in self.handler_limits.guarded.items() if limit.breaker.tripped]
-        blocked = [one for one in behind if is_stuck(one, paused)]
-        backlog, stuck = backlog_of(ledger, soon, paused, blocked), self.status.stuck()
+        blocked = [one for one in found.behind if is_stuck(one, paused)]
+        backlog, stuck = backlog_of(ledger, found.soon, paused, blocked), self.status.stuck()
         return Convergence(
             converged=ledger.unprojected == 0 and backlog == 0 and ledger.lost == 0,
             ledger=ledger,
             issues=[
                 *ledger_issues(ledger, oldest),
-                *self.recount.in_words(booked),
+                *self.recount.in_words(found.tallies),
                 *blocked_in_words(blocked),
                 *(paused_in_words(pause, paused) for pause in pauses),
                 *(broken_in_words(pattern, deferred.get(pattern, 0)) for pattern in broken),
@@ -120,7 +121,7 @@ class ConvergenceQuery:
             oldest_queued_seconds=max(0.0, oldest),
             living=living,
             gone=gone,
-            retrying_later=max(0, ledger.states[State.RETRYING] - soon.get(State.RETRYING, 0)),
+            retrying_later=max(0, ledger.states[State.RETRYING] - found.soon.get(State.RETRYING, 0)),
             waiting=ledger.states[State.WAITING],
             kept=ledger.states[State.KEPT],
             paused=sum(paused.values()),
