@@ -30,9 +30,9 @@ from replayforge.engine.accept.schedule_loading import load_schedules
 from replayforge.engine.accept.scheduler import Scheduler
 from replayforge.engine.accept.source_loading import load_sources
 from replayforge.engine.accept.sources import Sources
+from replayforge.engine.care.daemon_report import presence
 from replayforge.engine.care.heartbeat import Heartbeat
 from replayforge.engine.care.janitor import Janitor
-from replayforge.engine.care.peers import presence
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.deferred_claimer import DeferredClaimer
 from replayforge.engine.dispatch.dispatcher import Dispatcher
@@ -86,7 +86,7 @@ from replayforge.tracing import Tracer, TracingMissing, tracer_for
 DRAIN_SECONDS = 5.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Daemon:
     """One running ReplayForge. Everything in it was made by `opened`, which also takes it apart again."""
 
@@ -266,23 +266,23 @@ async def opened(
         with contextlib.suppress(Unavailable):
             await stream.open()
         base = Foundation(
-            config,
-            node,
-            incarnation,
-            clock,
-            telemetry,
-            random.Random(),
-            log,
-            store,
-            stream,
-            handlers,
-            sources,
-            lanes_of(config),
-            schedules,
-            alerts,
-            cursor,
-            guest,
-            tracer,
+            config=config,
+            node=node,
+            incarnation=incarnation,
+            clock=clock,
+            telemetry=telemetry,
+            rng=random.Random(),
+            log=log,
+            store=store,
+            stream=stream,
+            handlers=handlers,
+            sources=sources,
+            lanes=lanes_of(config),
+            schedules=schedules,
+            alerts=alerts,
+            cursor=cursor,
+            guest=guest,
+            tracer=tracer,
         )
         daemon = await build(base, callbacks)
         stack.callback(daemon.loop_watch.stop)

@@ -21,9 +21,11 @@ from replayforge.engine.accept.scheduler import Scheduler
 from replayforge.engine.accept.sources import Sources
 from replayforge.engine.accept.window import Window
 from replayforge.engine.care.controls import Controls
+from replayforge.engine.care.daemon_report import reporter
+from replayforge.engine.care.database_transactions import DatabaseTransactions
 from replayforge.engine.care.heartbeat import Heartbeat, LeaseTimes
 from replayforge.engine.care.janitor import Chore, Intervals, Janitor
-from replayforge.engine.care.peers import LOOKS_PER_SWEEP, Peers, reporter
+from replayforge.engine.care.peers import LOOKS_PER_SWEEP, Peers
 from replayforge.engine.care.recount import Recount
 from replayforge.engine.care.startup_recovery import Recovered, rebuild_window, reclaim_former
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
@@ -72,7 +74,7 @@ from replayforge.threads import HANDLER_THREADS_MAX, DaemonThreads
 from replayforge.tracing import Tracer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Foundation:
     """What is open before the engine is built on it. `cursor` is the log offset up to which events have rows.
 
@@ -98,7 +100,7 @@ class Foundation:
     tracer: Tracer | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Restart:
     """What the former incarnation left, and what this one leaves to the next."""
 
@@ -107,7 +109,7 @@ class Restart:
     incarnation_file: IncarnationFile
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claiming:
     """From a request to a claimed event. `unprojected` is how many events of the log had no row yet."""
 
@@ -126,7 +128,7 @@ class Claiming:
     unprojected: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """From a claimed event to a committed outcome."""
 
@@ -141,12 +143,13 @@ class Running:
     workers: list[Worker]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Caring:
     """What keeps the promises while the rest works: leases, chores, peers, bulk replays."""
 
     heartbeat: Heartbeat | None
     peers: Peers
+    transactions: DatabaseTransactions
     controls: Controls
     recount: Recount
     replay_runner: ReplayRunner
@@ -155,7 +158,7 @@ class Caring:
     supervisor: Supervisor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reporting:
     """What the daemon tells of itself."""
 
@@ -180,7 +183,7 @@ async def recover(base: Foundation) -> Restart:
     recovered = await reclaim_former(store, base.handlers, clock, telemetry, owner_prefix, read_former(directory))
     incarnation_file = IncarnationFile.create(directory, store.owner, clock)
     await store.forget_draining(owner_prefix, clock.now_us())
-    return Restart(metrics_recorder, recovered, incarnation_file)
+    return Restart(metrics_recorder=metrics_recorder, recovered=recovered, incarnation_file=incarnation_file)
 
 
 def lanes_of(config: Config) -> Lanes:
@@ -217,15 +220,15 @@ async def build_claiming(base: Foundation, incarnation_file: IncarnationFile) ->
     scheduler = Scheduler(base.schedules, store, intake.accept_slots, clock, telemetry)
     bytes_max = config.server.event_bytes_max
     return Claiming(
-        intake,
-        Sources(base.sources, store, intake.accept_from, clock, telemetry, event_bytes_max=bytes_max),
-        scheduler,
-        publisher,
-        limits,
-        buffer,
-        desk,
-        PauseController(store, buffer, limits, desk, clock, telemetry),
-        Dispatcher(
+        intake=intake,
+        sources=Sources(base.sources, store, intake.accept_from, clock, telemetry, event_bytes_max=bytes_max),
+        scheduler=scheduler,
+        publisher=publisher,
+        handler_limits=limits,
+        buffer=buffer,
+        desk=desk,
+        pause_controller=PauseController(store, buffer, limits, desk, clock, telemetry),
+        dispatcher=Dispatcher(
             base.log,
             store,
             window,
@@ -239,10 +242,12 @@ async def build_claiming(base: Foundation, incarnation_file: IncarnationFile) ->
             subscribers=base.handlers.subscribers if base.handlers.has_subscribers else None,
             exclusive=scheduler.exclusive,
         ),
-        Reader(base.stream, store, buffer, desk, incarnation_file, clock, telemetry, solo_seconds=workers.solo_seconds),
-        DeferredClaimer(store, buffer, limits, desk, clock, telemetry),
-        await build_releaser(base, desk),
-        unprojected,
+        reader=Reader(
+            base.stream, store, buffer, desk, incarnation_file, clock, telemetry, solo_seconds=workers.solo_seconds
+        ),
+        deferred_claimer=DeferredClaimer(store, buffer, limits, desk, clock, telemetry),
+        releaser=await build_releaser(base, desk),
+        unprojected=unprojected,
     )
 
 
@@ -258,17 +263,18 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
     deadlines, recorder = Deadlines(), Recorder(base.store, base.clock, telemetry)
     children = Children(claiming.intake.accept_child, claiming.dispatcher.wait_projected, telemetry)
     journals = JournalTools(
-        recorder,
-        children,
-        base.handlers.is_signal,
-        base.handlers.subscribers,
-        buffer.leases,
-        deadlines,
-        base.clock,
-        base.rng,
-        JournalLimits(**asdict(config.journal)),
-        0.0 if base.guest else WAITED_IN_PLACE_SECONDS,  # where a test moves the clock nothing passes by itself
-        telemetry,
+        recorder=recorder,
+        children=children,
+        is_signal=base.handlers.is_signal,
+        subscribers=base.handlers.subscribers,
+        leases=buffer.leases,
+        deadlines=deadlines,
+        clock=base.clock,
+        rng=base.rng,
+        limits=JournalLimits(**asdict(config.journal)),
+        # Where a test moves the clock nothing passes by itself.
+        in_place_seconds=0.0 if base.guest else WAITED_IN_PLACE_SECONDS,
+        telemetry=telemetry,
     )
     seconds = config.workers.handler_timeout_seconds
     rules = Rules(policy, seconds, base.clock, base.rng, deadlines, journals)
@@ -299,15 +305,15 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
         for number in range(1, config.workers.count + 1)
     ]
     return Running(
-        rules,
-        recorder,
-        children,
-        settler,
-        furnishing,
-        strays,
-        LoopWatch(base.handlers, telemetry),
-        surroundings,
-        workers,
+        rules=rules,
+        recorder=recorder,
+        children=children,
+        settler=settler,
+        furnishing=furnishing,
+        strays=strays,
+        loop_watch=LoopWatch(base.handlers, telemetry),
+        surroundings=surroundings,
+        workers=workers,
     )
 
 
@@ -339,12 +345,12 @@ def build_caring(base: Foundation, claiming: Claiming, running: Running, metrics
     )
     suspects, least_seconds = claiming.desk.look_for_suspects, config.workers.control_seconds
     controls = Controls(store, suspects, peers.others, clock, telemetry, least_seconds=least_seconds)
-    recount = Recount(store, clock)
+    recount, transactions = Recount(store, clock), DatabaseTransactions(store, telemetry)
     replay_runner = ReplayRunner(store, claiming.publisher, base.handlers.signals, clock, telemetry)
     replay_jobs = ReplayJobs(store, replay_runner.wake, clock, telemetry)
     chores = [
         *own_chores(config, claiming, recount),
-        *shared_chores(base, claiming.pause_controller, peers, controls, replay_jobs, metrics_recorder),
+        *shared_chores(base, claiming.pause_controller, peers, transactions, controls, replay_jobs, metrics_recorder),
     ]
     janitor = build_janitor(base, claiming, peers, chores)
     supervisor = Supervisor(
@@ -354,7 +360,17 @@ def build_caring(base: Foundation, claiming: Claiming, running: Running, metrics
         restart_window_seconds=config.supervisor.restart_window_seconds,
         rng=base.rng,
     )
-    return Caring(heartbeat, peers, controls, recount, replay_runner, replay_jobs, janitor, supervisor)
+    return Caring(
+        heartbeat=heartbeat,
+        peers=peers,
+        transactions=transactions,
+        controls=controls,
+        recount=recount,
+        replay_runner=replay_runner,
+        replay_jobs=replay_jobs,
+        janitor=janitor,
+        supervisor=supervisor,
+    )
 
 
 def build_heartbeat(base: Foundation, buffer: ClaimBuffer, workers: list[Worker]) -> Heartbeat | None:
@@ -404,6 +420,7 @@ def shared_chores(
     base: Foundation,
     pause_controller: PauseController,
     peers: Peers,
+    transactions: DatabaseTransactions,
     controls: Controls,
     replay_jobs: ReplayJobs,
     metrics_recorder: MetricsRecorder,
@@ -411,7 +428,7 @@ def shared_chores(
     """Return the janitor's chores that concern other daemons, or what all daemons share."""
     seconds, now_us = base.config.janitor, base.log.steady_clock.now_us
     kept_seconds = base.config.retention.dead_seconds
-    stalled = Chore("end_stalled_transactions", seconds.sweep_seconds, peers.end_stalled_transactions)
+    stalled = Chore("end_stalled_transactions", seconds.sweep_seconds, transactions.end_stalled)
     return [
         *([stalled] if base.store.shared else []),
         Chore("take_over", seconds.sweep_seconds / LOOKS_PER_SWEEP, peers.take_over),
@@ -423,7 +440,7 @@ def shared_chores(
         Chore("write_metrics", seconds.metrics_seconds, metrics_recorder.write),
         Chore("retire_metrics", seconds.retention_seconds, lambda: metrics_recorder.retire(now_us())),
         Chore("forget_nodes", seconds.retention_seconds, peers.forget_nodes),
-        Chore("long_transactions", seconds.disk_seconds, peers.look_for_long_transactions),
+        Chore("long_transactions", seconds.disk_seconds, transactions.look_for_long),
     ]
 
 
@@ -468,6 +485,7 @@ def build_reporting(
         started_at_us=base.clock.now_us(),
         recovered=replace(restart.recovered, unprojected=claiming.unprojected),
         peers=caring.peers,
+        transactions=caring.transactions,
         controls=caring.controls,
         loop_watch=running.loop_watch,
         strays=running.strays,
@@ -487,7 +505,9 @@ def build_reporting(
     reporter = HandlerReporter(base.store, claiming.buffer, claiming.handler_limits, running.rules)
     alerter = Alerter(base.alerts, base.store, convergence, status, base.clock, base.telemetry)
     why = WhyQuery(queries, claiming.handler_limits, status, claiming.dispatcher, base.clock)
-    return Reporting(status, convergence, queries, why, reporter, alerter)
+    return Reporting(
+        status=status, convergence=convergence, queries=queries, why=why, handler_reporter=reporter, alerter=alerter
+    )
 
 
 def build_gate(base: Foundation, claiming: Claiming, running: Running, reporting: Reporting) -> DeployGate | None:

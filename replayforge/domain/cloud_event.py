@@ -11,15 +11,14 @@ from urllib.parse import unquote
 import msgspec
 
 from replayforge.domain.clock import parse_time
-from replayforge.domain.document import Malformed, Unacceptable, decode_document, text_of
+from replayforge.domain.document import Malformed, Unacceptable, decode_document, quoted, text_of
 from replayforge.domain.event import Envelope
 from replayforge.domain.trace import trace_of
 
 HEADER_PREFIX = "ce-"
 REQUIRED = ("specversion", "id", "source", "type")
 KNOWN = (*REQUIRED, "subject", "time", "datacontenttype", "dataschema")
-# As quoted JSON, none of which may stand twice.
-MEMBERS = tuple(f'"{name}"'.encode() for name in (*KNOWN, "data", "data_base64"))
+MEMBERS = quoted((*KNOWN, "data", "data_base64"))  # none of which may stand twice
 NAME_CHARACTERS_MAX = 255
 INTEGER_MIN, INTEGER_MAX = -(1 << 31), (1 << 31) - 1
 ATTRIBUTE = re.compile(r"[a-z0-9]+")

@@ -9,9 +9,7 @@ import msgspec
 from replayforge.domain.errors import Conflict
 from replayforge.domain.event import Action, Attempt, StoredEvent
 from replayforge.domain.journal import StepRecord, StepState
-from replayforge.domain.lifecycle import TERMINAL, UNDECIDED, State
-
-IN_DOUBT = "in_doubt"
+from replayforge.domain.lifecycle import TERMINAL, UNDECIDED, Reason, State
 
 
 class DoubtDecision(StrEnum):
@@ -65,7 +63,7 @@ def target_of(event: StoredEvent, decision: DoubtDecision) -> State:
     """Return where an event that is undecided goes by a decision; one goes on whose step in doubt is done."""
     if decision is DoubtDecision.DEAD_LETTERED:
         return State.DEAD_LETTERED
-    if decision is DoubtDecision.AGAIN or event.reason == IN_DOUBT:
+    if decision is DoubtDecision.AGAIN or event.reason == Reason.IN_DOUBT:
         return State.QUEUED
     return State.SUCCEEDED
 
@@ -108,4 +106,4 @@ def resolved_step(
     if target is State.QUEUED:
         return msgspec.structs.replace(known, state=StepState.PENDING, begun=0, tries=0)
     failure = words or "Somebody has decided that it failed."
-    return msgspec.structs.replace(known, state=StepState.FAILED, error_type=IN_DOUBT, error=failure, **ended)
+    return msgspec.structs.replace(known, state=StepState.FAILED, error_type=Reason.IN_DOUBT, error=failure, **ended)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple
 
 import msgspec
 
-from replayforge.domain.document import canonical, decode_exactly, same_json
+from replayforge.domain.document import canonical, decode_exactly, quoted, same_json
 from replayforge.domain.lifecycle import Outcome, State
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run_at: Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})] | None = None
 
 
-ENVELOPE_NAMES = tuple(f'"{name}"'.encode() for name in Envelope.__struct_fields__)
+ENVELOPE_NAMES = quoted(Envelope.__struct_fields__)
 
 
 class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):

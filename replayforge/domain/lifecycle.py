@@ -31,7 +31,7 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an event became a dead letter, or is held."""
+    """Why an event became a dead letter, is held, was cancelled, or was discarded without a person."""
 
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     PERMANENT = "permanent"
@@ -47,6 +47,7 @@ class Reason(StrEnum):
     CODE_CHANGED = "code_changed"  # the code would not go on as the journal of the run remembers
     OVERLAP = "overlap"  # a schedule's event whose predecessor was still open
     GIVEN_UP = "given_up"  # by a person, who decided so about an event that was held
+    UNCLAIMED = "unclaimed"  # a signal that nobody had waited for within its time
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {

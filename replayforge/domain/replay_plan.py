@@ -2,10 +2,9 @@
 
 import msgspec
 
-from replayforge.domain.doubt import IN_DOUBT
 from replayforge.domain.errors import Conflict
 from replayforge.domain.journal import RECORDED, StepKind, StepState
-from replayforge.domain.lifecycle import State
+from replayforge.domain.lifecycle import Reason, State
 
 FROM_FAILURE = "failure"
 FROM_START = "start"
@@ -131,7 +130,7 @@ def has_ended_run(failed: PastStep, journal: PastJournal) -> bool:
 
     That may have been a person, who cancelled the event or decided that a step in doubt had failed.
     """
-    return failed.step in journal.ended_by or failed.error_type in ("Cancelled", IN_DOUBT)
+    return failed.step in journal.ended_by or failed.error_type in ("Cancelled", Reason.IN_DOUBT)
 
 
 def origin_of(step: str) -> str:

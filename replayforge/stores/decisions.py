@@ -14,8 +14,6 @@ from replayforge.stores.driver import Batch, Fetch, Steps
 from replayforge.stores.tallies import WAITS_FOR, moves, tally
 from replayforge.stores.wakes import Child
 
-UNCLAIMED = "unclaimed"
-
 
 class CancelAnswer(StrEnum):
     """What a request to cancel an event has come to."""
@@ -176,9 +174,9 @@ def discard_unclaimed(node: str, before_us: int, count: int, now_us: int) -> Ste
     rows = yield Fetch("unclaimed", {"before_us": before_us, "count": count})
     if rows:
         seqs = [row[0] for row in rows]
-        yield Fetch("discard_signals", {"seqs": seqs, "reason": UNCLAIMED, "now_us": now_us})
+        yield Fetch("discard_signals", {"seqs": seqs, "reason": Reason.UNCLAIMED, "now_us": now_us})
         notes = [
-            NotedAction(event_seq=seq, at_us=now_us, run=run, action="discarded", detail=UNCLAIMED)
+            NotedAction(event_seq=seq, at_us=now_us, run=run, action="discarded", detail=Reason.UNCLAIMED)
             for seq, _, run in rows
         ]
         yield Batch("insert_actions", notes)

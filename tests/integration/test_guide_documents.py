@@ -24,7 +24,6 @@ from replayforge.domain.journal import StepRecord
 from replayforge.domain.lifecycle import TRANSITIONS, Reason, State
 from replayforge.domain.retry import RetryPolicy
 from replayforge.domain.schedule import Schedule, objection_to
-from replayforge.stores.decisions import UNCLAIMED
 from replayforge.web.http.problem_types import PROBLEM_TYPES
 from tests.support.daemon_process import REPOSITORY, DaemonProcess, until
 from tests.support.guide import DOCS, blocks, run_commands, write_files
@@ -135,7 +134,7 @@ def test_the_states_are_those_of_the_lifecycle() -> None:
     drawn = set(re.findall(r"[a-z_]+", re.sub(r"\(.*?\)|replay|a signal:|, when.*", "", drawing)))
     assert drawn == {state.value for state in State}
     reasons = [row[0].strip("`") for row in table("states", "Why an event is a dead letter")]
-    assert sorted(reasons) == sorted([*Reason, UNCLAIMED])
+    assert sorted(reasons) == sorted(Reason)
 
 
 def test_testing_tells_points_and_records_as_the_code_has_them() -> None:

@@ -1,13 +1,7 @@
-"""The daemons that share one store: what each says of itself, who is gone, and who takes over from whom."""
+"""The daemons that share one store: who lives, who is gone, and who takes over what these left behind."""
 
-import itertools
-import os
-import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
-
-import msgspec
 
 from replayforge import crashpoints
 from replayforge.domain.clock import DRIFT_SECONDS_MAX, MICROSECONDS_PER_SECOND, Clock, SampledClock, to_us
@@ -17,82 +11,17 @@ from replayforge.domain.reclaim import InFlight, Reclaim, after_lapse
 from replayforge.domain.reports import Node
 from replayforge.domain.watch import Watch
 from replayforge.engine.care.startup_recovery import report_reclaimed
-from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.handlers.registry import Handlers
-from replayforge.engine.run.worker import Worker
-from replayforge.forgelog.log import ForgeLog
 from replayforge.stores.store import Store
 from replayforge.streams.stream import Stream
 from replayforge.telemetry import Telemetry
 
 LAPSED = "The lease of this event lapsed: the daemon that held it died or was cut off from the store."
 FORGOTTEN_AFTER_SECONDS = 7 * 86_400.0
-STALLED_SECONDS = 10.0
-LONG_TRANSACTION_SECONDS = 300.0
 # What a holder renewed last is seen for the first time, and found to be old, each within half a sweep.
 LOOKS_PER_SWEEP = 2
 TAKEN_OVER_MAX = 1000
-
-
-class WorkerReport(msgspec.Struct, frozen=True):
-    """What a worker of another daemon did when that daemon reported last; `details` is what its handler had said."""
-
-    name: str
-    state: str
-    event_id: str | None = None
-    event_type: str | None = None
-    busy_since_us: int | None = None
-    settled: int = 0
-    details: dict[str, Any] = {}
-
-
-decode_workers = msgspec.json.Decoder(list[WorkerReport]).decode
-
-
-def reporter(
-    node: str,
-    incarnation: str,
-    log: ForgeLog,
-    workers: Sequence[Worker],
-    buffer: ClaimBuffer,
-    started_at_us: int,
-    labels: frozenset[str],
-) -> Callable[[bool], Node]:
-    """Return what tells how this daemon is, given whether it has stopped; any thread may ask."""
-
-    beats = itertools.count(1)
-
-    def report(stopped: bool) -> Node:
-        told = [worker_report(worker, buffer) for worker in workers] if not stopped else []
-        here = presence(node, incarnation, log, started_at_us, labels)
-        return replace(here, beat=next(beats), stopped=stopped, workers=msgspec.json.encode(told).decode())
-
-    return report
-
-
-def presence(node: str, incarnation: str, log: ForgeLog, started_at_us: int, labels: frozenset[str]) -> Node:
-    """Return what can be said of this daemon before it has workers."""
-    return Node(
-        name=node,
-        log_id=log.log_id,
-        incarnation=incarnation,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        started_at_us=started_at_us,
-        durable_offset=log.durable_offset,
-        labels=msgspec.json.encode(sorted(labels)).decode(),
-    )
-
-
-def worker_report(worker: Worker, buffer: ClaimBuffer) -> WorkerReport:
-    """Tell what a worker does."""
-    held = buffer.running.get(worker.name)
-    if held is None:
-        return WorkerReport(worker.name, "idle", settled=worker.settled_count)
-    event = held.event
-    busy = WorkerReport(worker.name, "busy", event.id, event.event_type, worker.busy_since_us, worker.settled_count)
-    return msgspec.structs.replace(busy, details=dict(worker.details))
 
 
 class Peers:
@@ -136,7 +65,6 @@ class Peers:
         self.node_beats: Watch[str] = Watch(sweep_seconds)
         self.store_clock = SampledClock(clock)
         self.drift_seconds = 0.0
-        self.long_transactions: list[str] = []
 
     async def nodes(self) -> list[Node]:
         """Return every daemon that shares the store, this one among them; none where a store cannot be shared."""
@@ -251,29 +179,6 @@ class Peers:
         _, gone = await self.others()
         log_ids = [node.log_id for node in gone]
         return await self.store.forget_nodes(log_ids, to_us(FORGOTTEN_AFTER_SECONDS), self.clock.now_us())
-
-    async def end_stalled_transactions(self) -> int:
-        """End what daemons that stand still in the middle of a statement hold locked; they find their work undone."""
-        ended = await self.store.end_stalled_transactions(STALLED_SECONDS)
-        if ended:
-            self.telemetry.emit("store.unlocked", count=ended)
-        return ended
-
-    async def look_for_long_transactions(self) -> int:
-        """Warn of foreign transactions that have been open for long, and keep them in words until they have ended."""
-        found = await self.store.long_transactions(LONG_TRANSACTION_SECONDS)
-        for process, seconds, statement in found:
-            self.telemetry.emit("store.held", process=process, seconds=round(seconds), statement=statement)
-        self.long_transactions = [held_in_words(*one) for one in found]
-        return len(found)
-
-
-def held_in_words(process: int, seconds: float, statement: str) -> str:
-    """Say of a foreign transaction what it does and how to end it."""
-    return (
-        f"A foreign transaction has been open in the database for {seconds:,.0f} s, which keeps it from cleaning up"
-        f" ({statement}): end it, or SELECT pg_terminate_backend({process})."
-    )
 
 
 def in_words(node: Node) -> str:

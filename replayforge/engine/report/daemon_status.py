@@ -15,8 +15,10 @@ from replayforge.domain.lifecycle import State
 from replayforge.domain.reports import DeployFindings, Node
 from replayforge.engine.accept.intake import Intake
 from replayforge.engine.care.controls import Controls
+from replayforge.engine.care.daemon_report import WorkerReport, decode_workers
+from replayforge.engine.care.database_transactions import DatabaseTransactions
 from replayforge.engine.care.janitor import Janitor
-from replayforge.engine.care.peers import Peers, WorkerReport, decode_workers
+from replayforge.engine.care.peers import Peers
 from replayforge.engine.care.startup_recovery import Recovered
 from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.dispatcher import Dispatcher
@@ -137,6 +139,7 @@ class DaemonStatus:
     started_at_us: int
     recovered: Recovered
     peers: Peers
+    transactions: DatabaseTransactions
     controls: Controls
     loop_watch: LoopWatch
     strays: Strays
@@ -223,7 +226,7 @@ class DaemonStatus:
         return [
             *(f"{service.name} is {service.state}: {service.last_error}" for service in ailing),
             *self.controls.in_words(),
-            *self.peers.long_transactions,
+            *self.transactions.long_ones,
             *self.store_issues(),
             *self.loop_watch.issues(),
             *self.faults.issues(),

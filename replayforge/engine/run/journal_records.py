@@ -42,7 +42,7 @@ class JournalLimits(msgspec.Struct, frozen=True):
     bytes_max: int
 
 
-class JournalTools(msgspec.Struct, frozen=True):
+class JournalTools(msgspec.Struct, frozen=True, kw_only=True):
     """What the journals of all attempts share. `is_signal` says of an event type whether it is awaited, not handled,
     `subscribers` to whom events of it go.
 

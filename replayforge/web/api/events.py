@@ -251,7 +251,7 @@ async def replay_event(request: web.Request) -> web.Response:
         max_attempts=event.max_attempts,
     )
     receipt = await context.intake.accept(
-        with_header_key(request, envelope), replay_of=event, trace=trace_of_request(request)
+        with_header_key(request, envelope), replay_of=event, trace=trace_of_request(request, context.tracer)
     )
     answer = {
         "id": receipt.record.id,

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeGuard
 
 from aiohttp import hdrs, web
 from msgspec.structs import replace
+from multidict import istr
 
 from replayforge.domain import cloud_event
 from replayforge.domain.document import TooMany, split_array
@@ -27,7 +28,7 @@ from replayforge.web.http.traces import trace_of_request
 LINES_PER_APPEND_MAX = 500
 CLOUD_EVENT = "application/cloudevents+json"
 CLOUD_EVENTS = "application/cloudevents-batch+json"
-MARK_HEADER = "ce-specversion"  # by which a request is known to be a CloudEvent whose attributes are headers
+MARK_HEADER = istr("ce-specversion")  # by which a request is known to be a CloudEvent whose attributes are headers
 
 
 class ReadEvent(Protocol):
@@ -57,12 +58,13 @@ async def post_event(request: web.Request) -> web.StreamResponse:
     envelope = with_header_key(request, await read(request, context.limits.event_bytes_max))
     try:
         told = cloud_event.trace_in(envelope) if is_cloud_event else None
-        receipt = await context.intake.accept(envelope, trace=trace_of_request(request, told))
+        receipt = await context.intake.accept(envelope, trace=trace_of_request(request, context.tracer, told))
     except OutcomeUnknown as error:
         return problems.respond(request, error, **named(envelope))
-    (outcome,) = await once_stored(context, [receipt])
-    if not isinstance(outcome, Receipt):
-        return problems.respond(request, outcome)
+    if context.stored is not None:
+        (outcome,) = await once_stored(context.stored, [receipt])
+        if not isinstance(outcome, Receipt):
+            return problems.respond(request, outcome)
     event = receipt_event(receipt, context.status.log_id, context.queries.attempts_max(receipt.event))
     location = f"{context.base_path}/api/events/{event.id}"
     headers = {"Location": location}
@@ -126,7 +128,7 @@ async def post_array(request: web.Request, read: ReadEvent) -> web.Response:
     limits = context.limits
     context.intake.check_load()  # what would be refused is not taken apart first
     pieces = await read_array(request, limits.bulk_bytes_max, limits.bulk_events_max)
-    trace_of_each = partial(trace_of_request, request)
+    trace_of_each = partial(trace_of_request, request, context.tracer)
     items = await accept_pieces(context, pieces, 0, trace_of_each, read)
     return json_response({**totals(items), "items": items})
 
@@ -150,7 +152,7 @@ async def stream_lines(request: web.Request) -> web.StreamResponse:
     """
     context = context_of(request)
     response = web.StreamResponse(headers=HEADERS | {"Content-Type": NDJSON, "X-Request-ID": request[REQUEST_ID]})
-    index, trace = 0, partial(trace_of_request, request)
+    index, trace = 0, partial(trace_of_request, request, context.tracer)
     try:
         async for lines in read_lines(request, context.limits.event_bytes_max):
             for start in range(0, len(lines), LINES_PER_APPEND_MAX):
@@ -201,22 +203,21 @@ async def accept_pieces(
         if first_index == 0 and len(envelopes) == len(pieces):
             raise
         outcomes = [error] * len(envelopes)
-    for (position, envelope), outcome in zip(envelopes, await once_stored(context, outcomes), strict=True):
+    said = outcomes if context.stored is None else await once_stored(context.stored, outcomes)
+    for (position, envelope), outcome in zip(envelopes, said, strict=True):
         items[position] |= answer(outcome, envelope)
     return items
 
 
 async def once_stored(
-    context: WebContext, outcomes: Sequence[Receipt | ReplayForgeError]
+    stored: Callable[[int], Awaitable[None]], outcomes: Sequence[Receipt | ReplayForgeError]
 ) -> Sequence[Receipt | ReplayForgeError]:
-    """With ack = "stored", return the outcomes once every fresh event has its row; one that takes too long says so."""
-    if context.stored is None:
-        return outcomes
+    """Return the outcomes once every fresh event has its row; one that takes too long says so."""
     fresh = [outcome.log_offset for outcome in outcomes if is_fresh(outcome)]
     if not fresh:
         return outcomes
     try:
-        await context.stored(max(fresh))
+        await stored(max(fresh))
     except OutcomeUnknown as late:
         return [OutcomeUnknown(str(late), one.record.id) if is_fresh(one) else one for one in outcomes]
     return outcomes

@@ -12,7 +12,7 @@ from replayforge.domain.event import Action, Attempt, Content, RetiredKey, Store
 from replayforge.domain.lifecycle import Reason, State
 from replayforge.domain.reports import Group, Node, WorkflowSummary
 from replayforge.engine.accept.intake import Receipt
-from replayforge.engine.care.peers import WorkerReport
+from replayforge.engine.care.daemon_report import WorkerReport
 from replayforge.engine.report.daemon_status import WorkerStatus
 from replayforge.stores.suspicions import Suspect
 from replayforge.web.http.answers import WholeAnswer

@@ -7,8 +7,9 @@ from time import time
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import SERVER_SOFTWARE, HttpVersion10
+from multidict import istr
 
-REQUEST_ID_HEADER = "X-Request-ID"
+REQUEST_ID_HEADER = istr("X-Request-ID")
 # What every answer carries, whoever makes it.
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -59,13 +60,13 @@ class WholeAnswer(web.StreamResponse):
 
     def head(self, version: tuple[int, int], body_bytes: int) -> bytes:
         """Return everything before the body; raises ValueError for a header that would not be one line."""
-        headers = self.headers
-        if not "".join(headers.values()).isprintable():  # a line feed would begin another header
-            raise ValueError(f"one of these headers cannot have such a value: {dict(headers)}")
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        lines = [f"HTTP/{version[0]}.{version[1]} {self.status} {self.reason}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        if not "".join(lines).isprintable():  # a line feed would begin another header
+            raise ValueError(f"one of these headers cannot have such a value: {lines[1:]}")
+        own = "\r\n".join(lines)
         return (
-            f"HTTP/{version[0]}.{version[1]} {self.status} {self.reason}\r\n{lines}{HEADER_LINES}"
-            f"Content-Length: {body_bytes}\r\n{date_and_server(int(time()))}"
+            f"{own}\r\n{HEADER_LINES}Content-Length: {body_bytes}\r\n{date_and_server(int(time()))}"
             f"{connection_line(version, keeps=self.keeps_connection)}\r\n"
         ).encode()
 

@@ -2,10 +2,12 @@
 
 import difflib
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from multidict import istr
 
 from replayforge.domain.acting import acting
 from replayforge.domain.api_keys import ApiKey, matching_key
@@ -18,6 +20,7 @@ from replayforge.web.http.bodies import SHARE
 from replayforge.web.http.body_budget import Share
 from replayforge.web.http.context import BASE_PATH, CALLER, CONTEXT, PARAMETERS, REQUEST_ID, WebContext, context_of
 from replayforge.web.http.problems import HttpProblem
+from replayforge.web.http.reading import IDEMPOTENCY_KEY
 from replayforge.web.http.routes import ADMIN, EVERYBODY, OPERATE, need_of
 
 SESSION_COOKIE = "replayforge_session"
@@ -28,14 +31,15 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 ACTED_BY_NAME = frozenset({OPERATE, ADMIN})
 # What lies below this one proves by itself where it comes from, unless its source says otherwise.
 SOURCES_PATH = "/in/"
+API_KEY, FETCH_SITE = istr("X-API-Key"), istr("Sec-Fetch-Site")
 DECISIVE_HEADERS = (
-    "Idempotency-Key",
-    "X-API-Key",
-    "Authorization",
-    "Content-Type",
-    "Content-Encoding",
-    "Origin",
-    "Sec-Fetch-Site",
+    IDEMPOTENCY_KEY,
+    API_KEY,
+    hdrs.AUTHORIZATION,
+    hdrs.CONTENT_TYPE,
+    hdrs.CONTENT_ENCODING,
+    hdrs.ORIGIN,
+    FETCH_SITE,
 )
 # Legacy names beside ours; and the one name of which a page takes several.
 SHORT_PARAMETERS = {
@@ -209,22 +213,23 @@ def session_key(request: web.Request) -> ApiKey | None:
 
 def given_key(request: web.Request) -> str | None:
     """Return the key that the request shows: in X-API-Key, or as a bearer token."""
-    key = request.headers.get("X-API-Key")
+    key = request.headers.get(API_KEY)
     if key is None:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         key = token.strip() if scheme.lower() == "bearer" else None
     return key
 
 
 def check_same_origin(request: web.Request) -> None:
     """Refuse what another site makes a browser send: forms and scripts of elsewhere change nothing here."""
-    site = request.headers.get("Sec-Fetch-Site")
-    origin = request.headers.get("Origin")
+    site = request.headers.get(FETCH_SITE)
+    origin = request.headers.get(hdrs.ORIGIN)
     fits = site in ("same-origin", "none") if site else origin is None or urlsplit(origin).netloc == request.host
     if not fits:
         raise HttpProblem("cross-site", "Send it from this site, or with a key.")
 
 
+@lru_cache(maxsize=64)
 def host_name(host: str) -> str:
     """Return the name of a Host header without its port."""
     return (host.rpartition(":")[0] if PORT.search(host) else host).strip("[]").lower()

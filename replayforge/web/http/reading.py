@@ -1,12 +1,13 @@
 """Reading what a request brings: bodies within their limits, query parameters within their ranges."""
 
 import re
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import hdrs, web
-from multidict import MultiDict, MultiMapping
+from multidict import MultiDict, MultiMapping, istr
 
 from replayforge.domain.clock import parse_time
 from replayforge.domain.document import decode_document
@@ -19,6 +20,7 @@ from replayforge.web.http.problems import HttpProblem
 
 LIST_LIMIT_MAX = 200
 CURSOR_MAX = 10**18 - 1
+IDEMPOTENCY_KEY = istr("Idempotency-Key")
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 FORM = "application/x-www-form-urlencoded"
@@ -44,13 +46,15 @@ def check_type(request: web.Request, *accepted: str) -> str:
     Raises 415 for another one, for text in anything but UTF-8, and for any content encoding.
     """
     check_encoding(request)
-    given = media_type(request)
+    if JSON in accepted and is_plain_json(request):
+        return JSON
+    given = request.content_type
     if given != JSON and JSON_SUFFIX.fullmatch(given):
         given = JSON
     if given not in accepted:
         named = " or ".join(accepted)
         raise unsupported(f"The body has type {given!r}; send {named} and say so in Content-Type.")
-    charset = None if is_plain_json(request) else request.charset
+    charset = request.charset
     if charset is not None and charset.lower() not in CHARSETS:
         raise unsupported(f"The body is said to be {charset[:40]!r}; send UTF-8.")
     return given
@@ -68,7 +72,8 @@ def is_plain_json(request: web.Request) -> bool:
 
 def check_encoding(request: web.Request) -> None:
     """Raise 415 for a body that is packed."""
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING)
+    if encoding is not None and encoding.lower() != "identity":
         raise HttpProblem("unsupported-encoding", "Send the body without encoding.")
 
 
@@ -77,7 +82,7 @@ def header_key(request: web.Request) -> str | None:
 
     A request that comes again with its key does nothing, and is answered with what it has done.
     """
-    header = request.headers.get("Idempotency-Key")
+    header = request.headers.get(IDEMPOTENCY_KEY)
     if header is None:
         return None
     key = header[1:-1] if re.fullmatch(r'".*"', header) else header
@@ -101,9 +106,9 @@ def unsupported(detail: str) -> HttpProblem:
     return HttpProblem("unsupported-media-type", detail)
 
 
-async def read_envelope(body: bytes, *, event_bytes_max: int) -> Envelope:
+def read_envelope(body: bytes, *, event_bytes_max: int) -> Awaitable[Envelope]:
     """Return the event that a piece of JSON is, looked at in a thread when it is large; raises as decode_envelope."""
-    return await computed(decode_envelope, body, event_bytes_max, size=len(body))
+    return computed(decode_envelope, body, event_bytes_max, size=len(body))
 
 
 def decode_envelope(body: bytes, event_bytes_max: int) -> Envelope:

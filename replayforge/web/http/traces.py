@@ -4,18 +4,23 @@ from functools import wraps
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from multidict import istr
 
 from replayforge.domain.trace import trace_of
 from replayforge.tracing import Tracer
 
+TRACEPARENT = istr("traceparent")
 TRACE: web.RequestKey[str] = web.RequestKey("trace", str)  # that of its span, if it has one
 
 
-def trace_of_request(request: web.Request, told: str | None = None) -> str | None:
+def trace_of_request(request: web.Request, tracer: Tracer | None, told: str | None = None) -> str | None:
     """Return the trace of what the request brings: that of its headers, else what its body has `told` of one."""
-    if told is not None and "traceparent" not in request.headers:
+    brings_one = TRACEPARENT in request.headers
+    if told is not None and not brings_one:
         return told
-    return request.get(TRACE) or trace_of(request.headers)
+    # Without a tracer no request has a span, and to ask for a key that is not there costs an exception.
+    span = None if tracer is None else request.get(TRACE)
+    return span or (trace_of(request.headers) if brings_one else None)
 
 
 def traced(tracer: Tracer | None, name: str, handler: Handler) -> Handler:

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from replayforge.domain.errors import Unavailable
-from replayforge.engine.care import peers as nodes
+from replayforge.engine.care import database_transactions
 from replayforge.engine.handlers.registry import Handlers
 from replayforge.stores.driver import Fetch, Steps
 from tests.integration.postgres.conftest import CALL_SECONDS, OpenHouse
@@ -203,7 +203,7 @@ async def test_what_a_daemon_holds_that_stands_still_in_the_middle_of_a_statemen
         assert [tuple(row) for row in await sessions()] == [("active", "ClientRead")]
         await house.daemon.store.end_stalled_transactions(60)
         assert await sessions() != []
-    monkeypatch.setattr(nodes, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(database_transactions, "STALLED_SECONDS", 0.2)
     async with open_daemon(url, **{"janitor.sweep_seconds": 0.2}) as house:
 
         async def gone() -> bool:
@@ -218,7 +218,7 @@ async def test_long_transaction_is_named_until_it_ends(
     url: str, administrator: asyncpg.Connection, open_daemon: OpenHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transaction that somebody holds open for too long is named, with what ends it, and forgotten once it ended."""
-    monkeypatch.setattr(nodes, "LONG_TRANSACTION_SECONDS", 0.5)
+    monkeypatch.setattr(database_transactions, "LONG_TRANSACTION_SECONDS", 0.5)
     async with open_daemon(url, **{"janitor.disk_seconds": 0.1}) as house:
 
         async def named() -> list[str]:

@@ -14,6 +14,7 @@ from replayforge.domain.document import (
     Unacceptable,
     canonical,
     decode_document,
+    quoted,
     same_json,
     split_array,
 )
@@ -59,6 +60,25 @@ def test_what_passes_can_be_given_to_a_handler(body: bytes) -> None:
     value = msgspec.json.decode(passed)
     json.dumps(value).encode()
     assert json.loads(body) == value
+
+
+NAMES = ["id", "idx", "a.b"]
+TRICKY = ["id", '"id"', '"idx', "axb", ":", "\\"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([*NAMES, *TRICKY]), st.sampled_from([*NAMES, *TRICKY])), max_size=5))
+@example([("id", "a"), ("idx", "a"), ("id", "b")])
+@example([('"id', "id"), ("id", '"id"')])
+def test_no_name_stands_twice(pairs: list[tuple[str, str]]) -> None:
+    """A double of a known name is found, whatever stands around it; one that stands in texts alone is none."""
+    body = "{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs) + "}"
+    given_names = [name for name, _ in pairs]
+    if any(given_names.count(name) > 1 for name in NAMES):
+        with pytest.raises(Unacceptable, match="given twice"):
+            decode_document(body.encode(), decode_raw, names=quoted(NAMES))
+    elif len(set(given_names)) == len(given_names):
+        assert bytes(decode_document(body.encode(), decode_raw, names=quoted(NAMES))) == body.encode()
 
 
 @settings(max_examples=100, deadline=None)

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from replayforge.domain.lifecycle import State
-from replayforge.engine.care.peers import decode_workers, has_others, worker_report
+from replayforge.engine.care.daemon_report import decode_workers, worker_report
+from replayforge.engine.care.peers import has_others
 from replayforge.engine.report.daemon_status import DaemonStatus
 
 
