@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from types import ModuleType
 from typing import Any
 
@@ -99,22 +100,23 @@ class Functions:
     def __init__(self, owner: ModuleType | type) -> None:
         self.owner = owner
         self.found = vars(owner)
-        self.seen = dict(self.found)
         named = self.found.items() if isinstance(owner, type) else public(self.found.items())
         self.functions = {name: value for name, value in named if callable(value)}
+        # All at once, and nothing else that lies there: what is looked at comes from memory that is cold by then.
+        self.look: Callable[[Any], tuple[Any, ...]] = itemgetter(*self.functions)
+        self.kept: tuple[Any, ...] = self.look(self.found)
 
     def restore(self) -> list[str]:
         """Set those that were replaced or deleted; returns their names."""
         changed = [name for name, value in self.functions.items() if self.found.get(name, MISSING) is not value]
         for name in changed:
             put_attribute(self.owner, name, self.functions[name])
-        self.seen = {**self.found}
         return [f"{self.owner.__name__}.{name}" for name in changed]
 
     def are_as_they_were(self) -> bool:
-        """Tell whether nothing there has changed; what was put there may not compare."""
+        """Tell whether none of them has changed; one may be gone, and what was put there may not compare."""
         try:
-            return self.found == self.seen
+            return self.look(self.found) == self.kept
         except Exception:
             return False
 

@@ -91,6 +91,7 @@ PROCESS_CHANGES: dict[str, Callable[[], object]] = {
     "decimal.DefaultContext": lambda: decimal.DefaultContext.traps.__setitem__(decimal.Inexact, True),
     "os.getpid": lambda: setattr(os, "getpid", lambda: 1),
     "builtins.len": lambda: setattr(builtins, "len", lambda _: 1),
+    "builtins.bool": lambda: setattr(builtins, "bool", lambda _: True),
     "Thread.start": lambda: setattr(threading.Thread, "start", print),
     "Logger._log": lambda: delattr(logging.Logger, "_log"),
     "asyncio.tasks.sleep": lambda: delattr(asyncio.tasks, "sleep"),
