@@ -1,7 +1,7 @@
 """What an event costs, counted and not timed: calls of Python functions in the daemon's main thread.
 
 Each bound stands a fifth above what was counted when it was set: 90 to 94 calls for an event in bulk, 945 to 1,029
-with ten steps; a little above for the way in, 126 to 130; and two fifths for an event alone, 390 to 431 where the disk
+with ten steps; a little above for the way in, 125; and two fifths for an event alone, 390 to 431 where the disk
 is quick: the slower it is, the more they are. What statements an event costs is held in test_steps.py. A change that
 goes beyond one is to be cheaper, or to say in its commit why it is worth that, and to set the bound anew.
 """
@@ -9,6 +9,7 @@ goes beyond one is to be cheaper, or to say in its commit why it is worth that, 
 import mmap
 import os
 import sqlite3
+import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -33,7 +34,7 @@ REQUEST = (
     b"Content-Length: %d\r\n\r\n%s" % (len(EVENT), EVENT)
 )
 REQUESTS = 200
-WAY_IN_CALLS_MAX = 134
+WAY_IN_CALLS_MAX = 128
 COUNTED = (str(Path(replayforge.__file__).parent), str(Path(aiohttp.__file__).parent))
 HANDLERS = """
 from replayforge import Handlers
@@ -142,11 +143,14 @@ async def test_calls_of_the_way_in(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         line.protocol = connection
         connection.connection_made(line)
         await answered(connection, line)
-        with counted_calls() as calls:
-            for _ in range(REQUESTS):
+        counts: list[int] = []
+        for _ in range(REQUESTS):
+            with counted_calls() as calls:
                 await answered(connection, line)
+            counts.append(len(calls))
         connection.force_close()
-    assert len(calls) / REQUESTS <= WAY_IN_CALLS_MAX
+    # Services of the daemon that run meanwhile are counted with some of them: the more, the slower the machine is.
+    assert statistics.median(counts) <= WAY_IN_CALLS_MAX
 
 
 async def answered(connection: Connection, line: MemoryTransport) -> None:
