@@ -59,7 +59,7 @@ from replayforge.engine.report.metrics_recorder import MetricsRecorder
 from replayforge.engine.report.why import WhyQuery
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.children import Children
-from replayforge.engine.run.furnishing import Furnishing
+from replayforge.engine.run.interpreter_guard import InterpreterGuard
 from replayforge.engine.run.loop_watch import LoopWatch
 from replayforge.engine.run.recorder import Recorder
 from replayforge.engine.run.settler import Settler
@@ -122,7 +122,7 @@ class Daemon:
     workers: list[Worker]
     stopping: Stopping
     tracer: Tracer | None
-    furnishing: Furnishing
+    interpreter_guard: InterpreterGuard
     supervisor: Supervisor
     heartbeat: Heartbeat | None
     chaos: Chaos | None
@@ -362,12 +362,12 @@ async def build(base: Foundation, callbacks: Callbacks) -> Daemon:
         convergence=reporting.convergence,
         status=reporting.status,
         workers=running.workers,
-        stopping=running.surroundings.stopping,
-        tracer=running.surroundings.tracer,
-        furnishing=running.furnishing,
+        stopping=running.environment.stopping,
+        tracer=running.environment.tracer,
+        interpreter_guard=running.interpreter_guard,
         supervisor=caring.supervisor,
         heartbeat=caring.heartbeat,
-        chaos=running.surroundings.chaos,
+        chaos=running.environment.chaos,
         metrics_recorder=restart.metrics_recorder,
         incarnation_file=restart.incarnation_file,
         loop_watch=running.loop_watch,

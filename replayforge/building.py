@@ -50,12 +50,12 @@ from replayforge.engine.report.event_queries import EventQueries
 from replayforge.engine.report.handler_report import HandlerReporter
 from replayforge.engine.report.metrics_recorder import MetricsRecorder
 from replayforge.engine.report.why import WhyQuery
-from replayforge.engine.run.attempt import Surroundings
+from replayforge.engine.run.attempt import AttemptEnvironment
 from replayforge.engine.run.chaos import Chaos
 from replayforge.engine.run.children import Children
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.engine.run.execution import Rules, opened
-from replayforge.engine.run.furnishing import Furnishing
+from replayforge.engine.run.interpreter_guard import InterpreterGuard
 from replayforge.engine.run.journal_records import JournalLimits, JournalTools
 from replayforge.engine.run.loop_watch import LoopWatch
 from replayforge.engine.run.recorder import Recorder
@@ -136,10 +136,10 @@ class Running:
     recorder: Recorder
     children: Children
     settler: Settler
-    furnishing: Furnishing
+    interpreter_guard: InterpreterGuard
     strays: Strays
     loop_watch: LoopWatch
-    surroundings: Surroundings
+    environment: AttemptEnvironment
     workers: list[Worker]
 
 
@@ -255,9 +255,9 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
     """Build the workers and what they share; from now on user code finds what it may use."""
     config, telemetry, buffer, limits = base.config, base.telemetry, claiming.buffer, claiming.handler_limits
     threads = DaemonThreads(HANDLER_THREADS_MAX, "handlers")
-    furnishing = Furnishing(get_running_loop(), threads, telemetry, lambda: bool(buffer.running))
+    interpreter_guard = InterpreterGuard(get_running_loop(), threads, telemetry, lambda: bool(buffer.running))
     if not base.guest:
-        furnishing.install()
+        interpreter_guard.install()
     retry = config.retry
     policy = RetryPolicy(retry.max_attempts, retry.base_seconds, retry.factor, retry.max_seconds, retry.jitter)
     deadlines, recorder = Deadlines(), Recorder(base.store, base.clock, telemetry)
@@ -280,9 +280,9 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
     rules = Rules(policy, seconds, base.clock, base.rng, deadlines, journals)
     settler = Settler(base.store, buffer, claiming.publisher, telemetry)
     strays = Strays(buffer, limits, threads, base.clock, telemetry)
-    surroundings = Surroundings(
+    environment = AttemptEnvironment(
         may_begin=buffer.leases.begin,
-        restore=furnishing.restore,
+        restore=interpreter_guard.restore,
         open_journal=partial(opened, rules),
         tracer=base.tracer,
         chaos=build_chaos(config, telemetry, base.rng),
@@ -290,17 +290,17 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
     workers = [
         Worker(
             f"worker-{number}",
-            buffer,
-            base.handlers,
-            limits,
-            settler,
-            base.store,
-            claiming.publisher,
-            rules,
-            telemetry,
-            strays,
-            furnishing,
-            surroundings,
+            buffer=buffer,
+            handlers=base.handlers,
+            handler_limits=limits,
+            settler=settler,
+            store=base.store,
+            publisher=claiming.publisher,
+            rules=rules,
+            telemetry=telemetry,
+            strays=strays,
+            interpreter_guard=interpreter_guard,
+            environment=environment,
         )
         for number in range(1, config.workers.count + 1)
     ]
@@ -309,10 +309,10 @@ def build_running(base: Foundation, claiming: Claiming) -> Running:
         recorder=recorder,
         children=children,
         settler=settler,
-        furnishing=furnishing,
+        interpreter_guard=interpreter_guard,
         strays=strays,
         loop_watch=LoopWatch(base.handlers, telemetry),
-        surroundings=surroundings,
+        environment=environment,
         workers=workers,
     )
 
@@ -489,7 +489,7 @@ def build_reporting(
         controls=caring.controls,
         loop_watch=running.loop_watch,
         strays=running.strays,
-        handler_threads=running.furnishing.threads,
+        handler_threads=running.interpreter_guard.threads,
         faults=faults,
     )
     convergence = ConvergenceQuery(

@@ -136,7 +136,7 @@ async def serve_until_told(
     """Do so; a signal during the start cancels it."""
     config = loaded.config
     async with opened(config, adopt_store=adopt_store, telemetry=signals.telemetry) as daemon:
-        escapes.report_to(signals.telemetry, daemon.furnishing.latest_type)
+        escapes.report_to(signals.telemetry, daemon.interpreter_guard.latest_type)
         signals.install()  # once more: the modules of handlers may have taken them
         signals.at_first(daemon.incarnation_file.drain)
         told = signals.watch_run(config.supervisor.grace_seconds)
@@ -147,7 +147,7 @@ async def serve_until_told(
             # What is there by now stays for good; full collections that looked through it held the loop for 60 ms.
             gc.freeze()
             gc.set_threshold(*COLLECTED_AFTER)
-            daemon.furnishing.remember()
+            daemon.interpreter_guard.remember()
             signals.at_reload(Reloader(loaded, context.access.replace_keys, signals.telemetry).reload)
             watching = watch_code(command_line, signals.telemetry)
             announce(daemon, loaded, url)

@@ -49,7 +49,7 @@ PRIVATE = {
     "reentry.py": {"_fut_waiter"},  # asyncio: what a task waits for
     "event_loop.py": {"_context", "_run"},  # asyncio: in whose context a callback runs
     "forks.py": {"_selector"},  # asyncio: what a loop polls
-    "furnishing.py": {"_get_running_loop", "_set_running_loop", "_signal"},  # asyncio and signal: what handlers break
+    "interpreter_guard.py": {"_get_running_loop", "_set_running_loop", "_signal"},  # what handlers break
     "process_state.py": {"_data", "_signal"},  # os.environ and signal: the same
     "sqlite.py": {"_conn", "_tx", "_thread"},  # aiosqlite: a whole transaction in one hop, and its end
 }  # fmt: skip

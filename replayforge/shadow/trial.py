@@ -15,7 +15,7 @@ from replayforge.domain.recorded_run import RecordedRun
 from replayforge.domain.retry import RetryPolicy
 from replayforge.domain.verdict import Result, error_signature
 from replayforge.engine.handlers.registry import Handler, Handlers
-from replayforge.engine.run.attempt import RunningAttempt, Surroundings
+from replayforge.engine.run.attempt import AttemptEnvironment, RunningAttempt
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.engine.run.journal_records import JournalLimits, JournalTools
 from replayforge.event_loop import make_task
@@ -125,7 +125,9 @@ class Trial:
         event = msgspec.structs.replace(run.event, attempt_count=attempts_before)
         tools = self.tools(run)
         open_journal = lambda attempt: RecordedJournaling(attempt, findings, RetryPolicy(), tools)  # noqa: E731
-        return RunningAttempt(ClaimedEvent.of(event, run.content), handler, Surroundings(open_journal=open_journal))
+        return RunningAttempt(
+            ClaimedEvent.of(event, run.content), handler, AttemptEnvironment(open_journal=open_journal)
+        )
 
     def tools(self, run: RecordedRun) -> JournalTools:
         """Return what a journal that is only read needs."""

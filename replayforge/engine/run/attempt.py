@@ -84,7 +84,7 @@ def nothing_restored(_event: StoredEvent) -> None:
     """Put nothing right."""
 
 
-class Surroundings:
+class AttemptEnvironment:
     """What all attempts of a daemon have in common: the loop that runs here, and what is done before and after each.
 
     `may_begin` is asked last of all before a handler is called: whatever ran before may have taken longer than a lease.
@@ -132,11 +132,11 @@ class RunningAttempt:
     grace: asyncio.TimerHandle | None = None
     timeout_seconds = deadline = 0.0
 
-    def __init__(self, claimed: ClaimedEvent, handler: Handler, surroundings: Surroundings) -> None:
+    def __init__(self, claimed: ClaimedEvent, handler: Handler, environment: AttemptEnvironment) -> None:
         row = claimed.event
         self.claimed = claimed
         self.handler = handler
-        self.surroundings = surroundings
+        self.environment = environment
         self.event = handler.event_class(
             id=row.id,
             application=row.application_name,
@@ -153,7 +153,7 @@ class RunningAttempt:
         )
         number = row.attempt_count + 1
         self.identity = Identity(event_id=row.id, event_type=row.event_type, run=row.run, attempt=number)
-        self.loop = surroundings.loop
+        self.loop = environment.loop
         self.ended: asyncio.Future[None] = self.loop.create_future()
 
     async def outcome(self, timeout_seconds: float, deadlines: Deadlines) -> Result:
@@ -163,7 +163,7 @@ class RunningAttempt:
         """
         variables = Variables()
         variables.run(attempt_context.set, self.identity)
-        tracer = self.surroundings.tracer
+        tracer = self.environment.tracer
         span = None if tracer is None else self.begin_span(tracer, variables)
         self.timeout_seconds, self.deadline = timeout_seconds, self.loop.time() + timeout_seconds
         self.task = AttemptTask(self.guarded(), loop=self.loop, name=f"attempt {self.event.id}", context=variables)
@@ -211,7 +211,7 @@ class RunningAttempt:
 
     def current_trace(self) -> str | None:
         """Return the trace that is handed on from here: that of the current span, or else the event's own."""
-        tracer = self.surroundings.tracer
+        tracer = self.environment.tracer
         return (None if tracer is None else tracer.current()) or self.claimed.event.trace
 
     def time_out(self) -> None:
@@ -305,12 +305,12 @@ class RunningAttempt:
     async def guarded(self) -> None:
         """Run user code and keep how it ended; nothing that it raises or returns gets any further."""
         try:
-            surroundings, lease = self.surroundings, self.claimed.lease
-            self.begun = surroundings.may_begin(lease)
+            environment, lease = self.environment, self.claimed.lease
+            self.begun = environment.may_begin(lease)
             if not self.begun:
                 return
-            if surroundings.chaos is not None:
-                await surroundings.chaos.inject(self.event)
+            if environment.chaos is not None:
+                await environment.chaos.inject(self.event)
             context = Context(self.event, lease.token, self.deadline, backing=self)
             self.result = await self.called(context)
         except SimulatedCrash as crash:
@@ -323,7 +323,7 @@ class RunningAttempt:
             self.result = raised(error)
         finally:
             try:
-                self.surroundings.restore(self.claimed.event)
+                self.environment.restore(self.claimed.event)
             finally:
                 self.complete()
 
@@ -354,14 +354,14 @@ class RunningAttempt:
 
     def opened_calls(self) -> Calls:
         """Return what answers its code's calls to the journal."""
-        if self.surroundings.open_journal is None:
+        if self.environment.open_journal is None:
             return NO_ATTEMPT.opened_calls()
-        self.calls = self.surroundings.open_journal(self)
+        self.calls = self.environment.open_journal(self)
         return self.calls
 
     def stopping_event(self) -> asyncio.Event | threading.Event:
         """Return what tells its code that the daemon drains."""
-        return self.surroundings.stopping.event(is_async=self.handler.is_async)
+        return self.environment.stopping.event(is_async=self.handler.is_async)
 
     def free_threads(self) -> None:
         """Have its threads that wait for an answer to a call go on with what ends them."""

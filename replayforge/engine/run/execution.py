@@ -15,7 +15,7 @@ from replayforge.domain.lifecycle import Outcome, Reason, State
 from replayforge.domain.retry import RetryPolicy
 from replayforge.domain.verdict import Result, Verdict, error_signature, judge
 from replayforge.engine.handlers.registry import Handler, Handlers, policy_of
-from replayforge.engine.run.attempt import NotBegun, RunningAttempt, Surroundings
+from replayforge.engine.run.attempt import AttemptEnvironment, NotBegun, RunningAttempt
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.engine.run.journal_ends import Left, Park, in_doubt
 from replayforge.engine.run.journal_records import JournalTools
@@ -59,11 +59,11 @@ class Execution(msgspec.Struct, frozen=True):
 
 
 def begin(
-    claimed: ClaimedEvent, worker: str, handlers: Handlers, rules: Rules, surroundings: Surroundings
+    claimed: ClaimedEvent, worker: str, handlers: Handlers, rules: Rules, environment: AttemptEnvironment
 ) -> Execution:
     """Find the handler of an event and make its attempt ready."""
     handler = handlers.find(claimed.event.route)
-    attempt = None if handler is None else RunningAttempt(claimed, handler, surroundings)
+    attempt = None if handler is None else RunningAttempt(claimed, handler, environment)
     return Execution(claimed, worker, handler, attempt, rules.clock.now_us(), rules.clock.monotonic())
 
 

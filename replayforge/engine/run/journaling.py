@@ -57,7 +57,7 @@ class Journaling:
     def __init__(self, attempt: RunningAttempt, event: StoredEvent, policy: RetryPolicy, tools: JournalTools) -> None:
         self.attempt = attempt
         self.is_async = attempt.handler.is_async
-        self.thread = attempt.surroundings.loop_thread if self.is_async else threading.get_ident()
+        self.thread = attempt.environment.loop_thread if self.is_async else threading.get_ident()
         self.answers = JournalAnswers(attempt, event, policy, tools)
         self.blocked_threads: set[concurrent.futures.Future[Any]] = set()
 

@@ -133,7 +133,7 @@ class StepRunner:
 
     async def tried_in_span(self, call: StepCall, step: str, record: StepRecord) -> tuple[Result, StepError | None]:
         """Call the step's function once, in a span of its own where traces are sent."""
-        tracer = self.records.attempt.surroundings.tracer
+        tracer = self.records.attempt.environment.tracer
         if tracer is None:
             return await self.tried(call, step, record)
         with tracer.step(f"step {step}", {"replayforge.step": step, "replayforge.try": record.tries}) as span:

@@ -14,7 +14,7 @@ from replayforge.engine.dispatch.claim_buffer import ClaimBuffer
 from replayforge.engine.dispatch.handler_limits import HandlerLimits
 from replayforge.engine.dispatch.publisher import Publisher
 from replayforge.engine.handlers.registry import Handlers
-from replayforge.engine.run.attempt import NotBegun, Surroundings
+from replayforge.engine.run.attempt import AttemptEnvironment, NotBegun
 from replayforge.engine.run.execution import (
     Execution,
     Rules,
@@ -25,7 +25,7 @@ from replayforge.engine.run.execution import (
     settle,
     with_open_journal,
 )
-from replayforge.engine.run.furnishing import Furnishing
+from replayforge.engine.run.interpreter_guard import InterpreterGuard
 from replayforge.engine.run.settler import Settler
 from replayforge.engine.run.strays import Strays
 from replayforge.engine.service_loop import Outage
@@ -42,6 +42,7 @@ class Worker:
     def __init__(
         self,
         name: str,
+        *,
         buffer: ClaimBuffer,
         handlers: Handlers,
         handler_limits: HandlerLimits,
@@ -51,8 +52,8 @@ class Worker:
         rules: Rules,
         telemetry: Telemetry,
         strays: Strays,
-        furnishing: Furnishing,
-        surroundings: Surroundings,
+        interpreter_guard: InterpreterGuard,
+        environment: AttemptEnvironment,
     ) -> None:
         self.name = name
         self.may_go_on: MayGoOn | None = None  # set where what changed code would break is held
@@ -65,8 +66,8 @@ class Worker:
         self.rules = rules
         self.telemetry = telemetry
         self.strays = strays
-        self.furnishing = furnishing
-        self.surroundings = surroundings
+        self.interpreter_guard = interpreter_guard
+        self.environment = environment
         self.busy_since_us: int | None = None
         self.execution: Execution | None = None
         self.settled_count = 0
@@ -95,10 +96,10 @@ class Worker:
 
     async def work(self, claimed: ClaimedEvent) -> None:
         """Run one attempt and hand its outcome in; the next event may be taken while that one is being committed."""
-        execution = begin(claimed, self.name, self.handlers, self.rules, self.surroundings)
+        execution = begin(claimed, self.name, self.handlers, self.rules, self.environment)
         self.execution, self.busy_since_us = execution, execution.started_at_us
         self.telemetry.emit("attempt.started")
-        self.furnishing.attend()
+        self.interpreter_guard.attend()
         try:
             settlement = await execute(execution, self.rules)
         except NotBegun:

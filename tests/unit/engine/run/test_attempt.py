@@ -15,7 +15,7 @@ from replayforge import Context, Event, Handlers, Permanent, Retry
 from replayforge.domain.event import StoredEvent
 from replayforge.domain.lifecycle import Outcome
 from replayforge.domain.verdict import Result
-from replayforge.engine.run.attempt import RunningAttempt, Surroundings
+from replayforge.engine.run.attempt import AttemptEnvironment, RunningAttempt
 from replayforge.engine.run.deadlines import Deadlines
 from replayforge.event_loop import HandlerExited, make_task
 from replayforge.telemetry import attempt_context
@@ -29,7 +29,7 @@ def attempt_of(function: Any, number: int = 1, **options: Any) -> RunningAttempt
     handlers = Handlers()
     handlers.on("test")(function)
     claimed = claimed_event(number, attempt_count=number - 1)
-    return RunningAttempt(claimed, handlers.registered[0], Surroundings(**options))
+    return RunningAttempt(claimed, handlers.registered[0], AttemptEnvironment(**options))
 
 
 async def result_of(function: Any, seconds: float = 5.0) -> Result:

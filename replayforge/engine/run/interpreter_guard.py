@@ -52,8 +52,8 @@ class Shared:
     put: Callable[[Any], object]
 
 
-class Furnishing:
-    """What a loop is given so that user code and the daemon do not meet: a task factory, and threads for handlers.
+class InterpreterGuard:
+    """Keeps user code and the daemon apart that share a loop: gives it a task factory, and threads for handlers.
 
     User code can undo it, and can change what the whole interpreter shares; `restore` puts that right, cheaply enough
     to be called after each attempt. What it cannot put right: what is inside of the modules of packages. Where it was

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 import structlog
 
-from replayforge.engine.run.furnishing import Furnishing
+from replayforge.engine.run.interpreter_guard import InterpreterGuard
 from replayforge.engine.run.process_state import Kept, ProcessState
 from replayforge.event_loop import SelectorLoop, loop_factory
 from replayforge.telemetry import Telemetry, attempt_context
@@ -144,13 +144,13 @@ def test_a_change_is_put_back_and_named(runner: asyncio.Runner, name: str) -> No
     """Each is as it was, and nothing else is named."""
 
     async def change() -> tuple[list[str], list[str]]:
-        furnishing = Furnishing(asyncio.get_running_loop(), DaemonThreads(1, "handlers"), Telemetry())
-        furnishing.install()
-        before = furnishing.look()
+        guard = InterpreterGuard(asyncio.get_running_loop(), DaemonThreads(1, "handlers"), Telemetry())
+        guard.install()
+        before = guard.look()
         CHANGES[name]()
-        restored = furnishing.changed()
-        assert furnishing.look() == before
-        return restored, furnishing.changed()
+        restored = guard.changed()
+        assert guard.look() == before
+        return restored, guard.changed()
 
     assert runner.run(change()) == ([name], [])
 
@@ -159,27 +159,29 @@ async def test_what_nobody_ends_with_is_put_back_too() -> None:
     """While handlers run, everything is looked at again and again, and once more after the last."""
     telemetry, running = Telemetry(), [True, True, False]
     probe = Probe(telemetry)
-    furnishing = Furnishing(asyncio.get_running_loop(), DaemonThreads(1, "handlers"), telemetry, lambda: running.pop(0))
-    furnishing.attend()
-    assert furnishing.looking is None  # no process of ours yet
-    furnishing.remember()
-    furnishing.attend()
+    guard = InterpreterGuard(
+        asyncio.get_running_loop(), DaemonThreads(1, "handlers"), telemetry, lambda: running.pop(0)
+    )
+    guard.attend()
+    assert guard.looking is None  # no process of ours yet
+    guard.remember()
+    guard.attend()
     for count in (1, 2, 3):
         os.nice = asyncio.to_thread = None  # type: ignore[assignment]
         await probe.saw("interpreter.restored", count=count)
-    assert furnishing.looking is None
+    assert guard.looking is None
 
 
 async def test_the_end_of_an_attempt_has_looked_at_all_for_a_while() -> None:
-    furnishing = Furnishing(asyncio.get_running_loop(), DaemonThreads(1, "handlers"), Telemetry())
-    furnishing.remember()
-    assert furnishing.process is not None
-    furnishing.restore(stored_event())
+    guard = InterpreterGuard(asyncio.get_running_loop(), DaemonThreads(1, "handlers"), Telemetry())
+    guard.remember()
+    assert guard.process is not None
+    guard.restore(stored_event())
     nice, os.nice = os.nice, None  # type: ignore[assignment]
-    furnishing.look_at_all(furnishing.process)
+    guard.look_at_all(guard.process)
     assert os.nice is None
-    furnishing.all_due = 0.0
-    furnishing.look_at_all(furnishing.process)
+    guard.all_due = 0.0
+    guard.look_at_all(guard.process)
     assert os.nice is nice
 
 
