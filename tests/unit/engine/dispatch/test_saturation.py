@@ -12,7 +12,7 @@ import pytest
 
 from replayforge.engine.dispatch import saturation
 
-SHARED_SECONDS = 0.3
+SHARED_SECONDS, SHARED_TIMES = 0.3, 10
 
 
 @pytest.fixture
@@ -85,24 +85,29 @@ def test_the_waits_of_all_threads_count(monkeypatch: pytest.MonkeyPatch, tmp_pat
     not Path("/proc/self/schedstat").exists(), reason="the system does not say who waits for a processor"
 )
 def test_who_shares_a_processor_with_a_busy_process_waits_for_it_and_wants_it_all() -> None:
-    """Used alone it would look like one that is half idle."""
+    """Used alone it would look like one that is half idle. What a hypervisor takes away meanwhile is in neither, so one
+    time without that is enough."""
     processor = min(os.sched_getaffinity(0))
-    seen: list[float] = []
+    seen: list[tuple[float, float]] = []
 
     def work() -> None:
         os.sched_setaffinity(0, {processor})  # of this thread alone
         with subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=-1) as rival:
             assert rival.stdout is not None
             rival.stdout.readline()
-            began, used, waited = time.monotonic(), time.thread_time(), saturation.waited_seconds()
-            while time.monotonic() - began < SHARED_SECONDS:
-                pass
-            seen.extend((time.thread_time() - used, saturation.waited_seconds() - waited, time.monotonic() - began))
+            for _ in range(SHARED_TIMES):
+                began, used, waited = time.monotonic(), time.thread_time(), saturation.waited_seconds()
+                while time.monotonic() - began < SHARED_SECONDS:
+                    pass
+                seconds, used = time.monotonic() - began, time.thread_time() - used
+                seen.append((used / seconds, (used + saturation.waited_seconds() - waited) / seconds))
+                if seen[-1][1] >= saturation.SATURATED:
+                    break
             rival.kill()
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    used, waited, seconds = seen
-    assert used < 0.8 * seconds
-    assert used + waited >= saturation.SATURATED * seconds
+    used_share, wanted_share = seen[-1]
+    assert used_share < 0.8
+    assert wanted_share >= saturation.SATURATED
