@@ -1,7 +1,7 @@
 """Walking over the batches of a segment, believing nothing that the batch before does not vouch for."""
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -53,18 +53,32 @@ class ScanWindow:
 
 @dataclass(slots=True)
 class Index:
-    """Where the batches of one segment begin; only ever grows at its end, so a reader in another thread is safe."""
+    """Where the batches of one segment begin; only ever grows at its end, so a reader in another thread is safe.
 
+    Of batches less than `apart_bytes` behind one that is noted nothing is: whoever wants them walks on from that one.
+    """
+
+    apart_bytes: int = 0
     offsets: "array[int]" = field(default_factory=lambda: array("Q"))
     positions: "array[int]" = field(default_factory=lambda: array("Q"))
 
     def add(self, offset: int, position: int) -> None:
         """Note a batch; the position goes first, so whoever sees the offset finds its position."""
+        if self.positions and position - self.positions[-1] < self.apart_bytes:
+            return
         self.positions.append(position)
         self.offsets.append(offset)
 
+    def sparse(self, apart_bytes: int) -> "Index":
+        """Return one that holds some of these places, so far apart."""
+        chosen, at = Index(apart_bytes), 0
+        while at < len(self.positions):
+            chosen.add(self.offsets[at], self.positions[at])
+            at = bisect_left(self.positions, self.positions[at] + apart_bytes, at + 1)
+        return chosen
+
     def position_of(self, offset: int) -> int | None:
-        """Return where the last batch that starts at or before `offset` begins."""
+        """Return where the last batch begins, of those noted, that starts at or before `offset`."""
         found = bisect_right(self.offsets, offset) - 1
         return None if found < 0 else self.positions[found]
 

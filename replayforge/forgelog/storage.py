@@ -169,6 +169,8 @@ class Storage:
     def began(self, segment: Segment) -> None:
         """Take note of a new segment. Without space for the manifest, recovery adopts it by its name (rule 12)."""
         with self.manifest_lock:
+            for former in self.reader.segments[-1:]:
+                former.seal()
             self.reader.show([*self.reader.segments, segment])
             try:
                 self.change_manifest(last_segment=segment.header.segment_id)

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,13 @@ from replayforge.forgelog.manifest import Manifest
 from replayforge.forgelog.reader import Handles
 from replayforge.forgelog.record import DamagedRecord, NewRecord, decode_records, encode_records, record_bytes
 from replayforge.forgelog.scan import ScanWindow, Walk, later_batches, merge_gaps, written_end
-from replayforge.forgelog.segment import Segment
+from replayforge.forgelog.segment import PLACES_APART_BYTES, Segment
 from replayforge.forgelog.stats import percentile
 from replayforge.forgelog.writer import as_unavailable
 from replayforge.opening import log_options
 from tests.support.clock import FakeClock
 from tests.support.files.around import FaultFiles
-from tests.support.files.logs import DIRECTORY, open_storage, read_all, write_log
+from tests.support.files.logs import DIRECTORY, TINY, open_storage, read_all, write_log
 from tests.support.files.sim import SimFiles
 
 extend = EXTENDS[CRC32C]
@@ -182,6 +183,54 @@ def test_a_segment_without_the_offset() -> None:
     segment = storage.segments[-1]
     with pytest.raises(CorruptRecord):
         Segment.locate(segment, 1, storage.disk.files, 0, storage.manifest)
+
+
+def test_only_the_active_segment_knows_the_place_of_every_batch() -> None:
+    """Else what a daemon holds in memory would grow with its log. What is read is the same, from any offset on."""
+    options = replace(TINY, segment_bytes=5 * PLACES_APART_BYTES)
+    written, rng, payloads = open_storage(SimFiles(), options=options), random.Random(6), list[bytes]()
+    while len(written.segments) < 4:
+        payloads.append(rng.randbytes(rng.randint(1, 600)))
+        written.writer.commit([NewRecord(payloads[-1], b"")])
+    assert isinstance(written.disk.files, SimFiles)
+    opened = open_storage(SimFiles(written.disk.files.image()), options=options)
+    for storage in (written, opened):
+        assert read_all(storage) == payloads
+        for after in range(0, len(payloads), 7):
+            (record,) = storage.reader.read(after, len(payloads), records_max=1, bytes_max=1 << 22)
+            assert (record.offset, record.payload) == (after + 1, payloads[after])
+        for sealed in storage.segments[:3]:
+            assert sealed.last_offset - sealed.header.base_offset > 200
+            assert len(sealed.index.positions) in (5, 6)
+
+
+def test_damage_in_a_sealed_segment_takes_nothing_in_front_of_it() -> None:
+    """What lies before it is read; what it may hide is refused, and so is all where the place itself is damaged."""
+    written = write_log(random.Random(8), segments=2, last_segment_batches=5)
+    storage = open_storage(SimFiles(written.image))
+    files, batches = storage.disk.files, written.batches[-5:]
+    handle, firsts = files.open(DIRECTORY / batches[0][0]), [last + 1 for *_, last in written.batches[-6:-1]]
+    last = written.batches[-1][3]
+    files.pwrite(handle, b"\xff", batches[2][1])
+    records = storage.reader.read(firsts[0] - 1, last, records_max=1000, bytes_max=1 << 22)
+    assert [record.payload for record in records] == written.payloads[firsts[0] - 1 : firsts[2] - 1]
+    for first in firsts[2:]:
+        with pytest.raises(CorruptRecord):
+            storage.reader.read(first - 1, last, records_max=1000, bytes_max=1 << 22)
+    files.pwrite(handle, b"\xff", batches[0][1])
+    with pytest.raises(CorruptRecord):
+        storage.reader.read(firsts[1] - 1, last, records_max=1000, bytes_max=1 << 22)
+
+
+def test_damage_in_the_active_segment_is_refused() -> None:
+    """There the place of every batch is known, and what stands there is still not believed."""
+    storage = open_storage(SimFiles())
+    storage.writer.commit([NewRecord(b"one", b"")])
+    active = storage.segments[-1]
+    handle = storage.disk.files.open(active.path)
+    storage.disk.files.pwrite(handle, b"\xff", active.index.positions[0])
+    with pytest.raises(CorruptRecord):
+        storage.reader.read(0, 1, records_max=1, bytes_max=1 << 22)
 
 
 def test_few_files_are_open_at_once() -> None:
